@@ -1,0 +1,180 @@
+"""YAML in, typed settings out; every mistake is told with its file, line, key, and the nearest right name.
+
+YAML is read by PyYAML's safe loader with two repairs: a doubled key is an error (plain YAML silently keeps the
+last), and `1e-4` is a number (YAML 1.1 wants `1.0e-4` and reads the rest as text).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+
+from training.errors import UsageError
+
+
+class Section(pydantic.BaseModel):
+    """Base of every settings class: frozen, strict about types, no unknown keys. Lists become tuples."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+
+    @pydantic.field_validator("*", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that reads 1e-4 as a float."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)$|^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)$"),
+    list("-+0123456789."),
+)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One source of settings: nested values, and where each dotted key was written ("file.yaml:12")."""
+
+    values: Mapping[str, Any]
+    places: Mapping[str, str] = field(default_factory=dict)
+    name: str = "settings"
+
+
+def read_yaml(path: Path) -> Layer:
+    """The mapping in a YAML file. Raises UsageError for a missing, unreadable, malformed or doubled-key file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"Cannot read the config file {path}: {error}") from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        places: dict[str, str] = {}
+        if node is not None:
+            _walk(node, (), path, places)
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path} is not valid YAML: {error}") from None
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold `key: value` settings, not a {type(values).__name__}.")
+    return Layer(values, places, str(path))
+
+
+def _walk(node: yaml.Node, at: tuple[str, ...], path: Path, places: dict[str, str]) -> None:
+    """Record each key's line and refuse doubled keys and merge keys."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key_node, value_node in node.value:
+        key, line = str(key_node.value), key_node.start_mark.line + 1
+        dotted = ".".join((*at, key))
+        if key in seen:
+            raise UsageError(f"{path}:{line}: `{dotted}` is set twice (first on line {seen[key]}); keep one.")
+        seen[key] = line
+        places[dotted] = f"{path}:{line}"
+        _walk(value_node, (*at, key), path, places)
+
+
+def override_layer(assignments: Sequence[str]) -> Layer:
+    """`--set a.b=value` assignments as a layer; values are YAML."""
+    values: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for assignment in assignments:
+        dotted, separator, text = assignment.partition("=")
+        if not separator or not dotted:
+            raise UsageError(f"--set {assignment}: write it as --set section.key=value")
+        try:
+            value = yaml.load(text, Loader=_Loader)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {assignment}: {error}") from None
+        at = values
+        *parents, last = dotted.split(".")
+        for parent in parents:
+            at = at.setdefault(parent, {})
+            if not isinstance(at, dict):
+                raise UsageError(f"--set {assignment}: `{parent}` already has a value")
+        at[last] = value
+        places[dotted] = f"--set {assignment}"
+    return Layer(values, places, "--set")
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def build(kind: type[SectionT], *layers: Layer) -> SectionT:
+    """Merge layers (later ones win, key by key) and type them. Raises UsageError listing every mistake at once."""
+    merged: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for layer in layers:
+        merged = _merge(merged, layer.values)
+        places.update(layer.places)
+    try:
+        return kind.model_validate(merged)
+    except pydantic.ValidationError as error:
+        rows = [_explain(kind, item, places) for item in error.errors()]
+        raise UsageError("The configuration has mistakes:\n" + "\n".join(f"  {row}" for row in rows)) from None
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merge(out[key], value) if both else value
+    return out
+
+
+def _explain(kind: type[Section], item: Any, places: Mapping[str, str]) -> str:
+    keys = [str(part) for part in item["loc"]]
+    dotted = ".".join(keys)
+    place = next((places[k] for n in range(len(keys), 0, -1) if (k := ".".join(keys[:n])) in places), "defaults")
+    if item["type"] == "extra_forbidden":
+        return f"{place}: `{dotted}` is no setting. {_suggest(kind, keys)}"
+    if item["type"] == "missing":
+        return f"{place}: `{dotted}` is missing."
+    message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{place}: `{dotted}` should be {message}; it is {item['input']!r}."
+
+
+def _suggest(kind: type[Section], keys: list[str]) -> str:
+    every = list(dotted_keys(kind))
+    siblings = [k for k in every if k.rpartition(".")[0] == ".".join(keys[:-1])]
+    near = difflib.get_close_matches(keys[-1], [k.rpartition(".")[2] for k in siblings], 1, 0.6)
+    if near:
+        return f"Did you mean `{'.'.join([*keys[:-1], near[0]])}`?"
+    elsewhere = [k for k in every if k.rpartition(".")[2] == keys[-1]]
+    if elsewhere:
+        return f"It belongs under `{elsewhere[0].rpartition('.')[0] or 'the top level'}`: `{elsewhere[0]}`."
+    far = difflib.get_close_matches(".".join(keys), every, 1, 0.6)
+    if far:
+        return f"Did you mean `{far[0]}`?"
+    names = [k.rpartition(".")[2] for k in siblings] or sorted(kind.model_fields)
+    return f"Known here: {', '.join(names)}."
+
+
+def dotted_keys(kind: type[Section], prefix: str = "") -> typing.Iterator[str]:
+    """Every key of a settings class and of its nested classes, as `training.early_stopping.patience`."""
+    for name, info in kind.model_fields.items():
+        dotted = f"{prefix}{name}"
+        yield dotted
+        nested = section_type(info.annotation)
+        if nested:
+            yield from dotted_keys(nested, dotted + ".")
+
+
+def section_type(annotation: Any) -> type[Section] | None:
+    """The Section class in an annotation (`X` or `X | None`), or None."""
+    options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    return next((o for o in options if isinstance(o, type) and issubclass(o, Section)), None)

@@ -1,0 +1,1 @@
+"""How anything is trained. The engine is blind: it knows recipes, never music, models or exports."""

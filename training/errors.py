@@ -1,0 +1,46 @@
+"""What can go wrong, told apart by who has to act; each kind has its exit code.
+
+A message names the file, line or key, and what to do about it. The command line prints it without a traceback.
+"""
+
+
+class AthanorError(Exception):
+    """An error that its reader can act on. `exit_code` is what the process ends with."""
+
+    exit_code = 1
+
+
+class UsageError(AthanorError):
+    """Wrong usage or configuration."""
+
+    exit_code = 2
+
+
+class DataError(AthanorError):
+    """The data was refused; the message says which files, and why."""
+
+    exit_code = 3
+
+
+class ExportError(AthanorError):
+    """An export is missing, or differs from its model."""
+
+    exit_code = 4
+
+
+class TrainingError(AthanorError):
+    """Training failed: numbers went non-finite, or memory ran out at the smallest batch."""
+
+    exit_code = 5
+
+
+class HostError(AthanorError):
+    """The environment: no GPU where one was demanded, no disk, a folder in use."""
+
+    exit_code = 6
+
+
+class Interrupted(AthanorError):
+    """Stopped from outside with everything saved: run the same command again."""
+
+    exit_code = 75

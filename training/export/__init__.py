@@ -1,0 +1,1 @@
+"""How a model leaves: graphs become files, and the files are proved against the model."""

@@ -1,0 +1,1 @@
+"""What is learnt: one folder a family, each with its config, model, data and recipe."""

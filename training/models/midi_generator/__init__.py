@@ -1,0 +1,1 @@
+"""The MIDI generator: emotion in, music out, one token at a time."""

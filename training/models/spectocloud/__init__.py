@@ -1,0 +1,1 @@
+"""Spectocloud: sound and emotion in, a cloud of 1,200 particles out."""

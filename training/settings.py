@@ -1,0 +1,91 @@
+"""The settings that every family shares; a family's own (`model`, `loss`, `augment` ...) live beside its code.
+
+Each key's meaning stands above it in the YAML files too (training/cuda_session/*.yaml).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from training.config import Section
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+
+
+class EarlyStopping(Section):
+    """Stop when the monitored value has not improved by `min_delta` in `patience` evaluations."""
+
+    enabled: bool = True
+    patience: AtLeastOne = 10
+    min_delta: Annotated[float, Field(ge=0)] = 0.001
+    monitor: str = "val_loss"  # a validation metric; lower is better
+
+
+class Training(Section):
+    epochs: AtLeastOne = 20
+    min_epochs: Count = 0  # early stopping never stops before this epoch
+    max_steps: AtLeastOne | None = None  # optimizer steps; ends the run before `epochs` do
+    early_stopping: EarlyStopping = EarlyStopping()
+    amp: bool = False  # mixed precision
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    grad_accum_steps: AtLeastOne = 1
+    resume_from: str | None = None  # a checkpoint to continue from
+    log_every: AtLeastOne = 10  # optimizer steps
+    eval_every: AtLeastOne = 1  # epochs
+    save_every: AtLeastOne = 5  # epochs: a checkpoint_epoch_N.pt
+    keep: AtLeastOne = 3  # checkpoint_epoch_N.pt kept beside best.pt and last.pt
+    save_minutes: Positive = 10.0  # last.pt is written at least this often, in the middle of an epoch too
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
+    compile: bool = False  # torch.compile, where a C compiler exists
+
+
+class Data(Section):
+    train_manifest: str | None = None  # default: the workspace's own
+    val_manifest: str | None = None
+    batch_size: AtLeastOne = 32  # samples a process (GPU) and micro-batch
+    num_workers: Count = 2  # loader processes a process (GPU)
+    prefetch_factor: AtLeastOne = 2  # batches that each loader process prepares ahead
+    cache_dir: str | None = None  # default: the workspace's cache/
+
+
+class Optim(Section):
+    lr: Positive = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    betas: tuple[Fraction, Fraction] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    grad_clip: Annotated[float, Field(ge=0)] = 1.0  # largest gradient norm; 0: no clipping
+
+
+class Scheduler(Section):
+    name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # wsd: warmup-stable-decay
+    warmup_steps: Count = 100
+    min_lr_ratio: Fraction = 0.1  # the rate's floor, as a share of optim.lr
+    decay_fraction: Fraction = 0.2  # wsd only: the share of all steps in which the rate falls
+
+
+class Logging(Section):
+    tensorboard: bool = True
+    wandb: Literal["off", "online", "offline"] = "off"
+    wandb_project: str = "athanor"
+
+
+class RunSettings(Section):
+    """What every family's config starts from; a family adds its own sections."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
+    training: Training = Training()
+    data: Data = Data()
+    optim: Optim = Optim()
+    scheduler: Scheduler = Scheduler()
+    logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunSettings:
+        if self.training.min_epochs > self.training.epochs:
+            raise ValueError("consistent: training.min_epochs is larger than training.epochs")
+        return self

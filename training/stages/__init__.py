@@ -1,0 +1,1 @@
+"""One file a verb: prepare, train, evaluate, export, verify. Each reads as a sentence."""

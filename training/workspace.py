@@ -1,0 +1,88 @@
+"""One object owns every path that a run writes to; `--out DIR` moves all of them.
+
+    data/manifests/{spectocloud,midi}_{train,val}.jsonl   data/clouds/*.npy
+    cache/<kind>/                                         stores: arrays and index
+    checkpoints/<family>/                                 best.pt last.pt checkpoint_epoch_N.pt index.json
+    runs/<family>/<run-id>/                               config, metrics.jsonl, TensorBoard events, log
+    exports/                                              models, golden/, samples/, receipt.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.errors import HostError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Every output path, derived from one root (default: the project's own folder)."""
+
+    root: Path = PROJECT
+
+    @property
+    def manifests(self) -> Path:
+        return self.root / "data" / "manifests"
+
+    @property
+    def clouds(self) -> Path:
+        return self.root / "data" / "clouds"
+
+    @property
+    def demo_corpus(self) -> Path:
+        return self.root / "data" / "demo"
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def exports(self) -> Path:
+        return self.root / "exports"
+
+    def manifest(self, name: str, split: str) -> Path:
+        """`name` is the recipe's manifest name (spectocloud, midi), `split` is train or val."""
+        return self.manifests / f"{name}_{split}.jsonl"
+
+    def checkpoints(self, family: str) -> Path:
+        return self.root / "checkpoints" / family
+
+    def runs(self, family: str) -> Path:
+        return self.root / "runs" / family
+
+    def relative(self, path: Path) -> str:
+        """`path` as printed to the user: relative to where they stand when that is shorter."""
+        try:
+            return str(path.resolve().relative_to(Path.cwd()))
+        except ValueError:
+            return str(path)
+
+
+@contextmanager
+def exclusive(folder: Path, purpose: str) -> Iterator[None]:
+    """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
+
+    Raises HostError at once when another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
+            raise HostError(
+                f"{folder} is in use by {holder}. Wait for it, stop it, or give this run its own folder with --out DIR."
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} ({purpose})\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
