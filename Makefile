@@ -1,0 +1,30 @@
+# Two commands need nothing before them: `./train_cuda.sh` and `make test`.
+SHELL := bash
+PYTHON = $$(scripts/setup_env.sh --dev)
+SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
+
+.PHONY: help setup test lint lock clean
+
+help:
+	@echo "make setup   the environment in .venv, tests and lint included"
+	@echo "make test    all tests (two processes; under ten minutes on two cores)"
+	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
+	@echo "make lock    pin the dependencies afresh"
+	@echo "make clean   remove caches of tools; never data, checkpoints or exports"
+
+setup:
+	@scripts/setup_env.sh --dev
+
+test:
+	@python=$(PYTHON) && "$$python" -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint:
+	@python=$(PYTHON) && bin=$$(dirname "$$python") && \
+	"$$bin/ruff" check . && "$$bin/lint-imports" && "$$bin/shellcheck" $(SCRIPTS)
+
+lock:
+	scripts/lock.sh
+
+clean:
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# Folders of audio and MIDI in; trained, verified, exported models out. `./train_cuda.sh --help` tells the rest.
+set -euo pipefail
+
+root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+
+usage() {
+    cat << 'TEXT'
+Usage: ./train_cuda.sh [options]
+
+Prepares the data, trains both models, exports them to ONNX and CoreML, and verifies every exported file.
+Without data options it trains on a small demo corpus that it composes itself (all results say so).
+Running the same command again continues where it stopped.
+
+Data
+  --audio-root DIR       audio files: wav mp3 flac ogg m4a aac
+  --midi-root DIR        MIDI files: mid midi; paired with audio by path, or by a unique file name
+  --data-mount DIR       a dataset folder: DIR/audio and DIR/midi serve as roots that are not given
+
+Run
+  --out DIR              where everything is written (default: this folder)
+  --preset demo|full     demo: minutes on a CPU; full: a 24 GB GPU (default: full, or demo on the demo corpus)
+  --epochs N             train each model for N epochs
+  --seed N               of the split, the order, the start (default: the configuration's, 42)
+  --resume auto|never    auto: continue an interrupted run (default); never: start anew, the old one is kept aside
+  --cpu                  do not use a GPU
+  --gpus N               use N GPUs of this host (fails if there are fewer)
+  --native | --docker    force one (this version runs natively only)
+
+Leave out a stage
+  --skip-build           use the environment as it is, install nothing
+  --skip-manifests       use the manifests that are there
+  --skip-spectocloud     --skip-midi     --skip-export
+
+  --dry-run              print the exact commands, run nothing
+  --help                 this text
+
+Exit codes: 0 all done and verified, 2 wrong usage or configuration, 3 data refused, 4 an export is missing or
+differs, 5 training failed, 6 the environment (no GPU, no disk, folder in use), 75 interrupted with everything saved:
+run the same command again.
+TEXT
+}
+
+usage_error() {
+    printf 'error: %s\nTry ./train_cuda.sh --help\n' "$1" >&2
+    exit 2
+}
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+audio_root='' midi_root='' data_mount='' out=$root epochs='' preset='' seed='' resume='' gpus='' mode=''
+cpu=no dry_run=no skip_build=no skip_manifests=no skip_spectocloud=no skip_midi=no skip_export=no
+
+whole_number() { # whole_number OPTION VALUE SMALLEST
+    if [[ $2 =~ ^[0-9]{1,9}$ ]] && ((10#$2 >= $3)); then return; fi
+    usage_error "$1 takes a whole number from $3 up, not '$2'."
+}
+
+while (($#)); do
+    option=$1
+    shift
+    value='' has_value=no
+    if [[ $option == --*=* ]]; then
+        value=${option#*=} option=${option%%=*} has_value=yes
+    fi
+    case $option in
+        --audio-root | --midi-root | --data-mount | --out | --epochs | --preset | --seed | --resume | --gpus)
+            if [[ $has_value == no ]]; then
+                (($#)) || usage_error "$option needs a value."
+                value=$1
+                shift
+            fi
+            [[ -n $value ]] || usage_error "$option needs a value."
+            ;;
+        *) [[ $has_value == no ]] || usage_error "$option takes no value." ;;
+    esac
+    case $option in
+        --audio-root) audio_root=$value ;;
+        --midi-root) midi_root=$value ;;
+        --data-mount) data_mount=$value ;;
+        --out) out=$value ;;
+        --epochs)
+            whole_number --epochs "$value" 1
+            epochs=$((10#$value))
+            ;;
+        --seed)
+            whole_number --seed "$value" 0
+            seed=$((10#$value))
+            ;;
+        --gpus)
+            whole_number --gpus "$value" 1
+            gpus=$((10#$value))
+            ;;
+        --preset)
+            [[ $value == demo || $value == full ]] || usage_error "--preset is demo or full, not '$value'."
+            preset=$value
+            ;;
+        --resume)
+            [[ $value == auto || $value == never ]] || usage_error "--resume is auto or never, not '$value'."
+            resume=$value
+            ;;
+        --native | --docker)
+            [[ -z $mode || $mode == "${option#--}" ]] || usage_error "--native and --docker exclude each other."
+            mode=${option#--}
+            ;;
+        --cpu) cpu=yes ;;
+        --dry-run) dry_run=yes ;;
+        --skip-build) skip_build=yes ;;
+        --skip-manifests) skip_manifests=yes ;;
+        --skip-spectocloud) skip_spectocloud=yes ;;
+        --skip-midi) skip_midi=yes ;;
+        --skip-export) skip_export=yes ;;
+        --help | -h)
+            usage
+            exit 0
+            ;;
+        *) usage_error "unknown option '$option'." ;;
+    esac
+done
+
+[[ $cpu == no || -z $gpus ]] || usage_error "--cpu and --gpus exclude each other."
+if [[ $mode == docker ]]; then
+    printf 'error: --docker: this version runs natively only. Leave --docker out.\n' >&2
+    exit 6
+fi
+
+if [[ -n $data_mount ]]; then
+    [[ -d $data_mount ]] || usage_error "--data-mount '$data_mount' is not a folder."
+    [[ -n $audio_root || ! -d $data_mount/audio ]] || audio_root=$data_mount/audio
+    [[ -n $midi_root || ! -d $data_mount/midi ]] || midi_root=$data_mount/midi
+    [[ -n $audio_root || -n $midi_root ]] ||
+        usage_error "'$data_mount' has neither an audio nor a midi folder; name them with --audio-root and --midi-root."
+fi
+[[ -z $audio_root || -d $audio_root ]] || usage_error "--audio-root '$audio_root' is not a folder."
+[[ -z $midi_root || -d $midi_root ]] || usage_error "--midi-root '$midi_root' is not a folder."
+if [[ $skip_manifests == yes && -n $audio_root$midi_root ]]; then
+    echo "note: --skip-manifests: the manifests that are there are used; files that moved are looked up under the given roots."
+fi
+if [[ -n $audio_root && -z $midi_root && $skip_manifests == no ]]; then
+    usage_error "--audio-root needs --midi-root: Spectocloud learns from audio and MIDI of the same songs."
+fi
+if [[ -z $audio_root && -n $midi_root && $skip_spectocloud == no ]]; then
+    echo "note: no --audio-root: Spectocloud needs audio and is left out."
+    skip_spectocloud=yes
+fi
+
+# -- the environment -----------------------------------------------------------------------------------------------
+
+if [[ -n $audio_root ]] && ! command -v ffmpeg > /dev/null &&
+    [[ -n $(find -L "$audio_root" -type f \( -iname '*.m4a' -o -iname '*.aac' \) -print -quit 2> /dev/null || true) ]]; then
+    printf 'error: %s holds m4a or aac files, and decoding them needs ffmpeg. On Debian or Ubuntu:\n    sudo apt-get install ffmpeg\n' "$audio_root" >&2
+    exit 6
+fi
+
+setup_options=()
+[[ $skip_build == no ]] || setup_options+=(--check)
+if [[ $dry_run == yes ]]; then
+    python=${ATHANOR_PYTHON:-${ATHANOR_VENV:-$root/.venv}/bin/python}
+else
+    python=$("$root/scripts/setup_env.sh" ${setup_options[@]+"${setup_options[@]}"})
+fi
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# A user without a home of their own (a container's arbitrary uid) still needs a place for numba's compiled code.
+[[ -w ${HOME:-/} ]] || export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$out/cache/numba}"
+
+# -- stages --------------------------------------------------------------------------------------------------------
+
+child='' signals=0
+forward() { # The running stage saves and ends by itself; a second signal ends it at once.
+    signals=$((signals + 1))
+    [[ -z $child ]] || kill -s TERM -- "$child" 2> /dev/null || true
+}
+trap forward INT TERM HUP
+
+stage() { # stage TITLE COMMAND... : run it in its own process group, pass signals on, stop everything if it fails
+    local title=$1 code=0 started=$SECONDS
+    shift
+    if [[ $dry_run == yes ]]; then
+        printf '%q ' "$@"
+        echo
+        return
+    fi
+    printf '\n== %s\n' "$title"
+    ((signals == 0)) || exit 75
+    set -m
+    "$@" < /dev/null &
+    child=$!
+    set +m
+    while :; do
+        code=0
+        wait "$child" || code=$?
+        # `wait` also returns when a trapped signal came; the stage itself may still be saving
+        kill -0 "$child" 2> /dev/null || break
+    done
+    wait "$child" 2> /dev/null && code=0 || code=$?
+    child=''
+    if ((code != 0)); then
+        if ((code == 75)); then
+            printf '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \
+                "$title" $((SECONDS - started)) >&2
+        else
+            printf '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code" >&2
+        fi
+        exit "$code"
+    fi
+    printf '== %s: done in %d s\n' "$title" $((SECONDS - started))
+}
+
+common=(--out "$out")
+[[ -z $audio_root ]] || common+=(--audio-root "$audio_root")
+[[ -z $midi_root ]] || common+=(--midi-root "$midi_root")
+
+prepare=("$python" -m training prepare "${common[@]}")
+[[ -z $seed ]] || prepare+=(--seed "$seed")
+
+launch=("$python" -m training)
+if [[ -n $gpus ]] && ((gpus > 1)); then
+    launch=("$python" -m torch.distributed.run --standalone "--nproc_per_node=$gpus" -m training)
+fi
+device=()
+[[ $cpu == no ]] || device=(--device cpu)
+[[ -z $gpus ]] || device=(--device cuda)
+train=("${common[@]}" "${device[@]}")
+[[ -z $preset ]] || train+=(--preset "$preset")
+[[ -z $epochs ]] || train+=(--epochs "$epochs")
+[[ -z $seed ]] || train+=(--seed "$seed")
+[[ -z $resume ]] || train+=(--resume "$resume")
+
+families=()
+[[ $skip_spectocloud == yes ]] || families+=(spectocloud)
+[[ $skip_midi == yes ]] || families+=(midi_generator)
+
+begun=$SECONDS
+[[ $skip_manifests == yes ]] || stage "Prepare the data" "${prepare[@]}"
+for family in ${families[@]+"${families[@]}"}; do
+    stage "Train $family" "${launch[@]}" train "$family" "${train[@]}"
+done
+if [[ $skip_export == no ]]; then
+    ((${#families[@]})) || families=(spectocloud midi_generator)
+    for family in "${families[@]}"; do
+        stage "Evaluate $family" "$python" -m training evaluate "$family" "${common[@]}" "${device[@]}"
+    done
+    stage "Export" "$python" -m training export "${families[@]}" "${common[@]}"
+    stage "Verify the exports" "$python" -m training verify "$out/exports"
+fi
+if [[ $dry_run == no ]]; then
+    printf '\nAll done in %d min %02d s. ' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
+    if [[ $skip_export == no ]]; then
+        printf 'The models are in %s\n' "$out/exports"
+    else
+        printf 'The checkpoints are in %s\n' "$out/checkpoints"
+    fi
+fi
