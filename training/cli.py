@@ -105,7 +105,7 @@ def _export(options: argparse.Namespace) -> None:
     from training.stages.export import export
 
     workspace = Workspace(options.out)
-    checkpoints = {family: None for family in options.families or FAMILIES}
+    checkpoints = dict.fromkeys(options.families or FAMILIES)
     if options.checkpoint is not None:
         if len(options.families) != 1:
             raise UsageError("--checkpoint goes with exactly one family.")

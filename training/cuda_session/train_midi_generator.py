@@ -1,4 +1,4 @@
-"""Train the MIDI generator by hand: `python train_midi_generator.py [--config FILE]`, alone or under torchrun. --help lists the flags."""
+"""Train the MIDI generator by hand, alone or under torchrun; --help lists the flags."""
 
 import sys
 from pathlib import Path

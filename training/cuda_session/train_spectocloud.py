@@ -1,4 +1,4 @@
-"""Train Spectocloud by hand: `python train_spectocloud.py [--config FILE]`, alone or under torchrun. --help lists the flags."""
+"""Train Spectocloud by hand, alone or under torchrun; --help lists the flags."""
 
 import sys
 from pathlib import Path
