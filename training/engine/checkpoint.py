@@ -1,0 +1,290 @@
+"""Checkpoints that are either whole or absent.
+
+A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
+in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
+is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
+`best.pt` and `checkpoint_epoch_N.pt` are further names (hard links where the file system has them) of the same content.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import HostError, UsageError
+
+FORMAT = 1
+LAST, BEFORE_LAST, BEST = "last.pt", "before_last.pt", "best.pt"
+INDEX = "index.json"
+_TEMPORARY = ".saving-"
+
+
+def epoch_name(epoch: int) -> str:
+    """File name of the checkpoint kept after `epoch` (1 for the first)."""
+    return f"checkpoint_epoch_{epoch}.pt"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the index says of one file."""
+
+    sha256: str
+    step: int  # optimizer steps done
+    epoch: int  # epochs finished
+    value: float | None  # the monitored validation metric of these weights (lower is better); None: not measured
+    run_id: str
+    saved: float  # Unix time
+
+
+# -- write ---------------------------------------------------------------------------------------------------------
+
+
+def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names: Iterable[str] = ()) -> Path:
+    """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
+
+    `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no right);
+    what was there before is still there and whole.
+    """
+    temporary = folder / f"{_TEMPORARY}{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        digest = _write(temporary, state)
+        files = _read_index(folder)
+        if LAST in files and (folder / LAST).exists():
+            _link(folder / LAST, folder / BEFORE_LAST)
+            files[BEFORE_LAST] = files[LAST]
+        temporary.replace(folder / LAST)
+        _sync_folder(folder)
+        listed = {**entry, "sha256": digest, "saved": time.time()}
+        files[LAST] = listed
+        _write_index(folder, files)
+        # Only now the other names: their content is listed already, so no instant is without a verified `best.pt`.
+        others = [name for name in names if name != LAST]
+        for name in others:
+            _link(folder / LAST, folder / name)
+            files[name] = listed
+        if others:
+            _sync_folder(folder)
+            _write_index(folder, files)
+    except OSError as error:
+        free = _free(folder)
+        raise HostError(
+            f"Could not save a checkpoint to {folder}: {error.strerror or error} ({free / 1e6:,.0f} MB free). "
+            "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return folder / LAST
+
+
+def retain(folder: Path, keep: int) -> None:
+    """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched."""
+    files = _read_index(folder)
+    kept = sorted((name for name in files if name.startswith("checkpoint_epoch_")), key=lambda n: files[n]["epoch"])
+    old = kept[:-keep]
+    if old:
+        _write_index(folder, {name: entry for name, entry in files.items() if name not in old})
+        for name in old:
+            (folder / name).unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a killed save left. Only for the holder of the folder's lock."""
+    for litter in folder.glob(f"{_TEMPORARY}*"):
+        litter.unlink(missing_ok=True)
+
+
+def set_aside(folder: Path, run_id: str) -> Path | None:
+    """Move a run's checkpoints to `previous/<run_id>/`; returns that folder, or None if there was nothing to move."""
+    files = [path for path in folder.glob("*.pt") if not path.is_dir()]
+    if not files:
+        return None
+    aside = folder / "previous" / run_id
+    number = 1
+    while aside.exists() and any(aside.glob("*.pt")) and (folder / INDEX).exists() and (aside / LAST).exists():
+        number += 1
+        aside = folder / "previous" / f"{run_id}-{number}"
+    aside.mkdir(parents=True, exist_ok=True)
+    if (folder / INDEX).exists():
+        shutil.copyfile(folder / INDEX, aside / INDEX)
+        _sync_file(aside / INDEX)
+    for path in sorted(files, key=lambda p: p.name == LAST):  # `last.pt` goes last: a kill in between is taken up again
+        path.replace(aside / path.name)
+    _sync_folder(aside)
+    (folder / INDEX).unlink(missing_ok=True)
+    _sync_folder(folder)
+    return aside
+
+
+class _Hashed:
+    """A file that hashes what torch writes to it. torch reports an OSError from here as RuntimeError, so keep it."""
+
+    def __init__(self, file: Any):
+        self.file, self.sha256, self.error = file, hashlib.sha256(), None
+
+    def write(self, data: Any) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> str:
+    with path.open("wb") as file:
+        hashed = _Hashed(file)
+        try:
+            torch.save(dict(state), hashed)
+        except RuntimeError as error:
+            raise hashed.error or error from error
+        file.flush()
+        os.fsync(file.fileno())
+    return hashed.sha256.hexdigest()
+
+
+def _link(source: Path, name: Path) -> None:
+    """Give `source`'s content the further name `name`, atomically replacing what had it."""
+    temporary = name.with_name(f"{_TEMPORARY}{os.getpid()}-{name.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, temporary)
+            _sync_file(temporary)
+        temporary.replace(name)  # leaves `temporary` behind when both are the same file already
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_index(folder: Path, files: Mapping[str, Any]) -> None:
+    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{INDEX}"
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"format": FORMAT, "files": files}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(folder / INDEX)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(folder)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _free(folder: Path) -> int:
+    at = folder
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free
+
+
+# -- read ----------------------------------------------------------------------------------------------------------
+
+
+def listed(folder: Path) -> dict[str, Entry]:
+    """The index, newest content first. A listed file may still be damaged: see `whole`."""
+    entries = {name: Entry(**values) for name, values in _read_index(folder).items()}
+    order = (LAST, BEST, BEFORE_LAST)
+    return dict(
+        sorted(entries.items(), key=lambda e: (-e[1].step, -e[1].saved, order.index(e[0]) if e[0] in order else 9))
+    )
+
+
+def whole(path: Path) -> Entry | None:
+    """The entry of the file at `path` if its content is listed in its folder's index, else None."""
+    if not path.is_file():
+        return None
+    digest = _sha256(path)
+    entries = listed(path.parent)
+    same = [entry for entry in entries.values() if entry.sha256 == digest]
+    return same[0] if same else None
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder` (by steps done), or None."""
+    return next((folder / name for name in listed(folder) if whole(folder / name)), None)
+
+
+def best(folder: Path) -> Path | None:
+    """`best.pt`; where it is damaged, the whole checkpoint with the lowest monitored value; None if there is none."""
+    if whole(folder / BEST):
+        return folder / BEST
+    valued = [(entry.value, name) for name, entry in listed(folder).items() if entry.value is not None]
+    return next((folder / name for _, name in sorted(valued) if whole(folder / name)), None)
+
+
+def read(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """A checkpoint's content (the keys of ARCHITECTURE.md), tensors on `device`.
+
+    Raises UsageError, naming what to do, for a file that is missing, cut short, damaged, or no checkpoint of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint {path}. {_nearest(path)}")
+    if (path.parent / INDEX).exists() and whole(path) is None:
+        raise UsageError(
+            f"{path} is damaged or was cut short: its content is not listed in {path.parent / INDEX}. {_nearest(path)}"
+        )
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is not a readable checkpoint ({reason}). {_nearest(path)}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UsageError(f"{path} is no Athanor checkpoint of format {FORMAT}. {_nearest(path)}")
+    return state
+
+
+def _nearest(path: Path) -> str:
+    """A sentence with the checkpoints that could have been meant."""
+    folder = path.parent
+    at = folder if folder.is_dir() else next((p for p in path.parents if p.is_dir()), Path())
+    there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]
+    there = [p for p in there if p != str(path) and whole(Path(p))]
+    near = difflib.get_close_matches(str(path), there, 5, 0.0)
+    return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / INDEX).read_text(encoding="utf-8"))["files"]
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder / INDEX} cannot be read ({error}). Without it no checkpoint in {folder} can be trusted: "
+            "restore it, or move the folder away to start anew."
+        ) from None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,39 @@
+"""Non-finite steps: skipped, counted, named; past a limit the run ends instead of burning money."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from training.errors import TrainingError
+
+IN_A_ROW = 10
+SHARE = 0.05  # of the run's steps
+AT_LEAST = 50  # of a short run, more than its share is allowed
+
+
+class NonFinite:
+    """Counts the steps whose loss or gradient was not a finite number. Their update was never applied."""
+
+    def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0):
+        self.limit = max(AT_LEAST, round(SHARE * total_steps))
+        self.say = say
+        self.skipped = skipped  # in the whole run
+        self.in_a_row = 0
+
+    def consider(self, step: int, loss: float, norm: float, samples: Sequence[int]) -> bool:
+        """Whether the step counted. Raises TrainingError past a limit."""
+        if math.isfinite(loss) and math.isfinite(norm):
+            self.in_a_row = 0
+            return True
+        self.skipped += 1
+        self.in_a_row += 1
+        shown = ", ".join(map(str, samples[:16])) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
+        self.say(f"step {step}: skipped, loss {loss:.4g}, gradient norm {norm:.4g}; samples {shown}")
+        if self.in_a_row >= IN_A_ROW or self.skipped > self.limit:
+            raise TrainingError(
+                f"Step {step}: the loss or its gradient was not finite {self.in_a_row} times in a row, {self.skipped} times "
+                "in this run. The weights saved last are finite. Try a lower optim.lr, a longer scheduler.warmup_steps, "
+                "bfloat16 in place of float16, or look at the samples named in the log."
+            )
+        return False
