@@ -1,0 +1,204 @@
+"""Audio files become log-mel spectrograms of whole songs: decoded in blocks, so that memory stays flat.
+
+A frame is 2,048 samples under a periodic Hann window, centred on sample `i * HOP`, with zeros beyond both ends of the
+song; its power spectrum goes through 128 Slaney mel filters; of what comes out, or FLOOR if that is more, the natural
+logarithm is kept.
+`librosa.feature.melspectrogram(center=True, pad_mode="constant", power=2)` is the oracle.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from scipy import fft
+
+from training.data.encode import Encoder
+from training.errors import HostError
+
+SAMPLE_RATE = 44100
+N_FFT = 2048
+HOP = 1024
+N_MELS = 128
+WINDOW_FRAMES = 64
+WINDOW_SECONDS = WINDOW_FRAMES * HOP / SAMPLE_RATE  # 1.486
+#: The samples that determine the WINDOW_FRAMES frames from frame s: those from `s * HOP - N_FFT // 2` on.
+WINDOW_SAMPLES = (WINDOW_FRAMES - 1) * HOP + N_FFT
+#: Mel power below this counts as this: about 85 dB below a full-scale tone.
+FLOOR = 1e-5
+
+_BLOCK = 1 << 20  # samples decoded, and transformed, at a time
+_RATES = (4_000, 768_000)  # Hz; outside them a header lies
+_LOUDEST = 1_000.0  # full scale is 1
+_INSTALL_FFMPEG = "install it with: sudo apt-get install -y ffmpeg"
+#: What ffmpeg may take a file for: no playlist or script that would make it open other files.
+_CONTAINERS = "mov,mp4,m4a,aac,mp3,ogg,flac,wav,w64,aiff,au,caf,matroska,asf"
+_ONLY_FFMPEG = (".m4a", ".aac")
+
+
+def hann() -> np.ndarray:
+    """The periodic Hann window, float64 [2048]: .5 - .5 cos(2 pi n / 2048)."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
+
+
+@cache
+def mel_filters() -> np.ndarray:
+    """The mel filter bank, float32 [128, 1025]: mel power = filters @ power spectrum. Slaney's scale and area norm."""
+    import librosa  # slow to import; needed once a process
+
+    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS)
+    filters.flags.writeable = False
+    return filters
+
+
+def decode(path: Path) -> np.ndarray:
+    """A file's sound: float32 [n] at 44,100 Hz, the mean of its channels, full scale 1.
+
+    Read by soundfile, and by ffmpeg where soundfile cannot. Raises ValueError (with the reason) if it cannot be read,
+    holds numbers that are not finite, or less sound than one window; HostError if it takes ffmpeg and there is none.
+    """
+    return np.concatenate(list(_sound(Path(path))))
+
+
+def log_mel(wave: np.ndarray) -> np.ndarray:
+    """float32 [n] at 44,100 Hz -> float32 [1 + n // 1024, 128], natural logarithms."""
+    wave = np.asarray(wave, np.float32)
+    return np.concatenate(list(_log_mel_blocks(wave[at : at + _BLOCK] for at in range(0, max(len(wave), 1), _BLOCK))))
+
+
+def encode_audio(path: Path) -> dict[str, np.ndarray]:
+    """A file -> {"logmel": float16 [T, 128]}, whole. Raises as `decode` does, and ValueError for pure silence."""
+    blocks = [block.astype(np.float16) for block in _log_mel_blocks(_sound(Path(path)))]
+    logmel = np.concatenate(blocks)
+    if (logmel <= np.float16(np.log(FLOOR))).all():
+        raise ValueError("is silent from beginning to end")
+    return {"logmel": logmel}
+
+
+LOGMEL = Encoder(
+    kind="logmel",
+    version=f"1-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
+    function=encode_audio,
+    seconds=120.0,
+    megabytes=2048,
+)
+
+
+def _log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Consecutive pieces of a wave -> consecutive pieces of its log-mel; holds no more than one piece and a frame."""
+    window = hann().astype(np.float32)
+    filters = np.ascontiguousarray(mel_filters().T)
+    held = np.zeros(N_FFT // 2, np.float32)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        count = max(0, (len(held) - N_FFT) // HOP + 1)
+        yield _transform(held, count, window, filters)
+        held = held[count * HOP :]
+    held = np.concatenate([held, np.zeros(N_FFT // 2, np.float32)])
+    yield _transform(held, max(0, (len(held) - N_FFT) // HOP + 1), window, filters)
+
+
+def _transform(wave: np.ndarray, count: int, window: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    out = np.empty((count, N_MELS), np.float32)
+    if count == 0:
+        return out
+    frames = np.lib.stride_tricks.sliding_window_view(wave, N_FFT)[::HOP]
+    for at in range(0, count, 256):
+        spectrum = fft.rfft(frames[at : min(at + 256, count)] * window, axis=1)
+        power = spectrum.real**2 + spectrum.imag**2
+        np.log(np.maximum(power @ filters, np.float32(FLOOR)), out=out[at : at + len(power)])
+    return out
+
+
+def _sound(path: Path) -> Iterator[np.ndarray]:
+    """Blocks of a file's sound, mono, at SAMPLE_RATE, checked."""
+    import soxr
+
+    blocks = _open(path)
+    rate = next(blocks)
+    if not _RATES[0] <= rate <= _RATES[1]:
+        raise ValueError(f"has a sample rate of {rate} Hz")
+    resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
+    total = 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise ValueError("holds samples that are not finite numbers")
+        if (peak := float(np.abs(block).max(initial=0.0))) > _LOUDEST:
+            raise ValueError(f"holds samples as large as {peak:g}; full scale is 1")
+        mono = block.mean(axis=1, dtype=np.float32)
+        mono = resampler.resample_chunk(mono) if resampler else mono
+        total += len(mono)
+        yield mono
+    if resampler:
+        mono = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+        total += len(mono)
+        yield mono
+    if total < WINDOW_FRAMES * HOP:
+        raise ValueError(f"holds {total / SAMPLE_RATE:.2f} s of sound; at least {WINDOW_SECONDS:.2f} s are needed")
+
+
+def _open(path: Path) -> Iterator:
+    """First the file's sample rate, then blocks float32 [n, channels]. By soundfile, else by ffmpeg."""
+    import soundfile
+
+    if not path.is_file():
+        raise ValueError("is not a regular file")
+    if path.stat().st_size == 0:
+        raise ValueError("is an empty file")
+    try:
+        file = soundfile.SoundFile(path)
+    except soundfile.LibsndfileError as error:
+        yield from _ffmpeg(path, str(error.error_string))
+        return
+    with file:
+        yield file.samplerate
+        try:
+            while len(block := file.read(_BLOCK // file.channels, dtype="float32", always_2d=True)):
+                yield block
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"breaks off: {error.error_string}") from error
+
+
+def _ffmpeg(path: Path, reason: str) -> Iterator:
+    """As `_open`, from ffmpeg's first audio stream. `reason`: why soundfile could not."""
+    program = shutil.which("ffmpeg")
+    if program is None:
+        if path.suffix.lower() in _ONLY_FFMPEG:
+            raise HostError(f"{path}: ffmpeg decodes {path.suffix} files and is missing; {_INSTALL_FFMPEG}")
+        raise ValueError(f"cannot be decoded: {reason}")
+    command = [program, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
+    command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
+    # AU is a header of six numbers, then samples: rate and channels as decoded, in one pass over a pipe
+    command += ["-map", "0:a:0", "-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    with (
+        tempfile.TemporaryFile() as complaints,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process,
+    ):
+        try:
+            header = process.stdout.read(24)
+            if len(header) < 24:
+                process.wait()
+                raise ValueError(f"cannot be decoded: {reason} ffmpeg: {_last_line(complaints)}")
+            _, offset, _, _, rate, channels = struct.unpack(">6I", header)
+            process.stdout.read(offset - 24)
+            yield rate
+            width = 4 * channels
+            while data := process.stdout.read(_BLOCK // channels * width):
+                whole = len(data) - len(data) % width
+                yield np.frombuffer(data[:whole], ">f4").astype(np.float32).reshape(-1, channels)
+            if process.wait() != 0:
+                raise ValueError(f"breaks off; ffmpeg: {_last_line(complaints)}")
+        finally:
+            process.kill()
+
+
+def _last_line(stream) -> str:
+    stream.seek(0)
+    lines = stream.read().decode(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else "no reason given"
