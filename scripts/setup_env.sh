@@ -49,7 +49,7 @@ if [[ $check == yes ]]; then
 fi
 
 base=
-for candidate in ${ATHANOR_BASE_PYTHON:-} python3 python3.13 python3.12 python3.11; do
+for candidate in "${ATHANOR_BASE_PYTHON:-}" python3 python python3.13 python3.12 python3.11; do
     if command -v "$candidate" > /dev/null &&
         "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then
         base=$(command -v "$candidate")
@@ -72,21 +72,24 @@ if ! flock --nonblock 9; then
 fi
 
 torch=$(sed -n 's/^torch==\([0-9]*\.[0-9]*\).*/\1/p' "$root/requirements.lock")
-found=$("$base" -c 'import importlib.metadata as m; print(m.version("torch"))' 2> /dev/null || true)
-options=()
+# version and folder of the torch that the host's Python has, if it has one
+mapfile -t found < <("$base" -c 'import importlib.metadata as m
+torch = m.distribution("torch")
+print(torch.version, torch.locate_file("").resolve(), sep="\n")' 2> /dev/null || true)
+borrowed=
 wanted=$lock
 requirements=$(mktemp -d)
 trap 'rm -rf -- "$requirements"' EXIT
-if [[ $found == "$torch".* ]]; then
-    say "Using the torch $found that $base already has."
-    options+=(--system-site-packages)
+if [[ ${found[0]:-} == "$torch".* ]]; then
+    say "Using the torch ${found[0]} that $base already has."
+    borrowed=${found[1]}
     # the same lock without its torch line; the dev lock includes the runtime one by name, so both are rewritten
     for file in requirements.lock requirements-dev.lock; do
         grep -v '^torch==' "$root/$file" > "$requirements/$file"
     done
     wanted=$requirements/$(basename -- "$lock")
-elif [[ -n $found ]]; then
-    say "$base has torch $found; Athanor is proven with $torch, so its environment gets its own."
+elif ((${#found[@]})); then
+    say "$base has torch ${found[0]}; Athanor is proven with $torch, so its environment gets its own."
 fi
 
 started=$SECONDS
@@ -94,8 +97,12 @@ say "Setting up $venv with $("$base" --version) ($kind; once, a few minutes) ...
 if [[ ! -x $venv/bin/python ]] || ! "$venv/bin/python" -c 'import pip' 2> /dev/null ||
     [[ $("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])') != $("$base" -c 'import sys; print(sys.version_info[:2])') ]]; then
     rm -rf -- "$venv"
-    "$base" -m venv "${options[@]}" "$venv" >&2
+    "$base" -m venv "$venv" >&2
 fi
+# A path file rather than --system-site-packages, which would miss a torch that itself lies in an environment.
+site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+rm -f -- "$site/athanor-host.pth"
+[[ -z $borrowed ]] || printf '%s\n' "$borrowed" > "$site/athanor-host.pth"
 rm -f -- "$venv"/.athanor-*
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$wanted" >&2 ||
     die "pip could not install $(basename -- "$lock"); its message is above. The next start tries again."
