@@ -118,6 +118,11 @@ while (($#)); do
     esac
 done
 
+# absolute, so that a name with a leading dash is never taken for an option
+for name in audio_root midi_root data_mount out; do
+    [[ -z ${!name} || ${!name} == /* ]] || printf -v "$name" '%s/%s' "$PWD" "${!name}"
+done
+
 [[ $cpu == no || -z $gpus ]] || usage_error "--cpu and --gpus exclude each other."
 if [[ $mode == docker ]]; then
     printf 'error: --docker: this version runs natively only. Leave --docker out.\n' >&2

@@ -1,0 +1,90 @@
+"""Settings: what YAML hides is told, with file, line, key and the nearest right name."""
+
+from __future__ import annotations
+
+import pytest
+
+from training.config import build, dotted_keys, override_layer, read_yaml
+from training.errors import UsageError
+from training.settings import RunSettings
+
+
+def settings(tmp_path, text, *overrides):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return build(RunSettings, read_yaml(path), override_layer(overrides))
+
+
+def refusal(tmp_path, text, *overrides):
+    with pytest.raises(UsageError) as caught:
+        settings(tmp_path, text, *overrides)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", "1e-04", ".1e-3"])
+def test_a_number_in_any_notation_is_a_number(tmp_path, text):
+    """P1: PyYAML reads 1e-4 as text."""
+    assert settings(tmp_path, f"optim:\n  lr: {text}\n").optim.lr == 1e-4
+
+
+def test_whole_numbers_words_and_dates_stay_what_they_are(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("a: 12\nb: e4\nc: 1.2.3\nd: '1e-4'\ne: -7\nf: on\n")
+    assert read_yaml(path).values == {"a": 12, "b": "e4", "c": "1.2.3", "d": "1e-4", "e": -7, "f": True}
+
+
+def test_a_misspelt_key_is_told_with_its_line_and_the_right_name(tmp_path):
+    message = refusal(tmp_path, "training:\n  epochs: 3\n  grad_acum_steps: 2\n")
+    assert "run.yaml:3" in message and "Did you mean `training.grad_accum_steps`?" in message
+
+
+def test_a_key_in_the_wrong_section_is_told_where_it_belongs(tmp_path):
+    """T2: clipping read from the wrong section."""
+    assert "`optim.grad_clip`" in refusal(tmp_path, "training:\n  grad_clip: 1.0\n")
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    message = refusal(tmp_path, "training:\n  epochs: '10'\n  amp: 1\nsede: 3\n")
+    assert message.count("run.yaml:") == 3
+
+
+@pytest.mark.parametrize("text", ["training:\n  epochs: 1\n  epochs: 2\n", "seed: 1\nseed: 2\n"])
+def test_a_doubled_key_is_refused_with_both_lines(tmp_path, text):
+    message = refusal(tmp_path, text)
+    assert "is set twice" in message and "first on line" in message
+
+
+def test_tags_that_build_objects_are_refused(tmp_path):
+    refusal(tmp_path, "seed: !!python/object/apply:os.getpid []\n")
+
+
+@pytest.mark.parametrize("text", ["- a\n", "just words\n", "a: [1\n"])
+def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
+    refusal(tmp_path, text)
+
+
+def test_a_missing_file_is_told_by_name(tmp_path):
+    with pytest.raises(UsageError, match=r"gone\.yaml"):
+        read_yaml(tmp_path / "gone.yaml")
+
+
+def test_overrides_win_and_are_typed_like_the_file(tmp_path):
+    got = settings(tmp_path, "optim:\n  lr: 1e-3\n", "optim.lr=2e-4", "optim.betas=[0.8, 0.9]")
+    assert got.optim.lr == 2e-4 and got.optim.betas == (0.8, 0.9)
+    assert "--set optim.lr=fast" in refusal(tmp_path, "", "optim.lr=fast")
+    assert "--set" in refusal(tmp_path, "", "optim.lr")
+
+
+@pytest.mark.parametrize("key", sorted(dotted_keys(RunSettings)))
+def test_every_shared_key_refuses_a_wrong_type(tmp_path, key):
+    class Odd:
+        """Nothing takes this value."""
+
+    nested: object = Odd()
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    from training.config import Layer
+
+    with pytest.raises(UsageError, match=key.replace(".", r"\.")):
+        build(RunSettings, Layer(nested))
