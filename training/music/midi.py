@@ -1,0 +1,180 @@
+"""MIDI files in: notes on bars and in seconds, with every tempo and metre change of the file.
+
+symusic parses; numpy does the rest. What counts as what:
+- a note's program is the one in force on its channel, in its own track, when it starts; channel 10 is drums;
+- a note-off ends the oldest sounding note of its pitch, channel and track; a note that never ends is left out;
+- a note of no length lasts 1/128 of its bar; one that goes on more than nine bars after the piece's last onset is cut
+  there;
+- with an SMPTE time base a tick has one length whatever the tempo events say, and half a second counts as a quarter.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import mido
+import numpy as np
+import symusic
+
+from training.data.encode import Encoder
+from training.music.grids import TempoMap, bar_lines
+from training.music.midi_writer import write_midi
+from training.music.score import EVENT, MAX_SECONDS, Score
+
+__all__ = ["NOTES", "Score", "encode_notes", "parse", "read_score", "write_midi"]
+
+MAX_BYTES = 64 * 2**20  # a song of 64 MB has ten million events; no music does
+SHORTEST = 1 / 128  # of a bar: what a note of no length gets
+VERSION = "1"  # of everything above that changes what is read
+
+
+def read_score(path: Path) -> Score:
+    """The notes and bars of a MIDI file (a valid file without notes gives an empty score).
+
+    Raises ValueError, saying why, for what cannot be read: not a MIDI file, malformed, too large, or too long.
+    """
+    if not path.is_file():
+        raise ValueError("not a regular file")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"too large: {size:,} bytes, at most {MAX_BYTES:,} are read")
+    return parse(path.read_bytes())
+
+
+def parse(data: bytes) -> Score:
+    """`read_score` on the bytes of a file."""
+    per_quarter, smpte, data = _time_base(data)
+    try:
+        midi = symusic.Score.from_midi(data)
+    except (RuntimeError, ValueError, IndexError, OverflowError) as error:
+        reason = str(error).removeprefix("MiniMidi: ").removesuffix(": iostream error").strip()
+        raise ValueError(f"malformed MIDI: {reason or type(error).__name__}") from None
+    onset, length, pitch, velocity, program, drum = _notes(midi)
+    if not len(onset):
+        return Score(np.empty(0, EVENT), np.empty(0))
+    last = int(onset.max())
+    if int(onset.min()) < 0:
+        raise ValueError("malformed MIDI: its time runs past 2^31 ticks")
+
+    tempo, metre = _tempo_and_metre(midi, data)
+    if smpte:
+        tempo = (np.empty(0), np.empty(0))
+    seconds = TempoMap.of(*tempo, per_quarter)
+    if seconds.at(np.array([last]))[0] > MAX_SECONDS:
+        hours = seconds.at(np.array([last]))[0] / 3600
+        raise ValueError(f"its last note starts after {hours:,.1f} hours; at most {MAX_SECONDS / 3600:.0f} are read")
+    lines = bar_lines(*metre, per_quarter, last)
+
+    notes = np.empty(len(onset), EVENT)
+    bar = np.searchsorted(lines, onset, "right") - 1
+    width = np.diff(lines)
+    position = (onset - lines[bar]) / width[bar]
+    end = np.minimum(onset + np.where(length > 0, length, SHORTEST * width[bar]), lines[-1])
+    end_bar = np.searchsorted(lines[:-1], end, "right") - 1
+    notes["bar"] = bar
+    notes["position"] = position
+    notes["length"] = (end_bar - bar) + (end - lines[end_bar]) / width[end_bar] - position
+    notes["onset"] = seconds.at(onset)
+    notes["duration"] = seconds.at(end) - notes["onset"]
+    notes["pitch"] = pitch
+    notes["velocity"] = velocity
+    notes["program"] = program
+    notes["drum"] = drum
+    return Score(notes, np.diff(seconds.at(lines)))
+
+
+def _time_base(data: bytes) -> tuple[float, bool, bytes]:
+    """Ticks a quarter note, whether the base is SMPTE, and the bytes with a base that the parser takes."""
+    if len(data) < 14 or data[:4] != b"MThd":
+        raise ValueError("not a MIDI file: it does not begin with a MIDI header" if data else "an empty file")
+    form, _, division = struct.unpack(">HHH", data[8:14])
+    if form == 2:
+        raise ValueError("MIDI format 2 (independent sequences in one file) is not one piece of music")
+    if division == 0:
+        raise ValueError("malformed MIDI: its header says 0 ticks a quarter note")
+    if not division & 0x8000:
+        return float(division), False, data
+    frames, ticks = 256 - (division >> 8), division & 0xFF
+    if frames not in (24, 25, 29, 30) or not ticks:
+        raise ValueError(f"malformed MIDI: an SMPTE time base of {frames} frames a second and {ticks} ticks a frame")
+    rate = 30 / 1.001 if frames == 29 else frames  # 29 stands for 29.97, drop frame
+    return rate * ticks / 2, True, data[:12] + struct.pack(">H", 480) + data[14:]
+
+
+def _notes(midi: symusic.Score) -> tuple[np.ndarray, ...]:
+    """onset and length in ticks (int64), pitch, velocity, program, drum; sorted by (onset, program, pitch)."""
+    tracks = [(track, track.notes.numpy()) for track in midi.tracks if len(track.notes)]
+    if not tracks:
+        return (np.empty(0, np.int64),) * 6
+    sizes = [len(columns["time"]) for _, columns in tracks]
+    onset = np.concatenate([columns["time"] for _, columns in tracks]).astype(np.int64)
+    length = np.concatenate([columns["duration"] for _, columns in tracks]).astype(np.int64)
+    pitch = np.concatenate([columns["pitch"] for _, columns in tracks]).astype(np.int64)
+    velocity = np.concatenate([columns["velocity"] for _, columns in tracks]).astype(np.int64)
+    drum = np.repeat([track.is_drum for track, _ in tracks], sizes)
+    program = np.repeat([0 if track.is_drum else track.program for track, _ in tracks], sizes)
+    key = onset << 22 | program << 15 | pitch << 8 | drum.astype(np.int64) << 7 | velocity
+    order = np.argsort(key)
+    ordered = key[order]
+    if (ordered[1:] == ordered[:-1]).any():  # argsort leaves equal keys in an order that differs between processors
+        order = np.lexsort([length, key])
+    return tuple(column[order] for column in (onset, length, pitch, velocity, program, drum))
+
+
+Events = tuple[np.ndarray, ...]
+
+
+def _tempo_and_metre(midi: symusic.Score, data: bytes) -> tuple[Events, Events]:
+    """(tick, microseconds a quarter) and (tick, numerator, denominator), in time order and, within a tick, file order.
+
+    Raises ValueError for a tempo or metre of zero.
+    """
+    columns = midi.tempos.numpy()
+    tempo = (columns["time"], columns["mspq"])
+    columns = midi.time_signatures.numpy()
+    metre = (columns["time"], columns["numerator"], columns["denominator"])
+    if _ambiguous(tempo) or _ambiguous(metre):
+        tempo, metre = _in_file_order(data)
+    for events, what in ((tempo, "tempo"), (metre, "time signature")):
+        if len(events[0]) and (int(events[0].min()) < 0 or min(int(column.min()) for column in events[1:]) <= 0):
+            raise ValueError(f"malformed MIDI: a {what} of zero, or past 2^31 ticks")
+    return tempo, metre
+
+
+def _ambiguous(events: Events) -> bool:
+    """Whether two different events share a tick: symusic's sort does not say which came last in the file."""
+    tie = events[0][1:] == events[0][:-1]
+    return bool(tie.any() and any((tie & (column[1:] != column[:-1])).any() for column in events[1:]))
+
+
+def _in_file_order(data: bytes) -> tuple[Events, Events]:
+    """The same by mido, which is slow, and keeps the order."""
+    try:
+        tracks = mido.MidiFile(file=io.BytesIO(data), clip=True).tracks
+    except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
+        raise ValueError(f"malformed MIDI: {error}") from None
+    tempo, metre = [], []
+    for track in tracks:
+        tick = 0
+        for message in track:
+            tick += message.time
+            if message.type == "set_tempo":
+                tempo.append((tick, message.tempo))
+            elif message.type == "time_signature":
+                metre.append((tick, message.numerator, message.denominator))
+    tempo.sort(key=lambda event: event[0])  # stable: within a tick, track by track
+    metre.sort(key=lambda event: event[0])
+    return tuple(np.array(tempo, np.int64).reshape(-1, 2).T), tuple(np.array(metre, np.int64).reshape(-1, 3).T)
+
+
+def encode_notes(path: Path) -> dict[str, np.ndarray]:
+    """{"notes": NOTE array}. Raises ValueError for what cannot be read, and for a file without notes."""
+    notes = read_score(path).seconds()
+    if not len(notes):
+        raise ValueError("holds no notes")
+    return {"notes": notes}
+
+
+NOTES = Encoder(kind="notes", version=f"notes-{VERSION}", function=encode_notes, seconds=60.0, megabytes=2048)
