@@ -137,7 +137,7 @@ def test_first_failing_stage_ends_the_run_with_its_code(run, code):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--epochs", "ten"], ["--epochs", "0"], ["--epochs"], ["--epochs", "3; id"], ["--preset", "huge"], 
+        ["--epochs", "ten"], ["--epochs", "0"], ["--epochs"], ["--epochs", "3; id"], ["--preset", "huge"],
         ["--resume", "x"],
         ["--unknown"], ["stray"], ["--cpu", "--gpus", "2"], ["--native", "--docker"], ["--audio-root", "/nowhere/x"],
         ["--cpu=yes"], ["--gpus", "0"], ["--data-mount", "/nowhere/x"], ["--audio-root", "."],
