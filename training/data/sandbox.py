@@ -1,0 +1,272 @@
+"""Worker processes for code that may hang, crash or swallow memory: one bad file costs one file.
+
+Workers are forked from a clean server process (multiprocessing's forkserver), so neither the caller's threads nor torch
+come along; each lives in its own process group and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import importlib
+import multiprocessing
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection, forkserver
+from pathlib import Path
+from typing import Any
+
+from training.errors import HostError
+
+_START_SECONDS = 120.0  # a worker may take to import what it needs, on a loaded machine
+_METHOD = multiprocessing.get_context("forkserver")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item."""
+
+    index: int  # of the item in what was given to `run`
+    value: Any = None
+    error: str | None = None  # None: it went well
+    timed_out: bool = False
+
+
+def run(
+    function: Callable[[Any], Any], items: Sequence[Any], *, seconds: float, megabytes: int, workers: int = 1
+) -> Iterator[Outcome]:
+    """Call `function` on every item in worker processes; yields outcomes as they come (see `Outcome.index`).
+
+    Args:
+        function: picklable. What it raises is the item's error; a ValueError's text is taken as the reason.
+        seconds: wall clock an item may take before its worker is killed and replaced.
+        megabytes: address space a worker may take beyond what it has before its first item.
+
+    Raises HostError if workers cannot start, and RuntimeError if they cannot load `function`.
+    """
+    todo = deque(enumerate(items))
+    if not todo:
+        return
+    code = pickle.dumps(function)
+    expect(function)
+    _start_server()
+    crew = [_Worker(code, megabytes) for _ in range(max(1, min(workers, len(todo))))]
+    stillborn = 0
+    try:
+        while todo or any(worker.queue for worker in crew):
+            for worker in crew:
+                worker.feed(todo, 2 if len(todo) > 2 * len(crew) else 1)
+            now = time.monotonic()
+            patience = min(worker.deadline(seconds) for worker in crew) - now
+            ready = set(connection.wait([worker.pipe for worker in crew], max(0.0, min(patience, 3600.0))))
+            for place, worker in enumerate(crew):
+                if worker.pipe in ready or worker.pipe.poll():  # answers came while ours were being used
+                    try:
+                        outcome, alive = worker.receive()
+                    except (EOFError, ConnectionError):
+                        outcome, alive = worker.bury(), False
+                elif worker.deadline(seconds) <= time.monotonic():
+                    outcome, alive = worker.give_up(seconds), False
+                else:
+                    continue
+                if outcome is not None:
+                    yield outcome
+                if not alive:
+                    stillborn = 0 if worker.ready else stillborn + 1
+                    if stillborn > 3:
+                        raise HostError("Worker processes end before they begin; is the machine out of memory?")
+                    worker.stop()
+                    todo.extendleft(reversed(worker.queue))
+                    crew[place] = _Worker(code, megabytes)
+    finally:
+        for worker in crew:
+            worker.stop()
+
+
+_expected: dict[str, None] = {__name__: None}
+
+
+def expect(*functions: Callable[[Any], Any]) -> None:
+    """Name functions that will be run, before the first is: the server then imports their modules once for all."""
+    _expected.update(dict.fromkeys(_module(function) for function in functions))
+
+
+def _start_server() -> None:
+    """Start the server that workers are forked from, unless it runs already."""
+    _METHOD.set_forkserver_preload(list(_expected))
+    # A worker is one of many: it needs one thread. The server does not get our sys.path by itself.
+    paths = [path for path in sys.path if path] or [str(Path.cwd())]
+    wanted = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    kept = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _module(function: Callable[[Any], Any]) -> str:
+    while isinstance(function, functools.partial):
+        # the innermost function is what takes long to import: partial(wrapper, decoder) has two
+        inner = next((a for a in function.args if callable(a)), None)
+        function = inner or function.func
+    return function.__module__
+
+
+def available_cpus() -> int:
+    """Processors that this process may use: affinity, and a container's quota."""
+    cpus = len(os.sched_getaffinity(0))
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cpus = min(cpus, max(1, int(int(quota) / int(period))))
+    return cpus
+
+
+@dataclass
+class _Worker:
+    """The caller's side of one worker process."""
+
+    code: bytes
+    megabytes: int
+    queue: deque[tuple[int, Any]] = field(default_factory=deque)  # sent and unanswered; the first is being worked on
+    ready: bool = False
+
+    def __post_init__(self) -> None:
+        self.pipe, theirs = _METHOD.Pipe()
+        self.process = _METHOD.Process(target=_serve, args=(theirs, self.code, self.megabytes), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.since = time.monotonic()
+
+    def feed(self, todo: deque[tuple[int, Any]], depth: int) -> None:
+        """Keep a second item waiting in the pipe, so that the worker never waits for us."""
+        while todo and len(self.queue) < depth:
+            try:
+                self.pipe.send(todo[0][1])
+            except (BrokenPipeError, ConnectionError):
+                return  # it died: the wait that follows says so
+            if not self.queue and self.ready:
+                self.since = time.monotonic()
+            self.queue.append(todo.popleft())
+
+    def deadline(self, seconds: float) -> float:
+        if not self.ready:
+            return self.since + _START_SECONDS
+        return self.since + seconds if self.queue else float("inf")
+
+    def receive(self) -> tuple[Outcome | None, bool]:
+        """One message -> (what became of the first item, whether the worker lives on)."""
+        kind, value = self.pipe.recv()
+        self.since = time.monotonic()
+        if kind == "ready":
+            self.ready = True
+            return None, True
+        if kind == "unusable":
+            raise RuntimeError(f"A worker cannot load the function it should run: {value}")
+        index, _ = self.queue.popleft()
+        if kind == "value":
+            return Outcome(index, value), True
+        if kind == "memory":
+            return Outcome(index, error=f"needs more than {self.megabytes} MB of memory to decode"), False
+        return Outcome(index, error=value), True
+
+    def bury(self) -> Outcome | None:
+        """The worker died by itself: its first item is to blame."""
+        self.process.join(10)
+        if not self.ready or not self.queue:
+            return None
+        index, _ = self.queue.popleft()
+        code = self.process.exitcode
+        if code == -signal.SIGKILL:
+            return Outcome(index, error="its decoder was killed by the system, most likely for lack of memory")
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return Outcome(index, error=f"crashes its decoder ({how})")
+
+    def give_up(self, seconds: float) -> Outcome | None:
+        if not self.ready or not self.queue:
+            return None
+        index, _ = self.queue.popleft()
+        return Outcome(index, error=f"takes longer than {seconds:g} s to decode", timed_out=True)
+
+    def stop(self) -> None:
+        """End the process and whatever it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if self.ready:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.join(10)
+        self.pipe.close()
+
+
+# -- in the worker -------------------------------------------------------------------------------------------------
+
+
+def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
+    """The life of a worker: load the function, set the limits, answer items until the pipe closes."""
+    os.setpgid(0, 0)  # so that it can be ended together with programs it runs, and Ctrl-C reaches only the caller
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the server, which dies with us
+    try:
+        function = pickle.loads(code)
+        importlib.import_module(_module(function))
+    except BaseException as error:  # noqa: BLE001 - told to the caller, who raises it
+        pipe.send(("unusable", f"{type(error).__name__}: {error}"))
+        return
+    quiet = os.open(os.devnull, os.O_WRONLY)  # decoders chatter on both; what matters is raised
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_memory(megabytes)
+    pipe.send(("ready", None))
+    while True:
+        try:
+            item = pipe.recv()
+        except (EOFError, ConnectionError):
+            return
+        answer = _answer(function, item)
+        pipe.send(answer)
+        if answer[0] == "memory":
+            return
+
+
+def _answer(function: Callable[[Any], Any], item: Any) -> tuple[str, Any]:
+    try:
+        return "value", function(item)
+    except MemoryError:
+        return "memory", None
+    except ValueError as error:
+        return "error", _one_line(str(error) or "ValueError")
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file; it is told as the reason
+        return "error", _one_line(f"{type(error).__name__}: {error}")
+
+
+def _one_line(text: str, length: int = 300) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Cap the address space at what the process has now plus `megabytes`."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return  # no /proc (macOS), where RLIMIT_AS is not enforced either
+    limit = pages * resource.getpagesize() + megabytes * 2**20
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
