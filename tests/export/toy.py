@@ -1,0 +1,181 @@
+"""Two tiny families whose graphs have the shapes of real ones: an encoder with several inputs and outputs and a
+frontend, and a decoder with a full graph and a cached one-step graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from training.config import Section
+from training.recipe import Graph, Recurrence, TensorSpec
+from training.settings import RunSettings
+
+POINTS = 5
+VOCABULARY = 11
+
+
+class Size(Section):
+    """The toy's own settings."""
+
+    width: int = 16
+
+
+class ToySettings(RunSettings):
+    """Shared settings and a width."""
+
+    model: Size = Size()
+
+
+class Norm(nn.Module):
+    """RMSNorm by hand (CoreML refuses the fused operator)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
+
+
+class Encoder(nn.Module):
+    """sound [B, 8, 4] and mood [B, 3] -> places [B, POINTS, 3], loudness [B, POINTS]."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.embed = nn.Linear(8, width)
+        self.mood = nn.Linear(3, width)
+        self.block = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
+        self.norm = Norm(width)
+        self.places = nn.Linear(width, POINTS * 3)
+        self.loudness = nn.Linear(width, POINTS)
+        self.register_buffer("centre", torch.zeros(8))
+
+    def forward(self, sound: torch.Tensor, mood: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = torch.cat([self.embed(sound.transpose(1, 2) - self.centre), self.mood(mood)[:, None]], 1)
+        x = self.norm(self.block(x)).mean(1)
+        return self.places(x).view(-1, POINTS, 3), torch.sigmoid(self.loudness(x))
+
+
+class Decoder(nn.Module):
+    """ids [B, S] and mood [B, 3] -> logits [B, S, VOCABULARY]; two attention layers, positions learnt."""
+
+    def __init__(self, width: int, context: int = 256, layers: int = 2, heads: int = 2):
+        super().__init__()
+        self.heads = heads
+        self.token = nn.Embedding(VOCABULARY, width)
+        self.place = nn.Embedding(context, width)
+        self.mood = nn.Linear(3, width)
+        self.norms = nn.ModuleList(Norm(width) for _ in range(layers))
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(layers))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.head = nn.Linear(width, VOCABULARY)
+
+    def run(self, ids: torch.Tensor, mood: torch.Tensor, past: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """past: a key and a value a layer, each [B, heads, P, width / heads] -> logits, then the same grown by S."""
+        before = past[0].shape[2]
+        at = torch.arange(before, before + ids.shape[1])
+        x = self.token(ids) + self.place(at) + self.mood(mood)[:, None]
+        kept = []
+        for i, (norm, qkv, out) in enumerate(zip(self.norms, self.qkv, self.out, strict=True)):
+            q, k, v = (
+                t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in qkv(norm(x)).chunk(3, -1)
+            )
+            k, v = torch.cat([past[2 * i], k], 2), torch.cat([past[2 * i + 1], v], 2)
+            kept += [k, v]
+            mask = torch.where(torch.arange(k.shape[2])[None] > at[:, None], -1e9, 0.0)
+            weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5 + mask, -1)
+            x = x + out((weights @ v).transpose(1, 2).flatten(2))
+        return self.head(x), *kept
+
+    def forward(self, ids: torch.Tensor, mood: torch.Tensor) -> torch.Tensor:
+        width = self.token.weight.shape[1]
+        empty = torch.zeros(ids.shape[0], self.heads, 0, width // self.heads)
+        return self.run(ids, mood, (empty,) * (2 * len(self.qkv)))[0]
+
+
+class Step(nn.Module):
+    """A decoder as a graph of one step."""
+
+    def __init__(self, decoder: Decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, ids, mood, key_0, value_0, key_1, value_1):
+        return self.decoder.run(ids, mood, (key_0, value_0, key_1, value_1))
+
+
+def encoder_graph(model: Encoder, **changes: object) -> Graph:
+    """The toy encoder's one graph."""
+
+    def example(sizes, seed):
+        random = np.random.default_rng(seed)
+        n = sizes["batch"]
+        return random.normal(size=(n, 8, 4)).astype(np.float32), random.uniform(-1, 1, (n, 3)).astype(np.float32)
+
+    graph = {
+        "name": "toy",
+        "module": model,
+        "inputs": (
+            TensorSpec("sound", "float32", ("batch", 8, 4), "log energy"),
+            TensorSpec("mood", "float32", ("batch", 3), "in [-1, 1]"),
+        ),
+        "outputs": (
+            TensorSpec("places", "float32", ("batch", POINTS, 3), "x, y, z"),
+            TensorSpec("loudness", "float32", ("batch", POINTS), "in [0, 1]"),
+        ),
+        "axes": {"batch": (1, 64)},
+        "example": example,
+        "trials": ({"batch": 1}, {"batch": 2}, {"batch": 7}),
+        "formats": ("onnx", "int8", "coreml"),
+        "metadata": {"points": str(POINTS)},
+    }
+    return Graph(**{**graph, **changes})
+
+
+def decoder_graphs(model: Decoder) -> list[Graph]:
+    """The full graph, and the cached one that must agree with it."""
+    width = model.token.weight.shape[1]
+    head = width // model.heads
+
+    def full_example(sizes, seed):
+        random = np.random.default_rng(seed)
+        ids = random.integers(0, VOCABULARY, (sizes["batch"], sizes["length"]))
+        return ids, random.uniform(-1, 1, (sizes["batch"], 3)).astype(np.float32)
+
+    def step_example(sizes, seed):
+        random = np.random.default_rng(seed)
+        n = sizes["batch"]
+        past = [random.normal(size=(n, model.heads, sizes["past"], head)).astype(np.float32) for _ in range(4)]
+        return random.integers(0, VOCABULARY, (n, 1)), random.uniform(-1, 1, (n, 3)).astype(np.float32), *past
+
+    kept = ("key_0", "value_0", "key_1", "value_1")
+    full = Graph(
+        "toy_decoder",
+        model,
+        (TensorSpec("ids", "int64", ("batch", "length")), TensorSpec("mood", "float32", ("batch", 3))),
+        (TensorSpec("logits", "float32", ("batch", "length", VOCABULARY)),),
+        {"batch": (1, 16), "length": (1, 256)},
+        full_example,
+        ({"batch": 1, "length": 1}, {"batch": 2, "length": 33}, {"batch": 7, "length": 12}),
+        formats=("onnx", "int8", "coreml"),
+    )
+    step = Graph(
+        "toy_decoder_step",
+        Step(model),
+        (
+            TensorSpec("ids", "int64", ("batch", 1)),
+            TensorSpec("mood", "float32", ("batch", 3)),
+            *(TensorSpec(name, "float32", ("batch", model.heads, "past", head)) for name in kept),
+        ),
+        (
+            TensorSpec("logits", "float32", ("batch", 1, VOCABULARY)),
+            *(TensorSpec(f"new_{name}", "float32", ("batch", model.heads, "grown", head)) for name in kept),
+        ),
+        {"batch": (1, 16), "past": (0, 255)},
+        step_example,
+        ({"batch": 1, "past": 0}, {"batch": 2, "past": 5}, {"batch": 7, "past": 40}),
+        formats=("onnx", "int8"),
+        recurrence=Recurrence("toy_decoder", ("ids",), tuple((k, f"new_{k}") for k in kept), "logits"),
+    )
+    return [full, step]

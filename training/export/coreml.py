@@ -1,0 +1,222 @@
+"""A torch program -> an .mlpackage. Linux can convert, save and reload the description; only macOS can run it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.errors import ExportError, Interrupted
+from training.export.onnx import units
+from training.export.signature import Signature
+from training.export.trace import plain_attention
+from training.recipe import Graph, TensorSpec
+from training.workspace import PROJECT
+
+#: macOS 13 and iOS 16: the first with this instruction set; float masks and flexible shapes work from there on.
+TARGET = "macOS13"
+#: Arithmetic and weights. float32 is what the proof is about; a host that wants the Neural Engine converts to float16
+#: from the same program and judges it by the golden files.
+PRECISION = "float32"
+#: Of a run on macOS against the golden outputs: other kernels than torch's, same precision.
+TOLERANCE = 1e-3
+NOT_EXECUTED = "converted, not executed"
+
+
+def installed() -> bool:
+    """Whether coremltools is there (it is optional: it has no wheels for some systems)."""
+    return importlib.util.find_spec("coremltools") is not None
+
+
+def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Convert and save; `path` must not exist. Axes become ranges; integers become int32 (CoreML has no int64); an
+    axis that may be empty starts at 1 (CoreML has no empty arrays).
+
+    Raises ExportError where the converter refuses.
+    """
+    with _coremltools() as ct, plain_attention():
+        ranges = {
+            axis: ct.RangeDim(*ends, default=min(ends[1], max(ends[0], 2)), symbol=axis)
+            for axis, ends in coreml_axes(graph.axes).items()
+        }
+        types = {"float32": np.float32, "int64": np.int32}
+        try:
+            model = ct.convert(
+                program.run_decompositions({}),
+                convert_to="mlprogram",
+                minimum_deployment_target=getattr(ct.target, TARGET),
+                compute_precision=ct.precision.FLOAT32,
+                inputs=[
+                    ct.TensorType(
+                        name=spec.name,
+                        shape=tuple(ranges[d] if isinstance(d, str) else d for d in spec.shape),
+                        dtype=types[spec.dtype],
+                    )
+                    for spec in graph.inputs
+                ],
+                outputs=[ct.TensorType(name=spec.name) for spec in graph.outputs],
+                skip_model_load=True,
+            )
+        except Interrupted:
+            raise
+        except Exception as error:
+            raise ExportError(f"{graph.name} cannot be converted to CoreML: {type(error).__name__}: {error}") from error
+        for specs, given in ((graph.inputs, model.input_description), (graph.outputs, model.output_description)):
+            for spec in specs:
+                if spec.meaning:
+                    given[spec.name] = spec.meaning
+        model.user_defined_metadata.update({**metadata, **units(graph), "precision": PRECISION})
+        model.short_description = f"{graph.name}, exported by Athanor"
+        partial = path.with_name(f".{path.stem}.partial.mlpackage")
+        try:
+            model.save(str(partial))
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def coreml_axes(axes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """The ranges that the converted model has: as asked for, but never empty."""
+    return {axis: (max(1, low), high) for axis, (low, high) in axes.items()}
+
+
+def description_problems(path: Path, signature: Signature) -> list[str]:
+    """Reload a saved package's description and compare names, types, ranges and the shapes inside its program with the
+    signature."""
+    with _coremltools() as ct:
+        try:
+            spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+        except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
+            return [f"cannot be read back: {' '.join(str(error).split())[:300]}"]
+        types = ct.proto.FeatureTypes_pb2.ArrayFeatureType
+        names = {"float32": types.FLOAT32, "int64": types.INT32}
+    axes = coreml_axes(signature.axes)
+    problems = []
+    for kind, specs, found in (
+        ("input", signature.inputs, spec.description.input),
+        ("output", signature.outputs, spec.description.output),
+    ):
+        given = {feature.name: feature.type.multiArrayType for feature in found}
+        if set(given) != {s.name for s in specs}:
+            problems.append(f"{kind}s are {sorted(given)}, not {sorted(s.name for s in specs)}")
+            continue
+        for wanted in specs:
+            if given[wanted.name].dataType != names[wanted.dtype]:
+                problems.append(f"{kind} {wanted.name} is {types.ArrayDataType.Name(given[wanted.name].dataType)}")
+            if kind == "input":
+                problems += _range_problems(wanted, given[wanted.name], axes)
+    return problems + _program_problems(spec, signature)
+
+
+def _range_problems(wanted: TensorSpec, array: Any, axes: Mapping[str, tuple[int, int]]) -> list[str]:
+    """An input's allowed sizes, axis by axis."""
+    if array.shapeRange.sizeRanges:
+        found = [(r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges]
+    else:
+        found = [(n, n) for n in array.shape]
+    asked = [axes[d] if isinstance(d, str) else (d, d) for d in wanted.shape]
+    return [] if found == asked else [f"input {wanted.name} takes sizes {found}, not {asked}"]
+
+
+def _program_problems(spec: Any, signature: Signature) -> list[str]:
+    """The types inside the program: a dynamic axis of an output must have no fixed size there, a fixed one its own."""
+    block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
+    made = {value.name: value.type.tensorType for op in block.operations for value in op.outputs}
+    problems = []
+    for wanted in signature.outputs:
+        if wanted.name not in made:
+            problems.append(f"output {wanted.name} is not computed by the program")
+            continue
+        dims = [d.constant.size if d.HasField("constant") else "?" for d in made[wanted.name].dimensions]
+        for at, axis in enumerate(wanted.shape):
+            if (
+                len(dims) != len(wanted.shape)
+                or (isinstance(axis, str) and dims[at] != "?")
+                or (isinstance(axis, int) and dims[at] not in ("?", axis))
+            ):
+                problems.append(f"output {wanted.name} has shape {dims} in the program, not {list(wanted.shape)}")
+                break
+    return problems
+
+
+def can_execute() -> bool:
+    """Whether this host can run a CoreML model."""
+    return sys.platform == "darwin"
+
+
+def execute(package: Path, golden: Path) -> list[tuple[dict[str, int], dict[str, float]]]:
+    """On macOS: (input sizes, error of each output) for every trial of a golden file, run on the CPU."""
+    return _mac_check().compare(package, golden)
+
+
+def _mac_check() -> ModuleType:
+    """scripts/check_coreml_on_mac.py, which stands alone so that it can be copied to a Mac by itself."""
+    place = PROJECT / "scripts" / "check_coreml_on_mac.py"
+    spec = importlib.util.spec_from_file_location("check_coreml_on_mac", place)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _coremltools() -> Iterator[ModuleType]:
+    """coremltools, imported late (seconds) and without its remarks: that it tested no newer torch than 2.7 (what it
+    converts is checked here), that Linux has no CoreML, that progress is made."""
+    loggers = [logging.getLogger(name) for name in ("coremltools", "coremltools.libmilstoragepython")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import coremltools
+
+            with _no_progress_bars():
+                yield coremltools
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """The converter draws a bar a pass, asked or not."""
+    from coremltools.converters.mil.frontend.torch import ops as torch_ops
+    from coremltools.converters.mil.mil.passes import pass_pipeline
+
+    class Still:
+        def __init__(self, iterable: Any = None, **_: Any):
+            self.iterable = iterable
+
+        def __iter__(self) -> Iterator[Any]:
+            return iter(self.iterable)
+
+        def __enter__(self) -> Still:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            return None
+
+        def update(self, _: int = 1) -> None:
+            return None
+
+    places = [(m, n) for m in (torch_ops, pass_pipeline) for n in ("_tqdm", "tqdm") if hasattr(m, n)]
+    before = [getattr(module, name) for module, name in places]
+    try:
+        for module, name in places:
+            setattr(module, name, Still)
+        yield
+    finally:
+        for (module, name), original in zip(places, before, strict=True):
+            setattr(module, name, original)

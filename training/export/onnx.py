@@ -1,0 +1,175 @@
+"""A torch program -> one self-contained .onnx file with named inputs, outputs and axes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+
+from training.data.files import write_atomic
+from training.errors import ExportError, Interrupted
+from training.export.signature import Signature, shape_text
+from training.recipe import Graph, TensorSpec
+
+#: The exporter's own opset, so nothing is rewritten; with IR version 8 any ONNX Runtime since 1.14 (2023) loads it.
+OPSET = 18
+IR_VERSION = 8
+LARGEST = 2**31 - 2**20  # bytes of one protobuf message
+
+_DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
+
+
+def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write `graph` to `path`. The same module and metadata give the same bytes.
+
+    Raises ExportError where torch cannot translate it, or the file's inputs and outputs are not those of `graph`.
+    """
+    with _quiet():
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[spec.name for spec in graph.inputs],
+                output_names=[spec.name for spec in graph.outputs],
+                opset_version=OPSET,
+                verbose=False,
+            )
+            model = exported.model_proto
+        except Interrupted:
+            raise
+        except Exception as error:
+            reason = "\n".join(str(error).splitlines()[:12])
+            raise ExportError(f"{graph.name} cannot be exported to ONNX: {type(error).__name__}: {reason}") from error
+    _tidy(model, graph)
+    onnx.helper.set_model_props(model, {**metadata, **units(graph)})
+    if model.ByteSize() > LARGEST:
+        raise ExportError(f"{graph.name} would be {model.ByteSize():,} bytes; a single ONNX file ends at 2 GB.")
+    problems = interface_problems(model, Signature.of(graph))
+    if problems:
+        raise ExportError(f"{path.name} is not the graph that was asked for:\n  " + "\n  ".join(problems))
+    onnx.checker.check_model(model, full_check=True)
+    write_atomic(path, model.SerializeToString(deterministic=True))
+
+
+def units(graph: Graph) -> dict[str, str]:
+    """Metadata entries that say what each input and output is: `input.mood` -> `f32 [batch, 3]: in [-1, 1]`."""
+    return {
+        f"{kind}.{spec.name}": shape_text(spec) + (f": {spec.meaning}" if spec.meaning else "")
+        for kind, specs in (("input", graph.inputs), ("output", graph.outputs))
+        for spec in specs
+    } | dict(graph.metadata)
+
+
+def read_model(path: Path) -> onnx.ModelProto:
+    """The model in a file, which must be whole in itself: a tensor stored elsewhere is refused, and never opened.
+
+    Raises ExportError for that and for what is no ONNX file.
+    """
+    try:
+        model = onnx.load_model(path, load_external_data=False)
+    except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
+        raise ExportError(f"{path.name} is no readable ONNX file: {error}") from None
+    outside = sorted({tensor.name for tensor in _tensors(model) if is_external(tensor)})
+    if outside:
+        raise ExportError(f"{path.name} refers to data outside itself ({', '.join(outside[:3])}); it was not opened.")
+    return model
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Whether a tensor names another file as the place of its data."""
+    return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
+
+
+def _tensors(message: object) -> Iterator[onnx.TensorProto]:
+    """Every tensor anywhere in a model: weights, constants, those of sub-graphs, functions and training info."""
+    if isinstance(message, onnx.TensorProto):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        for item in [value] if hasattr(value, "ListFields") else value:
+            yield from _tensors(item)
+
+
+def interface_problems(model: onnx.ModelProto, signature: Signature) -> list[str]:
+    """Where a model's inputs and outputs differ from the signature: names, order, types, and axes baked to a number."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    found = {
+        "input": [value for value in model.graph.input if value.name not in weights],
+        "output": list(model.graph.output),
+    }
+    problems = []
+    for kind, specs in (("input", signature.inputs), ("output", signature.outputs)):
+        names, wanted = [value.name for value in found[kind]], [spec.name for spec in specs]
+        if names != wanted:
+            problems.append(f"{kind}s are {names}, not {wanted}")
+            continue
+        for value, spec in zip(found[kind], specs, strict=True):
+            problems += _value_problems(kind, value, spec)
+    return problems
+
+
+def _value_problems(kind: str, value: onnx.ValueInfoProto, spec: TensorSpec) -> list[str]:
+    tensor = value.type.tensor_type
+    dtype = _DTYPES.get(tensor.elem_type, onnx.TensorProto.DataType.Name(tensor.elem_type))
+    problems = [] if dtype == spec.dtype else [f"{kind} {spec.name} is {dtype}, not {spec.dtype}"]
+    dims = [d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in tensor.shape.dim]
+    if len(dims) != len(spec.shape):
+        return [*problems, f"{kind} {spec.name} has shape {dims}, not {list(spec.shape)}"]
+    for at, (dim, wanted) in enumerate(zip(dims, spec.shape, strict=True)):
+        if isinstance(wanted, str) and isinstance(dim, int):
+            problems.append(f"{kind} {spec.name}: axis {at} (`{wanted}`) is fixed at {dim}")
+        if isinstance(wanted, int) and isinstance(dim, int) and dim != wanted:
+            problems.append(f"{kind} {spec.name}: axis {at} is {dim}, not {wanted}")
+    return problems
+
+
+def _tidy(model: onnx.ModelProto, graph: Graph) -> None:
+    """Drop what the exporter recorded about its own machine (paths, source lines), and give axes their names."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version, model.doc_string = "athanor", "", ""
+    names: dict[str, str] = {}
+    for value, spec in zip(model.graph.input, graph.inputs, strict=False):
+        for dim, axis in zip(value.type.tensor_type.shape.dim, spec.shape, strict=False):
+            if dim.dim_param and isinstance(axis, str):
+                names[dim.dim_param] = axis
+    symbol = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names) or r"(?!)")
+    _clean(model, symbol, names)
+    del model.metadata_props[:]
+
+
+def _clean(message: object, symbol: re.Pattern[str], names: Mapping[str, str]) -> None:
+    if isinstance(message, onnx.TensorProto):
+        return
+    if isinstance(message, onnx.TensorShapeProto.Dimension):
+        if message.HasField("dim_param"):
+            message.dim_param = symbol.sub(lambda match: names[match[0]], message.dim_param)
+        return
+    for field, value in message.ListFields():
+        if field.name == "metadata_props" or field.name == "doc_string":
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                _clean(item, symbol, names)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's remarks about torchvision and its own deprecated calls are no news to a user."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,189 @@
+"""Does a file compute what its model computes? Measured in ONNX Runtime, on inputs that the export never saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from training.errors import ExportError, Interrupted
+from training.export.onnx import read_model
+from training.export.signature import Signature
+from training.export.trace import example_sizes, plain_attention
+from training.recipe import Graph
+
+Named = dict[str, np.ndarray]
+Run = Callable[[Mapping[str, np.ndarray]], Named]
+
+FRESH_SEED = 7_001  # the first of the seeds that trials draw their inputs from; the tracer saw seed 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One comparison: axis sizes, and the error of each output, max |file - model| / max |model|."""
+
+    sizes: dict[str, int]
+    errors: dict[str, float]
+    failure: str = ""  # why nothing could be compared
+
+    @property
+    def worst(self) -> float:
+        return float("inf") if self.failure else max(self.errors.values(), default=float("inf"))
+
+    def to_dict(self) -> dict[str, object]:
+        out: dict[str, object] = {"sizes": self.sizes, "error": {k: float(v) for k, v in self.errors.items()}}
+        return out | ({"failure": self.failure} if self.failure else {})
+
+
+def relative_error(got: np.ndarray, want: np.ndarray) -> float:
+    """max |got - want| / max |want|; infinite where shapes or types differ or either holds a NaN or an infinity."""
+    if got.shape != want.shape or got.dtype != want.dtype:
+        return float("inf")
+    if want.size == 0:
+        return 0.0
+    got64, want64 = got.astype(np.float64), want.astype(np.float64)
+    if not (np.isfinite(got64).all() and np.isfinite(want64).all()):
+        return float("inf")
+    difference, scale = np.abs(got64 - want64).max(), np.abs(want64).max()
+    return 0.0 if difference == 0 else float(difference / scale) if scale else float("inf")
+
+
+def session(path: Path, threads: int = 0) -> Run:
+    """An ONNX file as a function of named arrays. `threads` 0: as many as there are cores.
+
+    Raises ExportError for a file that ONNX Runtime refuses, or that refers to data outside itself.
+    """
+    model = read_model(path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    try:
+        runtime = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors share no base; each means: refused)
+        raise ExportError(f"ONNX Runtime refuses {path.name}: {_line(error)}") from None
+    names = [output.name for output in runtime.get_outputs()]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Named:
+        return dict(zip(names, runtime.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def module_run(graph: Graph) -> Run:
+    """The torch module of a graph as a function of named arrays: what files are compared with."""
+
+    def run(inputs: Mapping[str, np.ndarray]) -> Named:
+        with plain_attention():
+            given = graph.module(*(torch.from_numpy(np.ascontiguousarray(inputs[s.name])) for s in graph.inputs))
+        values = (given,) if isinstance(given, torch.Tensor) else tuple(given)
+        if len(values) != len(graph.outputs):
+            raise ExportError(f"{graph.name} names {len(graph.outputs)} outputs; its module returns {len(values)}.")
+        return {spec.name: v.detach().numpy() for spec, v in zip(graph.outputs, values, strict=True)}
+
+    return run
+
+
+def trial_inputs(graph: Graph) -> list[tuple[dict[str, int], Named]]:
+    """The axis sizes to try and fresh inputs of those sizes.
+
+    Raises ExportError where an axis is never tried at a size other than the one that the tracer saw: a baked axis
+    would go unnoticed.
+    """
+    seen = example_sizes(graph)
+    for axis in graph.axes:
+        tried = {trial[axis] for trial in graph.trials}
+        if len(tried - {seen[axis]}) < 2:
+            raise ExportError(f"{graph.name}: axis `{axis}` is tried at {sorted(tried)} only; try two sizes or more.")
+    names = [spec.name for spec in graph.inputs]
+    return [
+        (dict(sizes), dict(zip(names, graph.example(sizes, FRESH_SEED + at), strict=True)))
+        for at, sizes in enumerate(graph.trials)
+    ]
+
+
+def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -> list[Trial]:
+    """Run `(sizes, inputs, expected outputs)` cases. Whatever the runtime raises is that trial's failure."""
+    trials = []
+    for sizes, inputs, expected in cases:
+        try:
+            got = run(inputs)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001  (a graph that cannot run at this size has failed the trial)
+            trials.append(Trial(dict(sizes), {}, _line(error)))
+            continue
+        missing = np.empty(0)
+        trials.append(
+            Trial(dict(sizes), {k: relative_error(got.get(k, missing), want) for k, want in expected.items()})
+        )
+    return trials
+
+
+def step_through(run: Run, signature: Signature, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """A one-step graph run along whole sequences: `inputs` are the full graph's, its streams [B, S, ...]. Returns the
+    compared output of all S steps, concatenated along axis 1."""
+    recurrence = signature.recurrence
+    assert recurrence is not None
+    fixed = {spec.name: inputs[spec.name] for spec in signature.inputs if spec.name in inputs}
+    first = {name: np.ascontiguousarray(fixed[name][:, :1]) for name in recurrence.stream}
+    state = signature.empty_state({**fixed, **first})
+    pieces = []
+    for at in range(fixed[recurrence.stream[0]].shape[1]):
+        now = {name: np.ascontiguousarray(fixed[name][:, at : at + 1]) for name in recurrence.stream}
+        outputs = run({**fixed, **now, **state})
+        state = {taken: outputs[given] for taken, given in recurrence.state}
+        pieces.append(outputs[recurrence.compare])
+    return np.concatenate(pieces, 1)
+
+
+def stepped_trial(run: Run, signature: Signature, inputs: Mapping[str, np.ndarray], expected: np.ndarray) -> Trial:
+    """A one-step graph against the full one's output for the same sequences."""
+    assert signature.recurrence is not None
+    sizes = {"batch": int(expected.shape[0]), "steps": int(expected.shape[1])}
+    try:
+        got = step_through(run, signature, inputs)
+    except Interrupted:
+        raise
+    except Exception as error:  # noqa: BLE001  (a graph that cannot be stepped has failed)
+        return Trial(sizes, {}, _line(error))
+    return Trial(sizes, {signature.recurrence.compare: relative_error(got, expected)})
+
+
+def sequence_inputs(graph: Graph, full: Graph) -> Named:
+    """Fresh inputs of the full graph, as long as the recurrence asks for (or as that graph allows)."""
+    recurrence = graph.recurrence
+    assert recurrence is not None
+    specs = {spec.name: spec for spec in full.inputs}
+    sizes = dict(full.trials[0])
+    lengths = {specs[name].shape[1] for name in recurrence.stream}
+    for axis in full.axes:
+        low, high = full.axes[axis]
+        sizes[axis] = min(high, max(low, recurrence.steps if axis in lengths else 2))
+    arrays = full.example(sizes, FRESH_SEED + 999)
+    return dict(zip(specs, arrays, strict=True))
+
+
+def require(name: str, trials: Sequence[Trial], tolerance: float) -> None:
+    """Raise ExportError with every figure unless all trials hold. (A NaN is not <= anything.)"""
+    if trials and all(trial.worst <= tolerance for trial in trials):
+        return
+    lines = [
+        f"  {describe_sizes(t.sizes)}: " + (t.failure or ", ".join(f"{k} {v:.3g}" for k, v in t.errors.items()))
+        for t in trials
+    ]
+    raise ExportError(
+        f"{name} differs from its model (allowed: {tolerance:g} of the largest value):\n" + "\n".join(lines)
+    )
+
+
+def describe_sizes(sizes: Mapping[str, int]) -> str:
+    """`batch 7, length 12`."""
+    return ", ".join(f"{axis} {n}" for axis, n in sizes.items())
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

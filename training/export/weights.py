@@ -1,0 +1,64 @@
+"""The weights alone, as safetensors under plain names: for any program that builds the model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from training.data.files import write_atomic
+from training.errors import ExportError
+
+#: What wrappers put before a parameter's own name.
+WRAPPERS = ("_orig_mod.", "module.")
+
+
+def plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state of a model, its names rid of what torch.compile and DistributedDataParallel prefix."""
+    out = {}
+    for name, tensor in state.items():
+        parts = [part for part in name.split(".") if part != "_orig_mod"]
+        while parts and f"{parts[0]}." in WRAPPERS:
+            parts = parts[1:]
+        out[".".join(parts)] = tensor
+    return out
+
+
+def write_weights(state: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
+    """Write parameters and buffers; tensors that share memory are written each in full. Returns the counts of
+    inspect_weights."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
+    write_atomic(path, _ordered(save(tensors, {"format": "pt", **metadata})))
+    return inspect_weights(path)
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same file with its header's keys in order: the library writes metadata in another order every time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
+def inspect_weights(path: Path) -> dict[str, int]:
+    """{"tensors": how many, "values": numbers in them}. Raises ExportError for an unreadable file, a wrapper's name, or
+    a value that is not finite."""
+    values = 0
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            for name in names:
+                tensor = file.get_tensor(name)
+                values += tensor.numel()
+                if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                    raise ExportError(f"{path.name}: `{name}` is not finite.")
+    except (SafetensorError, OSError) as error:
+        raise ExportError(f"{path.name} is no readable safetensors file: {error}") from None
+    wrapped = [name for name in names if "_orig_mod" in name.split(".")]
+    if wrapped:
+        raise ExportError(f"{path.name} names `{wrapped[0]}`, which only a compiled model knows.")
+    return {"tensors": len(names), "values": values}
