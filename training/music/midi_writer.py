@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,16 +78,12 @@ def _channels(voices: list[_Voice]) -> dict[_Voice, int]:
         if not voice.drum and voice.number == 0:
             first[voice.program] = CHANNELS[len(first) % len(CHANNELS)]
     spare = CHANNELS[len(first) :]
-    used: Counter[int] = Counter()
     channels = {}
     for voice in voices:
         if voice.drum:
             channels[voice] = DRUM_CHANNEL
-        elif voice.number and used[voice.program] == voice.number and spare:
-            channels[voice] = spare.pop(0)
         else:
-            channels[voice] = first[voice.program]
-        used[voice.program] += 1
+            channels[voice] = spare.pop(0) if voice.number and spare else first[voice.program]
     return channels
 
 
