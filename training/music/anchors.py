@@ -1,7 +1,7 @@
 """The hundred fixed points of musical space that draw lightning: what each stands for, and where it lies.
 
-Each anchor names two of the five musical parameters of a sub-frame and the values it stands for; the three others are
-at REST. Its place in (y, z) is the lifeline's own formula of those five values.
+Each anchor names four of the five musical parameters of a sub-frame and the values it stands for; the fifth is at
+REST. Its place in (y, z) is the lifeline's own formula of those five values.
 """
 
 from __future__ import annotations
@@ -21,38 +21,54 @@ Z_WEIGHTS = np.array([0.0, 0.20, 0.35, 0.15, 0.30])
 
 @dataclass(frozen=True)
 class Family:
-    """Anchors on a grid over two parameters."""
+    """Anchors on a grid over four parameters: parameter -> the values on its axis."""
 
     name: str
     charge: float
-    named: tuple[str, str]
-    values: tuple[tuple[float, ...], tuple[float, ...]]
+    grid: dict[str, tuple[float, ...]]
 
 
 FAMILIES = (
-    # registers from bass to treble x consonance to cluster
-    Family("harmony", 1.2, ("pitch", "tension"), ((0.15, 0.32, 0.48, 0.64, 0.82), (0.0, 0.15, 0.3, 0.5, 0.7, 0.95))),
-    # held notes to runs x light to accented
-    Family("rhythm", 1.0, ("density", "velocity"), ((0.08, 0.25, 0.45, 0.7, 0.95), (0.25, 0.5, 0.75, 1.0))),
-    # pp to fff x registers
-    Family("dynamics", 0.8, ("velocity", "pitch"), ((0.15, 0.35, 0.55, 0.75, 0.95), (0.2, 0.4, 0.6, 0.8))),
-    # one register to the whole keyboard, which partials blend x dark to bright
-    Family("timbre", 0.9, ("range", "pitch"), ((0.0, 0.25, 0.5, 0.75, 1.0), (0.25, 0.45, 0.6, 0.75))),
-    # one line to a wide weave x sparse or busy
-    Family("texture", 0.7, ("range", "density"), ((0.05, 0.3, 0.55, 0.75, 0.95), (0.2, 0.7))),
+    # register x consonant, coloured, dissonant x soft or loud, voiced openly
+    Family(
+        "harmony",
+        1.2,
+        {"pitch": (0.15, 0.32, 0.48, 0.64, 0.82), "tension": (0.1, 0.4, 0.9), "velocity": (0.4, 0.8), "range": (0.45,)},
+    ),
+    # held notes to runs x light or accented x in the bass or above, on plain chords
+    Family(
+        "rhythm",
+        1.0,
+        {"density": (0.05, 0.25, 0.45, 0.7, 0.95), "velocity": (0.35, 0.8), "pitch": (0.3, 0.6), "tension": (0.4,)},
+    ),
+    # pp, mp, mf, f, fff x consonant or dissonant x calm or busy, in the middle register
+    Family(
+        "dynamics",
+        0.8,
+        {"velocity": (0.15, 0.4, 0.6, 0.8, 1.0), "tension": (0.2, 0.7), "density": (0.15, 0.6), "pitch": (0.5,)},
+    ),
+    # dark to bright x one register or a blend of many x soft or hard attack, at a walking pace
+    Family(
+        "timbre",
+        0.9,
+        {"pitch": (0.2, 0.38, 0.5, 0.62, 0.8), "range": (0.15, 0.65), "velocity": (0.3, 0.75), "density": (0.3,)},
+    ),
+    # one line to a wide weave x sparse or busy, as rough as four voices are, mezzo-forte
+    Family(
+        "texture",
+        0.7,
+        {"range": (0.05, 0.3, 0.55, 0.75, 0.95), "density": (0.15, 0.6), "tension": (0.45,), "velocity": (0.6,)},
+    ),
 )
 
 
 def _lay_out() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     values, named, family = [], [], []
     for index, each in enumerate(FAMILIES):
-        columns = [PARAMETERS.index(name) for name in each.named]
-        for pair in product(*each.values):
-            whole = [REST[name] for name in PARAMETERS]
-            for column, value in zip(columns, pair, strict=True):
-                whole[column] = value
-            values.append(whole)
-            named.append(columns)
+        for point in product(*each.grid.values()):
+            of = dict(zip(each.grid, point, strict=True))
+            values.append([of.get(name, REST[name]) for name in PARAMETERS])
+            named.append([name in of for name in PARAMETERS])
             family.append(index)
     return np.array(values, np.float64), np.array(named), np.array(family)
 
@@ -65,7 +81,7 @@ def z_of(parameters: np.ndarray) -> np.ndarray:
     return z
 
 
-#: [100, 5] parameter values, [100, 2] columns of PARAMETERS that the anchor names, [100] index into FAMILIES.
+#: [100, 5] parameter values, [100, 5] which of them the anchor names, [100] index into FAMILIES.
 ANCHOR_VALUES, ANCHOR_NAMED, ANCHOR_FAMILY = _lay_out()
 #: [100] how strongly an anchor charges the storm.
 ANCHOR_CHARGE = np.array([FAMILIES[index].charge for index in ANCHOR_FAMILY])

@@ -248,8 +248,10 @@ def _lifeline(notes: np.ndarray, start: float, arousal: float) -> tuple[np.ndarr
     sz = 0.3 * (0.16 + 0.22 * t) * (1 + 0.5 * excited)
     sy = sz * (0.35 + 2.2 * range_)
 
-    off = p[:, ANCHOR_NAMED] - ANCHOR_VALUES[np.arange(len(ANCHORS))[:, None], ANCHOR_NAMED]  # [8, 100, 2]
-    squares = off[..., 0] * off[..., 0] + off[..., 1] * off[..., 1]
+    squares = np.zeros((SUBFRAMES, len(ANCHORS)))
+    for column in range(len(PARAMETERS)):
+        off = (p[:, column, None] - ANCHOR_VALUES[:, column]) * ANCHOR_NAMED[:, column]
+        squares += off * off
     acting = np.argsort(squares, axis=1, kind="stable")[:, :ACTING]
     similarity = exp(np.take_along_axis(squares, acting, 1) * (-0.5 / (SIMILARITY_WIDTH * SIMILARITY_WIDTH)))
     drawn = np.cumsum(similarity * ANCHOR_CHARGE[acting], axis=1)[:, -1]

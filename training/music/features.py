@@ -6,6 +6,7 @@ import numpy as np
 
 from training.music.cloud import SAMPLE_RATE, SUBFRAMES, WINDOW_SAMPLES, subframe_parameters, window_notes
 
+_PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
 
 #: What each of the 32 numbers is. All lie in [0, 1]. Tones are the notes that are not drums; means over tones weigh a
@@ -27,7 +28,7 @@ FEATURES = (
     "duration of tones within the window, mean / its length",
     "share of drums among the notes",
     "drums struck per second / 20",
-    *(f"share of pitch class {name}, by velocity * time" for name in "C C# D D# E F F# G G# A A# B".split()),
+    *(f"share of pitch class {name}, by velocity * time" for name in _PITCH_CLASSES),
     "tension, mean over the sub-frames (training.music.cloud)",
     "range, mean over the sub-frames (training.music.cloud)",
     "pitch, second half less first half, (52 semitones + difference) / 104; 1/2 if it does not move",
@@ -41,6 +42,8 @@ def midi_features(notes: np.ndarray, start: float) -> np.ndarray:
     notes: NOTE, a whole song or a slice that covers the window.
     """
     near, onset, length = window_notes(notes, start)
+    heard = ~near["drum"] | (onset >= 0)  # a drum is heard where it is struck
+    near, onset, length = near[heard], onset[heard], length[heard]
     out = np.zeros(len(FEATURES), np.float32)
     if len(near) == 0:
         return out
@@ -65,14 +68,14 @@ def midi_features(notes: np.ndarray, start: float) -> np.ndarray:
     if tone.any():
         first, last = np.maximum(onset[tone], 0), np.minimum(onset[tone] + length[tone], WINDOW_SAMPLES)
         pitch = near["pitch"][tone].astype(np.float64)
-        heard = (last - first).astype(np.float64)
-        mean = (heard * pitch).sum() / heard.sum()
+        sounding = (last - first).astype(np.float64)
+        mean = (sounding * pitch).sum() / sounding.sum()
         most, covered = _overlaps(first, last)
         out[2] = (tone & begins).sum() / _SECONDS / 20
-        out[3:6] = heard.sum() / WINDOW_SAMPLES / 8, most / 12, covered / WINDOW_SAMPLES
-        out[6:10] = _scaled(mean), _spread(pitch, mean, heard) / 24, _scaled(pitch.min()), _scaled(pitch.max())
-        out[13] = heard.mean() / WINDOW_SAMPLES
-        out[16:28] = np.bincount(near["pitch"][tone] % 12, heard * velocity[tone], minlength=12)
+        out[3:6] = sounding.sum() / WINDOW_SAMPLES / 8, most / 12, covered / WINDOW_SAMPLES
+        out[6:10] = _scaled(mean), _spread(pitch, mean, sounding) / 24, _scaled(pitch.min()), _scaled(pitch.max())
+        out[13] = sounding.mean() / WINDOW_SAMPLES
+        out[16:28] = np.bincount(near["pitch"][tone] % 12, sounding * velocity[tone], minlength=12)
         out[16:28] /= out[16:28].sum()
     return np.clip(out, 0, 1)
 
