@@ -155,7 +155,8 @@ def decode(ids: np.ndarray) -> Score:
     Ids outside the vocabulary, PAD and BOS are passed over. Notes before the first BAR make a bar of their own. A note
     without velocity or duration takes the note's before it (the first: 66, a quarter of the bar); without POSITION it
     starts the bar; without INSTRUMENT it is a piano. Velocities, durations and tempo digits that belong to nothing are
-    passed over; the last tempo in a bar counts, and with none a bar lasts about 2 s. Notes past MAX_BARS bars are left out.
+    passed over; the last tempo in a bar counts, and with none a bar lasts about 2 s. Notes past MAX_BARS bars are left
+    out.
     """
     ids = np.asarray(ids).ravel().astype(np.int64)
     ids = ids[(ids >= 0) & (ids < VOCABULARY) & (ids != PAD) & (ids != BOS)]
