@@ -1,0 +1,75 @@
+"""How well the next token is foretold: cross-entropy, accuracy and perplexity, in all and for each kind of token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.models.midi_generator.data import IGNORED
+from training.music import tokens
+
+#: The kinds that a model has to foretell, in the order of the vocabulary (PAD and BOS never are).
+KINDS = ("note", "velocity", "position", "duration", "instrument", "tempo", "eos", "bar")
+#: id -> index in KINDS; -1 for PAD and BOS
+KIND_OF = np.array([KINDS.index(kind) if kind in KINDS else -1 for kind in map(str.lower, tokens.kinds())])
+LARGEST = 700.0  # e^709 is the last that a double holds
+
+
+def training_loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """logits [B, S, 388], targets i64 [B, S] -> (smoothed cross-entropy in nats, right guesses), sums over targets."""
+    flat = logits.float().flatten(0, 1)
+    loss = F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
+    return loss, (flat.detach().argmax(-1) == targets.flatten()).sum()
+
+
+def token_sums(logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, float]]:
+    """Metric -> (sum, number of tokens): val_loss in nats, accuracy, both also as <kind>_loss and <kind>_accuracy, and
+    bits_per_note: all the bits that it takes to write the music down, over its notes."""
+    real = targets != IGNORED
+    targets = targets[real]
+    rows = logits.float()[real]
+    losses = F.cross_entropy(rows, targets, reduction="none").double()
+    right = (rows.argmax(-1) == targets).double()
+    kind = torch.from_numpy(KIND_OF).to(targets.device)[targets]
+    out = {"val_loss": (losses.sum(), float(len(targets))), "accuracy": (right.sum(), float(len(targets)))}
+    for index, name in enumerate(KINDS):
+        of_kind = kind == index
+        number = float(of_kind.sum())
+        out[f"{name}_loss"] = (losses[of_kind].sum(), number)
+        out[f"{name}_accuracy"] = (right[of_kind].sum(), number)
+    out["bits_per_note"] = (losses.sum() / math.log(2), out["note_loss"][1])
+    return out
+
+
+def mean_losses(losses: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """Nats of each token and the tokens themselves, both [n] -> the means of `token_sums` that need no guess."""
+    kind = KIND_OF[targets]
+    number = np.bincount(kind, minlength=len(KINDS))
+    total = np.bincount(kind, losses, minlength=len(KINDS))
+    out = {"val_loss": float(losses.mean())}
+    out |= {f"{name}_loss": total[k] / number[k] for k, name in enumerate(KINDS) if number[k]}
+    return out | {"bits_per_note": float(losses.sum()) / math.log(2) / max(1, number[KINDS.index("note")])}
+
+
+def with_perplexities(means: Mapping[str, float]) -> dict[str, float]:
+    """Adds perplexity and <kind>_perplexity = e^loss; a kind that the held-out songs never use is left out."""
+    out = {name: float(value) for name, value in means.items() if math.isfinite(value)}
+    for name in list(out):
+        if name.endswith("_loss"):
+            kind = name.removesuffix("loss").removeprefix("val_")
+            out[f"{kind}perplexity"] = math.exp(min(out[name], LARGEST))
+    return out
+
+
+def grade(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    """logits f32 [B, S, 388], targets i64 [B, S] -> loss and perplexity, in numpy: files are graded without torch."""
+    real = targets != IGNORED
+    rows, wanted = logits[real].astype(np.float64), targets[real]
+    rows -= rows.max(axis=-1, keepdims=True)
+    loss = float((np.log(np.exp(rows).sum(-1)) - rows[np.arange(len(wanted)), wanted]).mean())
+    return {"loss": loss, "perplexity": math.exp(min(loss, LARGEST))}

@@ -1,0 +1,287 @@
+"""A decoder-only transformer that writes music token by token, and attends to what it is told of the emotion.
+
+Shapes: B songs or windows, S tokens, T new tokens, P past tokens, H heads, D documents (songs) in a window,
+W width of the residual stream, V vocabulary. RMSNorm: Zhang and Sennrich 2019 (arXiv:1910.07467); rotary positions:
+Su et al. 2021 (arXiv:2104.09864); SwiGLU: Shazeer 2020 (arXiv:2002.05202).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from training.models.midi_generator.config import Model
+
+VOCABULARY = 388
+EMOTION = 64  # numbers that describe an emotion: valence, arousal, intensity and zeros, or an embedding
+EMOTION_TOKENS = 8  # one token would make the attention to it a constant
+#: Added to the score of what must not be seen. Finite, so that half precision holds it and no row is NaN.
+HIDDEN = -30000.0
+
+
+class RMSNorm(nn.Module):
+    """Written out because converters refuse the fused operator."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
+
+
+class EmotionTokens(nn.Module):
+    """emotion f32 [..., 64] -> context [..., 8, emotion_width].
+
+    64 zeros mean "not told": they give a learnt context of their own, which a share of the training samples gets
+    (augment.emotion_dropout), so that a host can run the same graph with and without the emotion and extrapolate.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.inward = nn.Linear(EMOTION, 2 * width)
+        self.outward = nn.Linear(2 * width, EMOTION_TOKENS * width, bias=False)
+        self.base = nn.Parameter(torch.randn(EMOTION_TOKENS, width))
+        self.untold = nn.Parameter(torch.randn(EMOTION_TOKENS, width))
+        self.norm = RMSNorm(width)
+        # As a rule 3 of the 64 numbers are used: scaled for those, or the emotion would be a whisper at first.
+        nn.init.normal_(self.inward.weight, std=3**-0.5)
+
+    def forward(self, emotion: Tensor) -> Tensor:
+        told = (emotion.abs().sum(-1) > 0)[..., None, None]
+        tokens = self.outward(F.gelu(self.inward(emotion))).unflatten(-1, self.base.shape) + self.base
+        return self.norm(torch.where(told, tokens, self.untold))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (i, i + hd/2) of x [B, H, T, hd] by its position's angle; cos, sin [T, hd/2]."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, W] -> (added to the residual stream [B, T, W], keys and values [B, H, P + T, hd], keys turned).
+
+        `mask` is added to the scores, [T, P + T] or [B, 1, T, P + T]; None: causal, without a past.
+        """
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out(mixed.transpose(1, 2).flatten(2)), k, v
+
+
+class CrossAttention(nn.Module):
+    """Tokens look at the emotion of the song they belong to."""
+
+    def __init__(self, width: int, heads: int, context_width: int):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(width, width, bias=False)
+        self.kv = nn.Linear(context_width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.kv(context).chunk(2, dim=-1))
+        return q, k, v
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
+        """x [B, T, W], context [B, 8 D, C], mask [B, 1, T, 8 D] added to the scores (None: all is seen)."""
+        mixed = F.scaled_dot_product_attention(*self._project(x, context), attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+    def weights(self, x: Tensor, context: Tensor) -> Tensor:
+        """How much each token looks at each emotion token: [B, H, T, 8 D], rows sum to 1."""
+        q, k, _ = self._project(x, context)
+        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, width: int, kind: str):
+        super().__init__()
+        self.gated = kind == "swiglu"
+        # two thirds of 4 W, rounded up to 64: as many weights with a gate as 4 W without one
+        hidden = -(-8 * width // 3 // 64) * 64 if self.gated else 4 * width
+        self.inward = nn.Linear(width, 2 * hidden if self.gated else hidden, bias=False)
+        self.out = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inward(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            return self.out(F.silu(gate) * x)
+        return self.out(F.gelu(x))
+
+
+class Block(nn.Module):
+    def __init__(self, settings: Model, index: int):
+        super().__init__()
+        width = settings.width
+        self.dropout = settings.dropout
+        self.attention_norm, self.attention = RMSNorm(width), SelfAttention(width, settings.heads)
+        self.cross = None
+        if index % settings.emotion_every == 0:
+            self.cross_norm = RMSNorm(width)
+            self.cross = CrossAttention(width, settings.heads, settings.emotion_width)
+        self.feedforward_norm, self.feedforward = RMSNorm(width), FeedForward(width, settings.feedforward)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        cross_mask: Tensor | None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        mixed, keys, values = self.attention(self.attention_norm(x), cos, sin, mask, past)
+        x = x + self._drop(mixed)
+        if self.cross is not None:
+            x = x + self._drop(self.cross(self.cross_norm(x), context, cross_mask))
+        return x + self._drop(self.feedforward(self.feedforward_norm(x))), keys, values
+
+
+class MidiGenerator(nn.Module):
+    """Music token ids and an emotion -> logits of the next id, at every position."""
+
+    def __init__(self, settings: Model):
+        super().__init__()
+        self.settings = settings
+        width = settings.width
+        self.embedding = nn.Embedding(VOCABULARY, width)
+        self.emotion = EmotionTokens(settings.emotion_width)
+        self.blocks = nn.ModuleList(Block(settings, i) for i in range(settings.layers))
+        self.norm = RMSNorm(width)
+        self.head = None if settings.tied_head else nn.Linear(width, VOCABULARY, bias=False)
+        head_width = width // settings.heads
+        rate = 10000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
+        angles = torch.arange(settings.context, dtype=torch.float64)[:, None] * rate
+        # A table and not arithmetic in the graph: half precision cannot tell position 1023 from 1022.5.
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Unit variance through every matrix; branches scaled down so that their sum stays near one at any depth."""
+        branches = sum(2 + (block.cross is not None) for block in self.blocks)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and not name.startswith("emotion.inward"):
+                scale = branches**-0.5 if name.endswith(".out") else 1.0
+                nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
+        nn.init.normal_(self.embedding.weight, std=self.settings.width**-0.5)
+
+    def _embed(self, input_ids: Tensor) -> Tensor:
+        return self.embedding(input_ids) * self.settings.width**0.5
+
+    def _logits(self, x: Tensor) -> Tensor:
+        weight = self.embedding.weight if self.head is None else self.head.weight
+        return F.linear(self.norm(x), weight)
+
+    def forward(self, input_ids: Tensor, emotion: Tensor, documents: Tensor | None = None) -> Tensor:
+        """input_ids i64 [B, S], emotion f32 [B, 64] -> logits [B, S, 388]; S <= context.
+
+        For packed songs: documents i64 [B, S] says which of the window's D songs each token belongs to, and emotion is
+        [B, D, 64]. Nothing is seen across songs.
+        """
+        length = input_ids.shape[1]
+        x = self._embed(input_ids)
+        context = self.emotion(emotion)
+        mask = cross_mask = None
+        if documents is not None:
+            mask, cross_mask = self._masks(documents, emotion.shape[1], x.device)
+            context = context.flatten(1, 2)
+        cos, sin = self.cos[:length], self.sin[:length]
+        for block in self.blocks:
+            x, _, _ = block(x, context, cos, sin, mask, cross_mask)
+        return self._logits(x)
+
+    @staticmethod
+    def _masks(documents: Tensor, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """documents [B, S] -> what is added to the scores: [B, 1, S, S] (own song's past), [B, 1, S, 8 count]."""
+        mixed = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
+        position = torch.arange(documents.shape[1], device=device)
+        seen = (documents[:, :, None] == documents[:, None, :]) & (position[:, None] >= position)
+        owner = torch.arange(count, device=device).repeat_interleave(EMOTION_TOKENS)
+        own = documents[:, :, None] == owner
+        zero, hidden = torch.zeros((), dtype=dtype, device=device), torch.full((), HIDDEN, dtype=dtype, device=device)
+        return torch.where(seen, zero, hidden)[:, None], torch.where(own, zero, hidden)[:, None]
+
+    def step(self, input_ids: Tensor, emotion: Tensor, past: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """New ids after a remembered past: i64 [B, T], f32 [B, 64], keys and values of each layer [B, H, P, hd].
+
+        `past` is flat: keys of layer 0, values of layer 0, keys of layer 1, ... Returns logits [B, T, 388] and the past
+        for the next call, P + T long. P may be 0; P + T <= context. Piece by piece it gives what `forward` gives.
+        """
+        new, before = input_ids.shape[1], past[0].shape[2]
+        position = torch.arange(new, device=input_ids.device) + before
+        # gathered, not sliced: an exported graph then needs no proof about P + T
+        cos, sin = self.cos[position], self.sin[position]
+        seen = position[:, None] >= torch.arange(before + new, device=input_ids.device)
+        mask = (1.0 - seen.to(self.cos.dtype)) * HIDDEN
+        context = self.emotion(emotion)
+        x = self._embed(input_ids)
+        present: list[Tensor] = []
+        for index, block in enumerate(self.blocks):
+            remembered = (past[2 * index], past[2 * index + 1])
+            x, keys, values = block(x, context, cos, sin, mask, None, remembered)
+            present += [keys, values]
+        return self._logits(x), present
+
+    def empty_past(self, batch: int) -> list[Tensor]:
+        """The past before the first token: 2 * layers tensors [B, H, 0, hd]."""
+        heads, width = self.settings.heads, self.settings.width
+        shape = (batch, heads, 0, width // heads)
+        return [self.cos.new_zeros(shape) for _ in range(2 * self.settings.layers)]
+
+
+class FullGraph(nn.Module):
+    """`midi_generator`: (input_ids i64 [B, S], emotion f32 [B, 64]) -> logits f32 [B, S, 388]."""
+
+    def __init__(self, model: MidiGenerator):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, emotion: Tensor) -> Tensor:
+        model = self.model
+        position = torch.arange(input_ids.shape[1], device=input_ids.device)
+        cos, sin = model.cos[position], model.sin[position]
+        # a float mask: converters refuse boolean ones and `is_causal` under a dynamic length
+        mask = (1.0 - (position[:, None] >= position).to(cos.dtype)) * HIDDEN
+        context = model.emotion(emotion)
+        x = model._embed(input_ids)
+        for block in model.blocks:
+            x, _, _ = block(x, context, cos, sin, mask, None)
+        return model._logits(x)
+
+
+class StepGraph(nn.Module):
+    """`midi_generator_step`: (input_ids [B, T], emotion [B, 64], *past) -> (logits [B, T, 388], *present)."""
+
+    def __init__(self, model: MidiGenerator):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, emotion: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        logits, present = self.model.step(input_ids, emotion, past)
+        return (logits, *present)
