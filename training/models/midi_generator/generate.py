@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.models.midi_generator.grammar import Grammar
 from training.music import tokens
+from training.music.grammar import Grammar
 
 if TYPE_CHECKING:
     from training.models.midi_generator.config import Generation
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 #: (input_ids i64 [N, T], emotion f32 [N, 64], state) -> (logits f32 [N, T, 388], state for the next call). The first
 #: call's state is None.
 Step = Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, Any]]
+
+#: Ids that the shortest end may still take: BAR TEMPO TEMPO POSITION INSTRUMENT NOTE VELOCITY DURATION EOS.
+CLOSING = 9
+#: What leads there, the most direct first.
+DIRECT = ((tokens.EOS, tokens.BAR), (tokens.POSITION, tokens.DURATION), (tokens.NOTE, tokens.VELOCITY))
 
 
 def torch_step(model: MidiGenerator) -> Step:
@@ -28,9 +33,7 @@ def torch_step(model: MidiGenerator) -> Step:
     def step(input_ids: np.ndarray, emotion: np.ndarray, past: Any) -> tuple[np.ndarray, Any]:
         if past is None:
             past = model.empty_past(len(input_ids))
-        logits, present = model.step(
-            torch.from_numpy(input_ids).to(device), torch.from_numpy(emotion).to(device), past
-        )
+        logits, present = model.step(torch.from_numpy(input_ids).to(device), torch.from_numpy(emotion).to(device), past)
         return logits.float().cpu().numpy(), present
 
     return step
@@ -46,19 +49,22 @@ def generate(
 ) -> list[np.ndarray]:
     """A piece for each of `emotions` f32 [N, 64]: ids from BOS to EOS, uint16, at most settings.max_tokens long.
 
-    Every piece obeys the grammar (grammar.py) and ends; one that reaches the limit is closed there. `prompt` (ids from
+    Every piece obeys the grammar (training/music/grammar.py) and ends; one that reaches the limit is closed there. `prompt` (ids from
     BOS on, without EOS) is what all of them start with. The same seed gives the same pieces, and a piece does not
     depend on how many are written beside it (but for rounding in the model). `context` is the longest past + 1 that
     `step` can take; past it, the last half is read anew and the rest forgotten.
     """
     start = np.array([tokens.BOS] if prompt is None else prompt, np.int64)
-    writers = [_Writer(start, settings, np.random.default_rng((seed, index))) for index in range(len(emotions))]
+    written = np.tile(start, (len(emotions), 1))
+    grammar = Grammar(len(emotions), unisons=False, empty_bars=settings.max_empty_bars)
+    for column in written.T:
+        grammar.advance(column)
+    randoms = [np.random.default_rng((seed, index)) for index in range(len(emotions))]
     guided = settings.guidance != 1.0
     told = np.concatenate((emotions, np.zeros_like(emotions))) if guided else np.asarray(emotions)
     told = np.ascontiguousarray(told, np.float32)
-    written = np.tile(start, (len(emotions), 1))
     fresh, state, remembered = written[:, -context:], None, 0
-    while not all(writer.done for writer in writers):
+    while not grammar.finished.all():
         if remembered + fresh.shape[1] > context:
             fresh, state, remembered = written[:, -max(1, context // 2) :], None, 0
         logits, state = step(np.concatenate((fresh, fresh)) if guided else fresh, told, state)
@@ -67,53 +73,29 @@ def generate(
         if guided:
             own, untold = np.split(logits, 2)
             logits = untold + settings.guidance * (own - untold)
-        fresh = np.array([[writer.write(row)] for writer, row in zip(writers, logits, strict=True)], np.int64)
+        allowed = grammar.mask()
+        if written.shape[1] >= settings.max_tokens - CLOSING:
+            allowed = _towards_the_end(allowed)
+        logits = np.where(allowed, logits, -np.inf)
+        fresh = np.array([[draw(*row, settings)] for row in zip(logits, randoms, strict=True)], np.int64)
+        grammar.advance(fresh[:, 0])
         written = np.concatenate((written, fresh), axis=1)
-    return [np.array(writer.ids, np.uint16) for writer in writers]
+    lengths = (written == tokens.EOS).argmax(axis=1) + 1
+    return [row[:length].astype(np.uint16) for row, length in zip(written, lengths, strict=True)]
 
 
-class _Writer:
-    """One piece being written."""
-
-    #: Tokens that the shortest end may still take: BAR TEMPO TEMPO POSITION INSTRUMENT NOTE VELOCITY DURATION EOS.
-    CLOSING = 9
-    #: What leads there, the most direct first.
-    DIRECT = ((tokens.EOS, tokens.BAR), (tokens.POSITION, tokens.DURATION), (tokens.NOTE, tokens.VELOCITY))
-
-    def __init__(self, prompt: np.ndarray, settings: Generation, random: np.random.Generator):
-        self.settings, self.random = settings, random
-        self.grammar = Grammar(settings.max_empty_bars)
-        self.ids: list[int] = []
-        for token in prompt:
-            self._append(int(token))
-
-    @property
-    def done(self) -> bool:
-        return self.ids[-1] == tokens.EOS
-
-    def _append(self, token: int) -> None:
-        self.grammar.push(token)
-        self.ids.append(token)
-
-    def write(self, logits: np.ndarray) -> int:
-        """Draw the next id from logits f64 [388]; PAD once the piece has ended."""
-        if self.done:
-            return tokens.PAD
-        allowed = self.grammar.allowed()
-        if len(self.ids) >= self.settings.max_tokens - self.CLOSING:
-            allowed = self._towards_the_end(allowed)
-        token = draw(np.where(allowed, logits, -np.inf), self.settings, self.random)
-        self._append(token)
-        return token
-
-    def _towards_the_end(self, allowed: np.ndarray) -> np.ndarray:
-        for low, high in self.DIRECT:
-            if allowed[low:high].any():
-                return allowed & (np.arange(tokens.VOCABULARY) >= low) & (np.arange(tokens.VOCABULARY) < high)
-        return allowed
+def _towards_the_end(allowed: np.ndarray) -> np.ndarray:
+    """Of what is allowed, bool [N, 388], only what leads most directly to EOS."""
+    out = allowed.copy()
+    for row in out:
+        for low, high in DIRECT:
+            if row[low:high].any():
+                row[:low] = row[high:] = False
+                break
+    return out
 
 
-def draw(logits: np.ndarray, settings: Generation, random: np.random.Generator) -> int:
+def draw(logits: np.ndarray, random: np.random.Generator, settings: Generation) -> int:
     """An id from logits f64 [388] (-inf: forbidden) by temperature, top-k, then top-p (Holtzman et al. 2020)."""
     if settings.temperature == 0:
         return int(logits.argmax())
