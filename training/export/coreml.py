@@ -18,6 +18,7 @@ import torch
 
 from training.errors import ExportError, Interrupted
 from training.export.onnx import units
+from training.export.proof import Trial
 from training.export.signature import Signature
 from training.export.trace import plain_attention
 from training.recipe import Graph, TensorSpec
@@ -31,6 +32,7 @@ PRECISION = "float32"
 #: Of a run on macOS against the golden outputs: other kernels than torch's, same precision.
 TOLERANCE = 1e-3
 NOT_EXECUTED = "converted, not executed"
+EXECUTED = "converted, executed"
 
 
 def installed() -> bool:
@@ -154,9 +156,9 @@ def can_execute() -> bool:
     return sys.platform == "darwin"
 
 
-def execute(package: Path, golden: Path) -> list[tuple[dict[str, int], dict[str, float]]]:
-    """On macOS: (input sizes, error of each output) for every trial of a golden file, run on the CPU."""
-    return _mac_check().compare(package, golden)
+def executed_trials(package: Path, golden: Path) -> list[Trial]:
+    """On macOS: the package run on the CPU at every trial of a golden file."""
+    return [Trial(sizes, errors) for sizes, errors in _mac_check().compare(package, golden)]
 
 
 def _mac_check() -> ModuleType:

@@ -1,0 +1,216 @@
+"""A folder of exports, checked from its files alone: receipt, golden files, models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from training.errors import ExportError
+from training.export import coreml, golden, proof
+from training.export.files import sha256, size
+from training.export.int8 import measure
+from training.export.onnx import interface_problems, read_model
+from training.export.package import exam_outputs
+from training.export.signature import Signature
+from training.export.weights import inspect_weights
+
+#: How far a metric may lie from the receipt's on another processor: of fp32, and of int8, where a value that lies
+#: between two steps may be rounded to the other.
+SAME_FP32, SAME_INT8 = 2e-3, 2e-2
+
+Grade = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One file: what was found."""
+
+    family: str
+    name: str
+    bytes: int
+    told: str
+    problems: tuple[str, ...] = ()
+
+
+def check_family(folder: Path, family: str, entry: Mapping[str, Any], grade: Grade) -> list[Line]:
+    """Every file that the receipt's entry of a family names. A file that is not the one named is not opened."""
+    checker = _Checker(folder, family, entry, grade)
+    return [checker.line(name) for name in entry["files"]] + checker.unlisted()
+
+
+class _Checker:
+    def __init__(self, folder: Path, family: str, entry: Mapping[str, Any], grade: Grade):
+        self.folder, self.family, self.grade = folder, family, grade
+        self.files: Mapping[str, Any] = entry["files"]
+        self.graphs = entry["graphs"]
+        self.digest = str(entry.get("checkpoint", {}).get("sha256", ""))
+        self.synthetic = bool(entry.get("synthetic"))
+        self.exam_fp32: proof.Named | None = None
+        self._checks = {
+            "onnx": self._onnx,
+            "int8": self._int8,
+            "coreml": self._coreml,
+            "weights": self._weights,
+            "golden": self._golden,
+            "exam": self._exam,
+            "sample": self._sample,
+        }
+
+    def line(self, name: str) -> Line:
+        found = self.files[name]
+        try:
+            self._is_the_one(name)
+            told, problems = self._checks[found["kind"]](name, found)
+        except ExportError as error:
+            told, problems = "", [str(error)]
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            told, problems = "", [f"the receipt's entry cannot be followed ({type(error).__name__}: {error})"]
+        path = self.folder / name
+        return Line(self.family, name, size(path) if path.exists() else 0, told, tuple(problems))
+
+    def unlisted(self) -> list[Line]:
+        """Formats that a graph was exported in, and the receipt names no file of."""
+        suffixes = {"onnx": ".onnx", "int8": ".int8.onnx", "coreml": ".mlpackage"}
+        promised = [f"{graph}{suffixes[form]}" for graph, about in self.graphs.items() for form in about["formats"]]
+        promised += [f"golden/{graph}.npz" for graph in self.graphs] + [f"{self.family}.safetensors"]
+        missing = [name for name in promised if name not in self.files]
+        return [Line(self.family, name, 0, "", ("the receipt does not list it",)) for name in missing]
+
+    def _is_the_one(self, name: str) -> None:
+        """Raises ExportError unless `name` lies in the folder, is no link, and has the digest of the receipt."""
+        parts = PurePosixPath(name)
+        if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
+            raise ExportError("its name leads out of the folder; it was not opened")
+        path = self.folder
+        for part in parts.parts:
+            path = path / part
+            if path.is_symlink():
+                raise ExportError("is a symbolic link; it was not followed")
+        if not path.exists():
+            raise ExportError("is missing")
+        if sha256(path) != self.files[name]["sha256"]:
+            raise ExportError("is not the file that was exported: its SHA-256 differs from the receipt's")
+
+    def _needed(self, name: str) -> Path:
+        """A file that a check reads beside the one it checks."""
+        if name not in self.files:
+            raise ExportError(f"{name}, which it is checked by, is not in the receipt")
+        try:
+            self._is_the_one(name)
+        except ExportError as error:
+            raise ExportError(f"cannot be checked: {name} {error}") from None
+        return self.folder / name
+
+    def _signature(self, graph: str) -> Signature:
+        return Signature.from_dict(self.graphs[graph])
+
+    def _onnx(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        signature = self._signature(found["graph"])
+        problems = self._model_problems(name, signature)
+        run = proof.session(self.folder / name)
+        kept = golden.read_golden(self._needed(f"golden/{signature.name}.npz"))
+        trials = proof.compare(run, [(_sizes(signature, i), i, o) for i, o in kept.trials])
+        if signature.recurrence:
+            if kept.steps is None:
+                problems.append("its golden file holds no sequence to step along")
+            else:
+                inputs, wanted = kept.steps
+                trials.append(proof.stepped_trial(run, signature, inputs, wanted[signature.recurrence.compare]))
+        try:
+            proof.require(name, trials, signature.tolerance)
+        except ExportError as error:
+            problems.append(str(error))
+        sizes = "; ".join(proof.describe_sizes(t.sizes) for t in trials)
+        return f"differs by {max(t.worst for t in trials):.1e} at most ({sizes})", problems
+
+    def _int8(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        signature = self._signature(found["graph"])
+        problems = self._model_problems(name, signature)
+        run = proof.session(self.folder / name)
+        kept = golden.read_golden(self._needed(f"golden/{signature.name}.npz"))
+        trials = proof.compare(run, [(_sizes(signature, i), i, o) for i, o in kept.trials])
+        try:
+            proof.require(name, trials, 1e30)
+        except ExportError as error:
+            problems.append(str(error))
+        if "change" not in found:
+            return f"outputs move by {max(t.worst for t in trials):.1%}; no task metric", problems
+        then = found["change"]
+        inputs, references, fp32 = self._exam_run()
+        examined = self.files[f"golden/{self.family}_exam.npz"]["graph"]
+        outputs = exam_outputs(run, signature, examined, inputs)
+        if outputs is None:
+            raise ExportError(f"the exam is on {examined}, which it does not answer")
+        change = measure(self.grade, fp32, outputs, references, float(then["limit"]))
+        for kind, now, allowed in (("fp32", change.fp32, SAME_FP32), ("int8", change.int8, SAME_INT8)):
+            for metric in {*now, *then[kind]}:
+                a, b = now.get(metric, float("nan")), float(then[kind].get(metric, "nan"))
+                if not abs(a - b) <= allowed * abs(b) + 1e-9:
+                    problems.append(f"{metric} of the {kind} file is {a:.5g}; the receipt says {b:.5g}")
+        return f"held-out {change}" + ("" if change.within else f", above the limit of {change.limit:.0%}"), problems
+
+    def _exam_run(self) -> tuple[proof.Named, proof.Named, proof.Named]:
+        """(inputs, references, outputs of the fp32 file), kept: two int8 files are graded on one exam."""
+        name = f"golden/{self.family}_exam.npz"
+        inputs, references = golden.read_exam(self._needed(name))
+        if self.exam_fp32 is None:
+            self.exam_fp32 = proof.session(self._needed(f"{self.files[name]['graph']}.onnx"))(inputs)
+        return inputs, references, self.exam_fp32
+
+    def _model_problems(self, name: str, signature: Signature) -> list[str]:
+        model = read_model(self.folder / name)
+        told = {prop.key: prop.value for prop in model.metadata_props}
+        problems = interface_problems(model, signature)
+        if told.get("checkpoint_sha256") != self.digest:
+            problems.append("was made from another checkpoint than the receipt says")
+        if told.get("synthetic") != str(self.synthetic).lower():
+            problems.append(f"says synthetic: {told.get('synthetic')}; the receipt says {str(self.synthetic).lower()}")
+        return problems
+
+    def _coreml(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        if not coreml.installed():
+            return f"{found['status']}; its digest agrees (coremltools is not installed here)", []
+        problems = coreml.description_problems(self.folder / name, self._signature(found["graph"]))
+        if not coreml.can_execute():
+            return f"description agrees; {coreml.NOT_EXECUTED}", problems
+        trials = coreml.executed_trials(self.folder / name, self._needed(f"golden/{found['graph']}.npz"))
+        try:
+            proof.require(name, trials, float(found["tolerance"]))
+        except ExportError as error:
+            problems.append(str(error))
+        return f"executed: differs by {max((t.worst for t in trials), default=float('inf')):.1e} at most", problems
+
+    def _weights(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        counts = inspect_weights(self.folder / name)
+        problems = [
+            f"holds {now:,} {key}; the receipt says {found[key]:,}" for key, now in counts.items() if now != found[key]
+        ]
+        return f"{counts['values']:,} numbers in {counts['tensors']} tensors", problems
+
+    def _golden(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        kept = golden.read_golden(self.folder / name)
+        stepped = " and a sequence" if kept.steps else ""
+        problems = [] if len(kept.trials) == len(found["trials"]) else [f"holds {len(kept.trials)} trials"]
+        return f"{len(kept.trials)} trials{stepped}", problems
+
+    def _exam(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        inputs, references = golden.read_exam(self.folder / name)
+        problems = [] if inputs and references else ["holds no inputs or no references"]
+        return f"{next(iter(inputs.values())).shape[0] if inputs else 0} held-out examples", problems
+
+    def _sample(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        return "as written", []
+
+
+def _sizes(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The size of every dynamic axis in a set of inputs."""
+    return {
+        axis: int(inputs[spec.name].shape[at])
+        for spec in signature.inputs
+        for at, axis in enumerate(spec.shape)
+        if isinstance(axis, str)
+    }

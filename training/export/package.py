@@ -1,0 +1,214 @@
+"""All files of one family, made in a folder of their own and proved before they are called finished."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.errors import ExportError
+from training.export import coreml, golden, proof
+from training.export.files import files_below, sha256, size
+from training.export.int8 import LIMIT, Change, measure, write_int8
+from training.export.onnx import OPSET, write_onnx
+from training.export.signature import Signature
+from training.export.trace import trace
+from training.export.weights import plain_names, write_weights
+from training.recipe import Exam, Graph, Recipe
+
+if TYPE_CHECKING:
+    from training.data.manifest import Row
+
+#: Golden files travel with every export; together they stay small.
+GOLDEN_TOTAL = 20_000_000
+
+
+@dataclass
+class Package:
+    """The files of one family while they are made, and what was measured on them."""
+
+    room: Path  # the folder that they are made in; names below it are the final ones
+    recipe: Recipe
+    metadata: Mapping[str, str]  # written into every file
+    int8_limit: float = LIMIT
+    say: Callable[[str], None] = print
+    graphs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def make(self, model: torch.nn.Module, held_out: Sequence[Row] | None) -> None:
+        """Export everything that the recipe names. Raises ExportError for the first file that differs from the model.
+
+        Without held-out rows there are no samples, and no int8 files: nobody could say what they cost.
+        """
+        family = self.recipe.family
+        self._weights(model)
+        graphs = self.recipe.graphs(model)
+        programs = {}
+        for graph in graphs:
+            if "onnx" not in graph.formats:
+                raise ExportError(f"{graph.name}: every graph leaves as ONNX; its formats are {graph.formats}.")
+            began = time.monotonic()
+            programs[graph.name] = trace(graph)
+            self._onnx(graph, graphs, programs[graph.name], began)
+        self._eight_bits(graphs, self.recipe.exam(held_out) if held_out else None, bool(held_out))
+        for graph in graphs:
+            if "coreml" in graph.formats:
+                self._coreml(graph, programs[graph.name])
+        if held_out:
+            folder = self.room / "samples" / family
+            folder.mkdir(parents=True)
+            self.recipe.samples(model, held_out, folder, self.recipe.settings.seed)
+            for name in files_below(folder):
+                self._list(f"samples/{family}/{name}", {"kind": "sample"})
+            self.say(f"  {len(files_below(folder))} samples")
+        else:
+            self.note(f"No samples of {self.recipe.title}: there is no held-out data here.")
+        kept = sum(entry["bytes"] for entry in self.files.values() if entry["kind"] in ("golden", "exam"))
+        if kept > GOLDEN_TOTAL:
+            self.note(f"The golden files take {kept / 1e6:.0f} MB; {GOLDEN_TOTAL / 1e6:.0f} are meant.")
+
+    def note(self, text: str) -> None:
+        """Say something, and keep it in the receipt."""
+        self.notes.append(text)
+        self.say(f"  NOTE: {text}")
+
+    def _list(self, name: str, entry: dict[str, Any]) -> None:
+        path = self.room / name
+        self.files[name] = {**entry, "sha256": sha256(path), "bytes": size(path)}
+
+    def _weights(self, model: torch.nn.Module) -> None:
+        name = f"{self.recipe.family}.safetensors"
+        counts = write_weights(plain_names(model.state_dict()), self.room / name, self.metadata)
+        self._list(name, {"kind": "weights", **counts})
+        self.say(f"  {name}: {counts['values']:,} numbers in {counts['tensors']} tensors")
+
+    def _onnx(self, graph: Graph, graphs: Sequence[Graph], program: torch.export.ExportedProgram, began: float) -> None:
+        """Write, prove at every trial, prove the recurrence, and keep what the proof was made with."""
+        name, signature = f"{graph.name}.onnx", Signature.of(graph)
+        write_onnx(graph, program, self.room / name, self.metadata)
+        run, truth = proof.session(self.room / name), proof.module_run(graph)
+        cases = [(sizes, inputs, truth(inputs)) for sizes, inputs in proof.trial_inputs(graph)]
+        trials = proof.compare(run, cases)
+        proof.require(name, trials, graph.tolerance)
+        entry: dict[str, Any] = {
+            "kind": "onnx",
+            "graph": graph.name,
+            "opset": OPSET,
+            "parity": {"tolerance": graph.tolerance, "trials": [t.to_dict() for t in trials]},
+        }
+        steps = None
+        if graph.recurrence:
+            full = next((g for g in graphs if g.name == graph.recurrence.full), None)
+            if full is None:
+                raise ExportError(f"{graph.name} must agree with `{graph.recurrence.full}`, which is not exported.")
+            inputs = proof.sequence_inputs(graph, full)
+            wanted = proof.module_run(full)(inputs)[graph.recurrence.compare]
+            stepped = proof.stepped_trial(run, signature, inputs, wanted)
+            proof.require(f"{name}, stepped,", [stepped], graph.tolerance)
+            entry["parity"]["stepped"] = stepped.to_dict()
+            trials = [*trials, stepped]
+            steps = (inputs, {graph.recurrence.compare: wanted})
+        kept = golden.write_golden(
+            self.room / "golden" / f"{graph.name}.npz", [(inputs, outputs) for _, inputs, outputs in cases], steps
+        )
+        self._list(
+            f"golden/{graph.name}.npz",
+            {"kind": "golden", "graph": graph.name, "trials": [cases[at][0] for at in kept]},
+        )
+        self.graphs[graph.name] = {**signature.to_dict(), "formats": ["onnx"]}
+        worst = max(trial.worst for trial in trials)
+        entry["seconds"] = round(time.monotonic() - began, 1)
+        self._list(name, entry)
+        self.say(f"  {name}: differs by {worst:.1e} at most (allowed {graph.tolerance:g}), {entry['seconds']} s")
+
+    def _eight_bits(self, graphs: Sequence[Graph], exam: Exam | None, had_data: bool) -> None:
+        wanted = [graph for graph in graphs if "int8" in graph.formats]
+        if not wanted:
+            return
+        if exam is None:
+            reason = "its recipe offers no exam" if had_data else "no held-out data is here to measure their cost on"
+            self.note(f"No int8 files of {self.recipe.title}: {reason}.")
+            return
+        examined = next((graph for graph in graphs if graph.name == exam.graph), None)
+        if examined is None:
+            raise ExportError(f"The exam of {self.recipe.title} is on `{exam.graph}`, which is no graph of it.")
+        name = f"golden/{self.recipe.family}_exam.npz"
+        golden.write_exam(self.room / name, exam.inputs, exam.references)
+        self._list(name, {"kind": "exam", "graph": exam.graph})
+        fp32 = proof.session(self.room / f"{exam.graph}.onnx")(exam.inputs)
+        for graph in wanted:
+            self._int8(graph, exam, fp32)
+
+    def _int8(self, graph: Graph, exam: Exam, fp32: proof.Named) -> None:
+        began = time.monotonic()
+        source, name = f"{graph.name}.onnx", f"{graph.name}.int8.onnx"
+        write_int8(self.room / source, self.room / name)
+        run = proof.session(self.room / name)
+        kept = golden.read_golden(self.room / "golden" / f"{graph.name}.npz")
+        trials = proof.compare(run, [({}, inputs, outputs) for inputs, outputs in kept.trials])
+        proof.require(name, trials, 1e30)  # any finite figure; what it is worth, the task's metric says
+        entry: dict[str, Any] = {
+            "kind": "int8",
+            "graph": graph.name,
+            "largest_error": max(trial.worst for trial in trials),
+        }
+        outputs = exam_outputs(run, Signature.of(graph), exam.graph, exam.inputs)
+        if outputs is None:
+            self.note(f"{name}: the exam is on {exam.graph}; what int8 costs here is not measured by a task metric.")
+        else:
+            change = measure(self.recipe.grade, fp32, outputs, exam.references, self.int8_limit)
+            entry["change"] = change.to_dict()
+            self._judge(name, change)
+        entry["seconds"] = round(time.monotonic() - began, 1)
+        self.graphs[graph.name]["formats"].append("int8")
+        self._list(name, entry)
+        told = f"held-out {change}" if outputs is not None else f"outputs move by {entry['largest_error']:.1%}"
+        self.say(f"  {name}: {told}, {entry['seconds']} s")
+
+    def _judge(self, name: str, change: Change) -> None:
+        if not all(abs(v) < float("inf") for v in change.int8.values()):
+            raise ExportError(f"{name} breaks the task: {change}.")
+        if not change.within:
+            self.note(f"{name} costs the task more than {change.limit:.0%}: {change}. Prefer the fp32 file.")
+
+    def _coreml(self, graph: Graph, program: torch.export.ExportedProgram) -> None:
+        name = f"{graph.name}.mlpackage"
+        if not coreml.installed():
+            self.note(f"{name} was not made: coremltools is not installed.")
+            return
+        began = time.monotonic()
+        coreml.write_coreml(graph, program, self.room / name, self.metadata)
+        problems = coreml.description_problems(self.room / name, Signature.of(graph))
+        if problems:
+            raise ExportError(f"{name} is not the graph that was asked for:\n  " + "\n  ".join(problems))
+        entry: dict[str, Any] = {
+            "kind": "coreml",
+            "graph": graph.name,
+            "status": coreml.NOT_EXECUTED,
+            "tolerance": coreml.TOLERANCE,
+            "target": coreml.TARGET,
+            "precision": coreml.PRECISION,
+            "axes": {axis: list(ends) for axis, ends in coreml.coreml_axes(graph.axes).items()},
+        }
+        if coreml.can_execute():
+            trials = coreml.executed_trials(self.room / name, self.room / "golden" / f"{graph.name}.npz")
+            proof.require(name, trials, coreml.TOLERANCE)
+            entry |= {"status": coreml.EXECUTED, "parity": [t.to_dict() for t in trials]}
+        entry["seconds"] = round(time.monotonic() - began, 1)
+        self.graphs[graph.name]["formats"].append("coreml")
+        self._list(name, entry)
+        self.say(f"  {name}: {entry['status']}; {coreml.PRECISION}, {coreml.TARGET}, {entry['seconds']} s")
+
+
+def exam_outputs(run: proof.Run, signature: Signature, examined: str, inputs: proof.Named) -> proof.Named | None:
+    """What a graph answers in an exam: itself the one examined, or stepped along its inputs; None if it is neither."""
+    if signature.name == examined:
+        return run(inputs)
+    if signature.recurrence and signature.recurrence.full == examined:
+        return {signature.recurrence.compare: proof.step_through(run, signature, inputs)}
+    return None

@@ -1,0 +1,109 @@
+"""receipt.json: what made every exported file, and what was measured on it.
+
+    {"format": 1, "synthetic": bool, "families": {family: {
+        "title", "synthetic", "checkpoint": {"file", "sha256", "bytes", "epoch", "step", "weights"},
+        "trained": the checkpoint's provenance (data and config digest, seed, code, libraries, hardware, seconds),
+        "metrics": held-out metrics at that checkpoint, "cost": {"seconds", "money", "currency"},
+        "exported": {"at", "seconds", "code", "libraries", "hardware", "options"},
+        "graphs": {graph: signature.Signature and the formats made},
+        "files": {name: {"kind", "sha256", "bytes", ... what was measured}},
+        "notes": [what its reader must know]}}}
+
+Families are exported in calls of their own and share one receipt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from training.data.files import write_atomic
+from training.errors import ExportError
+from training.workspace import PROJECT
+
+FORMAT = 1
+NAME = "receipt.json"
+LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "coremltools", "safetensors", "numpy")
+
+
+def read_receipt(folder: Path) -> dict[str, Any] | None:
+    """The receipt in `folder`, None where there is none. Raises ExportError for an unreadable one."""
+    path = folder / NAME
+    try:
+        receipt = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read ({error}). Delete it and export again.") from None
+    families = receipt.get("families") if isinstance(receipt, dict) else None
+    if not isinstance(families, dict) or receipt.get("format") != FORMAT:
+        raise ExportError(f"{path} is no receipt of format {FORMAT}. Delete it and export again.")
+    for family, entry in families.items():
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(k), dict) for k in ("files", "graphs")):
+            raise ExportError(f"{path}: the entry of `{family}` is damaged. Export it again.")
+    return receipt
+
+
+def merge_family(folder: Path, family: str, entry: Mapping[str, Any]) -> None:
+    """Put one family's entry into the receipt, keeping the others'; atomic."""
+    families = dict((read_receipt(folder) or {"families": {}})["families"])
+    families[family] = entry
+    receipt = {
+        "format": FORMAT,
+        "project": "athanor",
+        "synthetic": any(e["synthetic"] for e in families.values()),
+        "families": {name: families[name] for name in sorted(families)},
+    }
+    text = json.dumps(_finite(receipt), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(folder / NAME, (text + "\n").encode())
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: both are told as text."""
+    if isinstance(value, Mapping):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return str(value)
+    return value
+
+
+def libraries() -> dict[str, str]:
+    """Python and the libraries that had a part in an export, with their versions."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores that this process may use, and system."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": _processor(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def code_version() -> str:
+    """A digest of the package's sources: the same wherever the same code lies, with or without git."""
+    total = hashlib.sha256()
+    root = PROJECT / "training"
+    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml")):
+        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return total.hexdigest()[:16]

@@ -1,0 +1,47 @@
+"""A folder of exports is what its receipt says: every file again, from the files alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.errors import AthanorError, ExportError
+from training.export.check import Line, check_family
+from training.export.receipt import NAME, read_receipt
+from training.export.table import table
+from training.models.registry import recipe_type
+
+_MODELS = (".onnx", ".mlpackage", ".safetensors")
+
+
+def verify(folder: Path) -> None:
+    """Digests, ONNX Runtime against the golden files, recurrences, int8 in the task's metric, CoreML descriptions,
+    weights. Prints a line a file. Raises ExportError, listing every problem, for any missing or differing file."""
+    receipt = read_receipt(folder)
+    if receipt is None or not receipt["families"]:
+        raise ExportError(f"There are no exports in {folder} (no {NAME}). `python -m training export` makes them.")
+    problems: list[str] = []
+    for family, entry in receipt["families"].items():
+        try:
+            grade = recipe_type(family).grade
+        except AthanorError as error:
+            problems.append(str(error))
+            continue
+        lines = check_family(folder, family, entry, grade)
+        made = entry.get("exported", {}).get("at", "at an unknown time")
+        synthetic = ", synthetic: true" if entry.get("synthetic") else ""
+        print(f"{entry.get('title', family)} (exported {made}{synthetic})")
+        print(table((line.name, line.bytes, _told(line)) for line in lines))
+        for note in entry.get("notes", []):
+            print(f"  NOTE: {note}")
+        problems += [f"{line.name}: {problem}" for line in lines for problem in line.problems]
+    listed = {name for entry in receipt["families"].values() for name in entry["files"]}
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _MODELS and not path.name.startswith(".") and path.name not in listed:
+            print(f"  NOTE: {path.name} is not in the receipt; it was not checked.")
+    if problems:
+        raise ExportError(f"{folder} does not verify:\n" + "\n".join(f"  {problem}" for problem in problems))
+    print(f"All {len(listed)} files verified.")
+
+
+def _told(line: Line) -> str:
+    return "BAD" if line.problems else f"ok  {line.told}"
