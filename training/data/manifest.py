@@ -167,8 +167,7 @@ def _emotion(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) not in (3, 64):
         count = f" of length {len(value)}" if isinstance(value, list) else f": {value!r}"
         raise ValueError(
-            "`emotion` should be [valence, arousal, intensity] or 64 numbers; "
-            f"it is a {type(value).__name__}{count}"
+            f"`emotion` should be [valence, arousal, intensity] or 64 numbers; it is a {type(value).__name__}{count}"
         )
     names = ("valence", "arousal", "intensity") if len(value) == 3 else tuple(f"number {n + 1}" for n in range(64))
     for name, number in zip(names, value, strict=True):

@@ -1,0 +1,74 @@
+"""Which songs are held out: by hash of name and seed, whole groups only, so that no song is on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows that must stay on one side: formats, copies, and everything that shares a recording or a score."""
+
+    key: str  # its smallest relative id, the same on every host
+    stratum: Hashable  # sides are filled stratum by stratum, so that both see every kind of song
+    paired: bool  # holds a recording with its score
+
+
+def connected(bonds: Sequence[Iterable[Hashable]]) -> list[int]:
+    """For every row, the smallest row that it is connected with, directly or over others, by a shared bond."""
+    parent = list(range(len(bonds)))
+
+    def top(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    first: dict[Hashable, int] = {}
+    for row, shared in enumerate(bonds):
+        for bond in shared:
+            a, b = top(first.setdefault(bond, row)), top(row)
+            parent[max(a, b)] = min(a, b)
+    return [top(row) for row in range(len(bonds))]
+
+
+def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:
+    """Keys of the groups to hold out: about `share` of them, at least one and never all, where there are two.
+
+    That bound holds for the paired groups by themselves, if there are any, so that no manifest has an empty side.
+    Inside a stratum those with the smallest hash of (seed, key) are taken: a song that is added or removed moves at
+    most the songs at the border of a quota.
+    """
+    paired = [group for group in groups if group.paired]
+    alone = [group for group in groups if not group.paired]
+    out = _draw(paired, _bounded(share, len(paired)), seed)
+    least = 0 if paired else min(1, len(alone) - 1)
+    return out | _draw(alone, max(least, min(round(share * len(alone)), len(alone) - 1)), seed)
+
+
+def _bounded(share: float, count: int) -> int:
+    return max(1, min(round(share * count), count - 1)) if count > 1 else 0
+
+
+def _draw(groups: Sequence[Group], count: int, seed: int) -> set[str]:
+    """`count` groups, shared out over the strata by largest remainder."""
+    if count <= 0:
+        return set()
+    strata: Mapping[Hashable, list[str]] = defaultdict(list)
+    for group in groups:
+        strata[group.stratum].append(group.key)
+    exact = {stratum: len(keys) * count / len(groups) for stratum, keys in strata.items()}
+    quota = {stratum: int(value) for stratum, value in exact.items()}
+    order = sorted(strata, key=lambda s: (quota[s] - exact[s], _rank(seed, f"stratum {s}")))
+    for stratum in order[: count - sum(quota.values())]:
+        quota[stratum] += 1
+    return {
+        key for stratum, keys in strata.items() for key in sorted(keys, key=lambda k: _rank(seed, k))[: quota[stratum]]
+    }
+
+
+def _rank(seed: int, key: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{key}".encode()).digest()
