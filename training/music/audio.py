@@ -8,6 +8,7 @@ logarithm is kept.
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import subprocess
@@ -184,7 +185,7 @@ def _ffmpeg(path: Path, reason: str) -> Iterator:
             header = process.stdout.read(24)
             if len(header) < 24:
                 process.wait()
-                raise ValueError(f"cannot be decoded: {reason} ffmpeg: {_last_line(complaints)}")
+                raise ValueError(f"cannot be decoded; ffmpeg: {_complaint(complaints)}")
             _, offset, _, _, rate, channels = struct.unpack(">6I", header)
             process.stdout.read(offset - 24)
             yield rate
@@ -193,12 +194,13 @@ def _ffmpeg(path: Path, reason: str) -> Iterator:
                 whole = len(data) - len(data) % width
                 yield np.frombuffer(data[:whole], ">f4").astype(np.float32).reshape(-1, channels)
             if process.wait() != 0:
-                raise ValueError(f"breaks off; ffmpeg: {_last_line(complaints)}")
+                raise ValueError(f"breaks off; ffmpeg: {_complaint(complaints)}")
         finally:
             process.kill()
 
 
-def _last_line(stream) -> str:
+def _complaint(stream) -> str:
+    """The first thing that ffmpeg said, without its "[decoder @ address]" and our path."""
     stream.seek(0)
     lines = stream.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "no reason given"
+    return re.sub(r"^(\[[^]]*\]|file:.*:(?= ))\s*", "", lines[0])[:200] if lines else "no reason given"

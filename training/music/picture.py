@@ -49,8 +49,8 @@ def draw_clouds(
     """
     figure = _figure(12 * len(clouds), 9)
     points = np.concatenate([positions for positions, _, _ in clouds])
-    low = np.minimum(np.percentile(points, 0.5, axis=0), (-0.02, 0.2, 0.0))
-    high = np.maximum(np.percentile(points, 99.5, axis=0), (1.02, 0.8, 0.8))
+    low = np.minimum(np.percentile(points, 0.1, axis=0), (-0.02, 0.2, 0.0))
+    high = np.maximum(np.percentile(points, 99.9, axis=0), (1.02, 0.8, 0.8))
     for i, (positions, colors, properties) in enumerate(clouds):
         place = ((i - 0.03) / len(clouds), 0.0, 1 / len(clouds), 0.96 if title else 1.02)
         axes = figure.add_axes(place, projection="3d")
@@ -128,7 +128,7 @@ def _save(figure: Figure, path: Path) -> Path:
 def _space(axes, low: np.ndarray, high: np.ndarray) -> None:
     """Time to the right, pitch upwards, energy into the picture."""
     axes.set_facecolor(NIGHT)
-    axes.set_box_aspect((1.9, 1.0, 1.15), zoom=1.08)
+    axes.set_box_aspect((1.9, 1.0, 1.15), zoom=1.16)
     axes.view_init(elev=16, azim=-62)
     axes.set_xlim(low[0], high[0])
     axes.set_ylim(low[2], high[2])
