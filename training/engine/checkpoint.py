@@ -112,7 +112,7 @@ def set_aside(folder: Path, run_id: str) -> Path | None:
         return None
     aside = folder / "previous" / run_id
     number = 1
-    while aside.exists() and any(aside.glob("*.pt")) and (folder / INDEX).exists() and (aside / LAST).exists():
+    while (aside / LAST).exists():
         number += 1
         aside = folder / "previous" / f"{run_id}-{number}"
     aside.mkdir(parents=True, exist_ok=True)

@@ -50,4 +50,6 @@ class Signals:
             raise self._interrupted()
 
     def _interrupted(self) -> Interrupted:
-        return Interrupted(f"{self.name}: stopped; everything done so far is saved. Run the same command again to go on.")
+        return Interrupted(
+            f"{self.name}: stopped; everything done so far is saved. Run the same command again to go on."
+        )

@@ -35,4 +35,3 @@ class Patience:
     def load(self, state: dict[str, Any]) -> None:
         """Continue counting from a checkpoint."""
         self.best, self.waited = state["best"], state["waited"]
-

@@ -1,0 +1,27 @@
+"""The furnace: how anything is trained."""
+
+from __future__ import annotations
+
+from training.engine.run import Run
+from training.errors import Interrupted
+
+
+def fit(run: Run) -> None:
+    """Train `run` from where it stands to its end: all planned steps, or the early stop.
+
+    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a run that
+    was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked to stop, and
+    TrainingError when the numbers stay non-finite.
+    """
+    run.rehearse()
+    with run.feed() as work:
+        while True:
+            if run.evaluation_due():
+                run.evaluate()
+            if run.save_due():
+                run.save()
+            if run.finished:
+                return
+            if run.asked_to_stop:
+                raise Interrupted(f"Stopped at {run.where}; everything is saved. Run the same command again to go on.")
+            run.advance(next(work))

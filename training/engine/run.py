@@ -1,0 +1,281 @@
+"""A training run: the acts that the loop is made of."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.engine import checkpoint, schedule
+from training.engine.batches import Chunk, Loader, Plan, shared_memory_is_small
+from training.engine.distributed import Ranks
+from training.engine.guards import NonFinite
+from training.engine.meter import Meter, line
+from training.engine.signals import Signals
+from training.engine.state import ALL_STEPS, State
+from training.engine.step import Outcome, Workshop
+from training.engine.tracking import Tracker
+from training.engine.validate import HeldOut, Interruption, held_out_chunks
+from training.errors import DataError, TrainingError
+from training.recipe import Batch, Examples, Moment
+
+
+@dataclass(frozen=True)
+class Work:
+    """This rank's part of one step."""
+
+    step: int  # 0 is the first
+    chunks: Sequence[Chunk]
+    batches: Sequence[Batch]
+    waited: float  # seconds
+
+
+class Run:
+    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint."""
+
+    def __init__(
+        self,
+        state: State,
+        train: Examples,
+        held_out: Examples,
+        *,
+        tracker: Tracker,
+        signals: Signals,
+        folder: Path,
+        provenance: Mapping[str, Any],
+    ):
+        self.state, self.train, self.held_out_examples = state, train, held_out
+        self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
+        self.recipe, self.plan, self.ranks = state.recipe, state.plan, state.ranks
+        self.settings = self.recipe.settings
+        self.model = compiled(state.model, tracker) if self.settings.training.compile else state.model
+        self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
+        self.pending: list[Outcome] = []  # steps whose values were not read yet
+        self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for
+        self.asked_to_stop = False
+        self.clock_due = False
+        self.names: list[str] = []  # what the next save is called besides last.pt
+        self.saved_at = self.counted_at = time.monotonic()
+        self.small = False
+
+    # -- before the first step -------------------------------------------------------------------------------------
+
+    def rehearse(self) -> None:
+        """Whatever could fail after hours fails now: two held-out batches are judged, and a fresh run is saved."""
+        state, data = self.state, self.settings.data
+        first = self.plan.chunks(0, 0)[0]
+        batch = self.train.collate([self.train.item(first.epoch, index) for index in first.indices])
+        batch = {key: value.to(self.ranks.device) for key, value in batch.items()}
+        self.workshop = Workshop(
+            self.recipe, self.model, state.optimizer, state.precision, self.ranks, list(self.recipe.counts(batch))
+        )
+        flops = self.recipe.flops(state.model, batch)
+        self.meter = Meter(flops / len(first.indices) if flops else None)
+        self.small = data.num_workers > 0 and shared_memory_is_small()
+        if self.small:
+            self.tracker.say(
+                "/dev/shm is small (in Docker: --shm-size): loader processes send batches through pipes, slower."
+            )
+        self.held_out = HeldOut(self.held_out_examples, self.recipe, self.ranks, state.precision, small=self.small)
+        self.held_out.rehearse(
+            self.model, self.held_out_examples, held_out_chunks(len(self.held_out_examples), data)[:2]
+        )
+        if state.progress.step == 0:
+            self.save()
+        rising, asked = (
+            schedule.warmup(state.progress.total_steps, self.settings.scheduler),
+            self.settings.scheduler.warmup_steps,
+        )
+        if rising < asked:
+            self.tracker.say(
+                f"scheduler.warmup_steps {asked} is more than half the run: the rate rises over {rising} steps."
+            )
+        self.tracker.begin(state.progress.step, state.progress.total_steps)
+
+    @contextmanager
+    def feed(self) -> Iterator[Iterator[Work]]:
+        """The work from where the run stands to its planned end; loaders live as long as the block."""
+        steps = range(self.state.progress.step, self.state.progress.total_steps)
+        rank = self.ranks.rank
+        chunks = (chunk for step in steps for chunk in self.plan.chunks(step, rank))
+        with (
+            Loader(self.train, chunks, self.settings.data, self.ranks.device, small=self.small) as loader,
+            self.held_out,
+        ):
+            yield self._work(steps, iter(loader))
+
+    def _work(self, steps: range, batches: Iterator[Batch]) -> Iterator[Work]:
+        for step in steps:
+            own = self.plan.chunks(step, self.ranks.rank)
+            before = time.perf_counter()
+            brought = [next(batches) for _ in own]
+            yield Work(step, own, brought, time.perf_counter() - before)
+
+    # -- a step ----------------------------------------------------------------------------------------------------
+
+    def advance(self, work: Work) -> None:
+        """One optimizer step."""
+        state, progress, training = self.state, self.state.progress, self.settings.training
+        rate = schedule.factor(work.step, progress.total_steps, self.settings.scheduler)
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * rate
+        samples = self.plan.step_samples(work.step)
+        flags = (bool(self.signals.name), self.ranks.is_first and self._clock())
+        moment = Moment(work.step, progress.total_steps)
+        outcome, agreed = self.workshop.step(
+            work.step, self.settings.seed, work.chunks, work.batches, samples, moment, flags
+        )
+        self.asked_to_stop, self.clock_due = agreed
+        if state.average:
+            state.average.update(work.step)
+        progress.step = work.step + 1
+        self.signals.immediate = False
+        self.pending.append(outcome)
+        self.meter.stepped(progress.step, samples, work.waited)
+        self.tracker.advance()
+        if progress.step % training.log_every == 0 or progress.step == progress.total_steps:
+            self._log()
+        else:
+            self._settle(self.lag)
+
+    def _settle(self, lag: int = 0) -> None:
+        """Read all but the newest `lag` outcomes, and judge whether they counted."""
+        while len(self.pending) > lag:
+            outcome = self.pending.pop(0)
+            totals, objective, norm = outcome.read()
+            if outcome.rescaled and math.isfinite(objective):
+                continue  # float16 looking for its factor
+            if self.guard.consider(outcome.step + 1, objective, norm, outcome.samples):
+                self.meter.add(outcome, totals, objective, norm)
+            self.state.progress.skipped = self.guard.skipped
+
+    def _log(self) -> None:
+        self._settle()
+        progress, names = self.state.progress, self.workshop.names
+        values = self.meter.values(progress.step, progress.total_steps, self.state.optimizer.param_groups[0]["lr"])
+        epoch = math.ceil(progress.step / self.plan.steps_per_epoch)
+        epochs = math.ceil(progress.total_steps / self.plan.steps_per_epoch)
+        self.tracker.say(line(progress.step, progress.total_steps, epoch, epochs, values, names))
+        self.tracker.record("train", progress.step, {"epoch": epoch, **values, "skipped": progress.skipped})
+        self.meter.reset()
+
+    def _clock(self) -> bool:
+        return time.monotonic() - self.saved_at > 60 * self.settings.training.save_minutes
+
+    # -- what is due -----------------------------------------------------------------------------------------------
+
+    def evaluation_due(self) -> bool:
+        """At the end of every `eval_every`-th epoch, and at the end of the run; once."""
+        state, progress = self.state, self.state.progress
+        if progress.evaluated >= progress.step or self.asked_to_stop or progress.finished:
+            return False
+        regular = state.at_epoch_end() and state.epoch % self.settings.training.eval_every == 0
+        return regular or progress.step >= progress.total_steps
+
+    def evaluate(self) -> None:
+        """Judge the (averaged) weights on the held-out split; note the best; decide whether to stop early."""
+        state, progress, training = self.state, self.state.progress, self.settings.training
+        self._settle()
+        before = time.perf_counter()
+        self.ranks.share_(dict(state.model.named_buffers()))
+        try:
+            with self.meter.pause(), state.average.applied() if state.average else nullcontext():
+                state.metrics = self.held_out.judge(self.model, lambda: bool(self.signals.name))
+        except Interruption:
+            self.asked_to_stop = True
+            return
+        progress.evaluated = progress.step
+        value = state.metrics[training.early_stopping.monitor]
+        state.patience.consider(value)
+        better = value < progress.best_value
+        if better:
+            progress.best_value, progress.best_step = value, progress.step
+            progress.best_metrics = dict(state.metrics)
+            self.names.append(checkpoint.BEST)
+        told = "  ".join(f"{name} {number:.4g}" for name, number in state.metrics.items())
+        self.tracker.say(f"validation after {self.where}: {told}" + ("  (best)" if better else ""))
+        seconds = {"seconds": time.perf_counter() - before}
+        self.tracker.record("validation", progress.step, {"epoch": state.epoch, **state.metrics, **seconds})
+        if state.patience.exhausted(state.epoch, training.min_epochs):
+            stopping = training.early_stopping
+            progress.finished = (
+                f"early stopping: {stopping.monitor} has not improved by {stopping.min_delta:g} "
+                f"in {stopping.patience} evaluations"
+            )
+            self.tracker.say(f"{progress.finished}.")
+
+    def save_due(self) -> bool:
+        """For a new best, an epoch to keep, the clock, a request to stop, and the end of the run."""
+        state, progress, training = self.state, self.state.progress, self.settings.training
+        if state.at_epoch_end() and state.epoch % training.save_every == 0 and progress.archived < state.epoch:
+            progress.archived = state.epoch
+            self.names.append(checkpoint.epoch_name(state.epoch))
+        if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
+            progress.finished = ALL_STEPS
+        return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
+
+    def save(self) -> None:
+        """last.pt, and the further names that are due; by rank 0."""
+        self._settle()
+        progress = self.state.progress
+        with self.meter.pause():
+            if progress.finished and not math.isfinite(progress.best_value):
+                raise TrainingError(
+                    f"No evaluation gave a finite {self.settings.training.early_stopping.monitor}: nothing was learnt that "
+                    "could be exported. Look at the validation data, or try a lower optim.lr."
+                )
+            now = time.monotonic()
+            progress.seconds += now - self.counted_at
+            self.counted_at = now
+            self.ranks.first(self._write)
+            self.saved_at = time.monotonic()
+            self.clock_due = False
+            self.names.clear()
+
+    def _write(self) -> None:
+        state, progress = self.state, self.state.progress
+        monitor = self.settings.training.early_stopping.monitor
+        value = state.metrics.get(monitor) if progress.evaluated == progress.step else None
+        entry = {"step": progress.step, "epoch": state.epoch, "value": value, "run_id": self.provenance["run_id"]}
+        checkpoint.save(self.folder, state.to_checkpoint(self.provenance), entry, self.names)
+        checkpoint.retain(self.folder, self.settings.training.keep)
+
+    @property
+    def finished(self) -> str:
+        """Why the run has ended; empty while it goes on."""
+        return self.state.progress.finished
+
+    @property
+    def where(self) -> str:
+        """The place in the run, for people."""
+        progress = self.state.progress
+        position = progress.step % self.plan.steps_per_epoch
+        epoch = f"epoch {self.state.epoch}" if not position else f"{position} steps into epoch {self.state.epoch + 1}"
+        return f"step {progress.step}/{progress.total_steps} ({epoch})"
+
+
+def compiled(model: torch.nn.Module, tracker: Tracker) -> torch.nn.Module:
+    """`model` through torch.compile, where a C compiler is there for it. The weights stay those of `model`."""
+    compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
+    if compiler is None:
+        tracker.say("training.compile: no C compiler (cc, gcc, clang) is installed; training without torch.compile.")
+        return model
+    return torch.compile(model)  # type: ignore[return-value]
+
+
+def plan_of(samples: int, held_out: int, settings: Any, ranks: Ranks) -> Plan:
+    """The run's plan. Raises DataError where there is nothing to train on or to judge by (T15)."""
+    for count, split in ((samples, "training"), (held_out, "validation")):
+        if count == 0:
+            raise DataError(
+                f"The {split} split holds no example: nothing can be trained. Look at the manifest and prepare's summary."
+            )
+    return Plan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)

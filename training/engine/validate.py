@@ -1,0 +1,105 @@
+"""The held-out split, averaged exactly over batches and ranks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from training.engine.batches import Chunk, Loader
+from training.engine.distributed import Ranks
+from training.engine.precision import Precision
+from training.engine.step import seed_torch
+from training.errors import UsageError
+from training.recipe import Examples, Recipe
+from training.settings import Data
+
+VALIDATION_SEED = 0x7A11
+
+
+class Interruption(Exception):
+    """A stop was asked for in the middle of a validation: it will be done over."""
+
+
+class HeldOut:
+    """The held-out examples: rank r takes every `world`-th chunk, in the same order every time."""
+
+    def __init__(self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, *, small: bool):
+        self.recipe, self.ranks, self.precision = recipe, ranks, precision
+        self.chunks = held_out_chunks(len(examples), recipe.settings.data)
+        self.rounds = math.ceil(len(self.chunks) / ranks.world)
+        own = self.chunks[ranks.rank :: ranks.world]
+        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, small=small)
+
+    def judge(self, model: torch.nn.Module, stop: Callable[[], bool]) -> dict[str, float]:
+        """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
+        sums: dict[str, list[torch.Tensor | float]] = {}
+        model_was_training = model.training
+        model.eval()
+        batches: Iterator = iter(self.loader)
+        try:
+            for number in range(self.rounds):
+                if self.ranks.any(stop()):
+                    raise Interruption
+                batch = next(batches, None)
+                if batch is not None:
+                    self._add(model, batch, number, sums)
+        finally:
+            model.train(model_was_training)
+        own = {name: (float(total), count) for name, (total, count) in sums.items()}
+        merged: dict[str, list[float]] = {}
+        for part in self.ranks.gather(own):
+            for name, (total, count) in part.items():
+                at = merged.setdefault(name, [0.0, 0.0])
+                at[0] += total
+                at[1] += count
+        return self.summarise({name: total / count for name, (total, count) in merged.items() if count})
+
+    def rehearse(self, model: torch.nn.Module, examples: Examples, chunks: Sequence[Chunk]) -> None:
+        """Judge a few batches and forget the result: what validation would raise after an epoch, it raises now."""
+        sums: dict[str, list[torch.Tensor | float]] = {}
+        model.eval()
+        for chunk in chunks:
+            batch = examples.collate([examples.item(chunk.epoch, index) for index in chunk.indices])
+            self._add(model, {key: value.to(self.ranks.device) for key, value in batch.items()}, chunk.number, sums)
+        model.train()
+        self.summarise({name: float(total) / count for name, (total, count) in sums.items() if count})
+
+    @torch.no_grad()
+    def _add(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], number: int, sums: dict) -> None:
+        seed_torch(self.ranks.device, VALIDATION_SEED, number * self.ranks.world + self.ranks.rank)
+        with self.precision.autocast():
+            metrics = self.recipe.validate(model, batch)
+        for name, (total, count) in metrics.items():
+            at = sums.setdefault(name, [0.0, 0.0])
+            at[0] = at[0] + total.detach().double()
+            at[1] += count
+
+    def summarise(self, means: dict[str, float]) -> dict[str, float]:
+        """Recipe.summarise, held to its promise."""
+        metrics = self.recipe.summarise(means)
+        monitor = self.recipe.settings.training.early_stopping.monitor
+        for name in ("val_loss", monitor):
+            if name not in metrics:
+                raise UsageError(
+                    f"training.early_stopping.monitor: `{monitor}` is no validation metric of {self.recipe.title}; there are "
+                    f"{', '.join(sorted(metrics))}."
+                    if name == monitor
+                    else f"{type(self.recipe).__name__}.summarise gives no val_loss."
+                )
+        return metrics
+
+    def __enter__(self) -> HeldOut:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.loader.__exit__(*error)
+
+
+def held_out_chunks(samples: int, settings: Data) -> Sequence[Chunk]:
+    """The held-out samples in their own order, `batch_size` at a time."""
+    size = settings.batch_size
+    return [
+        Chunk(n, 0, tuple(range(start, min(start + size, samples)))) for n, start in enumerate(range(0, samples, size))
+    ]

@@ -1,0 +1,181 @@
+"""Train one family: rows, constants, model, and the furnace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.recipe import Recipe
+from training.workspace import Workspace, exclusive
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from training.data.manifest import Row
+    from training.engine.distributed import Ranks
+    from training.engine.state import State
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left."""
+
+    family: str
+    best: Path  # the checkpoint to export
+    last: Path
+    run: Path  # the folder of logs
+    metrics: Mapping[str, float]  # validation metrics of `best`
+    step: int  # optimizer steps done
+    epoch: int  # epochs finished
+    seconds: float  # of training, over all sessions of the run
+    finished: str  # why it ended
+    already: bool  # it had ended before: nothing was done now
+
+
+def train(
+    recipe: Recipe,
+    workspace: Workspace,
+    *,
+    device: str = "auto",
+    resume: str = "auto",
+    synthetic: bool = False,
+    data_digest: str = "",
+    load: Callable[[str], Sequence[Row]] | None = None,
+) -> Trained:
+    """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the same.
+
+    `device`: auto, cpu or cuda. `resume`: auto or never. `data_digest`: identifies the two splits; another one is another
+    run. `load`: split name (train, val) -> rows; default: the workspace's manifests, encoded where they are not yet.
+
+    Raises HostError (a GPU is demanded and absent, the folder is in use, no room), UsageError (a checkpoint is missing or does not
+    fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped, everything saved).
+    """
+    from training.engine.distributed import joined
+    from training.engine.signals import Signals
+
+    folder = workspace.checkpoints(recipe.family)
+    with Signals() as signals, joined(device) as ranks, ExitStack() as held:
+        ranks.first(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
+        rows = _rows(recipe, workspace, ranks, load)
+        identity = {"data_digest": data_digest, "synthetic": synthetic}
+        return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity)
+
+
+def _train(
+    recipe: Recipe, workspace: Workspace, folder: Path, ranks: Ranks, signals: Any,
+    rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any],
+) -> Trained:  # fmt: skip
+    from training.engine import checkpoint
+    from training.engine.loop import fit
+    from training.engine.provenance import plain, provenance
+    from training.engine.resume import Wanted, decide
+    from training.engine.run import Run, plan_of
+    from training.engine.state import State, planned
+    from training.engine.tracking import Tracker, require_wandb
+
+    require_wandb(recipe.settings.logging)
+    examples = {
+        "train": recipe.examples(rows["train"], training=True),
+        "val": recipe.examples(rows["val"], training=False),
+    }
+    plan = plan_of(len(examples["train"]), len(examples["val"]), recipe.settings, ranks)
+    wanted = Wanted(recipe.settings, identity["data_digest"], plan.global_batch, planned(recipe.settings, plan))
+    decision = ranks.first(lambda: decide(folder, wanted, resume))
+
+    begin = checkpoint.read(decision.path) if decision.path else None
+    constants = _constants(recipe, rows["train"], ranks, begin)
+    state = State(recipe, plan, ranks, constants)
+    if begin is not None:
+        state.load(begin, str(decision.path))
+    run_folder = workspace.runs(recipe.family) / decision.run_id
+    if state.progress.finished:
+        return _trained(recipe, folder, run_folder, state, already=True)
+
+    origin = provenance(recipe.settings, ranks, run_id=decision.run_id, **identity)
+    with Tracker(
+        run_folder, plain(recipe.settings), recipe.settings.logging,
+        title=recipe.title, step=state.progress.step, active=ranks.is_first,
+    ) as tracker:  # fmt: skip
+        for said in decision.said:
+            tracker.say(said)
+        tracker.say(_headline(recipe, state, ranks, resumed=begin is not None, synthetic=identity["synthetic"]))
+        run = Run(
+            state,
+            examples["train"],
+            examples["val"],
+            tracker=tracker,
+            signals=signals,
+            folder=folder,
+            provenance=origin,
+        )
+        fit(run)
+        signals.immediate = True
+        return _trained(recipe, folder, run_folder, state, already=False)
+
+
+def _rows(
+    recipe: Recipe, workspace: Workspace, ranks: Ranks, load: Callable[[str], Sequence[Row]] | None
+) -> dict[str, Sequence[Row]]:
+    """Both splits. Rank 0 encodes what is not in the stores yet; the others find it there."""
+    if load is None:
+        from training.stages.prepare import load_split
+
+        def load(split: str) -> Sequence[Row]:
+            return load_split(recipe, workspace, split)
+
+    rows: dict[str, Sequence[Row]] = {}
+
+    def both() -> None:
+        rows.update({split: load(split) for split in ("train", "val")})
+
+    ranks.first(both)
+    if not ranks.is_first:
+        both()
+    return rows
+
+
+def _constants(
+    recipe: Recipe, rows: Sequence[Row], ranks: Ranks, begin: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """Fitted once in a run's life; every rank and every later session has the same."""
+    if begin is not None:
+        return {name: tensor.numpy() for name, tensor in begin["constants"].items()}
+    return ranks.first(lambda: recipe.fit_constants(rows))
+
+
+def _headline(recipe: Recipe, state: State, ranks: Ranks, *, resumed: bool, synthetic: bool) -> str:
+    from training.engine.provenance import hardware
+
+    plan, progress = state.plan, state.progress
+    weights = sum(p.numel() for p in state.model.parameters())
+    place = hardware(ranks)
+    parts = [
+        f"{recipe.title}: {weights / 1e6:.2f} M weights, {plan.samples:,} samples an epoch, "
+        f"{plan.steps_per_epoch:,} steps of {plan.global_batch}",
+        f"{state.precision} on {place['device']}" + (f" x {ranks.world}" if ranks.world > 1 else ""),
+        f"resumed at step {progress.step} of {progress.total_steps}"
+        if resumed
+        else f"{progress.total_steps} steps in all",
+    ]
+    return "; ".join(parts) + (" [synthetic data]" if synthetic else "")
+
+
+def _trained(recipe: Recipe, folder: Path, run_folder: Path, state: State, *, already: bool) -> Trained:
+    from training.engine import checkpoint
+
+    progress = state.progress
+    return Trained(
+        family=recipe.family,
+        best=folder / checkpoint.BEST,
+        last=folder / checkpoint.LAST,
+        run=run_folder,
+        metrics=dict(progress.best_metrics),
+        step=progress.step,
+        epoch=state.epoch,
+        seconds=progress.seconds,
+        finished=progress.finished,
+        already=already,
+    )
