@@ -61,7 +61,7 @@ class ProductionRules(Section):
     progressions: Names  # scale degrees of one phrase: "1 5 6 4"
     cadence: tuple[int, int]  # the degrees that close a piece
     devices: tuple[
-        Literal["sudden_rests", "sforzando", "modulation", "grace_notes", "echo", "ritardando"], ...
+        Literal["sudden_rests", "sforzando", "modulation", "grace_notes", "thirds", "ritardando"], ...
     ] = ()
 
     @model_validator(mode="after")
