@@ -37,6 +37,7 @@ class Encoder:
     function: Callable[[Path], dict[str, np.ndarray]]  # pure, picklable (top-level or functools.partial of one)
     seconds: float = 60.0  # of wall clock a file may take
     megabytes: int = 2048  # of address space beyond the worker's own
+    imports: tuple[str, ...] = ()  # modules that `function` imports late: loaded once for all workers
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,12 @@ class Quarantined:
     kind: str  # the encoder that refused it
     reason: str
     place: str = ""  # the manifest line that names it
+
+
+def expect(*encoders: Encoder) -> None:
+    """Say which encoders a run will use, before the first is used: see `sandbox.expect`."""
+    for encoder in encoders:
+        sandbox.expect(encoder.function, imports=encoder.imports)
 
 
 def encode_files(
@@ -99,6 +106,7 @@ def _decode(
                 failures[key] = f"took longer than {limit:g} s to decode in an earlier run (forget: {ledger.path})"
             else:
                 todo.append((key, path))
+        expect(encoder)
         work = functools.partial(_packed, encoder.function)
         outcomes = sandbox.run(
             work, [path for _, path in todo], seconds=encoder.seconds, megabytes=encoder.megabytes, workers=workers
@@ -161,7 +169,7 @@ def encode_all(
     """
     records: dict[str, dict[Path, Record]] = {}
     bad: dict[str, dict[Path, Quarantined]] = {}
-    sandbox.expect(*(encoder.function for encoder in encoders.values()))
+    expect(*encoders.values())
     for name, encoder in encoders.items():
         paths = list(dict.fromkeys(Path(row.values[name]) for row in rows))
         records[name], bad[name] = encode_files(paths, encoder, cache, workers, say)

@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import time
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ def run(
         seconds: wall clock an item may take before its worker is killed and replaced.
         megabytes: address space a worker may take beyond what it has before its first item.
 
-    Raises HostError if workers cannot start, and RuntimeError if they cannot load `function`.
+    Raises HostError if workers cannot start or `function` raises one, and RuntimeError if they cannot load `function`.
     """
     todo = deque(enumerate(items))
     if not todo:
@@ -94,9 +95,10 @@ def run(
 _expected: dict[str, None] = {__name__: None}
 
 
-def expect(*functions: Callable[[Any], Any]) -> None:
-    """Name functions that will be run, before the first is: the server then imports their modules once for all."""
-    _expected.update(dict.fromkeys(_module(function) for function in functions))
+def expect(*functions: Callable[[Any], Any], imports: Sequence[str] = ()) -> None:
+    """Name functions that will be run, and modules that they import late, before the first is run: the server then
+    imports all of them once, not every worker anew."""
+    _expected.update(dict.fromkeys([*(_module(function) for function in functions), *imports]))
 
 
 def _start_server() -> None:
@@ -115,6 +117,17 @@ def _start_server() -> None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from running the caller's script again in every worker: it may import torch, or start us."""
+    kept = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = kept
 
 
 def _module(function: Callable[[Any], Any]) -> str:
@@ -146,7 +159,8 @@ class _Worker:
     def __post_init__(self) -> None:
         self.pipe, theirs = _METHOD.Pipe()
         self.process = _METHOD.Process(target=_serve, args=(theirs, self.code, self.megabytes), daemon=True)
-        self.process.start()
+        with _no_main_module():
+            self.process.start()
         theirs.close()
         self.since = time.monotonic()
 
@@ -173,6 +187,8 @@ class _Worker:
         if kind == "ready":
             self.ready = True
             return None, True
+        if kind == "host":
+            raise HostError(value)
         if kind == "unusable":
             raise RuntimeError(f"A worker cannot load the function it should run: {value}")
         index, _ = self.queue.popleft()
@@ -219,7 +235,11 @@ def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the server, which dies with us
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the server
+    # The server ends when nobody holds this pipe any more; workers inherit it, and would keep it alive by themselves.
+    alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
+    if alive is not None:
+        os.close(alive)
     try:
         function = pickle.loads(code)
         importlib.import_module(_module(function))
@@ -250,6 +270,8 @@ def _answer(function: Callable[[Any], Any], item: Any) -> tuple[str, Any]:
         return "memory", None
     except ValueError as error:
         return "error", _one_line(str(error) or "ValueError")
+    except HostError as error:  # a missing program is no fault of the file
+        return "host", str(error)
     except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file; it is told as the reason
         return "error", _one_line(f"{type(error).__name__}: {error}")
 

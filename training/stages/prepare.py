@@ -19,12 +19,12 @@ from training.data.encode import (
     describe,
     encode_all,
     encode_files,
+    expect,
     refuse_if_too_many,
     write_quarantine,
 )
 from training.data.files import Found, Ledger, Refused, printable, write_atomic
 from training.data.manifest import Row
-from training.data.sandbox import expect
 from training.data.store import Record
 from training.errors import DataError, UsageError
 from training.music import corpus, labels
@@ -143,7 +143,7 @@ class _Preparation:
     ) -> Summary:
         summary = Summary(synthetic, self.seed, self.val_split, len(sounds), len(scores))
         quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
-        expect(LOGMEL.function, NOTES.function, TOKENS.function)
+        expect(LOGMEL, NOTES, TOKENS)
 
         # Paired before anything is decoded: that a file is broken must not make another one's name unique.
         digests = self._digests([*sounds, *scores], quarantine)

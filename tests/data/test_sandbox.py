@@ -1,0 +1,160 @@
+"""P17: a file that hangs, crashes or eats memory costs one file, never the run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training.data import sandbox
+from training.errors import HostError
+
+HERE = str(Path(__file__).parent)
+sys.path.insert(0, HERE)
+import hostile_decoders as hostile  # noqa: E402
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def outcomes(function, items, seconds=5.0, megabytes=200, workers=2):
+    found = list(sandbox.run(function, items, seconds=seconds, megabytes=megabytes, workers=workers))
+    assert sorted(o.index for o in found) == list(range(len(items))), "every item answered exactly once"
+    return sorted(found, key=lambda o: o.index)
+
+
+def gone(pid: int, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_every_item_is_answered_under_its_index():
+    assert [o.value for o in outcomes(hostile.double, list(range(300)))] == [2 * n for n in range(300)]
+
+
+def test_nothing_to_do_starts_nothing():
+    assert list(sandbox.run(hostile.double, [], seconds=1, megabytes=10)) == []
+
+
+def test_each_fault_costs_one_item_and_says_why():
+    """P17: hang, segmentation fault, exit and memory hog among good items, on one worker and on two."""
+    kinds = ["a", "crash", "b", "hang", "c", "eat", "d", "exit", "e"]
+    for workers in (1, 2):
+        got = outcomes(hostile.fault, kinds, seconds=1.0, workers=workers)
+        assert [o.value for o in got if o.error is None] == ["a", "b", "c", "d", "e"]
+        errors = {kinds[o.index]: o.error for o in got if o.error}
+        assert "SIGSEGV" in errors["crash"]
+        assert "longer than 1 s" in errors["hang"]
+        assert "more than 200 MB of memory" in errors["eat"]
+        assert "exit code 7" in errors["exit"]
+        assert [kinds[o.index] for o in got if o.timed_out] == ["hang"]
+
+
+def test_what_waits_behind_a_hanging_item_is_not_blamed():
+    """The worker has a second item in its pipe when it is killed; that one is done by its successor."""
+    got = outcomes(hostile.fault, ["hang", *"abcdefgh"], seconds=0.5, workers=1)
+    assert [o.error is None for o in got] == [False] + [True] * 8
+
+
+def test_the_clock_stands_still_while_the_caller_uses_a_result():
+    """A slow consumer must not make workers look as if they hung."""
+    found = []
+    for outcome in sandbox.run(hostile.fault, list("abcdefgh"), seconds=0.3, megabytes=200, workers=2):
+        if not found:
+            time.sleep(0.6)
+        found.append(outcome)
+    assert all(o.error is None for o in found)
+
+
+def test_large_results_come_through():
+    assert len(outcomes(hostile.fault, ["big"], megabytes=1000)[0].value) == 100_000_000
+
+
+def test_a_missing_program_stops_the_run_instead_of_blaming_the_files(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("need")
+    with pytest.raises(HostError, match="install it with"):
+        outcomes(hostile.by_name, [path])
+
+
+def test_a_function_that_workers_cannot_load_is_the_programs_fault():
+    class Local:
+        def __reduce__(self):
+            return __import__, ("no_such_module_at_all",)
+
+    with pytest.raises(RuntimeError, match="no_such_module_at_all"):
+        list(sandbox.run(Local(), [1], seconds=1, megabytes=100))
+
+
+def test_decoders_do_not_chatter(capfd):
+    outcomes(hostile.fault, ["noise"])
+    assert "NOISE" not in capfd.readouterr().err
+
+
+def test_workers_use_one_thread_each_and_leave_our_settings():
+    before = os.environ.get("OMP_NUM_THREADS")
+    assert outcomes(hostile.threads, [1])[0].value == "1"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_programs_that_a_decoder_started_end_with_it(tmp_path):
+    """A killed worker must not leave its ffmpeg behind. Its own process: the server hands workers its environment."""
+    code = (
+        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
+        "import hostile_decoders\n"
+        "from training.data import sandbox\n"
+        "items = ['hang with a child']\n"
+        "print(list(sandbox.run(hostile_decoders.fault, items, seconds=1, megabytes=200)))\n"
+    )
+    file = tmp_path / "pid"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CHILD_PID_FILE": str(file)}, capture_output=True, text=True
+    )
+    assert "longer than 1 s" in done.stdout, done.stderr
+    assert gone(int(file.read_text()))
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_an_interrupted_run(how):
+    """The caller is interrupted or killed while its workers hang: none of them is left behind."""
+    code = (
+        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
+        "import hostile_decoders, multiprocessing\n"
+        "from training.data import sandbox\n"
+        "items = ['a', 'b', 'hang', 'hang']\n"
+        "for _ in sandbox.run(hostile_decoders.fault, items, seconds=60, megabytes=99, workers=2):\n"
+        "    print(*[p.pid for p in multiprocessing.active_children()], flush=True)\n"
+    )
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    run = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, **quiet)
+    run.stdout.readline()
+    pids = [int(pid) for pid in run.stdout.readline().split()]
+    assert len(pids) == 2
+    run.send_signal(how)
+    assert run.wait(15) != 0
+    assert all(gone(pid) for pid in pids)
+
+
+def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
+    """A script without an `if __name__` guard, or one that imports torch, works and costs nothing."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
+        "print('begun', flush=True)\n"
+        "import hostile_decoders, this_is_heavy\n"
+        "from training.data import sandbox\n"
+        "run = sandbox.run(hostile_decoders.loaded, ['this_is_heavy', 'torch'], seconds=5, megabytes=99)\n"
+        "print(sorted(o.value for o in run))\n"
+    )
+    (tmp_path / "this_is_heavy.py").write_text("")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.stdout.split("\n")[:2] == ["begun", "[False, False]"], done.stderr
