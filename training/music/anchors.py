@@ -28,18 +28,19 @@ class Family:
     grid: dict[str, tuple[float, ...]]
 
 
+#: Only dynamics names loudness: the storm has it as a factor of its own, and must not fall when music grows louder.
 FAMILIES = (
-    # register x consonant, coloured, dissonant x soft or loud, voiced openly
+    # register x consonant, coloured, dissonant x close or open voicing, at a walking pace
     Family(
         "harmony",
         1.2,
-        {"pitch": (0.15, 0.32, 0.48, 0.64, 0.82), "tension": (0.1, 0.4, 0.9), "velocity": (0.4, 0.8), "range": (0.45,)},
+        {"pitch": (0.1, 0.3, 0.5, 0.7, 0.9), "tension": (0.0, 0.45, 0.95), "range": (0.1, 0.8), "density": (0.2,)},
     ),
-    # held notes to runs x light or accented x in the bass or above, on plain chords
+    # held notes to runs x plain or rough chords x in the bass or above
     Family(
         "rhythm",
         1.0,
-        {"density": (0.05, 0.25, 0.45, 0.7, 0.95), "velocity": (0.35, 0.8), "pitch": (0.3, 0.6), "tension": (0.4,)},
+        {"density": (0.05, 0.25, 0.45, 0.7, 0.95), "tension": (0.15, 0.8), "pitch": (0.25, 0.65), "range": (0.4,)},
     ),
     # pp, mp, mf, f, fff x consonant or dissonant x calm or busy, in the middle register
     Family(
@@ -47,17 +48,17 @@ FAMILIES = (
         0.8,
         {"velocity": (0.15, 0.4, 0.6, 0.8, 1.0), "tension": (0.2, 0.7), "density": (0.15, 0.6), "pitch": (0.5,)},
     ),
-    # dark to bright x one register or a blend of many x soft or hard attack, at a walking pace
+    # dark to bright x one register or a blend of many x clear or beating partials, at a walking pace
     Family(
         "timbre",
         0.9,
-        {"pitch": (0.2, 0.38, 0.5, 0.62, 0.8), "range": (0.15, 0.65), "velocity": (0.3, 0.75), "density": (0.3,)},
+        {"pitch": (0.2, 0.38, 0.5, 0.62, 0.8), "range": (0.0, 0.6), "tension": (0.15, 0.75), "density": (0.45,)},
     ),
-    # one line to a wide weave x sparse or busy, as rough as four voices are, mezzo-forte
+    # one line to a wide weave x sparse or busy, as rough as four voices are, in the middle register
     Family(
         "texture",
         0.7,
-        {"range": (0.05, 0.3, 0.55, 0.75, 0.95), "density": (0.15, 0.6), "tension": (0.45,), "velocity": (0.6,)},
+        {"range": (0.05, 0.3, 0.55, 0.75, 0.95), "density": (0.15, 0.6), "tension": (0.45,), "pitch": (0.5,)},
     ),
 )
 
