@@ -12,6 +12,8 @@ from training.errors import AthanorError, Interrupted, UsageError
 from training.models.registry import FAMILIES, PRESETS
 from training.workspace import PROJECT, Workspace
 
+VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
@@ -43,16 +45,32 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from training.stages.prepare import prepare
+    from training.music.demo import make_demo_corpus
+    from training.stages.prepare import prepare, summary_of
 
+    workspace = Workspace(options.out)
+    audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
+    if audio_root is None and midi_root is None:
+        before = summary_of(workspace)
+        if before is not None and not before["synthetic"]:
+            raise UsageError(
+                f"{workspace.manifests} holds manifests of real music; without --audio-root and --midi-root the demo "
+                "corpus would replace them. Name the folders again, use --skip-manifests, or choose another --out."
+            )
+        print(f"No data was named: composing the demo corpus in {workspace.relative(workspace.demo_corpus)}")
+        print("  synthetic: true (whatever is trained on it can do little, and says so)")
+        audio_root, midi_root = make_demo_corpus(workspace.demo_corpus)
+        val_split = DEMO_VAL_SPLIT if val_split is None else val_split
     prepare(
-        Workspace(options.out),
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-        val_split=options.val_split,
+        workspace,
+        audio_root,
+        midi_root,
+        val_split=VAL_SPLIT if val_split is None else val_split,
         seed=options.seed,
-        labels=options.labels,
+        labels_file=options.labels,
         generate_clouds=options.generate_clouds,
+        out_dir=options.out_dir,
+        clouds_dir=options.clouds_dir,
     )
 
 
@@ -72,11 +90,12 @@ def _train(options: argparse.Namespace) -> None:
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):
     from training.models.registry import load_recipe
-    from training.stages.prepare import is_synthetic
+    from training.stages.prepare import summary_of
 
     preset = options.preset
     if options.config is None and preset is None:
-        preset = "demo" if is_synthetic(workspace) else "full"
+        summary = summary_of(workspace)
+        preset = "demo" if summary is not None and summary["synthetic"] else "full"
         print(f"Preset: {preset}")
     overrides = list(options.set)
     if options.seed is not None:
@@ -173,10 +192,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def add_manifest_options(parser: argparse.ArgumentParser) -> None:
     """The flags of `prepare` that scripts/build_manifests.py shares."""
-    parser.add_argument("--val-split", type=float, default=0.1, metavar="SHARE", help="held-out share of the songs")
-    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the split")
+    parser.add_argument(
+        "--val-split", type=float, metavar="SHARE",
+        help=f"held-out share of the songs (default: {VAL_SPLIT:g}; {DEMO_VAL_SPLIT:g} of the demo corpus)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the split (default: 42)")
     parser.add_argument("--labels", type=Path, metavar="FILE", help="emotions by hand: CSV, JSON or JSONL")
     parser.add_argument("--generate-clouds", action="store_true", help="also write each song's target cloud as .npy")
+    parser.add_argument("--out-dir", type=Path, metavar="DIR", help="of the manifests (default: data/manifests)")
+    parser.add_argument("--clouds-dir", type=Path, metavar="DIR", help="of the clouds (default: data/clouds)")
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:

@@ -37,6 +37,7 @@ from training.recipe import Recipe
 from training.workspace import PROJECT, Workspace, exclusive
 
 SPECTOCLOUD, MIDI = "spectocloud", "midi"
+SUMMARY = "summary.json"
 #: A recording and its score may differ by this much (seconds, share) before that is remarked on.
 _APART = (5.0, 0.2)
 _UNPAIRED = (
@@ -81,7 +82,7 @@ def prepare(
     audio_root: Path | None,
     midi_root: Path | None,
     *,
-    val_split: float = 0.05,
+    val_split: float = 0.1,
     seed: int = 42,
     generate_clouds: bool = False,
     out_dir: Path | None = None,
@@ -264,7 +265,7 @@ class _Preparation:
         """All manifests, then the summary: a run that was cut short leaves none, and is begun anew."""
         changed = False
         summary.manifests = [f"{name}_{side}.jsonl" for name in sorted(rows) for side in ("train", "val")]
-        stale = self.out / "summary.json"
+        stale = self.out / SUMMARY
         content = {name: {"train": [], "val": []} for name in rows}
         for name, of_name in rows.items():
             for row, song in zip(of_name, songs[name], strict=True):
@@ -387,6 +388,16 @@ def load_split(
     if refused:
         say(f"  {len(rows) - len(kept)} of {len(rows)} songs of {printable(path)} are left out:\n{describe(refused)}")
     return kept
+
+
+def summary_of(workspace: Workspace) -> dict[str, Any] | None:
+    """What `prepare` wrote about the workspace's manifests; None where it has not run (or was stopped)."""
+    try:
+        return json.loads((workspace.manifests / SUMMARY).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise DataError(f"{workspace.manifests / SUMMARY} is damaged ({error}). Run prepare again.") from None
 
 
 def _existing(path: Path) -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.recipe import Recipe
+from training.stages.identity import data_digest, is_synthetic
 from training.workspace import Workspace, exclusive
 
 if TYPE_CHECKING:
@@ -41,17 +43,20 @@ def train(
     *,
     device: str = "auto",
     resume: str = "auto",
-    synthetic: bool = False,
-    data_digest: str = "",
+    audio_root: Path | None = None,
+    midi_root: Path | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
 ) -> Trained:
-    """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the same.
+    """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the
+    same.
 
-    `device`: auto, cpu or cuda. `resume`: auto or never. `data_digest`: identifies the two splits; another one is another
-    run. `load`: split name (train, val) -> rows; default: the workspace's manifests, encoded where they are not yet.
+    `device`: auto, cpu or cuda. `resume`: auto or never; other data is another run. The roots: where files of a
+    manifest from another host are looked up. `load`: split name (train, val) -> rows; default: the workspace's
+    manifests, encoded where they are not yet.
 
-    Raises HostError (a GPU is demanded and absent, the folder is in use, no room), UsageError (a checkpoint is missing or does not
-    fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped, everything saved).
+    Raises HostError (a GPU is demanded and absent, the folder is in use, no room), UsageError (a checkpoint is missing
+    or does not fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped,
+    everything saved).
     """
     from training.engine.distributed import joined
     from training.engine.signals import Signals
@@ -59,8 +64,10 @@ def train(
     folder = workspace.checkpoints(recipe.family)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
         ranks.first(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
-        rows = _rows(recipe, workspace, ranks, load)
-        identity = {"data_digest": data_digest, "synthetic": synthetic}
+        if load is None:
+            load = partial(_load, recipe, workspace, audio_root, midi_root)
+        rows = _rows(ranks, load)
+        identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
         return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity)
 
 
@@ -116,16 +123,16 @@ def _train(
         return _trained(recipe, folder, run_folder, state, already=False)
 
 
-def _rows(
-    recipe: Recipe, workspace: Workspace, ranks: Ranks, load: Callable[[str], Sequence[Row]] | None
-) -> dict[str, Sequence[Row]]:
+def _load(
+    recipe: Recipe, workspace: Workspace, audio_root: Path | None, midi_root: Path | None, split: str
+) -> Sequence[Row]:
+    from training.stages.prepare import load_split
+
+    return load_split(recipe, workspace, split, audio_root=audio_root, midi_root=midi_root)
+
+
+def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Sequence[Row]]:
     """Both splits. Rank 0 encodes what is not in the stores yet; the others find it there."""
-    if load is None:
-        from training.stages.prepare import load_split
-
-        def load(split: str) -> Sequence[Row]:
-            return load_split(recipe, workspace, split)
-
     rows: dict[str, Sequence[Row]] = {}
 
     def both() -> None:
