@@ -1,0 +1,240 @@
+"""Scanning folders that nobody here controls, digests that never go stale, writes that are whole. P11, P16, P17."""
+
+import os
+import socket
+import sqlite3
+import time
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from training.data import files
+from training.data.files import Digest, Ledger, printable, scan, write_atomic
+from training.errors import HostError
+
+WAV = (".wav", ".mp3")
+
+
+def put(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def names(root: Path) -> list[str]:
+    return [found.relative for found in scan(root, WAV)[0]]
+
+
+def reasons(root: Path) -> dict[str, str]:
+    return {item.path.rpartition("/")[2]: item.reason for item in scan(root, WAV)[1]}
+
+
+def test_extensions_of_any_case_are_found(tmp_path):
+    """P11."""
+    for name in ("a.wav", "b.WAV", "c.Mp3", "deep/er/d.WaV", "e.txt", "wav", "f.wav.bak"):
+        put(tmp_path / name)
+    assert names(tmp_path) == ["a.wav", "b.WAV", "c.Mp3", "deep/er/d.WaV"]
+    found = scan(tmp_path, WAV)[0][-1]
+    assert (found.key, found.stem, found.path) == ("deep/er/d", "d", tmp_path / "deep/er/d.WaV")
+
+
+def test_odd_names_are_listed_whole(tmp_path):
+    """P16: space, quote, newline, $(..), leading dash, 250 characters, several dots."""
+    odd = ["a b.wav", "it's.wav", 'say "hi".wav', "new\nline.wav", "$(touch x).wav", "-rf.wav", "v1.2.mix.wav"]
+    odd += [";&|.wav", "n" * 246 + ".wav"]
+    for name in odd:
+        put(tmp_path / name)
+    assert names(tmp_path) == sorted(odd)
+    assert {f.relative: f.key for f in scan(tmp_path, WAV)[0]}["v1.2.mix.wav"] == "v1.2.mix"
+
+
+def test_names_that_are_not_utf8_are_refused_by_name(tmp_path):
+    put(tmp_path / "good.wav")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xffd.wav")).write_bytes(b"x")
+    found, refused = scan(tmp_path, WAV)
+    assert [f.relative for f in found] == ["good.wav"]
+    assert refused[0].path.endswith("b\\xffd.wav")
+    assert "UTF-8" in refused[0].reason
+
+
+def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
+    """One relative id on a Mac (NFD) and on Linux (NFC); the path stays what the disk calls it."""
+    put(tmp_path / unicodedata.normalize("NFD", "été.wav"))
+    found = scan(tmp_path, WAV)[0][0]
+    assert found.relative == unicodedata.normalize("NFC", "été.wav")
+    assert found.path.is_file()
+    put(tmp_path / unicodedata.normalize("NFC", "été.wav"))
+    assert len(names(tmp_path)) == 1
+    assert "Unicode" in next(iter(reasons(tmp_path).values()))
+
+
+def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
+    """P17: nothing is opened."""
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "link.wav").symlink_to("pipe.wav")
+    (tmp_path / "device.wav").symlink_to("/dev/zero")
+    (tmp_path / "gone.wav").symlink_to("nowhere")
+    (tmp_path / "self.wav").symlink_to("self.wav")
+    listener = socket.socket(socket.AF_UNIX)
+    here = Path.cwd()
+    os.chdir(tmp_path)  # the path of a socket may not be long
+    listener.bind("s.wav")
+    os.chdir(here)
+    put(tmp_path / "empty.wav", b"")
+    put(tmp_path / "._mac.wav")
+    put(tmp_path / "good.wav")
+    begin = time.monotonic()
+    assert names(tmp_path) == ["good.wav"]
+    told = reasons(tmp_path)
+    listener.close()
+    assert time.monotonic() - begin < 2
+    assert "FIFO" in told["pipe.wav"]
+    assert "FIFO" in told["link.wav"]
+    assert "device" in told["device.wav"]
+    assert "socket" in told["s.wav"]
+    assert "No such file" in told["gone.wav"]
+    assert "levels of symbolic links" in told["self.wav"]
+    assert "empty" in told["empty.wav"]
+    assert "hidden" in told["._mac.wav"]
+
+
+def test_circles_of_links_end_and_no_folder_is_read_twice(tmp_path):
+    """P17. Ten folders that all link to each other have more paths than there is time."""
+    for n in range(10):
+        put(tmp_path / f"d{n}" / "x.wav")
+    for n in range(10):
+        for m in range(10):
+            (tmp_path / f"d{n}" / f"to{m}").symlink_to(tmp_path / f"d{m}")
+        (tmp_path / f"d{n}" / "up").symlink_to("..")
+    assert names(tmp_path) == [f"d{n}/x.wav" for n in range(10)]
+
+
+def test_links_to_folders_elsewhere_are_followed(tmp_path):
+    put(tmp_path / "disk" / "happy" / "x.wav")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "mine").symlink_to(tmp_path / "disk")
+    (tmp_path / "alias").symlink_to(tmp_path / "root")
+    assert names(tmp_path / "root") == ["mine/happy/x.wav"]
+    assert names(tmp_path / "alias") == ["mine/happy/x.wav"]
+
+
+def test_a_folder_named_like_a_file_is_a_folder(tmp_path):
+    put(tmp_path / "album.wav" / "x.wav")
+    assert names(tmp_path) == ["album.wav/x.wav"]
+
+
+def test_a_missing_root_is_an_error_not_an_empty_folder(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        scan(tmp_path / "nowhere", WAV)
+
+
+def test_what_is_printed_cannot_command_the_terminal():
+    assert printable("a\x1b[31m\nb\x7f é") == "a\\x1b[31m\\nb\\x7f é"
+
+
+# -- digests -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def settled(monkeypatch):
+    """Files count as settled at once, so that digests are remembered."""
+    monkeypatch.setattr(files, "SETTLED", -3600)
+
+
+def digest(ledger: Ledger, path: Path) -> str:
+    value = ledger.digests([path])[path]
+    assert isinstance(value, Digest)
+    return value.sha256
+
+
+def test_an_edit_that_keeps_size_and_mtime_is_noticed(tmp_path, settled):
+    """P5: never a stale hit."""
+    path, ledger = put(tmp_path / "x.wav", b"before"), Ledger(tmp_path / "ledger")
+    first = digest(ledger, path)
+    about = path.stat()
+    path.write_bytes(b"after!")
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert path.stat().st_mtime_ns == about.st_mtime_ns
+    assert digest(Ledger(tmp_path / "ledger"), path) != first
+
+
+def test_a_file_swapped_for_another_of_equal_times_is_noticed(tmp_path, settled):
+    one, two = put(tmp_path / "one", b"aaaa"), put(tmp_path / "two", b"bbbb")
+    ledger = Ledger(tmp_path / "ledger")
+    first = digest(ledger, one)
+    about = one.stat()
+    os.utime(two, ns=(about.st_atime_ns, about.st_mtime_ns))
+    two.replace(one)
+    assert digest(ledger, one) != first
+
+
+def test_known_files_are_not_read_again(tmp_path, settled, monkeypatch):
+    path, ledger = put(tmp_path / "x.wav"), Ledger(tmp_path / "ledger")
+    first = digest(ledger, path)
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read again"))
+    assert digest(Ledger(tmp_path / "ledger"), path) == first
+
+
+def test_a_file_written_just_now_is_not_trusted_yet(tmp_path, monkeypatch):
+    """Two writes within a tick of the file system's clock look the same; the digest is only kept once it is over."""
+    path, ledger = put(tmp_path / "x.wav"), Ledger(tmp_path / "ledger")
+    digest(ledger, path)
+    read = []
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path) or "0" * 64)
+    digest(ledger, path)
+    assert read == [path]
+
+
+def test_a_file_that_changes_while_it_is_read_has_no_digest(tmp_path, monkeypatch):
+    path, ledger = put(tmp_path / "x.wav"), Ledger(tmp_path / "ledger")
+
+    def grow(path):
+        with path.open("ab") as stream:
+            stream.write(b"more")
+        return "0" * 64
+
+    monkeypatch.setattr(files, "sha256", grow)
+    assert "keeps changing" in ledger.digests([path])[path]
+
+
+def test_a_fifo_has_no_digest_and_does_not_block(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    gone = tmp_path / "gone"
+    out = Ledger(tmp_path / "ledger").digests([tmp_path / "pipe", gone])
+    assert "cannot be read" in out[tmp_path / "pipe"]
+    assert "cannot be reached" in out[gone]
+
+
+def test_a_damaged_ledger_is_begun_anew(tmp_path):
+    (tmp_path / "ledger").write_bytes(b"this is no database" * 100)
+    path = put(tmp_path / "x")
+    assert len(digest(Ledger(tmp_path / "ledger"), path)) == 64
+    with sqlite3.connect(tmp_path / "ledger") as db:
+        assert db.execute("SELECT count(*) FROM too_slow").fetchone() == (0,)
+
+
+# -- writing -------------------------------------------------------------------------------------------------------
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
+    path = put(tmp_path / "x", b"old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(HostError, match="No space left"):
+        write_atomic(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_bytes_are_not_written_again(tmp_path):
+    path = tmp_path / "deep" / "x"
+    assert write_atomic(path, b"one")
+    before = path.stat()
+    assert not write_atomic(path, b"one")
+    assert path.stat().st_ino == before.st_ino
+    assert write_atomic(path, b"two")
+    assert path.read_bytes() == b"two"
