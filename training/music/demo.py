@@ -47,7 +47,8 @@ def make_demo_corpus(folder: Path, pieces: int = 60, seed: int = 42) -> tuple[Pa
     _refuse_foreign(folder, known | {name for pair in plan for name in pair})
     same = {key: old.get(key) for key in about} == about
     sizes = old.get("files", {}) if same else {}
-    missing = {pair: job for pair, job in plan.items() if any(_size(folder / n) != sizes.get(n, -1) for n in pair)}
+    whole = {name for name, size in sizes.items() if size is not None and size == _size(folder / name)}
+    missing = {pair: job for pair, job in plan.items() if not whole.issuperset(pair)}
     if not missing and all(_read_marker(root) for root in (audio, midi)) and known == set(sizes):
         return audio, midi
 

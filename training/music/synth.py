@@ -134,11 +134,17 @@ def _layers(voice: Timbre, pitch: int, length: int) -> tuple[np.ndarray, np.ndar
     copies = (-voice.chorus / 2, voice.chorus / 2) if voice.chorus else (0.0,)
     for cents in copies:
         base = frequency * 2 ** (cents / 1200)
-        for n in numbers:
+        swinging = _vibrato(base, length, voice.vibrato) if voice.vibrato else None
+        power = np.ones(length, np.complex64)
+        for n in range(1, numbers[-1] + 1):
             partial = base * n * (1.0 if n == 1 else voice.stretch ** np.log2(n))
             if partial > 16000:
                 break
-            wave = _sine(partial, length, time, voice.vibrato)
+            if swinging is not None:
+                power *= swinging
+            if n not in numbers:
+                continue
+            wave = _sine(partial, length) if swinging is None else power.imag.copy()
             if voice.decay:
                 wave *= np.exp(-time * np.float32((1 + voice.damping * (n - 1)) / voice.decay))
             dark += wave * np.float32(n**-voice.slope * 0.55 ** (n - 1))
@@ -155,20 +161,21 @@ def _layers(voice: Timbre, pitch: int, length: int) -> tuple[np.ndarray, np.ndar
     return out[0], out[1]
 
 
-def _sine(frequency: float, length: int, time: np.ndarray, vibrato: float) -> np.ndarray:
-    """sin(2 pi f t). Without vibrato by sin(a + b) = sin a cos b + cos a sin b over blocks: two multiplications a
-    sample instead of a sine, and no drift. Vibrato is given in cents.
-    """
-    if vibrato:
-        depth = 2 ** (vibrato / 1200) - 1  # 5.5 Hz, coming in over the first half second
-        wobble = np.minimum(time * 2, 1) * np.sin(np.float32(2 * np.pi * 5.5) * time)
-        phase = (np.float64(frequency) * np.arange(length) / SAMPLE_RATE) % 1.0
-        return np.sin(np.float32(2 * np.pi) * (phase.astype(np.float32) + np.float32(frequency * depth / 35) * wobble))
+def _sine(frequency: float, length: int) -> np.ndarray:
+    """sin(2 pi f t), by sin(a + b) = sin a cos b + cos a sin b over blocks: two multiplications a sample, no drift."""
     block = 1024
     turn = 2j * np.pi * frequency / SAMPLE_RATE
     inner = np.exp(turn * np.arange(block)).astype(np.complex64)
     outer = np.exp(turn * block * np.arange(-(-length // block))).astype(np.complex64)
     return (outer.real[:, None] * inner.imag + outer.imag[:, None] * inner.real).ravel()[:length]
+
+
+def _vibrato(frequency: float, length: int, cents: float) -> np.ndarray:
+    """exp(2 pi i f t) with a vibrato of 5.5 Hz that comes in over half a second; its n-th power is harmonic n."""
+    time = np.arange(length) / SAMPLE_RATE
+    depth = frequency * (2 ** (cents / 1200) - 1) / (2 * np.pi * 5.5)
+    phase = (frequency * time) % 1.0 + depth * np.minimum(time * 2, 1) * np.sin(2 * np.pi * 5.5 * time)
+    return np.exp((2j * np.pi * phase).astype(np.complex64))
 
 
 # -- drums ---------------------------------------------------------------------------------------------------------
