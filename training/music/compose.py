@@ -96,7 +96,8 @@ class _Composer:
         bars_a_phrase = 4 if self.bar_seconds < 2.6 else 2
         phrase_seconds = bars_a_phrase * self.bar_seconds
         fewest = max(2, math.ceil(SECONDS[0] / phrase_seconds))
-        most = max(fewest, int((SECONDS[1] - 1) / phrase_seconds))
+        longest = SECONDS[1] - 1 if self.density < 3 else SECONDS[1] - 6  # busy pieces are kept short
+        most = max(fewest, int(longest / phrase_seconds))
         count = int(rng.integers(fewest, most + 1))
         form = _pick(rng, _FORMS[min(count, 6)]).split()
         form = [*form[:1] * (count - len(form)), *form]

@@ -227,7 +227,8 @@ _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 def split_words(name: str) -> list[str]:
     """The words of a file or folder name: "DarkSADSongs_02" -> ["dark", "sad", "songs"]."""
-    letters = "".join(c if c.isalpha() else " " for c in unicodedata.normalize("NFC", name))
+    text = unicodedata.normalize("NFC", name)
+    letters = "".join(c if c.isalpha() or unicodedata.combining(c) else " " for c in text)
     return _HUMP.sub(" ", letters).casefold().split()
 
 

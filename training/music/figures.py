@@ -205,10 +205,12 @@ def eighths(bar: Bar) -> Iterator[Stroke]:
 
 
 def gallop(bar: Bar) -> Iterator[Stroke]:
+    """Long, short, short: a gallop on the first half of each pair of beats, the plain beat on the second."""
     for span in bar.spans:
         for slot in range(span.start, span.end):
-            if (slot - span.start) % 4 != 1:
-                yield Stroke(slot, 2 if (slot - span.start) % 4 == 0 else 1, span.bass, 3.0 if slot % 4 == 0 else -4.0)
+            step = (slot - span.start) % 8
+            if step in (0, 2, 3, 4):
+                yield Stroke(slot, {0: 2, 4: 4}.get(step, 1), span.bass, 3.0 if step in (0, 4) else -4.0)
 
 
 def pedal(bar: Bar) -> Iterator[Stroke]:
@@ -276,8 +278,8 @@ BEATS: dict[str, tuple[tuple[str | int, int, float], ...]] = {
     "shuffle": (("downs", KICK, 2), ("backs", STICK, 2), ("beats", RIDE, -10), ("offs", HAT, -16)),
     "claps": (("beats", KICK, 0), ("backs", CLAP, 2), ("offs", TAMBOURINE, -10)),
     "rock": (("downs", KICK, 6), (6, KICK, 2), ("backs", SNARE, 6), ("eighths", HAT, -8)),
-    "double_time": (("beats", KICK, 5), ("offs", SNARE, 3), ("eighths", RIDE, -8)),
-    "war": (("beats", KICK, 6), ("eighths", LOW_TOM, -4), (3, MID_TOM, 0), (11, MID_TOM, 0), ("backs", HIGH_TOM, 2)),
+    "double_time": (("beats", KICK, 5), ("offs", SNARE, 3), ("beats", RIDE, -8)),
+    "war": (("beats", KICK, 6), ("offs", LOW_TOM, -4), (3, MID_TOM, 0), (11, MID_TOM, 0), ("backs", HIGH_TOM, 2)),
     "brushes": (("beats", HAT, -14), ("backs", STICK, -12)),
     "heartbeat": ((0, KICK, 6), (2, KICK, -2)),
     "ticking": (("beats", HIGH_BLOCK, -4),),
