@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from training.config import Section
-from training.recipe import Graph, Recurrence, TensorSpec
+from training.engine import checkpoint
+from training.recipe import Exam, Graph, Recipe, Recurrence, TensorSpec
 from training.settings import RunSettings
+from training.workspace import Workspace
 
 POINTS = 5
 VOCABULARY = 11
@@ -179,3 +181,114 @@ def decoder_graphs(model: Decoder) -> list[Graph]:
         recurrence=Recurrence("toy_decoder", ("ids",), tuple((k, f"new_{k}") for k in kept), "logits"),
     )
     return [full, step]
+
+
+class _ToyRecipe(Recipe):
+    """What export asks of a family; it never trains."""
+
+    settings_type = ToySettings
+    settings: ToySettings
+
+    def encoders(self):
+        raise NotImplementedError
+
+    def examples(self, rows, training):
+        raise NotImplementedError
+
+    def counts(self, batch):
+        raise NotImplementedError
+
+    def losses(self, model, batch, moment):
+        raise NotImplementedError
+
+    def validate(self, model, batch):
+        raise NotImplementedError
+
+    def samples(self, model, held_out, folder, seed):
+        (folder / "note.txt").write_text(f"{len(held_out)} rows, seed {seed}")
+        return [folder / "note.txt"]
+
+
+class EncoderRecipe(_ToyRecipe):
+    """One graph; its exam compares places with references."""
+
+    family, title, manifest = "toy_encoder", "Toy encoder", "toy_encoder"
+
+    def build(self, constants):
+        model = Encoder(self.settings.model.width)
+        if constants:
+            model.centre.copy_(torch.from_numpy(constants["centre"]))
+        return model
+
+    def graphs(self, model):
+        return [encoder_graph(model)]
+
+    def exam(self, held_out):
+        sound, mood = encoder_graph(None).example({"batch": 6}, 5)
+        places = np.random.default_rng(6).normal(size=(6, POINTS, 3)).astype(np.float32)
+        return Exam("toy", {"sound": sound, "mood": mood}, {"places": places})
+
+    @staticmethod
+    def grade(outputs, references):
+        return {"distance": float(np.square(outputs["places"] - references["places"]).mean())}
+
+
+class DecoderRecipe(_ToyRecipe):
+    """A full graph and a cached one; the exam is on the full one."""
+
+    family, title, manifest = "toy_decoder", "Toy decoder", "toy_decoder"
+
+    def build(self, constants):
+        return Decoder(self.settings.model.width)
+
+    def graphs(self, model):
+        return decoder_graphs(model)
+
+    def exam(self, held_out):
+        random = np.random.default_rng(5)
+        inputs = {"ids": random.integers(0, VOCABULARY, (4, 20)), "mood": np.zeros((4, 3), np.float32)}
+        return Exam("toy_decoder", inputs, {"targets": random.integers(0, VOCABULARY, (4, 20))})
+
+    @staticmethod
+    def grade(outputs, references):
+        logits = outputs["logits"] - outputs["logits"].max(-1, keepdims=True)
+        logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        return {"loss": -float(np.take_along_axis(logs, references["targets"][..., None], -1).mean())}
+
+
+FAMILIES = {kind.family: (f"{__name__}:{kind.__name__}", "none.yaml") for kind in (EncoderRecipe, DecoderRecipe)}
+
+
+def save_checkpoint(workspace: Workspace, kind: type[Recipe], seed: int = 0, ema: bool = False, **changes: object):
+    """A checkpoint as the engine saves it, of an untrained toy; with `ema`, averaged weights of another seed."""
+    settings = ToySettings()
+    torch.manual_seed(seed)
+    model = kind(settings).build({})
+    torch.manual_seed(seed + 100)
+    averaged = kind(settings).build({})
+    state = {
+        "format": checkpoint.FORMAT,
+        "family": kind.family,
+        "settings": settings.model_dump(mode="json"),
+        "model": model.state_dict(),
+        "ema": averaged.state_dict() if ema else None,
+        "constants": {},
+        "optimizer": {},
+        "scaler": None,
+        "progress": {"step": 7, "epoch": 2, "position": 0},
+        "early_stopping": {},
+        "metrics": {"val_loss": 1.5},
+        "provenance": {
+            "synthetic": True,
+            "seconds": 12.0,
+            "data_digest": "d" * 64,
+            "settings_digest": "e" * 64,
+            "seed": 42,
+            "code_version": "0.1.0+abc",
+            "libraries": {},
+            "hardware": {},
+        },
+        **changes,
+    }
+    entry = {"step": 7, "epoch": 2, "value": 1.5, "run_id": "toy"}
+    checkpoint.save(workspace.checkpoints(kind.family), state, entry, names=[checkpoint.BEST])

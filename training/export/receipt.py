@@ -100,10 +100,12 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def code_version() -> str:
-    """A digest of the package's sources: the same wherever the same code lies, with or without git."""
+def code_version(family: str) -> str:
+    """A digest of the sources that decide what a family's files hold: the same wherever the same code lies."""
     total = hashlib.sha256()
     root = PROJECT / "training"
-    for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".yaml")):
-        total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    rooms = [root / room for room in ("recipe.py", "export", "music", "data", f"models/{family}")]
+    for path in sorted(p for room in rooms for p in ([room] if room.is_file() else room.rglob("*"))):
+        if path.suffix in (".py", ".yaml"):
+            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,14 +34,23 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     if len(example) != len(graph.inputs):
         raise ExportError(f"{graph.name} names {len(graph.inputs)} inputs; its example has {len(example)}.")
     dims = {axis: torch.export.Dim(axis, min=low, max=high) for axis, (low, high) in graph.axes.items()}
-    shapes = tuple({at: dims[d] for at, d in enumerate(spec.shape) if isinstance(d, str)} for spec in graph.inputs)
+    shapes = [{at: dims[d] for at, d in enumerate(spec.shape) if isinstance(d, str)} for spec in graph.inputs]
     with plain_attention():
         try:
-            return torch.export.export(graph.module, example, dynamic_shapes=shapes)
+            return torch.export.export(graph.module, example, dynamic_shapes=_like_arguments(graph.module, shapes))
         except Interrupted:
             raise
         except Exception as error:
             raise ExportError(f"{graph.name} cannot be captured for export: {_first_lines(error)}") from error
+
+
+def _like_arguments(module: torch.nn.Module, shapes: list[dict]) -> tuple:
+    """Shapes nested as torch wants them: what a `*rest` in the module's forward takes is a tuple of its own."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    for place, parameter in enumerate(parameters):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return (*shapes[:place], tuple(shapes[place:]))
+    return tuple(shapes)
 
 
 @contextmanager

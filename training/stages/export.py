@@ -73,7 +73,7 @@ def _key(trained: Trained, int8_limit: float, manifest: Path | None) -> dict[str
     return {
         "checkpoint_sha256": trained.sha256,
         "held_out_sha256": files.sha256(manifest) if manifest else None,
-        "code": receipt.code_version(),
+        "code": receipt.code_version(trained.recipe.family),
         "libraries": receipt.libraries(),
         "options": {"int8_limit": int8_limit},
     }

@@ -1,0 +1,51 @@
+"""Both toy families, exported once; each test works on a copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.export import toy
+from training.data.manifest import Row
+from training.export import receipt
+from training.models import registry
+from training.stages import export as stage
+from training.workspace import Workspace
+
+ROWS = [Row({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def toy_families():
+    with pytest.MonkeyPatch.context() as patch:
+        for family, line in toy.FAMILIES.items():
+            patch.setitem(registry.FAMILIES, family, line)
+        patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
+        patch.setattr(receipt, "code_version", lambda family: f"code of {family}")  # sources may change under a test
+        yield
+
+
+def toy_workspace(root: Path) -> Workspace:
+    """A workspace with a checkpoint and a held-out manifest of each toy family."""
+    workspace = Workspace(root)
+    workspace.manifests.mkdir(parents=True)
+    for kind in (toy.EncoderRecipe, toy.DecoderRecipe):
+        workspace.manifest(kind.manifest, "val").write_text('{"id": "0"}\n')
+        toy.save_checkpoint(workspace, kind, ema=kind is toy.DecoderRecipe)
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def exported_once(tmp_path_factory, toy_families) -> Workspace:
+    workspace = toy_workspace(tmp_path_factory.mktemp("toy") / "out")
+    stage.export({"toy_encoder": None}, workspace)
+    stage.export({"toy_decoder": None}, workspace)
+    return workspace
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path) -> Workspace:
+    shutil.copytree(exported_once.root, tmp_path / "out")
+    return Workspace(tmp_path / "out")

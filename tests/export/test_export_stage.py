@@ -1,0 +1,235 @@
+"""The export stage: what leaves, what the receipt says, what happens when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.export import toy
+from tests.export.conftest import toy_workspace
+from training.errors import ExportError, HostError, UsageError
+from training.export import coreml, proof
+from training.recipe import Graph
+from training.stages import export as stage
+from training.stages.verify import verify
+from training.workspace import Workspace, exclusive
+
+
+def receipt_of(workspace: Workspace) -> dict:
+    return json.loads((workspace.exports / "receipt.json").read_text())
+
+
+def stamps(workspace: Workspace) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in workspace.exports.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.fixture
+def no_coreml(monkeypatch):
+    """A host without coremltools: quicker, where CoreML is not what the test is about."""
+    monkeypatch.setattr(coreml, "installed", lambda: False)
+
+
+def test_families_exported_in_two_calls_share_one_receipt_that_verifies(exported, capsys):
+    families = receipt_of(exported)["families"]
+    assert set(families) == {"toy_encoder", "toy_decoder"}
+    assert set(families["toy_decoder"]["files"]) == {
+        "toy_decoder.onnx",
+        "toy_decoder.int8.onnx",
+        "toy_decoder.mlpackage",
+        "toy_decoder_step.onnx",
+        "toy_decoder_step.int8.onnx",
+        "toy_decoder.safetensors",
+        "golden/toy_decoder.npz",
+        "golden/toy_decoder_step.npz",
+        "golden/toy_decoder_exam.npz",
+        "samples/toy_decoder/note.txt",
+    }
+    verify(exported.exports)
+    told = capsys.readouterr().out
+    assert "All 17 files verified" in told and "converted, not executed" in told
+    for name in [*families["toy_decoder"]["files"], *families["toy_encoder"]["files"]]:
+        assert name in told
+
+
+def test_nothing_but_the_named_files_is_left_in_the_folder(exported):
+    named = {n for e in receipt_of(exported)["families"].values() for n in e["files"]} | {"receipt.json", ".lock"}
+    top = {name.split("/")[0] for name in named}
+    assert {p.name for p in exported.exports.iterdir()} == top
+
+
+def test_parity_is_measured_at_every_trial_and_along_200_steps(exported):
+    """E6."""
+    files = receipt_of(exported)["families"]["toy_decoder"]["files"]
+    parity = files["toy_decoder_step.onnx"]["parity"]
+    assert [t["sizes"]["batch"] for t in parity["trials"]] == [1, 2, 7]
+    assert parity["stepped"]["sizes"]["steps"] == 200
+    assert parity["stepped"]["error"]["logits"] < 1e-5
+
+
+def test_int8_is_stated_in_the_tasks_own_metric_for_the_full_and_the_cached_graph(exported):
+    files = receipt_of(exported)["families"]["toy_decoder"]["files"]
+    for name in ("toy_decoder.int8.onnx", "toy_decoder_step.int8.onnx"):
+        change = files[name]["change"]
+        assert 0 < abs(change["relative_change"]["loss"]) < 0.05 and change["within_limit"]
+        assert change["int8"]["loss"] != change["fp32"]["loss"]
+
+
+def test_receipt_says_what_made_every_file(exported):
+    receipt = receipt_of(exported)
+    entry = receipt["families"]["toy_encoder"]
+    assert receipt["synthetic"] is True and entry["synthetic"] is True
+    assert entry["trained"]["data_digest"] == "d" * 64 and entry["trained"]["seed"] == 42
+    assert entry["cost"] == {"seconds": 12.0, "money": None, "currency": None}
+    assert entry["metrics"] == {"val_loss": 1.5} and entry["checkpoint"]["step"] == 7
+    assert entry["exported"]["libraries"]["onnx"] == onnx.__version__ and entry["exported"]["code"]
+    assert entry["files"]["toy.mlpackage"]["status"] == "converted, not executed"
+    assert entry["graphs"]["toy"]["axes"] == {"batch": [1, 64]}
+
+
+def test_every_file_says_that_its_training_data_was_synthetic(exported):
+    model = onnx.load(exported.exports / "toy.onnx")
+    told = {p.key: p.value for p in model.metadata_props}
+    digest = receipt_of(exported)["families"]["toy_encoder"]["checkpoint"]["sha256"]
+    assert told["synthetic"] == "true" and told["checkpoint_sha256"] == digest
+    assert told["input.sound"] == "f32 [batch, 8, 4]: log energy" and told["points"] == "5"
+
+
+def test_averaged_weights_leave_where_there_are_some(exported):
+    torch.manual_seed(100)
+    averaged = toy.Decoder(16).state_dict()
+    left = load_file(exported.exports / "toy_decoder.safetensors")
+    assert set(left) == set(averaged) and all(torch.equal(left[k], averaged[k]) for k in left)
+    assert receipt_of(exported)["families"]["toy_decoder"]["checkpoint"]["weights"] == "ema"
+
+
+def test_exported_files_of_the_same_checkpoint_are_not_made_again(exported, capsys):
+    before = stamps(exported)
+    stage.export({"toy_encoder": None, "toy_decoder": None}, exported)
+    assert stamps(exported) == before
+    assert capsys.readouterr().out.count("up to date") == 2
+
+
+def test_a_file_changed_since_is_made_again(exported, capsys, no_coreml):
+    (exported.exports / "toy.onnx").write_bytes(b"something else")
+    stage.export({"toy_encoder": None}, exported)
+    assert "changed since" in capsys.readouterr().out
+    verify(exported.exports)
+
+
+def test_a_missing_checkpoint_is_an_error_that_names_the_command_that_makes_one(tmp_path, capsys):
+    """E5."""
+    with pytest.raises(UsageError, match="python -m training train toy_encoder") as raised:
+        stage.export({"toy_encoder": None}, Workspace(tmp_path))
+    assert raised.value.exit_code == 2
+    assert "omplete" not in capsys.readouterr().out and not (tmp_path / "exports").exists()
+
+
+def test_a_checkpoint_file_that_does_not_exist_is_a_usage_error(tmp_path):
+    """E5."""
+    with pytest.raises(UsageError, match=r"gone\.pt"):
+        stage.export({"toy_encoder": tmp_path / "gone.pt"}, Workspace(tmp_path))
+
+
+def test_a_checkpoint_of_another_family_is_refused(exported):
+    path = exported.checkpoints("toy_decoder") / "best.pt"
+    with pytest.raises(UsageError, match="toy_decoder"):
+        stage.export({"toy_encoder": path}, exported)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    workspace = toy_workspace(tmp_path / "out")
+    torch.manual_seed(0)
+    state = toy.Encoder(16).state_dict()
+    state["mood.bias"][0] = float("nan")
+    toy.save_checkpoint(workspace, toy.EncoderRecipe, model=state)
+    with pytest.raises(ExportError, match=r"not finite: mood\.bias"):
+        stage.export({"toy_encoder": None}, workspace)
+
+
+def test_an_export_that_differs_leaves_the_folder_as_it_was(exported, monkeypatch, no_coreml):
+    """E6: what is wrong never gets its final name; what an earlier export left still verifies."""
+    before = stamps(exported)
+    toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
+    honest = proof.module_run
+
+    def biased(graph: Graph):
+        run = honest(graph)
+        return lambda inputs: {name: array + np.float32(1e-3) for name, array in run(inputs).items()}
+
+    monkeypatch.setattr(proof, "module_run", biased)
+    with pytest.raises(ExportError, match=r"toy\.onnx differs from its model") as raised:
+        stage.export({"toy_encoder": None}, exported)
+    assert raised.value.exit_code == 4 and "batch 7: places" in str(raised.value)
+    assert stamps(exported) == before
+    assert not [p for p in exported.exports.iterdir() if p.name.startswith(".making")]
+    verify(exported.exports)
+
+
+def test_without_held_out_data_there_is_no_int8_and_it_is_said(tmp_path, capsys, no_coreml):
+    workspace = toy_workspace(tmp_path / "out")
+    workspace.manifest("toy_encoder", "val").unlink()
+    stage.export({"toy_encoder": None}, workspace)
+    assert "No int8 files of Toy encoder" in capsys.readouterr().out
+    assert not (workspace.exports / "toy.int8.onnx").exists() and (workspace.exports / "toy.onnx").exists()
+    assert any("No int8" in note for note in receipt_of(workspace)["families"]["toy_encoder"]["notes"])
+    verify(workspace.exports)
+
+
+def test_int8_above_its_limit_is_called_out(tmp_path, capsys, monkeypatch, no_coreml):
+    workspace = toy_workspace(tmp_path / "out")
+    first = []
+
+    def grade(outputs, references):
+        """Distance from the first answer graded, the fp32 file's: any rounding multiplies it."""
+        first.append(outputs["places"])
+        return {"distance": 1e-6 + float(np.abs(outputs["places"] - first[0]).max())}
+
+    monkeypatch.setattr(toy.EncoderRecipe, "grade", staticmethod(grade))
+    stage.export({"toy_encoder": None}, workspace, int8_limit=0.01)
+    told = capsys.readouterr().out
+    assert "costs the task more than 1%" in told and "toy.mlpackage was not made: coremltools" in told
+    assert receipt_of(workspace)["families"]["toy_encoder"]["files"]["toy.int8.onnx"]["change"]["within_limit"] is False
+
+
+def test_a_folder_in_use_is_not_written_to(exported):
+    with exclusive(exported.exports, "test"), pytest.raises(HostError, match="in use"):
+        stage.export({"toy_encoder": None}, exported)
+
+
+def test_files_that_a_family_no_longer_has_go_with_its_next_export(exported, monkeypatch):
+    toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
+    changes = {"formats": ("onnx",), "name": "renamed"}
+    monkeypatch.setattr(toy.EncoderRecipe, "graphs", lambda self, model: [toy.encoder_graph(model, **changes)])
+    monkeypatch.setattr(toy.EncoderRecipe, "exam", lambda self, rows: None)
+    stage.export({"toy_encoder": None}, exported)
+    left = {p.name for p in exported.exports.iterdir()}
+    assert "renamed.onnx" in left and not {"toy.onnx", "toy.int8.onnx", "toy.mlpackage"} & left
+    assert "toy_decoder.onnx" in left
+    verify(exported.exports)
+
+
+def test_two_families_never_overwrite_each_others_files(exported, monkeypatch):
+    toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
+    monkeypatch.setattr(
+        toy.EncoderRecipe,
+        "graphs",
+        lambda self, model: [toy.encoder_graph(model, formats=("onnx",), name="toy_decoder")],
+    )
+    monkeypatch.setattr(toy.EncoderRecipe, "exam", lambda self, rows: None)
+    with pytest.raises(ExportError, match=r"same name.*toy_decoder\.onnx"):
+        stage.export({"toy_encoder": None}, exported)
+    verify(exported.exports)
+
+
+def test_an_unreadable_receipt_is_told_and_written_anew(exported, capsys, no_coreml):
+    (exported.exports / "receipt.json").write_text("{")
+    shutil.rmtree(exported.exports / "samples")
+    stage.export({"toy_encoder": None}, exported)
+    assert "written anew" in capsys.readouterr().out
+    assert set(receipt_of(exported)["families"]) == {"toy_encoder"}
