@@ -49,10 +49,10 @@ def generate(
 ) -> list[np.ndarray]:
     """A piece for each of `emotions` f32 [N, 64]: ids from BOS to EOS, uint16, at most settings.max_tokens long.
 
-    Every piece obeys the grammar (training/music/grammar.py) and ends; one that reaches the limit is closed there. `prompt` (ids from
+    Every piece obeys the vocabulary's grammar and ends; one that reaches the limit is closed there. `prompt` (ids from
     BOS on, without EOS) is what all of them start with. The same seed gives the same pieces, and a piece does not
-    depend on how many are written beside it (but for rounding in the model). `context` is the longest past + 1 that
-    `step` can take; past it, the last half is read anew and the rest forgotten.
+    depend on how many are written beside it (but for rounding in the model). `context` is the most ids that `step`
+    can remember; past it, the last half is read anew and the rest forgotten.
     """
     start = np.array([tokens.BOS] if prompt is None else prompt, np.int64)
     written = np.tile(start, (len(emotions), 1))

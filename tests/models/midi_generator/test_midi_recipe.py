@@ -1,0 +1,230 @@
+"""The recipe: losses that add up, metrics a kind, baselines, judgement, samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from training.data.manifest import Row
+from training.models.midi_generator import metrics
+from training.models.midi_generator.data import IGNORED
+from training.models.midi_generator.ngram import NGram
+from training.models.midi_generator.recipe import MidiGeneratorRecipe
+from training.models.registry import load_recipe
+from training.music import emotion, tokens
+from training.music.grammar import legal
+from training.music.midi import read_score
+from training.recipe import Moment
+
+NOW = Moment(0, 100)
+
+
+@pytest.fixture
+def recipe(settings) -> MidiGeneratorRecipe:
+    return MidiGeneratorRecipe(settings())
+
+
+def batch_of(recipe, rows, training: bool = False) -> dict[str, torch.Tensor]:
+    examples = recipe.examples(rows, training)
+    return examples.collate([examples.item(0, index) for index in range(len(examples))])
+
+
+def test_losses_are_sums_over_what_counts_says(recipe, rows):
+    """T4: the loss of two micro-batches of unequal size is the sum of theirs, as are the counts."""
+    model = recipe.build({})
+    examples = recipe.examples(rows, True)
+    items = [examples.item(0, index) for index in range(5)]
+    whole, parts = examples.collate(items), [examples.collate(items[:2]), examples.collate(items[2:])]
+    for name in ("loss", "accuracy"):
+        together = recipe.losses(model, whole, NOW)[name].total.item()
+        apart = sum(recipe.losses(model, part, NOW)[name].total.item() for part in parts)
+        assert together == pytest.approx(apart, rel=1e-5)
+        assert recipe.counts(whole)[name] == sum(recipe.counts(part)[name] for part in parts)
+    assert recipe.counts(whole)["loss"] == int((whole["targets"] != IGNORED).sum()) > 0
+
+
+def test_only_the_loss_is_minimised(recipe, rows):
+    terms = recipe.losses(recipe.build({}), batch_of(recipe, rows), NOW)
+    assert terms["loss"].coefficient == 1 and terms["accuracy"].coefficient == 0
+    assert terms["loss"].total.requires_grad and not terms["accuracy"].total.requires_grad
+
+
+def test_padding_and_other_songs_are_no_part_of_the_loss(recipe, rows):
+    model = recipe.build({})
+    batch = batch_of(recipe, rows)
+    before = recipe.validate(model, batch)["val_loss"]
+    masked = batch["targets"] == IGNORED
+    batch["input_ids"] = torch.where(masked & (batch["input_ids"] == tokens.PAD), 5, batch["input_ids"])
+    after = recipe.validate(model, batch)["val_loss"]
+    assert float(before[0]) == pytest.approx(float(after[0])) and before[1] == after[1]
+
+
+def test_validation_is_not_smoothed_and_agrees_with_the_definition(recipe, rows):
+    model = recipe.build({}).eval()
+    batch = batch_of(recipe, rows)
+    with torch.no_grad():
+        logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
+        found = recipe.validate(model, batch)
+    real = batch["targets"] != IGNORED
+    expected = F.cross_entropy(logits[real], batch["targets"][real], reduction="sum")
+    assert float(found["val_loss"][0]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found["accuracy"][0]) == int((logits[real].argmax(-1) == batch["targets"][real]).sum())
+    means = recipe.summarise({name: float(total) / max(1, count) for name, (total, count) in found.items()})
+    assert means["perplexity"] == pytest.approx(math.exp(means["val_loss"]))
+    assert means["note_perplexity"] == pytest.approx(math.exp(means["note_loss"]))
+    graded = recipe.grade({"logits": logits.numpy()}, {"targets": batch["targets"].numpy()})
+    assert graded["loss"] == pytest.approx(means["val_loss"], rel=1e-6)
+    assert graded["perplexity"] == pytest.approx(means["perplexity"], rel=1e-5)
+
+
+def test_the_kinds_make_up_the_whole(recipe, rows):
+    found = recipe.validate(recipe.build({}), batch_of(recipe, rows))
+    for of in ("loss", "accuracy"):
+        whole = found["val_loss" if of == "loss" else of]
+        kinds = [found[f"{kind}_{of}"] for kind in metrics.KINDS]
+        assert sum(float(total) for total, _ in kinds) == pytest.approx(float(whole[0]), rel=1e-6)
+        assert sum(count for _, count in kinds) == whole[1]
+    notes = sum(int((row.records["midi_path"]["ids"] < tokens.VELOCITY).sum()) for row in rows)
+    bits, count = found["bits_per_note"]
+    assert count == notes
+    assert float(bits) == pytest.approx(float(found["val_loss"][0]) / math.log(2))
+
+
+def test_a_kind_that_never_comes_is_left_out_and_infinity_is_not_reported(recipe):
+    out = recipe.summarise({"val_loss": 2.0, "tempo_loss": float("nan"), "note_loss": 5000.0})
+    assert "tempo_loss" not in out and math.isfinite(out["note_perplexity"])
+
+
+def test_smoothing_is_what_it_says(recipe):
+    logits = torch.randn(1, 4, 388)
+    targets = torch.tensor([[3, IGNORED, 300, 5]])
+    loss, _ = metrics.training_loss(logits, targets, 0.1)
+    real = logits[0, [0, 2, 3]].log_softmax(-1)
+    expected = -(0.9 * real[range(3), [3, 300, 5]].sum() + 0.1 * real.mean(-1).sum())
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_an_ngram_is_a_probability_distribution(rows, order):
+    ngram = NGram([row.records["midi_path"]["ids"] for row in rows], order)
+    for history in ([], [385], [385, 387, 5], [3, 3, 3, 3, 3]):
+        total = sum(ngram.probabilities(np.array([*history, token]))[-1] for token in range(388))
+        assert total == pytest.approx(1.0)
+
+
+def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
+    songs = [row.records["midi_path"]["ids"] for row in rows]
+    loss = [-np.log(NGram(songs, order).probabilities(songs[2])[1:]).mean() for order in (1, 2, 3)]
+    assert loss[0] > loss[1] > loss[2]
+    known = NGram([np.array([385, 387, 5, 6, 5, 6, 5, 6])], 2).probabilities(np.array([385, 387, 5, 6]))[-1]
+    assert known > 0.5
+
+
+def test_baselines_use_the_names_of_validation(recipe, rows):
+    baselines = recipe.baselines(rows[:3], rows[3:])
+    assert set(baselines) == {"unigram", "bigram", "kneser_ney_5gram"}
+    means = recipe.summarise(dict.fromkeys(recipe.validate(recipe.build({}), batch_of(recipe, rows)), 1.0))
+    for values in baselines.values():
+        assert set(values) <= set(means)
+        assert values["perplexity"] == pytest.approx(math.exp(values["val_loss"]))
+    same_targets = NGram([row.records["midi_path"]["ids"] for row in rows[:3]], 1)
+    nats = np.concatenate([-np.log(same_targets.probabilities(r.records["midi_path"]["ids"])[1:]) for r in rows[3:]])
+    assert baselines["unigram"]["val_loss"] == pytest.approx(nats.mean())
+
+
+def steered_rows() -> list[Row]:
+    """Two emotions: one always plays pitch 40 softly, the other pitch 90 loudly."""
+    rows = []
+    for number in range(8):
+        happy = number % 2
+        note = [90 if happy else 40, 128 + (28 if happy else 6), 300]
+        ids = [385, 387, 376, 370 + happy, 160, 352, *note]
+        for position in range(8, 96, 8):
+            ids += [160 + position, *note]
+        vector = [0.8, 0.6, 0.8] if happy else [-0.8, -0.5, 0.8]
+        rows.append(
+            Row({"emotion": vector, "id": str(number)}, f"x:{number}", {"midi_path": {"ids": np.array([*ids, 386])}})
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """A small model that has seen the two kinds of songs above, trained for about two seconds."""
+    torch.manual_seed(0)
+    recipe = load_recipe("midi_generator", "debug", overrides=["augment.transpose=0", "augment.velocity=0.0"])
+    model, rows = recipe.build({}), steered_rows()
+    examples = recipe.examples(rows, True)
+    optimizer = torch.optim.AdamW(recipe.parameter_groups(model), lr=5e-3)
+    for step in range(120):
+        batch = examples.collate([examples.item(step, index) for index in range(len(examples))])
+        loss = recipe.losses(model, batch, Moment(step, 120))["loss"].total / recipe.counts(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return recipe, model.eval(), rows
+
+
+def test_it_learns_and_beats_counting(taught):
+    recipe, model, rows = taught
+    found = recipe.validate(model, batch_of(recipe, rows))["val_loss"]
+    assert float(found[0]) / found[1] < 0.8 * recipe.baselines(rows, rows)["bigram"]["val_loss"]
+
+
+def test_the_wrong_emotion_costs(taught):
+    """M2: measured on the loss: told the other emotion, the model expects the other music."""
+    recipe, model, rows = taught
+    probe = recipe.probe(model, rows)
+    assert probe["emotion_gain"] == pytest.approx(probe["swapped_emotion_loss"] - probe["own_emotion_loss"])
+    assert probe["own_emotion_loss"] < probe["untold_emotion_loss"] < probe["swapped_emotion_loss"]
+    assert probe["emotion_gain"] > 0.3
+
+
+def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
+    recipe, model, rows = taught
+    written = recipe.samples(model, rows, tmp_path / "new" / "folder", 3)
+    assert {path.name for path in written} == {f"{name}{end}" for name in emotion.BASES for end in (".mid", ".png")}
+    pitches = {}
+    for name in emotion.BASES:
+        score = read_score(tmp_path / "new" / "folder" / f"{name}.mid")
+        assert len(score.notes)
+        assert legal(tokens.encode(score))
+        pitches[name] = score.notes["pitch"].mean()
+        assert (tmp_path / "new" / "folder" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+    assert pitches["happy"] > pitches["sad"] + 20
+    again = recipe.samples(model, rows, tmp_path / "again", 3)
+    assert all(
+        path.read_bytes() == other.read_bytes()
+        for path, other in zip(written, again, strict=True)
+        if path.suffix == ".mid"
+    )
+
+
+def test_weight_decay_spares_vectors(recipe):
+    decayed, spared = recipe.parameter_groups(recipe.build({}))
+    assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim < 2 for p in spared["params"])
+    assert len(spared["params"]) > 0 and spared["weight_decay"] == 0
+
+
+def test_flops_follow_the_model_and_the_batch(recipe, rows):
+    model = recipe.build({})
+    batch = batch_of(recipe, rows)
+    weights = sum(p.numel() for n, p in model.named_parameters() if n != "embedding.weight" and "emotion." not in n)
+    per_token = 6 * weights + 12 * 2 * 32 * 32
+    assert recipe.flops(model, batch) == batch["input_ids"].numel() * per_token
+
+
+def test_the_exam_is_the_beginning_of_held_out_songs(recipe, rows):
+    exam = recipe.exam(rows)
+    assert exam.graph == "midi_generator" and set(exam.inputs) == {"input_ids", "emotion"}
+    assert exam.inputs["input_ids"].shape == exam.references["targets"].shape == (5, 32)
+
+
+@pytest.mark.parametrize("preset", ["full", "demo", "debug"])
+def test_every_preset_is_valid(preset):
+    recipe = load_recipe("midi_generator", preset)
+    assert recipe.settings.generation.temperature == 0.9
