@@ -116,8 +116,9 @@ def choose(kind: str, count: int, workers: concurrent.futures.Executor) -> tuple
     pools: dict[str, list[Piece]] = {mode: [] for mode in FOLDERS}
     seen: set[str] = set()
     left_out: list[str] = []
+    step = min(16, 2 * count)
     while min(len(pool) for pool in pools.values()) < (count + 1) // 2 and (
-        batch := list(itertools.islice(sources, 16))
+        batch := list(itertools.islice(sources, step))
     ):
         for found in workers.map(read_piece, batch):
             if isinstance(found, str):
