@@ -180,6 +180,21 @@ def test_negative_arousal_is_no_more_excited_than_none():
     assert excited.colors[:, 3].mean() > none.colors[:, 3].mean()
 
 
+def test_alpha_shows_the_storm_and_the_arousal():
+    for emotion in (CALM, FURIOUS):
+        line = lifeline(held(), 0.5, emotion)
+        expected = np.clip(0.25 + 0.55 * line["charge"] + 0.2 * max(0.0, emotion[1]), 0, 1)
+        np.testing.assert_allclose(line["alpha"], expected, atol=1e-4)
+
+
+def test_depth_follows_a_particles_height_and_glow_whitens_its_colour():
+    drawn = render(loud_tense(), 0.5, FURIOUS)
+    height = np.clip(drawn.positions[:, 2], 0, 1)
+    np.testing.assert_allclose(drawn.properties[:, 2], 0.3 + 0.7 * height**1.5, atol=1e-4)
+    base, glow = cloud.coolwarm(FURIOUS[0]), drawn.properties[:, 1:2]
+    np.testing.assert_allclose(drawn.colors[:, :3], base + (1 - base) * 0.5 * glow, atol=2e-4)
+
+
 def test_every_channel_varies_over_a_corpus():
     rows = []
     for seed in range(6):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from training.music.cloud import WINDOW_SAMPLES
+from training.music.cloud import SPAN_SAMPLES
 from training.music.features import FEATURES, midi_features
 from training.music.notes import NOTE
 
-SECONDS = WINDOW_SAMPLES / 44100
+SECONDS = SPAN_SAMPLES / 44100
 
 
 def notes_of(*rows: tuple) -> np.ndarray:
@@ -30,6 +30,10 @@ def test_no_score_is_all_zeros_and_a_score_never_is():
         assert not features.any()
     for row in ((10.0, 1.0, 0, 1), (10.0, 0.001, 60, 1), (10.5, 0.01, 36, 1, True)):
         assert midi_features(notes_of(row), 9.5)[0] == 1
+
+
+def test_a_drum_struck_before_the_window_is_not_heard_in_it():
+    assert not midi_features(notes_of((1.0, 2.0, 49, 100, True)), 1.5).any()
 
 
 def test_all_features_are_bounded_whatever_the_notes():

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.music.anchors import ANCHOR_CHARGE, ANCHOR_NAMED, ANCHOR_VALUES, ANCHORS, PARAMETERS, z_of
+from training.music.audio import HOP, SAMPLE_RATE, WINDOW_FRAMES
 from training.music.cloud_constants import COOLWARM, PATTERN
 from training.music.exact import exp, power
 from training.music.roughness import roughness
@@ -22,9 +23,8 @@ SUBFRAMES = 8
 PER_SUBFRAME = len(PATTERN)
 PARTICLES = SUBFRAMES * PER_SUBFRAME
 
-SAMPLE_RATE = 44100
-WINDOW_SAMPLES = 65536  # 64 frames at hop 1024: 1.486 s
-SUBFRAME_SAMPLES = WINDOW_SAMPLES // SUBFRAMES
+SPAN_SAMPLES = WINDOW_FRAMES * HOP  # what a window shows: 1.486 s
+SUBFRAME_SAMPLES = SPAN_SAMPLES // SUBFRAMES
 SUBFRAME_SECONDS = SUBFRAME_SAMPLES / SAMPLE_RATE
 
 #: Overlap from which a note counts as sounding in a sub-frame (23 ms), unless the sub-frame holds half of the note: a
@@ -88,11 +88,11 @@ def active_notes(notes: np.ndarray, start: float, end: float, longest: float | N
 
 def window_notes(notes: np.ndarray, start: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The notes of a song that sound in the window from `start` seconds; their onsets (from the window's beginning) and
-    their durations in whole samples: int64, onset < WINDOW_SAMPLES, onset + duration > 0, duration >= 1."""
-    near = active_notes(notes, start - 0.001, start + WINDOW_SAMPLES / SAMPLE_RATE + 0.001)
+    their durations in whole samples: int64, onset < SPAN_SAMPLES, onset + duration > 0, duration >= 1."""
+    near = active_notes(notes, start - 0.001, start + SPAN_SAMPLES / SAMPLE_RATE + 0.001)
     onset = np.rint(near["onset"] * SAMPLE_RATE).astype(np.int64) - round(start * SAMPLE_RATE)
     length = np.maximum(np.rint(near["duration"] * SAMPLE_RATE).astype(np.int64), 1)
-    inside = (onset < WINDOW_SAMPLES) & (onset + length > 0)
+    inside = (onset < SPAN_SAMPLES) & (onset + length > 0)
     return near[inside], onset[inside], length[inside]
 
 
@@ -220,8 +220,8 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
 
 def _onset_rate(onset: np.ndarray) -> np.ndarray:
     """Distinct onsets per second, [8]: over each sub-frame and those of its neighbours that lie in the window."""
-    inside = np.sort(onset[(onset >= 0) & (onset < WINDOW_SAMPLES)])
-    distinct = inside[np.diff(inside, prepend=-WINDOW_SAMPLES) > CHORD_SAMPLES]
+    inside = np.sort(onset[(onset >= 0) & (onset < SPAN_SAMPLES)])
+    distinct = inside[np.diff(inside, prepend=-SPAN_SAMPLES) > CHORD_SAMPLES]
     each = np.bincount(distinct // SUBFRAME_SAMPLES, minlength=SUBFRAMES)
     whole = np.convolve(each, (1, 1, 1), "same")
     parts = np.convolve(np.ones(SUBFRAMES, np.int64), (1, 1, 1), "same")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.music.cloud import SAMPLE_RATE, SUBFRAMES, WINDOW_SAMPLES, subframe_parameters, window_notes
+from training.music.audio import SAMPLE_RATE
+from training.music.cloud import SPAN_SAMPLES, SUBFRAMES, subframe_parameters, window_notes
 
 _PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
-_SECONDS = WINDOW_SAMPLES / SAMPLE_RATE
+_SECONDS = SPAN_SAMPLES / SAMPLE_RATE
 
 #: What each of the 32 numbers is. All lie in [0, 1]. Tones are the notes that are not drums; means over tones weigh a
 #: tone by how long it sounds in the window. Pitches are (pitch - 36) / 52, velocities velocity / 127.
@@ -66,15 +67,15 @@ def midi_features(notes: np.ndarray, start: float) -> np.ndarray:
 
     tone = ~drum
     if tone.any():
-        first, last = np.maximum(onset[tone], 0), np.minimum(onset[tone] + length[tone], WINDOW_SAMPLES)
+        first, last = np.maximum(onset[tone], 0), np.minimum(onset[tone] + length[tone], SPAN_SAMPLES)
         pitch = near["pitch"][tone].astype(np.float64)
         sounding = (last - first).astype(np.float64)
         mean = (sounding * pitch).sum() / sounding.sum()
         most, covered = _overlaps(first, last)
         out[2] = (tone & begins).sum() / _SECONDS / 20
-        out[3:6] = sounding.sum() / WINDOW_SAMPLES / 8, most / 12, covered / WINDOW_SAMPLES
+        out[3:6] = sounding.sum() / SPAN_SAMPLES / 8, most / 12, covered / SPAN_SAMPLES
         out[6:10] = _scaled(mean), _spread(pitch, mean, sounding) / 24, _scaled(pitch.min()), _scaled(pitch.max())
-        out[13] = sounding.mean() / WINDOW_SAMPLES
+        out[13] = sounding.mean() / SPAN_SAMPLES
         out[16:28] = np.bincount(near["pitch"][tone] % 12, sounding * velocity[tone], minlength=12)
         out[16:28] /= out[16:28].sum()
     return np.clip(out, 0, 1)
