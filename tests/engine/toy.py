@@ -24,11 +24,9 @@ class Model(Section):
 
 
 class Faults(Section):
-    """What goes wrong, and when."""
+    """What goes wrong."""
 
     nan_samples: tuple[int, ...] = ()  # training samples whose target is NaN
-    signal_at: int = -1  # the training loss of this step sends SIGTERM
-    signal_in_validation: int = -1  # so does this call of validate
 
 
 class ToySettings(RunSettings):
@@ -85,6 +83,8 @@ class ToyRecipe(Recipe):
     log: ClassVar[list[tuple[int, list[int]]]] = []  # (step, sample numbers) of every training micro-batch
     moments: ClassVar[list[Moment]] = []
     models: ClassVar[list[torch.nn.Module]] = []
+    signal_at: ClassVar[int] = -1  # the training loss of this step sends SIGTERM
+    signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the rehearsal's)
     validations = 0
 
     def encoders(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class ToyRecipe(Recipe):
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], moment: Moment) -> dict[str, Loss]:
         self.log.append((moment.step, batch["number"].tolist()))
         self.moments.append(moment)
-        if moment.step == self.settings.faults.signal_at:
+        if moment.step == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         predicted = model(batch["x"]).float()
         error = ((predicted - batch["y"]) ** 2)[batch["kept"]].sum()
@@ -116,7 +116,7 @@ class ToyRecipe(Recipe):
 
     def validate(self, model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, float]]:
         self.validations += 1
-        if self.validations == self.settings.faults.signal_in_validation:
+        if self.validations == self.signal_in_validation:
             os.kill(os.getpid(), signal.SIGTERM)
         predicted = model(batch["x"]).float()
         error = ((predicted - batch["y"]) ** 2)[batch["kept"]].sum()
@@ -124,6 +124,11 @@ class ToyRecipe(Recipe):
 
     def graphs(self, model: torch.nn.Module) -> list[Any]:
         return []
+
+
+def stopped(step: int = -1, validation: int = -1) -> type[ToyRecipe]:
+    """A toy that is asked to stop in the middle of a step, or of a validation."""
+    return type("Stopped", (ToyRecipe,), {"signal_at": step, "signal_in_validation": validation})
 
 
 def rows(count: int, start: int = 0) -> list[Row]:
@@ -149,7 +154,7 @@ def run(root: Path, kind: type[Recipe] = ToyRecipe, *, train_rows: int = 22, val
     """Train a toy in `root`; the sections of settings are keyword arguments as in `recipe`."""
     from training.stages.train import train
 
-    known = {name: options.pop(name) for name in ("device", "resume", "synthetic", "data_digest") if name in options}
+    known = {name: options.pop(name) for name in ("device", "resume") if name in options}
     splits = {"train": rows(train_rows), "val": rows(val_rows, 1000)}
     load: Callable[[str], list[Row]] = splits.__getitem__
     return train(recipe(kind, **options), Workspace(root), **{"device": "cpu", **known}, load=load)

@@ -230,7 +230,7 @@ def whole(path: Path) -> Entry | None:
 
 def latest(folder: Path) -> Path | None:
     """The newest whole checkpoint in `folder` (by steps done), or None."""
-    return next((folder / name for name in listed(folder) if whole(folder / name)), None)
+    return _find(folder, listed(folder))
 
 
 def best(folder: Path) -> Path | None:
@@ -238,7 +238,18 @@ def best(folder: Path) -> Path | None:
     if whole(folder / BEST):
         return folder / BEST
     valued = [(entry.value, name) for name, entry in listed(folder).items() if entry.value is not None]
-    return next((folder / name for _, name in sorted(valued) if whole(folder / name)), None)
+    entries = listed(folder)
+    return _find(folder, {name: entries[name] for _, name in sorted(valued)})
+
+
+def _find(folder: Path, entries: Mapping[str, Entry]) -> Path | None:
+    """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its rename
+    and its listing, under `before_last.pt`."""
+    for name, entry in entries.items():
+        for path in (folder / name, folder / BEFORE_LAST):
+            if path.is_file() and _sha256(path) == entry.sha256:
+                return path
+    return None
 
 
 def read(path: Path, device: str = "cpu") -> dict[str, Any]:

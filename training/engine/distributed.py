@@ -5,6 +5,7 @@ Nothing here is called in a branch that only one rank takes, but `first`, which 
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import time
@@ -20,6 +21,7 @@ from training.errors import AthanorError, HostError
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
 T = TypeVar("T")
+_joinings = itertools.count()
 
 
 class Ranks:
@@ -116,12 +118,14 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
+    # Each joining has keys of its own in the store: one process may train several families in turn.
+    turn = next(_joinings)
     store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend, store=dist.PrefixStore("collectives", store), rank=rank, world_size=world, timeout=TIMEOUT
+        backend, store=dist.PrefixStore(f"collectives/{turn}", store), rank=rank, world_size=world, timeout=TIMEOUT
     )
     try:
-        yield Ranks(rank, world, chosen, dist.PrefixStore("first", store))
+        yield Ranks(rank, world, chosen, dist.PrefixStore(f"first/{turn}", store))
     finally:
         dist.destroy_process_group()

@@ -122,18 +122,20 @@ class Run:
     # -- a step ----------------------------------------------------------------------------------------------------
 
     def advance(self, work: Work) -> None:
-        """One optimizer step."""
+        """One optimizer step; none, if any rank was asked to stop."""
         state, progress, training = self.state, self.state.progress, self.settings.training
+        flags = (bool(self.signals.name), self.ranks.is_first and self._clock())
+        counts, (self.asked_to_stop, self.clock_due) = self.workshop.agree(
+            self.workshop.local_counts(work.batches), flags
+        )
+        if self.asked_to_stop:
+            return
         rate = schedule.factor(work.step, progress.total_steps, self.settings.scheduler)
         for group in state.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
         samples = self.plan.step_samples(work.step)
-        flags = (bool(self.signals.name), self.ranks.is_first and self._clock())
         moment = Moment(work.step, progress.total_steps)
-        outcome, agreed = self.workshop.step(
-            work.step, self.settings.seed, work.chunks, work.batches, samples, moment, flags
-        )
-        self.asked_to_stop, self.clock_due = agreed
+        outcome = self.workshop.step(work.step, self.settings.seed, work.chunks, work.batches, counts, moment, samples)
         if state.average:
             state.average.update(work.step)
         progress.step = work.step + 1

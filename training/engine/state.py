@@ -22,6 +22,7 @@ from training.recipe import Recipe
 from training.settings import RunSettings
 
 ALL_STEPS = "every planned step is done"  # Progress.finished of a run that reached its end
+OWN_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")  # of the optimizer: the settings', not the checkpoint's
 INITIAL = 0x1417  # tells the seed of the weights from those of the steps
 
 
@@ -123,11 +124,10 @@ class State:
             saved = checkpoint["optimizer"]
             for group in saved["param_groups"]:  # how it is computed belongs to this host, not to the file
                 group["fused"], group["foreach"] = self.fused, None
-            rates = [(g["lr"], g["initial_lr"]) for g in self.optimizer.param_groups]
-            own = [{k: g[k] for k in ("betas", "eps", "weight_decay")} for g in self.optimizer.param_groups]
+            own = [{k: g[k] for k in OWN_OPTIONS} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(saved)
-            for group, (rate, initial), kept in zip(self.optimizer.param_groups, rates, own, strict=True):
-                group.update(kept, lr=rate, initial_lr=initial)
+            for group, options in zip(self.optimizer.param_groups, own, strict=True):
+                group.update(options)
         except (RuntimeError, ValueError, KeyError) as error:
             raise UsageError(
                 f"{name} does not fit the model that the settings describe:\n{error}\nUse the settings it was trained with "

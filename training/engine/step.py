@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,15 +85,15 @@ class Outcome:
 
 
 class OwnStep(Protocol):
-    """A recipe whose step is its own defines `own_step(self, workshop, batches, moment)`.
+    """A recipe whose step is its own defines `own_step(self, workshop, batches, counts, moment)`.
 
     It may update several times (`workshop.backward`, then `workshop.update()`: the same number of times on every rank,
-    whatever the number of `batches`, which may be 0), and returns its terms: name -> (sum over elements of this rank,
-    count over all ranks). Returned names are those of `counts`.
+    whatever the number of `batches`, which may be 0). `counts` are those of the global batch, all ranks together. It returns
+    its terms, under the names of `counts`: name -> (sum over elements of this rank, count over all ranks).
     """
 
     def __call__(
-        self, workshop: Workshop, batches: Iterator[Batch], moment: Moment
+        self, workshop: Workshop, batches: Sequence[Batch], counts: Mapping[str, float], moment: Moment
     ) -> Mapping[str, tuple[torch.Tensor, float]]: ...
 
 
@@ -181,16 +181,15 @@ class Workshop:
         return norm
 
     def step(
-        self, step: int, seed: int, chunks: Sequence[Chunk], batches: Sequence[Batch], samples: Sequence[int],
-        moment: Moment, flags: Sequence[bool],
-    ) -> tuple[Outcome, list[bool]]:  # fmt: skip
-        """One step of the run on this rank's micro-batches; `flags` are agreed between ranks on the way."""
+        self, step: int, seed: int, chunks: Sequence[Chunk], batches: Sequence[Batch], counts: Mapping[str, float],
+        moment: Moment, samples: Sequence[int],
+    ) -> Outcome:  # fmt: skip
+        """One step of the run on this rank's micro-batches; `counts` are the global batch's."""
         own = self.recipe.own_step
-        counts, agreed = self.agree(self.local_counts(batches), flags)
         report = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)  # totals, objective
         if own is not None:
             seed_torch(self.device, seed, step, self.ranks.rank)
-            terms = own(self, iter(batches), moment)
+            terms = own(self, batches, counts, moment)
             self._check_names("own_step", terms)
             report[:-1] = torch.stack([terms[name][0].detach().double().to(self.device) for name in self.names])
             counts = {name: float(terms[name][1]) for name in self.names}
@@ -209,8 +208,7 @@ class Workshop:
                 report += torch.stack(totals)
             self.update(report)
         values = torch.cat([report, self._norm.detach().double().reshape(1)])
-        outcome = Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
-        return outcome, agreed
+        return Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
     def _check_names(self, where: str, named: Mapping[str, object]) -> None:
         if named.keys() != set(self.names):

@@ -1,0 +1,306 @@
+"""Checkpoints are whole or absent, whatever happens in between."""
+
+import json
+import os
+import random
+import shutil
+
+import pytest
+import torch
+
+from tests.engine import toy
+from training.engine import checkpoint
+from training.engine.ema import Average
+from training.errors import HostError, TrainingError, UsageError
+
+
+def state(number):
+    return {"format": checkpoint.FORMAT, "family": "toy", "model": {"w": torch.full((500,), float(number))}}
+
+
+def put(folder, number, names=(), value=None):
+    entry = {"step": number, "epoch": number, "value": value, "run_id": "r"}
+    return checkpoint.save(folder, state(number), entry, names)
+
+
+def number_in(path):
+    return int(checkpoint.read(path)["model"]["w"][0])
+
+
+PHASES = ["torch.save", "os.fsync", "Path.replace", "os.link"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, phase, call):
+    """Before and after each write, fsync, rename and link of a save: the newest and the best are whole, old or new."""
+    put(tmp_path, 1, [checkpoint.BEST], 0.5)
+    put(tmp_path, 2, [], 0.6)
+    for moment in ("before", "after"):
+        shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}-{moment}"))
+        child = os.fork()
+        if child == 0:
+            die_at(phase, call, moment)
+            put(copy, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert number_in(checkpoint.latest(copy)) in (2, 3)
+        assert number_in(checkpoint.best(copy)) in (1, 3)
+        assert checkpoint.best(copy).name == checkpoint.BEST
+        checkpoint.sweep(copy)
+        put(copy, 4)
+        assert number_in(checkpoint.latest(copy)) == 4
+        assert {path.suffix for path in copy.iterdir()} == {".pt", ".json"}
+
+
+def die_at(phase, call, moment):
+    """Let the process end, as kill -9 would, before or after the `call`-th use of `phase`."""
+    where, name = phase.split(".")
+    owner = {"torch": torch, "os": os, "Path": checkpoint.Path}[where]
+    real, left = getattr(owner, name), [call]
+
+    def mortal(*arguments, **options):
+        left[0] -= 1
+        if left[0] == 0 and moment == "before":
+            os._exit(9)
+        result = real(*arguments, **options)
+        if left[0] == 0:
+            os._exit(9)
+        return result
+
+    setattr(owner, name, mortal)
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
+def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
+    """One flipped bit anywhere, a cut tail, a missing file: the one before is used, and reading it by name is refused."""
+    put(tmp_path, 1)
+    put(tmp_path, 2)
+    good = (tmp_path / "last.pt").read_bytes()
+    spots = random.Random(1)
+    for _ in range(20):
+        data = bytearray(good)
+        if harm == "flip":
+            data[spots.randrange(len(data))] ^= 1 << spots.randrange(8)
+        elif harm == "truncate":
+            del data[spots.randrange(len(data)) :]
+        (tmp_path / "last.pt").unlink()
+        if harm != "remove":
+            (tmp_path / "last.pt").write_bytes(data)
+        assert number_in(checkpoint.latest(tmp_path)) == 1
+        with pytest.raises(UsageError, match=r"before_last\.pt"):
+            checkpoint.read(tmp_path / "last.pt")
+        (tmp_path / "last.pt").write_bytes(good)
+    assert number_in(checkpoint.latest(tmp_path)) == 2
+
+
+def test_a_damaged_best_gives_way_to_the_next_best(tmp_path):
+    put(tmp_path, 1, [checkpoint.epoch_name(1)], 0.5)
+    put(tmp_path, 2, [checkpoint.epoch_name(2)], 0.3)
+    put(tmp_path, 3, [checkpoint.BEST], 0.1)
+    put(tmp_path, 4, [checkpoint.epoch_name(4)], 0.4)
+    put(tmp_path, 5, [], 0.9)
+    assert number_in(checkpoint.best(tmp_path)) == 3
+    (tmp_path / checkpoint.BEST).write_bytes(b"")
+    assert number_in(checkpoint.best(tmp_path)) == 2
+
+
+def test_a_file_that_is_not_listed_does_not_exist(tmp_path):
+    put(tmp_path, 1)
+    torch.save(state(9), tmp_path / "checkpoint_epoch_9.pt")
+    assert number_in(checkpoint.latest(tmp_path)) == 1
+    with pytest.raises(UsageError, match="cut short"):
+        checkpoint.read(tmp_path / "checkpoint_epoch_9.pt")
+
+
+def test_a_checkpoint_carried_elsewhere_can_be_read(tmp_path):
+    shutil.copy(put(tmp_path / "a", 1), tmp_path / "carried.pt")
+    assert number_in(tmp_path / "carried.pt") == 1
+
+
+def test_nothing_in_a_foreign_file_is_run(tmp_path):
+    """A pickle that would run code is refused."""
+
+    class Planted:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"format": 1, "model": Planted()}, tmp_path / "planted.pt")
+    with pytest.raises(UsageError, match="not a readable checkpoint"):
+        checkpoint.read(tmp_path / "planted.pt")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
+    """T13."""
+    put(tmp_path, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    for number in range(2, 12):
+        put(tmp_path, number, [checkpoint.epoch_name(number)], 0.5)
+        checkpoint.retain(tmp_path, 2)
+        assert number_in(tmp_path / checkpoint.BEST) == 1 and number_in(tmp_path / checkpoint.LAST) == number
+    epochs = sorted(path.name for path in tmp_path.glob("checkpoint_epoch_*"))
+    assert epochs == ["checkpoint_epoch_10.pt", "checkpoint_epoch_11.pt"]
+    assert set(checkpoint.listed(tmp_path)) == {path.name for path in tmp_path.glob("*.pt")}
+
+
+def test_a_run_keeps_the_epochs_it_was_told_to(tmp_path):
+    """T13."""
+    toy.run(tmp_path, training={"epochs": 7, "save_every": 2, "keep": 2})
+    names = {path.name for path in (tmp_path / "checkpoints/toy").glob("*.pt")}
+    assert names == {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_4.pt", "checkpoint_epoch_6.pt"}
+    kept = checkpoint.read(tmp_path / "checkpoints/toy/checkpoint_epoch_4.pt")
+    assert kept["progress"]["epoch"] == 4
+
+
+def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    put(tmp_path, 1, [checkpoint.BEST], 0.1)
+    put(tmp_path, 2)
+    assert number_in(tmp_path / checkpoint.BEST) == 1 == number_in(tmp_path / checkpoint.BEFORE_LAST)
+    assert checkpoint.whole(tmp_path / checkpoint.BEST)
+
+
+def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
+    """T13, exit 6: /dev/full stands for a full disk."""
+    put(tmp_path, 1)
+    (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(HostError, match="No space left on device") as caught:
+        put(tmp_path, 2)
+    assert caught.value.exit_code == 6
+    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert not list(tmp_path.glob(".saving*"))
+
+
+def test_a_missing_checkpoint_names_the_nearest(tmp_path):
+    """E5 begins here: exit 2."""
+    put(tmp_path / "checkpoints" / "toy", 1)
+    with pytest.raises(UsageError, match=r"toy/last\.pt") as caught:
+        checkpoint.read(tmp_path / "checkpoints" / "toi" / "last.pt")
+    assert caught.value.exit_code == 2
+    with pytest.raises(UsageError, match="train first"):
+        checkpoint.read(tmp_path / "nowhere" / "last.pt")
+
+
+def test_a_broken_index_is_told(tmp_path):
+    put(tmp_path, 1)
+    (tmp_path / checkpoint.INDEX).write_text("{")
+    with pytest.raises(UsageError, match=r"index\.json cannot be read"):
+        checkpoint.latest(tmp_path)
+
+
+def test_the_index_says_what_each_file_is(tmp_path):
+    toy.run(tmp_path)
+    files = json.loads((tmp_path / "checkpoints/toy/index.json").read_text())["files"]
+    assert files["last.pt"]["step"] == 18 and files["last.pt"]["epoch"] == 3
+    assert files["best.pt"]["value"] == pytest.approx(
+        checkpoint.read(tmp_path / "checkpoints/toy/best.pt")["metrics"]["val_loss"]
+    )
+
+
+def test_a_checkpoint_says_what_made_it(tmp_path):
+    """Everything that the receipt needs, and that a resume needs."""
+    trained = toy.run(tmp_path)
+    saved = checkpoint.read(trained.best)
+    assert set(saved) == {
+        "format", "family", "settings", "model", "ema", "constants", "optimizer", "scaler", "progress", "early_stopping",
+        "metrics", "provenance",
+    }  # fmt: skip
+    origin = saved["provenance"]
+    assert {
+        "run_id",
+        "data_digest",
+        "settings_digest",
+        "code_version",
+        "seed",
+        "synthetic",
+        "libraries",
+        "hardware",
+    } < set(origin)
+    assert origin["seconds"] > 0 and origin["synthetic"] is False and origin["hardware"]["processes"] == 1
+    assert toy.ToySettings.model_validate(saved["settings"]) == toy.recipe().settings
+    assert saved["constants"]["scale"].tolist() == [0.5] * 8
+
+
+def test_time_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    """`save_minutes`: last.pt mid-epoch; the epoch's own checkpoints are not touched."""
+    steps = []
+    real = checkpoint.save
+
+    def noted(folder, content, entry, names):
+        steps.append((entry["step"], list(names)))
+        return real(folder, content, entry, names)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    toy.run(tmp_path, training={"epochs": 1, "save_minutes": 1e-9})
+    assert steps == [(0, []), (1, []), (2, []), (3, []), (4, []), (5, []), (6, ["best.pt"])]
+
+
+# -- averaged weights ----------------------------------------------------------------------------------------------
+
+
+def test_averaged_weights_follow_the_formula_and_leave_the_own_ones_alone():
+    model = torch.nn.Linear(3, 2)
+    start = model.weight.detach().clone()
+    average = Average(model, 0.5)
+    expected = start.clone()
+    for step in range(4):
+        with torch.no_grad():
+            model.weight += 1.0
+        average.update(step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * model.weight.detach()
+    own = model.weight.detach().clone()
+    with average.applied():
+        torch.testing.assert_close(model.weight.detach(), expected)
+    assert torch.equal(model.weight, own)
+    assert average.state().keys() == model.state_dict().keys()
+
+
+def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
+    trained = toy.run(tmp_path, training={"ema_decay": 0.98, "epochs": 2})
+    saved = checkpoint.read(trained.last)
+    recipe = toy.recipe()
+    examples = recipe.examples(toy.rows(9, 1000), training=False)
+    batch = examples.collate([examples.item(0, index) for index in range(9)])
+
+    def loss(weights):
+        model = toy.ToyModel(recipe.settings.model, saved["constants"]["scale"].numpy()).eval()
+        model.load_state_dict(weights)
+        total, count = recipe.validate(model, batch)["val_loss"]
+        return total.item() / count
+
+    assert loss(saved["ema"]) == pytest.approx(saved["metrics"]["val_loss"], rel=1e-5)
+    assert abs(loss(saved["model"]) - saved["metrics"]["val_loss"]) > 1e-3
+
+
+def test_no_finite_validation_is_no_success(tmp_path):
+    """Exit 5."""
+
+    class Blind(toy.ToyRecipe):
+        def validate(self, model, batch):
+            total, count = super().validate(model, batch)["val_loss"]
+            return {"val_loss": (total * float("nan"), count)}
+
+    with pytest.raises(TrainingError, match="No evaluation gave a finite val_loss"):
+        toy.run(tmp_path, Blind, training={"epochs": 1})
+
+
+def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
+    """E1."""
+    monkeypatch.setattr(torch, "compile", lambda model, real=torch.compile: real(model, backend="eager"))
+    compiled = toy.run(tmp_path / "compiled", training={"compile": True, "epochs": 1, "ema_decay": 0.5})
+    plain = toy.run(tmp_path / "plain", training={"epochs": 1, "ema_decay": 0.5})
+    for part in ("model", "ema"):
+        one, other = checkpoint.read(compiled.last)[part], checkpoint.read(plain.last)[part]
+        assert one.keys() == other.keys() and not any("_orig_mod" in name for name in one)
+        for name in one:
+            torch.testing.assert_close(one[name], other[name])
+
+
+def test_no_compiler_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.engine.run.shutil.which", lambda name: None)
+    trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
+    assert "no C compiler" in (trained.run / "log.txt").read_text()

@@ -1,0 +1,100 @@
+"""Two ranks under torchrun: the losses of one process with the same global batch, and one set of outputs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine import toy
+from training.engine import checkpoint
+
+PROJECT = Path(__file__).parents[2]
+#: 22 samples in global batches of 12: the last leaves the second rank with fewer chunks, and 13 samples leave it none.
+KIND = {"data": {"batch_size": 3}, "model": {"dropout": 0.3}}
+TWO = {**KIND, "training": {"grad_accum_steps": 2, "ema_decay": 0.9, "epochs": 3}}
+ONE = {**KIND, "training": {"grad_accum_steps": 4, "ema_decay": 0.9, "epochs": 3}}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Runs of two ranks, in one launch: starting is what takes the time. Returns their folder, what was printed, and what
+    each rank said of each run."""
+    root = tmp_path_factory.mktemp("ranks")
+    stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
+    runs = {
+        "whole": TWO,
+        "uneven": {**TWO, "train_rows": 13},
+        "stopped": {**TWO, "stop_at": 3},
+        "early": {**TWO, "training": {**TWO["training"], "epochs": 9, "early_stopping": stopping}},
+        "empty": {**TWO, "val_rows": 0},
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    command += [str(Path(toy.__file__).with_name("toy_ranks.py")), str(root), json.dumps(runs)]
+    done = subprocess.run(
+        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    said = {name: [json.loads((root / name / f"rank{rank}.json").read_text()) for rank in (0, 1)] for name in runs}
+    return root, done.stdout, said
+
+
+def records(root):
+    (run_folder,) = (root / "runs/toy").iterdir()
+    return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(("name", "train_rows"), [("whole", 22), ("uneven", 13)])
+def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_rows):
+    """T4, T6: same global batch, dropout included; in `uneven` the second rank has nothing in an epoch's last step."""
+    root, _, said = pairs
+    toy.run(tmp_path, **ONE, train_rows=train_rows)
+    one, two = records(tmp_path), records(root / name)
+    assert len(one) == len(two)
+    for single, double in zip(one, two, strict=True):
+        for key in ("loss", "error", "size", "grad_norm", "val_loss"):
+            if key in single:
+                assert double[key] == pytest.approx(single[key], rel=1e-4), (key, single["step"])
+    weights = [checkpoint.read(r / "checkpoints/toy/last.pt") for r in (tmp_path, root / name)]
+    for part in ("model", "ema"):
+        for key in weights[0][part]:
+            torch.testing.assert_close(weights[0][part][key], weights[1][part][key], rtol=1e-3, atol=1e-5)
+    seen = sorted(sum((numbers for rank in said[name] for step, numbers in rank["log"] if step < 2), []))
+    assert seen == list(range(train_rows))  # an epoch, shared out: nothing twice
+
+
+def test_two_ranks_leave_one_set_of_outputs(pairs):
+    """T7."""
+    root, stdout, said = pairs
+    first, second = said["whole"]
+    assert first["run"] == second["run"]
+    assert len(list((root / "whole/runs/toy").iterdir())) == 1
+    assert stdout.count("step 1/6 ") == 3  # of three runs of 6 steps, each once
+    assert first["metrics"] == second["metrics"]
+
+
+def test_a_signal_to_one_rank_stops_both_at_the_same_step(pairs):
+    """T6, T10: exit 75 on both; a single process goes on from there, to the same end."""
+    root, _, said = pairs
+    assert [rank["exit"] for rank in said["stopped"]] == [75, 75]
+    at = checkpoint.read(root / "stopped/checkpoints/toy/last.pt")["progress"]["step"]
+    assert at == 4
+    toy.run(root / "stopped", **ONE)
+    one, whole = (checkpoint.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("stopped", "whole"))
+    for key in one:
+        torch.testing.assert_close(one[key], whole[key], rtol=1e-3, atol=1e-5)
+
+
+def test_ranks_stop_early_together(pairs):
+    """T6."""
+    ranks = pairs[2]["early"]
+    assert [rank["step"] for rank in ranks] == [6, 6]
+    assert all("early stopping" in rank["finished"] for rank in ranks)
+
+
+def test_a_refusal_reaches_every_rank(pairs):
+    """Told once, and nobody hangs: exit 3 on both."""
+    assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]

@@ -1,0 +1,349 @@
+"""What a step computes: the same numbers as a plain loop over whole global batches, however the work is cut."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import toy
+from training.engine import checkpoint, schedule
+from training.engine.batches import Plan, mixed
+from training.engine.distributed import Ranks
+from training.engine.precision import Precision
+from training.engine.state import INITIAL
+from training.engine.step import Gradients
+from training.errors import TrainingError
+from training.recipe import Loss
+from training.settings import Scheduler, Training
+
+
+def weights(root):
+    return checkpoint.read(root / "checkpoints" / "toy" / "last.pt")["model"]
+
+
+def assert_close(one, other, **tolerance):
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], **tolerance)
+
+
+def records(trained, kind="train"):
+    lines = (trained.run / "metrics.jsonl").read_text().splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
+def plain_loop(recipe, rows, global_batch, epochs, clip):
+    """The same training as one would write it by hand: whole global batches, mean losses, torch's own clipping."""
+    settings = recipe.settings
+    examples = recipe.examples(rows, training=True)
+    torch.manual_seed(mixed(settings.seed, INITIAL))
+    model = recipe.build(recipe.fit_constants(rows))
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(
+        groups, lr=settings.optim.lr, betas=settings.optim.betas, weight_decay=settings.optim.weight_decay
+    )
+    per_epoch = -(-len(rows) // global_batch)
+    for epoch in range(epochs):
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(rows))
+        for position in range(per_epoch):
+            step = epoch * per_epoch + position
+            for group in optimizer.param_groups:
+                group["lr"] = settings.optim.lr * schedule.factor(step, epochs * per_epoch, settings.scheduler)
+            chosen = order[position * global_batch : (position + 1) * global_batch]
+            batch = examples.collate([examples.item(epoch, int(index)) for index in chosen])
+            optimizer.zero_grad()
+            kept = batch["kept"]
+            ((model(batch["x"]) - batch["y"]) ** 2)[kept].mean().backward()
+            if clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.05])
+def test_a_run_equals_a_plain_loop_over_global_batches(tmp_path, clip):
+    """T2, T4: clipping from `optim`, 3 micro-batches, unequal counts, and a last global batch of 10 of 12 samples."""
+    kind = {"optim": {"lr": 0.01, "grad_clip": clip}, "data": {"batch_size": 4}, "training": {"grad_accum_steps": 3}}
+    toy.run(tmp_path, **kind)
+    reference = plain_loop(toy.recipe(**kind), toy.rows(22), 12, 3, clip)
+    assert_close(weights(tmp_path), reference, rtol=1e-4, atol=1e-6)
+    other = plain_loop(toy.recipe(**kind), toy.rows(22), 12, 3, 0.05 - clip)
+    assert any(not torch.allclose(reference[n], other[n], rtol=1e-3) for n in reference)  # clipping is visible at all
+
+
+def test_accumulation_changes_no_weight(tmp_path):
+    """T4: one batch of 8, 2 of 4, 4 of 2 and 8 of 1 are one and the same step; the epoch's last is smaller."""
+    results = []
+    for size in (8, 4, 2, 1):
+        toy.run(tmp_path / str(size), data={"batch_size": size}, training={"grad_accum_steps": 8 // size, "epochs": 2})
+        results.append(weights(tmp_path / str(size)))
+    for other in results[1:]:
+        assert_close(results[0], other, rtol=1e-4, atol=1e-6)
+
+
+def test_the_logged_loss_is_the_exact_average(tmp_path):
+    """Over every element since the last line, not over batches of unequal counts."""
+    trained = toy.run(tmp_path, optim={"lr": 1e-12}, training={"epochs": 1, "log_every": 6})
+    model = toy.ToyRecipe.models[0]
+    examples = toy.recipe().examples(toy.rows(22), training=True)
+    batch = examples.collate([examples.item(0, index) for index in range(22)])
+    with torch.no_grad():
+        exact = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean().item()
+    (record,) = records(trained)
+    assert record["error"] == pytest.approx(exact, rel=1e-5)
+
+
+def test_the_gradient_norm_is_told_before_clipping(tmp_path):
+    """T2."""
+    free = records(toy.run(tmp_path / "free", optim={"grad_clip": 0.0}, training={"max_steps": 1}))
+    clipped = records(toy.run(tmp_path / "clipped", optim={"grad_clip": 1e-3}, training={"max_steps": 1}))
+    assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 0.1
+
+
+def test_clipping_scales_to_the_limit_and_leaves_small_gradients_alone():
+    """T2."""
+    parameters = [torch.nn.Parameter(torch.zeros(3, 5)), torch.nn.Parameter(torch.zeros(7, dtype=torch.float64))]
+    gradients = Gradients(parameters)
+    for parameter in parameters:
+        parameter.grad += 2.0
+    norm = gradients.norm()
+    assert norm.item() == pytest.approx(2 * 22**0.5)
+    gradients.clip(norm, 100.0)
+    assert parameters[0].grad.unique().tolist() == [2.0]
+    gradients.clip(norm, 1.0)
+    assert gradients.norm().item() == pytest.approx(1.0, rel=1e-5)
+
+
+# -- precision -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("training", "dtype"),
+    [
+        ({"amp": True}, torch.bfloat16),
+        ({"amp": True, "amp_dtype": "float16"}, torch.float16),
+        ({"amp": False}, torch.float32),
+    ],
+)
+def test_operations_inside_the_model_see_the_dtype_that_was_asked_for(tmp_path, training, dtype):
+    """T1: bf16 without any scaler, in training and in validation; weights stay float32."""
+    toy.run(tmp_path, training={**training, "epochs": 1})
+    assert toy.ToyRecipe.models[0].seen == {dtype}
+    saved = checkpoint.read(tmp_path / "checkpoints/toy/last.pt")
+    assert (saved["scaler"] is not None) == (dtype is torch.float16)
+    assert {value.dtype for value in saved["model"].values()} == {torch.float32}
+
+
+def test_float16_looks_for_its_factor_and_learns(tmp_path):
+    """Overflowing float16 gradients lower the scaler's factor; they are not failures."""
+    trained = toy.run(tmp_path, training={"amp": True, "amp_dtype": "float16", "epochs": 8}, optim={"lr": 0.02})
+    losses = [record["val_loss"] for record in records(trained, "validation")]
+    assert losses[-1] < losses[0]
+
+
+def test_autocast_does_not_hang_on_the_scaler():
+    """T1."""
+    precision = Precision(Training(amp=True), torch.device("cpu"))
+    assert precision.scaler is None
+    with precision.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.bfloat16
+
+
+# -- numbers that are none -----------------------------------------------------------------------------------------
+
+
+def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
+    """T9: weights and optimizer state stay finite; the log names the samples."""
+    trained = toy.run(tmp_path, faults={"nan_samples": [5]})
+    saved = checkpoint.read(trained.last)
+    assert all(torch.isfinite(value).all() for value in saved["model"].values())
+    assert all(torch.isfinite(v).all() for s in saved["optimizer"]["state"].values() for v in s.values())
+    assert saved["progress"]["skipped"] == 3  # once an epoch
+    assert {int(s["step"]) for s in saved["optimizer"]["state"].values()} == {18 - 3}
+    log = (trained.run / "log.txt").read_text()
+    skipped = [text for text in log.splitlines() if "skipped" in text]
+    assert len(skipped) == 3 and all(" 5" in text for text in skipped)
+    assert all(np.isfinite(record.get("loss", 0.0)) for record in records(trained))
+
+
+def test_a_skipped_step_changes_nothing(tmp_path):
+    """T9: one good step and five of NaN end in the weights of the one."""
+    good = set(Plan(22, 4, 1, 1, 42).step_samples(0).tolist())
+    kind = {"scheduler": {"name": "constant", "warmup_steps": 0}}
+    faults = {"nan_samples": sorted(set(range(22)) - good)}
+    trained = toy.run(tmp_path / "six", training={"epochs": 1}, faults=faults, **kind)
+    toy.run(tmp_path / "one", training={"max_steps": 1}, **kind)
+    assert checkpoint.read(trained.last)["progress"]["skipped"] == 5
+    assert_close(weights(tmp_path / "six"), weights(tmp_path / "one"), rtol=0, atol=0)
+
+
+def test_numbers_that_stay_non_finite_end_the_run(tmp_path):
+    """T9, exit 5; what is saved is finite."""
+    with pytest.raises(TrainingError, match="not finite 10 times in a row") as caught:
+        toy.run(tmp_path, faults={"nan_samples": list(range(22))})
+    assert caught.value.exit_code == 5
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
+    """A step that breaks the weights themselves ends the run before it is written."""
+
+    def broken(self, model, batch, moment):
+        if moment.step == 3:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("inf"))
+        return toy.ToyRecipe.losses(self, model, batch, moment)
+
+    kind = type("Broken", (toy.ToyRecipe,), {"losses": broken})
+    with pytest.raises(TrainingError):
+        toy.run(tmp_path, kind, training={"epochs": 1})
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
+
+
+# -- order ---------------------------------------------------------------------------------------------------------
+
+
+def test_every_sample_comes_once_an_epoch_in_an_order_of_its_own():
+    plan = Plan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
+    assert plan.steps_per_epoch == 2
+    epochs = [np.concatenate([plan.step_samples(e * 2 + p) for p in range(2)]).tolist() for e in range(3)]
+    assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2] != list(range(23))
+    other_seed = Plan(23, 2, 3, 2, seed=8)
+    assert other_seed.step_samples(0).tolist() != plan.step_samples(0).tolist()
+
+
+def test_ranks_and_accumulation_cut_the_same_global_batches():
+    """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout seeds)."""
+    shapes = [Plan(23, 2, 4, 1, 7), Plan(23, 2, 2, 2, 7), Plan(23, 2, 1, 4, 7)]
+    for step in range(6):
+        cuts = [
+            sorted(
+                (c.number, c.epoch, c.indices)
+                for c in itertools.chain.from_iterable(plan.chunks(step, rank) for rank in range(plan.world))
+            )
+            for plan in shapes
+        ]
+        assert cuts[0] == cuts[1] == cuts[2]
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_number_of_loader_workers_changes_nothing(tmp_path, monkeypatch, small):
+    """T11: also where shared memory is too small, and batches come through pipes."""
+    monkeypatch.setattr("training.engine.run.shared_memory_is_small", lambda: small)
+    results = []
+    for workers in (0, 1, 2):
+        toy.run(tmp_path / str(workers), data={"num_workers": workers}, training={"epochs": 2})
+        results.append((weights(tmp_path / str(workers)), list(toy.ToyRecipe.log)))
+        toy.ToyRecipe.log.clear()
+    for state, log in results[1:]:
+        assert log == results[0][1]
+        assert_close(state, results[0][0], rtol=0, atol=0)
+
+
+def test_small_shared_memory_is_said_and_not_used(tmp_path, monkeypatch):
+    """T11."""
+    monkeypatch.setattr("training.engine.run.shared_memory_is_small", lambda: True)
+    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", None)  # any use of shared memory fails
+    trained = toy.run(tmp_path, data={"num_workers": 1}, training={"epochs": 1})
+    assert "/dev/shm is small" in (trained.run / "log.txt").read_text()
+
+
+# -- own steps and other hooks -------------------------------------------------------------------------------------
+
+
+class TwoUpdates(toy.ToyRecipe):
+    """Two optimizer steps in one step of the run."""
+
+    def own_step(self, workshop, batches, counts, moment):
+        total, count = torch.zeros(()), 0.0
+        for _ in range(2):
+            for batch in batches:
+                with workshop.precision.autocast():
+                    losses = self.losses(workshop.model, batch, moment)
+                workshop.backward(workshop.objective(losses, counts))
+                total, count = total + losses["error"].total.detach(), counts["error"] * 2
+            workshop.update()
+        return {"error": (total, count), "size": (torch.zeros(()), count)}
+
+
+def test_a_recipe_may_own_its_step(tmp_path):
+    trained = toy.run(tmp_path, TwoUpdates, training={"epochs": 2, "grad_accum_steps": 2})
+    saved = checkpoint.read(trained.last)
+    assert trained.step == 6
+    assert {int(s["step"]) for s in saved["optimizer"]["state"].values()} == {12}
+    first, last = records(trained)[0], records(trained)[-1]
+    assert first["loss"] > 0 and last["grad_norm"] > 0
+
+
+def test_a_recipe_may_train_in_double_precision(tmp_path):
+    class Double(toy.ToyRecipe):
+        def build(self, constants):
+            return super().build(constants).double()
+
+        def losses(self, model, batch, moment):
+            return super().losses(model, {**batch, "x": batch["x"].double()}, moment)
+
+        def validate(self, model, batch):
+            return super().validate(model, {**batch, "x": batch["x"].double()})
+
+    toy.run(tmp_path, Double)
+    assert {value.dtype for value in weights(tmp_path).values()} == {torch.float64}
+
+
+def test_terms_that_change_their_names_are_refused(tmp_path):
+    class Forgetful(toy.ToyRecipe):
+        def losses(self, model, batch, moment):
+            return {"error": Loss(super().losses(model, batch, moment)["error"].total)}
+
+    with pytest.raises(TrainingError, match=r"losses gave the terms \['error'\]"):
+        toy.run(tmp_path, Forgetful)
+
+
+def test_one_process_alone_needs_no_collective():
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    assert ranks.total([1.5, 2.0]) == [1.5, 2.0] and ranks.gather("x") == ["x"] and ranks.first(lambda: 3) == 3
+
+
+# -- schedule ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
+def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
+    """T3: the period is the run's own length."""
+    settings = Scheduler(name=name, warmup_steps=10, min_lr_ratio=0.1)
+    rates = [schedule.factor(step, 100, settings) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates[10:]))
+
+
+def test_schedules_differ_where_they_should():
+    kinds = {n: Scheduler(name=n, warmup_steps=0, min_lr_ratio=0.0) for n in ("cosine", "linear", "constant", "wsd")}
+    middle = {name: schedule.factor(50, 101, settings) for name, settings in kinds.items()}
+    assert middle["cosine"] == pytest.approx(0.5) == middle["linear"]
+    assert middle["constant"] == middle["wsd"] == 1.0
+    quarter = {name: schedule.factor(25, 101, settings) for name, settings in kinds.items()}
+    assert quarter["cosine"] > quarter["linear"] + 0.05
+    assert schedule.factor(90, 101, kinds["wsd"]) == pytest.approx(0.5)
+    assert schedule.factor(99, 101, kinds["constant"]) == 1.0
+
+
+def test_a_short_run_still_reaches_its_full_rate(tmp_path):
+    """T3: warm-up of 100 steps in a run of 18 rises over 9, and says so."""
+    trained = toy.run(tmp_path, scheduler={"warmup_steps": 100})
+    rates = [record["lr"] for record in records(trained)]
+    assert max(rates) == pytest.approx(0.01) and rates.index(max(rates)) == 8
+    assert "rises over 9 steps" in (trained.run / "log.txt").read_text()
+
+
+def test_max_steps_ends_the_run_and_the_schedule(tmp_path):
+    """T3."""
+    trained = toy.run(tmp_path, training={"max_steps": 8})
+    rates = [record["lr"] for record in records(trained)]
+    assert trained.step == len(rates) == 8 and trained.metrics["val_loss"] > 0
+    assert rates[-1] == pytest.approx(0.001)
+    assert {moment.total_steps for moment in toy.ToyRecipe.moments} == {8}

@@ -1,0 +1,29 @@
+"""One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by name: each
+its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone. They are done in turn."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.engine import toy
+from training.errors import AthanorError
+
+torch.set_num_threads(1)
+rank = int(os.environ["RANK"])
+for name, options in json.loads(sys.argv[2]).items():
+    root = Path(sys.argv[1], name)
+    stop_at = options.pop("stop_at", -1)
+    kind = toy.stopped(stop_at) if rank == 1 else toy.ToyRecipe
+    toy.ToyRecipe.log.clear()
+    try:
+        trained = toy.run(root, kind, **options)
+        said = {"step": trained.step, "finished": trained.finished, "metrics": trained.metrics, "run": trained.run.name}
+    except AthanorError as error:
+        said = {"error": str(error), "exit": error.exit_code}
+    said["log"] = toy.ToyRecipe.log
+    (root / f"rank{rank}.json").write_text(json.dumps(said))
