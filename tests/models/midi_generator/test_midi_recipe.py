@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 
 from training.data.manifest import Row
-from training.models.midi_generator import metrics
-from training.models.midi_generator.data import IGNORED
+from training.models.midi_generator import metrics, steering
+from training.models.midi_generator.data import IGNORED, emotion_vector
 from training.models.midi_generator.ngram import NGram
 from training.models.midi_generator.recipe import MidiGeneratorRecipe
 from training.models.registry import load_recipe
@@ -157,7 +157,8 @@ def taught():
     """A small model that has seen the two kinds of songs above, trained for about two seconds."""
     torch.manual_seed(0)
     recipe = load_recipe("midi_generator", "debug", overrides=["augment.transpose=0", "augment.velocity=0.0"])
-    model, rows = recipe.build({}), steered_rows()
+    rows = steered_rows()
+    model = recipe.build(recipe.fit_constants(rows))
     examples = recipe.examples(rows, True)
     optimizer = torch.optim.AdamW(recipe.parameter_groups(model), lr=5e-3)
     for step in range(120):
@@ -182,6 +183,30 @@ def test_the_wrong_emotion_costs(taught):
     assert probe["emotion_gain"] == pytest.approx(probe["swapped_emotion_loss"] - probe["own_emotion_loss"])
     assert probe["own_emotion_loss"] < probe["untold_emotion_loss"] < probe["swapped_emotion_loss"]
     assert probe["emotion_gain"] > 0.3
+
+
+def test_what_is_written_follows_the_emotion_asked_for(taught):
+    """The classifier names it; and it would not, had the emotions been mixed up."""
+    recipe, model, rows = taught
+    known = model.styles.numpy()
+    assert known[2, :, 0].sum() == len(rows) and (known[2, :, 0] > 0).sum() == 2
+    probe = recipe.probe(model, rows)
+    assert probe["emotion_chance"] == 0.5 and probe["emotion_named"] > 0.8
+    ids = [row.records["midi_path"]["ids"] for row in rows]
+    asked = steering.classes([emotion_vector(row.values["emotion"]) for row in rows])
+    assert steering.judge(ids, asked, known)["emotion_named"] == 1
+    assert steering.judge(ids[::-1], asked, known)["emotion_named"] == 0
+
+
+def test_steering_is_the_agreement_of_means_over_emotions(rows):
+    known = np.zeros((3, 6, 6), np.float32)
+    known[0], known[1], known[2, :, 0] = np.arange(6)[:, None], 1, 5
+    pieces = [row.records["midi_path"]["ids"] for row in rows]
+    measured = np.stack([steering.measure(ids) for ids in pieces])
+    found = steering.judge(pieces, np.arange(5), known)
+    expected = np.corrcoef(measured[:, 1], np.arange(5))[0, 1]
+    assert found["steering_velocity"] == pytest.approx(expected)
+    assert "steering_tempo" not in found  # all alike: nothing to agree
 
 
 def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):

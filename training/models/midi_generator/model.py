@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -164,10 +165,13 @@ class Block(nn.Module):
 class MidiGenerator(nn.Module):
     """Music token ids and an emotion -> logits of the next id, at every position."""
 
-    def __init__(self, settings: Model):
+    def __init__(self, settings: Model, styles: np.ndarray | None = None):
+        """`styles`: what the training music of each emotion is like (steering.styles), kept beside the weights."""
         super().__init__()
         self.settings = settings
         width = settings.width
+        # Not in the state dict: a checkpoint keeps constants apart, and hands them to whoever builds the model.
+        self.register_buffer("styles", torch.zeros(3, 6, 6) if styles is None else torch.tensor(styles), False)
         self.embedding = nn.Embedding(VOCABULARY, width)
         self.emotion = EmotionTokens(settings.emotion_width)
         self.blocks = nn.ModuleList(Block(settings, i) for i in range(settings.layers))

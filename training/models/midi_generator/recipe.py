@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.models.midi_generator import metrics
+from training.models.midi_generator import metrics, steering
 from training.models.midi_generator.config import MidiGeneratorConfig
 from training.models.midi_generator.data import (
     IGNORED,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 BASELINE_TOKENS = 4_000_000  # of the training songs; sorting five orders of them takes seconds and 500 MB
 PROBE_SONGS = 48
+PROBE_PIECES = 6  # generated for each emotion
 EXAM_SONGS, EXAM_TOKENS = 16, 256
 
 
@@ -57,8 +58,12 @@ class MidiGeneratorRecipe(Recipe):
             return TrainingWindows(rows, settings.model.context, settings.seed, settings.augment)
         return HeldOutWindows(rows, settings.model.context)
 
+    def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """What the training music of each emotion is like, to judge by it later what the model writes for them."""
+        return {"styles": steering.styles(Songs(rows))}
+
     def build(self, constants: Mapping[str, np.ndarray]) -> MidiGenerator:
-        return MidiGenerator(self.settings.model)
+        return MidiGenerator(self.settings.model, constants.get("styles"))
 
     def counts(self, batch: Batch) -> dict[str, float]:
         targets = float((batch["targets"] != IGNORED).sum())
@@ -106,7 +111,7 @@ class MidiGeneratorRecipe(Recipe):
     @torch.no_grad()
     def probe(self, model: torch.nn.Module, held_out: Sequence[Row]) -> dict[str, float]:
         """What the emotion is worth: loss over the beginnings of held-out songs told their own emotion, told the
-        farthest emotion that any of the others has, and told none."""
+        farthest emotion that any of the others has, and told none; and whether it steers what is written."""
         model.eval()
         device = next(model.parameters()).device
         opening = openings(held_out, self.settings.model.context, PROBE_SONGS)
@@ -123,7 +128,20 @@ class MidiGeneratorRecipe(Recipe):
                 sums[name] += float(loss)
         count = int((opening["targets"] != IGNORED).sum())
         out = {f"{name}_emotion_loss": total / count for name, total in sums.items()}
-        return out | {"emotion_gain": out["swapped_emotion_loss"] - out["own_emotion_loss"]}
+        out["emotion_gain"] = out["swapped_emotion_loss"] - out["own_emotion_loss"]
+        return out | self._steering(model)
+
+    def _steering(self, model: MidiGenerator) -> dict[str, float]:
+        """Pieces are written for every base emotion that the training music had, and judged (steering.py)."""
+        known = model.styles.cpu().numpy()
+        bases = np.flatnonzero(known[2, :, 0])
+        if len(bases) < 2:
+            return {}
+        asked = np.repeat(bases, PROBE_PIECES)
+        vectors = np.stack([emotion_vector(emotion.vector(emotion.BASES[base])) for base in asked])
+        settings = self.settings
+        pieces = generate(torch_step(model), vectors, settings.generation, settings.model.context, settings.seed)
+        return steering.judge(pieces, asked, known)
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
         """A piece for each of the six base emotions: <emotion>.mid, and <emotion>.png, its piano roll."""

@@ -1,0 +1,78 @@
+"""Does the emotion steer what is written? Measured on the notes: pieces generated for an emotion should differ from the
+others as the training music of that emotion does, and a classifier fitted on real music should name it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from training.models.midi_generator.data import Songs
+from training.music import emotion, style, tokens
+
+NAMES = (*style.FEATURES, "tempo")
+MOST_SONGS = 2000  # that are measured, spread evenly over the corpus
+#: Of the features' own spread, added to what songs of one emotion spread: a few songs a class must not look exact.
+SHRINKAGE = 0.1
+
+
+def measure(ids: np.ndarray) -> np.ndarray:
+    """The style of a piece, f64 [6], in the order of NAMES; density and tempo as logarithms, for they are ratios."""
+    score = tokens.decode(ids)
+    found = style.features(score.seconds(), 240.0 / float(np.median(score.bars)) if len(score.bars) else 120.0)
+    found["density"], found["tempo"] = np.log(found["density"] + 0.1), np.log(found["tempo"])
+    return np.array([found[name] for name in NAMES])
+
+
+def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:
+    """Index in emotion.BASES of each vector's nearest emotion, -1 where that is none of them (calm, neutral ...)."""
+    named = [emotion.classify(vector.tolist()) for vector in emotions]
+    return np.array([emotion.BASES.index(name) if name in emotion.BASES else -1 for name in named], np.int64)
+
+
+def styles(songs: Songs) -> np.ndarray:
+    """What the training music of each base emotion is like: f32 [3, 6, 6].
+
+    Row 0: the mean style of each emotion's songs; row 1: the variance within emotions, the same for all (a diagonal
+    Gaussian each: linear discriminants); row 2: [emotion, 0] how many songs there are.
+    """
+    out = np.zeros((3, len(emotion.BASES), len(NAMES)), np.float32)
+    which = np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
+    label = classes([songs.emotion(song) for song in which])
+    which, label = which[label >= 0], label[label >= 0]
+    if not len(which):
+        return out
+    measured = np.stack([measure(songs.ids(song)) for song in which])
+    residual = measured.copy()
+    for base in np.unique(label):
+        out[0, base] = measured[label == base].mean(axis=0)
+        out[2, base, 0] = (label == base).sum()
+        residual[label == base] -= measured[label == base].mean(axis=0)
+    out[1] = residual.var(axis=0) + SHRINKAGE * measured.var(axis=0) + 1e-6
+    return out
+
+
+def name(measured: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Styles f64 [n, 6] -> index in emotion.BASES of the likeliest among those that `known` (from `styles`) has."""
+    distance = ((measured[:, None] - known[0]) ** 2 / known[1]).sum(-1)
+    return np.where(known[2, :, 0] > 0, distance, np.inf).argmin(axis=1)
+
+
+def judge(pieces: Sequence[np.ndarray], asked: np.ndarray, known: np.ndarray) -> dict[str, float]:
+    """Generated pieces, and the index of the base emotion that was asked for each.
+
+    emotion_named: the share that the classifier names right (by chance: emotion_chance). steering_<feature>: the
+    correlation, over emotions, of the feature's mean in the generated pieces with its mean in the training music.
+    """
+    measured = np.stack([measure(ids) for ids in pieces])
+    bases = np.unique(asked)
+    out = {
+        "emotion_named": float((name(measured, known) == asked).mean()),
+        "emotion_chance": 1.0 / int((known[2, :, 0] > 0).sum()),
+    }
+    for column, feature in enumerate(NAMES):
+        made = np.array([measured[asked == base, column].mean() for base in bases])
+        real = known[0, bases, column].astype(np.float64)
+        if len(bases) > 2 and np.ptp(made) > 0 and np.ptp(real) > 0:
+            out[f"steering_{feature}"] = float(np.corrcoef(made, real)[0, 1])
+    return out
