@@ -12,8 +12,9 @@ from training.engine import checkpoint, schedule
 from training.engine.batches import Plan, mixed
 from training.engine.distributed import Ranks
 from training.engine.precision import Precision
+from training.engine.run import Run
 from training.engine.state import INITIAL
-from training.engine.step import Gradients
+from training.engine.step import Gradients, Workshop
 from training.errors import TrainingError
 from training.recipe import Loss
 from training.settings import Scheduler, Training
@@ -103,18 +104,60 @@ def test_the_gradient_norm_is_told_before_clipping(tmp_path):
     assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 0.1
 
 
-def test_clipping_scales_to_the_limit_and_leaves_small_gradients_alone():
-    """T2."""
-    parameters = [torch.nn.Parameter(torch.zeros(3, 5)), torch.nn.Parameter(torch.zeros(7, dtype=torch.float64))]
-    gradients = Gradients(parameters)
-    for parameter in parameters:
-        parameter.grad += 2.0
-    norm = gradients.norm()
-    assert norm.item() == pytest.approx(2 * 22**0.5)
-    gradients.clip(norm, 100.0)
-    assert parameters[0].grad.unique().tolist() == [2.0]
-    gradients.clip(norm, 1.0)
-    assert gradients.norm().item() == pytest.approx(1.0, rel=1e-5)
+@pytest.mark.parametrize("flat", [False, True])
+def test_gradients_are_measured_and_scaled_together(flat):
+    """T2: of two dtypes, one parameter without a gradient; alone, and laid flat for several ranks."""
+    parameters = [
+        torch.nn.Parameter(torch.zeros(s, dtype=d)) for s, d in (((3, 5), None), (7, torch.float64), (4, None))
+    ]
+    gradients = Gradients(parameters, flat)
+    for parameter in parameters[:2]:
+        (2 * parameter.sum()).backward()
+    assert gradients.norm().item() == pytest.approx(2 * 22**0.5)
+    gradients.scale(0.5)
+    assert parameters[0].grad.unique().tolist() == [1.0] == parameters[1].grad.unique().tolist()
+    assert not parameters[2].grad.any()
+    gradients.clear()
+    assert gradients.norm().item() == 0.0
+
+
+@pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
+def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, faults):
+    """T9: the path that never waits for the device, here on the CPU, against the one that asks."""
+    kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
+    asked = toy.run(tmp_path / "asks", **kind)
+    real = Workshop.__init__
+
+    def blind(self, *arguments):
+        real(self, *arguments)
+        self.asks = False
+
+    monkeypatch.setattr(Workshop, "__init__", blind)
+    decided = toy.run(tmp_path / "decides", **kind)
+    one, other = checkpoint.read(asked.last), checkpoint.read(decided.last)
+    assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
+    for part in ("model", "ema"):
+        assert_close(one[part], other[part], rtol=1e-5, atol=1e-7)
+    steps = {int(s["step"]) for s in other["optimizer"]["state"].values()}
+    assert steps == {18 - other["progress"]["skipped"]}
+
+
+def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
+    """As on a GPU: every skipped step is counted, and the records are the same."""
+    kind = {"faults": {"nan_samples": [5]}, "training": {"log_every": 5}}
+    prompt = toy.run(tmp_path / "prompt", **kind)
+    real = Run.__init__
+
+    def late(self, *arguments, **options):
+        real(self, *arguments, **options)
+        self.lag = 1
+
+    monkeypatch.setattr(Run, "__init__", late)
+    lagging = toy.run(tmp_path / "late", **kind)
+    for one, other in zip(records(prompt), records(lagging), strict=True):
+        assert {k: one.get(k) for k in ("step", "loss", "skipped")} == {
+            k: other.get(k) for k in ("step", "loss", "skipped")
+        }
 
 
 # -- precision -----------------------------------------------------------------------------------------------------

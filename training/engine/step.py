@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,45 +27,62 @@ def seed_torch(device: torch.device, *numbers: int) -> None:
 
 
 class Gradients:
-    """All gradients, as views into one flat tensor a dtype: zeroed, summed over ranks, measured and scaled at once.
+    """All gradients: cleared, summed over ranks, measured and scaled together.
 
-    A parameter that a batch does not reach has a gradient of zero (so that all ranks agree on it).
+    Alone, they are the tensors that autograd made. Among several ranks they are views into one flat tensor a dtype, so that one
+    collective sums them. A parameter that a batch does not reach has a gradient of zero, so that all ranks agree on it.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter]):
-        by_dtype: dict[torch.dtype, list[torch.nn.Parameter]] = {}
-        for parameter in parameters:
-            by_dtype.setdefault(parameter.dtype, []).append(parameter)
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], flat: bool):
+        self.parameters = list(parameters)
         self.flats: list[torch.Tensor] = []
-        self.views: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
-        for dtype, group in by_dtype.items():
-            sizes = [-(-parameter.numel() // _ALIGN) * _ALIGN for parameter in group]
-            flat = torch.zeros(sum(sizes), dtype=dtype, device=group[0].device)
-            for parameter, piece in zip(group, flat.split(sizes), strict=True):
-                self.views.append((parameter, piece[: parameter.numel()].view_as(parameter)))
-            self.flats.append(flat)
+        self.views: list[torch.Tensor] = []
+        if flat:
+            self._lay_flat()
         self.clear()
 
+    def _lay_flat(self) -> None:
+        sizes = [-(-parameter.numel() // _ALIGN) * _ALIGN for parameter in self.parameters]
+        lengths: dict[torch.dtype, int] = {}
+        for parameter, size in zip(self.parameters, sizes, strict=True):
+            lengths[parameter.dtype] = lengths.get(parameter.dtype, 0) + size
+        device = self.parameters[0].device
+        flats = {dtype: torch.zeros(length, dtype=dtype, device=device) for dtype, length in lengths.items()}
+        used = dict.fromkeys(flats, 0)
+        for parameter, size in zip(self.parameters, sizes, strict=True):
+            at = used[parameter.dtype]
+            self.views.append(flats[parameter.dtype][at : at + parameter.numel()].view_as(parameter))
+            used[parameter.dtype] += size
+        self.flats = list(flats.values())
+
     def clear(self) -> None:
-        """All zero, and attached to their parameters."""
+        """None are there, or all are zero."""
         for flat in self.flats:
             flat.zero_()
-        for parameter, view in self.views:
-            if parameter.grad is not view:
-                parameter.grad = view
+        for parameter, view in zip(self.parameters, self.views or [None] * len(self.parameters), strict=True):
+            parameter.grad = view
+
+    def tensors(self) -> list[torch.Tensor]:
+        """All of them, in few tensors."""
+        if self.flats:
+            return self.flats
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in self.parameters]  # type: ignore[misc]
 
     def norm(self) -> torch.Tensor:
-        """Euclidean norm over all of them, fp32 or better."""
-        norms = [
-            torch.linalg.vector_norm(flat, dtype=torch.promote_types(flat.dtype, torch.float32)) for flat in self.flats
-        ]
-        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
+        """Euclidean norm over all of them."""
+        norms = torch._foreach_norm(self.tensors())
+        if len(norms) == 1:
+            return norms[0]
+        if len({norm.dtype for norm in norms}) > 1:
+            norms = [norm.double() for norm in norms]
+        return torch.linalg.vector_norm(torch.stack(norms))
 
-    def clip(self, norm: torch.Tensor, largest: float) -> None:
-        """Scale down to `largest` where `norm` exceeds it. A non-finite norm leaves NaN everywhere: the step is skipped."""
-        scale = (largest / (norm + 1e-6)).clamp(max=1.0)
-        for flat in self.flats:
-            flat.mul_(scale.to(flat.dtype))
+    def scale(self, factor: float | torch.Tensor) -> None:
+        """Multiply all of them, in place."""
+        torch._foreach_mul_(self.tensors(), factor)
 
 
 @dataclass
@@ -111,10 +129,12 @@ class Workshop:
     ):
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
         self.precision, self.ranks, self.names = precision, ranks, tuple(names)
-        self.gradients = Gradients(p for group in optimizer.param_groups for p in group["params"])
+        self.gradients = Gradients((p for group in optimizer.param_groups for p in group["params"]), ranks.world > 1)
         self.clip = recipe.settings.optim.grad_clip
         self.device = ranks.device
-        self.fused = bool(getattr(optimizer, "_step_supports_amp_scaling", False))
+        # A GPU is never waited for: it decides by itself whether a step counts. On a CPU, to ask is quicker.
+        self.asks = self.device.type == "cpu" or precision.scaler is not None or not optimizer.defaults["fused"]
+        self._names = frozenset(self.names)
         self._norm = torch.zeros((), device=self.device)
         self._rescaled = False
 
@@ -152,33 +172,40 @@ class Workshop:
     def update(self, report: torch.Tensor | None = None) -> torch.Tensor:
         """Sum gradients (and `report`, in place) over ranks, clip, step, clear. Returns the gradient norm before clipping.
 
-        Where the norm (or `report`) is not finite, neither weights nor optimizer state change.
+        Where the norm, or the objective at `report`'s end, is not finite, neither weights nor optimizer state change.
         """
         self.ranks.sum_([*self.gradients.flats, *([report] if report is not None else [])])
-        scaler = self.precision.scaler
-        if scaler is not None:
-            scaler.unscale_(self.optimizer)
-        norm = self.gradients.norm()
-        finite = torch.isfinite(norm)
-        if report is not None:
-            finite &= torch.isfinite(report).all()
-        if self.clip:
-            self.gradients.clip(norm, self.clip)
-        self._rescaled = False
-        if scaler is not None:
-            if finite.item():
-                scaler.step(self.optimizer)
-            before = scaler.get_scale()
-            scaler.update()
-            self._rescaled = 1 <= scaler.get_scale() < before  # below 1 it is no matter of range any more
-        elif self.fused:  # decided on the device: a GPU is not waited for
-            self.optimizer.grad_scale, self.optimizer.found_inf = None, (~finite).float()  # type: ignore[attr-defined]
-            self.optimizer.step()
-        elif finite.item():
-            self.optimizer.step()
+        if self.precision.scaler is not None:
+            self.precision.scaler.unscale_(self.optimizer)
+        self._norm = norm = self.gradients.norm()
+        told = norm if report is None else norm + report[-1]
+        if self.asks:
+            self._step_if(math.isfinite(told.item()), norm.item())
+        else:
+            self._step_on_device(~torch.isfinite(told), norm)
         self.gradients.clear()
-        self._norm = norm
         return norm
+
+    def _step_if(self, finite: bool, norm: float) -> None:
+        if finite and self.clip and norm > self.clip:
+            self.gradients.scale(self.clip / norm)
+        scaler, self._rescaled = self.precision.scaler, False
+        if scaler is None:
+            if finite:
+                self.optimizer.step()
+            return
+        if finite:
+            scaler.step(self.optimizer)
+        before = scaler.get_scale()
+        scaler.update()
+        self._rescaled = 1 <= scaler.get_scale() < before  # below 1 it is no matter of range any more
+
+    def _step_on_device(self, bad: torch.Tensor, norm: torch.Tensor) -> None:
+        """The fused kernel itself leaves everything as it is where `found_inf` is 1 (as under torch's own scaler)."""
+        if self.clip:
+            self.gradients.scale((self.clip / norm).clamp(max=1.0))
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
+        self.optimizer.step()
 
     def step(
         self, step: int, seed: int, chunks: Sequence[Chunk], batches: Sequence[Batch], counts: Mapping[str, float],
@@ -186,7 +213,7 @@ class Workshop:
     ) -> Outcome:  # fmt: skip
         """One step of the run on this rank's micro-batches; `counts` are the global batch's."""
         own = self.recipe.own_step
-        report = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)  # totals, objective
+        report = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)  # totals, then the objective
         if own is not None:
             seed_torch(self.device, seed, step, self.ranks.rank)
             terms = own(self, batches, counts, moment)
@@ -211,7 +238,7 @@ class Workshop:
         return Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
     def _check_names(self, where: str, named: Mapping[str, object]) -> None:
-        if named.keys() != set(self.names):
+        if named.keys() != self._names:
             raise TrainingError(
                 f"{type(self.recipe).__name__}.{where} gave the terms {sorted(named)}, and counts gave {sorted(self.names)}: "
                 "every batch must give the same terms."
