@@ -1,7 +1,9 @@
 """The hundred fixed points of musical space that draw lightning: what each stands for, and where it lies.
 
-Each anchor names four of the five musical parameters of a sub-frame and the values it stands for; the fifth is at
-REST. Its place in (y, z) is the lifeline's own formula of those five values.
+Each anchor names three or four of the five musical parameters of a sub-frame and the values it stands for; the others
+are at REST. Its place in (y, z) is the lifeline's own formula of those five values. How densely the anchors stand sets
+how often the storm discharges: measured, 1.1 to 1.5 times a window in tense chamber music and chorales at velocity 110
+and arousal .7 to .8, 1.2 times in composed angry music, never at an arousal of 0 or less.
 """
 
 from __future__ import annotations
@@ -21,45 +23,37 @@ Z_WEIGHTS = np.array([0.0, 0.20, 0.35, 0.15, 0.30])
 
 @dataclass(frozen=True)
 class Family:
-    """Anchors on a grid over four parameters: parameter -> the values on its axis."""
+    """Anchors on a grid over the parameters they name: parameter -> the values on its axis."""
 
     name: str
     charge: float
     grid: dict[str, tuple[float, ...]]
 
 
-#: Only dynamics names loudness: the storm has it as a factor of its own, and must not fall when music grows louder.
+#: Only dynamics names loudness: the storm has it as a factor of its own, and should rise as music grows louder.
 FAMILIES = (
-    # register x consonant, coloured, dissonant x close or open voicing, at a walking pace
+    # register x consonant, coloured, dissonant x still or moving, openly voiced
     Family(
         "harmony",
         1.2,
-        {"pitch": (0.1, 0.3, 0.5, 0.7, 0.9), "tension": (0.0, 0.45, 0.95), "range": (0.1, 0.8), "density": (0.2,)},
+        {"pitch": (0.1, 0.3, 0.5, 0.7, 0.9), "tension": (0.0, 0.45, 0.95), "density": (0.2, 0.7), "range": (0.5,)},
     ),
-    # held notes to runs x plain or rough chords x in the bass or above
+    # held notes to runs x plain or rough chords x in the bass or above, of some width
     Family(
         "rhythm",
         1.0,
-        {"density": (0.05, 0.25, 0.45, 0.7, 0.95), "tension": (0.15, 0.8), "pitch": (0.25, 0.65), "range": (0.4,)},
+        {"density": (0.05, 0.25, 0.45, 0.7, 0.95), "tension": (0.15, 0.8), "pitch": (0.2, 0.6), "range": (0.6,)},
     ),
-    # pp, mp, mf, f, fff x consonant or dissonant x calm or busy, in the middle register
-    Family(
-        "dynamics",
-        0.8,
-        {"velocity": (0.15, 0.4, 0.6, 0.8, 1.0), "tension": (0.2, 0.7), "density": (0.15, 0.6), "pitch": (0.5,)},
-    ),
-    # dark to bright x one register or a blend of many x clear or beating partials, at a walking pace
+    # pp, mp, mf, f, fff x consonant or dissonant x calm or busy
+    Family("dynamics", 0.8, {"velocity": (0.15, 0.4, 0.6, 0.8, 1.0), "tension": (0.2, 0.7), "density": (0.15, 0.6)}),
+    # dark to bright x one register or a blend of many x clear or beating partials, in motion
     Family(
         "timbre",
         0.9,
-        {"pitch": (0.2, 0.38, 0.5, 0.62, 0.8), "range": (0.0, 0.6), "tension": (0.15, 0.75), "density": (0.45,)},
+        {"pitch": (0.15, 0.35, 0.5, 0.65, 0.85), "range": (0.0, 0.6), "tension": (0.15, 0.75), "density": (0.5,)},
     ),
-    # one line to a wide weave x sparse or busy, as rough as four voices are, in the middle register
-    Family(
-        "texture",
-        0.7,
-        {"range": (0.05, 0.3, 0.55, 0.75, 0.95), "density": (0.15, 0.6), "tension": (0.45,), "pitch": (0.5,)},
-    ),
+    # one line to a wide weave x sparse or busy, as rough as four voices are
+    Family("texture", 0.7, {"range": (0.05, 0.3, 0.55, 0.75, 0.95), "density": (0.15, 0.6), "tension": (0.45,)}),
 )
 
 
