@@ -73,7 +73,8 @@ def die_at(phase, call, moment):
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
-    """One flipped bit anywhere, a cut tail, a missing file: the one before is used, and reading it by name is refused."""
+    """One flipped bit anywhere, a cut tail, a missing file: the one before is used, and reading it by name is
+    refused."""
     put(tmp_path, 1)
     put(tmp_path, 2)
     good = (tmp_path / "last.pt").read_bytes()
@@ -205,7 +206,8 @@ def test_a_checkpoint_says_what_made_it(tmp_path):
     trained = toy.run(tmp_path)
     saved = checkpoint.read(trained.best)
     assert set(saved) == {
-        "format", "family", "settings", "model", "ema", "constants", "optimizer", "scaler", "progress", "early_stopping",
+        "format", "family", "settings", "model", "ema", "constants", "optimizer", "scaler", "progress",
+        "early_stopping",
         "metrics", "provenance",
     }  # fmt: skip
     origin = saved["provenance"]

@@ -21,8 +21,8 @@ ONE = {**KIND, "training": {"grad_accum_steps": 4, "ema_decay": 0.9, "epochs": 3
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Runs of two ranks, in one launch: starting is what takes the time. Returns their folder, what was printed, and what
-    each rank said of each run."""
+    """Runs of two ranks, in one launch: starting is what takes the time. Returns their folder, what was printed, and
+    what each rank said of each run."""
     root = tmp_path_factory.mktemp("ranks")
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     runs = {
@@ -62,7 +62,7 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
     for part in ("model", "ema"):
         for key in weights[0][part]:
             torch.testing.assert_close(weights[0][part][key], weights[1][part][key], rtol=1e-3, atol=1e-5)
-    seen = sorted(sum((numbers for rank in said[name] for step, numbers in rank["log"] if step < 2), []))
+    seen = sorted(n for rank in said[name] for step, numbers in rank["log"] if step < 2 for n in numbers)
     assert seen == list(range(train_rows))  # an epoch, shared out: nothing twice
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -124,7 +125,6 @@ def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
         def losses(self, model, batch, moment):
             if moment.step == 4:
                 import multiprocessing
-                import signal
 
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid, signal.SIGTERM)
@@ -359,9 +359,25 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert saved(tmp_path)["progress"]["step"] == 0
 
 
-def test_handlers_are_put_back(tmp_path):
-    import signal
+@pytest.mark.parametrize("save", [1, 2, 4])
+def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
+    """T10: in the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
+    real, left = checkpoint.save, [save]
 
+    def struck(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", struck)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path)
+    again = toy.run(tmp_path)
+    assert again.step == 18 and again.already == (save == 4)
+
+
+def test_handlers_are_put_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     toy.run(tmp_path, training={"epochs": 1})
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -260,7 +260,8 @@ def test_every_sample_comes_once_an_epoch_in_an_order_of_its_own():
 
 
 def test_ranks_and_accumulation_cut_the_same_global_batches():
-    """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout seeds)."""
+    """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout
+    seeds)."""
     shapes = [Plan(23, 2, 4, 1, 7), Plan(23, 2, 2, 2, 7), Plan(23, 2, 1, 4, 7)]
     for step in range(6):
         cuts = [

@@ -1,5 +1,5 @@
-"""One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by name: each
-its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone. They are done in turn."""
+"""One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
+name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone. They are done in turn."""
 
 import json
 import os

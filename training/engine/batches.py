@@ -1,7 +1,7 @@
 """Which samples make which step, by counting alone, and the loader that brings them.
 
-The samples are cut into chunks (micro-batches) numbered through the global batch; chunk `n` belongs to rank `n % world`.
-So one process that accumulates over 2 and two ranks that do not see the same chunks.
+The samples are cut into chunks (micro-batches) numbered through the global batch; chunk `n` belongs to rank
+`n % world`. So one process that accumulates over 2 and two ranks that do not see the same chunks.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ class _Keys:
 class Loader:
     """Chunks in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
 
-    One pass over `chunks` an `iter`; a pass may be as long as the run. Close it (it is a context manager): no process is
-    left behind. `small`: shared memory is too small for batches (T11), so they come through pipes.
+    One pass over `chunks` an `iter`; a pass may be as long as the run. Close it (it is a context manager): no process
+    is left behind. `small`: shared memory is too small for batches (T11), so they come through pipes.
     """
 
     def __init__(

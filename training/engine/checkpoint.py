@@ -53,8 +53,8 @@ class Entry:
 def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names: Iterable[str] = ()) -> Path:
     """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
 
-    `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no right);
-    what was there before is still there and whole.
+    `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no
+    right); what was there before is still there and whole.
     """
     temporary = folder / f"{_TEMPORARY}{os.getpid()}"
     try:
@@ -243,8 +243,8 @@ def best(folder: Path) -> Path | None:
 
 
 def _find(folder: Path, entries: Mapping[str, Entry]) -> Path | None:
-    """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its rename
-    and its listing, under `before_last.pt`."""
+    """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its
+    rename and its listing, under `before_last.pt`."""
     for name, entry in entries.items():
         for path in (folder / name, folder / BEFORE_LAST):
             if path.is_file() and _sha256(path) == entry.sha256:

@@ -37,8 +37,8 @@ class Ranks:
         return self.rank == 0
 
     def first(self, work: Callable[[], T]) -> T:
-        """Run `work` on rank 0 alone; every rank gets its (picklable) result, or raises its error. The others wait for as
-        long as it takes: preparing a corpus may take hours."""
+        """Run `work` on rank 0 alone; every rank gets its (picklable) result, or raises its error. The others wait
+        for as long as it takes: preparing a corpus may take hours."""
         if self.world == 1:
             return work()
         self._turn += 1
@@ -104,7 +104,8 @@ def choose_device(wanted: str) -> torch.device:
     local = int(os.environ.get("LOCAL_RANK", 0))
     if local >= torch.cuda.device_count():
         raise HostError(
-            f"{local + 1} or more processes were started for {torch.cuda.device_count()} GPU(s); one process a GPU: lower --gpus."
+            f"{local + 1} or more processes were started for {torch.cuda.device_count()} GPU(s); one process a "
+            "GPU: lower --gpus."
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)

@@ -32,8 +32,10 @@ class NonFinite:
         self.say(f"step {step}: skipped, loss {loss:.4g}, gradient norm {norm:.4g}; samples {shown}")
         if self.in_a_row >= IN_A_ROW or self.skipped > self.limit:
             raise TrainingError(
-                f"Step {step}: the loss or its gradient was not finite {self.in_a_row} times in a row, {self.skipped} times "
-                "in this run. The weights saved last are finite. Try a lower optim.lr, a longer scheduler.warmup_steps, "
+                f"Step {step}: the loss or its gradient was not finite {self.in_a_row} times in a row, "
+                f"{self.skipped} times "
+                "in this run. The weights saved last are finite. Try a lower optim.lr, a longer "
+                "scheduler.warmup_steps, "
                 "bfloat16 in place of float16, or look at the samples named in the log."
             )
         return False

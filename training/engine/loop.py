@@ -9,9 +9,9 @@ from training.errors import Interrupted
 def fit(run: Run) -> None:
     """Train `run` from where it stands to its end: all planned steps, or the early stop.
 
-    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a run that
-    was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked to stop, and
-    TrainingError when the numbers stay non-finite.
+    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a
+    run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked
+    to stop, and TrainingError when the numbers stay non-finite.
     """
     run.rehearse()
     with run.feed() as work:

@@ -1,4 +1,5 @@
-"""Mixed precision: which dtype a forward pass computes in, and, for float16 alone, the scaler that its gradients need."""
+"""Mixed precision: which dtype a forward pass computes in, and, for float16 alone, the scaler that its
+gradients need."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Precision:
-    """`dtype` is what autocast computes in (None: the weights' own). Autocast hangs on nothing but the settings; `scaler` is
-    there only for float16, whose range is too narrow for gradients."""
+    """`dtype` is what autocast computes in (None: the weights' own). Autocast hangs on nothing but the settings;
+    `scaler` is there only for float16, whose range is too narrow for gradients."""
 
     def __init__(self, settings: Training, device: torch.device):
         self.device = device

@@ -43,8 +43,9 @@ def new_run_id() -> str:
 def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     """Look at `folder` (held by this process) and decide; moves an older, different run's checkpoints aside.
 
-    `resume`: "auto" goes on with the newest whole checkpoint if nothing differs that changes the course of the training;
-    "never" starts anew. `training.resume_from` names a file to go on from, whatever differs. Raises UsageError if it is missing.
+    `resume`: "auto" goes on with the newest whole checkpoint if nothing differs that changes the course of the
+    training; "never" starts anew. `training.resume_from` names a file to go on from, whatever differs. Raises
+    UsageError if it is missing.
     """
     checkpoint.sweep(folder)
     newest = checkpoint.latest(folder)

@@ -231,7 +231,8 @@ class Run:
         with self.meter.pause():
             if progress.finished and not math.isfinite(progress.best_value):
                 raise TrainingError(
-                    f"No evaluation gave a finite {self.settings.training.early_stopping.monitor}: nothing was learnt that "
+                    f"No evaluation gave a finite {self.settings.training.early_stopping.monitor}: nothing was "
+                    "learnt that "
                     "could be exported. Look at the validation data, or try a lower optim.lr."
                 )
             now = time.monotonic()
@@ -278,6 +279,7 @@ def plan_of(samples: int, held_out: int, settings: Any, ranks: Ranks) -> Plan:
     for count, split in ((samples, "training"), (held_out, "validation")):
         if count == 0:
             raise DataError(
-                f"The {split} split holds no example: nothing can be trained. Look at the manifest and prepare's summary."
+                f"The {split} split holds no example: nothing can be trained. Look at the manifest and "
+                "prepare's summary."
             )
     return Plan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)

@@ -15,8 +15,9 @@ def warmup(total: int, settings: Scheduler) -> int:
 def factor(step: int, total: int, settings: Scheduler) -> float:
     """The rate of step `step` (0 is the first) of `total`, as a share of `optim.lr`.
 
-    Linear warm-up, then from 1 down to `min_lr_ratio` at the last step: cosine (Loshchilov & Hutter 2017), linear, constant
-    (stays at 1), or warmup-stable-decay (Hu et al. 2024: stays at 1, then linearly down in the last `decay_fraction`).
+    Linear warm-up, then from 1 down to `min_lr_ratio` at the last step: cosine (Loshchilov & Hutter 2017), linear,
+    constant (stays at 1), or warmup-stable-decay (Hu et al. 2024: stays at 1, then linearly down in the last
+    `decay_fraction`).
     """
     rising = warmup(total, settings)
     if step < rising:

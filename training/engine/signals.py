@@ -15,8 +15,9 @@ ECHO_SECONDS = 1.0
 
 
 class Signals:
-    """While entered, a first signal is noted in `name`. Where nothing could be lost (`immediate`) it raises Interrupted on
-    the spot: before the first step of this process, and after the last save. Elsewhere the loop asks `name`."""
+    """While entered, a first signal is noted in `name`. Where nothing could be lost (`immediate`) it raises
+    Interrupted on the spot: before the first step of this process, and after the last save. Elsewhere the loop asks
+    `name`."""
 
     def __init__(self) -> None:
         self.name = ""  # "SIGTERM" once asked to stop

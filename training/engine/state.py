@@ -90,12 +90,14 @@ class State:
         return self.progress.step > 0 and self.progress.step % self.plan.steps_per_epoch == 0
 
     def to_checkpoint(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain containers and tensors only: loadable with weights_only=True. Raises TrainingError for non-finite weights."""
+        """Plain containers and tensors only: loadable with weights_only=True. Raises TrainingError for weights that
+        are not finite."""
         model = self.model.state_dict()
         floats = [v for v in model.values() if v.is_floating_point()]
         if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
             raise TrainingError(
-                f"The weights are not finite after step {self.progress.step}; they were not saved. Try a lower optim.lr; "
+                f"The weights are not finite after step {self.progress.step}; they were not saved. Try a lower "
+                "optim.lr; "
                 "the checkpoint before is whole."
             )
         progress = asdict(self.progress)
@@ -130,7 +132,8 @@ class State:
                 group.update(options)
         except (RuntimeError, ValueError, KeyError) as error:
             raise UsageError(
-                f"{name} does not fit the model that the settings describe:\n{error}\nUse the settings it was trained with "
+                f"{name} does not fit the model that the settings describe:\n{error}\nUse the settings it was "
+                "trained with "
                 f"(its `settings`), or start anew without it."
             ) from None
         if self.average:

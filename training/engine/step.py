@@ -29,8 +29,9 @@ def seed_torch(device: torch.device, *numbers: int) -> None:
 class Gradients:
     """All gradients: cleared, summed over ranks, measured and scaled together.
 
-    Alone, they are the tensors that autograd made. Among several ranks they are views into one flat tensor a dtype, so that one
-    collective sums them. A parameter that a batch does not reach has a gradient of zero, so that all ranks agree on it.
+    Alone, they are the tensors that autograd made. Among several ranks they are views into one flat tensor a dtype,
+    so that one collective sums them. A parameter that a batch does not reach has a gradient of zero, so that all
+    ranks agree on it.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], flat: bool):
@@ -105,9 +106,10 @@ class Outcome:
 class OwnStep(Protocol):
     """A recipe whose step is its own defines `own_step(self, workshop, batches, counts, moment)`.
 
-    It may update several times (`workshop.backward`, then `workshop.update()`: the same number of times on every rank,
-    whatever the number of `batches`, which may be 0). `counts` are those of the global batch, all ranks together. It returns
-    its terms, under the names of `counts`: name -> (sum over elements of this rank, count over all ranks).
+    It may update several times (`workshop.backward`, then `workshop.update()`: the same number of times on every
+    rank, whatever the number of `batches`, which may be 0). `counts` are those of the global batch, all ranks
+    together. It returns its terms, under the names of `counts`: name -> (sum over elements of this rank, count over
+    all ranks).
     """
 
     def __call__(
@@ -170,7 +172,8 @@ class Workshop:
             self.precision.backward(loss)
 
     def update(self, report: torch.Tensor | None = None) -> torch.Tensor:
-        """Sum gradients (and `report`, in place) over ranks, clip, step, clear. Returns the gradient norm before clipping.
+        """Sum gradients (and `report`, in place) over ranks, clip, step, clear. Returns the gradient norm before
+        clipping.
 
         Where the norm, or the objective at `report`'s end, is not finite, neither weights nor optimizer state change.
         """
@@ -240,6 +243,7 @@ class Workshop:
     def _check_names(self, where: str, named: Mapping[str, object]) -> None:
         if named.keys() != self._names:
             raise TrainingError(
-                f"{type(self.recipe).__name__}.{where} gave the terms {sorted(named)}, and counts gave {sorted(self.names)}: "
+                f"{type(self.recipe).__name__}.{where} gave the terms {sorted(named)}, and counts gave "
+                f"{sorted(self.names)}: "
                 "every batch must give the same terms."
             )

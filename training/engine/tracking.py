@@ -1,4 +1,5 @@
-"""What a run tells: a line on the console and in log.txt, a progress bar on a terminal, metrics.jsonl, TensorBoard, W&B.
+"""What a run tells: a line on the console and in log.txt, a progress bar on a terminal, metrics.jsonl, TensorBoard,
+W&B.
 
 Files first: `metrics.jsonl` holds every record; a tracker that fails is switched off, and training goes on.
 """
@@ -115,7 +116,8 @@ def require_wandb(logging: Logging) -> None:
     """Raise UsageError if W&B is asked for and not installed."""
     if logging.wandb != "off" and "wandb" not in sys.modules and importlib.util.find_spec("wandb") is None:
         raise UsageError(
-            f"logging.wandb is {logging.wandb}, and the wandb package is not installed. Install it: python -m pip install wandb, "
+            f"logging.wandb is {logging.wandb}, and the wandb package is not installed. Install it: python -m "
+            "pip install wandb, "
             "or set logging.wandb: off."
         )
 

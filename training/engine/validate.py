@@ -83,7 +83,8 @@ class HeldOut:
         for name in ("val_loss", monitor):
             if name not in metrics:
                 raise UsageError(
-                    f"training.early_stopping.monitor: `{monitor}` is no validation metric of {self.recipe.title}; there are "
+                    f"training.early_stopping.monitor: `{monitor}` is no validation metric of "
+                    f"{self.recipe.title}; there are "
                     f"{', '.join(sorted(metrics))}."
                     if name == monitor
                     else f"{type(self.recipe).__name__}.summarise gives no val_loss."

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.errors import Interrupted
 from training.recipe import Recipe
 from training.stages.identity import data_digest, is_synthetic
 from training.workspace import Workspace, exclusive
@@ -120,6 +121,10 @@ def _train(
         )
         fit(run)
         signals.immediate = True
+        if signals.name:  # it came during the last save: the stages after this one must not begin
+            raise Interrupted(
+                f"{signals.name}: {recipe.title} is trained and saved. Run the same command again to go on."
+            )
         return _trained(recipe, folder, run_folder, state, already=False)
 
 
