@@ -165,10 +165,10 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, data, reason):
     """P17."""
     path = tmp_path / "bad.mid"
     path.write_bytes(data)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(ValueError, match=reason):
         read_score(path)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_a_note_held_for_days_is_cut_nine_bars_after_the_last_onset():
@@ -192,9 +192,9 @@ def test_as_many_bars_as_are_promised_are_read():
 def test_two_million_events_are_read_in_seconds():
     """P17: a parser once took 45 s over such a file."""
     body = np.tile(np.array([0, 0x90, 60, 64, 1, 0x80, 60, 0], np.uint8), 1_000_000).tobytes()
-    started = time.monotonic()
+    started = time.process_time()
     assert len(parse(raw_file(body)).notes) == 1_000_000
-    assert time.monotonic() - started < 15
+    assert time.process_time() - started < 15
 
 
 def test_a_broken_file_is_a_score_or_a_reason_never_anything_else(tmp_path):

@@ -37,6 +37,7 @@ def test_wrong_usage_is_refused(tmp_path):
     assert run(tmp_path, "--count", "2").returncode == 3
 
 
+@pytest.mark.slow
 @playable
 def test_pairs_are_made_once_and_the_same_every_time(tmp_path):
     for name in ("a b", "c"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-import os
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 import mido
 import numpy as np
 
+from training.data.files import write_atomic
 from training.music.score import Score
 
 PER_QUARTER = 480  # ticks; a multiple of 32, so that every 1/128 of a bar is a whole number of them
@@ -19,7 +20,8 @@ CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 
 def write_midi(score: Score, path: Path) -> None:
-    """Write `score` as a standard MIDI file (format 1), atomically; the folder is made if it is missing.
+    """Write `score` as a standard MIDI file (format 1), atomically; the folder is made if it is missing. Raises
+    HostError where the disk refuses.
 
     One track a program, drums on channel 10. Notes that overlap an earlier one of their pitch go to a further track,
     so that every reader pairs them as the score does. Onsets are rounded to 1/1920 of a bar; a bar has one tempo.
@@ -38,16 +40,9 @@ def write_midi(score: Score, path: Path) -> None:
     for voice, members in voices.items():
         channel = channels[voice]
         file.tracks.append(_track(notes, members, onset, end, voice, channel, len(programs[channel]) > 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as handle:
-            file.save(file=handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    contents = io.BytesIO()
+    file.save(file=contents)
+    write_atomic(path, contents.getvalue())
 
 
 class _Voice(NamedTuple):
