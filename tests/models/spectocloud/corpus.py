@@ -40,7 +40,9 @@ def make_row(number: int, seconds: float = 5.0, **values) -> Row:
     notes = make_notes(np.random.default_rng(number), seconds)
     logmel = log_mel(make_sound(notes, seconds)).astype(np.float16)
     values = {"id": f"song{number}", "emotion": EMOTIONS[number % 3]} | values
-    return Row(values, f"manifest.jsonl:{number + 1}", {"audio_path": {"logmel": logmel}, "midi_path": {"notes": notes}})
+    return Row(
+        values, f"manifest.jsonl:{number + 1}", {"audio_path": {"logmel": logmel}, "midi_path": {"notes": notes}}
+    )
 
 
 def make_settings(**sections) -> SpectocloudConfig:

@@ -46,7 +46,8 @@ def read_target(path: Path) -> np.ndarray:
 
 
 def target_start(row: Mapping[str, Any]) -> int:
-    """The hop frame at which a row's own cloud begins: `target_pointcloud_start` in seconds, 0 where it is not given."""
+    """The hop frame at which a row's own cloud begins: `target_pointcloud_start` in seconds, 0 where it is not
+    given."""
     return round(row.get("target_pointcloud_start", 0.0) * SAMPLE_RATE / HOP)
 
 
@@ -95,11 +96,12 @@ def cut(logmel: np.ndarray, start: int) -> np.ndarray:
 
 class Songs:
     """A split. Item: logmel [128, 64] in nats, emotion [64], midi_features [32], the target's positions [1200, 3],
-    colors [1200, 4] and properties [1200, 3], sounding [8] (1 where a sub-frame is not silent), all float32; song, int64.
+    colors [1200, 4] and properties [1200, 3], sounding [8] (1 where a sub-frame is not silent), all float32; song,
+    int64.
 
     Training (`augment` given): `windows.per_song` items a song, drawn anew every epoch. Held out: fixed windows, evenly
-    spaced, never varied, and midi_features are zeros unless `score`. The first item of a row that brings its own cloud is
-    that cloud's window, with the positions of the file.
+    spaced, never varied, and midi_features are zeros unless `score`. The first item of a row that brings its own
+    cloud is that cloud's window, with the positions of the file.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ SAMPLES = (FRAMES - 1) * HOP + N_FFT
 class Frontend(nn.Module):
     """Mono audio at 44,100 Hz, float32 [B, 66560] in [-1, 1] -> normalised log-mel float32 [B, 128, 64].
 
-    Frame i is centred on sample 1024 * (i + 1) of the input: for the window that begins at sample s of a recording, feed
-    the samples from s - 1024 (zeros where there are none).
+    Frame i is centred on sample 1024 * (i + 1) of the input: for the window that begins at sample s of a recording,
+    feed the samples from s - 1024 (zeros where there are none).
     """
 
     def __init__(self, normalise: Normalise):
@@ -34,7 +34,8 @@ class Frontend(nn.Module):
         angle = 2 * np.pi * ((n * k) % N_FFT) / N_FFT
         cosine, sine = window * np.cos(angle), window * np.sin(angle)
         self.register_buffer("cosine", torch.tensor(cosine, dtype=torch.float32))  # [1024, 1025]: n = 1..1024
-        self.register_buffer("sine", torch.tensor(sine[:-1, 1:-1], dtype=torch.float32))  # n, k = 1..1023; the rest is 0
+        # [1023, 1023]: n, k = 1..1023; elsewhere the sine is 0
+        self.register_buffer("sine", torch.tensor(sine[:-1, 1:-1], dtype=torch.float32))
         self.register_buffer("mel", torch.tensor(mel_filters().T.copy(), dtype=torch.float32))  # [1025, 128]
         self.register_buffer("mirror", torch.arange(half - 1, 0, -1), persistent=False)
         self.normalise = normalise

@@ -134,10 +134,12 @@ def circumplex(emotion: Tensor) -> Tensor:
 # -- does it listen? -----------------------------------------------------------------------------------------------
 
 
-def listening(model: nn.Module, plain: Songs, with_score: Songs, weights: LossSettings, most: int = 512) -> dict[str, float]:
-    """Held-out windows without a silent sub-frame: metrics (`sounding_*`), the Chamfer distance when another song's sound
-    is put in (`swapped_pos_loss`, and `swap_rise`, its relative rise: 1 is + 100 %), and with the score's statistics
-    (`with_score_pos_loss`)."""
+def listening(
+    model: nn.Module, plain: Songs, with_score: Songs, weights: LossSettings, most: int = 512
+) -> dict[str, float]:
+    """Held-out windows without a silent sub-frame: metrics (`sounding_*`), the Chamfer distance when another song's
+    sound is put in (`swapped_pos_loss`, and `swap_rise`, its relative rise: 1 is + 100 %), and with the score's
+    statistics (`with_score_pos_loss`)."""
     device = next(model.parameters()).device
     chosen = [i for i in spread(len(plain), 4 * most) if plain.item(0, i)["sounding"].all()]
     chosen = [chosen[i] for i in spread(len(chosen), most)] if chosen else []
@@ -157,7 +159,8 @@ def listening(model: nn.Module, plain: Songs, with_score: Songs, weights: LossSe
 
 
 def swapped(songs: np.ndarray, offset: int) -> np.ndarray | None:
-    """For each window, the index of a window of another song: the first such from `offset` places on. None: one song."""
+    """For each window, the index of a window of another song: the first such from `offset` places on. None: one
+    song."""
     if len(np.unique(songs)) < 2:
         return None
     count = len(songs)
@@ -200,4 +203,8 @@ def grade(outputs: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray
         distance.append((there.mean() + back.mean()) / 2)
         color.append(np.abs(outputs["colors"][b] - references["colors"][b][index]).mean())
         prop.append(np.abs(outputs["properties"][b] - references["properties"][b][index]).mean())
-    return {"chamfer": float(np.mean(distance)), "color_error": float(np.mean(color)), "prop_error": float(np.mean(prop))}
+    return {
+        "chamfer": float(np.mean(distance)),
+        "color_error": float(np.mean(color)),
+        "prop_error": float(np.mean(prop)),
+    }

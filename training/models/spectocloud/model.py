@@ -4,8 +4,8 @@ Shape legend: B batch, F mel bands, T frames, D width, S tokens, K sub-frames, P
 
 The spectrogram is cut into patches, one column of them a sub-frame; K query tokens, one a sub-frame, read them in a
 transformer encoder together with emotion and (if there is one) the score's statistics. From each query a head
-predicts where its sub-frame's particles are centred, how far they spread and how they look; the renderer's fixed pattern
-is placed there, and a small network makes every particle glow by where it lies.
+predicts where its sub-frame's particles are centred, how far they spread and how they look; the renderer's fixed
+pattern is placed there, and a small network makes every particle glow by where it lies.
 
 Everything is plain matmul, convolution, LayerNorm and attention without a mask, so that it exports anywhere.
 """
@@ -47,7 +47,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, dropout: float):
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.norm_attention, self.norm_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.merge = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
@@ -56,7 +56,7 @@ class Block(nn.Module):
     def forward(self, x_BSD: Tensor) -> Tensor:
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2)
                    for t in self.qkv(self.norm_attention(x_BSD)).chunk(3, -1))  # fmt: skip
-        read = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        read = F.scaled_dot_product_attention(q, k, v)
         x_BSD = x_BSD + self.drop(self.merge(read.transpose(1, 2).flatten(2)))
         return x_BSD + self.drop(self.down(F.gelu(self.up(self.norm_mlp(x_BSD)))))
 
@@ -81,8 +81,8 @@ class Patches(nn.Module):
 class Particles(nn.Module):
     """The decoder: K sub-frame tokens and the mood -> the cloud, along the renderer's own lines (music/cloud.py).
 
-    Of a sub-frame: centre, spreads, base colour, alpha, size. Of a particle: glow, from where it lies. Colours whiten with
-    glow and depth follows z as they do there. What places points is computed in float32 under autocast too.
+    Of a sub-frame: centre, spreads, base colour, alpha, size. Of a particle: glow, from where it lies. Colours whiten
+    with glow and depth follows z as they do there. Points are placed in float32 under autocast too.
     """
 
     def __init__(self, width: int, particle_width: int):

@@ -17,7 +17,7 @@ from training.models.spectocloud.frontend import SAMPLES, Frontend
 from training.models.spectocloud.loss import chamfer_estimate, lifeline, matched, unordered
 from training.models.spectocloud.model import BANDS, EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
 from training.models.spectocloud.show import write_samples
-from training.music.audio import LOGMEL
+from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
 from training.music.cloud import PARTICLES, SUBFRAMES
 from training.music.midi import NOTES
 from training.recipe import Arrays, Batch, Exam, Graph, Loss, Moment, Recipe, TensorSpec
@@ -31,12 +31,23 @@ BASELINE_WINDOWS = 1_024
 EXAM_WINDOWS = 64
 
 CLOUD = (
-    TensorSpec("positions", "float32", ("batch", PARTICLES, 3), "x (time, 0 to 1 over the window), y (pitch), z; unbounded"),
+    TensorSpec(
+        "positions", "float32", ("batch", PARTICLES, 3), "x (time, 0 to 1 over the window), y (pitch), z; unbounded"
+    ),
     TensorSpec("colors", "float32", ("batch", PARTICLES, 4), "red, green, blue, alpha in [0, 1]"),
     TensorSpec("properties", "float32", ("batch", PARTICLES, 3), "size, glow, depth in [0, 1]"),
 )
 SPECTROGRAM = TensorSpec(
     "spectrogram", "float32", ("batch", N_MELS, FRAMES), "normalised log-mel, as spectocloud_frontend.onnx gives it"
+)
+EMOTIONS = TensorSpec(
+    "emotion", "float32", ("batch", EMOTION), "valence, arousal in [-1, 1], intensity in [0, 1], then zeros; or 64"
+)
+FEATURES = TensorSpec(
+    "midi_features", "float32", ("batch", MIDI_FEATURES), "statistics of the window's notes; all zeros: no score"
+)
+WAVEFORM = TensorSpec(
+    "waveform", "float32", ("batch", SAMPLES), "mono, 44,100 Hz, full scale 1; begins 1,024 samples before the window"
 )
 
 
@@ -109,8 +120,8 @@ class SpectocloudRecipe(Recipe):
         return judge.summarise(means, self.settings.loss)
 
     def flops(self, model: torch.nn.Module, batch: Batch) -> float:
-        """Six per weight and use (two forward, four backward), and attention's two products: the encoder, which is nearly
-        all of it."""
+        """Six per weight and use (two forward, four backward), and attention's two products: the encoder, which is
+        nearly all of it."""
         m = self.settings.model
         tokens = SUBFRAMES * BANDS + SUBFRAMES + 2
         weights = m.layers * (4 + 2 * m.mlp_ratio) * m.width**2
@@ -146,35 +157,26 @@ class SpectocloudRecipe(Recipe):
 
     def graphs(self, model: torch.nn.Module) -> list[Graph]:
         settings = self.settings.export
-        constants = {
+        shared = {"axes": {"batch": (1, settings.max_batch)}, "trials": tuple({"batch": n} for n in (1, 2, 7))}
+        formats = ("onnx", *(["int8"] if settings.int8 else []), *(["coreml"] if settings.coreml else []))
+        sound = {
+            "sample_rate": str(SAMPLE_RATE),
+            "n_fft": str(N_FFT),
+            "hop": str(HOP),
+            "mels": f"{N_MELS}, Slaney's scale and area norm",
+            "logarithm": f"natural, of mel power, at least {FLOOR:g}",
             "normalisation_mean": " ".join(f"{x:.6g}" for x in model.normalise.mean.flatten().tolist()),
             "normalisation_std": f"{model.normalise.std.item():.6g}",
-            "sample_rate": "44100", "n_fft": "2048", "hop": "1024", "mels": "128 (Slaney)", "log": "natural, of power",
-        }  # fmt: skip
-        emotion = TensorSpec(
-            "emotion", "float32", ("batch", EMOTION), "valence and arousal in [-1, 1], intensity in [0, 1], then zeros; or 64"
-        )
-        features = TensorSpec(
-            "midi_features", "float32", ("batch", MIDI_FEATURES), "statistics of the window's notes; all zeros: no score"
-        )
-        waveform = TensorSpec(
-            "waveform", "float32", ("batch", SAMPLES), "mono, 44,100 Hz, full scale 1; begins 1,024 samples before the window"
-        )
-        shared = {
-            "axes": {"batch": (1, settings.max_batch)},
-            "trials": ({"batch": 1}, {"batch": 2}, {"batch": 7}),
         }
-        formats = ("onnx", *(["int8"] if settings.int8 else []), *(["coreml"] if settings.coreml else []))
-        return [
-            Graph(
-                "spectocloud", model.core, (SPECTROGRAM, emotion, features), CLOUD, example=_example, formats=formats,
-                metadata={"spectrogram": "normalised log-mel: run spectocloud_frontend.onnx first"} | constants, **shared,
-            ),
-            Graph(
-                "spectocloud_frontend", Frontend(model.normalise).eval(), (waveform,), (SPECTROGRAM,), example=_sound,
-                metadata=constants, **shared,
-            ),
-        ]  # fmt: skip
+        cloud = Graph(
+            "spectocloud", model.core, (SPECTROGRAM, EMOTIONS, FEATURES), CLOUD, example=_example, formats=formats,
+            metadata=sound | {"particles": "8 sub-frames of 150, in order of time"}, **shared,
+        )  # fmt: skip
+        frontend = Graph(
+            "spectocloud_frontend", Frontend(model.normalise).eval(), (WAVEFORM,), (SPECTROGRAM,), example=_sound,
+            metadata=sound, **shared,
+        )  # fmt: skip
+        return [cloud, frontend]
 
     def exam(self, held_out: Sequence[Row]) -> Exam:
         """Held-out windows, normalised by the constants that the model was last built with."""
@@ -210,7 +212,7 @@ def _example(sizes: Mapping[str, int], seed: int) -> tuple[np.ndarray, ...]:
 def _sound(sizes: Mapping[str, int], seed: int) -> tuple[np.ndarray, ...]:
     """Chords of decaying tones over faint noise, from loud to very quiet."""
     rng, batch = np.random.default_rng(seed), sizes["batch"]
-    time = np.arange(SAMPLES) / 44100
+    time = np.arange(SAMPLES) / SAMPLE_RATE
     wave = 1e-3 * rng.standard_normal((batch, SAMPLES))
     for hertz in 440 * 2 ** (rng.integers(-24, 24, (4, batch, 1)) / 12):
         wave += 0.1 * np.sin(2 * np.pi * hertz * time) * np.exp(-time * rng.uniform(0, 4, (batch, 1)))

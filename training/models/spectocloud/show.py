@@ -17,8 +17,8 @@ MOST = 6
 
 
 def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) -> list[Path]:
-    """Up to six held-out windows, of songs as different in emotion as there are: `NN_<song>.npy`, the predicted cloud as
-    float32 [1200, 10] (x y z, red green blue alpha, size glow depth), and a .png of target and prediction."""
+    """Up to six held-out windows, of songs as different in emotion as there are: `NN_<song>.npy`, the predicted
+    cloud as float32 [1200, 10] (x y z, red green blue alpha, size glow depth), and a .png of target and prediction."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(model.parameters()).device
     written = []
@@ -40,7 +40,8 @@ def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) ->
 
 
 def _choose(songs: Songs, seed: int) -> list[int]:
-    """One window each of up to MOST songs: the first drawn by `seed`, each next one farthest in emotion from those before."""
+    """One window each of up to MOST songs: the first drawn by `seed`, each next one farthest in emotion from those
+    before."""
     rng = np.random.default_rng(seed)
     by_song: dict[int, list[int]] = {}
     for index, (song, _) in enumerate(songs.fixed):

@@ -9,14 +9,14 @@ import numpy as np
 from training.music.audio import FLOOR, N_MELS, SAMPLE_RATE
 
 LOG_FLOOR = float(np.log(FLOOR))
-#: Stored log-mels are half precision: near the floor its steps are 2^-7.
-AT_FLOOR = LOG_FLOOR + 2**-6
+AT_FLOOR = LOG_FLOOR + 1e-4  # rounding of what was interpolated at the floor
 DB = np.log(10) / 10  # nats of power in a decibel
 
 
 def at_gain(logmel: np.ndarray, gain_db: float) -> np.ndarray:
     """The log-mel of the same sound, louder by `gain_db`. What lay at or below the floor is unknown and stays at it."""
-    return np.where(logmel <= AT_FLOOR, LOG_FLOOR, np.maximum(logmel + np.float32(gain_db * DB), LOG_FLOOR)).astype(np.float32)
+    louder = np.maximum(logmel + np.float32(gain_db * DB), np.float32(LOG_FLOOR))
+    return np.where(logmel <= AT_FLOOR, np.float32(LOG_FLOOR), louder)
 
 
 def band_centres() -> np.ndarray:

@@ -1,0 +1,122 @@
+"""The model and its frontend: shapes, ranges, what it hears, and that both leave as files that compute the same."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.spectocloud.corpus import make_notes, make_sound
+from training.models.spectocloud.config import Model, SpectocloudConfig
+from training.models.spectocloud.frontend import SAMPLES, Frontend
+from training.models.spectocloud.model import Core, Normalise, Spectocloud
+from training.music.audio import HOP, WINDOW_SAMPLES, log_mel
+from training.music.cloud import PATTERN
+
+SMALL = Model(width=32, layers=1, heads=2, mlp_ratio=2, particle_width=8, dropout=0.0)
+
+
+def inputs(batch: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
+    torch.manual_seed(seed)
+    return torch.randn(batch, 128, 64), torch.randn(batch, 64).clamp(-1, 1), torch.rand(batch, 32)
+
+
+def core(settings: Model = SMALL) -> Core:
+    torch.manual_seed(0)
+    return Core(settings).eval()
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_any_batch_gives_clouds_with_channels_in_range(batch):
+    positions, colors, properties = core()(*inputs(batch))
+    assert [tuple(t.shape) for t in (positions, colors, properties)] == [(batch, 1200, n) for n in (3, 4, 3)]
+    assert all(t.min() >= 0 and t.max() <= 1 for t in (colors, properties))
+
+
+def test_samples_of_a_batch_do_not_see_each_other():
+    """E2: what one sample gives is the same alone and among seven."""
+    whole = inputs(7)
+    for one, among in zip(core()(*(t[3:4] for t in whole)), core()(*whole), strict=True):
+        torch.testing.assert_close(one[0], among[3], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("changed", [0, 1, 2])
+def test_every_input_matters(changed):
+    a = inputs(2)
+    b = [inputs(2, seed=1)[i] if i == changed else t for i, t in enumerate(a)]
+    assert not torch.allclose(core()(*a)[0], core()(*b)[0])
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_order_of_bands_and_frames_matters(axis):
+    """M1, in this model: without places, the encoder would take patches for a bag."""
+    spectrogram, *rest = inputs(1)
+    model = core()
+    swapped = spectrogram.roll(64 if axis == 1 else 32, axis)
+    assert not torch.allclose(model(spectrogram, *rest)[0], model(swapped, *rest)[0], atol=1e-5)
+
+
+def test_points_lie_on_the_renderers_pattern():
+    """Each sub-frame is an affine image of the pattern, centred on its own stretch of time."""
+    with torch.no_grad():
+        positions = core()(*inputs(1))[0][0].numpy().reshape(8, 150, 3)
+    for k in range(8):
+        spread = positions[k].std(0)
+        np.testing.assert_allclose(positions[k], positions[k].mean(0) + spread * PATTERN, atol=1e-5)
+        assert positions[k, :, 0].mean() == pytest.approx((k + 0.5) / 8, abs=1e-5)
+
+
+def test_gradients_reach_every_weight_and_stay_finite():
+    model = Spectocloud(SMALL, np.zeros(128), np.ones(1)).train()
+    out = model(*inputs(2))
+    sum(part.square().sum() for part in out).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_points_are_placed_in_float32_under_autocast():
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        out = core()(*inputs(2))
+    assert all(part.dtype == torch.float32 for part in out)
+    assert len(out[0][0, :150, 1].unique()) > 140  # bfloat16 would leave a few dozen heights
+
+
+def test_the_full_model_has_the_size_that_was_designed():
+    weights = sum(p.numel() for p in Core(SpectocloudConfig().model).parameters())
+    assert 5e6 <= weights <= 12e6
+
+
+def test_training_sees_what_the_exported_core_sees():
+    """Spectocloud(log-mel) is Core(normalised log-mel)."""
+    logmel, emotion, features = inputs(2)
+    mean, std = np.linspace(-9, -3, 128), np.array([2.5])
+    model = Spectocloud(SMALL, mean, std).eval()
+    want = model.core((logmel - torch.tensor(mean, dtype=torch.float32)[:, None]) / 2.5, emotion, features)
+    for a, b in zip(model(logmel, emotion, features), want, strict=True):
+        torch.testing.assert_close(a, b)
+    assert {"normalise.mean", "normalise.std"} <= model.state_dict().keys()
+
+
+# -- the frontend --------------------------------------------------------------------------------------------------
+
+
+def frontend() -> Frontend:
+    rng = np.random.default_rng(0)
+    return Frontend(Normalise(rng.uniform(-9, -3, 128), np.array([2.5]))).eval()
+
+
+@pytest.mark.parametrize("start", [0, 1, 30])
+def test_the_frontend_equals_a_window_of_the_stored_log_mel(start):
+    """P6: on real sound, from any frame, the first included (zeros before the recording)."""
+    wave = make_sound(make_notes(np.random.default_rng(3), 4.0), 4.0)
+    want = log_mel(wave)[start : start + 64].T
+    padded = np.concatenate([np.zeros(HOP, np.float32), wave])
+    heard = torch.from_numpy(padded[start * HOP : start * HOP + SAMPLES])[None]
+    model = frontend()
+    got = (model(heard) * model.normalise.std + model.normalise.mean)[0].numpy()
+    assert SAMPLES == WINDOW_SAMPLES == 66_560
+    np.testing.assert_allclose(got, want, atol=2e-3)
+    assert want.std() > 1
+
+
+def test_silence_is_finite():
+    assert torch.isfinite(frontend()(torch.zeros(2, SAMPLES))).all()
