@@ -47,6 +47,10 @@ def fault(kind: str):
         os._exit(7)
     if kind == "eat":
         return sum(len(b) for b in [bytearray(1 << 24) for _ in range(4000)])  # 64 GB
+    if kind.startswith("take "):
+        return len(bytearray(int(kind.split()[1]) * 2**20))
+    if kind.startswith("doze "):
+        time.sleep(float(kind.split()[1]))
     if kind == "big":
         return bytes(100_000_000)
     if kind == "noise":

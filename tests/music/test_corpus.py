@@ -216,7 +216,7 @@ def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
     audio = [f"happy/s{n}.wav" for n in range(20)] + [f"happy/s{n}.mp3" for n in range(0, 20, 2)]
     audio += [f"other/copy{n}.wav" for n in range(0, 20, 5)]
     midi = [f"happy/s{n}.mid" for n in range(20)] + [f"more/m{n}.mid" for n in range(20)]
-    midi += [f"other/copy{n}.mid" for n in range(0, 20, 5)]
+    midi += [f"other/copy{n}.mid" for n in range(0, 20, 5)] + [f"more/m{n}.midi" for n in range(10, 20)]
     same = [(f"happy/s{n}.wav", f"other/copy{n}.wav") for n in range(0, 20, 5)]
     same += [(f"happy/s{n}.mid", f"more/m{n}.mid") for n in range(3)]
     for seed in range(20):
