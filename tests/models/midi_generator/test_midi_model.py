@@ -8,6 +8,7 @@ import torch
 from training.models.midi_generator.config import Model
 from training.models.midi_generator.graphs import full_graph
 from training.models.midi_generator.model import EMOTION_TOKENS, FullGraph, MidiGenerator
+from training.music.emotion import BASES, vector
 
 SMALL = {"context": 32, "width": 32, "layers": 2, "heads": 2, "emotion_width": 16}
 
@@ -79,6 +80,17 @@ def test_attention_to_the_emotion_is_a_choice():
     assert torch.allclose(weights.sum(-1), torch.ones(2, 2, 12))
     assert weights.std(-1).min() > 1e-3
     assert weights.std(2).mean() > 1e-3
+
+
+@torch.no_grad()
+def test_the_six_emotions_are_told_apart_from_the_first_step_on():
+    """M2: what the music attends to is the emotion to a good part, and not eight constants; near ones differ too."""
+    vectors = torch.zeros(6, 64)
+    vectors[:, :3] = torch.tensor([vector(name) for name in BASES])
+    tokens = model().emotion(vectors)
+    assert tokens.var(0).mean() / tokens.pow(2).mean() > 0.2
+    angry, fear = tokens[BASES.index("angry")], tokens[BASES.index("fear")]
+    assert (angry - fear).norm() > 0.15 * angry.norm()
 
 
 def test_layers_0_2_4_and_6_attend_to_the_emotion_and_the_full_model_has_15_to_25_million_weights():

@@ -60,7 +60,7 @@ def test_padding_and_other_songs_are_no_part_of_the_loss(recipe, rows):
     masked = batch["targets"] == IGNORED
     batch["input_ids"] = torch.where(masked & (batch["input_ids"] == tokens.PAD), 5, batch["input_ids"])
     after = recipe.validate(model, batch)["val_loss"]
-    assert float(before[0]) == pytest.approx(float(after[0])) and before[1] == after[1]
+    assert before[0].item() == pytest.approx(after[0].item()) and before[1] == after[1]
 
 
 def test_validation_is_not_smoothed_and_agrees_with_the_definition(recipe, rows):

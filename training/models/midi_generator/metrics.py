@@ -57,13 +57,15 @@ def mean_losses(losses: np.ndarray, targets: np.ndarray) -> dict[str, float]:
 
 
 def with_perplexities(means: Mapping[str, float]) -> dict[str, float]:
-    """Adds perplexity and <kind>_perplexity = e^loss; a kind that the held-out songs never use is left out."""
+    """Adds perplexity and <kind>_perplexity = e^loss; a kind that the held-out songs never use is left out. What counts
+    for the whole comes first."""
     out = {name: float(value) for name, value in means.items() if math.isfinite(value)}
     for name in list(out):
         if name.endswith("_loss"):
             kind = name.removesuffix("loss").removeprefix("val_")
             out[f"{kind}perplexity"] = math.exp(min(out[name], LARGEST))
-    return out
+    first = [name for name in ("val_loss", "perplexity", "accuracy", "bits_per_note") if name in out]
+    return {name: out[name] for name in (*first, *(rest for rest in out if rest not in first))}
 
 
 def grade(logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:

@@ -47,11 +47,13 @@ class EmotionTokens(nn.Module):
         super().__init__()
         self.inward = nn.Linear(EMOTION, 2 * width)
         self.outward = nn.Linear(2 * width, EMOTION_TOKENS * width, bias=False)
-        self.base = nn.Parameter(torch.randn(EMOTION_TOKENS, width))
+        self.base = nn.Parameter(0.5 * torch.randn(EMOTION_TOKENS, width))
         self.untold = nn.Parameter(torch.randn(EMOTION_TOKENS, width))
         self.norm = RMSNorm(width)
-        # As a rule 3 of the 64 numbers are used: scaled for those, or the emotion would be a whisper at first.
-        nn.init.normal_(self.inward.weight, std=3**-0.5)
+        # As a rule 3 of the 64 numbers are used, and emotions as unlike as anger and fear lie 0.25 apart: units that
+        # bend steeply, and at different places, tell them apart from the first step on.
+        nn.init.normal_(self.inward.weight, std=3.0)
+        nn.init.normal_(self.inward.bias)
 
     def forward(self, emotion: Tensor) -> Tensor:
         told = (emotion.abs().sum(-1) > 0)[..., None, None]
