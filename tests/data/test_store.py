@@ -218,11 +218,22 @@ def test_a_killed_writer_leaves_no_harm(tmp_path):
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_an_error_while_writing_publishes_nothing_and_leaves_no_litter(tmp_path):
+def test_an_interruption_keeps_what_was_added_and_leaves_no_litter(tmp_path):
     store = Store(tmp_path)
-    with pytest.raises(ZeroDivisionError), store.writing() as writer:
+    with pytest.raises(KeyboardInterrupt), store.writing() as writer:
         writer.add(key_of("a", "1"), {"x": np.zeros(3)})
-        raise ZeroDivisionError
+        raise KeyboardInterrupt
+    assert key_of("a", "1") in Store(tmp_path)
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_disk_that_fills_up_leaves_no_litter(tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stores.os, "fsync", full)
+    with pytest.raises(HostError, match="No space left"), Store(tmp_path).writing() as writer:
+        writer.add(key_of("a", "1"), {"x": np.zeros(3)})
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 

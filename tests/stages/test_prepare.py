@@ -20,10 +20,11 @@ from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.music.cloud import render
 from training.music.midi import NOTES
 from training.music.notes import NOTE
+from training.music.precomputed import fullest_window
 from training.music.tokens import TOKENS
 from training.recipe import Recipe
 from training.settings import Data, RunSettings
-from training.stages.prepare import fullest_window, load_split, prepare
+from training.stages.prepare import load_split, prepare
 from training.workspace import Workspace, exclusive
 
 PROJECT = Path(__file__).resolve().parents[2]

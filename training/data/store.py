@@ -202,7 +202,8 @@ class Store:
 
     @contextmanager
     def writing(self, shard_bytes: int = SHARD_BYTES) -> Iterator[Writer]:
-        """Hold the store for writing; other writers wait here. What was added is published at the end, or before."""
+        """Hold the store for writing; other writers wait here. What was added is published when this ends, at the latest:
+        after an error or an interruption too, for every record is whole."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -214,9 +215,11 @@ class Store:
             writer = Writer(self, shard_bytes)
             try:
                 yield writer
-                writer.publish()
             finally:
-                writer.discard()
+                try:
+                    writer.publish()
+                finally:
+                    writer.discard()
         finally:
             os.close(lock)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -28,9 +27,9 @@ from training.data.manifest import Row
 from training.data.store import Record
 from training.errors import DataError, UsageError
 from training.music import corpus, labels
-from training.music.audio import HOP, LOGMEL, SAMPLE_RATE, WINDOW_FRAMES
-from training.music.cloud import render
+from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.music.midi import NOTES
+from training.music.precomputed import write_cloud
 from training.music.tokens import NOTE as FIRST_NOTE
 from training.music.tokens import TOKENS, VELOCITY
 from training.recipe import Recipe
@@ -221,16 +220,10 @@ class _Preparation:
         return row | {"id": song.id, "label_source": song.label.source} | (cloud or {})
 
     def _cloud(self, song: corpus.Song, notes, mels, folder: Path | None) -> dict[str, Any] | None:
-        """The precomputed cloud of a song's fullest window: a float32 [1200, 3] file named by its content."""
         if folder is None:
             return None
-        heard = notes[song.midi.path]["notes"]
-        start = fullest_window(heard, len(mels[song.audio.path]["logmel"])) * HOP / SAMPLE_RATE
-        stream = io.BytesIO()
-        np.save(stream, render(heard, start, np.array(song.label.emotion)).positions)
-        path = folder / f"{hashlib.sha256(stream.getvalue()).hexdigest()[:32]}.npy"
-        write_atomic(path, stream.getvalue())
-        return {"target_pointcloud_path": str(path), "target_pointcloud_start": start}
+        frames = len(mels[song.audio.path]["logmel"])
+        return write_cloud(folder, notes[song.midi.path]["notes"], frames, song.label.emotion)
 
     # telling
 
@@ -310,15 +303,6 @@ class _Preparation:
         say(f"  data digest {summary.digest[:16]}, manifests in {self.workspace.relative(self.out)}")
         if summary.up_to_date:
             say("  up to date: nothing had changed")
-
-
-def fullest_window(notes: np.ndarray, frames: int) -> int:
-    """The first frame s, with s + 64 <= `frames` where that can be, at which most notes sound within the window."""
-    starts = np.arange(max(1, frames - WINDOW_FRAMES + 1))
-    begin, end = starts * HOP / SAMPLE_RATE, (starts + WINDOW_FRAMES) * HOP / SAMPLE_RATE
-    begun = np.searchsorted(np.sort(notes["onset"]), end, side="left")
-    over = np.searchsorted(np.sort(notes["onset"] + notes["duration"]), begin, side="right")
-    return int(np.argmax(begun - over))
 
 
 def _length(notes: np.ndarray) -> float:
