@@ -202,8 +202,8 @@ class Store:
 
     @contextmanager
     def writing(self, shard_bytes: int = SHARD_BYTES) -> Iterator[Writer]:
-        """Hold the store for writing; other writers wait here. What was added is published when this ends, at the latest:
-        after an error or an interruption too, for every record is whole."""
+        """Hold the store for writing; other writers wait here. At the latest when this ends, by an error or an
+        interruption too, what was added is published: every record is whole."""
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
