@@ -99,7 +99,7 @@ def test_a_piece_may_be_longer_than_the_context(model):
 
     settings = Generation(**{**FREE, "max_tokens": 200})
     pieces = generate(watched, emotions(6), settings, 32, 1)
-    assert max(map(len, pieces)) > 64
+    assert min(map(len, pieces)) > 150
     assert longest == 32
     assert all(map(legal, pieces))
 
