@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from tests.export import toy
 from tests.export.conftest import toy_workspace
-from training.errors import ExportError, HostError, UsageError
+from training.errors import ExportError, HostError, Interrupted, UsageError
 from training.export import coreml, proof
 from training.recipe import Graph
 from training.stages import export as stage
@@ -169,6 +169,21 @@ def test_an_export_that_differs_leaves_the_folder_as_it_was(exported, monkeypatc
     assert stamps(exported) == before
     assert not [p for p in exported.exports.iterdir() if p.name.startswith(".making")]
     verify(exported.exports)
+
+
+def test_an_interruption_in_the_middle_is_no_failed_export_and_leaves_no_litter(exported):
+    before = stamps(exported)
+    toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
+
+    def stopped(*_, **__):
+        raise Interrupted("SIGTERM received")
+
+    for place in ("torch.export.export", "torch.onnx.export", "training.export.int8.quantize_dynamic"):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+            patch.setattr(place, stopped)
+            stage.export({"toy_encoder": None}, exported)
+    assert stamps(exported) == before
+    assert not [p for p in exported.exports.rglob("*") if p.name.startswith((".making", ".writing"))]
 
 
 def test_without_held_out_data_there_is_no_int8_and_it_is_said(tmp_path, capsys, no_coreml):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from training.data.files import disk_errors
 from training.errors import ExportError, Interrupted
 from training.export.onnx import units
 from training.export.proof import Trial
@@ -81,8 +82,11 @@ def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path
         model.short_description = f"{graph.name}, exported by Athanor"
         partial = path.with_name(f".{path.stem}.partial.mlpackage")
         try:
-            model.save(str(partial))
-            partial.rename(path)
+            with disk_errors(path):
+                model.save(str(partial))
+                for stray in partial.glob("executorch_*.json"):  # for another runtime's profiler, not part of the model
+                    stray.unlink()
+                partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -98,6 +102,8 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
     with _coremltools() as ct:
         try:
             spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+        except Interrupted:
+            raise
         except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
             return [f"cannot be read back: {' '.join(str(error).split())[:300]}"]
         types = ct.proto.FeatureTypes_pb2.ArrayFeatureType

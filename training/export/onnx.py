@@ -73,6 +73,8 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load_model(path, load_external_data=False)
+    except Interrupted:
+        raise
     except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
         raise ExportError(f"{path.name} is no readable ONNX file: {error}") from None
     outside = sorted({tensor.name for tensor in _tensors(model) if is_external(tensor)})

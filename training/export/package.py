@@ -60,12 +60,13 @@ class Package:
             if "coreml" in graph.formats:
                 self._coreml(graph, programs[graph.name])
         if held_out:
+            began = time.monotonic()
             folder = self.room / "samples" / family
             folder.mkdir(parents=True)
             self.recipe.samples(model, held_out, folder, self.recipe.settings.seed)
             for name in files_below(folder):
                 self._list(f"samples/{family}/{name}", {"kind": "sample"})
-            self.say(f"  {len(files_below(folder))} samples")
+            self.say(f"  samples/{family}/: {len(files_below(folder))} files, {time.monotonic() - began:.1f} s")
         else:
             self.note(f"No samples of {self.recipe.title}: there is no held-out data here.")
         kept = sum(entry["bytes"] for entry in self.files.values() if entry["kind"] in ("golden", "exam"))

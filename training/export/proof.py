@@ -63,6 +63,8 @@ def session(path: Path, threads: int = 0) -> Run:
     options.intra_op_num_threads = threads
     try:
         runtime = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Interrupted:
+        raise
     except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors share no base; each means: refused)
         raise ExportError(f"ONNX Runtime refuses {path.name}: {_line(error)}") from None
     names = [output.name for output in runtime.get_outputs()]
