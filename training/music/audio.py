@@ -86,6 +86,7 @@ LOGMEL = Encoder(
     kind="logmel",
     version=f"1-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
     function=encode_audio,
+    imports=("librosa", "librosa.filters", "soundfile", "soxr"),
     seconds=120.0,
     megabytes=2048,
 )

@@ -34,3 +34,11 @@ def is_synthetic(rows: Mapping[str, Sequence[Row]]) -> bool:
     folders = {Path(row.values[key]).parent for part in rows.values() for row in part for key in row.records}
     every = folders | {parent for folder in folders for parent in folder.parents}
     return any((folder / MARKER).is_file() for folder in every)
+
+
+def on_both_sides(rows: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Ids of held-out rows that share a file's content with a training row: a model is not judged by those."""
+    seen = {record.key for row in rows["train"] for record in row.records.values()}
+    return [
+        str(row.values["id"]) for row in rows["val"] if any(record.key in seen for record in row.records.values())
+    ]

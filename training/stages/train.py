@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.errors import Interrupted
+from training.errors import DataError
 from training.recipe import Recipe
-from training.stages.identity import data_digest, is_synthetic
+from training.stages.identity import data_digest, is_synthetic, on_both_sides
 from training.workspace import Workspace, exclusive
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def train(
         if load is None:
             load = partial(_load, recipe, workspace, audio_root, midi_root)
         rows = _rows(ranks, load)
+        refuse_leak(rows)
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
         return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity)
 
@@ -147,6 +149,17 @@ def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Seque
     if not ranks.is_first:
         both()
     return rows
+
+
+def refuse_leak(rows: Mapping[str, Sequence[Row]]) -> None:
+    """Raise DataError if a held-out song is trained on. `prepare` never makes such a split; hand-written ones can."""
+    both = on_both_sides(rows)
+    if both:
+        shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
+        raise DataError(
+            f"{len(both)} of {len(rows['val'])} held-out rows are trained on too (the same file content in both "
+            f"manifests): {shown}. Take them out of one of the manifests, or let `prepare` split the songs."
+        )
 
 
 def _constants(
