@@ -54,6 +54,17 @@ def test_the_order_of_bands_and_frames_matters(axis):
     assert not torch.allclose(model(spectrogram, *rest)[0], model(swapped, *rest)[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_a_sub_frame_listens_first_to_its_own_stretch_of_sound(k):
+    """Otherwise training draws the window's average eight times over for hundreds of steps."""
+    spectrogram, *rest = inputs(4)
+    changed = spectrogram.clone()
+    changed[:, :, 8 * k : 8 * k + 8] = torch.randn(4, 128, 8)
+    with torch.no_grad():
+        a, b = (core()(s, *rest)[0].unflatten(1, (8, 150)).mean(2) for s in (spectrogram, changed))
+    assert (a - b).norm(dim=-1).mean(0).argmax() == k
+
+
 def test_points_lie_on_the_renderers_pattern():
     """Each sub-frame is an affine image of the pattern, centred on its own stretch of time."""
     with torch.no_grad():

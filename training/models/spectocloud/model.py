@@ -130,6 +130,7 @@ class Core(nn.Module):
         self.patches = Patches(width)
         self.place = nn.Parameter(torch.randn(1, BANDS * SUBFRAMES, width) * 0.02)
         self.line = nn.Parameter(torch.randn(1, SUBFRAMES, width) * 0.02)
+        self.column = nn.Linear(BANDS * width, width)
         self.mood = nn.Sequential(nn.Linear(EMOTION, MOOD), nn.GELU(), nn.Linear(MOOD, MOOD))
         self.mood_token = nn.Linear(MOOD, width)
         self.score_token = nn.Linear(MIDI_FEATURES, width)
@@ -140,9 +141,12 @@ class Core(nn.Module):
 
     def forward(self, spectrogram: Tensor, emotion: Tensor, midi_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mood = self.mood(emotion)
-        line = self.line.expand(spectrogram.shape[0], -1, -1)
+        patches = self.patches(spectrogram)
+        # Each query starts from the column of patches that sounds in its own sub-frame. Attention alone is slow to find
+        # it, and draws the window's average eight times meanwhile.
+        line = self.line + self.column(patches.unflatten(1, (BANDS, SUBFRAMES)).transpose(1, 2).flatten(2))
         context = [self.mood_token(mood)[:, None], self.score_token(midi_features)[:, None]]
-        x_BSD = torch.cat([line, self.patches(spectrogram) + self.place, *context], 1)
+        x_BSD = torch.cat([line, patches + self.place, *context], 1)
         for block in self.blocks:
             x_BSD = block(x_BSD)
         return self.particles(x_BSD[:, :SUBFRAMES], mood)
