@@ -98,6 +98,21 @@ def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted,
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
+def test_a_long_validation_is_left_at_once(tmp_path):
+    """T10: not after its last batch."""
+    judged = []
+
+    class Judging(toy.stopped(validation=4)):
+        def validate(self, model, batch):
+            judged.append(len(batch["x"]))
+            return super().validate(model, batch)
+
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, Judging)
+    assert len(judged) == 4  # two of the rehearsal, two of three in the first epoch's validation
+    assert saved(tmp_path)["progress"]["evaluated"] == 0
+
+
 def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
     """T5."""
     for step in (1, 3, 5, 8, 11, 13, 17, 22):
@@ -357,6 +372,21 @@ def test_a_second_signal_ends_at_once(tmp_path):
     finally:
         process.kill()
     assert saved(tmp_path)["progress"]["step"] == 0
+
+
+def test_a_signal_before_training_ends_at_once(tmp_path):
+    """T10: nothing is there to be saved, so nothing is waited for."""
+    reached = []
+
+    class Fitting(toy.ToyRecipe):
+        def fit_constants(self, rows):
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the end")
+            return super().fit_constants(rows)
+
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, Fitting)
+    assert not reached
 
 
 @pytest.mark.parametrize("save", [1, 2, 4])

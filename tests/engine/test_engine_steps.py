@@ -104,6 +104,23 @@ def test_the_gradient_norm_is_told_before_clipping(tmp_path):
     assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 0.1
 
 
+def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
+    """T4: over the whole global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
+    trained = toy.run(tmp_path, data={"batch_size": 4}, training={"grad_accum_steps": 3, "max_steps": 1})
+    recipe = toy.recipe()
+    torch.manual_seed(mixed(42, INITIAL))
+    model = recipe.build(recipe.fit_constants([]))
+    examples = recipe.examples(toy.rows(22), training=True)
+    batch = examples.collate([examples.item(0, int(i)) for i in Plan(22, 4, 3, 1, 42).step_samples(0)])
+    loss = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean()
+    loss.backward()
+    (record,) = records(trained)
+    assert record["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    assert record["error"] == pytest.approx(loss.item(), rel=1e-5)
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm().item()
+    assert record["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
 @pytest.mark.parametrize("flat", [False, True])
 def test_gradients_are_measured_and_scaled_together(flat):
     """T2: of two dtypes, one parameter without a gradient; alone, and laid flat for several ranks."""
