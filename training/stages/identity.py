@@ -16,7 +16,8 @@ NAMES = ("id", "label_source", CLOUD)  # of a row: what it is called, not what i
 
 
 def data_digest(rows: Mapping[str, Sequence[Row]]) -> str:
-    """SHA-256 over both splits: what each row says (its emotion), the content of its files, and the version of what decoded them.
+    """SHA-256 over both splits: each row's emotion, the content of its files, the version of what decoded them.
+
     Paths and manifest formatting do not count: the same songs are the same data on every host."""
     total = hashlib.sha256()
     for split in sorted(rows):

@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.errors import Interrupted
-from training.errors import DataError
+from training.errors import DataError, Interrupted
 from training.recipe import Recipe
 from training.stages.identity import data_digest, is_synthetic, on_both_sides
 from training.workspace import Workspace, exclusive
