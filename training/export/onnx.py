@@ -155,7 +155,7 @@ def _clean(message: object, symbol: re.Pattern[str], names: Mapping[str, str]) -
             message.dim_param = symbol.sub(lambda match: names[match[0]], message.dim_param)
         return
     for field, value in message.ListFields():
-        if field.name == "metadata_props" or field.name == "doc_string":
+        if field.name in ("metadata_props", "doc_string"):
             message.ClearField(field.name)
         elif field.message_type is not None:
             for item in [value] if hasattr(value, "ListFields") else value:

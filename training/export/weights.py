@@ -13,19 +13,10 @@ from safetensors.torch import save
 from training.data.files import write_atomic
 from training.errors import ExportError
 
-#: What wrappers put before a parameter's own name.
-WRAPPERS = ("_orig_mod.", "module.")
-
 
 def plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state of a model, its names rid of what torch.compile and DistributedDataParallel prefix."""
-    out = {}
-    for name, tensor in state.items():
-        parts = [part for part in name.split(".") if part != "_orig_mod"]
-        while parts and f"{parts[0]}." in WRAPPERS:
-            parts = parts[1:]
-        out[".".join(parts)] = tensor
-    return out
+    """The state of a model, its names rid of what torch.compile puts into them, also where it compiled a part."""
+    return {".".join(part for part in name.split(".") if part != "_orig_mod"): t for name, t in state.items()}
 
 
 def write_weights(state: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
