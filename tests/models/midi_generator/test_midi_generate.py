@@ -11,7 +11,7 @@ from training.models.midi_generator.model import MidiGenerator
 from training.music import tokens
 from training.music.grammar import legal
 
-FREE = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "max_tokens": 120}
+FREE = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "max_tokens": 120, "min_bars": 0}
 
 
 @pytest.fixture
@@ -49,6 +49,20 @@ def test_no_more_empty_bars_than_allowed(model):
             for token in ids:
                 empty = empty + 1 if token == tokens.BAR else 0 if token < tokens.VELOCITY else empty
                 assert empty <= most + 1
+
+
+def test_no_piece_ends_before_its_time(model):
+    def hasty(ids, emotion, state):
+        logits, state = torch_step(model)(ids, emotion, state)
+        logits[..., tokens.EOS] = 50
+        return logits, state
+
+    for bars in (1, 5):
+        settings = Generation(**{**FREE, "min_bars": bars, "max_tokens": 5000})
+        for ids in generate(hasty, emotions(4), settings, 32, 2):
+            assert (ids == tokens.BAR).sum() >= bars and legal(ids)
+    short = Generation(**{**FREE, "min_bars": 1000, "max_tokens": 40})
+    assert all(len(ids) <= 40 and legal(ids) for ids in generate(hasty, emotions(4), short, 32, 2))
 
 
 def test_a_model_that_wants_only_bars_is_made_to_end():

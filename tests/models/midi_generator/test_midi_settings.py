@@ -55,6 +55,16 @@ def pieces(recipe, rows):
     return [ids.tolist() for ids in generate(step, emotion, recipe.settings.generation, 100, 0)]
 
 
+def pieces_that_want_to_end(recipe, rows):
+    def step(ids, emotion, state):
+        logits = np.zeros((*ids.shape, 388), np.float32)
+        logits[..., tokens.EOS] = 9
+        return logits, None
+
+    emotion = np.ones((2, 64), np.float32)
+    return [ids.tolist() for ids in generate(step, emotion, recipe.settings.generation, 100, 0)]
+
+
 def exported(recipe, rows):
     return [(graph.formats, dict(graph.axes), graph.tolerance) for graph in recipe.graphs(recipe.build({}))]
 
@@ -80,6 +90,7 @@ KEYS = {
     "generation.top_p": (0.5, drawn),
     "generation.guidance": (2.0, pieces),
     "generation.max_tokens": (40, pieces),
+    "generation.min_bars": (0, pieces_that_want_to_end),
     "generation.max_empty_bars": (0, pieces),
     "export.formats": (["onnx"], exported),
     "export.max_batch": (8, exported),

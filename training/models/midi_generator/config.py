@@ -48,6 +48,7 @@ class Generation(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95  # only the likeliest tokens that together reach p
     guidance: Annotated[float, Field(ge=0)] = 1.2  # 1: as trained; above: the emotion is exaggerated
     max_tokens: Annotated[int, Field(ge=16)] = 1024  # a piece's length, BOS and EOS included
+    min_bars: Count = 8  # no piece ends before this bar (unless max_tokens ends it)
     max_empty_bars: Count = 2  # in a row
 
 

@@ -76,6 +76,8 @@ def generate(
         allowed = grammar.mask()
         if written.shape[1] >= settings.max_tokens - CLOSING:
             allowed = _towards_the_end(allowed)
+        else:
+            allowed[(written == tokens.BAR).sum(axis=1) < settings.min_bars, tokens.EOS] = False
         logits = np.where(allowed, logits, -np.inf)
         fresh = np.array([[draw(*row, settings)] for row in zip(logits, randoms, strict=True)], np.int64)
         grammar.advance(fresh[:, 0])
