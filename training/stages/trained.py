@@ -47,7 +47,7 @@ def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = No
         model.load_state_dict(content["ema"] or content["model"])
     except RuntimeError as error:
         raise UsageError(
-            f"{checkpoint} does not fit the {family} model of this version ({str(error).splitlines()[-1].strip()}). Use the "
+            f"{checkpoint} does not fit this version of {family} ({str(error).splitlines()[-1].strip()}). Use the "
             f"version that trained it ({content['provenance'].get('code_version', 'not recorded')}), or train anew."
         ) from None
     return Trained(checkpoint, sha256(checkpoint), content, recipe, model.eval())
