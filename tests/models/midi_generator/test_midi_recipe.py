@@ -86,7 +86,7 @@ def test_the_kinds_make_up_the_whole(recipe, rows):
     for of in ("loss", "accuracy"):
         whole = found["val_loss" if of == "loss" else of]
         kinds = [found[f"{kind}_{of}"] for kind in metrics.KINDS]
-        assert sum(float(total) for total, _ in kinds) == pytest.approx(float(whole[0]), rel=1e-6)
+        assert sum(total.item() for total, _ in kinds) == pytest.approx(whole[0].item(), rel=1e-6)
         assert sum(count for _, count in kinds) == whole[1]
     notes = sum(int((row.records["midi_path"]["ids"] < tokens.VELOCITY).sum()) for row in rows)
     bits, count = found["bits_per_note"]
