@@ -293,7 +293,15 @@ def test_no_finite_validation_is_no_success(tmp_path):
 def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
     """E1."""
     monkeypatch.setattr(torch, "compile", lambda model, real=torch.compile: real(model, backend="eager"))
-    compiled = toy.run(tmp_path / "compiled", training={"compile": True, "epochs": 1, "ema_decay": 0.5})
+    kinds = set()
+
+    class Noting(toy.ToyRecipe):
+        def losses(self, model, batch, moment):
+            kinds.add(type(model).__name__)
+            return super().losses(model, batch, moment)
+
+    compiled = toy.run(tmp_path / "compiled", Noting, training={"compile": True, "epochs": 1, "ema_decay": 0.5})
+    assert kinds == {"OptimizedModule"}
     plain = toy.run(tmp_path / "plain", training={"epochs": 1, "ema_decay": 0.5})
     for part in ("model", "ema"):
         one, other = checkpoint.read(compiled.last)[part], checkpoint.read(plain.last)[part]
