@@ -176,6 +176,11 @@ forward() { # The running stage saves and ends by itself; a second signal ends i
     [[ -z $child ]] || kill -s TERM -- "$child" 2> /dev/null || true
 }
 trap forward INT TERM HUP
+exit_file=
+if [[ $dry_run == no ]]; then
+    exit_file=$(mktemp)
+    trap 'rm -f -- "$exit_file"' EXIT
+fi
 
 stage() { # stage TITLE COMMAND... : run it in its own process group, pass signals on, stop everything if it fails
     local title=$1 code=0 started=$SECONDS
@@ -187,8 +192,9 @@ stage() { # stage TITLE COMMAND... : run it in its own process group, pass signa
     fi
     printf '\n== %s\n' "$title"
     ((signals == 0)) || exit 75
+    : > "$exit_file"
     set -m
-    "$@" < /dev/null &
+    ATHANOR_EXIT_FILE=$exit_file "$@" < /dev/null &
     child=$!
     set +m
     while :; do
@@ -199,6 +205,10 @@ stage() { # stage TITLE COMMAND... : run it in its own process group, pass signa
     done
     wait "$child" 2> /dev/null && code=0 || code=$?
     child=''
+    # torchrun ends with 1 whatever its processes ended with; the first process leaves its own code
+    if ((code != 0)) && [[ -s $exit_file ]]; then
+        code=$(< "$exit_file")
+    fi
     if ((code != 0)); then
         if ((code == 75)); then
             printf '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \

@@ -17,6 +17,15 @@ VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
+    code = _run(arguments)
+    # torchrun ends with 1 whatever its processes ended with; the runner reads the first one's code here.
+    told = os.environ.get("ATHANOR_EXIT_FILE")
+    if told and os.environ.get("RANK") == "0":
+        Path(told).write_text(str(code), encoding="ascii")
+    return code
+
+
+def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -78,14 +87,22 @@ def _train(options: argparse.Namespace) -> None:
     from training.stages.train import train
 
     workspace = Workspace(options.out)
-    train(
-        _recipe(options, workspace),
+    recipe = _recipe(options, workspace)
+    done = train(
+        recipe,
         workspace,
         device=options.device,
         resume=options.resume,
         audio_root=options.audio_root,
         midi_root=options.midi_root,
     )
+    if os.environ.get("RANK", "0") == "0":
+        monitor = recipe.settings.training.early_stopping.monitor
+        print(
+            f"{recipe.title} {'was trained before' if done.already else 'is trained'}: {done.step} steps, {done.epoch} "
+            f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
+            f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
+        )
 
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):

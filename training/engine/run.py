@@ -27,6 +27,8 @@ from training.engine.validate import HeldOut, Interruption, held_out_chunks
 from training.errors import DataError, TrainingError
 from training.recipe import Batch, Examples, Moment
 
+SHOWN = 7  # validation metrics on a console line
+
 
 @dataclass(frozen=True)
 class Work:
@@ -202,7 +204,8 @@ class Run:
             progress.best_value, progress.best_step = value, progress.step
             progress.best_metrics = dict(state.metrics)
             self.names.append(checkpoint.BEST)
-        told = "  ".join(f"{name} {number:.4g}" for name, number in state.metrics.items())
+        shown = dict(list(state.metrics.items())[:SHOWN])  # a recipe puts the telling ones first; all are on record
+        told = "  ".join(f"{name} {number:.4g}" for name, number in shown.items())
         self.tracker.say(f"validation after {self.where}: {told}" + ("  (best)" if better else ""))
         seconds = {"seconds": time.perf_counter() - before}
         self.tracker.record("validation", progress.step, {"epoch": state.epoch, **state.metrics, **seconds})

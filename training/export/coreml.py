@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import shutil
 import sys
@@ -101,7 +102,7 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
     signature."""
     with _coremltools() as ct:
         try:
-            spec = ct.models.MLModel(str(path), skip_model_load=True).get_spec()
+            spec = ct.models.utils.load_spec(str(_model_file(path)))
         except Interrupted:
             raise
         except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
@@ -124,6 +125,17 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
             if kind == "input":
                 problems += _range_problems(wanted, given[wanted.name], axes)
     return problems + _program_problems(spec, signature)
+
+
+def _model_file(package: Path) -> Path:
+    """The description inside a package. (Opening the package itself with coremltools rewrites its manifest: a check
+    must leave what it checks as it is, and work on a read-only disk.)"""
+    manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
+    inside = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
+    file = (package / "Data" / inside).resolve()
+    if not file.is_relative_to(package.resolve()):
+        raise ValueError(f"its manifest points outside of it: {inside}")
+    return file
 
 
 def _range_problems(wanted: TensorSpec, array: Any, axes: Mapping[str, tuple[int, int]]) -> list[str]:
