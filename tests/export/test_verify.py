@@ -34,6 +34,17 @@ def accept(folder, family: str, name: str) -> None:
     edit_receipt(folder, lambda families: families[family]["files"][name].update(sha256=sha256(folder / name)))
 
 
+def test_verify_leaves_every_file_as_it_is(exported):
+    """coremltools rewrites a package's manifest when it opens the package."""
+
+    def state():
+        return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in exported.exports.rglob("*") if p.is_file()}
+
+    before = state()
+    verify(exported.exports)
+    assert state() == before
+
+
 def test_every_changed_file_is_listed(exported):
     files = [p for p in exported.exports.rglob("*") if p.is_file() and p.name not in ("receipt.json", ".lock")]
     for path in files:
