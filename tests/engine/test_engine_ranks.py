@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint
+from training.engine import checkpoint, distributed
 
 PROJECT = Path(__file__).parents[2]
 #: 22 samples in global batches of 12: the last leaves the second rank with fewer chunks, and 13 samples leave it none.
@@ -98,3 +98,19 @@ def test_ranks_stop_early_together(pairs):
 def test_a_refusal_reaches_every_rank(pairs):
     """Told once, and nobody hangs: exit 3 on both."""
     assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]
+
+
+def test_loader_processes_get_a_core_of_their_own_on_a_cpu(monkeypatch):
+    threads = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(distributed, "available_cpus", lambda: 8)
+    try:
+        for workers, ranks, expected in ((0, 1, 8), (4, 1, 7), (1, 4, 1), (0, 4, 2)):
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
+            distributed.share_cores(distributed.Ranks(0, ranks, torch.device("cpu")), workers)
+            assert torch.get_num_threads() == expected
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        distributed.share_cores(distributed.Ranks(0, 1, torch.device("cpu")), 0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

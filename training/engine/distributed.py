@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from training.data.sandbox import available_cpus
 from training.errors import AthanorError, HostError
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
@@ -109,6 +110,15 @@ def choose_device(wanted: str) -> torch.device:
         )
     torch.cuda.set_device(local)
     return torch.device("cuda", local)
+
+
+def share_cores(ranks: Ranks, workers: int) -> None:
+    """On a CPU, leave the loader processes a core to work on. Threads that wait for each other spin; with one too many,
+    a step of a small model takes three times as long. OMP_NUM_THREADS, where it is set, stands."""
+    if ranks.device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(max(1, cores - min(1, workers)))
 
 
 @contextmanager

@@ -78,6 +78,7 @@ def _train(
     rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any],
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
+    from training.engine.distributed import share_cores
     from training.engine.loop import fit
     from training.engine.provenance import plain, provenance
     from training.engine.resume import Wanted, decide
@@ -86,6 +87,7 @@ def _train(
     from training.engine.tracking import Tracker, require_wandb
 
     require_wandb(recipe.settings.logging)
+    share_cores(ranks, recipe.settings.data.num_workers)
     examples = {
         "train": recipe.examples(rows["train"], training=True),
         "val": recipe.examples(rows["val"], training=False),
