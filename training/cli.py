@@ -54,7 +54,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    from training.music.demo import make_demo_corpus
+    from training.music.composing.demo import make_demo_corpus
     from training.stages.prepare import prepare, summary_of
 
     workspace = Workspace(options.out)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.music import cloud
-from training.music.cloud import PARTICLES, PATTERN, PER_SUBFRAME, SUBFRAMES, lifeline, place, render
-from training.music.notes import NOTE
+from training.music.clouds import cloud
+from training.music.clouds.cloud import PARTICLES, PATTERN, PER_SUBFRAME, SUBFRAMES, lifeline, place, render
+from training.music.midi.notes import NOTE
 
 ROOT = Path(__file__).resolve().parents[2]
 CALM, NEUTRAL, FURIOUS = [0.4, -0.6, 0.3], [0.0, 0.0, 0.5], [-0.7, 0.9, 0.9]

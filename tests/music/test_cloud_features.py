@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from training.music.cloud import SPAN_SAMPLES
-from training.music.features import FEATURES, midi_features
-from training.music.notes import NOTE
+from training.music.clouds.cloud import SPAN_SAMPLES
+from training.music.clouds.features import FEATURES, midi_features
+from training.music.midi.notes import NOTE
 
 SECONDS = SPAN_SAMPLES / 44100
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from training.music import anchors, cloud_constants, exact
-from training.music.roughness import pair_table, roughness
+from training.music.clouds import anchors, exact
+from training.music.clouds import constants as cloud_constants
+from training.music.clouds.roughness import pair_table, roughness
 
 
 def test_exact_exponentials_agree_with_the_maths_library():

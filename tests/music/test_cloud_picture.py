@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.music.cloud import render
-from training.music.notes import NOTE
+from training.music.clouds.cloud import render
+from training.music.midi.notes import NOTE
 from training.music.picture import draw_cloud, draw_clouds, draw_piano_roll
 
 

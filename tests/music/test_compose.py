@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from training.errors import UsageError
-from training.music.compose import compose
+from training.music.composing.compose import compose
+from training.music.composing.figures import ACCOMPANIMENT, BASSLINE, BEATS
+from training.music.composing.harmony import SCALES, Metre, Scale, chord, voicing
 from training.music.emotion import BASES, names, rules
-from training.music.figures import ACCOMPANIMENT, BASSLINE, BEATS
-from training.music.harmony import SCALES, Metre, Scale, chord, voicing
-from training.music.style import FEATURES, features
+from training.music.midi.style import FEATURES, features
 
 
 def _style(seed, count):

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from training.errors import UsageError
-from training.music import demo
+from training.music.composing import demo
 from training.music.emotion import BASES, label_for
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training.music.notes import NOTE
-from training.music.style import articulation, features, majorness
+from training.music.midi.notes import NOTE
+from training.music.midi.style import articulation, features, majorness
 
 
 def _line(pitches, gap=0.5, share=1.0, velocity=64, program=0, drum=False):

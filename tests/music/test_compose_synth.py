@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.music import synth
-from training.music.compose import compose
-from training.music.notes import NOTE
+from training.music.composing import synth
+from training.music.composing.compose import compose
+from training.music.midi.notes import NOTE
 
 
 def _note(pitch=69, velocity=80, program=0, duration=1.0, onset=0.1, drum=False):

@@ -8,10 +8,10 @@ import pytest
 
 from training.data.files import Found
 from training.errors import DataError, UsageError
-from training.music import corpus, labels
-from training.music.labels import Labels
-from training.music.pairing import pair
-from training.music.split import Group, connected, held_out
+from training.music.corpora import corpus, labels
+from training.music.corpora.labels import Labels
+from training.music.corpora.pairing import pair
+from training.music.corpora.split import Group, connected, held_out
 
 
 def found(*names: str) -> list[Found]:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from tests.music.midi_reference import NOTE_BODY, random_file, raw_file, slow_read
-from training.music import midi
-from training.music.midi import encode_notes, parse, read_score
-from training.music.notes import NOTE
-from training.music.score import MAX_BARS
+from training.music.midi import reader as midi
+from training.music.midi.notes import NOTE
+from training.music.midi.reader import encode_notes, parse, read_score
+from training.music.midi.score import MAX_BARS
 
 Message, Meta = mido.Message, mido.MetaMessage
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from training.music.midi import read_score
+from training.music.midi.reader import read_score
 
 PROGRAM = Path(__file__).parent.parent.parent / "benchmarks" / "real_music.py"
 playable = pytest.mark.skipif(not shutil.which("fluidsynth"), reason="fluidsynth is not installed")

@@ -8,7 +8,7 @@ import mido
 import numpy as np
 import pytest
 
-from training.music.midi import Score, read_score, write_midi
+from training.music.midi.reader import Score, read_score, write_midi
 
 
 def score_of(rows, bars=(2.0,)):

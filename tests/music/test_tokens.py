@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tests.music.midi_reference import random_file
-from training.music import tokens
-from training.music.grammar import legal
-from training.music.midi import Score, read_score, write_midi
-from training.music.score import MAX_BARS
-from training.music.tokens import (
+from training.music.midi import tokens
+from training.music.midi.grammar import legal
+from training.music.midi.reader import Score, read_score, write_midi
+from training.music.midi.score import MAX_BARS
+from training.music.midi.tokens import (
     BAR,
     BOS,
     DURATION,

@@ -6,9 +6,21 @@ import numpy as np
 import pytest
 
 from tests.music.midi_reference import random_file
-from training.music.grammar import Grammar, legal
-from training.music.midi import read_score
-from training.music.tokens import BAR, BOS, DURATION, EOS, INSTRUMENT, PAD, POSITION, TEMPO, VELOCITY, decode, encode
+from training.music.midi.grammar import Grammar, legal
+from training.music.midi.reader import read_score
+from training.music.midi.tokens import (
+    BAR,
+    BOS,
+    DURATION,
+    EOS,
+    INSTRUMENT,
+    PAD,
+    POSITION,
+    TEMPO,
+    VELOCITY,
+    decode,
+    encode,
+)
 
 WHOLE = [BOS, BAR, TEMPO + 5, TEMPO + 2, POSITION, INSTRUMENT, 60, VELOCITY + 9, DURATION + 3, EOS]
 

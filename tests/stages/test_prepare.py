@@ -17,11 +17,11 @@ import soundfile
 from training.data import encode
 from training.errors import DataError, HostError, UsageError
 from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
-from training.music.cloud import render
-from training.music.midi import NOTES
-from training.music.notes import NOTE
-from training.music.precomputed import fullest_window
-from training.music.tokens import TOKENS
+from training.music.clouds.cloud import render
+from training.music.clouds.precomputed import fullest_window
+from training.music.midi.notes import NOTE
+from training.music.midi.reader import NOTES
+from training.music.midi.tokens import TOKENS
 from training.recipe import Recipe
 from training.settings import Data, RunSettings
 from training.stages.prepare import load_split, prepare

@@ -53,7 +53,7 @@ class ProductionRules(Section):
     drums: Share  # share of pieces with drums
     beats: Names  # drum patterns
     chords: tuple[Literal["triad", "seventh", "power", "cluster", "open"], ...]
-    accompaniment: Names  # figures (training/music/figures.py)
+    accompaniment: Names  # figures (training/music/composing/figures.py)
     bassline: Names
     lead: Names  # instruments, by their names in the lexicon
     backing: Names

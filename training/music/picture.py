@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.music.audio import WINDOW_SECONDS
-from training.music.cloud import PARTICLES, PER_SUBFRAME, SUBFRAMES
+from training.music.clouds.cloud import PARTICLES, PER_SUBFRAME, SUBFRAMES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,7 +33,7 @@ _FAMILIES = (
 def draw_cloud(
     positions: np.ndarray, colors: np.ndarray, properties: np.ndarray, path: Path, title: str | None = None
 ) -> Path:
-    """Draw one cloud as a PNG of 1200 x 900 pixels. Arrays as in training.music.cloud.Cloud; returns `path`."""
+    """Draw one cloud as a PNG of 1200 x 900 pixels. Arrays as in training.music.clouds.cloud.Cloud; returns `path`."""
     return draw_clouds([(positions, colors, properties)], path, titles=[title or ""])
 
 

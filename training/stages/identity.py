@@ -9,7 +9,7 @@ from pathlib import Path
 
 from training.data.files import sha256
 from training.data.manifest import Row
-from training.music.demo import MARKER
+from training.music.composing.demo import MARKER
 
 CLOUD = "target_pointcloud_path"
 NAMES = ("id", "label_source", CLOUD)  # of a row: what it is called, not what is learnt from

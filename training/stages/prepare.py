@@ -26,12 +26,12 @@ from training.data.files import Found, Ledger, Refused, printable, write_atomic
 from training.data.manifest import Row
 from training.data.store import Record
 from training.errors import DataError, UsageError
-from training.music import corpus, labels
 from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
-from training.music.midi import NOTES
-from training.music.precomputed import write_cloud
-from training.music.tokens import NOTE as FIRST_NOTE
-from training.music.tokens import TOKENS, VELOCITY
+from training.music.clouds.precomputed import write_cloud
+from training.music.corpora import corpus, labels
+from training.music.midi.reader import NOTES
+from training.music.midi.tokens import NOTE as FIRST_NOTE
+from training.music.midi.tokens import TOKENS, VELOCITY
 from training.recipe import Recipe
 from training.workspace import PROJECT, Workspace, exclusive
 

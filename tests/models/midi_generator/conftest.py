@@ -11,8 +11,8 @@ import torch
 from training.config import Layer, build
 from training.data.manifest import Row
 from training.models.midi_generator.config import MidiGeneratorConfig
-from training.music import tokens
-from training.music.score import Score
+from training.music.midi import tokens
+from training.music.midi.score import Score
 
 SMALL = {
     "model": {"context": 32, "width": 32, "layers": 2, "heads": 2, "emotion_width": 16},

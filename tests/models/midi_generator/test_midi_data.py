@@ -20,7 +20,7 @@ from training.models.midi_generator.data import (
     instrument_at,
     openings,
 )
-from training.music import tokens
+from training.music.midi import tokens
 
 CONTEXT = 32
 PLAIN = Augment(transpose=0, velocity=0.0, emotion_noise=0.0, emotion_dropout=0.0)

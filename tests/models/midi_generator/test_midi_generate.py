@@ -8,8 +8,8 @@ import pytest
 from training.models.midi_generator.config import Generation, Model
 from training.models.midi_generator.generate import draw, generate, torch_step
 from training.models.midi_generator.model import MidiGenerator
-from training.music import tokens
-from training.music.grammar import legal
+from training.music.midi import tokens
+from training.music.midi.grammar import legal
 
 FREE = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "guidance": 1.0, "max_tokens": 120, "min_bars": 0}
 

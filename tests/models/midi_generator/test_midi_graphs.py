@@ -12,7 +12,7 @@ from training.models.midi_generator.config import Generation
 from training.models.midi_generator.generate import generate, torch_step
 from training.models.midi_generator.graphs import full_graph, step_graph, vocabulary
 from training.models.midi_generator.recipe import MidiGeneratorRecipe
-from training.music import tokens
+from training.music.midi import tokens
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

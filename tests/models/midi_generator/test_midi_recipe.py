@@ -15,9 +15,10 @@ from training.models.midi_generator.data import IGNORED, emotion_vector
 from training.models.midi_generator.ngram import NGram
 from training.models.midi_generator.recipe import MidiGeneratorRecipe
 from training.models.registry import load_recipe
-from training.music import emotion, tokens
-from training.music.grammar import legal
-from training.music.midi import read_score
+from training.music import emotion
+from training.music.midi import tokens
+from training.music.midi.grammar import legal
+from training.music.midi.reader import read_score
 from training.recipe import Moment
 
 NOW = Moment(0, 100)

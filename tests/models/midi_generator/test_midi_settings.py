@@ -11,7 +11,7 @@ from training.errors import UsageError
 from training.models.midi_generator.config import MidiGeneratorConfig
 from training.models.midi_generator.generate import draw, generate
 from training.models.midi_generator.recipe import MidiGeneratorRecipe
-from training.music import tokens
+from training.music.midi import tokens
 from training.recipe import Moment
 from training.settings import RunSettings
 from training.workspace import PROJECT

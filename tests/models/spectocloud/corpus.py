@@ -6,7 +6,7 @@ from training.config import Layer, build
 from training.data.manifest import Row
 from training.models.spectocloud.config import SpectocloudConfig
 from training.music.audio import SAMPLE_RATE, log_mel
-from training.music.notes import NOTE
+from training.music.midi.notes import NOTE
 
 SMALL = {
     "model": {"width": 32, "layers": 1, "heads": 2, "mlp_ratio": 2, "particle_width": 8, "dropout": 0.0},

@@ -13,9 +13,9 @@ from training.errors import DataError
 from training.models.spectocloud import data, sound
 from training.models.spectocloud.data import Songs, check_row, cut, window_starts
 from training.music.audio import HOP, SAMPLE_RATE, log_mel
-from training.music.cloud import render
-from training.music.features import midi_features
-from training.music.notes import NOTE
+from training.music.clouds.cloud import render
+from training.music.clouds.features import midi_features
+from training.music.midi.notes import NOTE
 
 
 def songs(rows, training=True, score=False, seed=42, windows=None, **augment) -> Songs:

@@ -9,7 +9,7 @@ from training.models.spectocloud.config import Model, SpectocloudConfig
 from training.models.spectocloud.frontend import SAMPLES, Frontend
 from training.models.spectocloud.model import Core, Normalise, Spectocloud
 from training.music.audio import HOP, WINDOW_SAMPLES, log_mel
-from training.music.cloud import PATTERN
+from training.music.clouds.cloud import PATTERN
 
 SMALL = Model(width=32, layers=1, heads=2, mlp_ratio=2, particle_width=8, dropout=0.0)
 

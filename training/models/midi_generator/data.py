@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from training.errors import DataError
-from training.music import tokens
+from training.music.midi import tokens
 
 if TYPE_CHECKING:
     from training.data.manifest import Row

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.music import tokens
-from training.music.grammar import Grammar
+from training.music.midi import tokens
+from training.music.midi.grammar import Grammar
 
 if TYPE_CHECKING:
     from training.models.midi_generator.config import Generation

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.models.midi_generator.data import EMOTION
 from training.models.midi_generator.model import FullGraph, StepGraph
-from training.music import tokens
+from training.music.midi import tokens
 from training.recipe import Graph, Recurrence, TensorSpec
 
 if TYPE_CHECKING:

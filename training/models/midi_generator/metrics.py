@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.models.midi_generator.data import IGNORED
-from training.music import tokens
+from training.music.midi import tokens
 
 #: The kinds that a model has to foretell, in the order of the vocabulary (PAD and BOS never are).
 KINDS = ("note", "velocity", "position", "duration", "instrument", "tempo", "eos", "bar")

@@ -24,8 +24,9 @@ from training.models.midi_generator.generate import generate, torch_step
 from training.models.midi_generator.graphs import full_graph, step_graph
 from training.models.midi_generator.model import MidiGenerator
 from training.models.midi_generator.ngram import NGram
-from training.music import emotion, tokens
-from training.music.midi import write_midi
+from training.music import emotion
+from training.music.midi import tokens
+from training.music.midi.reader import write_midi
 from training.music.picture import draw_piano_roll
 from training.recipe import Batch, Exam, Examples, Graph, Loss, Moment, Recipe
 

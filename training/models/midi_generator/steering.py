@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from training.models.midi_generator.data import Songs
-from training.music import emotion, style, tokens
+from training.music import emotion
+from training.music.midi import style, tokens
 
 NAMES = (*style.FEATURES, "tempo")
 MOST_SONGS = 2000  # that are measured, spread evenly over the corpus

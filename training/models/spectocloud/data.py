@@ -18,8 +18,8 @@ from training.errors import DataError
 from training.models.spectocloud.config import Augment, Windows
 from training.models.spectocloud.sound import LOG_FLOOR, at_gain, transposed
 from training.music.audio import HOP, N_MELS, SAMPLE_RATE, WINDOW_FRAMES
-from training.music.cloud import PARTICLES, SUBFRAMES, render
-from training.music.features import midi_features
+from training.music.clouds.cloud import PARTICLES, SUBFRAMES, render
+from training.music.clouds.features import midi_features
 
 FRAMES_PER_SUBFRAME = WINDOW_FRAMES // SUBFRAMES
 EMOTION = 64

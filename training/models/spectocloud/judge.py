@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from training.models.spectocloud.config import Loss as LossSettings
 from training.models.spectocloud.data import Songs
 from training.models.spectocloud.loss import Cloud, sub_frames, unordered
-from training.music.cloud import SUBFRAMES
+from training.music.clouds.cloud import SUBFRAMES
 
 COMPARED = ("pitch", "z", "size")
 PRODUCTS = ("p", "t", "pp", "tt", "pt")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.models.spectocloud.config import Model as ModelSettings
-from training.music.cloud import GLOW_WHITENS, PATTERN, SPREAD_X, SUBFRAMES
+from training.music.clouds.cloud import GLOW_WHITENS, PATTERN, SPREAD_X, SUBFRAMES
 
 N_MELS = 128
 FRAMES = 64
@@ -79,7 +79,7 @@ class Patches(nn.Module):
 
 
 class Particles(nn.Module):
-    """The decoder: K sub-frame tokens and the mood -> the cloud, along the renderer's own lines (music/cloud.py).
+    """The decoder: K sub-frame tokens and the mood -> the cloud, along the renderer's lines (music/clouds/cloud.py).
 
     Of a sub-frame: centre, spreads, base colour, alpha, size. Of a particle: glow, from where it lies. Colours whiten
     with glow and depth follows z as they do there. Points are placed in float32 under autocast too.

@@ -18,8 +18,8 @@ from training.models.spectocloud.loss import chamfer_estimate, lifeline, matched
 from training.models.spectocloud.model import BANDS, EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
 from training.models.spectocloud.show import write_samples
 from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
-from training.music.cloud import PARTICLES, SUBFRAMES
-from training.music.midi import NOTES
+from training.music.clouds.cloud import PARTICLES, SUBFRAMES
+from training.music.midi.reader import NOTES
 from training.recipe import Arrays, Batch, Exam, Graph, Loss, Moment, Recipe, TensorSpec
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 import mido
 import numpy as np
 
-from training.music.harmony import Metre
-from training.music.notes import NOTE
+from training.music.composing.harmony import Metre
+from training.music.midi.notes import NOTE
 
 TICKS = 480  # a quarter note
 

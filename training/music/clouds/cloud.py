@@ -1,7 +1,7 @@
 """The renderer: notes in a window and an emotion -> the cloud of 1,200 particles that shows them.
 
 The same notes, start and emotion give the same bytes on any machine: times are whole samples, sums are of whole
-numbers or in a fixed order, exp and powers come from training.music.exact, results are rounded to multiples of 2^-16.
+numbers or in a fixed order, exp and powers come from exact.py, results are rounded to multiples of 2^-16.
 A window is cut into SUBFRAMES equal parts; each draws PER_SUBFRAME particles, particle `k * PER_SUBFRAME + i` being the
 i-th of PATTERN in sub-frame k.
 """
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.music.anchors import ANCHOR_CHARGE, ANCHOR_NAMED, ANCHOR_VALUES, ANCHORS, PARAMETERS, z_of
 from training.music.audio import HOP, SAMPLE_RATE, WINDOW_FRAMES
-from training.music.cloud_constants import COOLWARM, PATTERN
-from training.music.exact import exp, power
-from training.music.roughness import roughness
+from training.music.clouds.anchors import ANCHOR_CHARGE, ANCHOR_NAMED, ANCHOR_VALUES, ANCHORS, PARAMETERS, z_of
+from training.music.clouds.constants import COOLWARM, PATTERN
+from training.music.clouds.exact import exp, power
+from training.music.clouds.roughness import roughness
 
 SUBFRAMES = 8
 PER_SUBFRAME = len(PATTERN)

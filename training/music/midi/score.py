@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.music.notes import NOTE
+from training.music.midi.notes import NOTE
 
 #: One note, in bars and in seconds. The bar axis counts bars of whatever length: 2.5 is the middle of the third bar.
 EVENT = np.dtype(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.music.harmony import Chord, Metre, near
+from training.music.composing.harmony import Chord, Metre, near
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from training.data.files import Found, Refused, printable, scan
 from training.errors import DataError, UsageError
-from training.music import labels as labelling
-from training.music.labels import Label, Labels
-from training.music.pairing import Pair, Pairing, pair
-from training.music.split import Group, connected, held_out
+from training.music.corpora import labels as labelling
+from training.music.corpora.labels import Label, Labels
+from training.music.corpora.pairing import Pair, Pairing, pair
+from training.music.corpora.split import Group, connected, held_out
 
 AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac")
 MIDI = (".mid", ".midi")
@@ -59,7 +59,7 @@ def songs(
 ) -> tuple[list[Song], list[Song]]:
     """The songs with recordings, and the songs of every score, with one split over both; each sorted by id.
 
-    A score that has a recording bears its id and label. Rows of one group (see `training.music.split`) share a side:
+    A score that has a recording bears its id and label. Rows of one group (see split.py) share a side:
     equal contents, one relative path, one recording, one score, and copies of any of them.
     """
     paired = [Song(p.audio.key, p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from training.music.exact import exp
+from training.music.clouds.exact import exp
 
 PARTIALS = 5
 _PARTIAL_AMPLITUDES = (1.0, 0.88, 0.7744, 0.681472, 0.59969536)  # 0.88^k, as in Sethares' curves

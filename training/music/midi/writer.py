@@ -11,7 +11,7 @@ import mido
 import numpy as np
 
 from training.data.files import write_atomic
-from training.music.score import Score
+from training.music.midi.score import Score
 
 PER_QUARTER = 480  # ticks; a multiple of 32, so that every 1/128 of a bar is a whole number of them
 BAR = 4 * PER_QUARTER

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import UsageError
-from training.music import synth
-from training.music.compose import compose
+from training.music.composing import synth
+from training.music.composing.compose import compose
 from training.music.emotion import BASES
 
 MARKER = "synthetic.json"
-_SOURCES = ("emotions.yaml", "emotion.py", "harmony.py", "figures.py", "piece.py", "compose.py", "synth.py", "demo.py")
+_SOURCES = (
+    "../emotions.yaml", "../emotion.py", "harmony.py", "figures.py", "piece.py", "compose.py", "synth.py", "demo.py"
+)  # fmt: skip
 
 
 def make_demo_corpus(folder: Path, pieces: int = 60, seed: int = 42) -> tuple[Path, Path]:
@@ -37,7 +39,7 @@ def make_demo_corpus(folder: Path, pieces: int = 60, seed: int = 42) -> tuple[Pa
     plan = dict(_plan(pieces))
     about = {
         "synthetic": True,
-        "what": f"{pieces} pieces composed and synthesised by rules (training/music/demo.py); nothing was recorded",
+        "what": f"{pieces} pieces composed and synthesised by rules (training/music/composing); nothing was recorded",
         "seed": seed,
         "pieces": pieces,
         "code_version": code_version(),

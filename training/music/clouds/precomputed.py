@@ -12,7 +12,7 @@ import numpy as np
 
 from training.data.files import write_atomic
 from training.music.audio import HOP, SAMPLE_RATE, WINDOW_FRAMES
-from training.music.cloud import render
+from training.music.clouds.cloud import render
 
 
 def write_cloud(folder: Path, notes: np.ndarray, frames: int, emotion: Sequence[float]) -> dict[str, Any]:

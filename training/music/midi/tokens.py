@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from training.data.encode import Encoder
-from training.music import midi
-from training.music.score import MAX_BARS, Score
+from training.music.midi import reader as midi
+from training.music.midi.score import MAX_BARS, Score
 
 NOTE = 0  # + MIDI pitch, or drum key
 VELOCITY = 128  # + velocity // 4

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from training.music.composing.figures import ACCOMPANIMENT, BASSLINE, Bar, Span, Stroke, drum_bar
+from training.music.composing.harmony import Chord, Metre, Scale, chord, near, voicing
+from training.music.composing.piece import Piece, Sound, Voice
 from training.music.emotion import ProductionRules, lexicon, rules
-from training.music.figures import ACCOMPANIMENT, BASSLINE, Bar, Span, Stroke, drum_bar
-from training.music.harmony import Chord, Metre, Scale, chord, near, voicing
-from training.music.piece import Piece, Sound, Voice
 
 SECONDS = (20.0, 30.0)  # a piece's length, up to the last bar line
 _FORMS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from training.music.audio import SAMPLE_RATE
-from training.music.cloud import SPAN_SAMPLES, SUBFRAMES, subframe_parameters, window_notes
+from training.music.clouds.cloud import SPAN_SAMPLES, SUBFRAMES, subframe_parameters, window_notes
 
 _PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _SECONDS = SPAN_SAMPLES / SAMPLE_RATE
@@ -14,7 +14,7 @@ _SECONDS = SPAN_SAMPLES / SAMPLE_RATE
 #: tone by how long it sounds in the window. Pitches are (pitch - 36) / 52, velocities velocity / 127.
 FEATURES = (
     "a score is there: 1",
-    "distinct onsets per second / 10, mean over the window (training.music.cloud, density)",
+    "distinct onsets per second / 10, mean over the window (training.music.clouds.cloud, density)",
     "tones that begin, per second / 20",
     "tones sounding: mean over the window / 8",
     "tones sounding: most at once / 12",
@@ -30,8 +30,8 @@ FEATURES = (
     "share of drums among the notes",
     "drums struck per second / 20",
     *(f"share of pitch class {name}, by velocity * time" for name in _PITCH_CLASSES),
-    "tension, mean over the sub-frames (training.music.cloud)",
-    "range, mean over the sub-frames (training.music.cloud)",
+    "tension, mean over the sub-frames (training.music.clouds.cloud)",
+    "range, mean over the sub-frames (training.music.clouds.cloud)",
     "pitch, second half less first half, (52 semitones + difference) / 104; 1/2 if it does not move",
     "velocity, second half less first half, (1 + difference) / 2; 1/2 if it does not change",
 )

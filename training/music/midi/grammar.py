@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from training.music.tokens import (
+from training.music.midi.tokens import (
     BAR,
     DIGITS,
     DURATION,

@@ -19,9 +19,9 @@ import numpy as np
 import symusic
 
 from training.data.encode import Encoder
-from training.music.grids import TempoMap, bar_lines
-from training.music.midi_writer import write_midi
-from training.music.score import EVENT, MAX_SECONDS, Score
+from training.music.midi.grids import TempoMap, bar_lines
+from training.music.midi.score import EVENT, MAX_SECONDS, Score
+from training.music.midi.writer import write_midi
 
 __all__ = ["NOTES", "Score", "encode_notes", "parse", "read_score", "write_midi"]
 

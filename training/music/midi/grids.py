@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.music.score import MAX_BARS
+from training.music.midi.score import MAX_BARS
 
 TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
 SLIVER = 1 / 64  # a metre change this little after a bar line (a rounding of the writing program) is on it

@@ -1,0 +1,1 @@
+"""The renderer: notes in a window and an emotion become the cloud that shows them."""

@@ -1,0 +1,1 @@
+"""Scores: MIDI files in and out, notes, tokens, and what can be measured on notes."""
