@@ -1,0 +1,185 @@
+"""P2, R6, T2: every shared key changes something that can be seen; a key that is read by nothing fails here.
+
+The families prove their own sections beside their tests.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine import toy
+from tests.engine.test_engine_tracking import FakeWandb
+from training.config import dotted_keys
+from training.engine import batches, checkpoint, run
+from training.errors import AthanorError
+from training.settings import RunSettings
+from training.stages import prepare
+from training.workspace import Workspace
+
+
+def leaves() -> list[str]:
+    """Keys that hold a value, not a section."""
+    every = list(dotted_keys(RunSettings))
+    return [key for key in every if not any(other.startswith(key + ".") for other in every)]
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+# -- what a run leaves that can be seen: each takes (folder, monkeypatch, settings) ---------------------------------
+
+
+def weights(root, _patch, settings):
+    torch.set_num_threads(1)
+    model = checkpoint.read(toy.run(root, **settings).last)["model"]
+    return torch.cat([tensor.flatten() for tensor in model.values()]).tolist()
+
+
+def steps(root, _patch, settings):
+    return toy.run(root, **settings).step
+
+
+def files(root, _patch, settings):
+    toy.run(root, **settings)
+    return sorted(p.name.split(".tfevents")[0] for p in root.rglob("*") if p.is_file())
+
+
+def records(root, _patch, settings):
+    return len((toy.run(root, **settings).run / "metrics.jsonl").read_text().splitlines())
+
+
+def average(root, _patch, settings):
+    return checkpoint.read(toy.run(root, **settings).last)["ema"] is None
+
+
+def saves(root, patch, settings):
+    done = []
+    save = checkpoint.save
+    patch.setattr(checkpoint, "save", lambda *a, **k: (done.append(1), save(*a, **k))[1])
+    toy.run(root, **settings)
+    return len(done)
+
+
+def loader(root, patch, settings):
+    made = []
+    real = batches.DataLoader
+    patch.setattr(batches, "DataLoader", lambda *a, **k: (made.append(k), real(*a, **k))[1])
+    toy.run(root, **settings)
+    return [(k.get("num_workers"), k.get("prefetch_factor")) for k in made]
+
+
+def compiles(root, patch, settings):
+    done = []
+    patch.setattr(run.torch, "compile", lambda model: (done.append(1), model)[1])
+    toy.run(root, **settings)
+    return len(done)
+
+
+def tracker(root, patch, settings):
+    patch.setitem(sys.modules, "wandb", fake := FakeWandb())
+    toy.run(root, **settings)
+    return {key: fake.options.get(key) for key in ("mode", "project")}
+
+
+def told(root, _patch, settings):
+    """How it ends: the refusal of a name that is not there."""
+    try:
+        toy.run(root, **settings)
+    except AthanorError as error:
+        return str(error)
+    return "ran"
+
+
+def split_of(split: str) -> Callable:
+    def manifest(root, _patch, settings):
+        with pytest.raises(AthanorError) as refused:
+            prepare.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split)
+        return str(refused.value)
+
+    return manifest
+
+
+def stores(root, patch, settings):
+    used = []
+    patch.setattr(prepare, "encode_all", lambda rows, encoders, cache, *a, **k: (used.append(cache), ([], []))[1])
+    patch.setattr(prepare.manifest, "load", lambda *a, **k: [])
+    prepare.load_split(toy.recipe(**settings), Workspace(root), "train")
+    return str(used[0].relative_to(root) if used[0].is_relative_to(root) else used[0])
+
+
+STOPPING = {"enabled": True, "patience": 1, "min_delta": 1e6}
+IMPATIENT = {"training": {"epochs": 5, "early_stopping": STOPPING}}
+EVERY = {"training": {"save_every": 1}}
+WORKER = {"data": {"num_workers": 1}, "training": {"epochs": 1}}
+#: key -> (another value, what it is seen by, settings under which it matters)
+CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
+    "seed": (7, weights, {}),
+    "training.epochs": (2, steps, {}),
+    "training.min_epochs": (4, steps, IMPATIENT),
+    "training.max_steps": (4, steps, {}),
+    "training.early_stopping.enabled": (False, steps, IMPATIENT),
+    "training.early_stopping.patience": (3, steps, IMPATIENT),
+    "training.early_stopping.min_delta": (0.0, steps, IMPATIENT),
+    "training.early_stopping.monitor": ("colour", told, {}),
+    "training.amp": (True, weights, {}),
+    "training.amp_dtype": ("float16", weights, {"training": {"amp": True}}),
+    "training.grad_accum_steps": (2, steps, {}),
+    "training.resume_from": ("nowhere.pt", told, {}),
+    "training.log_every": (5, records, {}),
+    "training.eval_every": (3, records, {}),
+    "training.save_every": (1, files, {}),
+    "training.keep": (1, files, EVERY),
+    "training.save_minutes": (1e-9, saves, {}),
+    "training.ema_decay": (0.9, average, {}),
+    "training.compile": (True, compiles, {}),
+    "data.train_manifest": ("mine.jsonl", split_of("train"), {}),
+    "data.val_manifest": ("mine.jsonl", split_of("val"), {}),
+    "data.batch_size": (2, steps, {}),
+    "data.num_workers": (0, loader, WORKER),
+    "data.prefetch_factor": (5, loader, WORKER),
+    "data.cache_dir": ("/elsewhere", stores, {}),
+    "optim.lr": (0.02, weights, {}),
+    "optim.weight_decay": (0.5, weights, {}),
+    "optim.betas": ((0.5, 0.6), weights, {}),
+    "optim.eps": (0.1, weights, {}),
+    "optim.grad_clip": (0.001, weights, {}),
+    "scheduler.name": ("linear", weights, {}),
+    "scheduler.warmup_steps": (5, weights, {}),
+    "scheduler.min_lr_ratio": (0.9, weights, {}),
+    "scheduler.decay_fraction": (0.9, weights, {"scheduler": {"name": "wsd"}}),
+    "logging.tensorboard": (True, files, {}),
+    "logging.wandb": ("offline", tracker, {}),
+    "logging.wandb_project": ("songs", tracker, {"logging": {"wandb": "offline"}}),
+}
+
+
+def test_no_key_is_left_out():
+    assert sorted(CASES) == sorted(leaves())
+
+
+def merge(base: dict, over: dict) -> dict:
+    return {
+        key: merge(base.get(key, {}), over[key]) if isinstance(over.get(key), dict) else over.get(key, base.get(key))
+        for key in {**base, **over}
+    }
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_a_key_changes_what_a_run_does(key, tmp_path, monkeypatch):
+    value, seen, base = CASES[key]
+    # run ids hold the time of day: what is compared must not
+    with monkeypatch.context() as patch:
+        before = seen(tmp_path / "before", patch, base)
+    with monkeypatch.context() as patch:
+        after = seen(tmp_path / "after", patch, merge(base, nested(key, value)))
+    assert before != after
+    if seen is weights:  # and only this key makes the difference
+        assert before == weights(tmp_path / "again", None, base)
