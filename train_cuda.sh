@@ -213,6 +213,9 @@ esac
 container=() gpu=no
 if [[ $mode == docker ]]; then
     python=python
+    for name in audio_root midi_root data_mount out; do
+        plain_path "$name"
+    done
     choose_image
     if [[ $dry_run == yes ]]; then
         gpu=$([[ $cpu == yes ]] && echo no || echo yes)

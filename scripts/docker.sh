@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Docker for train_cuda.sh, which sources this: is there an engine, an image, a GPU; and how a stage runs in a container.
 # Reads $root (the project), $out, the data roots and $cpu of the runner. Every function that can refuse prints why and
 # what to do, and exits with 6.
@@ -157,6 +157,17 @@ bind_data() { # bind_data FOLDER: read-only; where it is reached through a link,
         bound[$folder]=yes
         bind "$folder" readonly
     done
+}
+
+plain_path() { # plain_path NAME: the variable's folder without `.`, `..` and slashes at its end, which mounts do not keep
+    local real=${!1}
+    [[ -n $real ]] || return 0
+    if [[ $real/ == */./* || $real/ == */../* ]]; then
+        real=$(readlink -m -- "$real" && printf x)
+        real=${real%$'\n'x}
+    fi
+    while [[ $real == ?*/ ]]; do real=${real%/}; done
+    printf -v "$1" %s "$real"
 }
 
 check_mount() { # can a container have this folder under its own name?

@@ -161,6 +161,18 @@ def _verify(options: argparse.Namespace) -> None:
     verify(options.folder)
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    from training.stages.doctor import doctor
+
+    doctor(
+        Workspace(options.out),
+        audio_root=options.audio_root,
+        midi_root=options.midi_root,
+        device=options.device,
+        gpus=options.gpus,
+    )
+
+
 # -- flags ---------------------------------------------------------------------------------------------------------
 
 
@@ -177,9 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     roots.add_argument("--audio-root", type=_folder, metavar="DIR", help="audio files")
     roots.add_argument("--midi-root", type=_folder, metavar="DIR", help="MIDI files")
     out = argparse.ArgumentParser(add_help=False)
-    out.add_argument("--out", type=Path, default=PROJECT, metavar="DIR", help="where everything is written")
+    out.add_argument(
+        "--out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
+        help="where everything is written (default: ATHANOR_OUT, or the project's folder)",
+    )  # fmt: skip
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if one works")
+
+    verb = verbs.add_parser("doctor", parents=[roots, out, device], help="look at this host; say what is missing")
+    verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
+    verb.set_defaults(run=_doctor)
 
     verb = verbs.add_parser("prepare", parents=[roots, out], help="scan, pair, label, split and encode a corpus")
     add_manifest_options(verb)
