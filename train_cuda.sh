@@ -179,6 +179,18 @@ if [[ -z $audio_root && -n $midi_root && $skip_spectocloud == no ]]; then
     skip_spectocloud=yes
 fi
 
+child='' running=no signals=0
+forward() { # The running stage saves and ends by itself; a second signal ends it at once.
+    signals=$((signals + 1))
+    if [[ -n $child ]]; then
+        kill -s TERM -- "$child" 2> /dev/null || true
+    elif [[ $running == no ]]; then
+        echo "interrupted: run the same command again to continue." >&2
+        exit 75
+    fi
+}
+trap forward INT TERM HUP
+
 # -- docker or native ----------------------------------------------------------------------------------------------
 
 # shellcheck source=scripts/docker.sh
@@ -248,13 +260,6 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 # -- stages --------------------------------------------------------------------------------------------------------
 
-child='' signals=0
-forward() { # The running stage saves and ends by itself; a second signal ends it at once.
-    signals=$((signals + 1))
-    [[ -z $child ]] || kill -s TERM -- "$child" 2> /dev/null || true
-}
-trap forward INT TERM HUP
-
 stage() { # stage TITLE COMMAND... : run it in its own process group, pass signals on, stop everything if it fails
     local title=$1 code=0 started=$SECONDS
     shift
@@ -265,11 +270,12 @@ stage() { # stage TITLE COMMAND... : run it in its own process group, pass signa
         return
     fi
     printf '\n== %s\n' "$title"
-    ((signals == 0)) || exit 75
+    running=yes
     set -m
     "$@" < /dev/null &
     child=$!
     set +m
+    ((signals == 0)) || kill -s TERM -- "$child" 2> /dev/null || true # it came a moment ago
     while :; do
         code=0
         wait "$child" || code=$?
@@ -277,7 +283,7 @@ stage() { # stage TITLE COMMAND... : run it in its own process group, pass signa
         kill -0 "$child" 2> /dev/null || break
     done
     wait "$child" 2> /dev/null && code=0 || code=$?
-    child=''
+    child='' running=no
     if [[ $mode == docker ]] && ((code == 125)); then
         echo "Docker could not start the container; its message is above." >&2
         code=6
