@@ -313,11 +313,11 @@ if [[ -n $nnodes ]]; then
     each=${gpus:-gpu} # `gpu`: as many as there are
     [[ $cpu == no ]] || each=1
     launch=(
-        "$python" -m torch.distributed.run "--nnodes=$nnodes" "--node_rank=$node_rank" "--nproc_per_node=$each"
+        "$python" -m training.launch "--nnodes=$nnodes" "--node_rank=$node_rank" "--nproc_per_node=$each"
         "--master_addr=$master_addr" "--master_port=$master_port" -m training
     )
 elif [[ -n $gpus ]] && ((gpus > 1)); then
-    launch=("$python" -m torch.distributed.run --standalone "--nproc_per_node=$gpus" -m training)
+    launch=("$python" -m training.launch --standalone "--nproc_per_node=$gpus" -m training)
 fi
 device=()
 [[ $cpu == no ]] || device=(--device cpu)
