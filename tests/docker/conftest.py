@@ -139,7 +139,8 @@ def trained(checkout, image):
 
 @pytest.fixture
 def workspace(checkout, trained, place):
-    """A writable copy of what was prepared: manifests, stores, demo corpus; no checkpoint."""
+    """A writable copy of what was prepared: manifests, stores, demo corpus; no checkpoint. Its manifests name the
+    files of the checkout, so a run in it is given the roots."""
     folder = place("work") / "out"
     for name in ("data", "cache"):
         shutil.copytree(checkout.folder / name, folder / name)

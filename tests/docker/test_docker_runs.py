@@ -118,7 +118,7 @@ def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_pr
     """Bar 22, and the stop: `docker stop` while it trains saves, ends with 75, and the same command goes on."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000, "--out", workspace,
-        "--skip-manifests", "--skip-spectocloud", "--skip-export",
+        "--midi-root", workspace / "data/demo/midi", "--skip-manifests", "--skip-spectocloud", "--skip-export",
     )  # fmt: skip
     process = checkout.start(*command, WANDB_API_KEY=SECRET)
     said = Said(process)
@@ -198,7 +198,7 @@ def test_two_hosts_train_one_model(checkout, workspace, record_property):
             processes.append(
                 checkout.start(
                     checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "debug", "--out", out,
-                    "--skip-manifests", "--skip-spectocloud", "--nnodes", 2, "--node-rank", rank, "--master-addr", "node0",
+                    "--midi-root", out / "data/demo/midi", "--skip-manifests", "--skip-spectocloud", "--nnodes", 2, "--node-rank", rank, "--master-addr", "node0",
                     *(["--skip-export"] if rank == 0 else []),
                     ATHANOR_DOCKER_RUN=f"--network {network} --network-alias node{rank}",
                 )  # fmt: skip
