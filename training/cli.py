@@ -17,15 +17,6 @@ VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
-    code = _run(arguments)
-    # torchrun ends with 1 whatever its processes ended with; the runner reads the first one's code here.
-    told = os.environ.get("ATHANOR_EXIT_FILE")
-    if told and os.environ.get("RANK") == "0":
-        Path(told).write_text(str(code), encoding="ascii")
-    return code
-
-
-def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)

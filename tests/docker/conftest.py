@@ -89,8 +89,8 @@ class Checkout:
         )
 
     def start(self, *command: object, **environment: str) -> subprocess.Popen:
-        out = subprocess.PIPE
-        return subprocess.Popen(self.command(*command), stdout=out, stderr=subprocess.STDOUT, **self.options(**environment))
+        options = self.options(**environment)
+        return subprocess.Popen(self.command(*command), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
 
     def runner(self, *arguments: object, **options) -> subprocess.CompletedProcess:
         return self.run(self.folder / "train_cuda.sh", "--docker", *arguments, **options)
@@ -100,8 +100,8 @@ class Checkout:
 def checkout(engine, place):
     top = place("home")
     folder = top / 'a "fresh", odd clone'
-    files = subprocess.check_output(["git", "-C", str(PROJECT), "ls-files", "-zco", "--exclude-standard"], text=True).split("\0")[:-1]
-    for name in files:
+    ask = ["git", "-C", str(PROJECT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.check_output(ask, text=True).split("\0")[:-1]:
         if (PROJECT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(PROJECT / name, folder / name)

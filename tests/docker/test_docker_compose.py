@@ -26,7 +26,6 @@ def compose(checkout, trained, place):
     (checkout.folder / ".env").write_text("".join(lines))
 
     def call(*arguments, gpu: bool = False, **environment):
-        environment = {key: "" for key in ()} | environment
         if gpu:
             environment["COMPOSE_FILE"] = "docker-compose.yml"
         return checkout.run("docker", "compose", *arguments, timeout=900, **environment)

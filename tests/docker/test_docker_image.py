@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from .conftest import HOME, NOTHING, tools  # noqa: TID252
+from .conftest import HOME, NOTHING, tools
 
 inspect = ["docker", "image", "inspect"]
 
@@ -18,9 +18,8 @@ def image_of(name: str) -> dict:
 
 
 def in_image(image: str, *command: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ["docker", "run", "--rm", "--pull=never", *options, image, *command], capture_output=True, text=True, timeout=300
-    )
+    words = ["docker", "run", "--rm", "--pull=never", *options, image, *command]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300)
 
 
 def test_the_image_is_an_ordinary_users_and_holds_no_secret_and_no_data(image, checkout, record_property):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import HOME, NOTHING, tools  # noqa: TID252
+from .conftest import HOME, NOTHING, tools
 
 SECRET = "k3y-that-is-nobodys"
 
@@ -117,8 +117,9 @@ def test_a_container_cannot_write_the_data(checkout, image):
 def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_property):
     """Bar 22, and the stop: `docker stop` while it trains saves, ends with 75, and the same command goes on."""
     command = (
-        checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000, "--out", workspace,
-        "--midi-root", workspace / "data/demo/midi", "--skip-manifests", "--skip-spectocloud", "--skip-export",
+        checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
+        "--out", workspace, "--midi-root", workspace / "data/demo/midi",
+        "--skip-manifests", "--skip-spectocloud", "--skip-export",
     )  # fmt: skip
     process = checkout.start(*command, WANDB_API_KEY=SECRET)
     said = Said(process)
@@ -144,8 +145,8 @@ def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_pr
 
         # alive, hung, alive again
         def health(seconds: str) -> subprocess.CompletedProcess:
-            ask = ["docker", "exec", "--env", f"ATHANOR_HEALTH_SECONDS={seconds}", name, "python", f"{HOME}/code/scripts/health.py"]
-            return subprocess.run(ask, capture_output=True, text=True)
+            ask = ["docker", "exec", "--env", f"ATHANOR_HEALTH_SECONDS={seconds}", name, "python"]
+            return subprocess.run([*ask, f"{HOME}/code/scripts/health.py"], capture_output=True, text=True)
 
         alive = wait_for(lambda: health("30").stdout.startswith("1 training") and health("30"))
         assert alive.returncode == 0
@@ -195,14 +196,15 @@ def test_two_hosts_train_one_model(checkout, workspace, record_property):
     processes = []
     try:
         for rank, out in enumerate((workspace, other)):
-            processes.append(
-                checkout.start(
-                    checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "debug", "--out", out,
-                    "--midi-root", out / "data/demo/midi", "--skip-manifests", "--skip-spectocloud", "--nnodes", 2, "--node-rank", rank, "--master-addr", "node0",
-                    *(["--skip-export"] if rank == 0 else []),
-                    ATHANOR_DOCKER_RUN=f"--network {network} --network-alias node{rank}",
-                )  # fmt: skip
-            )
+            command = [
+                checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "debug", "--out", out,
+                "--midi-root", out / "data/demo/midi", "--skip-manifests", "--skip-spectocloud",
+                "--nnodes", 2, "--node-rank", rank, "--master-addr", "node0",
+            ]  # fmt: skip
+            if rank == 0:
+                command.append("--skip-export")
+            place_in_network = f"--network {network} --network-alias node{rank}"
+            processes.append(checkout.start(*command, ATHANOR_DOCKER_RUN=place_in_network))
         said = [Said(process) for process in processes]
         codes = [one.code(240) for one in said]
         assert codes == [0, 0], said[0].text + said[1].text

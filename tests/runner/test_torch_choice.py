@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from .conftest import NVIDIA_SMI, PROJECT  # noqa: TID252
+from .conftest import NVIDIA_SMI, PROJECT
 
 CU126 = "https://download.pytorch.org/whl/cu126"
 

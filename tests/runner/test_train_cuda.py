@@ -152,26 +152,6 @@ def test_wrong_usage_is_refused_before_anything_starts(run, arguments):
     assert not calls
 
 
-<<<<<<< HEAD
-def test_forced_docker_fails_clearly(run):
-    done, calls = run("--docker")
-    assert (done.returncode, calls) == (6, [])
-    assert "--docker" in done.stderr
-
-
-def test_the_first_processs_exit_code_is_kept_where_torchrun_loses_it(tmp_path):
-    """A stage under torchrun that was stopped with everything saved is 75, not torchrun's 1."""
-    stand_in = tmp_path / "python"
-    stand_in.write_text('#!/usr/bin/env bash\necho -n 75 > "$ATHANOR_EXIT_FILE"\nexit 1\n')
-    stand_in.chmod(0o755)
-    env = {**os.environ, "ATHANOR_PYTHON": str(stand_in)}
-    done = subprocess.run([str(RUNNER), "--gpus", "2"], env=env, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 75
-    assert "Run the same command again" in done.stderr
-
-
-=======
->>>>>>> 4d2bea4 (Runner on made-up hosts: mode, image, driver, GPU probe, container)
 def test_data_mount_supplies_the_roots_that_are_not_given(run, roots):
     _, calls = run("--data-mount", roots)
     assert calls[0][calls[0].index("--midi-root") + 1] == str(roots / "midi")
