@@ -25,9 +25,10 @@ FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
 SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for loader processes
 MEMORY = 8 * GIB
 
-# Measured on the `full` preset, both families: a checkpoint with its optimizer and averaged weights; of each family
-# best, last, three epochs and the one that is being written are there at once.
-CHECKPOINTS = 6 * (int(0.40 * GIB))
+# A checkpoint takes 16 bytes a weight (weights, their average, two of the optimizer; demo checkpoints measured 12.5 and
+# 18.1 MB for 0.77 and 1.13 M weights). The `full` preset's have 5.8 M and 16.3 M. Of each family best, last, three
+# epochs and the one that is being written may be there at once.
+CHECKPOINTS = 6 * 16 * (5_800_000 + 16_320_000)
 EXPORTS = int(0.5 * GIB)  # both families, all formats, with golden files
 # A store's bytes for each byte of the source: 11 kB for a second of audio, of which a wav holds 176 kB, an mp3 of
 # 128 kbit/s 16 kB, and a flac about 100 kB.
