@@ -33,7 +33,9 @@ def main(arguments: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, pass_on)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // _local(arguments))))
+    local = _local(arguments)
+    if local:  # torchrun would give each process one thread; a core each is left to the loaders
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // local - 1)))
     try:
         # SIGQUIT alone stays torchrun's own
         run.run(run.parse_args(["--signals-to-handle=SIGQUIT", *arguments]))
@@ -59,12 +61,12 @@ def _children() -> list[int]:
 
 
 def _local(arguments: list[str]) -> int:
-    """Processes on this host, where a number says so; threads are shared out among them."""
+    """Processes on this host, where a number says so; else 0."""
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name in ("--nproc_per_node", "--nproc-per-node") and value.isdigit():
             return int(value)
-    return 1
+    return 0
 
 
 if __name__ == "__main__":
