@@ -228,6 +228,7 @@ if [[ $mode == docker ]]; then
     for name in audio_root midi_root data_mount out; do
         plain_path "$name"
     done
+    [[ $cpu == yes || $dry_run == yes ]] || look_for_gpu
     choose_image
     if [[ $dry_run == yes ]]; then
         gpu=$([[ $cpu == yes ]] && echo no || echo yes)

@@ -85,28 +85,33 @@ ATHANOR_PIP_CONF, ATHANOR_CA_BUNDLE and wheelhouse/ (docs/docker.md). Without Do
 
 # -- the GPU -------------------------------------------------------------------------------------------------------
 
+look_for_gpu() { # sets hardware and driver; refuses a GPU without a driver, before minutes go into an image
+    local vendor
+    hardware=no driver=no
+    for vendor in "$host"/sys/bus/pci/devices/*/vendor; do
+        [[ ! -r $vendor || $(< "$vendor") != 0x10de ]] || hardware=yes
+    done
+    [[ ! -e $host/proc/driver/nvidia/version && ! -e $host/dev/dxg ]] || driver=yes hardware=yes
+    [[ $hardware == no || $driver == yes ]] || refuse "this host has an NVIDIA GPU, and nothing can use it.
+The layer that is missing: the NVIDIA driver. It is not installed, or not loaded. On Ubuntu:
+    sudo ubuntu-drivers install --gpgpu && sudo reboot
+To train on the CPU all the same: --cpu."
+}
+
 probe_gpu() { # sets gpu=yes where a container can be given the GPU, gpu=no where the host has none; else refuses
-    local said
+    local said said_smi
     gpu=no
     if said=$(docker run --rm --pull never --gpus all --network none --entrypoint true "$image" 2>&1); then
         gpu=yes
         return
     fi
     said=${said//$'\n'/ }
-    local hardware=no driver=no vendor
-    for vendor in "$host"/sys/bus/pci/devices/*/vendor; do
-        [[ ! -r $vendor || $(< "$vendor") != 0x10de ]] || hardware=yes
-    done
-    [[ ! -e $host/proc/driver/nvidia/version && ! -e $host/dev/dxg ]] || driver=yes hardware=yes
     if [[ $hardware == no ]]; then
         [[ -z $gpus ]] || refuse "--gpus $gpus: this host has no NVIDIA GPU."
         return
     fi
     local toolkit="https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html" way
-    if [[ $driver == no ]]; then
-        way="The layer that is missing: the NVIDIA driver. It is not installed, or not loaded. On Ubuntu:
-    sudo ubuntu-drivers install --gpgpu && sudo reboot"
-    elif ! said_smi=$(timeout 60 nvidia-smi 2>&1); then
+    if ! said_smi=$(timeout 60 nvidia-smi 2>&1); then
         way="The layer that is broken: the NVIDIA driver; nvidia-smi fails on this host too: ${said_smi//$'\n'/ }
 A driver that was updated while it ran needs a reboot."
     else

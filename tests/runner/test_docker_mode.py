@@ -169,7 +169,6 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
 @pytest.mark.parametrize(
     ("layers", "said", "told"),
     [
-        (["gpu"], NO_RUNTIME, "missing: the NVIDIA driver"),
         (["driver", "broken smi"], NO_RUNTIME, "nvidia-smi fails on this host too"),
         (["driver"], NO_RUNTIME, "missing: the NVIDIA container toolkit"),
         (["driver", "nvidia-ctk"], NO_RUNTIME, "missing: the runtime"),
@@ -187,10 +186,7 @@ def test_the_layer_that_is_missing_is_named(host, layers, said, told):
     """A host with a GPU that no container can use: refused, with what to do, and never trained on the CPU instead."""
     host.has_docker()
     environment = {"PROBE_SAYS": said}
-    if "gpu" in layers:
-        host.has_gpu()
-    if "driver" in layers:
-        host.has_driver()
+    host.has_driver()
     if "broken smi" in layers:
         # it is asked once for the choice of torch, and again here
         environment["SMI_FAILS"] = "Failed to initialize NVML: Driver/library version mismatch"
@@ -200,6 +196,16 @@ def test_the_layer_that_is_missing_is_named(host, layers, said, told):
     print(done.stderr)
     assert done.returncode == 6 and not stages(calls)[0]
     assert told in done.stderr and said in done.stderr and "--cpu" in done.stderr
+
+
+def test_a_gpu_without_a_driver_is_told_before_an_image_is_built(host):
+    host.has_docker()
+    host.has_gpu()
+    done, calls = host.run(PROBE_SAYS=NO_RUNTIME)
+    print(done.stderr)
+    assert done.returncode == 6 and build(calls) is None
+    assert "missing: the NVIDIA driver" in done.stderr and "--cpu" in done.stderr
+    assert host.run("--cpu", "--dry-run")[0].returncode == 0
 
 
 def test_a_host_without_a_gpu_trains_on_the_cpu_unless_gpus_are_demanded(host, tmp_path):
