@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ BASE = "local/debian:bookworm"
 PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose")
 #: Debian 12's own engine is too old for the Dockerfile; newer packages come from Debian 13, for these names alone.
 SOURCES = """Types: deb
-URIs: http://deb.debian.org/debian
+URIs: {mirror}
 Suites: trixie
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -63,13 +64,25 @@ def install() -> None:
         raise NoEngine("no Docker engine answers, and this is no Debian host: install Docker Engine and start it")
     suffix = ""
     if release.get("VERSION_CODENAME") == "bookworm":
-        Path("/etc/apt/sources.list.d/docker-tests.sources").write_text(SOURCES, encoding="ascii")
+        sources = SOURCES.format(mirror=debian_mirror())
+        Path("/etc/apt/sources.list.d/docker-tests.sources").write_text(sources, encoding="ascii")
         Path("/etc/apt/preferences.d/docker-tests").write_text(PREFERENCES, encoding="ascii")
         suffix = "/trixie"
     quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     run("apt-get", "update", "-qq", **quiet)
     packages = [name + suffix for name in PACKAGES]
     run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages, "iptables", **quiet)
+
+
+def debian_mirror() -> str:
+    """Where this host takes Debian from."""
+    folder = Path("/etc/apt/sources.list.d")
+    for path in (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.sources")), *sorted(folder.glob("*.list"))):
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        found = re.search(r"^(?:deb\s.*?|URIs:\s*)(https?://\S+/debian)/?(?:\s|$)", text, re.MULTILINE)
+        if found:
+            return found[1]
+    raise NoEngine("no Debian mirror is named in /etc/apt")
 
 
 class Engine:
@@ -126,7 +139,8 @@ def base_image(folder: Path) -> str:
     if shutil.which("debootstrap") is None:
         run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "debootstrap")
     root = folder / "root"
-    run("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", "bookworm", root)
+    packages = "--include=python3,python3-venv,ca-certificates"
+    run("debootstrap", "--variant=minbase", packages, "bookworm", root, debian_mirror())
     leave = ["--exclude=./var/cache/apt/archives/*.deb", "--exclude=./var/lib/apt/lists/*"]
     with subprocess.Popen(["tar", "-C", str(root), *leave, "-c", "."], stdout=subprocess.PIPE) as tar:
         run("docker", "import", "-", BASE, stdin=tar.stdout)
