@@ -3,11 +3,13 @@ SHELL := bash
 PYTHON = $$(scripts/setup_env.sh --dev)
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
-.PHONY: help setup test lint lock clean
+.PHONY: help setup test test-docker image lint lock clean
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
 	@echo "make test    all tests (two processes; under ten minutes on two cores)"
+	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
+	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
 	@echo "make lock    pin the dependencies afresh"
 	@echo "make clean   remove caches of tools; never data, checkpoints or exports"
@@ -17,6 +19,12 @@ setup:
 
 test:
 	@python=$(PYTHON) && "$$python" -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-docker:
+	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
+
+image:
+	./train_cuda.sh --docker --skip-manifests --skip-spectocloud --skip-midi --skip-export
 
 lint:
 	@python=$(PYTHON) && bin=$$(dirname "$$python") && \

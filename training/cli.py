@@ -17,15 +17,6 @@ VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
-    code = _run(arguments)
-    # torchrun ends with 1 whatever its processes ended with; the runner reads the first one's code here.
-    told = os.environ.get("ATHANOR_EXIT_FILE")
-    if told and os.environ.get("RANK") == "0":
-        Path(told).write_text(str(code), encoding="ascii")
-    return code
-
-
-def _run(arguments: list[str] | None) -> int:
     options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, _stop)
@@ -161,6 +152,18 @@ def _verify(options: argparse.Namespace) -> None:
     verify(options.folder)
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    from training.stages.doctor import doctor
+
+    doctor(
+        Workspace(options.out),
+        audio_root=options.audio_root,
+        midi_root=options.midi_root,
+        device=options.device,
+        gpus=options.gpus,
+    )
+
+
 # -- flags ---------------------------------------------------------------------------------------------------------
 
 
@@ -177,9 +180,16 @@ def _parser() -> argparse.ArgumentParser:
     roots.add_argument("--audio-root", type=_folder, metavar="DIR", help="audio files")
     roots.add_argument("--midi-root", type=_folder, metavar="DIR", help="MIDI files")
     out = argparse.ArgumentParser(add_help=False)
-    out.add_argument("--out", type=Path, default=PROJECT, metavar="DIR", help="where everything is written")
+    out.add_argument(
+        "--out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
+        help="where everything is written (default: ATHANOR_OUT, or the project's folder)",
+    )  # fmt: skip
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if one works")
+
+    verb = verbs.add_parser("doctor", parents=[roots, out, device], help="look at this host; say what is missing")
+    verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
+    verb.set_defaults(run=_doctor)
 
     verb = verbs.add_parser("prepare", parents=[roots, out], help="scan, pair, label, split and encode a corpus")
     add_manifest_options(verb)

@@ -18,6 +18,7 @@ from training.engine import checkpoint, schedule
 from training.engine.batches import Chunk, Loader, Plan, shared_memory_is_small
 from training.engine.distributed import Ranks
 from training.engine.guards import NonFinite
+from training.engine.heartbeat import beat
 from training.engine.meter import Meter, line
 from training.engine.signals import Signals
 from training.engine.state import ALL_STEPS, State
@@ -145,6 +146,7 @@ class Run:
         self.pending.append(outcome)
         self.meter.stepped(progress.step, samples, work.waited)
         self.tracker.advance()
+        beat()
         if progress.step % training.log_every == 0 or progress.step == progress.total_steps:
             self._log()
         else:

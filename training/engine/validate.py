@@ -9,6 +9,7 @@ import torch
 
 from training.engine.batches import Chunk, Loader
 from training.engine.distributed import Ranks
+from training.engine.heartbeat import beat
 from training.engine.precision import Precision
 from training.engine.step import seed_torch
 from training.errors import UsageError
@@ -45,6 +46,7 @@ class HeldOut:
                 batch = next(batches, None)
                 if batch is not None:
                     self._add(model, batch, number, sums)
+                beat()
         finally:
             model.train(model_was_training)
         own = {name: (float(total), count) for name, (total, count) in sums.items()}

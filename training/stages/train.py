@@ -79,6 +79,7 @@ def _train(
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
     from training.engine.distributed import share_cores
+    from training.engine.heartbeat import rest
     from training.engine.loop import fit
     from training.engine.provenance import plain, provenance
     from training.engine.resume import Wanted, decide
@@ -123,6 +124,7 @@ def _train(
             provenance=origin,
         )
         fit(run)
+        rest()
         signals.immediate = True
         if signals.name:  # it came during the last save: the stages after this one must not begin
             raise Interrupted(

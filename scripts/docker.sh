@@ -1,0 +1,243 @@
+# shellcheck shell=bash disable=SC2154
+# Docker for train_cuda.sh, which sources this: is there an engine, an image, a GPU; and how a stage runs in a container.
+# Reads $root (the project), $out, the data roots and $cpu of the runner. Every function that can refuse prints why and
+# what to do, and exits with 6.
+
+# Stands for / where signs of drivers and containers are looked for; tests set it.
+host=${ATHANOR_HOST_ROOT:-}
+
+refuse() {
+    printf 'error: %s\n' "$1" >&2
+    exit 6
+}
+
+inside_container() { # a rented pod, Colab, a CI job: no engine of its own in there
+    [[ -e $host/.dockerenv || -e $host/run/.containerenv || -n ${KUBERNETES_SERVICE_HOST:-} || -n ${container:-} ]] ||
+        grep -qE 'docker|kubepods|containerd|libpod' "$host/proc/1/cgroup" 2> /dev/null
+}
+
+why_no_engine() { # prints nothing where an engine answers, else the reason
+    local said
+    if ! command -v docker > /dev/null; then
+        echo "Docker is not installed (https://docs.docker.com/engine/install)"
+    elif ! said=$(timeout 30 docker version --format '{{.Server.Version}}' 2>&1); then
+        case $said in
+            *'permission denied'*) echo "you may not use the Docker engine: sudo usermod -aG docker \"\$USER\", then log in again" ;;
+            *) echo "the Docker engine does not answer (sudo systemctl start docker): ${said//$'\n'/ }" ;;
+        esac
+    fi
+}
+
+# -- the image -----------------------------------------------------------------------------------------------------
+
+choose_image() { # sets image, index, inputs
+    # a CPU build of torch is a quarter of the size of one that brings CUDA
+    if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
+        index=''
+    elif [[ $cpu == yes ]]; then
+        index=${TORCH_INDEX-https://download.pytorch.org/whl/cpu}
+    else
+        index=$("$root/scripts/torch_index.sh") || exit
+    fi
+    if [[ $cpu == yes ]]; then
+        image=${ATHANOR_IMAGE:-athanor:cpu}
+    else
+        image=${ATHANOR_IMAGE:-athanor:gpu}
+    fi
+    inputs=$(
+        cd -- "$root" && {
+            find training scripts train_cuda.sh Dockerfile.cuda .dockerignore requirements.lock \
+                -name __pycache__ -prune -o -type f ! -name '*.py[cod]' -print0 | sort -z | xargs -0 sha256sum
+            find wheelhouse -name '*.whl' -printf '%f %s\n' | sort
+            printf '%s\n' "${BASE_IMAGE:-}" "$index"
+        } | sha256sum | cut -c 1-32
+    )
+}
+
+build_image() { # makes $image if what it is made from has changed, unless $skip_build
+    local has started=$SECONDS options=()
+    has=$(docker image inspect --format '{{index .Config.Labels "athanor.inputs"}}' "$image" 2> /dev/null) || has=absent
+    if [[ $skip_build == yes ]]; then
+        [[ $has != absent ]] || refuse "--skip-build: there is no image $image. Leave out --skip-build once to make it."
+        [[ $has == "$inputs" ]] || echo "note: --skip-build: $image was made from other sources than those here."
+        return
+    fi
+    [[ $has != "$inputs" ]] || return 0
+    docker buildx version > /dev/null 2>&1 ||
+        refuse "building the image needs Docker's BuildKit: install docker-buildx-plugin (Docker's own packages) or docker-buildx."
+    [[ -z ${BASE_IMAGE:-} ]] || options+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
+    # files for hosts behind a mirror; BuildKit shows them to the build and leaves them out of the image
+    [[ -z ${ATHANOR_PIP_CONF:-} ]] || options+=(--secret "id=pip_conf,src=$ATHANOR_PIP_CONF")
+    [[ -z ${ATHANOR_CA_BUNDLE:-} ]] || options+=(--secret "id=ca_bundle,src=$ATHANOR_CA_BUNDLE")
+    [[ -z ${ATHANOR_APT_CONF:-} ]] || options+=(--secret "id=apt_conf,src=$ATHANOR_APT_CONF")
+    echo "Building the image $image (the first time takes minutes, a change of the code seconds) ..."
+    docker buildx build --load --progress "${ATHANOR_BUILD_PROGRESS:-auto}" --file "$root/Dockerfile.cuda" --tag "$image" \
+        --label "athanor.inputs=$inputs" \
+        --build-arg "TORCH_INDEX=$index" \
+        --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/training/__init__.py")" \
+        --build-arg "REVISION=$(git -C "$root" rev-parse HEAD 2> /dev/null || echo unknown)" \
+        --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
+        ${options[@]+"${options[@]}"} "$root" < /dev/null ||
+        refuse "the image could not be built; Docker's message is above. Behind a mirror: BASE_IMAGE, TORCH_INDEX,
+ATHANOR_PIP_CONF, ATHANOR_CA_BUNDLE and wheelhouse/ (docs/docker.md). Without Docker: --native."
+    echo "Image ready in $((SECONDS - started)) s."
+}
+
+# -- the GPU -------------------------------------------------------------------------------------------------------
+
+look_for_gpu() { # sets hardware and driver; refuses a GPU without a driver, before minutes go into an image
+    local vendor
+    hardware=no driver=no
+    for vendor in "$host"/sys/bus/pci/devices/*/vendor; do
+        [[ ! -r $vendor || $(< "$vendor") != 0x10de ]] || hardware=yes
+    done
+    [[ ! -e $host/proc/driver/nvidia/version && ! -e $host/dev/dxg ]] || driver=yes hardware=yes
+    [[ $hardware == no || $driver == yes ]] || refuse "this host has an NVIDIA GPU, and nothing can use it.
+The layer that is missing: the NVIDIA driver. It is not installed, or not loaded. On Ubuntu:
+    sudo ubuntu-drivers install --gpgpu && sudo reboot
+To train on the CPU all the same: --cpu."
+}
+
+probe_gpu() { # sets gpu=yes where a container can be given the GPU, gpu=no where the host has none; else refuses
+    local said said_smi
+    gpu=no
+    if said=$(docker run --rm --pull never --gpus all --network none --entrypoint true "$image" 2>&1); then
+        gpu=yes
+        return
+    fi
+    said=${said//$'\n'/ }
+    if [[ $hardware == no ]]; then
+        [[ -z $gpus ]] || refuse "--gpus $gpus: this host has no NVIDIA GPU."
+        return
+    fi
+    local toolkit="https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html" way
+    if ! said_smi=$(timeout 60 nvidia-smi 2>&1); then
+        way="The layer that is broken: the NVIDIA driver; nvidia-smi fails on this host too: ${said_smi//$'\n'/ }
+A driver that was updated while it ran needs a reboot."
+    else
+        case $said in
+            *'could not select device driver'* | *'unknown runtime'* | *'unknown or invalid runtime'* | *'unresolvable CDI devices'*)
+                if command -v nvidia-ctk > /dev/null || command -v nvidia-container-runtime-hook > /dev/null; then
+                    way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine does not know it:
+    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+                else
+                    way="The layer that is missing: the NVIDIA container toolkit. $toolkit
+    sudo apt-get install -y nvidia-container-toolkit
+    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+                fi
+                ;;
+            *'driver not loaded'* | *'driver/library version mismatch'* | *'nvml error'* | *'libnvidia-ml.so'*)
+                way="The layer that is broken: the NVIDIA driver, as the toolkit sees it. A driver that was updated while it ran needs a
+reboot; one without its libraries (libnvidia-compute-*) needs them installed."
+                ;;
+            *'unsatisfied condition'*)
+                way="The layer that is too old: the NVIDIA driver. On Ubuntu: sudo ubuntu-drivers install --gpgpu && sudo reboot"
+                ;;
+            *nvidia-container* | *'exec: "nvidia'* | *'OCI runtime create failed'*)
+                way="The layer that is broken: the runtime (the NVIDIA container toolkit's hook). Install it again and configure the engine:
+    sudo apt-get install --reinstall -y nvidia-container-toolkit
+    sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+                ;;
+            *) way="The layer that fails: Docker itself, before the GPU. Try: docker run --rm --entrypoint true $image" ;;
+        esac
+    fi
+    refuse "this host has an NVIDIA GPU, and a container cannot use it.
+$way
+Docker said: $said
+To train on the CPU all the same: --cpu. Without Docker: --native."
+}
+
+# -- a container ---------------------------------------------------------------------------------------------------
+
+bind() { # bind FOLDER [readonly]: the same path inside as outside. CSV, so that commas and quotes are part of a name.
+    local field=${1//\"/\"\"}
+    mounts+=(--mount "type=bind,\"source=$field\",\"target=$field\"${2:+,$2}")
+}
+
+bind_data() { # bind_data FOLDER: read-only; where it is reached through a link, under its own name too
+    local folder real
+    real=$(readlink -f -- "$1" && printf x) # the x keeps a newline at the end of a name
+    for folder in "$1" "${real%$'\n'x}"; do
+        [[ -z ${bound[$folder]:-} ]] || continue
+        bound[$folder]=yes
+        bind "$folder" readonly
+    done
+}
+
+plain_path() { # plain_path NAME: the variable's folder without `.`, `..` and slashes at its end, which mounts do not keep
+    local real=${!1}
+    [[ -n $real ]] || return 0
+    if [[ $real/ == */./* || $real/ == */../* ]]; then
+        real=$(readlink -m -- "$real" && printf x)
+        real=${real%$'\n'x}
+    fi
+    while [[ $real == ?*/ ]]; do real=${real%/}; done
+    printf -v "$1" %s "$real"
+}
+
+check_mount() { # can a container have this folder under its own name?
+    local own
+    [[ $(printf %s "$1" | iconv -f UTF-8 -t UTF-8 2> /dev/null && printf x) == "$1"x ]] ||
+        refuse "'$1' is no UTF-8, and Docker cannot mount it. Rename or link it, or use --native."
+    for own in /usr/local/lib/athanor /usr/bin /usr/lib /etc/passwd /bin /lib /dev/shm /proc/self /sys/class /tmp/cache; do
+        [[ $own/ != "${1%/}/"* ]] || refuse "'$1' cannot be mounted in a container: it would hide the image's own files.
+Name a folder further down, or use --native."
+    done
+}
+
+prepare_container() { # sets container: the words before a stage's command
+    local folder name user groups=() group mounts=()
+    declare -A bound=()
+    for folder in "$out" "$audio_root" "$midi_root" "$data_mount"; do
+        [[ -z $folder ]] || check_mount "$folder"
+    done
+    user=$(id -u):$(id -g)
+    if [[ $user == 0:* && ${SUDO_UID:-0} != 0 ]]; then
+        user=$SUDO_UID:${SUDO_GID:-$SUDO_UID}
+    elif [[ $user == 0:* && -d $out ]]; then
+        user=$(stat -c '%u:%g' -- "$out") # a folder that someone else owns stays theirs
+    fi
+    [[ $user != 0:* ]] || echo "note: you are root, so the stages run as root too, though without any of its capabilities."
+    for group in $(id -G); do
+        [[ $group == 0 ]] || groups+=(--group-add "$group")
+    done
+
+    # Docker would make a folder that is missing, as root.
+    for name in . data checkpoints exports cache runs; do
+        folder=$out/$name
+        if [[ $dry_run == no && ! -d $folder ]]; then
+            mkdir -p -- "$folder" || refuse "'$folder' cannot be made."
+            [[ $(id -u) != 0 ]] || chown -- "$user" "$folder"
+        fi
+        [[ $name != . ]] || continue # the project's own folder holds .env and .git: no business of a stage
+        bound[$folder]=yes
+        bind "$folder"
+    done
+    for folder in "$audio_root" "$midi_root" "$data_mount"; do
+        [[ -z $folder ]] || bind_data "$folder"
+    done
+
+    container=(
+        docker run --rm --name "athanor-$$-$RANDOM" --pull never --user "$user" ${groups[@]+"${groups[@]}"}
+        --read-only --tmpfs "/tmp:rw,exec,nosuid,nodev,mode=1777"
+        --cap-drop=ALL --security-opt=no-new-privileges --pids-limit=16384
+        --shm-size="${ATHANOR_SHM_SIZE:-8g}" --stop-timeout=600
+        "${mounts[@]}"
+        --env "ATHANOR_OUT=$out"
+        # what is compiled once serves every later stage
+        --env "NUMBA_CACHE_DIR=$out/cache/compiled/numba"
+        --env "TORCHINDUCTOR_CACHE_DIR=$out/cache/compiled/inductor"
+        --env "TRITON_CACHE_DIR=$out/cache/compiled/triton"
+    )
+    # By name only: a value given here would stand in the process list.
+    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|MKL|TORCH|PYTORCH)_|^(ATHANOR_HEALTH_SECONDS|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
+        [[ $name == TORCH_INDEX || $name == TORCHINDUCTOR_CACHE_DIR ]] || container+=(--env "$name")
+    done
+    [[ $gpu == no ]] || container+=(--gpus all)
+    # other nodes must reach the first one's port, and it them
+    [[ -z $nnodes ]] || ((nnodes == 1)) || [[ ${ATHANOR_DOCKER_RUN:-} == *--network* ]] || container+=(--network host)
+    # a terminal shows the progress bar; without one (cron, nohup, CI) Docker would refuse
+    [[ ! -t 1 || ! -t 2 ]] || container+=(--tty)
+    # shellcheck disable=SC2206  # words on purpose: further options of `docker run` that this host needs
+    container+=(${ATHANOR_DOCKER_RUN:-} "$image")
+}

@@ -1,0 +1,99 @@
+"""Hosts that are made up: stand-ins for Python, Docker and nvidia-smi, which record what they were asked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+DOCKER = r"""#!/usr/bin/env bash
+# one file a call, arguments separated by NUL, so that any character survives
+printf '%s\0' "$@" > "$RECORD/docker-$(printf %03d "$(ls "$RECORD" | wc -l)")"
+case "$1 ${2:-}" in
+    'version '*) [[ -z ${ENGINE_SAYS:-} ]] || { echo "$ENGINE_SAYS" >&2; exit 1; }; echo 28.0.0 ;;
+    'image inspect') [[ -n ${IMAGE_INPUTS:-} ]] || exit 1; echo "$IMAGE_INPUTS" ;;
+    'buildx version') exit "${BUILDX:-0}" ;;
+    'buildx build') exit "${BUILD_ENDS:-0}" ;;
+    'run '*)
+        if [[ " $* " == *' --entrypoint true '* ]]; then
+            [[ -z ${PROBE_SAYS:-} ]] || { echo "$PROBE_SAYS" >&2; exit 125; }
+            exit 0
+        fi
+        [[ " $* " != *" $FAIL_AT "* ]] || exit "$FAIL_WITH" ;;
+esac
+"""
+
+NVIDIA_SMI = r"""#!/usr/bin/env bash
+[[ -z ${SMI_FAILS:-} ]] || { echo "$SMI_FAILS"; exit 9; }
+case $1 in
+    --query-gpu=driver_version) printf '%s\n' "$DRIVER" ;;
+    --query-gpu=compute_cap) printf '%b\n' "${CAPABILITY:-8.6}" ;;
+esac
+"""
+
+
+class Host:
+    """A folder that stands for a host: `tools` comes first on PATH, `root` is where signs of drivers are looked for."""
+
+    def __init__(self, folder: Path):
+        self.path = f"{folder / 'tools'}:/usr/bin:/bin"
+        self.folder, self.tools, self.root, self.record = (folder / x for x in ("", "tools", "root", "record"))
+        for path in (self.tools, self.root, self.record):
+            path.mkdir(parents=True, exist_ok=True)
+        # a checkout of its own: whether the real one has wheels in wheelhouse/ is no matter
+        self.project = folder / "project"
+        for name in ("training", "wheelhouse"):
+            (self.project / name).mkdir(parents=True)
+        shutil.copytree(PROJECT / "scripts", self.project / "scripts")
+        for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore", "requirements.lock", "training/__init__.py"):
+            shutil.copy2(PROJECT / name, self.project / name)
+
+    def has(self, name: str, text: str = "#!/bin/sh\nexit 0\n") -> None:
+        (self.tools / name).write_text(text)
+        (self.tools / name).chmod(0o755)
+
+    def lacks(self, name: str) -> None:
+        """Every other program of this machine is at hand."""
+        for folder in ("/bin", "/usr/bin"):
+            for program in Path(folder).iterdir():
+                if program.name != name and not (self.tools / program.name).exists():
+                    (self.tools / program.name).symlink_to(program)
+        self.path = str(self.tools)
+
+    def has_docker(self) -> None:
+        self.has("docker", DOCKER)
+
+    def has_gpu(self) -> None:
+        vendor = self.root / "sys/bus/pci/devices/0000:01:00.0/vendor"
+        vendor.parent.mkdir(parents=True)
+        vendor.write_text("0x10de\n")
+
+    def has_driver(self, version: str = "580.65.06") -> None:
+        if not (self.root / "sys").exists():
+            self.has_gpu()
+        (self.root / "proc/driver/nvidia").mkdir(parents=True)
+        (self.root / "proc/driver/nvidia/version").write_text(f"NVRM version: NVIDIA UNIX Module {version}\n")
+        self.has("nvidia-smi", NVIDIA_SMI.replace("$DRIVER", f"${{DRIVER:-{version}}}"))
+
+    def run(self, *arguments: object, **environment: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
+        """The runner on this host -> (how it ended, what Docker was asked)."""
+        for old in self.record.iterdir():
+            old.unlink()
+        dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+        clean |= {"PATH": self.path, "ATHANOR_HOST_ROOT": str(self.root), "RECORD": str(self.record)}
+        clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", **environment}
+        words = [str(self.project / "train_cuda.sh"), *map(str, arguments)]
+        done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        calls = [p.read_bytes().decode().split("\0")[:-1] for p in sorted(self.record.iterdir())]
+        return done, calls
+
+
+@pytest.fixture
+def host(tmp_path):
+    return Host(tmp_path)

@@ -1,0 +1,244 @@
+"""The look at the host: each check fails on a host that lacks what it looks for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+
+from training.cli import main
+from training.errors import HostError
+from training.stages import doctor as room
+from training.stages.doctor import doctor
+from training.workspace import PROJECT, Workspace
+
+GIB = 2**30
+
+
+@pytest.fixture
+def look(tmp_path, capsys):
+    """look(**options) -> findings by what they are about; `device` is cpu unless given."""
+
+    def call(**options):
+        found = doctor(Workspace(tmp_path / "out"), **{"device": "cpu", **options})
+        return {finding.about: finding for finding in found}
+
+    (tmp_path / "out").mkdir()
+    return call
+
+
+def usage(total=100 * GIB, free=50 * GIB):
+    return types.SimpleNamespace(total=total, used=total - free, free=free)
+
+
+def test_this_host_is_ready_and_every_line_says_what_was_found(look, capsys):
+    found = look()
+    assert set(found) == {"host", "torch", "compiler", "/dev/shm", "disk", "ffmpeg", "clock", "outputs"}
+    printed = capsys.readouterr().out
+    assert all(finding.told in printed for finding in found.values())
+
+
+def test_it_leaves_nothing_behind(look, tmp_path):
+    look()
+    assert list((tmp_path / "out").rglob("*")) == []
+
+
+def test_the_verb_ends_with_the_environments_exit_code(tmp_path, monkeypatch, capsys):
+    assert main(["doctor", "--out", str(tmp_path), "--device", "cpu"]) == 0
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=10 * 2**20))
+    assert main(["doctor", "--out", str(tmp_path), "--device", "cpu"]) == 6
+    assert "disk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("free", "state"), [(0.01, "fails"), (1.5, "note"), (50, "ok")])
+def test_disk_is_held_against_what_a_full_run_writes(look, monkeypatch, free, state):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=int(free * GIB)))
+    if state == "fails":
+        with pytest.raises(HostError, match="disk"):
+            look()
+    else:
+        assert look()["disk"].state == state
+
+
+def test_the_cache_is_reckoned_from_the_files_that_are_there(look, monkeypatch, tmp_path):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    with (songs / "a.mp3").open("wb") as file:
+        file.truncate(10 * GIB)  # sparse
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=5 * GIB))
+    found = look(audio_root=songs)
+    assert found["disk"].state == "note" and "cache 7.0" in found["disk"].told
+
+
+def test_room_that_earlier_runs_took_is_not_asked_for_again(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=int(1.2 * GIB)))
+    assert look()["disk"].state == "note"
+    (tmp_path / "out" / "checkpoints").mkdir()
+    with (tmp_path / "out" / "checkpoints" / "best.pt").open("wb") as file:
+        file.truncate(3 * GIB)
+    assert look()["disk"].state == "ok"
+
+
+def test_small_shared_memory_is_noted(look, monkeypatch):
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda p: usage(64 * 2**20) if str(p) == "/dev/shm" else usage())
+    found = look()["/dev/shm"]
+    assert found.state == "note" and "64 MiB" in found.told and "--shm-size" in found.do
+
+
+def test_ffmpeg_is_demanded_where_files_need_it(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(room.shutil, "which", lambda name: None if name == "ffmpeg" else f"/bin/{name}")
+    assert look()["ffmpeg"].state == "note"
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "x.M4A").touch()
+    with pytest.raises(HostError, match="ffmpeg"):
+        look(audio_root=tmp_path / "songs")
+
+
+def test_a_missing_compiler_is_noted(look, monkeypatch):
+    monkeypatch.setattr(room.shutil, "which", lambda name: "/bin/ffmpeg" if name == "ffmpeg" else None)
+    assert look()["compiler"].state == "note"
+
+
+def test_a_clock_that_is_behind_is_noted(look, monkeypatch):
+    monkeypatch.setattr(room.time, "time", lambda: 1_000_000_000.0)
+    assert look()["clock"].state == "note"
+
+
+def test_outputs_of_someone_else_are_refused_by_name(tmp_path):
+    """As an ordinary user in root's folder, or, for an ordinary user, in a folder that is closed."""
+    folder = tmp_path / "out"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints").chmod(0o555)
+    code = (
+        "import sys; from pathlib import Path; from training.stages.doctor import _outputs\n"
+        "from training.workspace import Workspace\n"
+        f"print(*_outputs(Workspace(Path({str(folder)!r}))))"
+    )
+    words = [sys.executable, "-c", code]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("no setpriv here")
+        for parent in (folder, *folder.parents):
+            if not parent.stat().st_mode & 1:
+                parent.chmod(parent.stat().st_mode | 0o11)
+        # without root's right to write everywhere
+        words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups", *words]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)})
+    assert "FAILS" in done.stdout, done.stderr
+    assert str(folder / "checkpoints") in done.stdout and "chown" in done.stdout
+
+
+def test_data_that_cannot_be_read_is_named(look, tmp_path, monkeypatch):
+    songs = tmp_path / "songs"
+    songs.mkdir()
+    (songs / "gone.mid").symlink_to("/nowhere/gone.mid")
+    found = look(midi_root=songs)["data"]
+    assert found.state == "note" and "gone.mid" in found.told and "--data-mount" in found.do
+    with pytest.raises(HostError, match="cannot be read"):
+        look(midi_root=tmp_path / "absent")
+
+
+# -- the GPU: a made-up torch ------------------------------------------------------------------------------------------
+
+
+class FakeCuda:
+    def __init__(self, available=True, free=23 * GIB, total=24 * GIB, major=8, fails=""):
+        self.available, self.memory, self.major, self.fails = available, (free, total), major, fails
+
+    def is_available(self):
+        return self.available
+
+    def device_count(self):
+        return 1
+
+    def mem_get_info(self, index):
+        return self.memory
+
+    def get_arch_list(self):
+        return ["sm_80", "sm_90"]
+
+    def get_device_properties(self, index):
+        return types.SimpleNamespace(name="A card", major=self.major, minor=0)
+
+
+@pytest.fixture
+def gpu(monkeypatch, look):
+    def call(driver="580.65.06", **facts):
+        cuda = FakeCuda(**facts)
+
+        def ones(*_, **__):
+            if cuda.fails:
+                raise RuntimeError(cuda.fails)
+            one = types.SimpleNamespace(item=lambda: 16.0)
+            one.sum = lambda: one
+            return type("Ones", (), {"__add__": lambda self, other: one})()
+
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda, ones=ones))
+        monkeypatch.setattr(room, "_torch_build", lambda: ("2.13.0", "13.0"))
+        monkeypatch.setattr(room, "_driver", lambda: driver)
+        return look(device="cuda")
+
+    return call
+
+
+def test_a_good_gpu_is_told_with_its_memory(gpu):
+    found = gpu()
+    assert found["GPU 0"].state == "ok" and "23.0 of 24.0 GiB" in found["GPU 0"].told
+    assert "580.65.06" in found["torch"].told and "CUDA 13.0" in found["torch"].told
+
+
+@pytest.mark.parametrize(
+    ("facts", "do"),
+    [
+        ({"free": 9 * GIB}, "nvidia-smi"),
+        ({"free": 10 * GIB, "total": 11 * GIB}, "data.batch_size"),
+        ({"major": 7}, "float16"),
+    ],
+)
+def test_what_to_know_about_a_gpu_is_noted(gpu, facts, do):
+    found = gpu(**facts)["GPU 0"]
+    assert found.state == "note" and do in found.do
+
+
+def test_a_gpu_that_torch_cannot_use_is_refused_with_the_build_that_fits(gpu, monkeypatch, tmp_path, capsys):
+    smi = tmp_path / "bin" / "nvidia-smi"
+    smi.parent.mkdir()
+    smi.write_text('#!/bin/sh\ncase $1 in *driver*) echo 550.54.15 ;; *) echo 8.6 ;; esac\n')
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match="finds no usable GPU"):
+        gpu(driver="550.54.15", available=False)
+    assert "CUDA 12.6" in capsys.readouterr().out
+    with pytest.raises(HostError, match="no kernel image"):
+        gpu(fails="CUDA error: no kernel image is available for execution on the device")
+
+
+def test_a_torch_without_cuda_is_refused_where_a_gpu_is_demanded(look, monkeypatch):
+    monkeypatch.setattr(room, "_torch_build", lambda: ("2.13.0+cpu", ""))
+    with pytest.raises(HostError, match="a GPU is asked for"):
+        look(device="cuda")
+    monkeypatch.setattr(room, "_driver", lambda: "")
+    assert look(device="auto")["GPU"].state == "note"
+
+
+def test_too_few_gpus_are_refused(gpu, look):
+    gpu()
+    with pytest.raises(HostError, match="2 are asked for"):
+        look(device="cuda", gpus=2)
+
+
+def test_the_build_is_read_without_importing_torch():
+    code = (
+        "import sys; from training.stages.doctor import _torch_build\n"
+        "print(_torch_build()); sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    import torch
+
+    assert torch.__version__ in done.stdout and (torch.version.cuda or "''") in done.stdout

@@ -1,0 +1,376 @@
+"""Look at the host before hours are spent on it: what is there, what is missing, and for each what to do."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.errors import HostError
+from training.workspace import PROJECT, Workspace
+
+GIB = 2**30
+FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
+SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for loader processes
+MEMORY = 8 * GIB
+
+# A checkpoint takes 16 bytes a weight (weights, their average, two of the optimizer; demo checkpoints measured 12.5 and
+# 18.1 MB for 0.77 and 1.13 M weights). The `full` preset's have 5.8 M and 16.3 M. Of each family best, last, three
+# epochs and the one that is being written may be there at once.
+CHECKPOINTS = 6 * 16 * (5_800_000 + 16_320_000)
+EXPORTS = int(0.5 * GIB)  # both families, all formats, with golden files
+# A store's bytes for each byte of the source: 11 kB for a second of audio, of which a wav holds 176 kB, an mp3 of
+# 128 kbit/s 16 kB, and a flac about 100 kB.
+STORE_SHARE = {".wav": 0.07, ".flac": 0.15, ".mp3": 0.7, ".ogg": 0.9, ".m4a": 0.9, ".aac": 0.9, ".mid": 4, ".midi": 4}
+NEEDS_FFMPEG = (".m4a", ".aac")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. `state`: ok, note (it works, and here is what to know) or fails (it cannot work)."""
+
+    state: str
+    about: str
+    told: str
+    do: str = ""
+
+    def __str__(self) -> str:
+        mark = {"ok": "  ok   ", "note": "  note ", "fails": "  FAILS"}[self.state]
+        return f"{mark} {self.about:<12} {self.told}" + (f"\n{'':21}-> {self.do}" if self.do else "")
+
+
+def doctor(
+    workspace: Workspace,
+    *,
+    audio_root: Path | None = None,
+    midi_root: Path | None = None,
+    device: str = "auto",
+    gpus: int | None = None,
+) -> list[Finding]:
+    """Print what was found and return it. `device`, `gpus`: what the run is going to ask for.
+
+    Raises HostError naming everything that would make the run fail.
+    """
+    roots = [root for root in (audio_root, midi_root) if root is not None]
+    sizes = _sizes(roots)
+    findings: list[Finding] = []
+    for check in (
+        _system(),
+        _gpu(device, gpus),
+        _compiler(),
+        _shared_memory(),
+        _disk(workspace, sizes),
+        _ffmpeg(sizes),
+        _clock(workspace),
+        _outputs(workspace),
+        _inputs(roots),
+    ):
+        for finding in check:
+            print(finding, flush=True)
+            findings.append(finding)
+    failed = [finding for finding in findings if finding.state == "fails"]
+    if failed:
+        raise HostError("this host is not ready: " + "; ".join(f"{f.about}: {f.told}" for f in failed))
+    return findings
+
+
+def _system() -> Iterator[Finding]:
+    cpus, memory = len(os.sched_getaffinity(0)), _memory()
+    told = f"Python {platform.python_version()}, {cpus} CPUs, {memory / GIB:.0f} GiB of memory"
+    if memory < MEMORY:
+        yield Finding("note", "host", told, "Export and data loading may need up to 8 GiB: lower data.num_workers.")
+    else:
+        yield Finding("ok", "host", told)
+
+
+def _memory() -> int:
+    """Bytes that this process may use: the host's, or its container's limit."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            total = min(total, int(Path(limit).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no such limit, or "max"
+            continue
+    return total
+
+
+# -- driver, CUDA, torch, GPU memory ---------------------------------------------------------------------------------
+
+
+def _gpu(device: str, gpus: int | None) -> Iterator[Finding]:
+    version, cuda = _torch_build()
+    built = f"torch {version}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}"
+    driver = _driver()
+    if device == "cpu":
+        yield Finding("ok", "torch", f"{built}; no GPU is asked for")
+        return
+    demanded = device == "cuda" or gpus is not None
+    if not driver and not demanded:
+        yield Finding("note", "GPU", f"no NVIDIA driver is loaded here: training on the CPU ({built})")
+        return
+    if not cuda:
+        yield Finding(
+            "fails", "torch", f"{built}, and a GPU is asked for (driver: {driver or 'none'})",
+            "Have a build for CUDA installed (remove .venv, or the wheel in wheelhouse/, start again), or use --cpu.",
+        )  # fmt: skip
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        told = f"{built}, finds no usable GPU (driver: {driver or 'none'})"
+        yield Finding("fails", "GPU", told, _which_torch(driver))
+        return
+    yield Finding("ok", "torch", f"{built}; driver {driver}")
+    count = torch.cuda.device_count()
+    for index in range(count):
+        yield _one_gpu(torch, index)
+    if gpus is not None and count < gpus:
+        yield Finding("fails", "GPU", f"{gpus} are asked for, {count} can be seen", "Lower --gpus.")
+
+
+def _one_gpu(torch: Any, index: int) -> Finding:
+    about = f"GPU {index}"
+    properties = torch.cuda.get_device_properties(index)
+    try:
+        (torch.ones(8, device=f"cuda:{index}") + 1).sum().item()
+        free, total = torch.cuda.mem_get_info(index)
+    except RuntimeError as error:
+        return Finding(
+            "fails", about, f"{properties.name} cannot compute: {str(error).splitlines()[0]}",
+            f"Its compute capability is {properties.major}.{properties.minor}, this torch knows "
+            f"{', '.join(torch.cuda.get_arch_list())}. {_which_torch(_driver())}",
+        )  # fmt: skip
+    told = f"{properties.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    if free < 0.8 * total:
+        return Finding("note", about, told, "Another process uses it: see nvidia-smi.")
+    if total < FULL_GPU:
+        return Finding(
+            "note", about, told,
+            "--preset full is sized for 24 GB: on out-of-memory halve data.batch_size and double "
+            "training.grad_accum_steps.",
+        )  # fmt: skip
+    if properties.major < 8:
+        return Finding("note", about, told, "No bfloat16 before Ampere: set training.amp_dtype: float16.")
+    return Finding("ok", about, told)
+
+
+def _torch_build() -> tuple[str, str]:
+    """Version and CUDA version ('' for a CPU build) of the installed torch, without the seconds of importing it."""
+    try:
+        version = importlib.metadata.version("torch")
+        spec = importlib.util.find_spec("torch")
+        text = (Path(spec.origin).parent / "version.py").read_text(encoding="utf-8") if spec and spec.origin else ""
+    except importlib.metadata.PackageNotFoundError:
+        raise HostError("torch is not installed here: run ./train_cuda.sh, which makes the environment.") from None
+    found = re.search(r"^cuda\b[^=]*= *['\"]([\d.]+)['\"]", text, re.MULTILINE)
+    return version, found[1] if found else ""
+
+
+def _driver() -> str:
+    """Version of the NVIDIA driver that is loaded; '' without one."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
+    if found:
+        return found[1]
+    if shutil.which("nvidia-smi") is None:
+        return ""
+    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(r"^\d+(?:\.\d+)+$", said.strip(), re.MULTILINE)
+    return found[0] if found else ""
+
+
+def _which_torch(driver: str) -> str:
+    """What to do about a torch that finds no GPU, in the words of scripts/torch_index.sh."""
+    if not driver:
+        return "Install the NVIDIA driver (Ubuntu: sudo ubuntu-drivers install --gpgpu, then reboot), or use --cpu."
+    clean = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
+    script = PROJECT / "scripts" / "torch_index.sh"
+    said = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=clean, check=False).stderr
+    return f"What this host can run: {' '.join(said.split())} Or --cpu."
+
+
+def _compiler() -> Iterator[Finding]:
+    known = (os.environ.get("CC"), "cc", "gcc", "clang")
+    compiler = next((name for name in known if name and shutil.which(name)), None)
+    if compiler is None:
+        yield Finding(
+            "note", "compiler", "none: training works, slower, without torch.compile",
+            "On Debian or Ubuntu: sudo apt-get install gcc g++ python3-dev",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "compiler", compiler)
+
+
+# -- memory and disk -------------------------------------------------------------------------------------------------
+
+
+def _shared_memory() -> Iterator[Finding]:
+    try:
+        size = shutil.disk_usage("/dev/shm").total
+    except OSError:
+        size = 0
+    if size < SHARED_MEMORY:
+        yield Finding(
+            "note", "/dev/shm", f"{size / 2**20:.0f} MiB: loader processes send batches through pipes, slower",
+            "In Docker: --shm-size=8g (train_cuda.sh and Compose set it).",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "/dev/shm", f"{size / GIB:.1f} GiB")
+
+
+def _disk(workspace: Workspace, sizes: dict[str, int]) -> Iterator[Finding]:
+    store = int(sum(size * STORE_SHARE.get(suffix, 0) for suffix, size in sizes.items()))
+    needs = [
+        ("checkpoints", workspace.root / "checkpoints", CHECKPOINTS),
+        ("cache", workspace.cache, store),
+        ("exports", workspace.exports, EXPORTS),
+    ]
+    places: dict[int, list[tuple[str, Path, int]]] = {}
+    for name, folder, need in needs:
+        places.setdefault(_existing(folder).stat().st_dev, []).append((name, folder, need))
+    for parts in places.values():
+        folder = _existing(parts[0][1])
+        free = shutil.disk_usage(folder).free
+        # what earlier runs have written is room that this run does not need again
+        need = sum(max(0, part - _written(at)) for _, at, part in parts)
+        what = ", ".join(f"{name} {part / GIB:.1f}" for name, _, part in parts)
+        told = f"{free / GIB:.1f} GiB free in {folder}; a full run needs {need / GIB:.1f} more ({what})"
+        if free < min(need, GIB):
+            yield Finding("fails", "disk", told, "Free some room, or write elsewhere with --out.")
+        elif free < need:
+            yield Finding("note", "disk", told, "Enough for --preset demo only; for full, write elsewhere with --out.")
+        else:
+            yield Finding("ok", "disk", told)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def _written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def _sizes(roots: list[Path]) -> dict[str, int]:
+    """Bytes of the source files by (lower-case) suffix."""
+    sizes: dict[str, int] = {}
+    for root in roots:
+        for folder, _, names in os.walk(root, followlinks=True, onerror=None):
+            for name in names:
+                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: no Path for each
+                if suffix in STORE_SHARE:
+                    try:
+                        sizes[suffix] = sizes.get(suffix, 0) + os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
+                    except OSError:  # a dangling link: `prepare` lists it
+                        continue
+    return sizes
+
+
+def _ffmpeg(sizes: dict[str, int]) -> Iterator[Finding]:
+    needed = any(suffix in sizes for suffix in NEEDS_FFMPEG)
+    if shutil.which("ffmpeg"):
+        yield Finding("ok", "ffmpeg", "installed")
+    elif needed:
+        yield Finding(
+            "fails", "ffmpeg", "missing, and there are m4a or aac files",
+            "On Debian or Ubuntu: sudo apt-get install ffmpeg",
+        )  # fmt: skip
+    else:
+        yield Finding("note", "ffmpeg", "missing; needed for m4a and aac only")
+
+
+def _clock(workspace: Workspace) -> Iterator[Finding]:
+    """A clock that is behind breaks TLS and the order of runs."""
+    now = time.time()
+    known = max(path.stat().st_mtime for path in Path(__file__).parent.iterdir())
+    marks = [path.stat().st_mtime for path in workspace.root.glob("checkpoints/*/index.json")]
+    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    if now < max([known, *marks]) - 86400:
+        yield Finding(
+            "note", "clock", f"{said} is before what is already written here",
+            "Set it (sudo timedatectl set-ntp true): downloads and W&B fail with a wrong clock.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "clock", said)
+
+
+# -- permissions -----------------------------------------------------------------------------------------------------
+
+
+def _outputs(workspace: Workspace) -> Iterator[Finding]:
+    who = f"uid {os.geteuid()}"
+    bad = []
+    for name in ("data", "checkpoints", "exports", "cache", "runs"):
+        folder = _existing(workspace.root / name)
+        try:
+            _try_writing(folder)
+        except OSError as error:
+            bad.append(f"{folder} ({error.strerror})")
+    if bad:
+        yield Finding(
+            "fails", "outputs", f"{who} cannot write {', '.join(dict.fromkeys(bad))}",
+            "Take the folder over (sudo chown -R \"$(id -u):$(id -g)\" DIR), run as its owner, or choose --out.",
+        )  # fmt: skip
+    else:
+        yield Finding("ok", "outputs", f"{who} can write, rename and lock in {workspace.root}")
+
+
+def _try_writing(folder: Path) -> None:
+    """What a checkpoint needs: write, flush to the disk, rename, lock. Raises OSError."""
+    handle, name = tempfile.mkstemp(prefix=".doctor-", dir=folder)
+    path = Path(name)
+    try:
+        os.write(handle, b"x")
+        os.fsync(handle)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        renamed = path.with_name(path.name + ".renamed")
+        path.rename(renamed)
+        path = renamed
+    finally:
+        os.close(handle)
+        path.unlink(missing_ok=True)
+
+
+def _inputs(roots: list[Path]) -> Iterator[Finding]:
+    for root in roots:
+        try:
+            next(os.scandir(root), None)
+        except OSError as error:
+            do = "Make it readable for this user: chmod -R a+rX DIR."
+            yield Finding("fails", "data", f"{root} cannot be read ({error.strerror})", do)
+            continue
+        refused = [str(path) for path in _unreadable(root)]
+        if refused:
+            yield Finding(
+                "note", "data", f"{len(refused)} files or folders under {root} cannot be read, e.g. {refused[0]!r}",
+                "chmod -R a+rX DIR. In a container a link must lead to a folder that is named too (--data-mount).",
+            )  # fmt: skip
+        else:
+            yield Finding("ok", "data", f"{root} can be read")
+
+
+def _unreadable(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root, followlinks=True):
+        for name in (*folders, *files):
+            if not os.access(path := f"{folder}/{name}", os.R_OK):
+                yield path
