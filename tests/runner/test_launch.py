@@ -42,7 +42,7 @@ def test_a_stop_is_passed_on_and_waited_for(launch, tmp_path):
         "import os, pathlib, signal, sys, time\n"
         "def stop(*_):\n"
         "    time.sleep(1.5)\n"
-        "    print('saved by', os.environ['RANK'], flush=True)\n"
+        "    pathlib.Path('saved' + os.environ['RANK']).touch()\n"
         "    sys.exit(75)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
         "pathlib.Path(os.environ['READY'] + os.environ['RANK']).touch()\n"
@@ -54,5 +54,5 @@ def test_a_stop_is_passed_on_and_waited_for(launch, tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 75, out
-    assert "saved by 0" in out and "saved by 1" in out
+    assert sorted(path.name for path in tmp_path.glob("saved*")) == ["saved0", "saved1"]
     assert "Traceback" not in out
