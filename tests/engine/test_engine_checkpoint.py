@@ -314,3 +314,19 @@ def test_no_compiler_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("training.engine.run.shutil.which", lambda name: None)
     trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
     assert "no C compiler" in (trained.run / "log.txt").read_text()
+
+
+def test_a_new_name_is_on_the_disk_before_it_is_listed(tmp_path, monkeypatch):
+    """Without the folder's fsync a power cut can leave an index that lists a file which is not there."""
+    seen = []
+    real = checkpoint.sync
+
+    def watched(path):
+        seen.append((path, checkpoint.LAST in checkpoint.listed(tmp_path)))
+        real(path)
+
+    monkeypatch.setattr(checkpoint, "sync", watched)
+    entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}
+    checkpoint.save(tmp_path, {"format": checkpoint.FORMAT}, entry)
+    assert seen[0] == (tmp_path, False)  # the rename first, while nothing is listed yet
+    assert seen[-1] == (tmp_path, True)  # and the index's own rename at the end

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from training.data.files import sha256, sync
 from training.errors import HostError, UsageError
 
 FORMAT = 1
@@ -65,7 +66,7 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
             _link(folder / LAST, folder / BEFORE_LAST)
             files[BEFORE_LAST] = files[LAST]
         temporary.replace(folder / LAST)
-        _sync_folder(folder)
+        sync(folder)
         listed = {**entry, "sha256": digest, "saved": time.time()}
         files[LAST] = listed
         _write_index(folder, files)
@@ -75,7 +76,7 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
             _link(folder / LAST, folder / name)
             files[name] = listed
         if others:
-            _sync_folder(folder)
+            sync(folder)
             _write_index(folder, files)
     except OSError as error:
         free = _free(folder)
@@ -118,12 +119,12 @@ def set_aside(folder: Path, run_id: str) -> Path | None:
     aside.mkdir(parents=True, exist_ok=True)
     if (folder / INDEX).exists():
         shutil.copyfile(folder / INDEX, aside / INDEX)
-        _sync_file(aside / INDEX)
+        sync(aside / INDEX)
     for path in sorted(files, key=lambda p: p.name == LAST):  # `last.pt` goes last: a kill in between is taken up again
         path.replace(aside / path.name)
-    _sync_folder(aside)
+    sync(aside)
     (folder / INDEX).unlink(missing_ok=True)
-    _sync_folder(folder)
+    sync(folder)
     return aside
 
 
@@ -167,7 +168,7 @@ def _link(source: Path, name: Path) -> None:
             os.link(source, temporary)
         except OSError:  # a file system without hard links
             shutil.copyfile(source, temporary)
-            _sync_file(temporary)
+            sync(temporary)
         temporary.replace(name)  # leaves `temporary` behind when both are the same file already
     finally:
         temporary.unlink(missing_ok=True)
@@ -183,20 +184,7 @@ def _write_index(folder: Path, files: Mapping[str, Any]) -> None:
         temporary.replace(folder / INDEX)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(folder)
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder)
 
 
 def _free(folder: Path) -> int:
@@ -222,7 +210,7 @@ def whole(path: Path) -> Entry | None:
     """The entry of the file at `path` if its content is listed in its folder's index, else None."""
     if not path.is_file():
         return None
-    digest = _sha256(path)
+    digest = sha256(path)
     entries = listed(path.parent)
     same = [entry for entry in entries.values() if entry.sha256 == digest]
     return same[0] if same else None
@@ -247,7 +235,7 @@ def _find(folder: Path, entries: Mapping[str, Entry]) -> Path | None:
     rename and its listing, under `before_last.pt`."""
     for name, entry in entries.items():
         for path in (folder / name, folder / BEFORE_LAST):
-            if path.is_file() and _sha256(path) == entry.sha256:
+            if path.is_file() and sha256(path) == entry.sha256:
                 return path
     return None
 
@@ -295,7 +283,3 @@ def _read_index(folder: Path) -> dict[str, Any]:
             "restore it, or move the folder away to start anew."
         ) from None
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
