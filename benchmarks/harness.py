@@ -1,0 +1,80 @@
+"""What every benchmark shares: two sides timed in turn, a bar, a row of the table.
+
+Machines are noisy and throttle, so no absolute time is a bar: both sides run alternately in one process (or one pair of
+processes), and the ratio of their medians counts. A subject is a module with `measure(scale) -> list[Row]`;
+`make bench` runs them all (benchmarks/__main__.py).
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    bar: str  # "3a": the number of the bar in docs/performance.md, and a letter
+    what: str  # what was measured
+    ours: float
+    rival: float | None  # None: the bar is absolute
+    unit: str  # of both
+    ratio: float  # what the bar is about: speed-up, share, seconds, MB
+    wanted: str  # ">= 40x", "<= 100 MB": as a person reads it
+    met: bool
+    note: str = ""  # sizes, versions, what a reader must know
+    spread: dict[str, Any] = field(default_factory=dict)  # minimum and maximum of both sides
+
+    def plain(self) -> dict[str, Any]:
+        """For results.json."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Seconds of both sides, each round of which ran one after the other."""
+
+    ours: tuple[float, ...]
+    rival: tuple[float, ...]
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is: the median over rounds of the rounds' own ratios."""
+        return statistics.median(r / o for o, r in zip(self.ours, self.rival, strict=True))
+
+    @property
+    def spread(self) -> dict[str, list[float]]:
+        """Minimum, median and maximum seconds of each side."""
+        return {
+            name: [min(times), statistics.median(times), max(times)]
+            for name, times in (("ours", self.ours), ("rival", self.rival))
+        }
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes once, without a garbage collection that another piece of work deserved."""
+    gc.collect()
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def paired(ours: Callable[[], object], rival: Callable[[], object], rounds: int, warm: int = 1) -> Paired:
+    """Both sides in turn, `rounds` times, after `warm` rounds that do not count; who goes first alternates."""
+    for _ in range(warm):
+        ours(), rival()
+    first: list[float] = []
+    second: list[float] = []
+    for number in range(rounds):
+        if number % 2:
+            second.append(timed(rival))
+            first.append(timed(ours))
+        else:
+            first.append(timed(ours))
+            second.append(timed(rival))
+    return Paired(tuple(first), tuple(second))
