@@ -3,12 +3,13 @@ SHELL := bash
 PYTHON = $$(scripts/setup_env.sh --dev)
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
-.PHONY: help setup test test-docker image lint lock clean
+.PHONY: help setup test test-docker soak soak-small image lint lock clean
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
 	@echo "make test    all tests (two processes; under ten minutes on two cores)"
 	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
+	@echo "make soak    every fault of docs/reliability.md, counted (hours); make soak-small: few trials each (minutes)"
 	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
 	@echo "make lock    pin the dependencies afresh"
@@ -22,6 +23,13 @@ test:
 
 test-docker:
 	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
+
+# one thread each: trials are many small processes
+soak:
+	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m benchmarks.soak $(ARGS)
+
+soak-small:
+	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m benchmarks.soak --small $(ARGS)
 
 image:
 	./train_cuda.sh --docker --skip-manifests --skip-spectocloud --skip-midi --skip-export
