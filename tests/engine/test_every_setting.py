@@ -15,7 +15,8 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FakeWandb
 from training.config import dotted_keys
-from training.engine import batches, checkpoint, run
+from training.engine import checkpoint, run
+from training.engine import loader as engine_loader
 from training.errors import AthanorError
 from training.settings import RunSettings
 from training.stages import prepare
@@ -70,8 +71,8 @@ def saves(root, patch, settings):
 
 def loader(root, patch, settings):
     made = []
-    real = batches.DataLoader
-    patch.setattr(batches, "DataLoader", lambda *a, **k: (made.append(k), real(*a, **k))[1])
+    real = engine_loader.DataLoader
+    patch.setattr(engine_loader, "DataLoader", lambda *a, **k: (made.append(k), real(*a, **k))[1])
     toy.run(root, **settings)
     return [(k.get("num_workers"), k.get("prefetch_factor")) for k in made]
 

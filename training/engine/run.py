@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from training.engine import checkpoint, schedule
-from training.engine.batches import Chunk, Loader, Plan, shared_memory_is_small
+from training.engine.batches import Chunk, Plan
 from training.engine.distributed import Ranks
 from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
+from training.engine.loader import Loader, shared_memory_is_small
 from training.engine.meter import Meter, line
 from training.engine.signals import Signals
 from training.engine.state import ALL_STEPS, State

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from training.engine.batches import Chunk, Loader
+from training.engine.batches import Chunk
 from training.engine.distributed import Ranks
 from training.engine.heartbeat import beat
+from training.engine.loader import Loader
 from training.engine.precision import Precision
 from training.engine.step import seed_torch
 from training.errors import UsageError
