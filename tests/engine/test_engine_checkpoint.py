@@ -38,12 +38,7 @@ def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, ph
     put(tmp_path, 2, [], 0.6)
     for moment in ("before", "after"):
         shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}-{moment}"))
-        child = os.fork()
-        if child == 0:
-            die_at(phase, call, moment)
-            put(copy, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4)
-            os._exit(0)
-        os.waitpid(child, 0)
+        killed(copy, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4, phase, call, moment)
         assert number_in(checkpoint.latest(copy)) in (2, 3)
         assert number_in(checkpoint.best(copy)) in (1, 3)
         assert checkpoint.best(copy).name == checkpoint.BEST
@@ -69,6 +64,40 @@ def die_at(phase, call, moment):
         return result
 
     setattr(owner, name, mortal)
+
+
+def killed(folder, number, names, value, *where):
+    """A save of `number`, cut short by a kill at `where` (phase, call, moment)."""
+    child = os.fork()
+    if child == 0:
+        die_at(*where)
+        put(folder, number, names, value)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call, moment):
+    """What a killed save renamed and did not list must not displace the verified one before it."""
+    put(tmp_path, 1)
+    put(tmp_path, 2)
+    killed(tmp_path, 3, [], None, "Path.replace", 2, "after")  # last.pt is 3, and not listed
+    assert number_in(checkpoint.latest(tmp_path)) == 2
+    checkpoint.sweep(tmp_path)
+    killed(tmp_path, 4, [], None, "Path.replace", call, moment)
+    assert number_in(checkpoint.latest(tmp_path)) in (2, 4)
+
+
+def test_a_kill_before_the_names_are_given_loses_none(tmp_path):
+    """The best of a run stays its best, though the process died between saving it and calling it so."""
+    put(tmp_path, 1, [checkpoint.BEST], 0.5)
+    killed(tmp_path, 2, [checkpoint.BEST, checkpoint.epoch_name(2)], 0.4, "Path.replace", 3, "after")  # listed as last
+    checkpoint.sweep(tmp_path)
+    for number in (3, 4, 5):
+        put(tmp_path, number, [], 0.9)
+    assert number_in(checkpoint.best(tmp_path)) == 2
+    assert number_in(tmp_path / checkpoint.epoch_name(2)) == 2
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])

@@ -3,7 +3,8 @@
 A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
 in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
 is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
-`best.pt` and `checkpoint_epoch_N.pt` are further names (hard links where the file system has them) of the same content.
+`best.pt` and `checkpoint_epoch_N.pt` are further names (hard links where the file system has them) of the same content;
+the index says which are still to be given, so that the next start gives those that a kill prevented.
 """
 
 from __future__ import annotations
@@ -15,20 +16,21 @@ import os
 import pickle
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from training.data.files import sha256, sync
+from training.data.files import Signature, disk_errors, sha256, signature, sync
 from training.errors import HostError, UsageError
 
 FORMAT = 1
 LAST, BEFORE_LAST, BEST = "last.pt", "before_last.pt", "best.pt"
 INDEX = "index.json"
 _TEMPORARY = ".saving-"
+_written: dict[Path, tuple[Signature, str]] = {}  # what this process wrote as last.pt, so as not to read it again
 
 
 def epoch_name(epoch: int) -> str:
@@ -51,7 +53,7 @@ class Entry:
 # -- write ---------------------------------------------------------------------------------------------------------
 
 
-def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names: Iterable[str] = ()) -> Path:
+def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str] = ()) -> Path:
     """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
 
     `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no
@@ -61,23 +63,22 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
     try:
         folder.mkdir(parents=True, exist_ok=True)
         digest = _write(temporary, state)
-        files = _read_index(folder)
-        if LAST in files and (folder / LAST).exists():
-            _link(folder / LAST, folder / BEFORE_LAST)
-            files[BEFORE_LAST] = files[LAST]
+        files = _read_index(folder)["files"]
+        if LAST in files:
+            # Where a save was cut short between its rename and its listing, before_last.pt is the verified one.
+            if _holds(folder / LAST, files[LAST]["sha256"]):
+                _link(folder / LAST, folder / BEFORE_LAST)
+                files[BEFORE_LAST] = files[LAST]
+            elif BEFORE_LAST in files and _holds(folder / BEFORE_LAST, files[LAST]["sha256"]):
+                files[BEFORE_LAST] = files[LAST]
         temporary.replace(folder / LAST)
         sync(folder)
-        listed = {**entry, "sha256": digest, "saved": time.time()}
-        files[LAST] = listed
-        _write_index(folder, files)
-        # Only now the other names: their content is listed already, so no instant is without a verified `best.pt`.
+        files[LAST] = {**entry, "sha256": digest, "saved": time.time()}
         others = [name for name in names if name != LAST]
-        for name in others:
-            _link(folder / LAST, folder / name)
-            files[name] = listed
-        if others:
-            sync(folder)
-            _write_index(folder, files)
+        _write_index(folder, files, others)
+        # Only now the other names: their content is listed already, so no instant is without a verified `best.pt`.
+        _name(folder, files, others)
+        _written[folder / LAST] = signature(folder / LAST), digest
     except OSError as error:
         free = _free(folder)
         raise HostError(
@@ -91,7 +92,7 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
 
 def retain(folder: Path, keep: int) -> None:
     """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched."""
-    files = _read_index(folder)
+    files = _read_index(folder)["files"]
     kept = sorted((name for name in files if name.startswith("checkpoint_epoch_")), key=lambda n: files[n]["epoch"])
     old = kept[:-keep]
     if old:
@@ -101,9 +102,33 @@ def retain(folder: Path, keep: int) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed save left. Only for the holder of the folder's lock."""
-    for litter in folder.glob(f"{_TEMPORARY}*"):
-        litter.unlink(missing_ok=True)
+    """Finish what a killed save left: its temporary files go, the names it was to give are given. Only for the holder
+    of the folder's lock. Raises HostError where nothing can be written."""
+    with disk_errors(folder):
+        for litter in folder.glob(f"{_TEMPORARY}*"):
+            litter.unlink(missing_ok=True)
+        index = _read_index(folder)
+        if index["naming"] and _holds(folder / LAST, index["files"][LAST]["sha256"]):
+            _name(folder, index["files"], index["naming"])
+
+
+def _name(folder: Path, files: dict[str, Any], names: Sequence[str]) -> None:
+    """Give the content of `last.pt`, which is listed, further names, and list them."""
+    if names:
+        for name in names:
+            _link(folder / LAST, folder / name)
+            files[name] = files[LAST]
+        sync(folder)
+        _write_index(folder, files)
+
+
+def _holds(path: Path, digest: str) -> bool:
+    """Whether the file at `path` has this content."""
+    if not path.is_file():
+        return False
+    if path in _written and _written[path][0] == signature(path):
+        return _written[path][1] == digest
+    return sha256(path) == digest
 
 
 def set_aside(folder: Path, run_id: str) -> Path | None:
@@ -174,11 +199,12 @@ def _link(source: Path, name: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_index(folder: Path, files: Mapping[str, Any]) -> None:
+def _write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
+    """`naming`: the names that `last.pt` is about to be given."""
     temporary = folder / f"{_TEMPORARY}{os.getpid()}-{INDEX}"
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT, "files": files}, file, indent=1)
+            json.dump({"format": FORMAT, "files": files, "naming": list(naming)}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(folder / INDEX)
@@ -199,7 +225,7 @@ def _free(folder: Path) -> int:
 
 def listed(folder: Path) -> dict[str, Entry]:
     """The index, newest content first. A listed file may still be damaged: see `whole`."""
-    entries = {name: Entry(**values) for name, values in _read_index(folder).items()}
+    entries = {name: Entry(**values) for name, values in _read_index(folder)["files"].items()}
     order = (LAST, BEST, BEFORE_LAST)
     return dict(
         sorted(entries.items(), key=lambda e: (-e[1].step, -e[1].saved, order.index(e[0]) if e[0] in order else 9))
@@ -273,13 +299,14 @@ def _nearest(path: Path) -> str:
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
+    """`files`: name -> its entry, as plain values. `naming`: names that a killed save did not come to give."""
     try:
-        return json.loads((folder / INDEX).read_text(encoding="utf-8"))["files"]
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        return {"files": dict(index["files"]), "naming": list(index.get("naming", ()))}
     except FileNotFoundError:
-        return {}
+        return {"files": {}, "naming": []}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"{folder / INDEX} cannot be read ({error}). Without it no checkpoint in {folder} can be trusted: "
             "restore it, or move the folder away to start anew."
         ) from None
-

@@ -1,0 +1,225 @@
+"""Saving in the background: what was copied is what is saved, whatever the training does meanwhile."""
+
+import copy
+import os
+import signal
+import threading
+
+import pytest
+import torch
+
+from tests.engine.test_engine_checkpoint import PHASES, die_at, number_in, put, state
+from training.engine import checkpoint
+from training.engine.saver import Saver, Snapshot
+from training.errors import HostError
+
+
+def entry(number, value=None):
+    return {"step": number, "epoch": number, "value": value, "run_id": "r"}
+
+
+@pytest.fixture
+def saver(tmp_path):
+    return Saver(tmp_path, 3, print)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Holds every save at its beginning until it is set."""
+    opened, real = threading.Event(), checkpoint.save
+
+    def held(*arguments):
+        assert opened.wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", held)
+    yield opened
+    opened.set()
+
+
+def trained():
+    """A model with tied weights, its optimizer after a step, and both in a checkpoint's shape."""
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    model[1].weight = model[0].weight
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+
+    def step():
+        optimizer.zero_grad()
+        model(torch.ones(1, 4)).sum().backward()
+        optimizer.step()
+
+    step()
+    return model, optimizer, step
+
+
+def content(model, optimizer, progress):
+    return {
+        "format": checkpoint.FORMAT,
+        "family": "toy",
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "progress": progress,
+        "nothing": None,
+        "empty": torch.zeros(0),
+    }
+
+
+def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
+    """Weights, nested optimizer state and plain numbers may change while they are written."""
+    model, optimizer, step = trained()
+    progress = {"step": 1, "values": [1, 2]}
+    names = [checkpoint.BEST]
+    before = copy.deepcopy(content(model, optimizer, progress))
+    saver.save(content(model, optimizer, progress), entry(1), names, wait=False)
+    step()
+    names.clear()
+    progress["step"] = 99
+    progress["values"].append(3)
+    optimizer.param_groups[0]["lr"] = 9.0
+    gate.set()
+    saver.finish()
+    saved = checkpoint.read(tmp_path / checkpoint.BEST)
+    assert saved["progress"] == before["progress"] and saved["nothing"] is None
+    assert saved["optimizer"]["param_groups"] == before["optimizer"]["param_groups"]
+    for name, value in before["model"].items():
+        assert torch.equal(saved["model"][name], value)
+    for index, values in before["optimizer"]["state"].items():
+        for name, value in values.items():
+            assert torch.equal(saved["optimizer"]["state"][index][name], value), name
+    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the training did go on
+    one, other = saved["model"]["0.weight"], saved["model"]["1.weight"]
+    assert one.data_ptr() == other.data_ptr()  # tied weights are not stored twice
+
+
+def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver, gate):
+    saver.save(state(1), entry(1), [], wait=False)
+    assert not (tmp_path / checkpoint.LAST).exists()
+    gate.set()
+    saver.finish()
+    assert number_in(tmp_path / checkpoint.LAST) == 1
+
+
+def test_waiting_means_on_the_disk(tmp_path, saver):
+    saver.save(state(1), entry(1), [], wait=True)
+    assert number_in(checkpoint.latest(tmp_path)) == 1
+
+
+def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
+    busy, order, real = threading.Lock(), [], checkpoint.save
+
+    def alone(folder, content, entry, names):
+        assert busy.acquire(blocking=False), "two saves at a time"
+        order.append(entry["step"])
+        assert content["model"]["w"].eq(entry["step"]).all(), "the copy was changed while it waited"
+        real(folder, content, entry, names)
+        busy.release()
+
+    monkeypatch.setattr(checkpoint, "save", alone)
+    for number in range(1, 8):
+        saver.save(state(number), entry(number), [checkpoint.epoch_name(number)], wait=False)
+    saver.finish()
+    assert order == [1, 2, 3, 4, 5, 6, 7]
+    kept = {path.name for path in tmp_path.glob("checkpoint_epoch_*")}
+    assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention in the background too
+
+
+def test_a_save_that_failed_is_told_once_and_never_passes_for_saved(tmp_path, saver):
+    """Exit 6; the checkpoint before is whole."""
+    saver.save(state(1), entry(1), [], wait=True)
+    (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
+    saver.save(state(2), entry(2), [], wait=False)
+    while not saver._under_way.done():
+        os.sched_yield()
+    assert saver.failed
+    with pytest.raises(HostError, match="No space left") as caught:
+        saver.save(state(3), entry(3), [], wait=False)
+    assert caught.value.exit_code == 6
+    assert not saver.failed
+    saver.finish()  # told already
+    assert number_in(checkpoint.latest(tmp_path)) == 1
+    saver.save(state(4), entry(4), [], wait=True)  # once there is room, saving goes on
+    assert number_in(checkpoint.latest(tmp_path)) == 4
+
+
+def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
+    def broken(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint, "save", broken)
+    saver.save(state(1), entry(1), [], wait=False)
+    with pytest.raises(MemoryError):
+        saver.finish()
+
+
+def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver, gate):
+    """The second save must wait for the first, though an exception ended an earlier wait for it."""
+
+    class Asked(Exception):
+        pass
+
+    def ask(*_):
+        raise Asked
+
+    saver.save(state(1), entry(1), [], wait=False)
+    before = signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    try:
+        with pytest.raises(Asked):
+            saver.save(state(2), entry(2), [], wait=False)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    threading.Timer(0.05, gate.set).start()
+    saver.save(state(3), entry(3), [], wait=True)
+    assert number_in(tmp_path / checkpoint.BEFORE_LAST) == 1
+    assert number_in(tmp_path / checkpoint.LAST) == 3
+
+
+def test_one_copy_is_alive_and_used_again():
+    model, optimizer, step = trained()
+    snapshot = Snapshot(print)
+    places = []
+    for number in range(3):
+        taken = snapshot.take(content(model, optimizer, {"step": number}))
+        places.append([v.data_ptr() for v in taken["model"].values()])
+        step()
+    assert places[0] == places[1] == places[2]
+
+
+def test_a_state_that_changes_its_shape_is_copied_all_the_same():
+    snapshot = Snapshot(print)
+    first = {"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.int64)}
+    second = {"a": torch.ones(2, 2).t(), "b": torch.tensor(7), "c": [torch.arange(4)[::2]]}
+    for values in (first, second, first):
+        torch.testing.assert_close(snapshot.take(values), values)
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_process_killed_while_it_saves_in_the_background_leaves_verified_checkpoints(tmp_path, phase, moment):
+    put(tmp_path, 1, [checkpoint.BEST], 0.5)
+    put(tmp_path, 2, [], 0.6)
+    child = os.fork()
+    if child == 0:
+        saver = Saver(tmp_path, 1, print)
+        die_at(phase, 2 if phase != "torch.save" else 1, moment)
+        saver.save(state(3), entry(3, 0.4), [checkpoint.BEST, checkpoint.epoch_name(3)], wait=False)
+        saver.finish()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    assert number_in(checkpoint.latest(tmp_path)) in (2, 3)
+    assert number_in(checkpoint.best(tmp_path)) in (1, 3)
+    checkpoint.sweep(tmp_path)
+    put(tmp_path, 4)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pt", ".json"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
+    weights = torch.ones(1 << 24, device="cuda")
+    snapshot = Snapshot(print)
+    for number in range(3):
+        taken = snapshot.take({"w": weights})
+        weights += 1
+        snapshot.arrived()
+        assert taken["w"].is_pinned() and taken["w"].eq(1 + number).all()

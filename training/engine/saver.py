@@ -1,0 +1,122 @@
+"""Saving off the hot path: the training is held while its tensors are copied, and goes on while they are written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.engine import checkpoint
+
+
+class Saver:
+    """Checkpoints of one run, written by a thread of its own.
+
+    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. One save is under way at most, so the
+    order of saves is kept, and beyond the model one copy of its state is alive, which the next save reuses.
+    """
+
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
+        self.folder, self.keep, self.say = folder, keep, say
+        self._copy = Snapshot(say)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._under_way: Future[None] | None = None
+
+    def save(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str], *, wait: bool) -> None:
+        """Save `content` as `last.pt` and the further `names`; with `wait` it is on the disk on return, otherwise only
+        its copy was taken. `entry`: as in checkpoint.save.
+
+        A save under way is waited for first. Raises HostError for an earlier save that failed (then nothing is saved
+        now), and with `wait` for this one.
+        """
+        self.finish()
+        copied = self._copy.take(content)
+        self._under_way = self._thread.submit(self._write, copied, dict(entry), list(names))
+        if wait:
+            self.finish()
+
+    @property
+    def failed(self) -> bool:
+        """A save in the background failed, and nobody was told yet. Cheap: to be asked at every step."""
+        work = self._under_way
+        return work is not None and work.done() and work.exception() is not None
+
+    def finish(self) -> None:
+        """Wait for the save under way. Raises its error, once."""
+        if self._under_way is None:
+            return
+        try:
+            self._under_way.result()
+        finally:  # a signal's exception may end the waiting; the copy is still being written then
+            if self._under_way.done():
+                self._under_way = None
+
+    def _write(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str]) -> None:
+        self._copy.arrived()
+        checkpoint.save(self.folder, content, entry, names)
+        checkpoint.retain(self.folder, self.keep)
+
+
+class Snapshot:
+    """A copy of nested state in CPU memory that stays as it was taken; the memory is used again by the next one.
+
+    From a GPU the copies go to pinned memory, queued on the stream that trains: whatever changes the weights afterwards
+    is queued behind them, so nobody waits, and `arrived` tells when they are there. That GPU path was not run on a GPU
+    yet.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._spare: list[torch.Tensor] = []  # of the snapshot before, in the order of the walk
+        self._pin = True
+        self._events: list[torch.cuda.Event] = []
+
+    def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """`content` with containers of its own and every tensor copied to the CPU. What is one tensor twice (tied
+        weights, buffers in `model` and `ema`) stays one."""
+        copies: dict[tuple[Any, ...], torch.Tensor] = {}
+        spare, self._spare, devices = deque(self._spare), [], set()
+
+        def copy(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+                if key not in copies or not value.numel():
+                    copies[key] = self._room(value, spare.popleft() if spare else None)
+                    copies[key].copy_(value, non_blocking=value.is_cuda)
+                    self._spare.append(copies[key])
+                    if value.is_cuda:
+                        devices.add(value.device)
+                return copies[key]
+            if isinstance(value, Mapping):
+                return {key: copy(inner) for key, inner in value.items()}
+            if isinstance(value, list | tuple):
+                return type(value)(copy(inner) for inner in value)
+            return value  # numbers, text, None: what weights_only=True loads
+
+        with torch.no_grad():
+            snapshot = copy(content)
+        self._events = [torch.cuda.current_stream(device).record_event() for device in devices]
+        return snapshot
+
+    def arrived(self) -> None:
+        """Wait until every queued copy is in CPU memory."""
+        for event in self._events:
+            event.synchronize()
+
+    def _room(self, value: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
+        """CPU memory for `value`: `spare` where it fits."""
+        pin = value.is_cuda and self._pin and value.numel() > 0
+        fits = spare is not None and spare.shape == value.shape and spare.dtype == value.dtype
+        if fits and (not pin or spare.is_pinned()):
+            return spare
+        if pin:
+            try:
+                return torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            except RuntimeError as error:  # a host that lets little memory be pinned (WSL 2)
+                self._pin = False
+                self._say(f"Checkpoints are copied through ordinary memory, slower: pinning failed ({error}).")
+        return torch.empty(value.shape, dtype=value.dtype)
