@@ -30,6 +30,8 @@ def pairs(tmp_path_factory):
         "uneven": {**TWO, "train_rows": 13},
         "stopped": {**TWO, "stop_at": 3},
         "early": {**TWO, "training": {**TWO["training"], "epochs": 9, "early_stopping": stopping}},
+        "lacking": {**TWO, "lack_at": 3},
+        "hasty": {**TWO, "training": {**TWO["training"], "epochs": 5000}, "seconds": 2.0},
         "empty": {**TWO, "val_rows": 0},
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
@@ -72,7 +74,7 @@ def test_two_ranks_leave_one_set_of_outputs(pairs):
     first, second = said["whole"]
     assert first["run"] == second["run"]
     assert len(list((root / "whole/runs/toy").iterdir())) == 1
-    assert stdout.count("step 1/6 ") == 3  # of three runs of 6 steps, each once
+    assert stdout.count("step 1/6 ") == 4  # of four runs of 6 steps, each once
     assert first["metrics"] == second["metrics"]
 
 
@@ -93,6 +95,23 @@ def test_ranks_stop_early_together(pairs):
     ranks = pairs[2]["early"]
     assert [rank["step"] for rank in ranks] == [6, 6]
     assert all("early stopping" in rank["finished"] for rank in ranks)
+
+
+def test_memory_that_runs_out_on_one_rank_halves_both(pairs):
+    """T14: before any rank has changed anything; what was learnt is the same."""
+    root, _, said = pairs
+    assert [rank["step"] for rank in said["lacking"]] == [6, 6]
+    halved, whole = (checkpoint.read(root / n / "checkpoints/toy/last.pt") for n in ("lacking", "whole"))
+    assert halved["progress"]["halvings"] == 1 and halved["progress"]["skipped"] == 0
+    for rank in said["lacking"]:  # a step is done over by both
+        assert max(len(numbers) for step, numbers in rank["log"] if step > 3) <= 2
+
+
+def test_ranks_end_with_their_budget_at_the_same_step(pairs):
+    """The first rank's clock decides for all."""
+    ranks = pairs[2]["hasty"]
+    assert ranks[0]["step"] == ranks[1]["step"] < 10000
+    assert all(rank["finished"] == "the budget is used up" for rank in ranks)
 
 
 def test_a_refusal_reaches_every_rank(pairs):

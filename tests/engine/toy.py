@@ -131,6 +131,30 @@ def stopped(step: int = -1, validation: int = -1) -> type[ToyRecipe]:
     return type("Stopped", (ToyRecipe,), {"signal_at": step, "signal_in_validation": validation})
 
 
+def hungry(
+    size: int, since: int = 0, kind: type[ToyRecipe] = ToyRecipe, error: type[RuntimeError] = torch.OutOfMemoryError
+) -> type[ToyRecipe]:
+    """A toy whose backward pass finds no memory for more than `size` samples, from step `since` on."""
+
+    class Refusing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, total):
+            return total.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise error("CUDA out of memory. Tried to allocate 2.00 GiB" if error is not RuntimeError else "odd")
+
+    class Hungry(kind):
+        def losses(self, model, batch, moment):
+            losses = super().losses(model, batch, moment)
+            if len(batch["number"]) > size and moment.step >= since:
+                losses["error"] = Loss(Refusing.apply(losses["error"].total))
+            return losses
+
+    return Hungry
+
+
 def rows(count: int, start: int = 0) -> list[Row]:
     return [Row({"number": number}, f"toy:{number}") for number in range(start, start + count)]
 
@@ -154,7 +178,7 @@ def run(root: Path, kind: type[Recipe] = ToyRecipe, *, train_rows: int = 22, val
     """Train a toy in `root`; the sections of settings are keyword arguments as in `recipe`."""
     from training.stages.train import train
 
-    known = {name: options.pop(name) for name in ("device", "resume") if name in options}
+    known = {name: options.pop(name) for name in ("device", "resume", "left", "limit") if name in options}
     splits = {"train": rows(train_rows), "val": rows(val_rows, 1000)}
     load: Callable[[str], list[Row]] = splits.__getitem__
     return train(recipe(kind, **options), Workspace(root), **{"device": "cpu", **known}, load=load)

@@ -1,9 +1,12 @@
 """One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
-name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone. They are done in turn."""
+name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `lack_at`: one from which rank 1 has memory for 2 samples at
+most, `seconds`: what training may take. They are done in turn."""
 
 import json
 import os
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,12 +16,21 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.engine import toy
 from training.errors import AthanorError
 
+
+def left(end):
+    return end - time.monotonic()
+
+
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])
 for name, options in json.loads(sys.argv[2]).items():
     root = Path(sys.argv[1], name)
-    stop_at = options.pop("stop_at", -1)
+    stop_at, lack_at = options.pop("stop_at", -1), options.pop("lack_at", None)
     kind = toy.stopped(stop_at) if rank == 1 else toy.ToyRecipe
+    if lack_at is not None and rank == 1:
+        kind = toy.hungry(2, lack_at)
+    if seconds := options.pop("seconds", 0):
+        options |= {"limit": seconds, "left": partial(left, time.monotonic() + seconds)}
     toy.ToyRecipe.log.clear()
     try:
         trained = toy.run(root, kind, **options)

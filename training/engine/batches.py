@@ -7,7 +7,7 @@ The samples are cut into chunks (micro-batches) numbered through the global batc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -38,15 +38,25 @@ class Plan:
     """Steps -> samples. A pure function: the sampler's whole state is the number of steps done."""
 
     samples: int  # in an epoch
-    batch_size: int  # samples of a chunk
+    batch_size: int  # samples of a chunk, as configured
     accumulate: int  # chunks a rank and step
     world: int
     seed: int
+    halvings: int = 0  # of the chunks, because memory ran out; global batches and their order stay as they are
 
     @property
     def global_batch(self) -> int:
         """Samples of one optimizer step, all ranks together."""
         return self.batch_size * self.accumulate * self.world
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples of a chunk."""
+        return max(1, math.ceil(self.batch_size / 2**self.halvings))
+
+    def halved(self) -> Plan:
+        """The same global batches in chunks of half the size, twice as many a step."""
+        return replace(self, halvings=self.halvings + 1)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -62,11 +72,11 @@ class Plan:
     def chunks(self, step: int, rank: int) -> list[Chunk]:
         """The micro-batches of `rank`; none, where a last, smaller global batch does not reach it."""
         samples = self.step_samples(step)
-        count = math.ceil(len(samples) / self.batch_size)
+        size = self.micro_batch
+        count = math.ceil(len(samples) / size)
         epoch = step // self.steps_per_epoch
         return [
-            Chunk(n, epoch, tuple(samples[n * self.batch_size : (n + 1) * self.batch_size].tolist()))
-            for n in range(rank, count, self.world)
+            Chunk(n, epoch, tuple(samples[n * size : (n + 1) * size].tolist())) for n in range(rank, count, self.world)
         ]
 
 

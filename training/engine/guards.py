@@ -1,15 +1,17 @@
-"""Non-finite steps: skipped, counted, named; past a limit the run ends instead of burning money."""
+"""Non-finite steps: skipped, counted, named; past a limit something has to change."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-from training.errors import TrainingError
-
 IN_A_ROW = 10
 SHARE = 0.05  # of the run's steps
 AT_LEAST = 50  # of a short run, more than its share is allowed
+
+
+class Diverged(Exception):
+    """Too many steps were not finite. All ranks see it at the same step."""
 
 
 class NonFinite:
@@ -20,9 +22,10 @@ class NonFinite:
         self.say = say
         self.skipped = skipped  # in the whole run
         self.in_a_row = 0
+        self._allowed = self.limit
 
     def consider(self, step: int, loss: float, norm: float, samples: Sequence[int]) -> bool:
-        """Whether the step counted. Raises TrainingError past a limit."""
+        """Whether the step counted. Raises Diverged past a limit."""
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True
@@ -30,12 +33,14 @@ class NonFinite:
         self.in_a_row += 1
         shown = ", ".join(map(str, samples[:16])) + (f" and {len(samples) - 16} more" if len(samples) > 16 else "")
         self.say(f"step {step}: skipped, loss {loss:.4g}, gradient norm {norm:.4g}; samples {shown}")
-        if self.in_a_row >= IN_A_ROW or self.skipped > self.limit:
-            raise TrainingError(
-                f"Step {step}: the loss or its gradient was not finite {self.in_a_row} times in a row, "
-                f"{self.skipped} times "
-                "in this run. The weights saved last are finite. Try a lower optim.lr, a longer "
-                "scheduler.warmup_steps, "
-                "bfloat16 in place of float16, or look at the samples named in the log."
+        if self.in_a_row >= IN_A_ROW or self.skipped > self._allowed:
+            raise Diverged(
+                f"Step {step}: the loss or its gradient was not finite {self.in_a_row} times in a row, {self.skipped} "
+                "times in this run."
             )
         return False
+
+    def begin_anew(self) -> None:
+        """Something was changed: count up to the limits once more."""
+        self.in_a_row = 0
+        self._allowed = self.skipped + self.limit

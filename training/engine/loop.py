@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from training.engine.guards import Diverged
+from training.engine.recovery import halve, retreat
 from training.engine.run import Run
+from training.engine.step import OutOfMemory
 from training.errors import Interrupted
 
 
 def fit(run: Run) -> None:
-    """Train `run` from where it stands to its end: all planned steps, or the early stop.
+    """Train `run` from where it stands to its end: all planned steps, the early stop, or the end of the budget.
 
     What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a
     run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked
-    to stop, and TrainingError when the numbers stay non-finite.
+    to stop, and TrainingError when numbers stay non-finite or memory does not do for one sample.
     """
     run.rehearse()
+    while not run.finished:
+        try:
+            _work(run)
+        except OutOfMemory as lack:
+            halve(run, lack)
+        except Diverged as trouble:
+            retreat(run, trouble)
+
+
+def _work(run: Run) -> None:
     with run.feed() as work:
         while True:
             if run.evaluation_due():

@@ -108,7 +108,7 @@ def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     planned = found["progress"]["total_steps"]
-    if planned == wanted.steps:
+    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans anew, and says so itself
         return ()
     return (
         f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned anew",

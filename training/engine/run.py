@@ -21,9 +21,11 @@ from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
 from training.engine.loader import Loader, shared_memory_is_small
 from training.engine.meter import Meter, line
+from training.engine.pace import Allowance, Pace
+from training.engine.recovery import halve
 from training.engine.signals import Signals
-from training.engine.state import ALL_STEPS, State
-from training.engine.step import Outcome, Workshop
+from training.engine.state import ALL_STEPS, OUT_OF_BUDGET, State
+from training.engine.step import Outcome, OutOfMemory, Workshop, is_out_of_memory
 from training.engine.tracking import Tracker
 from training.engine.validate import HeldOut, Interruption, held_out_chunks
 from training.errors import DataError, TrainingError
@@ -43,7 +45,8 @@ class Work:
 
 
 class Run:
-    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint."""
+    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `allowance`: the
+    time that it may take."""
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Run:
         signals: Signals,
         folder: Path,
         provenance: Mapping[str, Any],
+        allowance: Allowance | None = None,
     ):
         self.state, self.train, self.held_out_examples = state, train, held_out
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
@@ -69,6 +73,8 @@ class Run:
         self.names: list[str] = []  # what the next save is called besides last.pt
         self.saved_at = self.counted_at = time.monotonic()
         self.small = False
+        rhythm = self.settings.training.eval_every * self.plan.steps_per_epoch
+        self.pace = Pace(allowance, rhythm) if allowance else None
 
     # -- before the first step -------------------------------------------------------------------------------------
 
@@ -88,10 +94,7 @@ class Run:
             self.tracker.say(
                 "/dev/shm is small (in Docker: --shm-size): loader processes send batches through pipes, slower."
             )
-        self.held_out = HeldOut(self.held_out_examples, self.recipe, self.ranks, state.precision, small=self.small)
-        self.held_out.rehearse(
-            self.model, self.held_out_examples, held_out_chunks(len(self.held_out_examples), data)[:2]
-        )
+        self._rehearse_validation()
         if state.progress.step == 0:
             self.save()
         rising, asked = (
@@ -104,15 +107,35 @@ class Run:
             )
         self.tracker.begin(state.progress.step, state.progress.total_steps)
 
+    def _rehearse_validation(self) -> None:
+        chunks = held_out_chunks(len(self.held_out_examples), self.plan.micro_batch)
+        before, lack = time.monotonic(), ""
+        try:
+            self._held_out().rehearse(self.model, self.held_out_examples, chunks[:2])
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            lack = str(error).splitlines()[0]
+        if self.ranks.any(bool(lack)):
+            halve(self, OutOfMemory(self.state.progress.step, lack or "on another rank"))
+            self._rehearse_validation()
+        elif self.pace:
+            rounds = math.ceil(len(chunks) / self.ranks.world)
+            self.pace.evaluation = (time.monotonic() - before) / len(chunks[:2]) * rounds
+
+    def _held_out(self) -> HeldOut:
+        size, precision = self.plan.micro_batch, self.state.precision
+        return HeldOut(self.held_out_examples, self.recipe, self.ranks, precision, size, small=self.small)
+
     @contextmanager
     def feed(self) -> Iterator[Iterator[Work]]:
-        """The work from where the run stands to its planned end; loaders live as long as the block."""
-        steps = range(self.state.progress.step, self.state.progress.total_steps)
-        rank = self.ranks.rank
-        chunks = (chunk for step in steps for chunk in self.plan.chunks(step, rank))
+        """The work from where the run stands to the end of its epochs; loaders live as long as the block."""
+        steps = range(self.state.progress.step, self.state.planned)
+        plan, rank = self.plan, self.ranks.rank
+        chunks = (chunk for step in steps for chunk in plan.chunks(step, rank))
         with (
             Loader(self.train, chunks, self.settings.data, self.ranks.device, small=self.small) as loader,
-            self.held_out,
+            self._held_out() as self.held_out,
         ):
             yield self._work(steps, iter(loader))
 
@@ -126,15 +149,16 @@ class Run:
     # -- a step ----------------------------------------------------------------------------------------------------
 
     def advance(self, work: Work) -> None:
-        """One optimizer step; none, if any rank was asked to stop."""
+        """One optimizer step; none, if any rank was asked to stop, or the time is over. Raises OutOfMemory or Diverged,
+        on all ranks at the same step."""
         state, progress, training = self.state, self.state.progress, self.settings.training
-        flags = (bool(self.signals.name), self.ranks.is_first and self._clock())
-        counts, (self.asked_to_stop, self.clock_due) = self.workshop.agree(
-            self.workshop.local_counts(work.batches), flags
-        )
-        if self.asked_to_stop:
+        first = self.ranks.is_first
+        flags = (bool(self.signals.name), first and self._clock(), self._fitting() if first else 0)
+        counts, (stop, clock, total) = self.workshop.agree(self.workshop.local_counts(work.batches), flags)
+        self.asked_to_stop, self.clock_due = stop > 0, clock > 0
+        if self.asked_to_stop or not self._replan(int(total)):
             return
-        rate = schedule.factor(work.step, progress.total_steps, self.settings.scheduler)
+        rate = progress.rate * schedule.factor(work.step, progress.total_steps, self.settings.scheduler)
         for group in state.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * rate
         samples = self.plan.step_samples(work.step)
@@ -146,12 +170,34 @@ class Run:
         self.signals.immediate = False
         self.pending.append(outcome)
         self.meter.stepped(progress.step, samples, work.waited)
+        if self.pace:
+            self.pace.stepped()
         self.tracker.advance()
         beat()
         if progress.step % training.log_every == 0 or progress.step == progress.total_steps:
             self._log()
         else:
             self._settle(self.lag)
+
+    def _fitting(self) -> int:
+        """Steps of the whole run, by rank 0's clock."""
+        progress = self.state.progress
+        if not self.pace:
+            return progress.total_steps
+        return self.pace.fitting(progress.step, progress.total_steps, self.state.planned)
+
+    def _replan(self, total: int) -> bool:
+        """Plan the run's length anew; whether there is a step to do."""
+        progress = self.state.progress
+        if total != progress.total_steps:
+            if self.pace and not self.pace.said:
+                self.pace.said = True
+                self.tracker.say(
+                    f"the budget allows about {total} of {self.state.planned} steps "
+                    f"({total / self.plan.steps_per_epoch:.1f} epochs): the learning rate falls to its floor by then."
+                )
+            progress.total_steps = total
+        return progress.step < total
 
     def _settle(self, lag: int = 0) -> None:
         """Read all but the newest `lag` outcomes, and judge whether they counted."""
@@ -200,6 +246,9 @@ class Run:
             self.asked_to_stop = True
             return
         progress.evaluated = progress.step
+        if self.pace:
+            self.pace.evaluation = time.perf_counter() - before
+            self.pace.rested()
         value = state.metrics[training.early_stopping.monitor]
         state.patience.consider(value)
         better = value < progress.best_value
@@ -227,7 +276,7 @@ class Run:
             progress.archived = state.epoch
             self.names.append(checkpoint.epoch_name(state.epoch))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
-            progress.finished = ALL_STEPS
+            progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
 
     def save(self) -> None:
@@ -244,18 +293,34 @@ class Run:
             now = time.monotonic()
             progress.seconds += now - self.counted_at
             self.counted_at = now
-            self.ranks.first(self._write)
+            content = self.state.to_checkpoint(self.provenance)
+            self.ranks.first(lambda: self._write(content))
             self.saved_at = time.monotonic()
             self.clock_due = False
             self.names.clear()
+        if self.pace:
+            self.pace.saving = self.saved_at - now
+            self.pace.rested()
 
-    def _write(self) -> None:
+    def _write(self, content: Mapping[str, Any]) -> None:
         state, progress = self.state, self.state.progress
         monitor = self.settings.training.early_stopping.monitor
         value = state.metrics.get(monitor) if progress.evaluated == progress.step else None
         entry = {"step": progress.step, "epoch": state.epoch, "value": value, "run_id": self.provenance["run_id"]}
-        checkpoint.save(self.folder, state.to_checkpoint(self.provenance), entry, self.names)
+        checkpoint.save(self.folder, content, entry, self.names)
         checkpoint.retain(self.folder, self.settings.training.keep)
+
+    def forget(self) -> None:
+        """The run stands somewhere else now: nothing of the steps before counts."""
+        self.pending.clear()
+        self.names.clear()
+        self.meter.reset()
+        self.guard.begin_anew()
+        if self.pace:
+            self.pace.rested()
+
+    def settle_saves(self) -> None:
+        """Wait until what was saved is on the disk."""
 
     @property
     def finished(self) -> str:

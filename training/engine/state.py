@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from training.engine.batches import Plan, mixed
 from training.engine.checkpoint import FORMAT
 from training.engine.distributed import Ranks
 from training.engine.ema import Average
+from training.engine.guards import Diverged
 from training.engine.precision import Precision
 from training.engine.provenance import plain
 from training.engine.stopping import Patience
@@ -22,6 +23,7 @@ from training.recipe import Recipe
 from training.settings import RunSettings
 
 ALL_STEPS = "every planned step is done"  # Progress.finished of a run that reached its end
+OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
 OWN_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")  # of the optimizer: the settings', not the checkpoint's
 INITIAL = 0x1417  # tells the seed of the weights from those of the steps
 
@@ -48,13 +50,20 @@ class Progress:
     best_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # of training, all processes of the run in turn
     finished: str = ""  # why the run ended; empty while it goes on
+    halvings: int = 0  # of the micro-batches, because memory ran out
+    retreats: int = 0  # to the last good checkpoint, because numbers stayed non-finite
+    rate: float = 1.0  # share of the planned learning rate that is left after the retreats
+    limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
 
 
 class State:
     """Model, optimizer, averages and counters of one run."""
 
-    def __init__(self, recipe: Recipe, plan: Plan, ranks: Ranks, constants: Mapping[str, np.ndarray]):
+    def __init__(
+        self, recipe: Recipe, plan: Plan, ranks: Ranks, constants: Mapping[str, np.ndarray], limit: float = 0.0
+    ):
         settings = recipe.settings
+        self.limit = limit  # seconds of the budget; 0: none
         self.recipe, self.plan, self.ranks = recipe, plan, ranks
         self.planned = planned(settings, plan)
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in constants.items()}
@@ -78,7 +87,9 @@ class State:
         self.average = Average(self.model, settings.training.ema_decay) if settings.training.ema_decay else None
         self.patience = Patience(settings.training.early_stopping)
         self.metrics: dict[str, float] = {}  # the newest evaluation's
-        self.progress = Progress(samples=plan.samples, global_batch=plan.global_batch, total_steps=self.planned)
+        self.progress = Progress(
+            samples=plan.samples, global_batch=plan.global_batch, total_steps=self.planned, limit=limit
+        )
 
     @property
     def epoch(self) -> int:
@@ -90,16 +101,12 @@ class State:
         return self.progress.step > 0 and self.progress.step % self.plan.steps_per_epoch == 0
 
     def to_checkpoint(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain containers and tensors only: loadable with weights_only=True. Raises TrainingError for weights that
-        are not finite."""
+        """Plain containers and tensors only: loadable with weights_only=True. Raises Diverged for weights that are not
+        finite: they are never saved."""
         model = self.model.state_dict()
         floats = [v for v in model.values() if v.is_floating_point()]
         if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
-            raise TrainingError(
-                f"The weights are not finite after step {self.progress.step}; they were not saved. Try a lower "
-                "optim.lr; "
-                "the checkpoint before is whole."
-            )
+            raise Diverged(f"The weights are not finite after step {self.progress.step}; they were not saved.")
         progress = asdict(self.progress)
         progress |= {"epoch": self.epoch, "position": self.progress.step % self.plan.steps_per_epoch}
         return {
@@ -156,12 +163,22 @@ class State:
             progress.step = epochs * self.plan.steps_per_epoch
             progress.evaluated = min(progress.evaluated, progress.step)
             progress.samples, progress.global_batch = self.plan.samples, self.plan.global_batch
-        before = checkpoint["settings"]["training"]
-        now = plain(self.recipe.settings)["training"]
+        settings = plain(self.recipe.settings)
+        if checkpoint["settings"]["data"]["batch_size"] == settings["data"]["batch_size"]:
+            self.plan = replace(self.plan, halvings=progress.halvings)
+        progress.halvings = self.plan.halvings
+        before, now = checkpoint["settings"]["training"], settings["training"]
         same_rule = all(before[key] == now[key] for key in ("early_stopping", "min_epochs"))
         longer = self.planned > progress.total_steps
-        progress.total_steps = self.planned
-        if progress.finished and (not same_rule or (longer and progress.finished == ALL_STEPS)):
+        more = not self.limit or self.limit > progress.limit
+        if self.limit and progress.limit and longer:  # planned by the clock: in proportion, until steps are timed anew
+            share = self.limit / progress.limit if more else 1.0
+            progress.total_steps = min(self.planned, math.ceil(progress.total_steps * share))
+        else:
+            progress.total_steps = self.planned
+        progress.limit = self.limit
+        goes_on = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(progress.finished, False)
+        if progress.finished and (not same_rule or goes_on):
             progress.finished = ""
             if not same_rule:
                 self.patience.waited = 0

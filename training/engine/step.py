@@ -103,6 +103,19 @@ class Outcome:
         return dict(zip(self.names, totals, strict=True)), objective, norm
 
 
+class OutOfMemory(Exception):
+    """Memory ran out on some rank, before any rank changed anything: the step can be done over, in smaller parts."""
+
+    def __init__(self, step: int, reason: str):
+        super().__init__(reason)
+        self.step, self.reason = step, reason
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """torch has a type of its own for a GPU's memory, and only a text for the host's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 class OwnStep(Protocol):
     """A recipe whose step is its own defines `own_step(self, workshop, batches, counts, moment)`.
 
@@ -140,11 +153,11 @@ class Workshop:
         self._norm = torch.zeros((), device=self.device)
         self._rescaled = False
 
-    def agree(self, counts: Mapping[str, float], flags: Sequence[bool]) -> tuple[dict[str, float], list[bool]]:
-        """Counts summed over ranks, and each flag, if any rank raised it: the one collective in which ranks agree."""
-        summed = self.ranks.total([*(counts[name] for name in self.names), *map(float, flags)])
+    def agree(self, counts: Mapping[str, float], said: Sequence[float]) -> tuple[dict[str, float], list[float]]:
+        """Counts, and whatever else is said, summed over ranks: the one collective in which ranks agree."""
+        summed = self.ranks.total([*(counts[name] for name in self.names), *map(float, said)])
         known = len(self.names)
-        return dict(zip(self.names, summed[:known], strict=True)), [flag > 0 for flag in summed[known:]]
+        return dict(zip(self.names, summed[:known], strict=True)), summed[known:]
 
     def local_counts(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Recipe.counts summed over this rank's micro-batches."""
@@ -214,7 +227,8 @@ class Workshop:
         self, step: int, seed: int, chunks: Sequence[Chunk], batches: Sequence[Batch], counts: Mapping[str, float],
         moment: Moment, samples: Sequence[int],
     ) -> Outcome:  # fmt: skip
-        """One step of the run on this rank's micro-batches; `counts` are the global batch's."""
+        """One step of the run on this rank's micro-batches; `counts` are the global batch's. Raises OutOfMemory, on all
+        ranks alike."""
         own = self.recipe.own_step
         report = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)  # totals, then the objective
         if own is not None:
@@ -226,19 +240,32 @@ class Workshop:
             self.ranks.sum_([report])
             report[-1] = sum(report[i] / counts[name] for i, name in enumerate(self.names) if counts[name])
         else:
-            for chunk, batch in zip(chunks, batches, strict=True):
-                seed_torch(self.device, seed, step, chunk.number)
-                with self.precision.autocast():
-                    losses = self.recipe.losses(self.model, batch, moment)
-                objective = self.objective(losses, counts)
-                if objective is not None:
-                    self.backward(objective)
-                totals = [losses[name].total.detach() for name in self.names]
-                totals.append(objective.detach() if objective is not None else torch.zeros_like(totals[0]))
-                report += torch.stack(totals)
+            lack = ""
+            try:
+                for chunk, batch in zip(chunks, batches, strict=True):
+                    seed_torch(self.device, seed, step, chunk.number)
+                    report += self._learn(batch, counts, moment)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                lack = str(error).splitlines()[0]
+            if self.ranks.any(bool(lack)):
+                self.gradients.clear()
+                raise OutOfMemory(step, lack or "on another rank")
             self.update(report)
         values = torch.cat([report, self._norm.detach().double().reshape(1)])
         return Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
+
+    def _learn(self, batch: Batch, counts: Mapping[str, float], moment: Moment) -> torch.Tensor:
+        """Add the gradients of one micro-batch; returns its totals, and its part of the objective at the end."""
+        with self.precision.autocast():
+            losses = self.recipe.losses(self.model, batch, moment)
+        objective = self.objective(losses, counts)
+        if objective is not None:
+            self.backward(objective)
+        totals = [losses[name].total.detach() for name in self.names]
+        totals.append(objective.detach() if objective is not None else torch.zeros_like(totals[0]))
+        return torch.stack(totals)
 
     def _check_names(self, where: str, named: Mapping[str, object]) -> None:
         if named.keys() != self._names:

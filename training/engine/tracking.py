@@ -90,6 +90,21 @@ class Tracker:
                 self.wandb = None
                 self.say(f"W&B failed and is off for the rest of the run ({error}); {METRICS} holds everything.")
 
+    def rewind(self, step: int) -> None:
+        """The run goes back to `step`: the records beyond it are dropped, and will come again."""
+        if not self.active:
+            return
+        self._metrics.close()
+        _drop_after(self.folder / METRICS, step)
+        self._metrics = (self.folder / METRICS).open("a", encoding="utf-8", buffering=1)
+        if self.board is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board.close()
+            self.board = SummaryWriter(str(self.folder), purge_step=step + 1)
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+
     def close(self) -> None:
         """Flush and close everything."""
         if not self.active:

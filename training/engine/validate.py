@@ -15,7 +15,6 @@ from training.engine.precision import Precision
 from training.engine.step import seed_torch
 from training.errors import UsageError
 from training.recipe import Examples, Recipe
-from training.settings import Data
 
 VALIDATION_SEED = 0x7A11
 
@@ -25,11 +24,13 @@ class Interruption(Exception):
 
 
 class HeldOut:
-    """The held-out examples: rank r takes every `world`-th chunk, in the same order every time."""
+    """The held-out examples, `size` at a time: rank r takes every `world`-th chunk, in the same order every time."""
 
-    def __init__(self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, *, small: bool):
+    def __init__(
+        self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, size: int, *, small: bool
+    ):
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
-        self.chunks = held_out_chunks(len(examples), recipe.settings.data)
+        self.chunks = held_out_chunks(len(examples), size)
         self.rounds = math.ceil(len(self.chunks) / ranks.world)
         own = self.chunks[ranks.rank :: ranks.world]
         self.loader = Loader(examples, own, recipe.settings.data, ranks.device, small=small)
@@ -101,9 +102,8 @@ class HeldOut:
         self.loader.__exit__(*error)
 
 
-def held_out_chunks(samples: int, settings: Data) -> Sequence[Chunk]:
-    """The held-out samples in their own order, `batch_size` at a time."""
-    size = settings.batch_size
+def held_out_chunks(samples: int, size: int) -> Sequence[Chunk]:
+    """The held-out samples in their own order, `size` at a time."""
     return [
         Chunk(n, 0, tuple(range(start, min(start + size, samples)))) for n, start in enumerate(range(0, samples, size))
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,9 +50,10 @@ def evaluate(
     chosen = choose_device(device)
     model = trained.model.to(chosen)
     settings = recipe.settings.training.model_copy(update={"amp": False})  # as exported: float32
-    with HeldOut(
-        recipe.examples(held_out, training=False), recipe, Ranks(0, 1, chosen), Precision(settings, chosen), small=False
-    ) as split:
+    # in the micro-batches that training found room for
+    size = math.ceil(recipe.settings.data.batch_size / 2 ** trained.content["progress"].get("halvings", 0))
+    examples = recipe.examples(held_out, training=False)
+    with HeldOut(examples, recipe, Ranks(0, 1, chosen), Precision(settings, chosen), size, small=False) as split:
         metrics = split.judge(model, stop=lambda: False)
     train = load_split(recipe, workspace, "train", audio_root=audio_root, midi_root=midi_root)
     result = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from training.data.manifest import Row
     from training.engine.distributed import Ranks
+    from training.engine.pace import Allowance
     from training.engine.state import State
 
 
@@ -47,19 +49,24 @@ def train(
     audio_root: Path | None = None,
     midi_root: Path | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
+    left: Callable[[], float] | None = None,
+    limit: float | None = None,
 ) -> Trained:
     """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the
     same.
 
     `device`: auto, cpu or cuda. `resume`: auto or never; other data is another run. The roots: where files of a
     manifest from another host are looked up. `load`: split name (train, val) -> rows; default: the workspace's
-    manifests, encoded where they are not yet.
+    manifests, encoded where they are not yet. `left`: the seconds of training still allowed, asked anew each time (on
+    the first rank): the schedule is planned to end with them. `limit`: the seconds of the whole budget that they are
+    of; a run that its budget ended goes on under a larger one.
 
     Raises HostError (a GPU is demanded and absent, the folder is in use, no room), UsageError (a checkpoint is missing
     or does not fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped,
     everything saved).
     """
     from training.engine.distributed import joined
+    from training.engine.pace import Allowance
     from training.engine.signals import Signals
 
     folder = workspace.checkpoints(recipe.family)
@@ -70,12 +77,13 @@ def train(
         rows = _rows(ranks, load)
         refuse_leak(rows)
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
-        return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity)
+        allowance = Allowance(left, limit or math.inf) if left else None
+        return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity, allowance)
 
 
 def _train(
     recipe: Recipe, workspace: Workspace, folder: Path, ranks: Ranks, signals: Any,
-    rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any],
+    rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any], allowance: Allowance | None,
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
     from training.engine.distributed import share_cores
@@ -99,7 +107,7 @@ def _train(
 
     begin = checkpoint.read(decision.path) if decision.path else None
     constants = _constants(recipe, rows["train"], ranks, begin)
-    state = State(recipe, plan, ranks, constants)
+    state = State(recipe, plan, ranks, constants, limit=allowance.limit if allowance else 0.0)
     if begin is not None:
         state.load(begin, str(decision.path))
     run_folder = workspace.runs(recipe.family) / decision.run_id
@@ -122,6 +130,7 @@ def _train(
             signals=signals,
             folder=folder,
             provenance=origin,
+            allowance=allowance,
         )
         fit(run)
         rest()

@@ -1,0 +1,276 @@
+"""Memory that runs out, numbers that stay bad, time that is over: the run goes on in the best way that is left."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+
+from tests.engine import toy
+from tests.engine.test_engine_resume import assert_same_run, saved
+from training.engine import schedule
+from training.engine.batches import Plan
+from training.engine.pace import Allowance, Pace
+from training.errors import Interrupted, TrainingError
+
+# -- memory --------------------------------------------------------------------------------------------------------
+
+
+def steps_of(log):
+    """Step -> the samples of its last try, in order."""
+    tries = {}
+    for step, group in itertools.groupby(log, key=lambda entry: entry[0]):
+        tries[step] = [number for _, numbers in group for number in numbers]
+    return tries
+
+
+FULL = {"data": {"batch_size": 8}}
+
+
+@pytest.mark.parametrize(("size", "since", "left"), [(4, 0, 4), (2, 5, 2), (1, 7, 1)])
+def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, since, left):
+    """T14: same effective batch, same order of samples, the weights of the run that had the memory."""
+    toy.run(tmp_path / "whole", **FULL)
+    plan = Plan(22, 8, 1, 1, 42)
+    reference = {step: plan.step_samples(step).tolist() for step in range(9)}
+    toy.ToyRecipe.log.clear()
+    trained = toy.run(tmp_path / "short", toy.hungry(size, since), **FULL)
+    seen = [(step, numbers) for step, numbers in toy.ToyRecipe.log if step < since or len(numbers) <= size]
+    assert steps_of(seen) == reference
+    one, other = saved(tmp_path / "whole"), saved(tmp_path / "short")
+    for name in one["model"]:
+        torch.testing.assert_close(one["model"][name], other["model"][name], rtol=1e-4, atol=1e-6)
+    assert other["progress"]["skipped"] == 0 and other["progress"]["step"] == 9
+    said = (trained.run / "log.txt").read_text()
+    assert f"Micro-batches of {left} samples" in said and "out of memory" in said
+    records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 10))
+
+
+def test_a_run_that_was_halved_and_stopped_ends_bit_identical(tmp_path):
+    """The halving is part of the checkpoint: with dropout, another cut would be another course."""
+    settings = {**FULL, "model": {"dropout": 0.4}, "training": {"ema_decay": 0.9}}
+    toy.run(tmp_path / "whole", toy.hungry(4, since=2), **settings)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path / "stopped", toy.hungry(4, since=2, kind=toy.stopped(step=4)), **settings)
+    assert saved(tmp_path / "stopped")["progress"]["halvings"] == 1
+    toy.run(tmp_path / "stopped", **settings)  # now there is memory enough, and still
+    assert_same_run(saved(tmp_path / "stopped"), saved(tmp_path / "whole"))
+
+
+def test_a_batch_size_chosen_anew_is_not_halved(tmp_path):
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, toy.hungry(4, kind=toy.stopped(step=4)), **FULL)
+    toy.ToyRecipe.log.clear()
+    toy.run(tmp_path, data={"batch_size": 4}, training={"grad_accum_steps": 2})
+    assert {len(numbers) for step, numbers in toy.ToyRecipe.log if (step + 1) % 3} == {4}
+
+
+def test_no_memory_for_one_sample_ends_the_run(tmp_path):
+    """Exit 5, after 8, 4 and 2 were tried."""
+    with pytest.raises(TrainingError, match="one sample already") as caught:
+        toy.run(tmp_path, toy.hungry(0), **FULL)
+    assert caught.value.exit_code == 5
+    assert saved(tmp_path)["progress"]["step"] == 0
+
+
+def test_another_runtime_error_is_not_taken_for_memory(tmp_path):
+    with pytest.raises(RuntimeError, match="odd"):
+        toy.run(tmp_path, toy.hungry(4, error=RuntimeError), **FULL)
+
+
+def test_validation_that_does_not_fit_is_halved_before_the_first_step(tmp_path):
+    class Hungry(toy.ToyRecipe):
+        def validate(self, model, batch):
+            if len(batch["number"]) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().validate(model, batch)
+
+    trained = toy.run(tmp_path, Hungry, **FULL)
+    assert math.isclose(
+        trained.metrics["val_loss"], toy.run(tmp_path / "roomy", **FULL).metrics["val_loss"], rel_tol=1e-4
+    )
+
+
+# -- numbers -------------------------------------------------------------------------------------------------------
+
+
+def exploding(until):
+    """A toy whose loss is no number while the learning rate is above `until` of the planned one, from step 6 on."""
+
+    class Exploding(toy.ToyRecipe):
+        rate = 1.0
+
+        def losses(self, model, batch, moment):
+            losses = super().losses(model, batch, moment)
+            if moment.step >= 6 and Exploding.rate > until:
+                losses["error"] = toy.Loss(losses["error"].total * math.nan)
+            return losses
+
+    return Exploding
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """Tells the toy the share of the rate that is left, and keeps the rates."""
+    from training.engine import recovery
+
+    kinds = []
+    original = recovery.retreat
+
+    def watched(run, trouble):
+        original(run, trouble)
+        for kind in kinds:
+            kind.rate = run.state.progress.rate
+
+    monkeypatch.setattr("training.engine.loop.retreat", watched)
+    return kinds
+
+
+@pytest.mark.parametrize(("until", "retreats"), [(0.5, 1), (0.25, 2)])
+def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, retreats):
+    """T9: to the last good checkpoint, to the end of the run, each step on record once."""
+    kind = exploding(until)
+    rates.append(kind)
+    trained = toy.run(tmp_path, kind, training={"epochs": 6, "save_every": 1, "keep": 9})
+    progress = saved(tmp_path)["progress"]
+    assert (progress["retreats"], progress["rate"], progress["step"]) == (retreats, 0.5**retreats, 36)
+    assert progress["skipped"] == 10 * retreats
+    records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in records if r["kind"] == "train"]
+    assert steps == list(range(1, 37))
+    settings = toy.recipe(training={"epochs": 6}).settings
+    planned = [settings.optim.lr * schedule.factor(s, 36, settings.scheduler) for s in range(36)]
+    shares = [r["lr"] / p for r, p in zip((r for r in records if r["kind"] == "train"), planned, strict=True)]
+    assert shares[0] == pytest.approx(1.0) and shares[-1] == pytest.approx(0.5**retreats)
+    assert "Back to" in (trained.run / "log.txt").read_text()
+
+
+def test_a_retreat_survives_being_stopped(tmp_path, rates):
+    """A kill right after must not forget that the rate was made smaller."""
+    kind = exploding(0.5)
+    rates.append(kind)
+    stopping = type("Both", (kind,), {"signal_at": 20})
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, stopping, training={"epochs": 6})
+    assert saved(tmp_path)["progress"]["rate"] == 0.5
+    toy.run(tmp_path, kind, training={"epochs": 6})
+    assert saved(tmp_path)["progress"]["retreats"] == 1
+
+
+def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
+    """Exit 5 after going back twice; what is saved is finite and whole."""
+    with pytest.raises(TrainingError, match="did not help") as caught:
+        toy.run(tmp_path, exploding(0.0), training={"epochs": 6})
+    assert caught.value.exit_code == 5
+    state = saved(tmp_path)
+    assert state["progress"]["retreats"] == 2
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+# -- time ----------------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only where it is told to, for the run and for its budget."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr("training.engine.pace.time.monotonic", lambda: self.now)
+
+
+def ticking(clock, kind=toy.ToyRecipe, seconds=1.0, later=None):
+    """A toy whose steps take `seconds` each; from step 40 on `later`."""
+
+    class Ticking(kind):
+        def losses(self, model, batch, moment):
+            clock.now += later if later and moment.step >= 40 else seconds
+            return super().losses(model, batch, moment)
+
+    return Ticking
+
+
+@pytest.mark.parametrize(("name", "later"), [("cosine", None), ("linear", None), ("wsd", None), ("cosine", 2.0)])
+def test_a_budget_ends_the_run_in_time_with_the_rate_at_its_floor(tmp_path, monkeypatch, name, later):
+    """100 seconds for a run of 600 steps of a second; in the last case they become slower on the way."""
+    clock = Clock(monkeypatch)
+    trained = toy.run(
+        tmp_path,
+        ticking(clock, later=later),
+        training={"epochs": 100},
+        scheduler={"name": name, "warmup_steps": 5},
+        left=lambda: 100 - clock.now,
+        limit=100.0,
+    )
+    assert trained.finished == "the budget is used up"
+    assert 97 <= clock.now <= 100
+    records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    rates = [r["lr"] / 0.01 for r in records if r["kind"] == "train"]
+    assert max(rates) == pytest.approx(1.0, abs=0.01)
+    assert rates[-1] == pytest.approx(0.1, abs=0.02)
+    assert records[-1]["kind"] == "validation" and records[-1]["step"] == trained.step
+    assert "the budget allows about" in (trained.run / "log.txt").read_text()
+
+
+def test_a_budget_that_is_large_enough_changes_nothing(tmp_path):
+    toy.run(tmp_path / "free")
+    trained = toy.run(tmp_path / "rich", left=lambda: 1e6, limit=1e6)
+    assert trained.finished == "every planned step is done"
+    one, other = saved(tmp_path / "free"), saved(tmp_path / "rich")
+    other["progress"]["limit"] = 0.0
+    assert_same_run(one, other)
+
+
+def test_a_run_that_its_budget_ended_goes_on_only_under_a_larger_one(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch)
+
+    def run(limit):
+        return toy.run(tmp_path, ticking(clock), training={"epochs": 50}, left=lambda: limit - clock.now, limit=limit)
+
+    first = run(50.0)
+    assert not first.already and first.step < 60
+    assert run(50.0).already
+    second = run(120.0)
+    assert not second.already and second.run == first.run and 110 <= second.step <= 120
+    whole = toy.run(tmp_path, training={"epochs": 50})
+    assert whole.finished == "every planned step is done" and whole.step == 300
+
+
+def test_a_run_stopped_inside_its_budget_keeps_its_plan(tmp_path, monkeypatch):
+    """The length that was planned by the clock is in the checkpoint: the rate does not jump back up."""
+    clock = Clock(monkeypatch)
+    settings = {"training": {"epochs": 50}, "left": lambda: 80 - clock.now, "limit": 80.0}
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, ticking(clock, toy.stopped(step=40)), **settings)
+    assert 75 <= saved(tmp_path)["progress"]["total_steps"] <= 81
+    trained = toy.run(tmp_path, ticking(clock), **settings)
+    records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    rates = {r["step"]: r["lr"] for r in records if r["kind"] == "train"}
+    assert rates[42] < rates[40]
+    assert clock.now <= 80
+
+
+def test_time_that_is_over_ends_a_resumed_run_with_what_it_has(tmp_path, monkeypatch):
+    """It is evaluated, so that there is something to export."""
+    clock = Clock(monkeypatch)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, ticking(clock, toy.stopped(step=3)), training={"epochs": 50}, left=lambda: 80, limit=80.0)
+    trained = toy.run(tmp_path, training={"epochs": 50}, left=lambda: 0.0, limit=80.0)
+    assert (trained.step, trained.finished) == (4, "the budget is used up")
+    assert math.isfinite(trained.metrics["val_loss"])
+
+
+def test_the_last_evaluation_and_the_last_save_are_inside_the_time(monkeypatch):
+    clock = Clock(monkeypatch)
+    pace = Pace(Allowance(lambda: 100 - clock.now, 100.0), steps_per_evaluation=10)
+    pace.evaluation, pace.saving = 8.0, 2.0
+    pace.stepped()
+    assert pace.fitting(1, 500, 500) == 500  # nothing was timed yet
+    for _ in range(5):
+        clock.now += 1.0
+        pace.stepped()
+    # 95 s are left, less 10 for the end; a step takes 1 s, and 0.8 of every tenth step's evaluation
+    assert pace.fitting(6, 500, 500) == 6 + int(85 / 1.8)
+    clock.now = 91.0
+    assert pace.fitting(50, 60, 500) == 50
