@@ -8,6 +8,7 @@ import threading
 import pytest
 import torch
 
+from tests.engine import toy
 from tests.engine.test_engine_checkpoint import PHASES, die_at, number_in, put, state
 from training.engine import checkpoint
 from training.engine.saver import Saver, Snapshot
@@ -223,3 +224,50 @@ def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
         weights += 1
         snapshot.arrived()
         assert taken["w"].is_pinned() and taken["w"].eq(1 + number).all()
+
+
+def test_a_run_writes_beside_the_training_and_waits_only_for_its_first_and_last_save(tmp_path, monkeypatch):
+    """A save in the middle costs a copy; the first proves that saving works, the last that all is there."""
+    waited = []
+    save = Saver.save
+
+    def watched(self, content, entry, names, *, wait):
+        waited.append((entry["step"], wait))
+        save(self, content, entry, names, wait=wait)
+
+    monkeypatch.setattr(Saver, "save", watched)
+    toy.run(tmp_path, training={"save_every": 1, "epochs": 3})
+    assert waited == [(0, True), (6, False), (12, False), (18, True)]
+
+
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
+    """Not hours later, at the next save: nothing more would be safe."""
+    save = checkpoint.save
+
+    def full(folder, content, entry, names=()):
+        if entry["step"] == 6:
+            raise HostError("no room")
+        return save(folder, content, entry, names)
+
+    class Patient(toy.ToyRecipe):  # its next step takes until the save has failed
+        def losses(self, model, batch, moment):
+            assert moment.step != 6 or failed.wait(timeout=30)
+            return super().losses(model, batch, moment)
+
+    failed = threading.Event()
+    write = Saver._write
+
+    def watched(self, *args):
+        try:
+            write(self, *args)
+        finally:
+            if args[1]["step"] == 6:
+                failed.set()
+
+    monkeypatch.setattr(Saver, "_write", watched)
+    monkeypatch.setattr(checkpoint, "save", full)
+    toy.ToyRecipe.log.clear()
+    with pytest.raises(HostError, match="no room"):
+        toy.run(tmp_path, Patient)
+    assert max(step for step, _ in toy.ToyRecipe.log) <= 8
+    assert checkpoint.latest(tmp_path / "checkpoints" / "toy") is not None

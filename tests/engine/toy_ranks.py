@@ -1,6 +1,6 @@
 """One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
-name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `lack_at`: one from which rank 1
-has memory for 2 samples at most, `seconds`: what training may take. They are done in turn."""
+name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `lack_at`: one from which rank
+1 has memory for 2 samples at most, `seconds`: what training may take. They are done in turn."""
 
 import json
 import os

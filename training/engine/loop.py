@@ -16,14 +16,15 @@ def fit(run: Run) -> None:
     run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked
     to stop, and TrainingError when numbers stay non-finite or memory does not do for one sample.
     """
-    run.rehearse()
-    while not run.finished:
-        try:
-            _work(run)
-        except OutOfMemory as lack:
-            halve(run, lack)
-        except Diverged as trouble:
-            retreat(run, trouble)
+    with run.saver:
+        run.rehearse()
+        while not run.finished:
+            try:
+                _work(run)
+            except OutOfMemory as lack:
+                halve(run, lack)
+            except Diverged as trouble:
+                retreat(run, trouble)
 
 
 def _work(run: Run) -> None:

@@ -23,6 +23,7 @@ from training.engine.loader import Loader, shared_memory_is_small
 from training.engine.meter import Meter, line
 from training.engine.pace import Allowance, Pace
 from training.engine.recovery import halve
+from training.engine.saver import Saver
 from training.engine.signals import Signals
 from training.engine.state import ALL_STEPS, OUT_OF_BUDGET, State
 from training.engine.step import Outcome, OutOfMemory, Workshop, is_out_of_memory
@@ -65,6 +66,7 @@ class Run:
         self.recipe, self.plan, self.ranks = state.recipe, state.plan, state.ranks
         self.settings = self.recipe.settings
         self.model = compiled(state.model, tracker) if self.settings.training.compile else state.model
+        self.saver = Saver(folder, self.settings.training.keep, tracker.say)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
         self.pending: list[Outcome] = []  # steps whose values were not read yet
         self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for
@@ -153,7 +155,7 @@ class Run:
         on all ranks at the same step."""
         state, progress, training = self.state, self.state.progress, self.settings.training
         first = self.ranks.is_first
-        flags = (bool(self.signals.name), first and self._clock(), self._fitting() if first else 0)
+        flags = (bool(self.signals.name), first and self._save_wanted(), self._fitting() if first else 0)
         counts, (stop, clock, total) = self.workshop.agree(self.workshop.local_counts(work.batches), flags)
         self.asked_to_stop, self.clock_due = stop > 0, clock > 0
         if self.asked_to_stop or not self._replan(int(total)):
@@ -220,8 +222,9 @@ class Run:
         self.tracker.record("train", progress.step, {"epoch": epoch, **values, "skipped": progress.skipped})
         self.meter.reset()
 
-    def _clock(self) -> bool:
-        return time.monotonic() - self.saved_at > 60 * self.settings.training.save_minutes
+    def _save_wanted(self) -> bool:
+        """By the clock; or because the save before failed, which the next one tells."""
+        return self.saver.failed or time.monotonic() - self.saved_at > 60 * self.settings.training.save_minutes
 
     # -- what is due -----------------------------------------------------------------------------------------------
 
@@ -294,7 +297,9 @@ class Run:
             progress.seconds += now - self.counted_at
             self.counted_at = now
             content = self.state.to_checkpoint(self.provenance)
-            self.ranks.first(lambda: self._write(content))
+            # What follows relies on the first and on the last save; the others are written while training goes on.
+            wait = not progress.step or bool(progress.finished) or self.asked_to_stop
+            self.ranks.first(lambda: self._write(content, wait))
             self.saved_at = time.monotonic()
             self.clock_due = False
             self.names.clear()
@@ -302,13 +307,12 @@ class Run:
             self.pace.saving = self.saved_at - now
             self.pace.rested()
 
-    def _write(self, content: Mapping[str, Any]) -> None:
+    def _write(self, content: Mapping[str, Any], wait: bool) -> None:
         state, progress = self.state, self.state.progress
         monitor = self.settings.training.early_stopping.monitor
         value = state.metrics.get(monitor) if progress.evaluated == progress.step else None
         entry = {"step": progress.step, "epoch": state.epoch, "value": value, "run_id": self.provenance["run_id"]}
-        checkpoint.save(self.folder, content, entry, self.names)
-        checkpoint.retain(self.folder, self.settings.training.keep)
+        self.saver.save(content, entry, self.names, wait=wait)
 
     def forget(self) -> None:
         """The run stands somewhere else now: nothing of the steps before counts."""
@@ -320,7 +324,8 @@ class Run:
             self.pace.rested()
 
     def settle_saves(self) -> None:
-        """Wait until what was saved is on the disk."""
+        """Wait until what was saved is on the disk. Raises HostError, on all ranks, if it is not."""
+        self.ranks.first(self.saver.finish)
 
     @property
     def finished(self) -> str:

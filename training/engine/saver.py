@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from training.engine import checkpoint
+from training.errors import HostError
 
 
 class Saver:
@@ -54,6 +55,20 @@ class Saver:
         finally:  # a signal's exception may end the waiting; the copy is still being written then
             if self._under_way.done():
                 self._under_way = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        """Whatever ended the block, no thread writes after it: the folder may be another process's next."""
+        try:
+            self.finish()
+        except HostError as failed:
+            if kind is None:
+                raise
+            self.say(str(failed))  # told beside the error that is on its way
+        finally:
+            self._thread.shutdown()
 
     def _write(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str]) -> None:
         self._copy.arrived()
