@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from training.errors import AthanorError, Interrupted, UsageError
+from training.budget import book as books
+from training.budget.account import Account, counted, ledger_path, table
+from training.budget.limit import Limit, amount, limit_of
+from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.models.registry import FAMILIES, PRESETS
 from training.workspace import PROJECT, Workspace
 
@@ -45,6 +51,11 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> None:
+    with _counted(options, "prepare"):
+        _prepare_counted(options)
+
+
+def _prepare_counted(options: argparse.Namespace) -> None:
     from training.music.composing.demo import make_demo_corpus
     from training.stages.prepare import prepare, summary_of
 
@@ -79,21 +90,41 @@ def _train(options: argparse.Namespace) -> None:
 
     workspace = Workspace(options.out)
     recipe = _recipe(options, workspace)
-    done = train(
-        recipe,
-        workspace,
-        device=options.device,
-        resume=options.resume,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-    )
-    if os.environ.get("RANK", "0") == "0":
+    with _counted(options, "train", [options.family], fresh=options.resume == "never") as account:
+        left, limit = _allowance(options, account)
+        done = train(
+            recipe,
+            workspace,
+            device=options.device,
+            resume=options.resume,
+            audio_root=options.audio_root,
+            midi_root=options.midi_root,
+            left=left,
+            limit=limit,
+        )
+        from training.engine.state import OUT_OF_BUDGET
+
+        if account is not None and done.finished == OUT_OF_BUDGET:
+            account.ledger.note_ran_out()
+    if account is not None:
         monitor = recipe.settings.training.early_stopping.monitor
         print(
             f"{recipe.title} {'was trained before' if done.already else 'is trained'}: {done.step} steps, {done.epoch} "
             f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
             f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
         )
+
+
+def _allowance(options: argparse.Namespace, account: Account | None):
+    """(seconds that this training may still use, seconds of the whole job), or (None, None) without a limit."""
+    if options.max_hours is None and options.budget_usd is None:
+        return None, None
+    if account is None:  # the first rank counts for all
+        return (lambda: math.inf), math.inf
+    others = [name for name in FAMILIES if name != options.family]
+    left = account.training_left(options.family, options.families_left, others)
+    account.require_time(left(), [*FAMILIES])
+    return left, round(account.seconds, 1)  # it is recorded and compared: no noise in its last digits
 
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):
@@ -118,14 +149,15 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
 def _evaluate(options: argparse.Namespace) -> None:
     from training.stages.evaluate import evaluate
 
-    evaluate(
-        options.family,
-        Workspace(options.out),
-        checkpoint=options.checkpoint,
-        device=options.device,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-    )
+    with _counted(options, "evaluate", [options.family]):
+        evaluate(
+            options.family,
+            Workspace(options.out),
+            checkpoint=options.checkpoint,
+            device=options.device,
+            audio_root=options.audio_root,
+            midi_root=options.midi_root,
+        )
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -137,24 +169,42 @@ def _export(options: argparse.Namespace) -> None:
         if len(options.families) != 1:
             raise UsageError("--checkpoint goes with exactly one family.")
         checkpoints[options.families[0]] = options.checkpoint
-    export(
-        checkpoints,
-        workspace,
-        folder=options.output_dir,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-    )
+    with _counted(options, "export", list(checkpoints)) as account:
+        export(
+            checkpoints,
+            workspace,
+            folder=options.output_dir,
+            audio_root=options.audio_root,
+            midi_root=options.midi_root,
+            cost=account.cost(list(checkpoints)) if account else None,
+        )
 
 
 def _verify(options: argparse.Namespace) -> None:
     from training.stages.verify import verify
 
-    verify(options.folder)
+    options.out = options.folder.absolute().parent
+    if not ledger_path(Workspace(options.out)).exists():  # somebody else's exports: nothing here is counted
+        verify(options.folder)
+        return
+    families = [family for family in FAMILIES if any(Workspace(options.out).checkpoints(family).glob("*.pt"))]
+    with _counted(options, "verify", families):
+        verify(options.folder)
+
+
+def _budget(options: argparse.Namespace) -> None:
+    path = ledger_path(Workspace(options.out))
+    try:
+        book = books.close(path) if options.done else books.read(path)
+    except (OSError, ValueError) as error:
+        raise HostError(f"{path} cannot be read: {error}. Move it away, and counting begins anew.") from None
+    print(table(book or books.Book()))
 
 
 def _doctor(options: argparse.Namespace) -> None:
     from training.stages.doctor import doctor
 
+    _limit(options)
     doctor(
         Workspace(options.out),
         audio_root=options.audio_root,
@@ -162,6 +212,25 @@ def _doctor(options: argparse.Namespace) -> None:
         device=options.device,
         gpus=options.gpus,
     )
+
+
+# -- what is counted -----------------------------------------------------------------------------------------------
+
+
+def _limit(options: argparse.Namespace) -> Limit:
+    return limit_of(options.max_hours, options.budget_usd, options.price_per_hour)
+
+
+@contextmanager
+def _counted(
+    options: argparse.Namespace, stage: str, families: Sequence[str] = (), *, fresh: bool = False
+) -> Iterator[Account | None]:
+    """The stage's session in the ledger; None on all ranks but the first, which counts for all."""
+    if os.environ.get("RANK", "0") != "0":
+        yield None
+        return
+    with counted(Workspace(options.out), stage, families, _limit(options), fresh=fresh) as account:
+        yield account
 
 
 # -- flags ---------------------------------------------------------------------------------------------------------
@@ -184,36 +253,48 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
         help="where everything is written (default: ATHANOR_OUT, or the project's folder)",
     )  # fmt: skip
+    money = argparse.ArgumentParser(add_help=False)
+    limits = money.add_argument_group("the limit of the whole job: all stages, all restarts (runs/budget.json)")
+    limits.add_argument("--max-hours", type=amount, metavar="H")
+    limits.add_argument("--budget-usd", type=amount, metavar="X")
+    limits.add_argument(
+        "--price-per-hour", type=amount, metavar="Y",
+        help="USD for all that is rented (default: by the GPU's name, from cuda_session/prices.yaml)",
+    )  # fmt: skip
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if one works")
 
-    verb = verbs.add_parser("doctor", parents=[roots, out, device], help="look at this host; say what is missing")
+    verb = verbs.add_parser("doctor", parents=[roots, out, device, money], help="look at this host: what is missing")
     verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
     verb.set_defaults(run=_doctor)
 
-    verb = verbs.add_parser("prepare", parents=[roots, out], help="scan, pair, label, split and encode a corpus")
+    verb = verbs.add_parser("prepare", parents=[roots, out, money], help="scan, pair, label, split and encode a corpus")
     add_manifest_options(verb)
     verb.set_defaults(run=_prepare)
 
-    verb = verbs.add_parser("train", parents=[roots, out, device], help="train one model family, or continue")
+    verb = verbs.add_parser("train", parents=[roots, out, device, money], help="train one model family, or continue")
     verb.add_argument("family", choices=FAMILIES)
     add_train_options(verb)
     verb.set_defaults(run=_train)
 
-    verb = verbs.add_parser("evaluate", parents=[roots, out, device], help="held-out metrics beside their baselines")
+    verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
     verb.add_argument("family", choices=FAMILIES)
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
     verb.set_defaults(run=_evaluate)
 
-    verb = verbs.add_parser("export", parents=[roots, out], help="write ONNX, int8, CoreML, weights, golden files")
+    verb = verbs.add_parser("export", parents=[roots, out, money], help="write ONNX, int8, CoreML, weights, goldens")
     verb.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(FAMILIES)} (default: all)")
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
     verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
     verb.set_defaults(run=_export)
 
-    verb = verbs.add_parser("verify", help="prove exported files against their golden files and receipt")
+    verb = verbs.add_parser("verify", parents=[money], help="prove exported files against golden files and receipt")
     verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
     verb.set_defaults(run=_verify)
+
+    verb = verbs.add_parser("budget", parents=[out], help="what the job has used, by stage, and what is left")
+    verb.add_argument("--done", action="store_true", help="the job is over: what is started next is another one's")
+    verb.set_defaults(run=_budget)
     return parser
 
 
@@ -238,6 +319,10 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="continue a run that is there")
+    parser.add_argument(
+        "--families-left", type=_count, default=1, metavar="N",
+        help="how many families, this one included, share what the limit leaves for training (default: 1)",
+    )  # fmt: skip
 
 
 def train_door(family: str, folder: Path) -> int:
@@ -250,6 +335,12 @@ def train_door(family: str, folder: Path) -> int:
             if not path.exists() and (folder / path).exists():
                 arguments[at] = f"--config={folder / path}" if equals else str(folder / path)
     return main(["train", family, *arguments])
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
+    return int(text)
 
 
 def _folder(text: str) -> Path:

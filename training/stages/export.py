@@ -32,13 +32,13 @@ def export(
     audio_root: Path | None = None,
     midi_root: Path | None = None,
     int8_limit: float = LIMIT,
-    cost: Mapping[str, Any] | None = None,
+    cost: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Export each family from its checkpoint (None: its best) into `folder` (default: the workspace's exports/).
 
     Files are made beside their final place and moved there only when all of a family's are proved; what an earlier
     export left stays until then. A family whose files already are those of this checkpoint is not made again.
-    `cost`: {"money": 1.23, "currency": "USD"} where it is known.
+    `cost`: of each family where it is known, as {"money": 1.23, "currency": "USD"}.
 
     Raises UsageError for a missing or foreign checkpoint (before anything is made), ExportError where a file differs
     from its model, HostError where the folder is in use or cannot be written.
@@ -57,7 +57,8 @@ def export(
                 if manifest
                 else None
             )
-            _export_family(trained, folder, workspace, held_out, key, int8_limit, cost)
+            spent = (cost or {}).get(trained.recipe.family)
+            _export_family(trained, folder, workspace, held_out, key, int8_limit, spent)
         _summary(folder, workspace, list(checkpoints))
 
 

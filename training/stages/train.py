@@ -77,7 +77,8 @@ def train(
         rows = _rows(ranks, load)
         refuse_leak(rows)
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
-        allowance = Allowance(left, limit or math.inf) if left else None
+        # The first rank counts for all: whether a run goes on must be decided from the same number everywhere.
+        allowance = Allowance(left, ranks.first(lambda: limit or math.inf)) if left else None
         return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity, allowance)
 
 

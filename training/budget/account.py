@@ -1,0 +1,173 @@
+"""A stage's dealings with the budget: what is used, what is left for training, what it has cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from training.budget import book as books
+from training.budget.ledger import Ledger
+from training.budget.limit import CURRENCY, HOUR, Limit
+from training.budget.reserve import expected, reserve
+from training.errors import AthanorError, UsageError
+from training.workspace import Workspace
+
+FRESH = 10.0  # seconds that a reserve is good for: it changes when a first checkpoint tells the size of a model
+
+
+def ledger_path(workspace: Workspace) -> Path:
+    """Where a folder's ledger lies."""
+    return workspace.root / "runs" / books.NAME
+
+
+class Account:
+    """Of the stage that is running."""
+
+    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger):
+        self.workspace, self.limit, self.ledger = workspace, limit, ledger
+
+    @property
+    def seconds(self) -> float:
+        """What the whole job may take; infinite without a limit."""
+        return self.limit.seconds(self.ledger.used())
+
+    def kept_back(self, families: Sequence[str]) -> float:
+        """Seconds for evaluating, exporting and verifying these families."""
+        return reserve(self.workspace, families, self.ledger.job.sessions, self.ledger.history)
+
+    def training_left(self, family: str, families_left: int, others: Sequence[str]) -> Callable[[], float] | None:
+        """Seconds of training that `family` may still use, asked anew each time; None without a limit.
+
+        What the limit leaves after everything else (other stages, trainings that are over, the reserve) is shared
+        evenly among the `families_left`, this one included; what one leaves is the next one's. `others`: the families
+        there are besides it. Its own earlier sessions count as used, so that interruptions do not enlarge its share.
+        """
+        if not self.limit.given:
+            return None
+        before = {name for s in self.ledger.job.sessions if s.stage == "train" for name in s.families} - {family}
+        coming = [name for name in others if name not in before][: families_left - 1]
+        families = sorted({family, *before, *coming})
+        kept = (-math.inf, 0.0)  # when it was reckoned, and what it was
+
+        def left() -> float:
+            nonlocal kept
+            if time.monotonic() - kept[0] > FRESH:
+                kept = (time.monotonic(), self.kept_back(families))
+            used, own = self.ledger.used(), self.ledger.trained(family)
+            shared = self.limit.seconds(used) - kept[1] - (used.seconds - own)
+            return shared / max(1, families_left) - own
+
+        return left
+
+    def require_time(self, left: float, families: Sequence[str]) -> None:
+        """Raise UsageError where there is no time to train at all, and nothing trained that could be exported."""
+        if left > 0 or any(any(self.workspace.checkpoints(name).glob("*.pt")) for name in families):
+            return
+        used = self.ledger.used()
+        needed = math.ceil(used.seconds + self.kept_back(families) - left)
+        hint = f"--max-hours {needed / HOUR * 1.1:.2f}"
+        if self.limit.money is not None and self.limit.price is not None:
+            hint += f" or --budget-usd {needed / HOUR * 1.1 * self.limit.price:.2f}"
+        raise UsageError(
+            f"The limit leaves no time to train: of {duration(self.seconds)}, {duration(used.seconds)} are used "
+            f"({ledger_path(self.workspace)}), and {duration(self.kept_back(families))} are kept back for evaluating, "
+            f"exporting and verifying. It takes more than {hint}; `--resume never` begins a new job at zero."
+        )
+
+    def cost(self, families: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Of each family up to now: its own stages, and its share of those that serve all; {} without a price."""
+        job = self.ledger.job
+        every = {name for s in job.sessions for name in s.families} | set(families)
+        out: dict[str, dict[str, Any]] = {}
+        if self.ledger.used().money(self.limit.price or job.price) is None:
+            return out
+        for family in families:
+            money = 0.0
+            for session in job.sessions:
+                share = 1 / len(session.families or every) if family in (session.families or every) else 0.0
+                money += share * session.seconds * (session.price or self.limit.price or job.price or 0.0) / HOUR
+            out[family] = {"money": round(money, 2), "currency": CURRENCY}
+        return out
+
+    def told(self) -> str:
+        """One line: what is used of what."""
+        used = self.ledger.used()
+        money, price = used.money(self.limit.price), self.limit.price
+        spent = f" ({money:.2f} USD at {price:g} USD/h)" if money is not None and price is not None else ""
+        return f"Budget: {duration(used.seconds)}{spent} of {duration(self.seconds)} used."
+
+
+@contextmanager
+def counted(
+    workspace: Workspace, stage: str, families: Sequence[str], limit: Limit, *, fresh: bool = False
+) -> Iterator[Account]:
+    """Count what is done in the block as a session of `stage`. Raises HostError where a limit is given and what was
+    used cannot be written down."""
+    ledger = Ledger(ledger_path(workspace), stage, families, limit=limit, expected=expected(stage, workspace, families))
+    ledger.start(fresh=fresh)
+    account = Account(workspace, limit, ledger)
+    code = 1
+    try:
+        if limit.given:
+            print(account.told(), flush=True)
+        yield account
+        code = 0
+    except AthanorError as error:
+        code = error.exit_code
+        raise
+    finally:
+        ledger.finish(code)
+
+
+def duration(seconds: float) -> str:
+    """1:02:03."""
+    if not math.isfinite(seconds):
+        return "no limit"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def table(book: books.Book) -> str:
+    """The job of a folder for people: a line a stage, the sum, what is left, and earlier jobs."""
+    job = book.job
+    lines: list[str] = []
+    if job is None:
+        lines.append("No job has been counted here yet.")
+    else:
+        lines += _job_lines(job)
+    if book.history:
+        lines.append("Earlier jobs")
+    for past in book.history:
+        money = "" if past.money is None else f"{past.money:9.2f} USD"
+        lines.append(f"  {past.began} to {past.ended}   {duration(past.seconds):>9}{money}")
+    return "\n".join(lines)
+
+
+def _job_lines(job: books.Job) -> list[str]:
+    price = job.price
+    state = f"done {job.done}" if job.done else "not done yet"
+    lines = [f"Job begun {job.began}, {state}", f"  {'':<28}{'sessions':>8}{'time':>10}{'USD':>9}"]
+    rows: dict[str, list[books.Session]] = {}
+    for session in job.sessions:
+        rows.setdefault(" ".join([session.stage, *session.families]), []).append(session)
+    for label, sessions in rows.items():
+        part = books.Job(began="", sessions=tuple(sessions)).used()
+        number = "" if label == books.BETWEEN else str(len(sessions))
+        lines.append(f"  {label:<28}{number:>8}{duration(part.seconds):>10}{_money(part.money(price)):>9}")
+    used = job.used()
+    lines.append(f"  {'all':<28}{len(job.sessions):>8}{duration(used.seconds):>10}{_money(used.money(price)):>9}")
+    lines.append(f"  Price: {price:g} USD/h." if price else "  Price: not known (--price-per-hour).")
+    limit = Limit(job.hours, job.money, price)
+    if limit.given:
+        whole = limit.seconds(used)
+        lines.append(f"  Limit: {duration(whole)}; left: {duration(max(0.0, whole - used.seconds))}.")
+    lines.append("  Time in which nothing of the job ran is not counted; a rented machine costs money then, too.")
+    return lines
+
+
+def _money(money: float | None) -> str:
+    return "-" if money is None else f"{money:.2f}"

@@ -1,0 +1,211 @@
+"""A stage's session in runs/budget.json: what the job in a folder has used, however often it was started.
+
+The time of every process of the job counts, and the time between the stages of one runner (which names itself in
+ATHANOR_RUNNER: "<seconds since 1970>-<anything>", the same for all its stages). Time in which nothing of the job ran is
+not known here, and not counted. A thread writes every few seconds, so that kill -9 loses no more than that; stages that
+run at the same time are not counted twice. What cannot be written is said once and counted in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from training.budget.book import (
+    BETWEEN,
+    PATIENCE,
+    Book,
+    Busy,
+    Clock,
+    Job,
+    Past,
+    Session,
+    archive,
+    boot,
+    locked,
+    now,
+    read,
+    store,
+    with_job,
+)  # fmt: skip
+from training.budget.limit import Limit, Used
+from training.errors import HostError
+
+TICK = 5.0  # seconds between two writes
+LONGEST_GAP = 86400.0  # seconds before a runner's first stage; beyond that a clock was set
+NONE = Limit()
+
+
+class Ledger:
+    """One session of one stage, being counted. What it tells is as of now, and never waits for the disk."""
+
+    def __init__(
+        self, path: Path, stage: str, families: Iterable[str] = (), *, limit: Limit = NONE, expected: float = 0.0
+    ):
+        self.path, self.limit = path, limit
+        self.runner = os.environ.get("ATHANOR_RUNNER", "")[:200]
+        self._session = Session(
+            id=os.urandom(6).hex(), stage=stage, families=tuple(families), began=now(), price=limit.price,
+            runner=self.runner, expected=expected,
+        )  # fmt: skip
+        self._job = Job(began=self._session.began, sessions=(self._session,))
+        self._history: tuple[Past, ...] = ()
+        self._last = time.monotonic()  # up to where `_session` is counted
+        self._boot = boot()
+        self._entered = self._said = False
+        self._turn = threading.Lock()
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._tick, name="budget", daemon=True)
+
+    @property
+    def job(self) -> Job:
+        """As of the newest write."""
+        return self._job
+
+    @property
+    def history(self) -> tuple[Past, ...]:
+        return self._history
+
+    def used(self) -> Used:
+        """By the whole job, up to now."""
+        job, uncounted = self._job, self._uncounted()
+        by_price = dict(job.used().by_price)
+        by_price[self._session.price] = by_price.get(self._session.price, 0.0) + uncounted
+        return Used(by_price)
+
+    def trained(self, family: str) -> float:
+        """Seconds of the job that the training of `family` has taken up to now."""
+        mine = self._session.stage == "train" and family in self._session.families
+        return self._job.trained(family) + (self._uncounted() if mine else 0.0)
+
+    def _uncounted(self) -> float:
+        return max(0.0, time.monotonic() - self._last)
+
+    # acts
+
+    def start(self, *, fresh: bool = False) -> None:
+        """Enter this session: into the job that is there, or a new one where that is done, or `fresh` is wanted and it
+        has sessions of another runner. Raises HostError where there is a limit and it cannot be written."""
+
+        def enter(book: Book) -> Book:
+            job = book.job
+            own = tuple(s for s in job.sessions if self.runner and s.runner == self.runner) if job else ()
+            if job and ((fresh and own != job.sessions) or (job.done and not job.ran_out)):
+                book = archive(book, keep=own if fresh else ())
+            elif job and job.done:  # ended by its limit: more of it may be wanted now
+                book = with_job(book, done=None)
+            return self._with_gap(book)
+
+        self._update(enter, PATIENCE, needed=self.limit.given)
+        self._thread.start()
+
+    def note_ran_out(self) -> None:
+        """The limit has ended a training: a later start goes on with this job, even if it is done."""
+        self._update(lambda book: with_job(book, ran_out=True), PATIENCE)
+
+    def finish(self, code: int) -> None:
+        """The stage is over, and ends with this exit code."""
+        self._end.set()
+        self._thread.join(PATIENCE)
+        self._session = self._session.model_copy(update={"exit": code})
+        self._update(patience=PATIENCE)
+
+    def _tick(self) -> None:
+        while not self._end.wait(TICK):
+            self._update()
+
+    def _update(
+        self, change: Callable[[Book], Book] = lambda book: book, patience: float = 0.0, needed: bool = False
+    ) -> None:
+        """Read, change, count, write. Where it fails nothing is lost: the next one counts the time since the last that
+        worked. Neither does a disk that does not answer hold up the stage's end."""
+        if not self._turn.acquire(timeout=PATIENCE):
+            note(f"what this job uses is not recorded: {self.path} cannot be written, the disk does not answer")
+            return
+        try:
+            self._try_update(change, patience, needed)
+        finally:
+            self._turn.release()
+
+    def _try_update(self, change: Callable[[Book], Book], patience: float, needed: bool) -> None:
+        try:
+            with locked(self.path, patience):
+                book = change(self._read())
+                until, session = self._counted(book.clock)
+                job = book.job or Job(began=session.began)
+                others = tuple(s for s in job.sessions if s.id != session.id)
+                limit = {"hours": self.limit.hours, "money": self.limit.money} if self.limit.given else {}
+                job = job.model_copy(update={"sessions": (*others, session), **limit})
+                clock = Clock(boot=self._boot, until=until, runner=self.runner)
+                book = book.model_copy(update={"job": job, "clock": clock})
+                store(self.path, book)
+            self._session, self._last, self._job, self._history = session, until, job, book.history
+            self._entered = True
+        except (OSError, HostError) as error:
+            if needed:
+                raise HostError(
+                    f"{error} What a limited job has used is kept there; without it the limit would not hold."
+                ) from None
+            if isinstance(error, Busy) and not patience:  # a tick comes again
+                return
+            if not self._said:
+                self._said = True
+                note(f"what this job uses is not recorded: {error}")
+
+    def _read(self) -> Book:
+        """The file; what this process knows, where the file has gone; a damaged one is set aside, and said."""
+        mine = Book(job=self._job if self._entered else None, history=self._history)
+        try:
+            return read(self.path) or mine
+        except ValueError as error:
+            aside = self.path.with_name(f"{self.path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}.json")
+            self.path.replace(aside)
+            lost = "What was used before is not known any more: counting begins anew, at zero."
+            if self._entered:
+                lost = "Nothing is lost: it is written anew."
+            note(f"{self.path} is damaged ({error}) and is now {aside.name}. {lost}")
+            return mine
+
+    def _counted(self, clock: Clock) -> tuple[float, Session]:
+        """(now, the session up to now). What another process of the job has counted meanwhile is not counted again."""
+        until, since = time.monotonic(), self._last
+        if self._boot and clock.boot == self._boot and since < clock.until <= until:
+            since = clock.until
+        seconds = self._session.seconds + max(0.0, until - since)
+        return until, self._session.model_copy(update={"seconds": seconds})
+
+    def _with_gap(self, book: Book) -> Book:
+        """Count the time between this runner's last stage, or its own start, and now."""
+        gap = self._gap(book)
+        if not gap:
+            return book
+        job = book.job or Job(began=self._session.began)
+        between = self._session.model_copy(
+            update={"id": f"{BETWEEN} {self.runner} {self._session.price}"[:200], "stage": BETWEEN, "families": (),
+                    "exit": 0, "expected": 0.0}
+        )  # fmt: skip
+        before = sum(s.seconds for s in job.sessions if s.id == between.id)
+        between = between.model_copy(update={"seconds": before + gap})
+        others = tuple(s for s in job.sessions if s.id != between.id)
+        return book.model_copy(update={"job": job.model_copy(update={"sessions": (*others, between)})})
+
+    def _gap(self, book: Book) -> float:
+        if not self.runner:
+            return 0.0
+        if self._boot and (book.clock.boot, book.clock.runner) == (self._boot, self.runner):
+            return max(0.0, self._last - book.clock.until)
+        began = self.runner.partition("-")[0]
+        known = book.job is not None and any(s.runner == self.runner for s in book.job.sessions)
+        if known or not began.replace(".", "", 1).isdigit():
+            return 0.0
+        gap = time.time() - float(began)
+        return gap if 0 < gap < LONGEST_GAP else 0.0
+
+
+def note(text: str) -> None:
+    """A line for people that no program reads."""
+    print(f"note: {text}", file=sys.stderr, flush=True)

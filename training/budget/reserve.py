@@ -1,0 +1,83 @@
+"""Time kept back for the end: evaluation, export and verification of what was trained.
+
+Expected from the size of the models, corrected by how long those stages took on this host before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.budget.book import Past, Session, host, paces
+from training.workspace import Workspace
+
+BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optimizer
+UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
+MARGIN = 1.3  # over what was measured here
+CAREFUL = 1.5  # over what is expected, where nothing was measured here
+LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Seconds a family, imports included: measured on two cores with untrained models of the presets debug, demo and
+    full (0.04 to 16.3 M weights) and the demo corpus, and rounded up so that none is below its measured time."""
+
+    base: float
+    per_million: float  # weights
+
+    def seconds(self, millions: float) -> float:
+        return self.base + self.per_million * millions
+
+
+STAGES = {
+    "evaluate": Expected(30.0, 6.0),
+    "export": Expected(25.0, 5.0),
+    "verify": Expected(5.0, 1.0),
+}
+
+
+def millions_of(workspace: Workspace, family: str) -> float | None:
+    """Millions of weights of a trained family, by the size of its checkpoint; None without one."""
+    sizes = [_bytes(path) for path in workspace.checkpoints(family).glob("*.pt")]
+    return max(sizes) / BYTES / 1e6 if sizes else None
+
+
+def _bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # just replaced
+        return 0
+
+
+def expected(stage: str, workspace: Workspace, families: Iterable[str]) -> float:
+    """Seconds of one stage for these families; 0 for a stage of which nothing is known beforehand."""
+    if stage not in STAGES:
+        return 0.0
+    return sum(STAGES[stage].seconds(size) for size in sizes(workspace, families).values())
+
+
+def sizes(workspace: Workspace, families: Iterable[str]) -> dict[str, float]:
+    """Millions of weights of each family. One that has no checkpoint is taken for larger than those that have one."""
+    known = {family: millions_of(workspace, family) for family in families}
+    largest = max((size for size in known.values() if size is not None), default=None)
+    unknown = 0.0 if largest is None else largest * UNKNOWN
+    return {family: unknown if size is None else size for family, size in known.items()}
+
+
+def reserve(
+    workspace: Workspace, families: Sequence[str], sessions: Iterable[Session] = (), history: Iterable[Past] = ()
+) -> float:
+    """Seconds to keep back for evaluating, exporting and verifying `families`."""
+    here = host()
+    measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
+    total = 0.0
+    for stage in STAGES:
+        total += expected(stage, workspace, families) * _pace(stage, measured)
+    return total
+
+
+def _pace(stage: str, measured: Sequence[Mapping[str, float]]) -> float:
+    known = [pace[stage] for pace in measured if stage in pace]
+    return max(LEAST, max(known) * MARGIN) if known else CAREFUL
