@@ -65,6 +65,18 @@ class Workspace:
             return str(path)
 
 
+_held: set[int] = set()  # locks of this process
+
+
+def _let_go() -> None:
+    """A forked child (a loader process) shares no lock: else it would hold it a moment longer than we live."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
@@ -83,6 +95,8 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} ({purpose})\n".encode(), 0)
+        _held.add(handle)
         yield
     finally:
+        _held.discard(handle)
         os.close(handle)

@@ -291,10 +291,7 @@ def test_ranks_and_accumulation_cut_the_same_global_batches():
         assert cuts[0] == cuts[1] == cuts[2]
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_the_number_of_loader_workers_changes_nothing(tmp_path, monkeypatch, small):
-    """T11: also where shared memory is too small, and batches come through pipes."""
-    monkeypatch.setattr("training.engine.run.shared_memory_is_small", lambda: small)
+def test_the_number_of_loader_workers_changes_nothing(tmp_path):
     results = []
     for workers in (0, 1, 2):
         toy.run(tmp_path / str(workers), data={"num_workers": workers}, training={"epochs": 2})
@@ -303,14 +300,6 @@ def test_the_number_of_loader_workers_changes_nothing(tmp_path, monkeypatch, sma
     for state, log in results[1:]:
         assert log == results[0][1]
         assert_close(state, results[0][0], rtol=0, atol=0)
-
-
-def test_small_shared_memory_is_said_and_not_used(tmp_path, monkeypatch):
-    """T11."""
-    monkeypatch.setattr("training.engine.run.shared_memory_is_small", lambda: True)
-    monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", None)  # any use of shared memory fails
-    trained = toy.run(tmp_path, data={"num_workers": 1}, training={"epochs": 1})
-    assert "/dev/shm is small" in (trained.run / "log.txt").read_text()
 
 
 # -- own steps and other hooks -------------------------------------------------------------------------------------

@@ -70,11 +70,21 @@ def saves(root, patch, settings):
 
 
 def loader(root, patch, settings):
-    made = []
-    real = engine_loader.DataLoader
-    patch.setattr(engine_loader, "DataLoader", lambda *a, **k: (made.append(k), real(*a, **k))[1])
+    seen = []
+
+    class Watched(engine_loader.Worker):
+        def ask(self, chunk):
+            seen.append("ask")
+            super().ask(chunk)
+
+        def receive(self, seconds):
+            seen.append(self.pid)
+            return super().receive(seconds)
+
+    patch.setattr(engine_loader, "Worker", Watched)
     toy.run(root, **settings)
-    return [(k.get("num_workers"), k.get("prefetch_factor")) for k in made]
+    pids = [at for at, what in enumerate(seen) if what != "ask"]
+    return len({seen[at] for at in pids}), pids[:1]  # processes; batches asked for before the first is waited for
 
 
 def compiles(root, patch, settings):

@@ -1,126 +1,137 @@
-"""Chunks in, batches on the device out: the processes that prepare them ahead."""
+"""Chunks in, batches on the device out, prepared ahead by processes that may die."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from training.engine.batches import Chunk
+from training.engine.worker import Lost, Worker
+from training.errors import HostError
 from training.recipe import Batch, Examples
 from training.settings import Data
 
-SHARED_MEMORY = 256 * 2**20  # bytes free in /dev/shm below which batches travel through pipes (Docker's default: 64 MB)
-
-
-class _Items:
-    """Examples as a torch dataset whose keys are (epoch, index)."""
-
-    def __init__(self, examples: Examples):
-        self.examples = examples
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, np.ndarray]:
-        return self.examples.item(*key)
-
-
-@dataclass(frozen=True)
-class _Packed:
-    """A tensor as bytes, to pass through a pipe where shared memory is too small."""
-
-    data: bytes
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    def unpack(self) -> torch.Tensor:
-        if not self.data:
-            return torch.empty(self.shape, dtype=self.dtype)
-        return torch.frombuffer(bytearray(self.data), dtype=self.dtype).reshape(self.shape)
-
-
-def _pack(collate: Callable[[Any], Batch], items: Sequence[Any]) -> dict[str, _Packed]:
-    return {
-        key: _Packed(
-            tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes(), tensor.dtype, tuple(tensor.shape)
-        )
-        for key, tensor in collate(items).items()
-    }
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C and `timeout` reach the whole process group: the step that is being saved still needs its loader."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def shared_memory_is_small() -> bool:
-    """T11: the default /dev/shm of a container kills loader workers."""
-    try:
-        return shutil.disk_usage("/dev/shm").free < SHARED_MEMORY
-    except OSError:
-        return True
-
-
-class _Keys:
-    """Chunks as the (epoch, index) keys of a batch sampler."""
-
-    def __init__(self, chunks: Iterable[Chunk]):
-        self.chunks = chunks
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return ([(chunk.epoch, index) for index in chunk.indices] for chunk in self.chunks)
+PATIENCE = 20.0  # seconds without a sign of life after which a worker is given up
+ATTEMPTS = 5  # crews lost in a row, without a batch from any
+AHEAD = 32  # batches a worker at most, whatever `prefetch_factor` says: each is an open file
 
 
 class Loader:
     """Chunks in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
 
-    One pass over `chunks` an `iter`; a pass may be as long as the run. Close it (it is a context manager): no process
-    is left behind. `small`: shared memory is too small for batches (T11), so they come through pipes.
+    One pass over `chunks` an `iter`, one at a time; a pass may be as long as the run. Close it (it is a context
+    manager): no process is left behind.
+
+    A worker that is killed, crashes, is stopped or hangs is told (`say`), and all are replaced: the new ones begin
+    with the first batch that was not delivered, and since a batch is a pure function of its chunk none is lost, none
+    comes twice, and all are the same. What an item raises is no such case: it is raised here. `patience`: seconds
+    without a sign of life (a worker that computes or reads gives signs, however slow it is) until a worker is taken
+    for stuck; one that is merely asleep gets twice as long at each further attempt. Raises HostError when ATTEMPTS in
+    a row brought nothing.
     """
 
     def __init__(
-        self, examples: Examples, chunks: Iterable[Chunk], settings: Data, device: torch.device, *, small: bool = False
+        self,
+        examples: Examples,
+        chunks: Iterable[Chunk],
+        settings: Data,
+        device: torch.device,
+        *,
+        say: Callable[[str], None] = print,
+        patience: float = PATIENCE,
     ):
-        workers = min(settings.num_workers, len(os.sched_getaffinity(0)))
-        self.device = device
-        self.packed = workers > 0 and small
-        self.loader = DataLoader(
-            _Items(examples),  # type: ignore[arg-type]
-            batch_sampler=_Keys(chunks),  # type: ignore[arg-type]
-            collate_fn=partial(_pack, examples.collate) if self.packed else examples.collate,
-            num_workers=workers,
-            prefetch_factor=settings.prefetch_factor if workers else None,
-            persistent_workers=workers > 0,
-            worker_init_fn=_leave_signals_to_parent,
-            pin_memory=device.type == "cuda",
-        )
-        self.passing: Any = None
+        self.examples, self.chunks, self.device = examples, chunks, device
+        self.say, self.patience = say, patience
+        self.count = min(settings.num_workers, len(os.sched_getaffinity(0)))
+        self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
+        self.crew: list[Worker] = []
+        self.asked = 0  # batches that the crew is to bring
 
     def __iter__(self) -> Iterator[Batch]:
-        self.passing = iter(self.loader)
-        for batch in self.passing:
-            if self.packed:
-                batch = {key: value.unpack() for key, value in batch.items()}
+        for batch in self._brought() if self.count else map(self._made, self.chunks):
+            if self.device.type == "cuda":  # only pinned memory is copied while the GPU and this process go on
+                batch = {key: value.pin_memory() for key, value in batch.items()}
             if self.device.type != "cpu":
                 batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
             yield batch
+
+    def _made(self, chunk: Chunk) -> Batch:
+        return self.examples.collate([self.examples.item(chunk.epoch, index) for index in chunk.indices])
+
+    def _brought(self) -> Iterator[Batch]:
+        if self.asked:  # a pass was left in the middle: nobody waits for what it asked for
+            self.close()
+        chunks = iter(self.chunks)
+        undelivered: deque[Chunk] = deque()
+        lost = turn = 0  # crews lost in a row; the worker whose batch is next
+        while True:
+            while len(undelivered) < self.ahead and (chunk := next(chunks, None)) is not None:
+                undelivered.append(chunk)
+            if not undelivered:
+                return
+            try:
+                if not self.crew:
+                    self._begin()
+                    turn = 0
+                while self.asked < len(undelivered):
+                    self.crew[(turn + self.asked) % self.count].ask(undelivered[self.asked])
+                    self.asked += 1
+                batch = self._await(self.crew[turn], self.patience * 2**lost)
+            except Lost as loss:
+                lost += 1
+                self.close()
+                self._tell(str(loss), undelivered[0], lost)
+                continue
+            undelivered.popleft()
+            self.asked -= 1
+            turn, lost = (turn + 1) % self.count, 0
+            yield batch
+
+    def _begin(self) -> None:
+        for _ in range(self.count):
+            self.crew.append(Worker(self.examples, self.crew))
+
+    def _await(self, worker: Worker, patience: float) -> Batch:
+        """The batch that `worker` was asked for first. Time is counted in waits, not by the clock: while this process
+        itself was stopped (Ctrl-Z, a suspended machine) nobody was silent."""
+        wait = min(0.5, self.patience / 8)
+        silent, before = 0.0, worker.signs_of_life()
+        while (batch := worker.receive(wait)) is None:
+            signs = worker.signs_of_life()
+            silent, before = (silent + wait if signs == before else 0.0), signs
+            stopped = signs[0] == "T"
+            if silent >= (self.patience if stopped else patience):
+                how = "is stopped (SIGSTOP)" if stopped else "hangs"
+                raise Lost(f"loader process {worker.pid} {how}: no sign of life for {silent:.0f} s")
+        return batch
+
+    def _tell(self, loss: str, chunk: Chunk, lost: int) -> None:
+        if lost >= ATTEMPTS:
+            raise HostError(
+                f"The loader's processes failed {lost} times in a row at the same batch; the last time: {loss}. It "
+                f"was to hold the samples {', '.join(map(str, chunk.indices))}. If memory is short, lower "
+                "data.num_workers, data.prefetch_factor or data.batch_size; with data.num_workers: 0 batches are made "
+                "in the training process itself, which shows what goes wrong."
+            )
+        self.say(
+            f"{loss[0].upper()}{loss[1:]}. {self.count} new loader process{'es' * (self.count > 1)} "
+            f"{'go' if self.count > 1 else 'goes'} on with the batch that was not delivered; none is lost or repeated."
+        )
+
+    def close(self) -> None:
+        """End all workers, now."""
+        for worker in self.crew:
+            worker.kill()
+        for worker in self.crew:
+            worker.reap()
+        self.crew.clear()
+        self.asked = 0
 
     def __enter__(self) -> Loader:
         return self
 
     def __exit__(self, *error: object) -> None:
-        workers = getattr(self.passing, "_workers", [])
-        if workers:
-            self.passing._shutdown_workers()
-        for worker in workers:
-            if worker.is_alive():  # stuck in an item, and deaf to SIGTERM
-                worker.kill()
-                worker.join()
-        self.passing = None
+        self.close()

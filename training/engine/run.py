@@ -19,7 +19,7 @@ from training.engine.batches import Chunk, Plan
 from training.engine.distributed import Ranks
 from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
-from training.engine.loader import Loader, shared_memory_is_small
+from training.engine.loader import Loader
 from training.engine.meter import Meter, line
 from training.engine.pace import Allowance, Pace
 from training.engine.recovery import halve
@@ -74,7 +74,7 @@ class Run:
         self.clock_due = False
         self.names: list[str] = []  # what the next save is called besides last.pt
         self.saved_at = self.counted_at = time.monotonic()
-        self.small = False
+        self.tell = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
         rhythm = self.settings.training.eval_every * self.plan.steps_per_epoch
         self.pace = Pace(allowance, rhythm) if allowance else None
 
@@ -82,7 +82,7 @@ class Run:
 
     def rehearse(self) -> None:
         """Whatever could fail after hours fails now: two held-out batches are judged, and a fresh run is saved."""
-        state, data = self.state, self.settings.data
+        state = self.state
         first = self.plan.chunks(0, 0)[0]
         batch = self.train.collate([self.train.item(first.epoch, index) for index in first.indices])
         batch = {key: value.to(self.ranks.device) for key, value in batch.items()}
@@ -91,11 +91,6 @@ class Run:
         )
         flops = self.recipe.flops(state.model, batch)
         self.meter = Meter(flops / len(first.indices) if flops else None)
-        self.small = data.num_workers > 0 and shared_memory_is_small()
-        if self.small:
-            self.tracker.say(
-                "/dev/shm is small (in Docker: --shm-size): loader processes send batches through pipes, slower."
-            )
         self._rehearse_validation()
         if state.progress.step == 0:
             self.save()
@@ -127,7 +122,7 @@ class Run:
 
     def _held_out(self) -> HeldOut:
         size, precision = self.plan.micro_batch, self.state.precision
-        return HeldOut(self.held_out_examples, self.recipe, self.ranks, precision, size, small=self.small)
+        return HeldOut(self.held_out_examples, self.recipe, self.ranks, precision, size, say=self.tell)
 
     @contextmanager
     def feed(self) -> Iterator[Iterator[Work]]:
@@ -136,7 +131,7 @@ class Run:
         plan, rank = self.plan, self.ranks.rank
         chunks = (chunk for step in steps for chunk in plan.chunks(step, rank))
         with (
-            Loader(self.train, chunks, self.settings.data, self.ranks.device, small=self.small) as loader,
+            Loader(self.train, chunks, self.settings.data, self.ranks.device, say=self.tell) as loader,
             self._held_out() as self.held_out,
         ):
             yield self._work(steps, iter(loader))

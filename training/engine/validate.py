@@ -27,13 +27,14 @@ class HeldOut:
     """The held-out examples, `size` at a time: rank r takes every `world`-th chunk, in the same order every time."""
 
     def __init__(
-        self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, size: int, *, small: bool
-    ):
+        self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, size: int, *,
+        say: Callable[[str], None] = print,
+    ):  # fmt: skip
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
         self.chunks = held_out_chunks(len(examples), size)
         self.rounds = math.ceil(len(self.chunks) / ranks.world)
         own = self.chunks[ranks.rank :: ranks.world]
-        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, small=small)
+        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, say=say)
 
     def judge(self, model: torch.nn.Module, stop: Callable[[], bool]) -> dict[str, float]:
         """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""

@@ -22,7 +22,7 @@ from training.workspace import PROJECT, Workspace
 
 GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
-SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for loader processes
+SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; loader processes use none
 MEMORY = 8 * GIB
 
 # A checkpoint takes 16 bytes a weight (weights, their average, two of the optimizer; demo checkpoints measured 12.5 and
@@ -229,7 +229,7 @@ def _shared_memory() -> Iterator[Finding]:
         size = 0
     if size < SHARED_MEMORY:
         yield Finding(
-            "note", "/dev/shm", f"{size / 2**20:.0f} MiB: loader processes send batches through pipes, slower",
+            "note", "/dev/shm", f"{size / 2**20:.0f} MiB: with several GPUs, NCCL needs more between them",
             "In Docker: --shm-size=8g (train_cuda.sh and Compose set it).",
         )  # fmt: skip
     else:

@@ -1,0 +1,365 @@
+"""T11, R4: batches come whole, in order and once each, whatever happens to the processes that make them."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tests.engine import toy
+from training.engine.batches import Chunk
+from training.engine.loader import ATTEMPTS, Loader
+from training.errors import DataError, HostError
+from training.settings import Data
+
+CPU = torch.device("cpu")
+QUICK = 0.4  # seconds of patience
+
+
+class Examples:
+    """Item = its index; `trouble(index)` happens in a worker before."""
+
+    def __init__(self, trouble: Callable[[int], Any] = lambda index: None):
+        self.trouble, self.main = trouble, os.getpid()
+
+    def __len__(self):
+        return 1000
+
+    def item(self, epoch, index):
+        if os.getpid() != self.main:
+            self.trouble(index)
+        return {"index": np.int64(index), "worker": np.int64(os.getpid())}
+
+    def collate(self, items):
+        return {key: torch.as_tensor(np.stack([item[key] for item in items])) for key in items[0]}
+
+
+def chunks(count: int) -> list[Chunk]:
+    return [Chunk(n, 0, (2 * n, 2 * n + 1)) for n in range(count)]
+
+
+def loader(examples: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
+    settings = Data(batch_size=2, num_workers=workers, prefetch_factor=2)
+    return Loader(examples, chunks(count), settings, CPU, **{"patience": QUICK, **options})
+
+
+def once(folder: Path, index: int, act: Callable[[], Any]) -> Callable[[int], None]:
+    """`act` in whichever process makes item `index` first; never again."""
+
+    def trouble(at: int) -> None:
+        mark = folder / "done"
+        if at == index and not mark.exists():
+            mark.touch()
+            act()
+
+    return trouble
+
+
+def indices(batches: list[dict[str, torch.Tensor]]) -> list[int]:
+    return [int(i) for batch in batches for i in batch["index"]]
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+# -- recovery ------------------------------------------------------------------------------------------------------
+
+
+def sent(number: int) -> Callable[[], None]:
+    return lambda: (faulthandler.disable(), os.kill(os.getpid(), number))  # pytest's would fill the screen
+
+
+@pytest.mark.parametrize(
+    "act, told",
+    [
+        pytest.param(sent(signal.SIGKILL), "was killed (SIGKILL", id="killed"),
+        pytest.param(sent(signal.SIGSEGV), "crashed (SIGSEGV)", id="crashed"),
+        pytest.param(lambda: os._exit(3), "ended by itself (exit code 3)", id="ended"),
+        pytest.param(sent(signal.SIGSTOP), "is stopped (SIGSTOP)", id="stopped"),
+        pytest.param(signal.pause, "hangs", id="hung"),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_path, act, told, workers):
+    said = []
+    began = time.monotonic()
+    with loader(Examples(once(tmp_path, 9, act)), workers=workers, say=said.append) as batches:
+        first = {worker.pid for worker in batches.crew}
+        assert indices(list(batches)) == list(range(24))
+        assert first.isdisjoint(worker.pid for worker in batches.crew)
+    assert len(said) == 1 and told in said[0]
+    assert time.monotonic() - began < 10
+
+
+def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
+    """Between two batches, and between two passes."""
+    said = []
+    with loader(Examples(), say=said.append) as batches:
+        passing = iter(batches)
+        got = [next(passing) for _ in range(3)]
+        for worker in batches.crew:
+            os.kill(worker.pid, signal.SIGKILL)
+        assert indices([*got, *passing]) == list(range(24))
+        os.kill(batches.crew[1].pid, signal.SIGSTOP)
+        assert indices(list(batches)) == list(range(24))
+    assert 2 <= len(said) <= 3  # what was made before the kill may be delivered before the loss is seen
+
+
+def busy(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        sum(range(1000))
+
+
+def waiting(seconds: float) -> None:
+    """As one who reads from a slow drive, a little at a time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(QUICK / 20)
+
+
+@pytest.mark.parametrize("act", [busy, waiting])
+def test_a_slow_worker_is_left_in_peace(tmp_path, act):
+    said = []
+    with loader(Examples(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=said.append) as batches:
+        assert indices(list(batches)) == list(range(24))
+    assert not said
+
+
+def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
+    """A drive that stalls for longer than the patience is not given up."""
+    said = []
+    slow = Examples(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
+    with loader(slow, workers=1, say=said.append) as batches:
+        assert indices(list(batches)) == list(range(24))
+    assert len(said) == 2
+
+
+def test_what_fails_every_time_ends_the_run_and_names_the_samples():
+    said = []
+    deadly = Examples(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(HostError, match=r"5 times in a row.*SIGKILL.*samples 6, 7.*num_workers: 0"), \
+            loader(deadly, say=said.append) as batches:  # fmt: skip
+        list(batches)
+    assert len(said) == ATTEMPTS - 1
+    assert not batches.crew
+
+
+def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
+    """A worker lost every few batches is no reason to give up."""
+
+    def trouble(index: int) -> None:
+        mark = tmp_path / str(index)
+        if index % 4 == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    said = []
+    with loader(Examples(trouble), count=24, say=said.append) as batches:
+        assert indices(list(batches)) == list(range(48))
+    assert len(said) > ATTEMPTS
+
+
+# -- errors of items -----------------------------------------------------------------------------------------------
+
+
+class TwoArguments(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+@pytest.mark.parametrize(
+    "error, kind",
+    [(DataError("song.wav is broken"), DataError), (KeyError("x"), KeyError), (TwoArguments(1, 2), RuntimeError)],
+)
+def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
+    def trouble(index):
+        if index == 5:
+            raise error
+
+    said = []
+    with loader(Examples(trouble), say=said.append) as batches, pytest.raises(kind) as raised:
+        list(batches)
+    assert str(error) in str(raised.value)
+    assert "indices=(4, 5)" in raised.value.__notes__[0] and "in trouble" in raised.value.__notes__[0]
+    assert not said
+
+
+# -- what is left --------------------------------------------------------------------------------------------------
+
+
+def test_recoveries_leave_nothing_behind(tmp_path):
+    """No process, no open file, and so no shared memory. An end takes no time, whatever the workers are doing."""
+
+    def trouble(index: int) -> None:
+        mark = tmp_path / str(index)
+        if index % 4 == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    gc.collect()
+    before = len([*Path("/proc/self/fd").iterdir()])
+    pids = set()
+    with loader(Examples(trouble), count=60, say=lambda text: None) as batches:
+        for batch in batches:
+            pids |= set(batch["worker"].tolist())
+            last = batch
+            del batch
+        for worker in batches.crew:
+            os.kill(worker.pid, signal.SIGSTOP)
+        began = time.monotonic()
+    assert time.monotonic() - began < 1
+    assert len(pids) > 20 and all(gone(pid) for pid in pids)
+    assert last["index"].tolist() == [118, 119]  # a batch outlives its loader
+    del last
+    assert len([*Path("/proc/self/fd").iterdir()]) <= before
+
+
+def test_batches_do_not_travel_through_dev_shm():
+    """T11: in a container it holds 64 MB."""
+    with loader(Examples()) as batches:
+        batch = next(iter(batches))
+        maps = Path("/proc/self/maps").read_text()
+        address = batch["index"].data_ptr()
+        ranges = {line: [int(end, 16) for end in line.split()[0].split("-")] for line in maps.splitlines()}
+        (line,) = [line for line, (begin, end) in ranges.items() if begin <= address < end]
+    assert "/memfd:" in line
+
+
+def test_a_pass_that_was_left_is_not_gone_on_with():
+    with loader(Examples()) as batches:
+        for number, _ in enumerate(batches):
+            if number == 3:
+                break
+        assert indices(list(batches)) == list(range(24))
+
+
+def test_workers_live_on_between_passes():
+    with loader(Examples()) as batches:
+        made = [set(torch.cat([batch["worker"] for batch in batches]).tolist()) for _ in range(3)]
+    assert made[0] == made[1] == made[2] and len(made[0]) == 2
+
+
+def test_any_tensor_arrives_as_it_was():
+    class Odd(Examples):
+        def collate(self, items):
+            return TENSORS
+
+    with loader(Odd(), count=1, workers=1) as batches:
+        (batch,) = batches
+    assert batch.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert batch[name].dtype == tensor.dtype
+        assert_close(batch[name], tensor, rtol=0, atol=0)
+
+
+TENSORS = {
+    "float": torch.randn(3, 5), "turned": torch.randn(4, 6).T, "scalar": torch.tensor(7), "none": torch.empty(0, 3),
+    "bool": torch.tensor([True, False, True]), "half": torch.randn(5).bfloat16(), "bytes": torch.arange(7).byte(),
+    "none_long": torch.empty(2, 0, dtype=torch.int64), "complex": torch.randn(3, dtype=torch.complex64),
+}  # fmt: skip
+
+
+def test_signals_to_the_process_group_leave_workers_alone():
+    """Ctrl-C and `timeout` reach the workers too: the step that is being saved still needs them."""
+    with loader(Examples(), say=lambda text: pytest.fail(text)) as batches:
+        passing = iter(batches)
+        got = [next(passing)]
+        for worker in batches.crew:
+            os.kill(worker.pid, signal.SIGTERM)
+            os.kill(worker.pid, signal.SIGINT)
+        assert indices([*got, *passing]) == list(range(24))
+
+
+# -- the whole run -------------------------------------------------------------------------------------------------
+
+
+class Killed(toy.ToyRecipe):
+    """Kills a loader worker of its own in every third step, and in every second held-out batch."""
+
+    calls = 0
+
+    def losses(self, model, batch, moment):
+        if moment.step % 3 == 1:
+            kill_one()
+        return super().losses(model, batch, moment)
+
+    def validate(self, model, batch):
+        type(self).calls += 1
+        if self.calls % 2 and self.calls > 2:
+            kill_one()
+        return super().validate(model, batch)
+
+
+def kill_one() -> None:
+    mine = [c for t in Path("/proc/self/task").iterdir() for c in (t / "children").read_text().split()]
+    os.kill(int(mine[-1]), signal.SIGKILL)
+
+
+def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):
+    """Nor does a death that comes in the middle of a step or of a save do any harm there."""
+    from training.engine import checkpoint
+
+    straight = toy.run(tmp_path / "straight", data={"num_workers": 0})
+    killed = toy.run(tmp_path / "killed", Killed, data={"num_workers": 2})
+    log = (killed.run / "log.txt").read_text()
+    assert log.count("SIGKILL") >= 2
+    assert_close(
+        checkpoint.read(killed.last)["model"], checkpoint.read(straight.last)["model"], rtol=0, atol=0
+    )  # fmt: skip
+    assert killed.metrics == straight.metrics
+
+
+ORPHANS = """
+import os, signal, sys, time
+sys.path[:0] = [{root!r}]
+from pathlib import Path
+from tests.engine.test_engine_loader import Examples, loader
+from training.workspace import exclusive
+
+with exclusive(Path({folder!r}), "a test"), \\
+        loader(Examples(lambda index: time.sleep(1000) if index == 9 else None), patience=1000) as batches:
+    for number, batch in enumerate(batches):
+        if number == 2:
+            print(*[worker.pid for worker in batches.crew], flush=True)
+"""
+
+
+def test_a_killed_run_leaves_no_worker_and_no_lock(tmp_path):
+    """Workers that are in the middle of an item included; the folder is free for the next run at once."""
+    from training.workspace import exclusive
+
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen([sys.executable, "-c", ORPHANS.format(root=root, folder=str(tmp_path))], stdout=-1) as run:
+        pids = [int(word) for word in run.stdout.readline().split()]
+        assert len(pids) == 2 and not any(gone(pid) for pid in pids)
+        run.kill()
+        run.wait()
+        with exclusive(tmp_path, "the next run"):
+            pass
+        until = time.monotonic() + 5
+        while not all(ended(pid) for pid in pids) and time.monotonic() < until:
+            time.sleep(0.001)
+    assert time.monotonic() < until
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
