@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests.engine import toy
+from tests.engine.disks import disk  # noqa: F401  a fixture
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,25 +81,81 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
         _name(folder, files, others)
         _written[folder / LAST] = signature(folder / LAST), digest
     except OSError as error:
-        free = _free(folder)
-        raise HostError(
-            f"Could not save a checkpoint to {folder}: {error.strerror or error} ({free / 1e6:,.0f} MB free). "
-            "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
-        ) from error
+        raise _not_saved(folder, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
     return folder / LAST
 
 
 def retain(folder: Path, keep: int) -> None:
-    """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched."""
-    files = _read_index(folder)["files"]
-    kept = sorted((name for name in files if name.startswith("checkpoint_epoch_")), key=lambda n: files[n]["epoch"])
-    old = kept[:-keep]
-    if old:
-        _write_index(folder, {name: entry for name, entry in files.items() if name not in old})
-        for name in old:
-            (folder / name).unlink(missing_ok=True)
+    """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched.
+    Raises HostError where nothing can be written."""
+    try:
+        files = _read_index(folder)["files"]
+        old = _epochs(files)[:-keep]
+        if old:
+            _write_index(folder, {name: entry for name, entry in files.items() if name not in old})
+            for name in old:
+                (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_saved(folder, error) from error
+
+
+def give_up(folder: Path) -> str | None:
+    """Delete what is missed least, on a full disk; returns its name, or None where nothing may go.
+
+    That is the oldest `checkpoint_epoch_N.pt`; when none is left, `before_last.pt`, if both `last.pt` and a third
+    checkpoint were read and are whole. Never `best.pt`, `last.pt`, or what shares its place with them: that would free
+    nothing. Raises HostError where nothing can be written.
+    """
+    index = _read_index(folder)
+    files = index["files"]
+    try:
+        about = {name: (folder / name).stat() for name in files if (folder / name).is_file()}
+        for name in (*_epochs(files), BEFORE_LAST):
+            if name not in about:
+                continue
+            same = [other for other in about if about[other].st_ino == about[name].st_ino]
+            if {LAST, BEST} & set(same) or about[name].st_nlink > len(same):
+                continue
+            if BEFORE_LAST in same and not _spared(folder, files, same):
+                continue
+            for other in same:
+                (folder / other).unlink()
+            # The other way round the index would have to be written on a disk that is full.
+            _write_index(folder, {k: entry for k, entry in files.items() if k not in same}, index["naming"])
+            return name
+    except OSError as error:
+        raise _not_saved(folder, error) from error
+    return None
+
+
+def _epochs(files: Mapping[str, Any]) -> list[str]:
+    """The listed `checkpoint_epoch_N.pt`, oldest first."""
+    return sorted((name for name in files if name.startswith("checkpoint_epoch_")), key=lambda n: files[n]["epoch"])
+
+
+def _spared(folder: Path, files: Mapping[str, Any], names: Sequence[str]) -> bool:
+    """Whether `last.pt` and one more content beside it and `names` are whole."""
+    last = files[LAST]["sha256"]
+    others = [n for n in files if n not in names and n != LAST and files[n]["sha256"] != last]
+    return _holds(folder / LAST, last) and any(_holds(folder / n, files[n]["sha256"]) for n in others)
+
+
+def _not_saved(folder: Path, error: OSError) -> HostError:
+    try:
+        room = f" ({free(folder) / 1e6:,.0f} MB free)"
+    except OSError:  # the disk is gone
+        room = ""
+    return HostError(
+        f"Could not save a checkpoint to {folder}: {error.strerror or error}{room}. "
+        "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
+    )
+
+
+def _discard(temporary: Path) -> None:
+    with suppress(OSError):  # where it cannot be removed, nothing could be written either; `sweep` comes by later
+        temporary.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
@@ -196,7 +253,7 @@ def _link(source: Path, name: Path) -> None:
             sync(temporary)
         temporary.replace(name)  # leaves `temporary` behind when both are the same file already
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
 
 
 def _write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
@@ -209,11 +266,12 @@ def _write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] =
             os.fsync(file.fileno())
         temporary.replace(folder / INDEX)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
     sync(folder)
 
 
-def _free(folder: Path) -> int:
+def free(folder: Path) -> int:
+    """Bytes free for this user on the disk of `folder`, which need not exist yet."""
     at = folder
     while not at.exists():
         at = at.parent

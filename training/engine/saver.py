@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from training.engine import checkpoint
+from training.data.files import disk_errors
+from training.engine import checkpoint, room
 from training.errors import HostError
 
 
@@ -26,6 +27,8 @@ class Saver:
         self._copy = Snapshot(say)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._under_way: Future[None] | None = None
+        self._growth = 0  # bytes by which the checkpoints to come are larger than the newest
+        self._disk = 0  # the device that the folder is on, once something was saved to it
 
     def save(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str], *, wait: bool) -> None:
         """Save `content` as `last.pt` and the further `names`; with `wait` it is on the disk on return, otherwise only
@@ -35,6 +38,7 @@ class Saver:
         now), and with `wait` for this one.
         """
         self.finish()
+        self._growth = room.still_to_come(content)
         copied = self._copy.take(content)
         self._under_way = self._thread.submit(self._write, copied, dict(entry), list(names))
         if wait:
@@ -56,6 +60,11 @@ class Saver:
             if self._under_way.done():
                 self._under_way = None
 
+    def require_room(self, exports: int) -> None:
+        """Raise HostError if the disk cannot hold the whole run's checkpoints at their most, and `exports` bytes more.
+        To be asked when the first checkpoint is there: its size is known then."""
+        room.require_room(self.folder, self.keep, self._growth, exports)
+
     def __enter__(self) -> Saver:
         return self
 
@@ -72,8 +81,36 @@ class Saver:
 
     def _write(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str]) -> None:
         self._copy.arrived()
-        checkpoint.save(self.folder, content, entry, names)
-        checkpoint.retain(self.folder, self.keep)
+        self._require_folder()
+        self._making_room(lambda: checkpoint.save(self.folder, content, entry, names))
+        with disk_errors(self.folder):
+            self._disk = self.folder.stat().st_dev
+        self._making_room(lambda: checkpoint.retain(self.folder, self.keep))
+
+    def _making_room(self, work: Callable[[], object]) -> None:
+        """Do `work`, and where the disk is full give up one old checkpoint after the other for it."""
+        while True:
+            try:
+                work()
+                return
+            except HostError as error:
+                gone = checkpoint.give_up(self.folder) if room.is_full(error.__cause__) else None
+                if gone is None:
+                    raise
+                self.say(f"The disk is full: {gone} was deleted to make room for the newest checkpoint.")
+
+    def _require_folder(self) -> None:
+        """Raise HostError where the folder that was saved to is gone. It is never made anew: under a drive that was
+        detached, that would write to another disk, and call it saved."""
+        try:
+            same = self.folder.stat().st_dev == self._disk and (self.folder / checkpoint.INDEX).exists()
+        except OSError:
+            same = False
+        if self._disk and not same:
+            raise HostError(
+                f"Could not save a checkpoint: {self.folder}, with all that was saved there, has disappeared (a drive "
+                "that was detached, a folder that was moved or deleted). Bring it back, and run the same command again."
+            )
 
 
 class Snapshot:

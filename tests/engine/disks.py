@@ -1,0 +1,95 @@
+"""Small disks: real ones where this host lets a test mount them, and a stand-in that counts bytes where it does not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from training.engine import checkpoint
+
+
+class Mounted:
+    """A tmpfs of its own."""
+
+    def __init__(self, folder: Path, size: int):
+        self.folder = folder
+        folder.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+        )
+        if done.returncode:
+            pytest.skip(f"this host does not let a test mount a disk ({done.stderr.strip()})")
+
+    def fill(self, left: int) -> None:
+        """Take all but `left` bytes."""
+        with (self.folder / "other people's").open("ab") as file:
+            file.write(bytes(checkpoint.free(self.folder) - left))
+
+    def read_only(self) -> None:
+        subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
+
+    def detach(self) -> None:
+        subprocess.run(["umount", "-l", str(self.folder)], check=True)
+
+    def close(self) -> None:
+        subprocess.run(["umount", "-l", str(self.folder)], capture_output=True)
+
+
+class Counted:
+    """A folder in which checkpoints find only so many bytes; needs no right to mount."""
+
+    def __init__(self, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch):
+        self.folder, self.size, self.taken = folder, size, 0
+        self.locked = False
+        folder.mkdir()
+        real = checkpoint._Hashed.write
+
+        def write(hashed, data):
+            if self.locked:
+                hashed.error = OSError(errno.EROFS, "Read-only file system")
+            elif len(data) > self.free(folder):
+                hashed.error = OSError(errno.ENOSPC, "No space left on device")
+            if hashed.error:
+                raise hashed.error
+            written = real(hashed, data)
+            hashed.file.flush()
+            return written
+
+        monkeypatch.setattr(checkpoint._Hashed, "write", write)
+        monkeypatch.setattr(checkpoint, "free", self.free)
+
+    def free(self, _folder: Path) -> int:
+        about = [path.stat() for path in self.folder.rglob("*") if path.is_file()]
+        used = sum({s.st_ino: -(-s.st_size // 4096) * 4096 for s in about}.values())
+        return max(0, self.size - self.taken - used)
+
+    def fill(self, left: int) -> None:
+        self.taken += self.free(self.folder) - left
+
+    def read_only(self) -> None:
+        self.locked = True
+
+    def detach(self) -> None:
+        os.rename(self.folder, self.folder.with_name("detached"))  # noqa: PTH104
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(params=["mounted", "counted"])
+def disk(request, tmp_path, monkeypatch):
+    """disk(size): a disk of `size` bytes."""
+    made = []
+
+    def make(size: int):
+        folder = tmp_path / f"disk{len(made)}"
+        made.append(Mounted(folder, size) if request.param == "mounted" else Counted(folder, size, monkeypatch))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
