@@ -41,6 +41,9 @@ def fault(kind: str):
         child.wait()
     if kind == "hang":
         time.sleep(600)
+    if kind == "spin":
+        while True:
+            pass
     if kind == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if kind == "exit":

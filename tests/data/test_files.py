@@ -124,6 +124,15 @@ def test_a_folder_named_like_a_file_is_a_folder(tmp_path):
     assert names(tmp_path) == ["album.wav/x.wav"]
 
 
+def test_a_file_of_terabytes_that_takes_no_room_is_refused_unread(tmp_path, monkeypatch):
+    """Reading it would take hours."""
+    huge = put(tmp_path / "huge.wav")
+    os.truncate(huge, 1 << 40)
+    assert "1,099.5 GB large" in reasons(tmp_path)["huge.wav"]
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
+    assert "1,099.5 GB large" in Ledger(tmp_path / "ledger.sqlite").digests([huge])[huge]
+
+
 def test_a_missing_root_is_an_error_not_an_empty_folder(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         scan(tmp_path / "nowhere", WAV)

@@ -59,6 +59,20 @@ def test_each_fault_costs_one_item_and_says_why():
         assert [kinds[o.index] for o in got if o.timed_out] == ["hang"]
 
 
+def test_what_loops_is_ended_by_the_processor_time_it_takes_and_what_waits_is_not():
+    """A busy machine or a slow drive is no fault of a file: the wall's limit is generous, the processor's strict."""
+    kinds = ["spin", "doze 1.5", "a", "spin", "b"]
+    got = outcomes(hostile.fault, kinds, seconds=lambda kind: sandbox.Patience(60.0, 0.5), workers=1)
+    assert [o.error is None for o in got] == [False, True, True, False, True]
+    assert all("takes longer than 0.5 s" in o.error and o.timed_out for o in got if o.error)
+
+
+def test_each_item_has_its_own_patience():
+    patience = {"doze 0.4": 0.1, "doze 0.8": 20.0}
+    got = outcomes(hostile.fault, list(patience), seconds=lambda kind: sandbox.Patience(patience[kind]))
+    assert [o.timed_out for o in got] == [True, False]
+
+
 def test_what_waits_behind_a_hanging_item_is_not_blamed():
     """The worker has a second item in its pipe when it is killed; that one is done by its successor."""
     got = outcomes(hostile.fault, ["hang", *"abcdefgh"], seconds=0.5, workers=1)

@@ -1,8 +1,10 @@
 """Audio becomes log-mels exactly as librosa would make them, or is refused with a reason."""
 
+import random
 import shutil
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -206,6 +208,56 @@ def test_a_flac_that_breaks_off_is_refused(tmp_path):
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("suffix", [".wav", ".mp3", ".ogg", pytest.param(".m4a", marks=needs_ffmpeg)])
+def test_a_download_that_broke_off_is_refused(tmp_path, suffix):
+    """Where the file itself tells how long it should be: in a WAV's header, an MP3's count, an MP4's index."""
+    data = bytearray(write(tmp_path / f"whole{suffix}", sound(6.0)).read_bytes())
+    if suffix == ".m4a":  # its index at its start, as streams have it
+        command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "whole.m4a"), "-c", "copy", "-movflags", "+faststart"]
+        subprocess.run([*command, str(tmp_path / "fast.m4a")], check=True)
+        data = bytearray((tmp_path / "fast.m4a").read_bytes())
+    broken = tmp_path / f"broken{suffix}"
+    if suffix == ".ogg":  # a damaged page in the middle; an OGG that is cut tells nothing
+        data[len(data) // 2] ^= 0xFF
+    broken.write_bytes(data[: len(data) * 2 // 3] if suffix != ".ogg" else data)
+    with pytest.raises(ValueError, match=r"is cut short|breaks off|CRC"):
+        encode_audio(broken)
+
+
+def test_a_wav_that_was_streamed_does_not_know_its_length_and_is_kept(tmp_path):
+    for size in (0xFFFFFFFF, 0x7FFFFFFF, 0):
+        data = bytearray(write(tmp_path / "a.wav", sound()).read_bytes())
+        data[40:44] = size.to_bytes(4, "little")
+        (tmp_path / "a.wav").write_bytes(data)
+        if size:
+            assert len(encode_audio(tmp_path / "a.wav")["logmel"]) == 1 + 88_200 // HOP
+
+
+@needs_ffmpeg
+def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path):
+    """Silence first, or noise, in a variable bit rate: libsndfile guesses the length from how it begins, and reads no
+    further (2.8 s of these six)."""
+    wave = np.concatenate([np.zeros((2 * SAMPLE_RATE, 1)), sound(4.0)])
+    data = write(tmp_path / "a.mp3", wave).read_bytes()
+    at = max(data.find(b"Xing"), data.find(b"Info"))
+    assert at > 0
+    (tmp_path / "a.mp3").write_bytes(data[:at] + b"none" + data[at + 4 :])
+    assert len(encode_audio(tmp_path / "a.mp3")["logmel"]) >= 6 * SAMPLE_RATE // HOP
+
+
+def test_a_day_of_sound_in_a_megabyte_is_refused_at_once(tmp_path):
+    """FLAC of constant blocks: with its length in the header, and without."""
+    from benchmarks.soak.hostile import flac_bomb
+
+    for honest in (True, False):
+        path = tmp_path / f"{honest}.flac"
+        path.write_bytes(flac_bomb(random.Random(1), 3.0, honest))
+        before = time.process_time()
+        with pytest.raises(ValueError, match="no recording is that small"):
+            encode_audio(path)
+        assert time.process_time() - before < 4.0
+
+
 def test_a_playlist_under_an_audio_name_opens_no_other_file(tmp_path):
     write(tmp_path / "secret.aac", sound())
     disguise = tmp_path / "song.m4a"

@@ -35,9 +35,19 @@ class Encoder:
     kind: str  # the store's folder name under cache/: "logmel"
     version: str  # whatever changes the output: code version and parameters
     function: Callable[[Path], dict[str, np.ndarray]]  # pure, picklable (top-level or functools.partial of one)
-    seconds: float = 60.0  # of wall clock a file may take
-    megabytes: int = 2048  # of address space beyond the worker's own
+    seconds: float = 60.0  # of wall clock a small file may take
+    processor: float = 4.0  # of processor time a small file may take, in seconds
+    bytes_per_second: float = 500_000.0  # so much longer a large one may take of both (of the wall's four times that)
+    megabytes: int = 1024  # of address space beyond the worker's own
     imports: tuple[str, ...] = ()  # modules that `function` imports late: loaded once for all workers
+
+    def patience(self, path: Path) -> sandbox.Patience:
+        """How long the file at `path` may take."""
+        try:
+            more = path.stat().st_size / self.bytes_per_second
+        except OSError:
+            more = 0.0  # it has gone: its decoder will say so
+        return sandbox.Patience(self.seconds + 4 * more, self.processor + more)
 
 
 @dataclass(frozen=True)
@@ -102,14 +112,14 @@ def _decode(
             if key in store:  # another process decoded it while we waited
                 continue
             limit = ledger.too_slow(key)
-            if limit is not None and limit >= encoder.seconds:
-                failures[key] = f"took longer than {limit:g} s to decode in an earlier run (forget: {ledger.path})"
+            if limit is not None and limit >= encoder.patience(path).total:
+                failures[key] = f"took too long to decode in an earlier run (forget: {ledger.path})"
             else:
                 todo.append((key, path))
         expect(encoder)
         work = functools.partial(_packed, encoder.function)
         outcomes = sandbox.run(
-            work, [path for _, path in todo], seconds=encoder.seconds, megabytes=encoder.megabytes, workers=workers
+            work, [path for _, path in todo], seconds=encoder.patience, megabytes=encoder.megabytes, workers=workers
         )
         bar = tqdm(total=len(todo), desc=f"  {encoder.kind}", unit="file", disable=not sys.stderr.isatty(), leave=False)
         with closing(outcomes), bar:
@@ -123,7 +133,7 @@ def _decode(
                 else:
                     failures[key] = error
                 if outcome.timed_out:
-                    ledger.remember_too_slow(key, encoder.seconds)
+                    ledger.remember_too_slow(key, encoder.patience(path).total)
                 if time.monotonic() - published > _PUBLISH_SECONDS:
                     writer.publish()
                     published = time.monotonic()

@@ -20,6 +20,8 @@ from training.errors import HostError
 #: A file changed this recently (seconds) may change again within the same tick of the file system's clock, so its
 #: digest is not remembered yet.
 SETTLED = 2.0
+#: No recording is larger (a WAV cannot be); a sparse file that claims terabytes is not read for hours.
+LARGEST = 1 << 32
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,13 @@ def _why_not(path: Path, mode: int, size: int) -> str | None:
         return "its name is not valid UTF-8; rename it"
     if size == 0:
         return "is empty"
+    if size > LARGEST:
+        return too_large(size)
     return None if os.access(path, os.R_OK) else "cannot be read: permission denied"
+
+
+def too_large(size: int) -> str:
+    return f"is {size / 1e9:,.1f} GB large; at most {LARGEST / 1e9:.1f} GB are read"
 
 
 def _kind(mode: int) -> str:
@@ -226,7 +234,7 @@ class Ledger:
         return out
 
     def too_slow(self, key: bytes) -> float | None:
-        """The limit (seconds) that this content exceeded in an earlier run, or None."""
+        """The patience (`sandbox.Patience.total`) that this content exceeded in an earlier run, or None."""
         with self._open() as db:
             row = db.execute("SELECT seconds FROM too_slow WHERE key = ?", (key,)).fetchone()
         return row[0] if row else None
@@ -240,6 +248,8 @@ def _digest(path: Path) -> Digest | str:
     for _ in range(3):
         try:
             before = signature(path)
+            if before[2] > LARGEST:
+                return too_large(before[2])
             value = sha256(path)
             if signature(path) == before:
                 return Digest(value, before)

@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import importlib
+import math
 import multiprocessing
 import os
 import pickle
@@ -41,19 +42,39 @@ class Outcome:
     timed_out: bool = False
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long one item may take. What loops burns processor time, what waits (a network drive, a busy machine) does
+    not: so the clock on the wall can be generous, and the processor's strict."""
+
+    seconds: float  # on the wall, before the worker is killed and replaced
+    processor: float = float("inf")  # seconds of it (rounded up), by the worker itself; not by programs that it starts
+
+    @property
+    def total(self) -> float:
+        """Grows with either."""
+        return self.seconds + self.processor
+
+
 def run(
-    function: Callable[[Any], Any], items: Sequence[Any], *, seconds: float, megabytes: int, workers: int = 1
+    function: Callable[[Any], Any],
+    items: Sequence[Any],
+    *,
+    seconds: float | Callable[[Any], Patience],
+    megabytes: int,
+    workers: int = 1,
 ) -> Iterator[Outcome]:
     """Call `function` on every item in worker processes; yields outcomes as they come (see `Outcome.index`).
 
     Args:
         function: picklable. What it raises is the item's error; a ValueError's text is taken as the reason.
-        seconds: wall clock an item may take before its worker is killed and replaced.
+        seconds: wall clock an item may take before its worker is killed and replaced; or how long each item may take.
         megabytes: address space a worker may take beyond what it has before its first item.
 
     Raises HostError if workers cannot start or `function` raises one, and RuntimeError if they cannot load `function`.
     """
-    todo = deque(enumerate(items))
+    patience_of = seconds if callable(seconds) else lambda _: Patience(seconds)
+    todo = deque((index, item, patience_of(item)) for index, item in enumerate(items))
     if not todo:
         return
     code = pickle.dumps(function)
@@ -66,7 +87,7 @@ def run(
             for worker in crew:
                 worker.feed(todo, 2 if len(todo) > 2 * len(crew) else 1)
             now = time.monotonic()
-            patience = min(worker.deadline(seconds) for worker in crew) - now
+            patience = min(worker.deadline() for worker in crew) - now
             ready = set(connection.wait([worker.pipe for worker in crew], max(0.0, min(patience, 3600.0))))
             for place, worker in enumerate(crew):
                 if worker.pipe in ready or worker.pipe.poll():  # answers came while ours were being used
@@ -74,8 +95,8 @@ def run(
                         outcome, alive = worker.receive()
                     except (EOFError, ConnectionError):
                         outcome, alive = worker.bury(), False
-                elif worker.deadline(seconds) <= time.monotonic():
-                    outcome, alive = worker.give_up(seconds), False
+                elif worker.deadline() <= time.monotonic():
+                    outcome, alive = worker.give_up(), False
                 else:
                     continue
                 if outcome is not None:
@@ -153,7 +174,8 @@ class _Worker:
 
     code: bytes
     megabytes: int
-    queue: deque[tuple[int, Any]] = field(default_factory=deque)  # sent and unanswered; the first is being worked on
+    #: index, item, patience; sent and unanswered, the first being worked on
+    queue: deque[tuple[int, Any, Patience]] = field(default_factory=deque)
     ready: bool = False
 
     def __post_init__(self) -> None:
@@ -164,21 +186,21 @@ class _Worker:
         theirs.close()
         self.since = time.monotonic()
 
-    def feed(self, todo: deque[tuple[int, Any]], depth: int) -> None:
+    def feed(self, todo: deque[tuple[int, Any, Patience]], depth: int) -> None:
         """Keep a second item waiting in the pipe, so that the worker never waits for us."""
         while todo and len(self.queue) < depth:
             try:
-                self.pipe.send(todo[0][1])
+                self.pipe.send((todo[0][1], todo[0][2].processor))
             except (BrokenPipeError, ConnectionError):
                 return  # it died: the wait that follows says so
             if not self.queue and self.ready:
                 self.since = time.monotonic()
             self.queue.append(todo.popleft())
 
-    def deadline(self, seconds: float) -> float:
+    def deadline(self) -> float:
         if not self.ready:
             return self.since + _START_SECONDS
-        return self.since + seconds if self.queue else float("inf")
+        return self.since + self.queue[0][2].seconds if self.queue else float("inf")
 
     def receive(self) -> tuple[Outcome | None, bool]:
         """One message -> (what became of the first item, whether the worker lives on)."""
@@ -191,7 +213,7 @@ class _Worker:
             raise HostError(value)
         if kind == "unusable":
             raise RuntimeError(f"A worker cannot load the function it should run: {value}")
-        index, _ = self.queue.popleft()
+        index, _, _ = self.queue.popleft()
         if kind == "value":
             return Outcome(index, value), True
         if kind == "memory":
@@ -203,18 +225,20 @@ class _Worker:
         self.process.join(10)
         if not self.ready or not self.queue:
             return None
-        index, _ = self.queue.popleft()
+        index, _, patience = self.queue.popleft()
         code = self.process.exitcode
+        if code == -signal.SIGXCPU:
+            return Outcome(index, error=f"takes longer than {patience.processor:.3g} s to decode", timed_out=True)
         if code == -signal.SIGKILL:
             return Outcome(index, error="its decoder was killed by the system, most likely for lack of memory")
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         return Outcome(index, error=f"crashes its decoder ({how})")
 
-    def give_up(self, seconds: float) -> Outcome | None:
+    def give_up(self) -> Outcome | None:
         if not self.ready or not self.queue:
             return None
-        index, _ = self.queue.popleft()
-        return Outcome(index, error=f"takes longer than {seconds:g} s to decode", timed_out=True)
+        index, _, patience = self.queue.popleft()
+        return Outcome(index, error=f"takes longer than {patience.seconds:.3g} s to decode", timed_out=True)
 
     def stop(self) -> None:
         """End the process and whatever it started."""
@@ -254,9 +278,10 @@ def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
     pipe.send(("ready", None))
     while True:
         try:
-            item = pipe.recv()
+            item, processor = pipe.recv()
         except (EOFError, ConnectionError):
             return
+        _limit_processor(processor)
         answer = _answer(function, item)
         pipe.send(answer)
         if answer[0] == "memory":
@@ -292,3 +317,15 @@ def _limit_memory(megabytes: int) -> None:
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+def _limit_processor(seconds: float) -> None:
+    """The kernel ends this process (SIGXCPU) when it has used so much more processor time, in whole seconds."""
+    if seconds == float("inf"):
+        return
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))

@@ -37,6 +37,10 @@ FLOOR = 1e-5
 _BLOCK = 1 << 20  # samples decoded, and transformed, at a time
 _RATES = (4_000, 768_000)  # Hz; outside them a header lies
 _LOUDEST = 1_000.0  # full scale is 1
+#: Sound takes room: the smallest encodings of a second have twice these bytes. What claims to hold more of it is made
+#: to keep us busy (a FLAC of constant blocks packs a day into a megabyte). The first minute is free.
+_LEAST_BYTES, _FREE_SECONDS = 500, 60
+_STREAMED = 0x7FFF_F000  # a WAV whose writer could not go back claims this many bytes or more
 _INSTALL_FFMPEG = "install it with: sudo apt-get install -y ffmpeg"
 #: What ffmpeg may take a file for: no playlist or script that would make it open other files.
 _CONTAINERS = "mov,mp4,m4a,aac,mp3,ogg,flac,wav,w64,aiff,au,caf,matroska,asf"
@@ -84,11 +88,9 @@ def encode_audio(path: Path) -> dict[str, np.ndarray]:
 
 LOGMEL = Encoder(
     kind="logmel",
-    version=f"1-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
+    version=f"2-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
     function=encode_audio,
     imports=("librosa", "librosa.filters", "soundfile", "soxr"),
-    seconds=120.0,
-    megabytes=2048,
 )
 
 
@@ -127,6 +129,7 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
     if not _RATES[0] <= rate <= _RATES[1]:
         raise ValueError(f"has a sample rate of {rate} Hz")
     resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
+    longest = _longest(path)
     total = 0
     for block in blocks:
         if not np.isfinite(block).all():
@@ -136,6 +139,8 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
         mono = block.mean(axis=1, dtype=np.float32)
         mono = resampler.resample_chunk(mono) if resampler else mono
         total += len(mono)
+        if total > longest * SAMPLE_RATE:
+            raise ValueError(_too_dense(path, longest))
         yield mono
     if resampler:
         mono = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -159,12 +164,70 @@ def _open(path: Path) -> Iterator:
         yield from _ffmpeg(path, str(error.error_string))
         return
     with file:
+        promised = _promised(path, file)
+        if promised is None and file.format == "MP3" and shutil.which("ffmpeg"):
+            yield from _ffmpeg(path, "")  # libsndfile guesses its length, and reads no further than that
+            return
         yield file.samplerate
+        if promised is not None and promised > _longest(path) * file.samplerate:
+            raise ValueError(_too_dense(path, promised / file.samplerate))
+        held, most = 0, _BLOCK // file.channels
         try:
-            while len(block := file.read(_BLOCK // file.channels, dtype="float32", always_2d=True)):
+            # the first short block is the last: what libsndfile gives after a damaged OGG page is not in the file
+            while len(block := file.read(most, dtype="float32", always_2d=True)):
+                held += len(block)
                 yield block
+                if len(block) < most:
+                    break
         except soundfile.LibsndfileError as error:
             raise ValueError(f"breaks off: {error.error_string}") from error
+        if promised is not None and held < 0.99 * promised:
+            told, there = (frames / file.samplerate for frames in (promised, held))
+            raise ValueError(f"is cut short: its header tells of {told:.1f} s of sound, and {there:.1f} s can be read")
+
+
+def _longest(path: Path) -> float:
+    """Seconds of sound that a file of this size can hold."""
+    return _FREE_SECONDS + path.stat().st_size / _LEAST_BYTES
+
+
+def _too_dense(path: Path, seconds: float) -> str:
+    return f"claims {seconds / 60:,.0f} minutes of sound in {path.stat().st_size:,} bytes; no recording is that small"
+
+
+def _promised(path: Path, file) -> int | None:
+    """Frames that the header tells of; None where it cannot be known (libsndfile guesses an MP3's without a count)."""
+    with path.open("rb") as stream:
+        if file.format == "WAV":
+            return _wav_frames(stream)
+        if file.format in ("FLAC", "OGG"):
+            return file.frames if 0 < file.frames < 1 << 60 else None
+        if file.format == "MP3":
+            head = stream.read(10)
+            tag = 0
+            if head[:3] == b"ID3":
+                tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            stream.seek(tag)
+            first = stream.read(200)
+            return file.frames if b"Xing" in first or b"Info" in first else None
+    return None
+
+
+def _wav_frames(stream) -> int | None:
+    """Frames that a RIFF file's data chunk should have, or None for a streamed one or a layout of another kind."""
+    if stream.read(12)[:4] != b"RIFF":
+        return None
+    width = 0
+    while len(chunk := stream.read(8)) == 8:
+        name, size = struct.unpack("<4sI", chunk)
+        if name == b"data":
+            return size // width if width and 0 < size < _STREAMED else None
+        if name == b"fmt ":
+            body = stream.read(16)
+            width = struct.unpack("<H", body[12:14])[0] if len(body) == 16 else 0
+            size -= len(body)
+        stream.seek(size + size % 2, 1)
+    return None
 
 
 def _ffmpeg(path: Path, reason: str) -> Iterator:
@@ -196,12 +259,18 @@ def _ffmpeg(path: Path, reason: str) -> Iterator:
                 yield np.frombuffer(data[:whole], ">f4").astype(np.float32).reshape(-1, channels)
             if process.wait() != 0:
                 raise ValueError(f"breaks off; ffmpeg: {_complaint(complaints)}")
+            if b"partial file" in _all(complaints):  # ffmpeg's own words for an MP4 whose index tells of more
+                raise ValueError("is cut short: its index tells of more sound than is there")
         finally:
             process.kill()
 
 
 def _complaint(stream) -> str:
     """The first thing that ffmpeg said, without its "[decoder @ address]" and our path."""
-    stream.seek(0)
-    lines = stream.read().decode(errors="replace").strip().splitlines()
+    lines = _all(stream).decode(errors="replace").strip().splitlines()
     return re.sub(r"^(\[[^]]*\]|file:.*:(?= ))\s*", "", lines[0])[:200] if lines else "no reason given"
+
+
+def _all(stream) -> bytes:
+    stream.seek(0)
+    return stream.read()

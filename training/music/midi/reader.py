@@ -179,4 +179,4 @@ def encode_notes(path: Path) -> dict[str, np.ndarray]:
     return {"notes": notes}
 
 
-NOTES = Encoder(kind="notes", version=f"notes-{VERSION}", function=encode_notes, seconds=60.0, megabytes=2048)
+NOTES = Encoder(kind="notes", version=f"notes-{VERSION}", function=encode_notes, processor=3.0, bytes_per_second=1e7)

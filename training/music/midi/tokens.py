@@ -234,5 +234,9 @@ def encode_tokens(path: Path) -> dict[str, np.ndarray]:
 
 
 TOKENS = Encoder(
-    kind="tokens", version=f"tokens-{VERSION}-{midi.VERSION}", function=encode_tokens, seconds=60.0, megabytes=2048
+    kind="tokens",
+    version=f"tokens-{VERSION}-{midi.VERSION}",
+    function=encode_tokens,
+    processor=3.0,
+    bytes_per_second=1e7,
 )
