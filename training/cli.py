@@ -14,6 +14,7 @@ from pathlib import Path
 from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
 from training.budget.limit import Limit, amount, limit_of
+from training.engine.heartbeat import note_crash
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.models.registry import FAMILIES, PRESETS
 from training.workspace import PROJECT, Workspace
@@ -37,6 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
         # whoever read our output has gone (`| head`); there is nobody left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        note_crash(error)
+        raise
     return 0
 
 

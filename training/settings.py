@@ -40,6 +40,8 @@ class Training(Section):
     save_every: AtLeastOne = 5  # epochs: a checkpoint_epoch_N.pt
     keep: AtLeastOne = 3  # checkpoint_epoch_N.pt kept beside best.pt and last.pt
     save_minutes: Positive = 10.0  # last.pt is written at least this often, in the middle of an epoch too
+    # without a step or a held-out batch, after which a process dumps its stacks and ends itself; 0: never
+    hang_minutes: Annotated[float, Field(ge=0)] = 15.0
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
     compile: bool = False  # torch.compile, where a C compiler exists
 

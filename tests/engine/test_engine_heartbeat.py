@@ -1,16 +1,21 @@
-"""The sign of life, and who judges it (scripts/health.py), as processes of their own."""
+"""The sign of life, and who judges it: from outside (scripts/health.py) and from inside (the watchdog), as processes of
+their own."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import os
+import pickle
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 
 from tests.engine import toy
-from training.engine import heartbeat
+from training.engine import distributed, heartbeat
 from training.workspace import PROJECT
 
 
@@ -19,6 +24,7 @@ def process(tmp_path):
     """A process that beats once for each line it is sent, and rests at the line `rest`."""
     code = (
         "import sys; from training.engine import heartbeat; heartbeat.SECONDS = 0.0\n"
+        "heartbeat.watch(0, None)\n"
         "for line in sys.stdin:\n"
         "    heartbeat.rest() if line == 'rest\\n' else heartbeat.beat()\n"
         "    print('done', flush=True)\n"
@@ -79,4 +85,93 @@ def test_a_training_beats_at_every_step_and_held_out_batch_and_rests_when_it_is_
     done = toy.run(tmp_path)
     assert beats.count("step") == done.step
     assert beats.count("held-out") > 0
-    assert beats[-1] == "rest" and beats.count("rest") == 1
+    assert beats[-1] == "rest" and set(beats[: beats.index("rest")]) == {"step", "held-out"}
+
+
+# -- from inside ---------------------------------------------------------------------------------------------------
+
+WORK = """
+import ctypes, signal, sys, threading, time
+from pathlib import Path
+from training.engine import heartbeat
+
+def hang():
+    {how}
+
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+heartbeat.watch(1 / 60, Path(sys.argv[1], "run", "stacks.txt"))
+for step in range(30):
+    time.sleep(0.05)
+    heartbeat.beat()
+{then}
+"""
+HANGS = {
+    "a lock that nobody frees": "(lock := threading.Lock()).acquire(); lock.acquire()",
+    "C code that keeps the interpreter's lock": "mutex = ctypes.create_string_buffer(64)\n"
+    "    for _ in range(2): ctypes.PyDLL(None).pthread_mutex_lock(mutex)",
+}
+
+
+def work(folder, *, how="pass", then="hang()") -> subprocess.CompletedProcess:
+    words = [sys.executable, "-c", WORK.format(how=how, then=then), str(folder)]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=30)
+
+
+@pytest.mark.parametrize("hang", HANGS)
+def test_a_hung_process_tells_where_it_stands_and_ends_itself(tmp_path, hang):
+    """A collective, a driver, a disk: none of them lets Python run again, and nobody is there to look."""
+    process = work(tmp_path, how=HANGS[hang])
+    assert process.returncode == 1, process.stderr
+    for told in (process.stderr, (tmp_path / "run/stacks.txt").read_text()):
+        assert "in hang" in told and "threading.py" in told, "the main thread, and the other one"
+
+
+def test_work_winds_the_watchdog_up_and_rest_ends_it(tmp_path):
+    """30 steps take longer than a hang may; afterwards no timer, thread or empty file is left."""
+    process = work(tmp_path, then="heartbeat.rest(); time.sleep(1.7); print(signal.getitimer(signal.ITIMER_REAL))")
+    assert (process.returncode, process.stdout) == (0, "(0.0, 0.0)\n"), process.stderr
+    assert not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("ends", ["well", "with an error"])
+def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, ends):
+    """Encoding a corpus may take hours; what comes after it may not hang."""
+    told = []
+    monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: told.append((minutes, path.name)))
+    monkeypatch.setattr(heartbeat, "rest", lambda: told.append("rest"))
+
+    class Told(toy.ToyRecipe):
+        def fit_constants(self, rows):
+            told.append("constants")
+            return super().fit_constants(rows)
+
+        def build(self, constants):
+            told.append("model")
+            if ends == "with an error":
+                raise RuntimeError
+            return super().build(constants)
+
+    with pytest.raises(RuntimeError) if ends == "with an error" else contextlib.nullcontext():
+        toy.run(tmp_path, Told, training={"epochs": 1, "hang_minutes": 3})
+    assert told[:3] == ["constants", (3, "stacks_of_rank_0.txt"), "model"] and told[-1] == "rest"
+
+
+def test_waiting_for_rank_0_is_no_hang(monkeypatch):
+    """It saves to a slow disk: the others give signs while they wait."""
+    beats = []
+    monkeypatch.setattr(distributed, "beat", lambda: beats.append(1))
+
+    class Store:
+        def check(self, _keys):
+            return len(beats) >= 3
+
+        def get(self, _key):
+            return pickle.dumps((5, None))
+
+    assert distributed.Ranks(1, 2, torch.device("cpu"), Store()).first(lambda: 0) == 5
+
+
+def test_no_watchdog_where_none_is_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_a, **_k: pytest.fail("armed"))
+    toy.run(tmp_path, training={"hang_minutes": 0, "epochs": 1})

@@ -15,7 +15,7 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FakeWandb
 from training.config import dotted_keys
-from training.engine import checkpoint, run
+from training.engine import checkpoint, heartbeat, run
 from training.engine import loader as engine_loader
 from training.errors import AthanorError
 from training.settings import RunSettings
@@ -109,6 +109,13 @@ def told(root, _patch, settings):
     return "ran"
 
 
+def patience(root, patch, settings):
+    waits = []
+    patch.setattr(heartbeat.faulthandler, "dump_traceback_later", lambda seconds, **_: waits.append(seconds))
+    toy.run(root, **settings)
+    return set(waits)
+
+
 def split_of(split: str) -> Callable:
     def manifest(root, _patch, settings):
         with pytest.raises(AthanorError) as refused:
@@ -149,6 +156,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.save_every": (1, files, {}),
     "training.keep": (1, files, EVERY),
     "training.save_minutes": (1e-9, saves, {}),
+    "training.hang_minutes": (60.0, patience, {}),
     "training.ema_decay": (0.9, average, {}),
     "training.compile": (True, compiles, {}),
     "data.train_manifest": ("mine.jsonl", split_of("train"), {}),

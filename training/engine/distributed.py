@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from training.data.sandbox import available_cpus
+from training.engine.heartbeat import beat
 from training.errors import AthanorError, HostError
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
@@ -54,6 +55,7 @@ class Ranks:
             self._store.set(key, pickle.dumps((result, None)))
             return result
         while not self._store.check([key]):
+            beat()  # to wait is no hang: if rank 0 hangs, its own watchdog ends it
             time.sleep(0.02)
         result, error = pickle.loads(self._store.get(key))
         if error is not None:

@@ -66,11 +66,13 @@ def train(
     everything saved).
     """
     from training.engine.distributed import joined
+    from training.engine.heartbeat import rest
     from training.engine.pace import Allowance
     from training.engine.signals import Signals
 
     folder = workspace.checkpoints(recipe.family)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
+        held.callback(rest)
         ranks.first(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
         if load is None:
             load = partial(_load, recipe, workspace, audio_root, midi_root)
@@ -88,7 +90,7 @@ def _train(
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
     from training.engine.distributed import share_cores
-    from training.engine.heartbeat import rest
+    from training.engine.heartbeat import rest, watch
     from training.engine.loop import fit
     from training.engine.provenance import plain, provenance
     from training.engine.resume import Wanted, decide
@@ -108,10 +110,11 @@ def _train(
 
     begin = checkpoint.read(decision.path) if decision.path else None
     constants = _constants(recipe, rows["train"], ranks, begin)
+    run_folder = workspace.runs(recipe.family) / decision.run_id
+    watch(recipe.settings.training.hang_minutes, run_folder / f"stacks_of_rank_{ranks.rank}.txt")
     state = State(recipe, plan, ranks, constants, limit=allowance.limit if allowance else 0.0)
     if begin is not None:
         state.load(begin, str(decision.path))
-    run_folder = workspace.runs(recipe.family) / decision.run_id
     if state.progress.finished:
         return _trained(recipe, folder, run_folder, state, already=True)
 

@@ -1,0 +1,321 @@
+"""training/supervisor.py: what is started again, what never is, and that nothing is left behind. Small scripts stand
+for a training; each run of one leaves a line in `runs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from training import cli
+
+from .conftest import PROJECT
+
+PRELUDE = """
+import fcntl, json, os, signal, subprocess, sys, time
+from pathlib import Path
+here = Path(os.environ["HERE"])
+with (here / "runs").open("a") as file:
+    print(*sys.argv[1:], file=file)
+run = len((here / "runs").read_text().splitlines())  # 1 for the first
+
+def save(step, run_id="a"):
+    (here / "index.json").write_text(json.dumps({"files": {"last.pt": {"step": step, "run_id": run_id}}}))
+
+def crash(note, code=1):
+    Path(os.environ["ATHANOR_CRASH_NOTE"]).write_text(note)
+    sys.exit(code)
+
+def kill(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    time.sleep(60)
+
+def wait():
+    (here / "ready").touch()
+    while True:
+        time.sleep(0.01)
+"""
+
+
+class Supervised:
+    def __init__(self, folder):
+        self.folder = folder
+
+    def start(self, script, *arguments, options=("--pauses", "0")) -> subprocess.Popen:
+        (self.folder / "script.py").write_text(PRELUDE + script)
+        words = [sys.executable, "-m", "training.supervisor", "--index", self.folder / "index.json", *options, "--"]
+        return subprocess.Popen(
+            [*words, sys.executable, "-S", "-E", self.folder / "script.py", *arguments], text=True,
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "HERE": str(self.folder)},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def run(self, script, *arguments, **options):
+        """-> (exit code, how often it was started, what was said)."""
+        process = self.start(script, *arguments, **options)
+        said, _ = process.communicate(timeout=60)
+        return process.returncode, len(self.runs), said
+
+    @property
+    def runs(self):
+        return (self.folder / "runs").read_text().splitlines()
+
+    def await_file(self, name="ready"):
+        deadline = time.monotonic() + 30
+        while not (self.folder / name).exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (self.folder / name).unlink()
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    return Supervised(tmp_path)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+# -- what is started again -----------------------------------------------------------------------------------------
+
+
+def test_what_was_killed_is_started_again_and_it_says_so(supervised):
+    code, runs, said = supervised.run("save(120)\nif run == 1: kill()")
+    assert (code, runs) == (0, 2)
+    for told in ("killed by SIGKILL", "memory of this host", "step 120", "restart 1 of 4 in 0 s", "1 restart in all"):
+        assert told in said
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 6, 75, 64, 127])
+def test_what_would_only_repeat_is_never_started_again(supervised, code):
+    assert supervised.run(f"sys.exit({code})") == (code, 1, "")
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "name"),
+    [
+        ("sys.exit(1)", 1, "crashed"),
+        ("kill()", 137, "SIGKILL"),
+        ("sys.exit(137)", 137, "SIGKILL"),  # a rank of training.launch was killed
+        ("kill(signal.SIGTERM)", 143, "SIGTERM"),  # by nobody here
+    ],
+)
+def test_it_gives_up_after_so_many_restarts_without_progress(supervised, end, code, name):
+    ended, runs, said = supervised.run(end, options=("--pauses", "0", "--restarts", "2"))
+    assert (ended, runs) == (code, 3)
+    assert name in said and "2 restarts without progress" in said and f"Exit code {code}." in said
+
+
+def test_progress_starts_the_count_and_the_pauses_over(supervised):
+    code, runs, said = supervised.run(
+        "save(min(run, 4))\nkill()", options=("--pauses", "0.01,0.02,0.03", "--restarts", "2")
+    )
+    assert (code, runs) == (137, 6)  # four that saved something new, and two that did not
+    assert [line.split(" restart ")[1] for line in said.splitlines() if ": restart " in line] == [
+        *["1 of 2 in 0.01 s."] * 4, "2 of 2 in 0.02 s."
+    ]  # fmt: skip
+
+
+def test_the_same_crash_twice_at_the_same_place_is_no_accident(supervised):
+    code, runs, said = supervised.run('save(7)\ncrash("ValueError: 3 [after 40 steps]")')
+    assert (code, runs) == (1, 2)
+    assert "crashed (ValueError: 3 [after 40 steps])" in said and "the same crash twice" in said
+
+
+def test_a_fault_of_compiled_code_twice_at_the_same_step_is_no_accident(supervised):
+    assert supervised.run("save(7)\nkill(signal.SIGSEGV)")[:2] == (139, 2)
+
+
+def test_another_crash_is_tried_again(supervised):
+    code, runs, said = supervised.run(
+        'save(7)\ncrash(f"ValueError: {run}")', options=("--pauses", "0", "--restarts", "3")
+    )
+    assert (code, runs) == (1, 4) and "3 restarts without progress" in said
+
+
+def test_the_same_crash_at_another_place_is_tried_again(supervised):
+    assert supervised.run('save(min(run, 3))\ncrash("ValueError: 3")')[:2] == (1, 4)
+
+
+def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
+    """The other side: what the command line writes for the supervisor."""
+
+    def stumble(_options):
+        raise ValueError("3\nof 4")
+
+    note = tmp_path / "note"
+    monkeypatch.setenv("ATHANOR_CRASH_NOTE", str(note))
+    monkeypatch.setattr(cli, "_verify", stumble)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="3"):
+            cli.main(["verify", "x"])
+    assert note.read_text() == "ValueError: 3 of 4 [after 0 steps and batches]\n"
+
+
+def test_never_resume_does_not_throw_away_what_the_first_try_did(supervised):
+    supervised.run('if run == 2: save(1, "new")\nif run < 4: kill()', "--resume", "never", "--resume=never")
+    assert supervised.runs == [*["--resume never --resume=never"] * 2, *["--resume auto --resume=auto"] * 2]
+
+
+# -- nothing is left behind ----------------------------------------------------------------------------------------
+
+ORPHAN = """
+lock = (here / "lock").open("w")
+try:
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    sys.exit(6)
+if run == 1:
+    # a rank of torchrun: its own session, deaf to SIGTERM, and it holds the folder
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    rank = subprocess.Popen(
+        [sys.executable, "-S", "-c", code], start_new_session=True, pass_fds=[lock.fileno()], stdout=subprocess.PIPE
+    )
+    rank.stdout.readline()
+    (here / "rank").write_text(str(rank.pid))
+"""
+
+
+def test_what_a_killed_training_left_behind_is_gone_before_the_next_begins(supervised, tmp_path):
+    code, runs, said = supervised.run(ORPHAN + "    kill()")
+    assert (code, runs) == (0, 2), said
+    assert not alive(int((tmp_path / "rank").read_text()))
+
+
+def test_it_leaves_nothing_behind_at_the_end_either(supervised, tmp_path):
+    assert supervised.run(ORPHAN + "    sys.exit(3)")[0] == 3
+    assert not alive(int((tmp_path / "rank").read_text()))
+
+
+def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervised, tmp_path):
+    process = supervised.start(
+        "def stop(*_):\n    (here / 'saved').touch()\n    sys.exit(75)\nsignal.signal(signal.SIGTERM, stop)\nwait()"
+    )
+    supervised.await_file()
+    process.kill()
+    process.wait()
+    supervised.await_file("saved")
+
+
+# -- signals -------------------------------------------------------------------------------------------------------
+
+SAVES = """
+def stop(number, _frame):
+    (here / "asked").write_text(signal.Signals(number).name)
+    time.sleep(0.1)
+    print("saved", flush=True)
+    sys.exit(75)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, stop)
+wait()
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
+def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, name):
+    process = supervised.start(SAVES)
+    supervised.await_file()
+    process.send_signal(signal.Signals[name])
+    said, _ = process.communicate(timeout=20)
+    assert (process.returncode, len(supervised.runs), said) == (75, 1, "saved\n")
+    assert (tmp_path / "asked").read_text() == name
+
+
+def test_the_echo_of_a_signal_is_none_and_a_second_one_ends_everything_at_once(supervised, tmp_path):
+    """A host that shuts down tells the runner, the supervisor and the training at the same moment: it still saves."""
+    process = supervised.start(ORPHAN + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    wait()")
+    supervised.await_file()
+    asked = time.monotonic()
+    process.terminate()
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.6)
+    while time.monotonic() < asked + 1.1:
+        time.sleep(0.01)
+    process.terminate()
+    before = time.monotonic()
+    process.communicate(timeout=20)
+    assert process.returncode == 143 and time.monotonic() - before < 1.5
+    assert not alive(int((tmp_path / "rank").read_text()))
+
+
+def test_a_signal_in_a_pause_ends_it_with_everything_saved(supervised):
+    process = supervised.start("kill()", options=("--pauses", "600"))
+    assert any("restart 1" in line for line in process.stdout)
+    process.terminate()
+    assert process.wait(10) == 75
+    process.stdout.close()
+
+
+def test_a_signal_before_the_command_can_listen_is_no_failure(supervised):
+    """Python takes a while until the first handler is in place; nothing was begun, so nothing is lost."""
+    process = supervised.start("wait()")
+    supervised.await_file()
+    process.terminate()
+    assert process.communicate(timeout=20)[0] == "" and process.returncode == 75
+
+
+def test_a_crash_while_stopping_is_told_and_not_started_again(supervised):
+    process = supervised.start("signal.signal(signal.SIGTERM, lambda *_: crash('OSError: x'))\nwait()")
+    supervised.await_file()
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert (process.returncode, len(supervised.runs)) == (1, 1)
+    assert "OSError: x" in said and "while it was stopping" in said
+
+
+def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
+    options = ("--restarts", "0", "--stop-within", "0.2")
+    process = supervised.start("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwait()", options=options)
+    supervised.await_file()
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 75 and "within 0.2 s" in said
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------
+
+
+def test_it_costs_next_to_nothing_to_start():
+    code = "import sys, training.supervisor; print(sorted({'torch', 'numpy', 'pydantic', 'yaml'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"),
+    [([], {}), (["--"], {}), (["--restarts", "-1", "--", "true"], {}), (["--pauses", "soon", "--", "true"], {}),
+     (["--", "true"], {"ATHANOR_RESTARTS": "many"}), (["--", "true"], {"ATHANOR_RESTART_PAUSES": "nan"})],
+)  # fmt: skip
+def test_wrong_usage_is_refused(words, environment):
+    words = [sys.executable, "-m", "training.supervisor", *words]
+    done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 2 and "error: " in done.stderr
+
+
+def test_the_environment_sets_limit_and_pauses(supervised, monkeypatch):
+    monkeypatch.setenv("ATHANOR_RESTARTS", "1")
+    monkeypatch.setenv("ATHANOR_RESTART_PAUSES", "0.01")
+    code, runs, said = supervised.run("kill()", options=())
+    assert (code, runs) == (137, 2) and "restart 1 of 1 in 0.01 s" in said
+
+
+def test_a_command_that_is_not_there_is_told():
+    words = [sys.executable, "-m", "training.supervisor", "--", "/nowhere/python"]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 6 and "/nowhere/python cannot be started" in done.stderr
+
+
+def test_an_index_that_cannot_be_read_is_no_progress(supervised, tmp_path):
+    for text in ("{", json.dumps({"files": {"last.pt": {}}})):
+        (tmp_path / "index.json").write_text(text)
+        (tmp_path / "runs").unlink(missing_ok=True)
+        assert supervised.run("kill()", options=("--pauses", "0", "--restarts", "1"))[:2] == (137, 2)
