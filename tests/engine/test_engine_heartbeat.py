@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import distributed, heartbeat
+from training.engine import checkpoint, distributed, heartbeat
 from training.workspace import PROJECT
 
 
@@ -170,6 +170,14 @@ def test_waiting_for_rank_0_is_no_hang(monkeypatch):
             return pickle.dumps((5, None))
 
     assert distributed.Ranks(1, 2, torch.device("cpu"), Store()).first(lambda: 0) == 5
+
+
+def test_a_save_to_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
+    beats = []
+    monkeypatch.setattr(checkpoint, "beat", lambda: beats.append(1))
+    entry = {"step": 1, "epoch": 0, "value": None, "run_id": "a"}
+    checkpoint.save(tmp_path, {"format": checkpoint.FORMAT, "model": {str(n): torch.zeros(9) for n in range(5)}}, entry)
+    assert len(beats) >= 5, "a sign for each tensor at least"
 
 
 def test_no_watchdog_where_none_is_wanted(tmp_path, monkeypatch):

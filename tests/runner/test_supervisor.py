@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from training import cli
+from training.engine import heartbeat
 
 from .conftest import PROJECT
 
@@ -155,10 +156,11 @@ def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
     note = tmp_path / "note"
     monkeypatch.setenv("ATHANOR_CRASH_NOTE", str(note))
     monkeypatch.setattr(cli, "_verify", stumble)
+    monkeypatch.setattr(heartbeat, "_beats", 40)
     for _ in range(2):
         with pytest.raises(ValueError, match="3"):
             cli.main(["verify", "x"])
-    assert note.read_text() == "ValueError: 3 of 4 [after 0 steps and batches]\n"
+    assert note.read_text() == "ValueError: 3 of 4 [after 40 steps and batches]\n"
 
 
 def test_never_resume_does_not_throw_away_what_the_first_try_did(supervised):

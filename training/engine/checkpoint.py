@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from training.data.files import Signature, disk_errors, sha256, signature, sync
+from training.engine.heartbeat import beat
 from training.errors import HostError, UsageError
 
 FORMAT = 1
@@ -223,6 +224,7 @@ class _Hashed:
             self.error = error
             raise
         self.sha256.update(data)
+        beat()  # a slow disk is no hang
         return len(data)
 
     def flush(self) -> None:
