@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.music.midi.score import MAX_BARS
+
+Finder = Callable[[np.ndarray], np.ndarray]
 
 TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
 SLIVER = 1 / 64  # a metre change this little after a bar line (a rounding of the writing program) is on it
@@ -74,3 +77,20 @@ def bar_lines(
             pieces.append([min(end, start + length * count)])
             break
     return np.concatenate(pieces)
+
+
+def bars_of(lines: np.ndarray, width: np.ndarray) -> tuple[Finder, Finder]:
+    """Two functions from ticks to bars, for ticks between the first line and the last: the bar that a tick is in, and
+    the bar that ends at it or holds it. `width`: of each bar, in ticks.
+
+    In a piece of one metre a division does what a search would: lines and ticks are far below 2^53, so it is exact.
+    """
+    if (width == width[0]).all():
+        return (
+            lambda ticks: (ticks / width[0]).astype(np.int64),
+            lambda ticks: np.ceil(ticks / width[0]).astype(np.int64) - 1,
+        )
+    return (
+        lambda ticks: np.searchsorted(lines, ticks, "right") - 1,
+        lambda ticks: np.searchsorted(lines, ticks, "left") - 1,
+    )

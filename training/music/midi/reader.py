@@ -11,16 +11,18 @@ symusic parses; numpy does the rest. What counts as what:
 from __future__ import annotations
 
 import io
+import stat
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 import mido
 import numpy as np
 import symusic
 
 from training.data.encode import Encoder
-from training.music.midi.grids import TempoMap, bar_lines
-from training.music.midi.score import EVENT, MAX_SECONDS, Score
+from training.music.midi.grids import TempoMap, bar_lines, bars_of
+from training.music.midi.score import EVENT, MAX_SECONDS, OnBars, Score
 from training.music.midi.writer import write_midi
 
 __all__ = ["NOTES", "Score", "encode_notes", "parse", "read_score", "write_midi"]
@@ -35,27 +37,64 @@ def read_score(path: Path) -> Score:
 
     Raises ValueError, saying why, for what cannot be read: not a MIDI file, malformed, too large, or too long.
     """
-    if not path.is_file():
-        raise ValueError("not a regular file")
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise ValueError(f"too large: {size:,} bytes, at most {MAX_BYTES:,} are read")
-    return parse(path.read_bytes())
+    return parse(_bytes(path))
+
+
+def read_bars(path: Path) -> OnBars:
+    """`read_score` for who needs the notes' places in the bars alone: what seconds and order cost is saved."""
+    piece = _place(_bytes(path))
+    return OnBars(piece.notes, piece.bars)
 
 
 def parse(data: bytes) -> Score:
     """`read_score` on the bytes of a file."""
+    piece = _place(data)
+    if not len(piece.onset):
+        return Score(np.empty(0, EVENT), piece.bars)
+    order = _order(piece)
+    notes = np.empty(len(order), EVENT)
+    for name, column in piece.notes.items():
+        notes[name] = column[order]
+    notes["onset"] = piece.seconds.at(piece.onset[order])
+    notes["duration"] = piece.seconds.at(piece.end[order]) - notes["onset"]
+    return Score(notes, piece.bars)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        raise ValueError("not a regular file") from None
+    if not stat.S_ISREG(about.st_mode):
+        raise ValueError("not a regular file")
+    if about.st_size > MAX_BYTES:
+        raise ValueError(f"too large: {about.st_size:,} bytes, at most {MAX_BYTES:,} are read")
+    return path.read_bytes()
+
+
+class _Piece(NamedTuple):
+    """A file's notes, in its own order, on its bars; [n] each."""
+
+    onset: np.ndarray  # ticks, int64
+    ticks: np.ndarray  # how long it lasts, as the file says, int32
+    end: np.ndarray  # ticks, float64: cut, and never at once
+    notes: dict[str, np.ndarray]  # of EVENT, what is not in seconds
+    seconds: TempoMap
+    bars: np.ndarray  # float64: each bar's duration in seconds
+
+
+def _place(data: bytes) -> _Piece:
     per_quarter, smpte, data = _time_base(data)
     try:
         midi = symusic.Score.from_midi(data)
     except (RuntimeError, ValueError, IndexError, OverflowError) as error:
         reason = str(error).removeprefix("MiniMidi: ").removesuffix(": iostream error").strip()
         raise ValueError(f"malformed MIDI: {reason or type(error).__name__}") from None
-    onset, length, pitch, velocity, program, drum = _notes(midi)
+    onset, ticks, notes = _notes(midi)
     if not len(onset):
-        return Score(np.empty(0, EVENT), np.empty(0))
-    last = int(onset.max())
-    if int(onset.min()) < 0:
+        return _Piece(onset, ticks, np.empty(0), notes | dict.fromkeys(_ON_BARS, np.empty(0)), _NO_TEMPO, np.empty(0))
+    first, last = int(onset.min()), int(onset.max())
+    if first < 0:
         raise ValueError("malformed MIDI: its time runs past 2^31 ticks")
 
     tempo, metre = _tempo_and_metre(midi, data)
@@ -66,25 +105,22 @@ def parse(data: bytes) -> Score:
         hours = seconds.at(np.array([last]))[0] / 3600
         raise ValueError(f"its last note starts after {hours:,.1f} hours; at most {MAX_SECONDS / 3600:.0f} are read")
     lines = bar_lines(*metre, per_quarter, last)
-
-    notes = np.empty(len(onset), EVENT)
-    bar = np.repeat(np.arange(len(lines) - 1), np.diff(np.searchsorted(onset, lines)))  # onsets are sorted
     width = np.diff(lines)
-    position = (onset - lines[bar]) / width[bar]
-    end = np.minimum(onset + np.where(length > 0, length, SHORTEST * width[bar]), lines[-1])
-    end_bar = bar.copy()
-    crossing = np.flatnonzero(end > lines[bar + 1])
-    end_bar[crossing] = np.searchsorted(lines, end[crossing], "left") - 1
-    notes["bar"] = bar
-    notes["position"] = position
-    notes["length"] = (end_bar - bar) + (end - lines[end_bar]) / width[end_bar] - position
-    notes["onset"] = seconds.at(onset)
-    notes["duration"] = seconds.at(end) - notes["onset"]
-    notes["pitch"] = pitch
-    notes["velocity"] = velocity
-    notes["program"] = program
-    notes["drum"] = drum
-    return Score(notes, np.diff(seconds.at(lines)))
+    bar, before_end = bars_of(lines, width)
+
+    starts = bar(onset)
+    of_bar = width[starts]
+    position = (onset - lines[starts]) / of_bar
+    lasting = ticks if ticks.min() > 0 else np.where(ticks > 0, ticks, SHORTEST * of_bar)
+    end = np.minimum(onset + lasting, lines[-1])
+    ends = before_end(end)
+    notes["bar"], notes["position"] = starts, position
+    notes["length"] = (ends - starts) + (end - lines[ends]) / width[ends] - position
+    return _Piece(onset, ticks, end, notes, seconds, np.diff(seconds.at(lines)))
+
+
+_ON_BARS = ("bar", "position", "length")
+_NO_TEMPO = TempoMap.of(np.empty(0), np.empty(0), 1.0)
 
 
 def _time_base(data: bytes) -> tuple[float, bool, bytes]:
@@ -105,24 +141,37 @@ def _time_base(data: bytes) -> tuple[float, bool, bytes]:
     return rate * ticks / 2, True, data[:12] + struct.pack(">H", 480) + data[14:]
 
 
-def _notes(midi: symusic.Score) -> tuple[np.ndarray, ...]:
-    """onset and length in ticks (int64), pitch, velocity, program, drum; sorted by (onset, program, pitch)."""
+def _notes(midi: symusic.Score) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Onset (int64) and length in ticks, and pitch, velocity, program and drum; track by track."""
     tracks = [(track, track.notes.numpy()) for track in midi.tracks if len(track.notes)]
     if not tracks:
-        return (np.empty(0, np.int64),) * 6
-    # One number a note: sorting those, and taking them apart again, is far faster than sorting columns.
-    keys = []
-    for track, columns in tracks:
-        named = (0 if track.is_drum else track.program) << 15 | track.is_drum << 7
-        key = columns["time"].astype(np.int64) << 22 | columns["pitch"].astype(np.int64) << 8 | columns["velocity"]
-        keys.append(key | named)
-    key = np.concatenate(keys)
-    length = np.concatenate([columns["duration"] for _, columns in tracks])
+        return np.empty(0, np.int64), np.empty(0, np.int32), dict.fromkeys(_HEARD, np.empty(0, np.uint8))
+    onset, ticks, pitch, velocity = (
+        np.concatenate([columns[name] for _, columns in tracks]) for name in ("time", "duration", "pitch", "velocity")
+    )
+    counts = [len(columns["time"]) for _, columns in tracks]
+    drum = np.repeat([track.is_drum for track, _ in tracks], counts)
+    program = np.repeat([0 if track.is_drum else track.program for track, _ in tracks], counts)
+    return onset.astype(np.int64), ticks, dict(zip(_HEARD, (pitch, velocity, program, drum), strict=True))
+
+
+_HEARD = ("pitch", "velocity", "program", "drum")
+
+
+def _order(piece: _Piece) -> np.ndarray:
+    """The notes by onset, program, pitch, drum, velocity and length."""
+    notes = piece.notes
+    # One number a note: sorting those is far faster than sorting columns.
+    key = piece.onset << 22 | notes["program"].astype(np.int64) << 15 | notes["pitch"].astype(np.int64) << 8
+    key |= notes["drum"].astype(np.int64) << 7 | notes["velocity"]
     order = np.argsort(key)
     ordered = key[order]
-    if (ordered[1:] == ordered[:-1]).any():  # argsort leaves equal keys in an order that differs between processors
-        order = np.lexsort([length, key])
-    return ordered >> 22, length[order], ordered >> 8 & 127, ordered & 127, ordered >> 15 & 127, (ordered & 128) > 0
+    tie = ordered[1:] == ordered[:-1]
+    if tie.any():  # argsort leaves equal keys in an order that differs between processors
+        tied = np.flatnonzero(np.append(tie, False) | np.append(False, tie))
+        among = order[tied]
+        order[tied] = among[np.lexsort([piece.ticks[among], key[among]])]
+    return order
 
 
 Events = tuple[np.ndarray, ...]

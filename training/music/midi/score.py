@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,13 @@ MAX_BARS = 8192  # of one piece; at the slowest bar that tokens can say (6 s) th
 MAX_SECONDS = 14 * 3600.0  # onsets later than this are refused: a broken file, not a song
 
 DEFAULT_BAR = 2.0  # seconds: 4/4 at 120 beats a minute, MIDI's own default
+
+
+class OnBars(NamedTuple):
+    """The notes of a piece on its map of bars, in any order: all that tokens are made of."""
+
+    notes: Mapping[str, np.ndarray]  # the fields of EVENT but for onset and duration, [n] each
+    bars: np.ndarray  # as in Score
 
 
 @dataclass(frozen=True)

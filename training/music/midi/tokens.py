@@ -19,7 +19,7 @@ import numpy as np
 
 from training.data.encode import Encoder
 from training.music.midi import reader as midi
-from training.music.midi.score import MAX_BARS, Score
+from training.music.midi.score import MAX_BARS, OnBars, Score
 
 NOTE = 0  # + MIDI pitch, or drum key
 VELOCITY = 128  # + velocity // 4
@@ -98,10 +98,10 @@ def bar_seconds(step: np.ndarray) -> np.ndarray:
     return 240.0 / SLOWEST * (FASTEST / SLOWEST) ** (-np.asarray(step) / (TEMPI - 1))
 
 
-def encode(score: Score) -> np.ndarray:
+def encode(score: Score | OnBars) -> np.ndarray:
     """The whole piece, BOS and EOS included, as uint16 [n]."""
     notes = score.notes
-    if not len(notes):
+    if not len(notes["bar"]):
         return np.array([BOS, EOS], np.uint16)
     slot = notes["bar"] * STEPS + (notes["position"] * STEPS + 0.5).astype(np.int64)
     slot = np.minimum(slot, MAX_BARS * STEPS - 1)
@@ -132,9 +132,11 @@ def encode(score: Score) -> np.ndarray:
     ids[bar_at] = BAR
     ids[bar_at[new_tempo] + 1] = TEMPO + tempo[new_tempo] // DIGITS
     ids[bar_at[new_tempo] + 2] = TEMPO + tempo[new_tempo] % DIGITS
-    ids[note_at[new_slot]] = POSITION + (slot[new_slot] & STEPS - 1)
+    told = np.flatnonzero(new_slot)
+    ids[note_at[told]] = POSITION + (slot[told] & STEPS - 1)
     note_at += new_slot
-    ids[note_at[new_instrument]] = INSTRUMENT + instrument[new_instrument]
+    told = np.flatnonzero(new_instrument)
+    ids[note_at[told]] = INSTRUMENT + instrument[told]
     note_at += new_instrument
     ids[note_at] = NOTE + (key >> 11 & 127)
     ids[note_at + 1] = VELOCITY + (key >> 6 & 31)
@@ -142,7 +144,7 @@ def encode(score: Score) -> np.ndarray:
     return ids
 
 
-def _bars_to(score: Score, count: int) -> np.ndarray:
+def _bars_to(score: Score | OnBars, count: int) -> np.ndarray:
     """The lengths of the first `count` bars; the last one's goes on."""
     if count <= len(score.bars):
         return score.bars[:count]
@@ -227,8 +229,8 @@ def drum_notes(ids: np.ndarray) -> np.ndarray:
 
 def encode_tokens(path: Path) -> dict[str, np.ndarray]:
     """{"ids": uint16 [n]}, the whole song. Raises ValueError for what cannot be read, and for a file without notes."""
-    score = midi.read_score(path)
-    if not len(score.notes):
+    score = midi.read_bars(path)
+    if not len(score.notes["bar"]):
         raise ValueError("holds no notes")
     return {"ids": encode(score)}
 
