@@ -12,6 +12,7 @@ import pytest
 
 from tests.music.midi_reference import NOTE_BODY, random_file, raw_file, slow_read
 from training.music.midi import reader as midi
+from training.music.midi.grids import bar_lines, bars_of
 from training.music.midi.notes import NOTE
 from training.music.midi.reader import encode_notes, parse, read_score
 from training.music.midi.score import MAX_BARS
@@ -242,3 +243,22 @@ def test_a_file_without_notes_is_an_empty_score_but_nothing_to_store(tmp_path):
     assert len(read_score(path).notes) == 0
     with pytest.raises(ValueError, match="no notes"):
         encode_notes(path)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_bars_found_by_division_are_those_found_by_search(seed):
+    """In a piece of one metre a division stands in for the search: to the tick, on the lines and beside them."""
+    rng = random.Random(seed)
+    per_quarter = rng.choice([1, 24, 96, 480, 960, 32767])
+    numerator, denominator = rng.choice([(4, 4), (7, 8), (3, 128), (255, 64), (1, 1)])
+    metre = [np.array([value]) for value in (0, numerator, denominator)]
+    width = 4.0 * per_quarter * numerator / denominator
+    last = int(width * rng.choice([3, 100, 8000]))
+    lines = bar_lines(*metre, per_quarter, last)
+    ticks = np.array([rng.randrange(last + 1) for _ in range(500)])
+    ticks = np.unique(np.concatenate([ticks, np.floor(lines), np.ceil(lines)]).astype(np.int64))
+    ticks = ticks[ticks < lines[-1]]
+    ends = np.concatenate([ticks[ticks > 0], lines[1:], lines[:-1] + width / 128])
+    starts_in, ends_in = bars_of(lines, np.diff(lines))
+    np.testing.assert_array_equal(starts_in(ticks), np.searchsorted(lines, ticks, "right") - 1)
+    np.testing.assert_array_equal(ends_in(ends), np.searchsorted(lines, ends, "left") - 1)
