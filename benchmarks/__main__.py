@@ -62,9 +62,8 @@ def _place() -> dict:
             found[library] = version(library)
         except PackageNotFoundError:
             found[library] = None
-    model = next(
-        (l.split(":", 1)[1].strip() for l in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in l), ""
-    )
+    cpu = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in cpu if "model name" in line), "")
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "python": platform.python_version(),

@@ -8,6 +8,7 @@ import torch
 
 from tests.models.spectocloud.corpus import make_row, make_settings
 from training.models.spectocloud import judge, loss
+from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.recipe import TERMS, SpectocloudRecipe
 from training.recipe import Moment
 
@@ -56,7 +57,7 @@ def test_unequal_micro_batches_add_up_to_the_whole(recipe, model, batch, moment)
 def test_training_starts_matched_by_index_and_ends_with_chamfer(recipe, model, batch):
     """pos_loss is the Chamfer distance in both phases."""
     predicted, target = judge.predict(model, batch), judge.target_of(batch)
-    exact = loss.chamfer(predicted.positions, target.positions).sum()
+    exact = chamfer(predicted.positions, target.positions).sum()
     early, late = recipe.losses(model, batch, EARLY), recipe.losses(model, batch, LATE)
     assert (early["match_loss"].coefficient, early["pos_loss"].coefficient) == (1.0, 0.0)
     assert (late["match_loss"].coefficient, late["pos_loss"].coefficient) == (0.0, 1.0)
@@ -83,7 +84,7 @@ def test_validation_is_exact_over_any_batches(recipe, model, batch):
         split = recipe.summarise(judge.average(recipe.validate(model, b) for b in parts))
         predicted, target = judge.predict(model, batch), judge.target_of(batch)
     assert whole == pytest.approx(split, rel=1e-5)
-    exact = loss.chamfer(predicted.positions, target.positions).mean().item()
+    exact = chamfer(predicted.positions, target.positions).mean().item()
     assert whole["pos_loss"] == pytest.approx(exact, rel=1e-5)
     want = whole["pos_loss"] + 0.5 * whole["color_loss"] + 0.3 * whole["prop_loss"]
     assert whole["val_loss"] == pytest.approx(want)

@@ -1,26 +1,16 @@
 """How far a predicted cloud is from the true one.
 
-Shape legend: B clouds, N predicted points, M target points, 3 coordinates, C channels.
-
-The Chamfer distance here is the mean over points of the Euclidean distance (not squared) to the nearest point of the
-other cloud, averaged over both ways. Neighbours are chosen without gradient and the distance to the chosen one is
-then recomputed directly, so its gradient is exact and nothing of size N x M is kept. The usual shortcut
-|x|^2 + |y|^2 - 2xy is not used even to choose: between nearly touching points its rounding decides.
-
-`nearest` is the one place that searches; a faster search replaces it alone.
+Shape legend: B clouds, N points, C channels. Neighbours, and the Chamfer distance, are those of chamfer.py.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-#: Pairs of points that the blocked search holds at once: 8 Mi pairs are 32 MiB a temporary.
-PAIRS_AT_ONCE = 8 << 20
+from training.models.spectocloud.chamfer import both_ways, take
 
 
 class Cloud(NamedTuple):
@@ -39,73 +29,12 @@ class Terms(NamedTuple):
     properties: Tensor
 
 
-def nearest(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
-    """Index [B, N] (int64) of the point of y that is nearest to each point of x. No gradient.
-
-    A k-d tree on the CPU (float64), blocks of direct differences (float32) elsewhere.
-    """
-    with torch.no_grad():
-        if x_BN3.device.type == "cpu":
-            return _nearest_by_tree(x_BN3, y_BM3)
-        return _nearest_in_blocks(x_BN3.float(), y_BM3.float())
-
-
-def _nearest_by_tree(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
-    # A tree refuses what is not finite; the distances recomputed from such points are not finite either, so the
-    # fault still shows where it is looked for.
-    points = [np.nan_to_num(t.detach().double().numpy(), posinf=1e30, neginf=-1e30) for t in (x_BN3, y_BM3)]
-    found = [cKDTree(y, balanced_tree=False, compact_nodes=False).query(x)[1] for x, y in zip(*points, strict=True)]
-    return torch.from_numpy(np.stack(found).astype(np.int64))
-
-
-def _nearest_in_blocks(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
-    batch, n, m = len(x_BN3), x_BN3.shape[1], y_BM3.shape[1]
-    rows = max(1, min(n, PAIRS_AT_ONCE // m))
-    clouds = max(1, PAIRS_AT_ONCE // (rows * m))
-    found = x_BN3.new_empty((batch, n), dtype=torch.int64)
-    for b in range(0, batch, clouds):
-        y = y_BM3[b : b + clouds]
-        for r in range(0, n, rows):
-            x = x_BN3[b : b + clouds, r : r + rows]
-            square = (x[:, :, None, 0] - y[:, None, :, 0]).square_()
-            for axis in (1, 2):
-                square += (x[:, :, None, axis] - y[:, None, :, axis]).square_()
-            found[b : b + clouds, r : r + rows] = square.argmin(-1)
-    return found
-
-
-def take(values_BMC: Tensor, index_BN: Tensor) -> Tensor:
-    """Rows of `values` [B, M, C] by `index` [B, N] -> [B, N, C]."""
-    return values_BMC.gather(1, index_BN[..., None].expand(-1, -1, values_BMC.shape[-1]))
-
-
-def distances(x_BN3: Tensor, y_BM3: Tensor, index_BN: Tensor) -> Tensor:
-    """Euclidean distance [B, N] of each x to the y chosen for it; its gradient is 0 (not NaN) where they touch."""
-    return torch.linalg.vector_norm(x_BN3 - take(y_BM3, index_BN), dim=-1)
-
-
-def chamfer(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
-    """Symmetric Chamfer distance of each pair of clouds, [B]."""
-    there = distances(x_BN3, y_BM3, nearest(x_BN3, y_BM3)).mean(1)
-    back = distances(y_BM3, x_BN3, nearest(y_BM3, x_BN3)).mean(1)
-    return (there + back) / 2
-
-
-def chamfer_estimate(x_BN3: Tensor, y_BM3: Tensor, stride: int = 8) -> Tensor:
-    """The Chamfer distance [B] measured from every `stride`-th point of both clouds, for that share of its price."""
-    x, y = x_BN3[:, ::stride], y_BM3[:, ::stride]
-    there = distances(x, y_BM3, nearest(x, y_BM3)).mean(1)
-    back = distances(y, x_BN3, nearest(y, x_BN3)).mean(1)
-    return (there + back) / 2
-
-
 def unordered(predicted: Cloud, target: Cloud) -> Terms:
     """Chamfer distance; colour and properties are those of each predicted point's nearest target point."""
-    index = nearest(predicted.positions, target.positions)
-    there = distances(predicted.positions, target.positions, index).mean(1)
-    back_index = nearest(target.positions, predicted.positions)
-    back = distances(target.positions, predicted.positions, back_index).mean(1)
-    return Terms((there + back) / 2, *_channels(predicted, take(target.colors, index), take(target.properties, index)))
+    there, back = both_ways(predicted.positions, target.positions)
+    position = (there.distance.mean(1) + back.distance.mean(1)) / 2
+    colors, properties = (take(part, there.index) for part in (target.colors, target.properties))
+    return Terms(position, *_channels(predicted, colors, properties))
 
 
 def matched(predicted: Cloud, target: Cloud) -> Terms:

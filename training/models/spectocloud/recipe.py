@@ -11,10 +11,11 @@ import torch
 
 from training.data.manifest import Row
 from training.models.spectocloud import judge
+from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.config import SpectocloudConfig
 from training.models.spectocloud.data import Songs, check_row
 from training.models.spectocloud.frontend import SAMPLES, Frontend
-from training.models.spectocloud.loss import chamfer_estimate, lifeline, matched, unordered
+from training.models.spectocloud.loss import lifeline, matched, unordered
 from training.models.spectocloud.model import BANDS, EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
 from training.models.spectocloud.show import write_samples
 from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from training.data.encode import Encoder
 
 TERMS = ("match_loss", "pos_loss", "color_loss", "prop_loss", "lifeline_loss")
+EVERY = 8  # points; while the Chamfer distance is only reported, it is estimated from every eighth of them
 FITTED_SONGS, FITTED_FRAMES = 2_000, 512  # most songs, and most frames of each, that constants are fitted on
 BASELINE_WINDOWS = 1_024
 EXAM_WINDOWS = 64
@@ -101,7 +103,7 @@ class SpectocloudRecipe(Recipe):
         early = moment.progress < weights.index_matched
         if early:
             with torch.no_grad():
-                terms = by_index._replace(position=chamfer_estimate(predicted.positions, target.positions))
+                terms = by_index._replace(position=chamfer(predicted.positions, target.positions, EVERY))
         else:
             terms = unordered(predicted, target)
         line = lifeline(predicted, target, SUBFRAMES)
