@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
 from training.engine import checkpoint, room
 from training.engine.saver import Saver
@@ -301,3 +302,18 @@ def test_the_index_never_lists_what_was_given_up(tmp_path):
     assert checkpoint.give_up(tmp_path) == "checkpoint_epoch_1.pt"
     files = json.loads((Path(tmp_path) / checkpoint.INDEX).read_text())["files"]
     assert set(files) == names_in(tmp_path)
+
+
+def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
+    """Exit 6 at once, with the first checkpoint saved; also where it goes on."""
+    monkeypatch.setattr(checkpoint, "free", lambda folder: 10_000_000)
+    toy.ToyRecipe.log.clear()
+    with pytest.raises(HostError, match="not enough room") as caught:
+        toy.run(tmp_path)
+    assert caught.value.exit_code == 6 and toy.ToyRecipe.log == []
+    assert checkpoint.latest(tmp_path / "checkpoints" / "toy") is not None
+    monkeypatch.undo()
+    toy.run(tmp_path, training={"max_steps": 2})
+    monkeypatch.setattr(checkpoint, "free", lambda folder: 10_000_000)
+    with pytest.raises(HostError, match="not enough room"):
+        toy.run(tmp_path)

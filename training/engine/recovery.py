@@ -72,7 +72,7 @@ def retreat(run: Run, trouble: Diverged) -> None:
         f"{trouble} Back to {path.name} (step {progress.step}); the learning rate is {progress.rate:g} of the planned "
         "one from here on."
     )
-    run.save()  # a kill must not forget that this was tried
+    run.save(wait=True)  # a kill must not forget that this was tried
 
 
 def _best_or_latest(folder: Path) -> Path | None:

@@ -32,6 +32,7 @@ from training.engine.validate import HeldOut, Interruption, held_out_chunks
 from training.errors import DataError, TrainingError
 from training.recipe import Batch, Examples, Moment
 
+EXPORTED = 8  # times the float32 weights: what exports amount to at most (full and step graphs, int8, CoreML, weights)
 SHOWN = 7  # validation metrics on a console line
 
 
@@ -92,8 +93,10 @@ class Run:
         flops = self.recipe.flops(state.model, batch)
         self.meter = Meter(flops / len(first.indices) if flops else None)
         self._rehearse_validation()
-        if state.progress.step == 0:
-            self.save()
+        if state.progress.step == 0 or not (self.folder / checkpoint.LAST).exists():
+            self.save(wait=True)
+        weights = sum(parameter.numel() * 4 for parameter in state.model.parameters())
+        self.ranks.first(lambda: self.saver.require_room(EXPORTED * weights))
         rising, asked = (
             schedule.warmup(state.progress.total_steps, self.settings.scheduler),
             self.settings.scheduler.warmup_steps,
@@ -277,8 +280,9 @@ class Run:
             progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
 
-    def save(self) -> None:
-        """last.pt, and the further names that are due; by rank 0."""
+    def save(self, *, wait: bool = False) -> None:
+        """last.pt, and the further names that are due; by rank 0. Written while training goes on, but for the last and
+        where `wait` asks for it."""
         self._settle()
         progress = self.state.progress
         with self.meter.pause():
@@ -292,9 +296,8 @@ class Run:
             progress.seconds += now - self.counted_at
             self.counted_at = now
             content = self.state.to_checkpoint(self.provenance)
-            # What follows relies on the first and on the last save; the others are written while training goes on.
-            wait = not progress.step or bool(progress.finished) or self.asked_to_stop
-            self.ranks.first(lambda: self._write(content, wait))
+            held = wait or bool(progress.finished) or self.asked_to_stop
+            self.ranks.first(lambda: self._write(content, held))
             self.saved_at = time.monotonic()
             self.clock_due = False
             self.names.clear()
