@@ -121,6 +121,8 @@ class Block(nn.Module):
 class MidiGenerator(nn.Module):
     """Music token ids and an emotion -> logits of the next id, at every position."""
 
+    varying = {"emotion": (1,)}  # noqa: RUF012  argument of forward -> what differs in size between batches: D
+
     def __init__(self, settings: Model, styles: np.ndarray | None = None):
         """`styles`: what the training music of each emotion is like (steering.styles), kept beside the weights."""
         super().__init__()
