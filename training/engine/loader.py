@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from training.engine.batches import Chunk
+from training.engine.transfer import Transfer
 from training.engine.worker import Lost, Worker
 from training.errors import HostError
 from training.recipe import Batch, Examples
@@ -43,7 +44,7 @@ class Loader:
         say: Callable[[str], None] = print,
         patience: float = PATIENCE,
     ):
-        self.examples, self.chunks, self.device = examples, chunks, device
+        self.examples, self.chunks, self.transfer = examples, chunks, Transfer(device)
         self.say, self.patience = say, patience
         self.count = min(settings.num_workers, len(os.sched_getaffinity(0)))
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
@@ -51,12 +52,7 @@ class Loader:
         self.asked = 0  # batches that the crew is to bring
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._brought() if self.count else map(self._made, self.chunks):
-            if self.device.type == "cuda":  # only pinned memory is copied while the GPU and this process go on
-                batch = {key: value.pin_memory() for key, value in batch.items()}
-            if self.device.type != "cpu":
-                batch = {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
-            yield batch
+        return map(self.transfer, self._brought() if self.count else map(self._made, self.chunks))
 
     def _made(self, chunk: Chunk) -> Batch:
         return self.examples.collate([self.examples.item(chunk.epoch, index) for index in chunk.indices])

@@ -12,6 +12,7 @@ import torch
 from training.engine.batches import Chunk, mixed
 from training.engine.distributed import Ranks
 from training.engine.precision import Precision
+from training.engine.transfer import Reading, on_host
 from training.errors import TrainingError
 from training.recipe import Batch, Loss, Moment, Recipe
 
@@ -88,12 +89,12 @@ class Gradients:
 
 @dataclass
 class Outcome:
-    """What a step gave, still on the device: reading it waits for the GPU."""
+    """What a step gave. Reading it waits for the GPU to have done this step."""
 
     step: int
     names: Sequence[str]  # loss terms
     counts: Sequence[float]  # of the global batch, per term
-    values: torch.Tensor  # [terms + 2] totals of the global batch; the objective; the gradient norm before clipping
+    values: Reading  # [terms + 2] totals of the global batch; the objective; the gradient norm before clipping
     samples: Sequence[int]  # ids of the global batch
     rescaled: bool = False  # float16: not finite, and the scaler has lowered its factor; expected now and then
 
@@ -163,7 +164,7 @@ class Workshop:
         """Recipe.counts summed over this rank's micro-batches."""
         summed = dict.fromkeys(self.names, 0.0)
         for batch in batches:
-            counts = self.recipe.counts(batch)
+            counts = self.recipe.counts(on_host(batch))
             self._check_names("counts", counts)
             for name, count in counts.items():
                 summed[name] += count
@@ -254,7 +255,7 @@ class Workshop:
                 raise OutOfMemory(step, lack or "on another rank")
             self.update(report)
         values = torch.cat([report, self._norm.detach().double().reshape(1)])
-        return Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
+        return Outcome(step, self.names, [counts[n] for n in self.names], Reading(values), samples, self._rescaled)
 
     def _learn(self, batch: Batch, counts: Mapping[str, float], moment: Moment) -> torch.Tensor:
         """Add the gradients of one micro-batch; returns its totals, and its part of the objective at the end."""

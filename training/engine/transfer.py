@@ -1,0 +1,60 @@
+"""Between host and GPU, without either waiting for the other."""
+
+from __future__ import annotations
+
+import torch
+
+from training.recipe import Batch
+
+
+class OnDevice(dict[str, torch.Tensor]):
+    """A batch on a device, and the one on the host that it was copied from: to count there waits for nothing."""
+
+    def __init__(self, tensors: Batch, host: Batch):
+        super().__init__(tensors)
+        self.host = host
+
+
+def on_host(batch: Batch) -> Batch:
+    """The batch where reading a number out of it is free."""
+    return batch.host if isinstance(batch, OnDevice) else batch
+
+
+class Transfer:
+    """Batches to a device. To a GPU on a stream of their own, so that they travel while the step before is computed."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, batch: Batch) -> Batch:
+        if self.device.type == "cpu":
+            return batch
+        if self.stream is None:
+            return OnDevice({key: value.to(self.device) for key, value in batch.items()}, batch)
+        # only pinned memory is copied while the GPU and this process go on
+        batch = {key: value.pin_memory() for key, value in batch.items()}
+        with torch.cuda.stream(self.stream):
+            moved = OnDevice({key: value.to(self.device, non_blocking=True) for key, value in batch.items()}, batch)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self.stream)
+        for value in moved.values():
+            value.record_stream(computing)
+        return moved
+
+
+class Reading:
+    """Numbers on their way to the host. To read them waits for the work that made them, and for none launched since: a
+    plain `.tolist()` would wait for everything that the GPU has been given."""
+
+    def __init__(self, values: torch.Tensor):
+        self.values, self.arrived = values, None
+        if values.device.type == "cuda":
+            self.values = values.to("cpu", non_blocking=True)  # pinned, since it does not block
+            self.arrived = torch.cuda.Event(blocking=True)  # sleeps, and leaves the core to the loader
+            self.arrived.record()
+
+    def tolist(self) -> list[float]:
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return self.values.tolist()
