@@ -39,15 +39,30 @@ Leave out a stage
   --skip-manifests       use the manifests that are there
   --skip-spectocloud     --skip-midi     --skip-export
 
+What it may cost; counted over all stages and restarts of a job (runs/budget.json), so that it ends in verified exports
+  --max-hours H          end within H hours: the learning rate is planned to be down by then
+  --budget-usd X         end before X dollars are spent; with both, the stricter counts
+  --price-per-hour Y     what an hour costs, all GPUs and hosts together (default: by the GPU's name)
+  --estimate             prepare, time a few real steps of each model, tell hours and cost, and end without training
+
+Hosts that vanish
+  --persist DIR          keep verified copies of all that matters in DIR, which may be slow or a network drive; a new
+                         host goes on from there
+
   --dry-run              print the exact commands, run nothing
   --help                 this text
+
+A training that crashed, hung or was killed is started again and goes on from its newest checkpoint: after 5, 15, 45 and
+120 s, at most 4 times without progress (ATHANOR_RESTARTS, ATHANOR_RESTART_PAUSES), and never for what would repeat.
+The first Ctrl-C or SIGTERM saves and stops; a second one ends everything at once.
 
 Exit codes: 0 all done and verified, 2 wrong usage or configuration, 3 data refused, 4 an export is missing or
 differs, 5 training failed, 6 the environment (no GPU, no disk, folder in use), 75 interrupted with everything saved:
 run the same command again.
 
 The environment can stand in for options, for pods and Compose: ATHANOR_AUDIO_ROOT, ATHANOR_MIDI_ROOT,
-ATHANOR_DATA_MOUNT, ATHANOR_OUT. docs/docker.md tells what else Docker mode listens to.
+ATHANOR_DATA_MOUNT, ATHANOR_OUT, ATHANOR_PERSIST, ATHANOR_MAX_HOURS, ATHANOR_BUDGET_USD, ATHANOR_PRICE_PER_HOUR.
+docs/docker.md tells what else Docker mode listens to.
 TEXT
 }
 
@@ -59,14 +74,21 @@ usage_error() {
 # -- options -------------------------------------------------------------------------------------------------------
 
 audio_root=${ATHANOR_AUDIO_ROOT:-} midi_root=${ATHANOR_MIDI_ROOT:-} data_mount=${ATHANOR_DATA_MOUNT:-}
-out=${ATHANOR_OUT:-$root}
+out=${ATHANOR_OUT:-$root} persist=${ATHANOR_PERSIST:-}
+max_hours=${ATHANOR_MAX_HOURS:-} budget_usd=${ATHANOR_BUDGET_USD:-} price_per_hour=${ATHANOR_PRICE_PER_HOUR:-}
 epochs='' preset='' seed='' resume='' gpus='' mode=''
 nnodes='' node_rank='' master_addr='' master_port=29500
-cpu=no dry_run=no skip_build=no skip_manifests=no skip_spectocloud=no skip_midi=no skip_export=no
+cpu=no dry_run=no estimate=no skip_build=no skip_manifests=no skip_spectocloud=no skip_midi=no skip_export=no
 
 whole_number() { # whole_number OPTION VALUE SMALLEST
     if [[ $2 =~ ^[0-9]{1,9}$ ]] && ((10#$2 >= $3)); then return; fi
     usage_error "$1 takes a whole number from $3 up, not '$2'."
+}
+
+amount() { # amount OPTION VALUE: a positive decimal number, or nothing
+    [[ -n $2 ]] || return 0
+    if [[ $2 =~ ^([0-9]{1,6}(\.[0-9]{0,9})?|\.[0-9]{1,9})$ && $2 =~ [1-9] ]]; then return; fi
+    usage_error "$1 takes a number above 0 (and below 1000000), not '$2'."
 }
 
 while (($#)); do
@@ -78,7 +100,8 @@ while (($#)); do
     fi
     case $option in
         --audio-root | --midi-root | --data-mount | --out | --epochs | --preset | --seed | --resume | --gpus | \
-            --nnodes | --node-rank | --master-addr | --master-port)
+            --nnodes | --node-rank | --master-addr | --master-port | \
+            --max-hours | --budget-usd | --price-per-hour | --persist)
             if [[ $has_value == no ]]; then
                 (($#)) || usage_error "$option needs a value."
                 value=$1
@@ -131,6 +154,11 @@ while (($#)); do
             [[ -z $mode || $mode == "${option#--}" ]] || usage_error "--native and --docker exclude each other."
             mode=${option#--}
             ;;
+        --max-hours) max_hours=$value ;;
+        --budget-usd) budget_usd=$value ;;
+        --price-per-hour) price_per_hour=$value ;;
+        --persist) persist=$value ;;
+        --estimate) estimate=yes ;;
         --cpu) cpu=yes ;;
         --dry-run) dry_run=yes ;;
         --skip-build) skip_build=yes ;;
@@ -147,10 +175,13 @@ while (($#)); do
 done
 
 # absolute, so that a name with a leading dash is never taken for an option
-for name in audio_root midi_root data_mount out; do
+for name in audio_root midi_root data_mount out persist; do
     [[ -z ${!name} || ${!name} == /* ]] || printf -v "$name" '%s/%s' "$PWD" "${!name}"
 done
 
+amount --max-hours "$max_hours"
+amount --budget-usd "$budget_usd"
+amount --price-per-hour "$price_per_hour"
 [[ $cpu == no || -z $gpus ]] || usage_error "--cpu and --gpus exclude each other."
 if [[ -n $nnodes ]]; then
     [[ -n $node_rank && -n $master_addr ]] || usage_error "--nnodes needs --node-rank and --master-addr."
@@ -168,6 +199,10 @@ if [[ -n $data_mount ]]; then
 fi
 [[ -z $audio_root || -d $audio_root ]] || usage_error "--audio-root '$audio_root' is not a folder."
 [[ -z $midi_root || -d $midi_root ]] || usage_error "--midi-root '$midi_root' is not a folder."
+if [[ -n $persist && ! -d $persist ]]; then
+    [[ ! -e $persist && -d ${persist%/*}/ ]] ||
+        usage_error "--persist '$persist' is not a folder, nor is it in one: is the drive mounted?"
+fi
 if [[ $skip_manifests == yes && -n $audio_root$midi_root ]]; then
     echo "note: --skip-manifests: the manifests that are there are used; files that moved are looked up under the given roots."
 fi
@@ -179,17 +214,33 @@ if [[ -z $audio_root && -n $midi_root && $skip_spectocloud == no ]]; then
     skip_spectocloud=yes
 fi
 
-child='' running=no signals=0
-forward() { # The running stage saves and ends by itself; a second signal ends it at once.
+if [[ $estimate == yes && ($nnodes -gt 1 || $gpus -gt 1) ]]; then
+    echo "note: --estimate times one GPU; several share the steps of an epoch among them."
+fi
+
+child='' begun='' signals=0 container_name=''
+forward() { # The running stage saves and ends by itself; a second signal ends it at once (training/supervisor.py).
     signals=$((signals + 1))
     if [[ -n $child ]]; then
-        kill -s TERM -- "$child" 2> /dev/null || true
-    elif [[ $running == no ]]; then
+        pass_on
+    elif [[ -z $begun ]]; then # no stage yet
         echo "interrupted: run the same command again to continue." >&2
         exit 75
     fi
 }
+pass_on() { # a request to stop, to the running stage
+    if [[ -n $container_name ]]; then
+        # With a terminal `docker run` passes nothing on, and before its container runs there is nothing to pass it to.
+        while ! docker kill --signal TERM "$container_name" > /dev/null 2>&1; do
+            kill -0 "$child" 2> /dev/null || return 0
+            sleep 0.2
+        done
+    else
+        kill -s TERM -- "$child" 2> /dev/null || true
+    fi
+}
 trap forward INT TERM HUP
+trap '' PIPE # `| tee` dies of the same Ctrl-C: that is no reason to die before the stage has saved
 
 # -- docker or native ----------------------------------------------------------------------------------------------
 
@@ -225,7 +276,7 @@ esac
 container=() gpu=no
 if [[ $mode == docker ]]; then
     python=python
-    for name in audio_root midi_root data_mount out; do
+    for name in audio_root midi_root data_mount out persist; do
         plain_path "$name"
     done
     [[ $cpu == yes || $dry_run == yes ]] || look_for_gpu
@@ -246,6 +297,9 @@ else
         refuse "$audio_root holds m4a or aac files, and decoding them needs ffmpeg. On Debian or Ubuntu:
     sudo apt-get install ffmpeg"
     fi
+    if [[ -n $persist && ! -d $persist && $dry_run == no ]]; then
+        mkdir -- "$persist" || refuse "--persist '$persist' cannot be made."
+    fi
     setup_options=()
     [[ $skip_build == no ]] || setup_options+=(--check)
     [[ $cpu == no ]] || setup_options+=(--cpu)
@@ -261,22 +315,29 @@ export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 # -- stages --------------------------------------------------------------------------------------------------------
 
-stage() { # stage TITLE COMMAND... : run it in its own process group, pass signals on, stop everything if it fails
-    local title=$1 code=0 started=$SECONDS
+# Everything but a training is done once, and killed if it does not stop in time: its files are whole at any moment.
+once=(--restarts 0 --stop-within 8)
+
+stage() { # stage TITLE OPTIONS-OF-THE-SUPERVISOR... -- COMMAND... : run it; what fails or is stopped ends everything
+    ((signals == 0)) || leave 75
+    run_stage "$@" || leave "$?"
+}
+
+run_stage() { # the same, and its exit code comes back
+    local title=$1 code=0 started=$SECONDS before=$signals
     shift
-    set -- ${container[@]+"${container[@]}"} "$@"
+    set -- ${container[@]+"${container[@]}"} "$python" -m training.supervisor --title "$title" "$@"
     if [[ $dry_run == yes ]]; then
         printf '%q ' "$@"
         echo
         return
     fi
     printf '\n== %s\n' "$title"
-    running=yes
-    set -m
+    set -m # a process group of its own: Ctrl-C reaches this script alone
     "$@" < /dev/null &
     child=$!
     set +m
-    ((signals == 0)) || kill -s TERM -- "$child" 2> /dev/null || true # it came a moment ago
+    ((signals == before)) || pass_on # it came a moment ago
     while :; do
         code=0
         wait "$child" || code=$?
@@ -284,29 +345,48 @@ stage() { # stage TITLE COMMAND... : run it in its own process group, pass signa
         kill -0 "$child" 2> /dev/null || break
     done
     wait "$child" 2> /dev/null && code=0 || code=$?
-    child='' running=no
+    child=''
+    ((code != 0 || signals == before)) || code=75 # done before it heard of the request; no further stage begins
     if [[ $mode == docker ]] && ((code == 125)); then
         echo "Docker could not start the container; its message is above." >&2
         code=6
     fi
-    if ((code != 0)); then
-        if ((code == 75)); then
-            printf '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \
-                "$title" $((SECONDS - started)) >&2
-        else
-            ((code != 137)) || echo "It was killed (137): most often the memory of this host ran out (sudo dmesg tells)." >&2
-            printf '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code" >&2
-        fi
-        exit "$code"
+    if ((code == 0)); then
+        printf '== %s: done in %d s\n' "$title" $((SECONDS - started))
+    elif ((code == 75)); then
+        printf '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \
+            "$title" $((SECONDS - started)) >&2
+    else
+        printf '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code" >&2
+        ((code != 1 && code < 128)) || echo "What was finished is kept: the same command goes on with this stage.
+Killed (137) is most often a lack of memory on this host (\`sudo dmesg\` tells); for other codes see what is said above." >&2
     fi
-    printf '== %s: done in %d s\n' "$title" $((SECONDS - started))
+    return "$code"
+}
+
+restored=no # yes: from here on, what is trained belongs into --persist
+copy_away() {
+    restored=no
+    run_stage "Copy to $persist" "${once[@]}" -- "$python" -m training persist --out "$out" --persist "$persist"
+}
+
+leave() { # leave CODE: end early; what there is goes to --persist first
+    if [[ $restored == yes && $dry_run == no ]]; then
+        copy_away || echo "warning: what is in $persist may be older than what is in $out." >&2
+    fi
+    exit "$1"
 }
 
 common=(--out "$out")
 [[ -z $audio_root ]] || common+=(--audio-root "$audio_root")
 [[ -z $midi_root ]] || common+=(--midi-root "$midi_root")
 
-prepare=("$python" -m training prepare "${common[@]}")
+money=()
+[[ -z $max_hours ]] || money+=(--max-hours "$max_hours")
+[[ -z $budget_usd ]] || money+=(--budget-usd "$budget_usd")
+[[ -z $price_per_hour ]] || money+=(--price-per-hour "$price_per_hour")
+
+prepare=("$python" -m training prepare "${common[@]}" ${money[@]+"${money[@]}"})
 [[ -z $seed ]] || prepare+=(--seed "$seed")
 
 launch=("$python" -m training)
@@ -324,7 +404,8 @@ device=()
 [[ $cpu == no ]] || device=(--device cpu)
 # a GPU that was asked for, or that the engine can give, is used: never the CPU in its place
 [[ -z $gpus && $gpu == no ]] || device=(--device cuda)
-train=("${common[@]}" "${device[@]}")
+common+=(${money[@]+"${money[@]}"})
+train=("${common[@]}" ${device[@]+"${device[@]}"})
 [[ -z $preset ]] || train+=(--preset "$preset")
 [[ -z $epochs ]] || train+=(--epochs "$epochs")
 [[ -z $seed ]] || train+=(--seed "$seed")
@@ -334,23 +415,44 @@ families=()
 [[ $skip_spectocloud == yes ]] || families+=(spectocloud)
 [[ $skip_midi == yes ]] || families+=(midi_generator)
 
+[[ -z $nnodes ]] || ((node_rank == 0)) || persist='' # rank 0 has the checkpoints
 begun=$SECONDS
-stage "Look at this host" "$python" -m training doctor "${common[@]}" "${device[@]}" ${gpus:+--gpus "$gpus"}
-[[ $skip_manifests == yes ]] || stage "Prepare the data" "${prepare[@]}"
+stage "Look at this host" "${once[@]}" -- \
+    "$python" -m training doctor "${common[@]}" ${device[@]+"${device[@]}"} ${gpus:+--gpus "$gpus"}
+if [[ -n $persist ]]; then
+    stage "Restore from $persist" "${once[@]}" -- "$python" -m training restore --out "$out" --persist "$persist"
+    [[ $estimate == yes ]] || restored=yes
+fi
+[[ $skip_manifests == yes ]] || stage "Prepare the data" "${once[@]}" -- "${prepare[@]}"
+families_left=${#families[@]}
 for family in ${families[@]+"${families[@]}"}; do
-    stage "Train $family" "${launch[@]}" train "$family" "${train[@]}"
+    options=("$family" "${train[@]}" --families-left "$families_left")
+    if [[ $estimate == yes ]]; then
+        stage "Estimate $family" "${once[@]}" -- "$python" -m training estimate "${options[@]}"
+    else
+        [[ -z $persist ]] || options+=(--persist "$persist")
+        stage "Train $family" --index "$out/checkpoints/$family/index.json" -- "${launch[@]}" train "${options[@]}"
+    fi
+    families_left=$((families_left - 1))
 done
+if [[ $estimate == yes ]]; then
+    [[ $dry_run == yes ]] || printf '\nNothing was trained. Without --estimate, the same command trains.\n'
+    exit 0
+fi
 if [[ -n $nnodes ]] && ((node_rank > 0)); then
-    skip_export=yes # rank 0 has the checkpoints
+    skip_export=yes
 fi
 if [[ $skip_export == no ]]; then
     ((${#families[@]})) || families=(spectocloud midi_generator)
     for family in "${families[@]}"; do
-        stage "Evaluate $family" "$python" -m training evaluate "$family" "${common[@]}" "${device[@]}"
+        stage "Evaluate $family" "${once[@]}" -- \
+            "$python" -m training evaluate "$family" "${common[@]}" ${device[@]+"${device[@]}"}
     done
-    stage "Export" "$python" -m training export "${families[@]}" "${common[@]}"
-    stage "Verify the exports" "$python" -m training verify "$out/exports"
+    stage "Export" "${once[@]}" -- "$python" -m training export "${families[@]}" "${common[@]}"
+    stage "Verify the exports" "${once[@]}" -- "$python" -m training verify "$out/exports" ${money[@]+"${money[@]}"}
+    stage "Close the books" "${once[@]}" -- "$python" -m training budget --done --out "$out"
 fi
+[[ $restored == no ]] || copy_away || exit "$?"
 if [[ $dry_run == no ]]; then
     printf '\nAll done in %d min %02d s. ' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
     if [[ $skip_export == no ]]; then

@@ -185,10 +185,10 @@ Name a folder further down, or use --native."
     done
 }
 
-prepare_container() { # sets container: the words before a stage's command
+prepare_container() { # sets container, the words before a stage's command, and container_name
     local folder name user groups=() group mounts=()
     declare -A bound=()
-    for folder in "$out" "$audio_root" "$midi_root" "$data_mount"; do
+    for folder in "$out" "$audio_root" "$midi_root" "$data_mount" "${persist:-}"; do
         [[ -z $folder ]] || check_mount "$folder"
     done
     user=$(id -u):$(id -g)
@@ -213,12 +213,21 @@ prepare_container() { # sets container: the words before a stage's command
         bound[$folder]=yes
         bind "$folder"
     done
+    if [[ -n ${persist:-} ]]; then
+        if [[ $dry_run == no && ! -d $persist ]]; then
+            mkdir -- "$persist" || refuse "--persist '$persist' cannot be made."
+            [[ $(id -u) != 0 ]] || chown -- "$user" "$persist"
+        fi
+        bound[$persist]=yes
+        bind "$persist"
+    fi
     for folder in "$audio_root" "$midi_root" "$data_mount"; do
         [[ -z $folder ]] || bind_data "$folder"
     done
 
+    container_name=athanor-$$-$RANDOM
     container=(
-        docker run --rm --name "athanor-$$-$RANDOM" --pull never --user "$user" ${groups[@]+"${groups[@]}"}
+        docker run --rm --name "$container_name" --pull never --user "$user" ${groups[@]+"${groups[@]}"}
         --read-only --tmpfs "/tmp:rw,exec,nosuid,nodev,mode=1777"
         --cap-drop=ALL --security-opt=no-new-privileges --pids-limit=16384
         --shm-size="${ATHANOR_SHM_SIZE:-8g}" --stop-timeout=600
@@ -230,7 +239,7 @@ prepare_container() { # sets container: the words before a stage's command
         --env "TRITON_CACHE_DIR=$out/cache/compiled/triton"
     )
     # By name only: a value given here would stand in the process list.
-    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|MKL|TORCH|PYTORCH)_|^(ATHANOR_HEALTH_SECONDS|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
+    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|MKL|TORCH|PYTORCH)_|^(ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
         [[ $name == TORCH_INDEX || $name == TORCHINDUCTOR_CACHE_DIR ]] || container+=(--env "$name")
     done
     [[ $gpu == no ]] || container+=(--gpus all)

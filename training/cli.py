@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,9 +12,10 @@ from pathlib import Path
 
 from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
-from training.budget.ledger import Seen
 from training.budget.limit import Limit, amount, limit_of
+from training.console import mute_what_is_gone
 from training.engine.heartbeat import note_crash
+from training.engine.signals import listen
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.models.registry import FAMILIES, PRESETS
 from training.workspace import PROJECT, Workspace
@@ -26,30 +26,27 @@ VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
+    listen()
+    code = _run(options)
+    mute_what_is_gone()  # else the interpreter's last flush would fail, and change the code
+    return code
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         options.run(options)
     except AthanorError as error:
+        mute_what_is_gone()
         sys.stdout.flush()
         label = "interrupted" if isinstance(error, Interrupted) else "error"
         print(f"{label}: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:
-        # whoever read our output has gone (`| head`); there is nobody left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except Exception as error:
         note_crash(error)
-        raise
+        if not isinstance(error, OSError) or not mute_what_is_gone():
+            raise
+        return 1  # nobody reads what it says (`| head`), and there is nobody left to tell
     return 0
-
-
-def _stop(number: int, _frame: object) -> None:
-    """SIGTERM or SIGINT outside of training: the stages write atomically, so stopping anywhere leaves what was done.
-    A second signal ends the process at once."""
-    signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(f"{signal.Signals(number).name} received; what was finished is kept. Run the same command again.")
 
 
 # -- verbs ---------------------------------------------------------------------------------------------------------
@@ -118,26 +115,6 @@ def _train(options: argparse.Namespace) -> None:
             f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
             f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
         )
-
-
-def _estimate(options: argparse.Namespace) -> None:
-    from training.stages.estimate import estimate, show
-
-    workspace = Workspace(options.out)
-    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)))
-    recipe = _recipe(options, workspace)
-    told = estimate(
-        recipe,
-        workspace,
-        device=options.device,
-        resume=options.resume,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-        ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
-    )
-    if told is not None:
-        others = [name for name in FAMILIES if name != options.family]
-        show(told, account, options.family, options.families_left, others)
 
 
 def _allowance(options: argparse.Namespace, account: Account | None):
@@ -301,13 +278,6 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("family", choices=FAMILIES)
     add_train_options(verb)
     verb.set_defaults(run=_train)
-
-    verb = verbs.add_parser(
-        "estimate", parents=[roots, out, device, money], help="what a training would take, by a few of its real steps"
-    )
-    verb.add_argument("family", choices=FAMILIES)
-    add_train_options(verb)
-    verb.set_defaults(run=_estimate)
 
     verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
     verb.add_argument("family", choices=FAMILIES)

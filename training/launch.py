@@ -8,11 +8,13 @@ code is theirs: 75 when everything is saved.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from pathlib import Path
 
-STOPPED = 75  # training.errors.Interrupted
+from training.engine.signals import listening
+from training.errors import Interrupted
+
+STOPPED = Interrupted.exit_code
 
 
 def main(arguments: list[str]) -> int:
@@ -31,8 +33,7 @@ def main(arguments: list[str]) -> int:
         if not children:  # the other nodes are still awaited
             raise SystemExit(STOPPED)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
+    listening(pass_on)
     local = _local(arguments)
     if local:  # torchrun would give each process one thread; a core each is left to the loaders
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // local - 1)))

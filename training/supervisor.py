@@ -109,7 +109,7 @@ class Supervisor:
     def run(self) -> int:
         """Run the command to its end, with restarts; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
                 signal.signal(number, self._pass_on)
         signal.signal(signal.SIGALRM, self._too_slow)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends

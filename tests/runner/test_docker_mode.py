@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-STAGES = ["doctor", "prepare", "train", "train", "evaluate", "evaluate", "export", "verify"]
+STAGES = ["doctor", "prepare", "train", "train", "evaluate", "evaluate", "export", "verify", "budget"]
 
 
 def stages(calls):
@@ -285,7 +285,7 @@ def test_several_hosts_start_torchrun_and_reach_each_other(host, tmp_path):
     assert done.returncode == 0, done.stderr
     runs, verbs = stages(calls)
     assert verbs == ["doctor", "prepare", "train", "train"], "rank 0 alone has checkpoints to evaluate and export"
-    words = runs[2][runs[2].index("-m") :]
+    words = runs[2][runs[2].index("--") + 2 :]
     assert words[:6] == [
         "-m", "training.launch", "--nnodes=2", "--node_rank=1", "--nproc_per_node=4", "--master_addr=10.0.0.1",
     ]  # fmt: skip

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -15,8 +13,15 @@ RUNNER = PROJECT / "train_cuda.sh"
 
 STAND_IN = """#!/usr/bin/env bash
 # one file a call, arguments separated by NUL, so that any character survives
+if [[ $2 == training.supervisor ]]; then # it runs what follows --
+    printf '%s\\0' "$@" >> "$RECORD.supervisor"
+    while [[ $1 != -- ]]; do shift; done
+    shift
+    exec "$@"
+fi
 printf '%s\\0' "$@" > "$RECORD/$(printf %03d "$(ls "$RECORD" | wc -l)")"
 [[ " $* " != *" $FAIL_AT "* ]] || exit "$FAIL_WITH"
+[[ -z ${ALSO_AT:-} || " $* " != *" $ALSO_AT "* ]] || exit "$ALSO_WITH"
 """
 
 
@@ -63,6 +68,7 @@ ALL = [
     "evaluate midi_generator",
     "export",
     "verify",
+    "budget",
 ]
 
 
@@ -75,14 +81,14 @@ def test_without_options_every_stage_runs_in_order(run):
 
 def test_any_folder_name_survives(run, tmp_path):
     """R1: a quote, a space, a dollar, a glob, a newline or a leading dash is a name, never a command."""
-    odd = tmp_path / "it's $(touch pwned) *;\n\"x\""
+    odd = tmp_path / 'it\'s $(touch pwned) *;\n"x"'
     odd.mkdir()
     done, calls = run("--audio-root", odd, "--midi-root", odd, "--out", odd)
     assert done.returncode == 0, done.stderr
-    for call in calls[:-1]:
+    for call in calls[:-2]:
         assert call[call.index("--audio-root") + 1] == str(odd)
         assert call[call.index("--out") + 1] == str(odd)
-    assert calls[-1][-1] == f"{odd}/exports"
+    assert calls[-2][-1] == f"{odd}/exports"
     assert not list(tmp_path.rglob("pwned"))
 
     (tmp_path / "-dash").mkdir()
@@ -143,6 +149,9 @@ def test_first_failing_stage_ends_the_run_with_its_code(run, code):
         ["--unknown"], ["stray"], ["--cpu", "--gpus", "2"], ["--native", "--docker"], ["--audio-root", "/nowhere/x"],
         ["--nnodes", "2"], ["--nnodes", "2", "--node-rank", "2", "--master-addr", "a"], ["--node-rank", "0"],
         ["--cpu=yes"], ["--gpus", "0"], ["--data-mount", "/nowhere/x"], ["--audio-root", "."],
+        ["--persist", "/nowhere/x"], ["--persist", "/etc/passwd"], ["--persist"], ["--estimate=yes"],
+        *[[flag, value] for flag in ("--max-hours", "--budget-usd", "--price-per-hour")
+          for value in ("0", "0.00", "-1", "nan", "inf", "1e3", "1,5", "3 hours", "", ".", "1234567")],
     ],
 )  # fmt: skip
 def test_wrong_usage_is_refused_before_anything_starts(run, arguments):
@@ -150,6 +159,103 @@ def test_wrong_usage_is_refused_before_anything_starts(run, arguments):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert not calls
+
+
+def test_a_wrong_amount_in_the_environment_is_refused_too(run):
+    done, calls = run(ATHANOR_BUDGET_USD="five")
+    assert (done.returncode, calls) == (2, []) and "--budget-usd" in done.stderr
+
+
+# -- what it may cost, and hosts that vanish -----------------------------------------------------------------------
+
+MONEY = ["--max-hours", "1.5", "--budget-usd", ".75", "--price-per-hour", "0.40"]
+
+
+@pytest.mark.parametrize("given", ["flags", "environment"])
+def test_every_stage_knows_what_the_job_may_cost(run, given):
+    """Both limits at once are fine: the stricter counts. Each training gets its share of what is left."""
+    environment = dict(
+        zip(("ATHANOR_MAX_HOURS", "ATHANOR_BUDGET_USD", "ATHANOR_PRICE_PER_HOUR"), MONEY[1::2], strict=True)
+    )
+    done, calls = run(*MONEY) if given == "flags" else run(**environment)
+    assert done.returncode == 0, done.stderr
+    for call in calls[:-1]:
+        at = call.index("--max-hours")
+        assert call[at : at + 6] == MONEY, call
+    assert calls[-1][2:4] == ["budget", "--done"], "and the next job counts from zero"
+    assert [call[call.index("--families-left") + 1] for call in calls if call[2] == "train"] == ["2", "1"]
+    _, calls = run("--skip-spectocloud")
+    assert [call[call.index("--families-left") + 1] for call in calls if call[2] == "train"] == ["1"]
+
+
+def test_books_stay_open_while_something_of_the_job_is_still_to_come(run):
+    """Compose runs the stages one by one; what a failed job has used counts when it goes on."""
+    assert "budget" not in verbs(run("--skip-export")[1])
+    assert "budget" not in verbs(run(FAIL_AT="verify", FAIL_WITH="4")[1])
+
+
+def test_an_estimate_trains_nothing(run):
+    done, calls = run("--estimate", "--max-hours", "2", "--preset", "demo")
+    assert done.returncode == 0 and "Nothing was trained" in done.stdout
+    assert [call[2] for call in calls] == ["doctor", "prepare", "estimate", "estimate"]
+    assert calls[-1][3] == "midi_generator"
+    for flag, value in (("--max-hours", "2"), ("--preset", "demo"), ("--families-left", "1")):
+        assert calls[-1][calls[-1].index(flag) + 1] == value
+
+
+def test_persist_restores_first_and_copies_last(run, tmp_path):
+    done, calls = run("--persist", tmp_path / "drive", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert verbs(calls) == ["doctor", "restore", *ALL[1:], "persist"]
+    folders = ["--out", str(tmp_path / "out"), "--persist", str(tmp_path / "drive")]
+    assert calls[1][3:] == calls[-1][3:] == folders
+    assert [call[-2:] for call in calls if call[2] == "train"] == [folders[2:]] * 2
+    assert (tmp_path / "drive").is_dir()
+    assert "persist" not in verbs(run("--persist", "drive", "--estimate")[1])
+
+
+@pytest.mark.parametrize("end", ["fails", "is interrupted", "fails, and the copy too"])
+def test_what_there_is_gets_copied_when_a_stage_fails(run, tmp_path, end):
+    code = 75 if "interrupted" in end else 5
+    also = {"ALSO_AT": "persist", "ALSO_WITH": "6"} if "too" in end else {}
+    done, calls = run("--persist", tmp_path, FAIL_AT="midi_generator", FAIL_WITH=str(code), **also)
+    assert done.returncode == code, "the first failure's"
+    assert verbs(calls) == ["doctor", "restore", *ALL[1:4], "persist"]
+    assert ("may be older" in done.stderr) == bool(also)
+
+
+def test_a_copy_that_fails_at_the_end_is_a_failure(run, tmp_path):
+    done, calls = run("--persist", tmp_path, FAIL_AT="persist", FAIL_WITH="6")
+    assert done.returncode == 6 and verbs(calls)[-2:] == ["budget", "persist"] and "All done" not in done.stdout
+
+
+def test_nothing_is_copied_over_what_could_not_be_restored(run, tmp_path):
+    done, calls = run("--persist", tmp_path, FAIL_AT="restore", FAIL_WITH="6")
+    assert done.returncode == 6 and verbs(calls) == ["doctor", "restore"]
+
+
+# -- the supervisor ------------------------------------------------------------------------------------------------
+
+
+def test_trainings_are_supervised_by_their_progress_and_all_else_is_done_once(run, tmp_path):
+    run("--out", tmp_path / "out")
+    words = (tmp_path / "record.supervisor").read_text().split("\0")
+    starts = [at for at, word in enumerate(words) if word == "training.supervisor"]
+    options = [words[at + 1 : words.index("--", at)] for at in starts]
+    assert len(options) == len(ALL)
+    for title, *rest in (option[1:] for option in options):
+        family = title.removeprefix("Train ")
+        train = ["--index", f"{tmp_path}/out/checkpoints/{family}/index.json"]
+        assert rest == (train if title.startswith("Train") else ["--restarts", "0", "--stop-within", "8"])
+
+
+@pytest.mark.parametrize("code", [137, 1])
+def test_a_killed_stage_says_what_to_do_and_the_same_command_continues(run, code):
+    done, _ = run(FAIL_AT="export", FAIL_WITH=str(code))
+    assert done.returncode == code
+    assert "the same command goes on with this stage" in done.stderr and "dmesg" in done.stderr
+    done, _ = run(FAIL_AT="export", FAIL_WITH="4")
+    assert "same command" not in done.stderr, "an export that differs would differ again"
 
 
 def test_data_mount_supplies_the_roots_that_are_not_given(run, roots):
@@ -192,30 +298,3 @@ def test_it_runs_from_any_folder_through_a_link_and_under_its_older_name(run, tm
 def test_visible_devices_are_the_users_own(run, tmp_path):
     """R8: nothing in the runner chooses a device by number."""
     assert "CUDA_VISIBLE_DEVICES" not in RUNNER.read_text()
-
-
-def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(tmp_path):
-    """R2, T10: no terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
-    stand_in = tmp_path / "python"
-    ready = tmp_path / "ready"
-    stand_in.write_text(
-        "#!/usr/bin/env python3\nimport signal, sys, pathlib\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(75)))\n"
-        f"pathlib.Path({str(ready)!r}).touch()\nsignal.pause()\n"
-    )
-    stand_in.chmod(0o755)
-    process = subprocess.Popen(
-        [str(RUNNER)],
-        env={**os.environ, "ATHANOR_PYTHON": str(stand_in)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 20
-    while not ready.exists() and time.monotonic() < deadline:
-        os.sched_yield()
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 75
-    assert "saved" in out and "Run the same command again" in err

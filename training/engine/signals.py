@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, save, leave. A second one ends at once."""
+"""SIGTERM, SIGINT, SIGHUP: finish the step, save, leave. A second one ends at once."""
 
 from __future__ import annotations
 
@@ -6,12 +6,48 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
+from typing import Any
 
 from training.errors import Interrupted
 
-#: A terminal's Ctrl-C reaches the process directly and again through torchrun: the echo is no second request.
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: A terminal's Ctrl-C reaches the process directly and again through torchrun, and a host that shuts down tells every
+#: process at once: the echo is no second request.
 ECHO_SECONDS = 1.0
+
+_earlier: tuple[str, float] | None = None  # what `interrupt` was told, and when
+
+
+def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says."""
+    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {number: signal.signal(number, handler) for number in STOPS if not (deaf and number == signal.SIGHUP)}
+
+
+def listen() -> None:
+    """From here on a request to stop raises Interrupted wherever it finds this process; `Signals` does better."""
+    global _earlier
+    _earlier = None
+    listening(interrupt)
+
+
+def interrupt(number: int, _frame: FrameType | None) -> None:
+    """The handler outside of training: the stages write atomically, so stopping anywhere leaves what was done."""
+    global _earlier
+    now = time.monotonic()
+    if _earlier is None:
+        _earlier = (signal.Signals(number).name, now)
+        raise Interrupted(f"{_earlier[0]}: stopped; what was finished is kept. Run the same command again.")
+    if now - _earlier[1] >= ECHO_SECONDS:
+        end_at_once(number)
+
+
+def end_at_once(number: int) -> None:
+    """Die of this signal."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 class Signals:
@@ -23,17 +59,20 @@ class Signals:
         self.name = ""  # "SIGTERM" once asked to stop
         self.immediate = True
         self._asked = 0.0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._handle)
+            self._before = listening(self._handle)
+        if _earlier is not None:  # what it raised then was lost: raised in a destructor, or in a callback of an import
+            self.name, self._asked = _earlier
+            self.__exit__(None, None, None)
+            raise self._interrupted()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
         if self.name and self.immediate and isinstance(error, Exception) and not isinstance(error, Interrupted):
             # Raised inside a library that wrapped or replaced it (a compiler, a loader).
             raise self._interrupted() from error
@@ -41,10 +80,8 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.name:
-            if now - self._asked < ECHO_SECONDS:
-                return
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            if now - self._asked >= ECHO_SECONDS:
+                end_at_once(number)
             return
         self.name, self._asked = signal.Signals(number).name, now
         if self.immediate:

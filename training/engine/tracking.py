@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
+from training.console import mute_what_is_gone
 from training.errors import UsageError
 from training.settings import Logging
 
@@ -61,8 +62,12 @@ class Tracker:
         self._log.write(text + "\n")
         if self.bar is not None:
             self.bar.write(text)
-        else:
+            return
+        try:
             print(text, flush=True)
+        except OSError:
+            if not mute_what_is_gone():  # a console that has gone stops no training: the log has every line
+                raise
 
     def begin(self, step: int, total: int) -> None:
         """Show a progress bar, if someone is there to see it."""

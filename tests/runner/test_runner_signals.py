@@ -1,0 +1,132 @@
+"""Stopping the runner: the real supervisor, and small scripts in place of the stages."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from .conftest import PROJECT
+
+STAGE = f"""#!{sys.executable} -S
+import os, signal, sys, time
+from pathlib import Path
+if sys.argv[2] == "training.supervisor":
+    os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
+here, verb = Path(os.environ["HERE"]), sys.argv[3]
+with (here / "verbs").open("a") as file:
+    print(verb, file=file)
+if verb == os.environ["AT"]:
+    def asked(*_):
+        try:
+            print("asked", flush=True)
+        except OSError:  # the terminal has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if os.environ["DOES"] != "is deaf":
+            sys.exit(0 if os.environ["DOES"] == "is done" else 75)
+    signal.signal(signal.SIGTERM, asked)
+    (here / "ready").write_text(str(os.getpid()))
+    while True:
+        time.sleep(0.01)
+"""
+
+
+class Runner:
+    def __init__(self, folder):
+        self.folder = folder
+        (folder / "python").write_text(STAGE)
+        (folder / "python").chmod(0o755)
+
+    def start(self, at, does="saves", *arguments, **options) -> subprocess.Popen:
+        environment = {**os.environ, "ATHANOR_PYTHON": str(self.folder / "python"), "HERE": str(self.folder)}
+        environment |= {"AT": at, "DOES": does, "ATHANOR_OUT": str(self.folder / "out")}
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+        process = subprocess.Popen([PROJECT / "train_cuda.sh", *arguments], env=environment, text=True, **pipes)
+        deadline = time.monotonic() + 20
+        while not (self.folder / "ready").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.01)
+        return process
+
+    @property
+    def verbs(self):
+        return (self.folder / "verbs").read_text().split()
+
+    @property
+    def stage_lives(self):
+        about = Path("/proc", (self.folder / "ready").read_text(), "stat")
+        return about.exists() and about.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.fixture
+def runner(tmp_path):
+    return Runner(tmp_path)
+
+
+@pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate", "export", "verify"])
+def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner, at):
+    """R2, T10: no terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
+    process = runner.start(at)
+    process.terminate()
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == 75
+    assert "asked" in said and "Run the same command again" in said
+    assert runner.verbs[-1] == at
+
+
+def test_a_stage_that_was_done_all_the_same_is_the_last(runner):
+    process = runner.start("train", "is done")
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 75 and runner.verbs[-1] == "train"
+
+
+@pytest.mark.parametrize("at", ["prepare", "train"])
+def test_a_second_signal_ends_everything_at_once(runner, at):
+    process = runner.start(at, "is deaf")
+    process.terminate()
+    assert "asked\n" in process.stdout
+    time.sleep(1.1)  # nearer together they would be one request
+    assert process.poll() is None
+    before = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 143 and time.monotonic() - before < 2
+    assert not runner.stage_lives
+
+
+def test_an_interrupted_job_is_copied_before_it_ends(runner, tmp_path):
+    process = runner.start("train", "saves", "--persist", tmp_path / "drive")
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 75 and runner.verbs == ["doctor", "restore", "prepare", "train", "persist"]
+
+
+def test_a_terminal_that_closes_is_a_request_to_stop(runner):
+    """The connection to a rented host breaks: SIGHUP, and from then on every word that is written fails."""
+    controller, terminal = pty.openpty()
+    process = runner.start(
+        "train", stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # becomes its controlling terminal
+    )  # fmt: skip
+    os.close(terminal)
+    os.close(controller)
+    assert process.wait(20) == 75
+    assert runner.verbs[-1] == "train" and not runner.stage_lives
+
+
+def test_nohup_is_respected(runner):
+    process = runner.start("train", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    for pid in (process.pid, int((runner.folder / "ready").read_text())):
+        os.kill(pid, signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 75
