@@ -7,7 +7,7 @@ import importlib
 from benchmarks.soak.harness import Mutant, Row
 
 #: Modules of this folder, each with `ROWS: tuple[Row, ...]`.
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("kills", "saves")
 
 
 def rows() -> list[Row]:
