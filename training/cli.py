@@ -12,6 +12,7 @@ from pathlib import Path
 
 from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
+from training.budget.ledger import Seen
 from training.budget.limit import Limit, amount, limit_of
 from training.console import mute_what_is_gone
 from training.engine.heartbeat import note_crash
@@ -115,6 +116,26 @@ def _train(options: argparse.Namespace) -> None:
             f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
             f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
         )
+
+
+def _estimate(options: argparse.Namespace) -> None:
+    from training.stages.estimate import estimate, show
+
+    workspace = Workspace(options.out)
+    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)))
+    recipe = _recipe(options, workspace)
+    told = estimate(
+        recipe,
+        workspace,
+        device=options.device,
+        resume=options.resume,
+        audio_root=options.audio_root,
+        midi_root=options.midi_root,
+        ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
+    )
+    if told is not None:
+        others = [name for name in FAMILIES if name != options.family]
+        show(told, account, options.family, options.families_left, others)
 
 
 def _allowance(options: argparse.Namespace, account: Account | None):
@@ -278,6 +299,13 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("family", choices=FAMILIES)
     add_train_options(verb)
     verb.set_defaults(run=_train)
+
+    verb = verbs.add_parser(
+        "estimate", parents=[roots, out, device, money], help="what a training would take, by a few of its real steps"
+    )
+    verb.add_argument("family", choices=FAMILIES)
+    add_train_options(verb)
+    verb.set_defaults(run=_estimate)
 
     verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
     verb.add_argument("family", choices=FAMILIES)

@@ -188,6 +188,11 @@ class Recipe(ABC):
         """Floating-point operations of one forward and backward pass over `batch`, for utilisation; None: unknown."""
         return None
 
+    def accelerate(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Called once before training where the model is compiled (training.compile): what this family computes around
+        the model (a loss) may be replaced by `compiled(function)`. The function takes and returns tensors, the first of
+        them with a sample a row. Default: it runs as it is written."""
+
     #: None: the engine steps (counts, losses, AdamW). A family whose step is its own (several optimizer steps in one,
     #: truncated back-propagation) sets a callable (see engine/step.py, OwnStep).
     own_step: ClassVar[Callable[..., Any] | None] = None

@@ -1,5 +1,6 @@
 """Checkpoints are whole or absent, whatever happens in between."""
 
+import functools
 import json
 import os
 import random
@@ -321,7 +322,7 @@ def test_no_finite_validation_is_no_success(tmp_path):
 
 def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
     """E1."""
-    monkeypatch.setattr(torch, "compile", lambda model, real=torch.compile: real(model, backend="eager"))
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     kinds = set()
 
     class Noting(toy.ToyRecipe):
@@ -330,7 +331,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
             return super().losses(model, batch, moment)
 
     compiled = toy.run(tmp_path / "compiled", Noting, training={"compile": True, "epochs": 1, "ema_decay": 0.5})
-    assert kinds == {"OptimizedModule"}
+    assert kinds == {"Compiled"}
     plain = toy.run(tmp_path / "plain", training={"epochs": 1, "ema_decay": 0.5})
     for part in ("model", "ema"):
         one, other = checkpoint.read(compiled.last)[part], checkpoint.read(plain.last)[part]
@@ -340,7 +341,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
 
 
 def test_no_compiler_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.engine.run.shutil.which", lambda name: None)
+    monkeypatch.setattr("training.engine.compiled.shutil.which", lambda name: None)
     trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
     assert "no C compiler" in (trained.run / "log.txt").read_text()
 

@@ -78,6 +78,10 @@ def trained(workspace, family, megabytes=1.0):
         file.truncate(int(megabytes * 1e6))
 
 
+def kept(workspace, families, sessions=(), history=()):
+    return reserves.reserve(list(reserves.sizes(workspace, families).values()), sessions, history)
+
+
 # -- the limit -----------------------------------------------------------------------------------------------------
 
 
@@ -411,36 +415,36 @@ def test_asking_what_is_used_never_waits_for_the_disk(tmp_path, clock):
 def test_the_reserve_grows_with_the_models_and_unknown_ones_are_taken_for_larger(tmp_path):
     space = Workspace(tmp_path)
     trained(space, "one", 16)
-    small = reserves.reserve(space, ["one"])
-    both = reserves.reserve(space, ["one", "two"])
+    small = kept(space, ["one"])
+    both = kept(space, ["one", "two"])
     assert both > 2 * small
     trained(space, "one", 320)
-    assert reserves.reserve(space, ["one"]) > small
+    assert kept(space, ["one"]) > small
 
 
 def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monkeypatch):
     space = Workspace(tmp_path)
     trained(space, "one")
-    careful = reserves.reserve(space, ["one"])
+    careful = kept(space, ["one"])
     for stage in reserves.STAGES:
-        work(space, clock, stage, 0.5 * reserves.expected(stage, space, ["one"]), ["one"])
-    quick = reserves.reserve(space, ["one"], book_of(space).job.sessions)
+        work(space, clock, stage, 0.5 * reserves.expected(stage, reserves.sizes(space, ["one"]).values()), ["one"])
+    quick = kept(space, ["one"], book_of(space).job.sessions)
     assert quick == pytest.approx(careful / reserves.CAREFUL * 0.5 * reserves.MARGIN, rel=1e-2)
     books.close(ledger_path(space))
     work(space, clock, "prepare", 1)
     history = book_of(space).history
-    assert reserves.reserve(space, ["one"], (), history) == pytest.approx(quick)
+    assert kept(space, ["one"], (), history) == pytest.approx(quick)
     monkeypatch.setattr(reserves, "host", lambda: "another")
-    assert reserves.reserve(space, ["one"], (), history) == pytest.approx(careful)
+    assert kept(space, ["one"], (), history) == pytest.approx(careful)
 
 
 def test_a_stage_that_found_its_work_done_does_not_shrink_the_reserve(tmp_path, clock):
     space = Workspace(tmp_path)
     trained(space, "one")
-    careful = reserves.reserve(space, ["one"])
+    careful = kept(space, ["one"])
     for stage in reserves.STAGES:
         work(space, clock, stage, 0.01, ["one"])
-    assert reserves.reserve(space, ["one"], book_of(space).job.sessions) >= reserves.LEAST / reserves.CAREFUL * careful
+    assert kept(space, ["one"], book_of(space).job.sessions) >= reserves.LEAST / reserves.CAREFUL * careful
 
 
 def test_families_share_what_is_left_evenly(tmp_path, clock):

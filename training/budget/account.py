@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from training.budget import book as books
-from training.budget.ledger import Ledger
+from training.budget.ledger import Ledger, Seen
 from training.budget.limit import CURRENCY, HOUR, Limit
-from training.budget.reserve import expected, reserve
+from training.budget.reserve import expected, reserve, sizes
 from training.errors import AthanorError, UsageError
 from training.workspace import Workspace
 
@@ -25,9 +25,9 @@ def ledger_path(workspace: Workspace) -> Path:
 
 
 class Account:
-    """Of the stage that is running."""
+    """Of the stage that is running; or, with what is on record (`Seen`), of one that might."""
 
-    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger):
+    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen):
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
 
     @property
@@ -35,16 +35,21 @@ class Account:
         """What the whole job may take; infinite without a limit."""
         return self.limit.seconds(self.ledger.used())
 
-    def kept_back(self, families: Sequence[str]) -> float:
-        """Seconds for evaluating, exporting and verifying these families."""
-        return reserve(self.workspace, families, self.ledger.job.sessions, self.ledger.history)
+    def kept_back(self, families: Sequence[str], **known: float) -> float:
+        """Seconds for evaluating, exporting and verifying these families. `known`: sizes in millions of weights; by
+        default they are judged by the checkpoints."""
+        millions = sizes(self.workspace, families, known)
+        return reserve(list(millions.values()), self.ledger.job.sessions, self.ledger.history)
 
-    def training_left(self, family: str, families_left: int, others: Sequence[str]) -> Callable[[], float] | None:
+    def training_left(
+        self, family: str, families_left: int, others: Sequence[str], **known: float
+    ) -> Callable[[], float] | None:
         """Seconds of training that `family` may still use, asked anew each time; None without a limit.
 
         What the limit leaves after everything else (other stages, trainings that are over, the reserve) is shared
         evenly among the `families_left`, this one included; what one leaves is the next one's. `others`: the families
         there are besides it. Its own earlier sessions count as used, so that interruptions do not enlarge its share.
+        `known`: as in kept_back.
         """
         if not self.limit.given:
             return None
@@ -56,7 +61,7 @@ class Account:
         def left() -> float:
             nonlocal kept
             if time.monotonic() - kept[0] > FRESH:
-                kept = (time.monotonic(), self.kept_back(families))
+                kept = (time.monotonic(), self.kept_back(families, **known))
             used, own = self.ledger.used(), self.ledger.trained(family)
             shared = self.limit.seconds(used) - kept[1] - (used.seconds - own)
             return shared / max(1, families_left) - own
@@ -107,7 +112,13 @@ def counted(
 ) -> Iterator[Account]:
     """Count what is done in the block as a session of `stage`. Raises HostError where a limit is given and what was
     used cannot be written down."""
-    ledger = Ledger(ledger_path(workspace), stage, families, limit=limit, expected=expected(stage, workspace, families))
+    ledger = Ledger(
+        ledger_path(workspace),
+        stage,
+        families,
+        limit=limit,
+        expected=expected(stage, sizes(workspace, families).values()),
+    )
     ledger.start(fresh=fresh)
     account = Account(workspace, limit, ledger)
     code = 1

@@ -206,6 +206,26 @@ class Ledger:
         return gap if 0 < gap < LONGEST_GAP else 0.0
 
 
+class Seen:
+    """What is on record of a folder's job, for those who only look. A damaged file is said and counts as none."""
+
+    def __init__(self, path: Path):
+        try:
+            book = read(path) or Book()
+        except (OSError, ValueError) as error:
+            note(f"{path} cannot be read ({error}): what was used before is not known.")
+            book = Book()
+        over = book.job is not None and book.job.done is not None and not book.job.ran_out
+        self.job = Job(began=now()) if book.job is None or over else book.job
+        self.history = archive(book).history if over else book.history
+
+    def used(self) -> Used:
+        return self.job.used()
+
+    def trained(self, family: str) -> float:
+        return self.job.trained(family)
+
+
 def note(text: str) -> None:
     """A line for people that no program reads."""
     print(f"note: {text}", file=sys.stderr, flush=True)

@@ -51,31 +51,25 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def expected(stage: str, workspace: Workspace, families: Iterable[str]) -> float:
-    """Seconds of one stage for these families; 0 for a stage of which nothing is known beforehand."""
-    if stage not in STAGES:
-        return 0.0
-    return sum(STAGES[stage].seconds(size) for size in sizes(workspace, families).values())
+def expected(stage: str, millions: Iterable[float]) -> float:
+    """Seconds of one stage for models of these sizes; 0 for a stage of which nothing is known beforehand."""
+    return sum(STAGES[stage].seconds(size) for size in millions) if stage in STAGES else 0.0
 
 
-def sizes(workspace: Workspace, families: Iterable[str]) -> dict[str, float]:
-    """Millions of weights of each family. One that has no checkpoint is taken for larger than those that have one."""
-    known = {family: millions_of(workspace, family) for family in families}
-    largest = max((size for size in known.values() if size is not None), default=None)
+def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Millions of weights of each family: those `known`, else by its checkpoint; one that has none is taken for larger
+    than the others."""
+    found = {family: (known or {}).get(family) or millions_of(workspace, family) for family in families}
+    largest = max((size for size in found.values() if size is not None), default=None)
     unknown = 0.0 if largest is None else largest * UNKNOWN
-    return {family: unknown if size is None else size for family, size in known.items()}
+    return {family: unknown if size is None else size for family, size in found.items()}
 
 
-def reserve(
-    workspace: Workspace, families: Sequence[str], sessions: Iterable[Session] = (), history: Iterable[Past] = ()
-) -> float:
-    """Seconds to keep back for evaluating, exporting and verifying `families`."""
+def reserve(millions: Sequence[float], sessions: Iterable[Session] = (), history: Iterable[Past] = ()) -> float:
+    """Seconds to keep back for evaluating, exporting and verifying models of these sizes."""
     here = host()
     measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
-    total = 0.0
-    for stage in STAGES:
-        total += expected(stage, workspace, families) * _pace(stage, measured)
-    return total
+    return sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
 
 
 def _pace(stage: str, measured: Sequence[Mapping[str, float]]) -> float:

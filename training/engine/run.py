@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.engine import checkpoint, schedule
 from training.engine.batches import Chunk, Plan
+from training.engine.compiled import compiled
 from training.engine.distributed import Ranks
 from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
@@ -66,7 +63,9 @@ class Run:
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
         self.recipe, self.plan, self.ranks = state.recipe, state.plan, state.ranks
         self.settings = self.recipe.settings
-        self.model = compiled(state.model, tracker) if self.settings.training.compile else state.model
+        self.model = state.model
+        if self.settings.training.compile:
+            self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch, tracker.say)
         self.saver = Saver(folder, self.settings.training.keep, tracker.say)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
         self.pending: list[Outcome] = []  # steps whose values were not read yet
@@ -337,15 +336,6 @@ class Run:
         position = progress.step % self.plan.steps_per_epoch
         epoch = f"epoch {self.state.epoch}" if not position else f"{position} steps into epoch {self.state.epoch + 1}"
         return f"step {progress.step}/{progress.total_steps} ({epoch})"
-
-
-def compiled(model: torch.nn.Module, tracker: Tracker) -> torch.nn.Module:
-    """`model` through torch.compile, where a C compiler is there for it. The weights stay those of `model`."""
-    compiler = next((c for c in (os.environ.get("CC"), "cc", "gcc", "clang") if c and shutil.which(c)), None)
-    if compiler is None:
-        tracker.say("training.compile: no C compiler (cc, gcc, clang) is installed; training without torch.compile.")
-        return model
-    return torch.compile(model)  # type: ignore[return-value]
 
 
 def plan_of(samples: int, held_out: int, settings: Any, ranks: Ranks) -> Plan:

@@ -50,6 +50,11 @@ class Saver:
         work = self._under_way
         return work is not None and work.done() and work.exception() is not None
 
+    @property
+    def busy(self) -> bool:
+        """A save is under way."""
+        return self._under_way is not None and not self._under_way.done()
+
     def finish(self) -> None:
         """Wait for the save under way. Raises its error, once."""
         if self._under_way is None:

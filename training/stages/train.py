@@ -109,7 +109,7 @@ def _train(
     decision = ranks.first(lambda: decide(folder, wanted, resume))
 
     begin = checkpoint.read(decision.path) if decision.path else None
-    constants = _constants(recipe, rows["train"], ranks, begin)
+    constants = constants_of(recipe, rows["train"], ranks, begin)
     run_folder = workspace.runs(recipe.family) / decision.run_id
     watch(recipe.settings.training.hang_minutes, run_folder / f"stacks_of_rank_{ranks.rank}.txt")
     state = State(recipe, plan, ranks, constants, limit=allowance.limit if allowance else 0.0)
@@ -178,7 +178,7 @@ def refuse_leak(rows: Mapping[str, Sequence[Row]]) -> None:
         )
 
 
-def _constants(
+def constants_of(
     recipe: Recipe, rows: Sequence[Row], ranks: Ranks, begin: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
     """Fitted once in a run's life; every rank and every later session has the same."""

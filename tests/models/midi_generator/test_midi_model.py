@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from training.models.midi_generator.attention import EMOTION_TOKENS, Masks
 from training.models.midi_generator.config import Model
 from training.models.midi_generator.graphs import full_graph
-from training.models.midi_generator.model import EMOTION_TOKENS, FullGraph, MidiGenerator
+from training.models.midi_generator.model import FullGraph, MidiGenerator
 from training.music.emotion import BASES, vector
 
 SMALL = {"context": 32, "width": 32, "layers": 2, "heads": 2, "emotion_width": 16}
@@ -42,9 +43,9 @@ def test_positions_are_relative():
     x = torch.randn(1, 32, 32)
     net = model(layers=1)
     attention = net.blocks[0].attention
-    here = attention(x, net.cos[:32], net.sin[:32], None, None)[0]
+    here = attention(x, net.cos[:32], net.sin[:32], Masks(), None)[0]
     later = MidiGenerator(Model(**{**SMALL, "context": 64}))
-    assert close(here, attention(x, later.cos[20:52], later.sin[20:52], None, None)[0])
+    assert close(here, attention(x, later.cos[20:52], later.sin[20:52], Masks(), None)[0])
 
 
 @torch.no_grad()

@@ -108,9 +108,10 @@ class Windows:
     window's D songs), "emotion" f32 [D, 64]}, S = context.
     """
 
-    def __init__(self, rows: Sequence[Row], context: int):
+    def __init__(self, rows: Sequence[Row], context: int, least: int = 1):
+        """`least`: the fewest songs that a batch has room for in a window."""
         self.songs = Songs(rows)
-        self.context = context
+        self.context, self.least = context, least
         self.total = int(self.songs.lengths.sum())
 
     @staticmethod
@@ -129,8 +130,8 @@ class Windows:
         }
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-        """D is padded to a power of two, so that a compiled model meets few shapes."""
-        most = max(len(item["emotion"]) for item in items)
+        """D is padded to a power of two, so that few shapes are met."""
+        most = max(self.least, *(len(item["emotion"]) for item in items))
         emotion = np.zeros((len(items), 1 << (most - 1).bit_length(), EMOTION), np.float32)
         for row, item in zip(emotion, items, strict=True):
             row[: len(item["emotion"])] = item["emotion"]
@@ -144,8 +145,8 @@ class TrainingWindows(Windows):
     Variations are drawn a song and epoch, so that a song's windows agree; whether the emotion is told, a sample.
     """
 
-    def __init__(self, rows: Sequence[Row], context: int, seed: int, augment: Augment):
-        super().__init__(rows, context)
+    def __init__(self, rows: Sequence[Row], context: int, seed: int, augment: Augment, least: int = 1):
+        super().__init__(rows, context, least)
         self.seed, self.augment = seed, augment
         self._plan: tuple[int, np.ndarray, np.ndarray, int] | None = None
 
@@ -200,8 +201,8 @@ class TrainingWindows(Windows):
 class HeldOutWindows(Windows):
     """The songs as they are, in the manifest's order; every token but each song's first is a target exactly once."""
 
-    def __init__(self, rows: Sequence[Row], context: int):
-        super().__init__(rows, context)
+    def __init__(self, rows: Sequence[Row], context: int, least: int = 1):
+        super().__init__(rows, context, least)
         self.ends = np.cumsum(self.songs.lengths)
 
     def __len__(self) -> int:

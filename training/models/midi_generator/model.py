@@ -15,14 +15,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from training.models.midi_generator.attention import (
+    EMOTION_TOKENS,
+    HIDDEN,
+    CrossAttention,
+    Masks,
+    Segments,
+    SelfAttention,
+    has_flash,
+    masks,
+    segments,
+)
+
 if TYPE_CHECKING:
     from training.models.midi_generator.config import Model
 
 VOCABULARY = 388
 EMOTION = 64  # numbers that describe an emotion: valence, arousal, intensity and zeros, or an embedding
-EMOTION_TOKENS = 8  # one token would make the attention to it a constant
-#: Added to the score of what must not be seen. Finite, so that half precision holds it and no row is NaN.
-HIDDEN = -30000.0
 
 
 class RMSNorm(nn.Module):
@@ -59,60 +68,6 @@ class EmotionTokens(nn.Module):
         told = (emotion.abs().sum(-1) > 0)[..., None, None]
         tokens = self.outward(F.gelu(self.inward(emotion))).unflatten(-1, self.base.shape) + self.base
         return self.norm(torch.where(told, tokens, self.untold))
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (i, i + hd/2) of x [B, H, T, hd] by its position's angle; cos, sin [T, hd/2]."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1).to(x.dtype)
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-
-    def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, past: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, W] -> (added to the residual stream [B, T, W], keys and values [B, H, P + T, hd], keys turned).
-
-        `mask` is added to the scores, [T, P + T] or [B, 1, T, P + T]; None: causal, without a past.
-        """
-        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        if past is not None:
-            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
-        return self.out(mixed.transpose(1, 2).flatten(2)), k, v
-
-
-class CrossAttention(nn.Module):
-    """Tokens look at the emotion of the song they belong to."""
-
-    def __init__(self, width: int, heads: int, context_width: int):
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width, bias=False)
-        self.kv = nn.Linear(context_width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-
-    def _project(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q = self.q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.kv(context).chunk(2, dim=-1))
-        return q, k, v
-
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor | None) -> Tensor:
-        """x [B, T, W], context [B, 8 D, C], mask [B, 1, T, 8 D] added to the scores (None: all is seen)."""
-        mixed = F.scaled_dot_product_attention(*self._project(x, context), attn_mask=mask)
-        return self.out(mixed.transpose(1, 2).flatten(2))
-
-    def weights(self, x: Tensor, context: Tensor) -> Tensor:
-        """How much each token looks at each emotion token: [B, H, T, 8 D], rows sum to 1."""
-        q, k, _ = self._project(x, context)
-        return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)
 
 
 class FeedForward(nn.Module):
@@ -153,19 +108,20 @@ class Block(nn.Module):
         context: Tensor,
         cos: Tensor,
         sin: Tensor,
-        mask: Tensor | None,
-        cross_mask: Tensor | None,
+        packed: Masks | Segments,
         past: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        mixed, keys, values = self.attention(self.attention_norm(x), cos, sin, mask, past)
+        mixed, keys, values = self.attention(self.attention_norm(x), cos, sin, packed, past)
         x = x + self._drop(mixed)
         if self.cross is not None:
-            x = x + self._drop(self.cross(self.cross_norm(x), context, cross_mask))
+            x = x + self._drop(self.cross(self.cross_norm(x), context, packed))
         return x + self._drop(self.feedforward(self.feedforward_norm(x))), keys, values
 
 
 class MidiGenerator(nn.Module):
     """Music token ids and an emotion -> logits of the next id, at every position."""
+
+    varying = {"emotion": (1,)}  # noqa: RUF012  argument of forward -> what differs in size between batches: D
 
     def __init__(self, settings: Model, styles: np.ndarray | None = None):
         """`styles`: what the training music of each emotion is like (steering.styles), kept beside the weights."""
@@ -212,26 +168,16 @@ class MidiGenerator(nn.Module):
         length = input_ids.shape[1]
         x = self._embed(input_ids)
         context = self.emotion(emotion)
-        mask = cross_mask = None
+        packed: Masks | Segments = Masks()
         if documents is not None:
-            mask, cross_mask = self._masks(documents, emotion.shape[1], x.device)
+            songs = emotion.shape[1]
+            flash = has_flash(x.device, self.settings.width // self.settings.heads)
+            packed = segments(documents, songs) if flash else masks(documents, songs, x.device)
             context = context.flatten(1, 2)
         cos, sin = self.cos[:length], self.sin[:length]
         for block in self.blocks:
-            x, _, _ = block(x, context, cos, sin, mask, cross_mask)
+            x, _, _ = block(x, context, cos, sin, packed)
         return self._logits(x)
-
-    @staticmethod
-    def _masks(documents: Tensor, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """documents [B, S] -> what is added to the scores: [B, 1, S, S] (own song's past), [B, 1, S, 8 count]."""
-        mixed = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
-        position = torch.arange(documents.shape[1], device=device)
-        seen = (documents[:, :, None] == documents[:, None, :]) & (position[:, None] >= position)
-        owner = torch.arange(count, device=device).repeat_interleave(EMOTION_TOKENS)
-        own = documents[:, :, None] == owner
-        zero, hidden = torch.zeros((), dtype=dtype, device=device), torch.full((), HIDDEN, dtype=dtype, device=device)
-        return torch.where(seen, zero, hidden)[:, None], torch.where(own, zero, hidden)[:, None]
 
     def step(self, input_ids: Tensor, emotion: Tensor, past: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """New ids after a remembered past: i64 [B, T], f32 [B, 64], keys and values of each layer [B, H, P, hd].
@@ -244,13 +190,13 @@ class MidiGenerator(nn.Module):
         # gathered, not sliced: an exported graph then needs no proof about P + T
         cos, sin = self.cos[position], self.sin[position]
         seen = position[:, None] >= torch.arange(before + new, device=input_ids.device)
-        mask = (1.0 - seen.to(self.cos.dtype)) * HIDDEN
+        packed = Masks((1.0 - seen.to(self.cos.dtype)) * HIDDEN)
         context = self.emotion(emotion)
         x = self._embed(input_ids)
         present: list[Tensor] = []
         for index, block in enumerate(self.blocks):
             remembered = (past[2 * index], past[2 * index + 1])
-            x, keys, values = block(x, context, cos, sin, mask, None, remembered)
+            x, keys, values = block(x, context, cos, sin, packed, remembered)
             present += [keys, values]
         return self._logits(x), present
 
@@ -273,11 +219,11 @@ class FullGraph(nn.Module):
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
         cos, sin = model.cos[position], model.sin[position]
         # a float mask: converters refuse boolean ones and `is_causal` under a dynamic length
-        mask = (1.0 - (position[:, None] >= position).to(cos.dtype)) * HIDDEN
+        packed = Masks((1.0 - (position[:, None] >= position).to(cos.dtype)) * HIDDEN)
         context = model.emotion(emotion)
         x = model._embed(input_ids)
         for block in model.blocks:
-            x, _, _ = block(x, context, cos, sin, mask, None)
+            x, _, _ = block(x, context, cos, sin, packed)
         return model._logits(x)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,11 @@ class MidiGeneratorRecipe(Recipe):
     settings_type = MidiGeneratorConfig
     settings: MidiGeneratorConfig
 
+    _loss = staticmethod(metrics.training_loss)
+
+    def accelerate(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._loss = compiled(metrics.training_loss)
+
     def encoders(self) -> Mapping[str, Encoder]:
         return {"midi_path": tokens.TOKENS}
 
@@ -55,9 +60,10 @@ class MidiGeneratorRecipe(Recipe):
 
     def examples(self, rows: Sequence[Row], training: bool) -> Examples:
         settings = self.settings
+        least = 2 if settings.training.compile else 1  # a compiler takes a size of 1 for a constant
         if training:
-            return TrainingWindows(rows, settings.model.context, settings.seed, settings.augment)
-        return HeldOutWindows(rows, settings.model.context)
+            return TrainingWindows(rows, settings.model.context, settings.seed, settings.augment, least)
+        return HeldOutWindows(rows, settings.model.context, least)
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         """What the training music of each emotion is like, to judge by it later what the model writes for them."""
@@ -72,7 +78,7 @@ class MidiGeneratorRecipe(Recipe):
 
     def losses(self, model: torch.nn.Module, batch: Batch, moment: Moment) -> dict[str, Loss]:
         logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
-        loss, right = metrics.training_loss(logits, batch["targets"], self.settings.loss.label_smoothing)
+        loss, right = self._loss(logits, batch["targets"], self.settings.loss.label_smoothing)
         return {"loss": Loss(loss), "accuracy": Loss(right.float(), coefficient=0.0)}
 
     def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:

@@ -1,0 +1,136 @@
+"""What saving costs the training: held while its state is copied, against held until a checkpoint is on the disk.
+
+Both sides save the same run of the MIDI generator (its `full` preset: weights, averaged weights, AdamW's moments) to
+the same disk, in turn. The synchronous side is what a training loop usually does, with the same file, hash and fsync.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.harness import Paired, Row, timed
+from training.engine import checkpoint
+from training.engine.batches import Plan
+from training.engine.distributed import Ranks
+from training.engine.saver import Saver
+from training.engine.state import State
+from training.models.registry import load_recipe
+from training.recipe import Moment
+
+EVERY = 50  # steps, for the run that saves often
+TOKENS = 512  # of a step here: little, which is unkind to the share
+
+
+def measure(small: bool) -> list[Row]:
+    """Rows 5b to 5d."""
+    recipe = load_recipe("midi_generator", "debug" if small else "full", None, [])
+    state = State(recipe, Plan(64, 1, 1, 1, recipe.settings.seed), Ranks(0, 1, torch.device("cpu")), {})
+    step, every = _Steps(state), 2 if small else EVERY
+    step()  # AdamW has its moments after its first step
+    with tempfile.TemporaryDirectory() as place:
+        held = _held(state, Path(place), rounds=3 if small else 12)
+        size = (Path(place) / "background" / checkpoint.LAST).stat().st_size
+        often = _often(state, step, Path(place) / "often", every, saves=2)
+    hold, plain = statistics.median(held.ours), statistics.median(held.rival)
+    minutes = recipe.settings.training.save_minutes
+    parameters = sum(p.numel() for p in state.model.parameters())
+    about = f"{parameters / 1e6:.1f} M parameters with AdamW and averaged weights, {size / 1e6:.0f} MB"
+    return [
+        Row(
+            "5b", "training held by one save, background against synchronous", hold, plain, "s",
+            held.ratio, ">= 5x", held.ratio >= 5, about, held.spread,
+        ),
+        _share("5c", f"held by saving every {minutes:g} minutes (the default)", hold, minutes * 60, about),
+        _share("5d", f"held by saving every {every} steps of {TOKENS} tokens", often.held, often.seconds,
+               f"{often.saves} saves in {often.seconds:.1f} s; a step took {often.beside / often.alone:.2f} times as "
+               f"long beside a save under way as alone ({torch.get_num_threads()} threads train)"),
+    ]  # fmt: skip
+
+
+def _share(bar: str, what: str, held: float, total: float, note: str) -> Row:
+    share = 100 * held / total
+    return Row(bar, what, held, None, "s", share, "<= 1 %", share <= 1, note)
+
+
+class _Steps:
+    """Training steps of `state` on random tokens, averaged weights included."""
+
+    def __init__(self, state: State):
+        self.state, self.done = state, 0
+        settings = state.recipe.settings
+        length = min(settings.model.context, TOKENS)
+        self.batch = {
+            "input_ids": torch.randint(0, 384, (TOKENS // length, length)),
+            "targets": torch.randint(0, 384, (TOKENS // length, length)),
+            "emotion": torch.zeros(TOKENS // length, 1, 64),
+            "documents": torch.zeros(TOKENS // length, length, dtype=torch.int64),
+        }
+
+    def __call__(self) -> None:
+        state = self.state
+        state.optimizer.zero_grad()
+        with state.precision.autocast():
+            loss = state.recipe.losses(state.model, self.batch, Moment(self.done, 1000))["loss"]
+        (loss.total / TOKENS).backward()
+        state.optimizer.step()
+        if state.average:
+            state.average.update(self.done)
+        self.done += 1
+
+
+def _content(state: State) -> dict:
+    return state.to_checkpoint({"run_id": "benchmark"})
+
+
+def _entry(step: int) -> dict:
+    return {"step": step, "epoch": 0, "value": None, "run_id": "benchmark"}
+
+
+def _held(state: State, place: Path, rounds: int) -> Paired:
+    """Seconds that the training is held by one save, on both sides in turn."""
+    ours, rival = [], []
+    with Saver(place / "background", 3, print) as saver:
+        for number in range(rounds + 1):
+            entry = _entry(number)
+            hold = timed(lambda: saver.save(_content(state), entry, [], wait=False))  # noqa: B023
+            saver.finish()
+            plain = timed(lambda: checkpoint.save(place / "plain", _content(state), entry))  # noqa: B023
+            if number:  # the first round makes memory and files
+                ours.append(hold)
+                rival.append(plain)
+    return Paired(tuple(ours), tuple(rival))
+
+
+@dataclass(frozen=True)
+class _Often:
+    """A run that saves every few steps."""
+
+    saves: int
+    seconds: float  # in all
+    held: float  # seconds, by saves
+    alone: float  # seconds of a step with no save under way
+    beside: float  # seconds of a step beside one
+
+
+def _often(state: State, step: _Steps, folder: Path, every: int, saves: int) -> _Often:
+    alone, beside, held = [], [], 0.0
+    with Saver(folder, 3, print) as saver:
+        saver.save(_content(state), _entry(0), [], wait=True)
+        began = time.perf_counter()
+        for number in range(1, every * saves + 1):
+            busy, before = saver.busy, time.perf_counter()
+            step()
+            (beside if busy else alone).append(time.perf_counter() - before)
+            if number % every == 0:
+                before = time.perf_counter()
+                saver.save(_content(state), _entry(number), [], wait=False)
+                held += time.perf_counter() - before
+        seconds = time.perf_counter() - began
+    median = statistics.median
+    return _Often(saves, seconds, held, median(alone), median(beside or alone))

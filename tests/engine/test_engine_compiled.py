@@ -1,0 +1,139 @@
+"""torch.compile meets one shape a mode, whatever the batches are: nothing is compiled anew in a run."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
+
+from tests.engine import toy
+from training.engine.compiled import Compiled, CompiledFunction, compiled
+from training.errors import HostError
+
+
+@pytest.fixture(autouse=True)
+def counter():
+    """Traces and counts as torch.compile does, and runs the traced graph as it is."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+
+
+class Net(torch.nn.Module):
+    """Two inputs, the second of which varies in its second dimension; three outputs in a tuple."""
+
+    varying = {"context": (1,)}  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inward, self.outward = torch.nn.Linear(6, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, context: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        hidden = torch.tanh(self.inward(x)) + context.sum(1)
+        return self.outward(hidden), hidden.mean(-1), context * 2
+
+
+def inputs(rows: int, wide: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(rows)
+    return torch.randn(rows, 6), torch.randn(rows, wide, 8)
+
+
+def test_smaller_batches_and_varying_sizes_meet_one_graph_a_mode(counter: Any):
+    net = Net()
+    run = Compiled(net, lambda: 4, backend=counter)
+    for rows, wide in ((4, 2), (4, 4), (3, 2), (1, 8), (4, 2)):
+        run.train()
+        for given, wanted in zip(run(*inputs(rows, wide)), net(*inputs(rows, wide)), strict=True):
+            assert given.shape == wanted.shape
+            assert torch.allclose(given, wanted, rtol=1e-6, atol=1e-6)
+        run.eval()
+        with torch.no_grad():
+            assert run(*inputs(rows, wide))[0].shape == (rows, 3)
+    assert counter.frame_count == 2
+
+
+def test_what_a_batch_is_filled_up_with_leaves_no_gradient(counter: Any):
+    net = Net()
+    run = Compiled(net, lambda: 8, backend=counter)
+    run(*inputs(3))[0].square().sum().backward()
+    filled = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    net(*inputs(3))[0].square().sum().backward()
+    for given, p in zip(filled, net.parameters(), strict=True):
+        assert torch.allclose(given, p.grad, rtol=1e-6, atol=1e-7)
+
+
+def test_a_function_is_compiled_for_full_batches_and_runs_as_written_for_others(counter: Any):
+    run = CompiledFunction(lambda x, factor: (x * factor).sum(), lambda: 4, backend=counter)
+    for rows in (4, 3, 1, 4, 2):
+        assert torch.equal(run(inputs(rows)[0], 2.0), (inputs(rows)[0] * 2.0).sum())
+    assert counter.frame_count == 1
+
+
+def test_after_a_halving_the_smaller_batch_is_the_full_one(counter: Any):
+    rows = 8
+    run = Compiled(Net(), lambda: rows, backend=counter)
+    run(*inputs(8))
+    rows = 4
+    assert run(*inputs(4))[0].shape == (4, 3)
+    run(*inputs(3))
+    assert counter.frame_count == 2
+
+
+class Unwatched(toy.ToyRecipe):
+    """Without the toy's notes of its own, which a compiler would have to guard."""
+
+    def build(self, constants: Any) -> torch.nn.Module:
+        model = super().build(constants)
+        return torch.nn.Sequential(model.layers, torch.nn.Flatten(1))
+
+
+def test_a_compiled_run_compiles_twice_and_learns_the_same(tmp_path, counter: Any, monkeypatch: pytest.MonkeyPatch):
+    """22 samples by 4 leave 2 over in every epoch, 9 held-out ones leave 1; three epochs."""
+    plain = toy.run(tmp_path / "plain", Unwatched)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    same = toy.run(tmp_path / "compiled", Unwatched, training={"compile": True})
+    assert counter.frame_count == 2
+    assert not counters["graph_break"]
+    assert same.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-6)
+
+
+def test_a_family_may_have_more_compiled_than_its_model():
+    class Recipe(toy.ToyRecipe):
+        def accelerate(self, compiled: Any) -> None:
+            self.given = compiled(torch.sum)
+
+    recipe = toy.recipe(Recipe)
+    compiled(recipe, Net(), lambda: 4, print)
+    assert isinstance(recipe.given, CompiledFunction)
+
+
+def test_a_compiler_that_fails_is_named_with_the_way_around_it():
+    def broken(_graph: Any, _inputs: Any) -> Any:
+        raise ValueError("no such chip")
+
+    with pytest.raises(HostError, match=r"no such chip(.|\n)*training\.compile=false"):
+        Compiled(Net(), lambda: 4, backend=broken)(*inputs(4))
+
+
+def test_running_out_of_memory_while_compiling_stays_what_it_is():
+    """The run can go on with smaller batches."""
+
+    def greedy(_graph: Any, _inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        Compiled(Net(), lambda: 4, backend=greedy)(*inputs(4))
+    assert not isinstance(caught.value, HostError)
+
+
+def test_an_error_of_the_model_itself_stays_what_it_is():
+    with pytest.raises(RuntimeError, match="reduction dim") as caught:
+        Compiled(Net(), lambda: 4, backend="eager")(torch.randn(4, 5), torch.randn(4, 2, 8))
+    assert not isinstance(caught.value, HostError)
