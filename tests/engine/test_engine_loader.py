@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -20,8 +20,9 @@ from torch.testing import assert_close
 
 from tests.engine import toy
 from training.engine.batches import Chunk
-from training.engine.loader import ATTEMPTS, Loader
-from training.errors import DataError, HostError
+from training.engine.loader import ATTEMPTS, Loader, Stopped
+from training.engine.signals import STOPS
+from training.errors import DataError, HostError, Interrupted
 from training.settings import Data
 
 CPU = torch.device("cpu")
@@ -200,6 +201,67 @@ def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
     assert not said
 
 
+# -- being stopped -------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_asked_for():
+    asked = []
+    slow = Examples(lambda index: (asked.append(1), busy(60)) if index == 9 else None)
+    began = time.monotonic()
+    with pytest.raises(Stopped), loader(slow, patience=4 * QUICK, stop=lambda: time.monotonic() > began + 1) as batches:
+        for number, _ in enumerate(batches):
+            assert number < 4
+    assert time.monotonic() - began < 5
+
+
+class Stalled(toy.ToyRecipe):
+    """The loader gets stuck at a sample, and the run is asked to stop a moment later."""
+
+    stalls: ClassVar[dict[str, Any]]
+
+    def examples(self, rows, training):
+        examples = super().examples(rows, training)
+        if training == self.stalls["training"]:
+            item = examples.item
+
+            def stuck(epoch, index):
+                if epoch >= self.stalls["epoch"] and index == self.stalls["index"] and os.getpid() != self.main:
+                    time.sleep(1)  # by then it is waited for
+                    os.kill(self.main, signal.SIGTERM)
+                    time.sleep(60)
+                return item(epoch, index)
+
+            self.main, examples.item = os.getpid(), stuck
+        return examples
+
+
+@pytest.mark.parametrize(
+    "stalls",
+    [
+        {"training": True, "epoch": 1, "index": 3},
+        {"training": False, "epoch": 0, "index": 3},
+        {"training": False, "epoch": 0, "index": 8},  # the last of the held-out batches
+    ],
+)
+def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
+    """T10: in training, and in validation."""
+    from training.engine import checkpoint
+
+    settings = {"data": {"num_workers": 1, "prefetch_factor": 1}}
+    stalled = type("Here", (Stalled,), {"stalls": stalls})
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path / "stopped", stalled, **settings)
+    assert time.monotonic() - began < 10
+    last = tmp_path / "stopped" / "checkpoints" / "toy" / "last.pt"
+    progress = checkpoint.read(last)["progress"]
+    assert progress["step"] >= 6  # none of the epoch before is lost
+    assert progress["evaluated"] == (6 if stalls["training"] else 0)
+    toy.run(tmp_path / "stopped", **settings)
+    whole = toy.run(tmp_path / "whole", **settings)
+    assert_close(checkpoint.read(last)["model"], checkpoint.read(whole.last)["model"], rtol=0, atol=0)
+
+
 # -- what is left --------------------------------------------------------------------------------------------------
 
 
@@ -276,13 +338,13 @@ TENSORS = {
 
 
 def test_signals_to_the_process_group_leave_workers_alone():
-    """Ctrl-C and `timeout` reach the workers too: the step that is being saved still needs them."""
+    """Ctrl-C, `timeout` and a closed terminal reach the workers too: the step that is being saved still needs them."""
     with loader(Examples(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]
         for worker in batches.crew:
-            os.kill(worker.pid, signal.SIGTERM)
-            os.kill(worker.pid, signal.SIGINT)
+            for number in STOPS:
+                os.kill(worker.pid, number)
         assert indices([*got, *passing]) == list(range(24))
 
 

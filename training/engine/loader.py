@@ -20,6 +20,10 @@ ATTEMPTS = 5  # crews lost in a row, without a batch from any
 AHEAD = 32  # batches a worker at most, whatever `prefetch_factor` says: each is an open file
 
 
+class Stopped(Exception):
+    """The run was asked to stop while a batch was waited for, which may take long. The pass is over."""
+
+
 class Loader:
     """Chunks in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
 
@@ -31,7 +35,7 @@ class Loader:
     comes twice, and all are the same. What an item raises is no such case: it is raised here. `patience`: seconds
     without a sign of life (a worker that computes or reads gives signs, however slow it is) until a worker is taken
     for stuck; one that is merely asleep gets twice as long at each further attempt. Raises HostError when ATTEMPTS in
-    a row brought nothing.
+    a row brought nothing, and Stopped when `stop` came true while a batch was waited for.
     """
 
     def __init__(
@@ -43,9 +47,10 @@ class Loader:
         *,
         say: Callable[[str], None] = print,
         patience: float = PATIENCE,
+        stop: Callable[[], bool] = lambda: False,
     ):
         self.examples, self.chunks, self.transfer = examples, chunks, Transfer(device)
-        self.say, self.patience = say, patience
+        self.say, self.patience, self.stop = say, patience, stop
         self.count = min(settings.num_workers, len(os.sched_getaffinity(0)))
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
         self.crew: list[Worker] = []
@@ -96,6 +101,8 @@ class Loader:
         wait = min(0.5, self.patience / 8)
         silent, before = 0.0, worker.signs_of_life()
         while (batch := worker.receive(wait)) is None:
+            if self.stop():
+                raise Stopped
             signs = worker.signs_of_life()
             silent, before = (silent + wait if signs == before else 0.0), signs
             stopped = signs[0] == "T"

@@ -16,7 +16,7 @@ from training.engine.compiled import compiled
 from training.engine.distributed import Ranks
 from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
-from training.engine.loader import Loader
+from training.engine.loader import Loader, Stopped
 from training.engine.meter import Meter, line
 from training.engine.pace import Allowance, Pace
 from training.engine.recovery import halve
@@ -123,8 +123,10 @@ class Run:
             self.pace.evaluation = (time.monotonic() - before) / len(chunks[:2]) * rounds
 
     def _held_out(self) -> HeldOut:
-        size, precision = self.plan.micro_batch, self.state.precision
-        return HeldOut(self.held_out_examples, self.recipe, self.ranks, precision, size, say=self.tell)
+        return HeldOut(
+            self.held_out_examples, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch,
+            say=self.tell, stop=self._told_to_stop,
+        )  # fmt: skip
 
     @contextmanager
     def feed(self) -> Iterator[Iterator[Work]]:
@@ -133,7 +135,9 @@ class Run:
         plan, rank = self.plan, self.ranks.rank
         chunks = (chunk for step in steps for chunk in plan.chunks(step, rank))
         with (
-            Loader(self.train, chunks, self.settings.data, self.ranks.device, say=self.tell) as loader,
+            Loader(
+                self.train, chunks, self.settings.data, self.ranks.device, say=self.tell, stop=self._told_to_stop
+            ) as loader,
             self._held_out() as self.held_out,
         ):
             yield self._work(steps, iter(loader))
@@ -142,8 +146,14 @@ class Run:
         for step in steps:
             own = self.plan.chunks(step, self.ranks.rank)
             before = time.perf_counter()
-            brought = [next(batches) for _ in own]
+            try:
+                brought = [next(batches) for _ in own]
+            except Stopped:
+                brought = []  # the ranks agree in `advance`, and leave
             yield Work(step, own, brought, time.perf_counter() - before)
+
+    def _told_to_stop(self) -> bool:
+        return bool(self.signals.name)
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +251,7 @@ class Run:
         self.ranks.share_(dict(state.model.named_buffers()))
         try:
             with self.meter.pause(), state.average.applied() if state.average else nullcontext():
-                state.metrics = self.held_out.judge(self.model, lambda: bool(self.signals.name))
+                state.metrics = self.held_out.judge(self.model)
         except Interruption:
             self.asked_to_stop = True
             return

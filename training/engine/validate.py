@@ -10,7 +10,7 @@ import torch
 from training.engine.batches import Chunk
 from training.engine.distributed import Ranks
 from training.engine.heartbeat import beat
-from training.engine.loader import Loader
+from training.engine.loader import Loader, Stopped
 from training.engine.precision import Precision
 from training.engine.step import seed_torch
 from training.errors import UsageError
@@ -28,28 +28,36 @@ class HeldOut:
 
     def __init__(
         self, examples: Examples, recipe: Recipe, ranks: Ranks, precision: Precision, size: int, *,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False,
     ):  # fmt: skip
+        self.stop = stop
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
         self.chunks = held_out_chunks(len(examples), size)
         self.rounds = math.ceil(len(self.chunks) / ranks.world)
         own = self.chunks[ranks.rank :: ranks.world]
-        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, say=say)
+        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, say=say, stop=stop)
 
-    def judge(self, model: torch.nn.Module, stop: Callable[[], bool]) -> dict[str, float]:
+    def judge(self, model: torch.nn.Module) -> dict[str, float]:
         """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
         sums: dict[str, list[torch.Tensor | float]] = {}
         model_was_training = model.training
         model.eval()
         batches: Iterator = iter(self.loader)
+        lacking = False  # a batch was not waited for: the ranks leave together
         try:
             for number in range(self.rounds):
-                if self.ranks.any(stop()):
+                if self.ranks.any(lacking or self.stop()):
                     raise Interruption
-                batch = next(batches, None)
+                try:
+                    batch = next(batches, None)
+                except Stopped:
+                    lacking = True
+                    continue
                 if batch is not None:
                     self._add(model, batch, number, sums)
                 beat()
+            if self.ranks.any(lacking):
+                raise Interruption
         finally:
             model.train(model_was_training)
         own = {name: (float(total), count) for name, (total, count) in sums.items()}

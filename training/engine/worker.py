@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import torch
 
 from training.engine.batches import Chunk
+from training.engine.signals import STOPS
 from training.errors import HostError
 from training.recipe import Batch, Examples
 
@@ -33,7 +34,6 @@ ALIGN = 64  # bytes
 _LENGTH = struct.Struct("<Q")
 _prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; looked up before a fork, which may happen amid threads
 _PDEATHSIG, _NAME = 1, 15
-_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _REAP_SECONDS = 5.0  # a killed process that is stuck in the kernel (a dead network drive) is not waited for longer
 
 
@@ -49,7 +49,7 @@ class Worker:
         self.socket, theirs = socket.socketpair()
         self._status: int | None = None
         # A signal's handler of ours must not run in the child, between its birth and its own settings.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             self.pid = os.fork()
             if self.pid == 0:
@@ -135,8 +135,8 @@ def _serve(
     """The life of a worker: batches until its socket closes."""
     code = 1
     try:
-        # Ctrl-C and `timeout` reach the whole process group: the step that is being saved still needs its loader.
-        for number in _SIGNALS:
+        # Ctrl-C, `timeout` and a closed terminal reach the whole process group: the step under way needs its loader.
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if _prctl is not None:

@@ -54,7 +54,7 @@ def evaluate(
     size = math.ceil(recipe.settings.data.batch_size / 2 ** trained.content["progress"].get("halvings", 0))
     examples = recipe.examples(held_out, training=False)
     with HeldOut(examples, recipe, Ranks(0, 1, chosen), Precision(settings, chosen), size) as split:
-        metrics = split.judge(model, stop=lambda: False)
+        metrics = split.judge(model)
     train = load_split(recipe, workspace, "train", audio_root=audio_root, midi_root=midi_root)
     result = {
         "subject": subject,
