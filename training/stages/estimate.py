@@ -317,7 +317,8 @@ def _evaluation(run: Run) -> float:
     before = time.perf_counter()
     with run.feed():
         try:
-            run.held_out.judge(run.model, enough)
+            run.held_out.stop = enough  # asked between two batches
+            run.held_out.judge(run.model)
             _wait_for_device(run)
             return time.perf_counter() - before
         except Interruption:
