@@ -138,6 +138,31 @@ def _estimate(options: argparse.Namespace) -> None:
         show(told, account, options.family, options.families_left, others)
 
 
+def _prove_resume(options: argparse.Namespace) -> None:
+    from training.stages.prove_resume import prove_resume
+
+    named = {
+        "--preset": options.preset,
+        "--config": options.config,
+        "--epochs": options.epochs,
+        "--seed": options.seed,
+        "--device": options.device,
+        "--audio-root": options.audio_root,
+        "--midi-root": options.midi_root,
+    }
+    arguments = [f"{flag}={value}" for flag, value in named.items() if value is not None]
+    arguments += [f"--set={assignment}" for assignment in options.set]
+    prove_resume(
+        options.family,
+        Workspace(options.out),
+        arguments,
+        steps=options.steps,
+        kills=options.kills,
+        ranks=options.ranks,
+        seed=options.kill_seed,
+    )
+
+
 def _allowance(options: argparse.Namespace, account: Account | None):
     """(seconds that this training may still use, seconds of the whole job), or (None, None) without a limit."""
     if options.max_hours is None and options.budget_usd is None:
@@ -306,6 +331,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("family", choices=FAMILIES)
     add_train_options(verb)
     verb.set_defaults(run=_estimate)
+
+    verb = verbs.add_parser(
+        "prove-resume",
+        parents=[roots, out, device],
+        help="kill a short run again and again; compare it with a straight one",
+    )
+    verb.add_argument("family", choices=FAMILIES)
+    verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
+    verb.add_argument("--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)")
+    verb.add_argument("--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)")
+    verb.add_argument("--kill-seed", type=int, metavar="N", help="the same moments once more (default: others)")
+    add_train_options(verb)
+    verb.set_defaults(run=_prove_resume)
 
     verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
     verb.add_argument("family", choices=FAMILIES)

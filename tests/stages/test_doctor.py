@@ -207,7 +207,7 @@ def test_what_to_know_about_a_gpu_is_noted(gpu, facts, do):
 def test_a_gpu_that_torch_cannot_use_is_refused_with_the_build_that_fits(gpu, monkeypatch, tmp_path, capsys):
     smi = tmp_path / "bin" / "nvidia-smi"
     smi.parent.mkdir()
-    smi.write_text('#!/bin/sh\ncase $1 in *driver*) echo 550.54.15 ;; *) echo 8.6 ;; esac\n')
+    smi.write_text("#!/bin/sh\ncase $1 in *driver*) echo 550.54.15 ;; *) echo 8.6 ;; esac\n")
     smi.chmod(0o755)
     monkeypatch.setenv("PATH", f"{smi.parent}:{os.environ['PATH']}")
     with pytest.raises(HostError, match="finds no usable GPU"):

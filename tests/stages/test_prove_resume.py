@@ -1,0 +1,165 @@
+"""The proof that a killed run equals a straight one kills real processes, and fails where they differ."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.engine import toy
+from training.engine import checkpoint
+from training.errors import HostError, TrainingError
+from training.stages import prove_resume as stage
+from training.stages.prove_resume import MARK, SCRATCH, compare, prove_resume
+from training.workspace import PROJECT, Workspace, exclusive
+
+COMMAND = [sys.executable, str(Path(__file__).with_name("toy_train.py"))]
+
+
+@pytest.fixture
+def prove(tmp_path, monkeypatch, capsys):
+    """prove(forgets) -> what it found; `prove.said()` is what it printed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TOY_SECONDS", "0.05")
+    (tmp_path / "data").mkdir()
+
+    def call(forgets="", **options):
+        monkeypatch.setenv("TOY_FORGETS", forgets)
+        return prove_resume(
+            "toy", Workspace(tmp_path), **{"command": COMMAND, "steps": 20, "kills": 2, "seed": 5, **options}
+        )
+
+    return call
+
+
+def alive():
+    return stage._marked(b"TOY_SECONDS=0.05") - {os.getpid()}
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twice_equals_the_straight_one(prove, tmp_path, capsys):
+    """And nothing is left: no file, no process."""
+    found = prove()
+    said = capsys.readouterr().out
+    assert found.none and found.tensors > 20 and found.records > 20
+    assert said.count("kill -9 after step") == 2 and "Equal, bit for bit" in said
+    assert "No kill came after a save" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
+    assert not alive()
+
+
+@pytest.mark.slow
+def test_two_ranks_that_are_killed_equal_two_straight_ones(prove, monkeypatch, capsys):
+    launch = [sys.executable, "-m", "training.launch", "--standalone", "--nproc_per_node=2", COMMAND[1]]
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    assert prove(command=launch, kills=1).none
+    assert capsys.readouterr().out.count("kill -9 after step") == 1
+    assert not alive()
+
+
+@pytest.mark.slow
+def test_a_resume_that_forgets_the_optimizer_is_found_out(prove, tmp_path):
+    with pytest.raises(TrainingError, match=r"the first is model\.layers\.0\.weight.*first difference is at step \d+"):
+        prove("optimizer", kills=1)
+    assert not (tmp_path / SCRATCH).exists()
+
+
+def test_a_run_that_fails_by_itself_is_told_with_its_exit_code(prove, tmp_path):
+    with pytest.raises(HostError, match=r"(?s)exit code 6.*this host is on fire"):
+        prove("fail")
+    assert not (tmp_path / SCRATCH).exists()
+
+
+def test_a_second_proof_at_the_same_time_is_refused(prove, tmp_path):
+    with exclusive(tmp_path / SCRATCH, "proving"), pytest.raises(HostError, match="in use"):
+        prove()
+
+
+def test_every_process_of_a_trial_is_found_whatever_group_it_is_in(tmp_path):
+    """torchrun gives its ranks sessions of their own: killing a group would leave them running."""
+    code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'], "
+    code += "start_new_session=True); print('ready', flush=True); time.sleep(99)"
+    (tmp_path / "cache").mkdir()
+    trial = stage._Trial(tmp_path / "room", Workspace(tmp_path), "toy", [])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        env={**os.environ, MARK: trial.mark},
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    mark = f"{MARK}={trial.mark}".encode()
+    while len(stage._marked(mark)) < 2:
+        assert process.poll() is None
+    trial._end(process)
+    assert not stage._marked(mark) and process.returncode == -9
+
+
+# -- comparing -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    torch.set_num_threads(1)
+    root = tmp_path_factory.mktemp("run")
+    toy.run(root, training={"ema_decay": 0.9, "epochs": 1})
+    return checkpoint.read(root / "checkpoints/toy/last.pt")
+
+
+RECORDS = [{"kind": "train", "step": n, "loss": 1.0 / n, "lr": 0.1} for n in range(1, 5)]
+
+
+def other(run, change):
+    made = copy.deepcopy(run)
+    change(made)
+    return compare(run, made, RECORDS, RECORDS)
+
+
+def test_equal_runs_are_equal_whatever_the_clock_said(run):
+    found = other(run, lambda state: state["progress"].update(seconds=99.0))
+    assert found.none and found.tensors > 10
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("model.layers.0.weight", lambda state: state["model"]["layers.0.weight"][0, 0].mul_(1 + 1e-7)),
+        ("ema.layers.3.bias", lambda state: state["ema"]["layers.3.bias"].add_(1e-7)),
+        ("optimizer.state.0.exp_avg", lambda state: state["optimizer"]["state"][0]["exp_avg"].neg_()),
+        ("optimizer.param_groups.0.lr", lambda state: state["optimizer"]["param_groups"][0].update(lr=0.1)),
+        ("early_stopping", lambda state: state.update(early_stopping={})),
+        ("progress.step", lambda state: state["progress"].update(step=5)),
+        ("metrics.val_loss", lambda state: state["metrics"].update(val_loss=0.5)),
+    ],
+)
+def test_the_smallest_difference_is_named(run, path, change):
+    found = other(run, change)
+    assert found.differing[0] == path and not found.none
+    assert path in str(found)
+
+
+def test_the_largest_difference_of_a_tensor_is_relative_to_its_largest_value(run):
+    def change(state):
+        state["model"]["layers.0.weight"].mul_(1.5)
+
+    assert other(run, change).relative == pytest.approx(0.5)
+
+
+def test_a_zero_with_the_other_sign_is_another_bit(run):
+    one, two = copy.deepcopy(run), copy.deepcopy(run)
+    one["model"]["layers.3.bias"].zero_()
+    two["model"]["layers.3.bias"].zero_().neg_()
+    assert compare(one, two, [], []).differing == ["model.layers.3.bias"]
+
+
+def test_the_first_step_that_differs_is_named_with_its_values(run):
+    changed = [dict(record) for record in RECORDS]
+    changed[2]["loss"] = 0.25
+    found = compare(run, run, RECORDS, changed)
+    assert found.record == f"at step 3 (train): loss {1 / 3} and 0.25" and not found.none
+    assert "no more records at step 4" in compare(run, run, RECORDS, RECORDS[:3]).record
