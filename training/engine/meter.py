@@ -14,8 +14,9 @@ from training.engine.tracking import duration
 class Meter:
     """Averages over steps since `reset`: each term's total over its count, so that a smaller last batch weighs less."""
 
-    def __init__(self, flops_per_sample: float | None):
-        self.flops_per_sample = flops_per_sample
+    def __init__(self, flops_per_sample: float | None, peak: float | None = None):
+        """`peak`: TFLOP/s of all devices together, at best."""
+        self.flops_per_sample, self.peak = flops_per_sample, peak
         self.began: tuple[float, int] | None = None  # when the second step of this process began, and its number
         self.reset()
 
@@ -64,6 +65,8 @@ class Meter:
         values |= {"lr": rate, "samples_per_second": self.samples / seconds, "input_wait": self.waited / seconds}
         if self.flops_per_sample:
             values["tflops"] = self.flops_per_sample * self.samples / seconds / 1e12
+            if self.peak:
+                values["mfu"] = values["tflops"] / self.peak
         if self.began and step > self.began[1]:
             values["seconds_left"] = (total - step) * (time.perf_counter() - self.began[0]) / (step - self.began[1])
         return values
@@ -78,7 +81,8 @@ def line(step: int, total: int, epoch: int, epochs: int, values: dict[str, float
         parts.append(f"grad {values['grad_norm']:.3g}")
     parts += [f"lr {values['lr']:.2e}", f"{values['samples_per_second']:,.1f} samples/s"]
     if "tflops" in values:
-        parts.append(f"{values['tflops']:.2f} TFLOP/s")
+        share = f" ({values['mfu']:.1%} of peak)" if "mfu" in values else ""
+        parts.append(f"{values['tflops']:.2f} TFLOP/s{share}")
     if "seconds_left" in values:
         parts.append(f"{duration(values['seconds_left'])} left")
     return "  ".join(parts)

@@ -19,6 +19,7 @@ from training.engine.heartbeat import beat
 from training.engine.loader import Loader, Stopped
 from training.engine.meter import Meter, line
 from training.engine.pace import Allowance, Pace
+from training.engine.peak import device_peak
 from training.engine.recovery import halve
 from training.engine.saver import Saver
 from training.engine.signals import Signals
@@ -90,7 +91,8 @@ class Run:
             self.recipe, self.model, state.optimizer, state.precision, self.ranks, list(self.recipe.counts(batch))
         )
         flops = self.recipe.flops(state.model, batch)
-        self.meter = Meter(flops / len(first.indices) if flops else None)
+        best = device_peak(self.ranks.device, state.precision)
+        self.meter = Meter(flops / len(first.indices) if flops else None, best and best * self.ranks.world)
         self._rehearse_validation()
         if state.progress.step == 0 or not (self.folder / checkpoint.LAST).exists():
             self.save(wait=True)

@@ -1,0 +1,56 @@
+"""How much of a device a training uses is on every log line, where it is known what the device can do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.engine.meter import Meter, line
+from training.engine.peak import peak
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "wanted"),
+    [
+        ("NVIDIA GeForce RTX 4090", torch.bfloat16, 165.2),
+        ("NVIDIA GeForce RTX 4090", None, 82.6),
+        ("NVIDIA GeForce RTX 3090 Ti", torch.float16, 80),
+        ("NVIDIA H100 80GB HBM3", torch.bfloat16, 989),
+        ("NVIDIA A100-SXM4-80GB", torch.bfloat16, 312),
+        ("NVIDIA A100 80GB PCIe", None, 19.5),
+        ("Tesla T4", torch.float16, 65),
+        ("NVIDIA L4", torch.bfloat16, 121),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", torch.bfloat16, None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", torch.bfloat16, None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", torch.bfloat16, None),
+        ("AMD Instinct MI300X", torch.bfloat16, None),
+    ],
+)
+def test_a_devices_peak_is_known_by_its_name_and_never_guessed(name: str, dtype: torch.dtype | None, wanted):
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert peak(name, dtype) == wanted
+
+
+def test_tf32_is_taken_for_what_it_is():
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert peak("NVIDIA A100-SXM4-80GB", None) == 156
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def said(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The log line after 20 samples in 2 seconds."""
+    monkeypatch.setattr("time.perf_counter", lambda: meter.since + 2.0)
+    meter.stepped(1, range(20), 0.0)
+    return line(1, 10, 1, 1, meter.values(1, 10, 1e-3), ["loss"])
+
+
+def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatch):
+    """5 TFLOP a sample at 10 samples a second, of the 200 that two devices can do."""
+    assert "50.00 TFLOP/s (25.0% of peak)" in said(Meter(5e12, 2 * 100), monkeypatch)
+
+
+def test_of_an_unknown_device_only_what_was_done_is_told(monkeypatch: pytest.MonkeyPatch):
+    told = said(Meter(5e12), monkeypatch)
+    assert "50.00 TFLOP/s  " in told + "  " and "peak" not in told
