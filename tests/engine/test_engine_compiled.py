@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from tests.engine import toy
+from training.engine import compiled as module
 from training.engine.compiled import Compiled, CompiledFunction, compiled
 from training.errors import HostError
 
@@ -102,6 +105,17 @@ def test_a_compiled_run_compiles_twice_and_learns_the_same(tmp_path, counter: An
     assert counter.frame_count == 2
     assert not counters["graph_break"]
     assert same.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-6)
+
+
+def test_what_was_compiled_is_kept_in_the_workspace_for_the_next_start(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # put back at the end
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    toy.run(tmp_path, Unwatched, training={"compile": True, "max_steps": 1})
+    kept = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert kept.parent == tmp_path / "cache" / "compiled"
+    module.keep_compiled(tmp_path / "elsewhere")
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == kept  # who has chosen a place keeps it
 
 
 def test_a_family_may_have_more_compiled_than_its_model():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -75,6 +77,16 @@ def compiled(
         return model
     recipe.accelerate(lambda function: CompiledFunction(function, rows, **options))
     return Compiled(model, rows, **options)
+
+
+def keep_compiled(folder: Path) -> None:
+    """Have what is compiled kept in `folder`, so that a resume finds it. A folder of its own a torch and processor: a
+    volume may move to another host. TORCHINDUCTOR_CACHE_DIR, where it is set, stands."""
+    there = Path("/proc/cpuinfo")
+    told = there.read_text(encoding="utf-8", errors="replace").splitlines() if there.exists() else []
+    processor = [line for line in told if line.startswith(("model name", "flags", "Features"))][:2]
+    place = hashlib.sha256("\n".join([torch.__version__, *processor]).encode()).hexdigest()[:12]
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / place))
 
 
 class _told:

@@ -89,6 +89,7 @@ def _train(
     rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any], allowance: Allowance | None,
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
+    from training.engine.compiled import keep_compiled
     from training.engine.distributed import share_cores
     from training.engine.heartbeat import rest, watch
     from training.engine.loop import fit
@@ -126,6 +127,8 @@ def _train(
         for said in decision.said:
             tracker.say(said)
         tracker.say(_headline(recipe, state, ranks, resumed=begin is not None, synthetic=identity["synthetic"]))
+        if recipe.settings.training.compile:
+            keep_compiled(workspace.cache / "compiled")
         run = Run(
             state,
             examples["train"],
