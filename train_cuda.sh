@@ -73,6 +73,10 @@ usage_error() {
 
 # -- options -------------------------------------------------------------------------------------------------------
 
+# By this the stages of one command know each other, and the time between them is counted (training/budget/ledger.py).
+ATHANOR_RUNNER=$(date +%s)-$$
+export ATHANOR_RUNNER
+
 audio_root=${ATHANOR_AUDIO_ROOT:-} midi_root=${ATHANOR_MIDI_ROOT:-} data_mount=${ATHANOR_DATA_MOUNT:-}
 out=${ATHANOR_OUT:-$root} persist=${ATHANOR_PERSIST:-}
 max_hours=${ATHANOR_MAX_HOURS:-} budget_usd=${ATHANOR_BUDGET_USD:-} price_per_hour=${ATHANOR_PRICE_PER_HOUR:-}

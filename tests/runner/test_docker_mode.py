@@ -233,6 +233,7 @@ def test_a_container_is_confined_and_the_callers(host, tmp_path):
         assert value(call, "--pull") == "never"
         assert not {"-i", "-t", "-it", "--tty", "--interactive", "--privileged", "--publish", "-p"} & set(call)
         assert "WANDB_API_KEY" in call and "CUDA_VISIBLE_DEVICES" in call
+        assert "ATHANOR_RUNNER" in call  # the time between stages is counted
         assert not any("a key" in word for word in call)
         assert any(word.startswith("--shm-size=") for word in call)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,19 @@ def test_every_stage_knows_what_the_job_may_cost(run, given):
     assert [call[call.index("--families-left") + 1] for call in calls if call[2] == "train"] == ["2", "1"]
     _, calls = run("--skip-spectocloud")
     assert [call[call.index("--families-left") + 1] for call in calls if call[2] == "train"] == ["1"]
+
+
+def test_the_stages_of_one_command_know_each_other_by_its_name_and_start(run, tmp_path):
+    """So that the time between them, which is paid for too, is counted as the job's."""
+    python = tmp_path / "asked"
+    python.write_text(f'#!/bin/sh\necho "$ATHANOR_RUNNER" >> {tmp_path}/names\n')
+    python.chmod(0o755)
+    begun = int(time.time())
+    for _ in range(2):
+        run(ATHANOR_PYTHON=str(python), ATHANOR_RUNNER="1-of-another")
+    names = (tmp_path / "names").read_text().split()
+    assert len(names) == 2 * len(ALL) and len(set(names)) == 2
+    assert all(begun <= int(name.partition("-")[0]) <= time.time() for name in names)
 
 
 def test_books_stay_open_while_something_of_the_job_is_still_to_come(run):

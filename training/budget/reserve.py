@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from training.budget.book import Past, Session, host, paces
+from training.budget.limit import gpus
 from training.workspace import Workspace
 
 BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optimizer
 UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
 MARGIN = 1.3  # over what was measured here
-CAREFUL = 1.5  # over what is expected, where nothing was measured here
+CAREFUL = 1.3  # over what is expected, where nothing was measured here
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
 
 
@@ -31,11 +33,9 @@ class Expected:
         return self.base + self.per_million * millions
 
 
-STAGES = {
-    "evaluate": Expected(30.0, 6.0),
-    "export": Expected(25.0, 5.0),
-    "verify": Expected(5.0, 1.0),
-}
+#: A GPU evaluates; export and verification are the CPU's work. The line of a GPU is an assumption.
+STAGES = {"evaluate": Expected(20.0, 30.0), "export": Expected(30.0, 15.0), "verify": Expected(4.0, 1.0)}
+EVALUATED_BY_GPU = Expected(20.0, 3.0)
 
 
 def millions_of(workspace: Workspace, family: str) -> float | None:
@@ -53,7 +53,15 @@ def _bytes(path: Path) -> int:
 
 def expected(stage: str, millions: Iterable[float]) -> float:
     """Seconds of one stage for models of these sizes; 0 for a stage of which nothing is known beforehand."""
-    return sum(STAGES[stage].seconds(size) for size in millions) if stage in STAGES else 0.0
+    if stage not in STAGES:
+        return 0.0
+    line = EVALUATED_BY_GPU if stage == "evaluate" and _has_gpu() else STAGES[stage]
+    return sum(line.seconds(size) for size in millions)
+
+
+@cache
+def _has_gpu() -> bool:
+    return bool(gpus())
 
 
 def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, float] | None = None) -> dict[str, float]:
