@@ -1,0 +1,121 @@
+"""The verbs tell each stage what the limit leaves it, and count what it used."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from training.budget import book as books
+from training.budget import limit as limits
+from training.budget.account import ledger_path
+from training.cli import main
+from training.engine.state import ALL_STEPS, OUT_OF_BUDGET
+from training.errors import DataError
+from training.workspace import Workspace
+
+LIMIT = ["--max-hours=1", "--price-per-hour=2"]
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    """stage(verb, *arguments) -> (exit code, the keywords that the stage was called with); `ends`: how it ends."""
+    monkeypatch.setattr(limits, "gpus", list)
+    monkeypatch.delenv("ATHANOR_RUNNER", raising=False)
+    calls = []
+
+    def stand_in(ends):
+        def work(*arguments, **keywords):
+            calls.append((arguments, keywords))
+            if isinstance(ends, Exception):
+                raise ends
+            return SimpleNamespace(
+                finished=ends, already=False, step=1, epoch=1, seconds=1.0, best=tmp_path, run=tmp_path,
+                metrics={"val_loss": 1.0},
+            )  # fmt: skip
+
+        return work
+
+    def call(verb, *arguments, ends=ALL_STEPS):
+        calls.clear()
+        monkeypatch.setattr(f"training.stages.{verb}.{verb}", stand_in(ends))
+        out = [] if verb == "verify" else ["--out", str(tmp_path)]
+        code = main([verb, *arguments, *out])
+        return code, calls[0][1] if calls else None
+
+    return call
+
+
+def job(tmp_path):
+    return books.read(ledger_path(Workspace(tmp_path))).job
+
+
+def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
+    code, told = stage("train", "spectocloud", "--preset=debug", "--families-left=2", *LIMIT)
+    assert code == 0 and told["limit"] == 3600.0
+    assert 1000 < told["left"]() < 1800
+    _, told = stage("train", "midi_generator", "--preset=debug", *LIMIT)
+    assert 3000 < told["left"]() < 3600
+    assert [(s.stage, s.families, s.exit, s.price) for s in job(tmp_path).sessions] == [
+        ("train", ("spectocloud",), 0, 2.0),
+        ("train", ("midi_generator",), 0, 2.0),
+    ]
+
+
+def test_without_a_limit_training_is_told_nothing_and_is_counted(stage, tmp_path):
+    _, told = stage("train", "spectocloud", "--preset=debug")
+    assert told["left"] is None and told["limit"] is None
+    assert len(job(tmp_path).sessions) == 1
+
+
+def test_a_training_that_its_limit_ended_leaves_the_job_open(stage, tmp_path, capsys):
+    stage("train", "spectocloud", "--preset=debug", *LIMIT, ends=OUT_OF_BUDGET)
+    main(["budget", "--done", "--out", str(tmp_path)])
+    stage("train", "spectocloud", "--preset=debug", "--max-hours=2")
+    assert len(job(tmp_path).sessions) == 2
+    main(["budget", "--done", "--out", str(tmp_path)])
+
+
+def test_a_finished_job_is_followed_by_a_new_one(stage, tmp_path):
+    stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    main(["budget", "--done", "--out", str(tmp_path)])
+    stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    assert len(job(tmp_path).sessions) == 1
+
+
+def test_other_ranks_neither_count_nor_decide(stage, tmp_path, monkeypatch):
+    """Nor do they look up a price: a host without the table must not end them."""
+    monkeypatch.setenv("RANK", "1")
+    code, told = stage("train", "spectocloud", "--preset=debug", "--budget-usd=1")
+    assert code == 0 and told["left"]() == math.inf and told["limit"] == math.inf
+    assert not ledger_path(Workspace(tmp_path)).exists()
+
+
+def test_a_stage_that_fails_is_counted_with_its_exit_code(stage, tmp_path):
+    assert stage("evaluate", "spectocloud", ends=DataError("nothing there"))[0] == 3
+    assert job(tmp_path).sessions[0].exit == 3
+
+
+def test_what_each_family_cost_goes_into_the_receipt(stage, tmp_path):
+    _, told = stage("export", *LIMIT)
+    assert set(told["cost"]) == {"spectocloud", "midi_generator"}
+    assert all(cost["currency"] == "USD" and cost["money"] >= 0 for cost in told["cost"].values())
+    _, told = stage("export", "--max-hours=1")
+    assert told["cost"]["spectocloud"]["currency"] == "USD"  # at the price that the job was counted at
+
+
+def test_verification_is_counted_beside_a_ledger_and_nowhere_else(stage, tmp_path):
+    (tmp_path / "exports").mkdir()
+    assert stage("verify", str(tmp_path / "exports"))[0] == 0
+    assert not (tmp_path / "runs").exists()
+    stage("export")
+    stage("verify", str(tmp_path / "exports"), *LIMIT)
+    assert [s.stage for s in job(tmp_path).sessions] == ["export", "verify"]
+
+
+def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):
+    code, told = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
+    assert code == 2 and told is None
+    said = capsys.readouterr().err
+    assert "leaves no time to train" in said and "--max-hours 0." in said and "--resume never" in said
