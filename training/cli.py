@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,13 @@ VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
     options = _parser().parse_args(arguments)
-    listen()
-    code = _run(options)
+    before = listen()
+    try:
+        code = _run(options)
+    except Interrupted as error:  # it came as the last words were said
+        code = error.exit_code
+    for number, handler in before.items():
+        signal.signal(number, handler)
     mute_what_is_gone()  # else the interpreter's last flush would fail, and change the code
     return code
 

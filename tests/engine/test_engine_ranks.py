@@ -33,6 +33,8 @@ def pairs(tmp_path_factory):
         "lacking": {**TWO, "lack_at": 3},
         "hasty": {**TWO, "training": {**TWO["training"], "epochs": 5000}, "seconds": 2.0},
         "empty": {**TWO, "val_rows": 0},
+        "apart": {**TWO, "stop_at": 3, "apart": "hosts"},
+        "apart again": {**TWO, "apart": "hosts"},
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += [str(Path(toy.__file__).with_name("toy_ranks.py")), str(root), json.dumps(runs)]
@@ -74,7 +76,7 @@ def test_two_ranks_leave_one_set_of_outputs(pairs):
     first, second = said["whole"]
     assert first["run"] == second["run"]
     assert len(list((root / "whole/runs/toy").iterdir())) == 1
-    assert stdout.count("step 1/6 ") == 4  # of four runs of 6 steps, each once
+    assert stdout.count("step 1/6 ") == 5  # of five runs of 6 steps, each once
     assert first["metrics"] == second["metrics"]
 
 
@@ -115,6 +117,16 @@ def test_ranks_end_with_their_budget_at_the_same_step(pairs):
     ranks = pairs[2]["hasty"]
     assert ranks[0]["step"] == ranks[1]["step"] < 10000
     assert all(rank["finished"] == "the budget is used up" for rank in ranks)
+
+
+def test_a_host_without_the_checkpoints_goes_on_from_the_first_ones(pairs):
+    """Only rank 0 saves; the other host's disk never held what it goes on from."""
+    root, _, said = pairs
+    assert not list(root.glob("hosts/host1/checkpoints/toy/*.pt"))
+    assert [rank.get("step") for rank in said["apart again"]] == [6, 6], said["apart again"]
+    one, whole = (checkpoint.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("hosts/host0", "whole"))
+    for key in one:
+        torch.testing.assert_close(one[key], whole[key], rtol=0, atol=0)
 
 
 def test_a_refusal_reaches_every_rank(pairs):

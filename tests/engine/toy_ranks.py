@@ -1,6 +1,7 @@
 """One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
 name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `lack_at`: one from which rank
-1 has memory for 2 samples at most, `seconds`: what training may take. They are done in turn."""
+1 has memory for 2 samples at most, `seconds`: what training may take, `apart`: a folder in which each rank has one of
+its own, as on two hosts. They are done in turn."""
 
 import json
 import os
@@ -24,7 +25,11 @@ def left(end):
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])
 for name, options in json.loads(sys.argv[2]).items():
-    root = Path(sys.argv[1], name)
+    told = root = Path(sys.argv[1], name)
+    os.environ["LOCAL_WORLD_SIZE"] = "2"
+    if apart := options.pop("apart", ""):
+        root = Path(sys.argv[1], apart, f"host{rank}")
+        os.environ["LOCAL_WORLD_SIZE"] = "1"
     stop_at, lack_at = options.pop("stop_at", -1), options.pop("lack_at", None)
     kind = toy.stopped(stop_at) if rank == 1 else toy.ToyRecipe
     if lack_at is not None and rank == 1:
@@ -38,4 +43,5 @@ for name, options in json.loads(sys.argv[2]).items():
     except AthanorError as error:
         said = {"error": str(error), "exit": error.exit_code}
     said["log"] = toy.ToyRecipe.log
-    (root / f"rank{rank}.json").write_text(json.dumps(said))
+    told.mkdir(exist_ok=True)
+    (told / f"rank{rank}.json").write_text(json.dumps(said))

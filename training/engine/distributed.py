@@ -62,6 +62,15 @@ class Ranks:
             raise error
         return result
 
+    def from_first_host(self, read: Callable[[], T]) -> T:
+        """What `read` finds on the first host. Its ranks read for themselves; to the others, whose disks hold nothing
+        or something older, it is sent (it must be picklable)."""
+        if int(os.environ.get("LOCAL_WORLD_SIZE", self.world)) == self.world:
+            return read()
+        found = [read() if self.is_first else None]
+        dist.broadcast_object_list(found, 0, device=torch.device("cpu"))
+        return found[0]  # type: ignore[return-value]
+
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums over ranks, in double precision, through the CPU (no GPU waits)."""
         if self.world == 1:

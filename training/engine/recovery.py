@@ -59,7 +59,7 @@ def retreat(run: Run, trouble: Diverged) -> None:
     path = run.ranks.first(lambda: find(run.folder))
     if path is None:
         raise TrainingError(f"{trouble} There is no whole checkpoint to go back to. {advice}")
-    state.load(checkpoint.read(path), str(path))
+    state.load(run.ranks.from_first_host(lambda: checkpoint.read(path)), str(path))
     progress = state.progress
     progress.retreats, progress.rate = before.retreats + 1, before.rate * SMALLER
     progress.skipped, progress.seconds, progress.total_steps = before.skipped, before.seconds, before.total_steps

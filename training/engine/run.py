@@ -94,7 +94,9 @@ class Run:
         best = device_peak(self.ranks.device, state.precision)
         self.meter = Meter(flops / len(first.indices) if flops else None, best and best * self.ranks.world)
         self._rehearse_validation()
-        if state.progress.step == 0 or not (self.folder / checkpoint.LAST).exists():
+        # asked of the first rank: another host's disk holds no checkpoints
+        there = self.ranks.first(lambda: (self.folder / checkpoint.LAST).exists())
+        if state.progress.step == 0 or not there:
             self.save(wait=True)
         weights = sum(parameter.numel() * 4 for parameter in state.model.parameters())
         self.ranks.first(lambda: self.saver.require_room(EXPORTED * weights))

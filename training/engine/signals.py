@@ -26,11 +26,12 @@ def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any
     return {number: signal.signal(number, handler) for number in STOPS if not (deaf and number == signal.SIGHUP)}
 
 
-def listen() -> None:
-    """From here on a request to stop raises Interrupted wherever it finds this process; `Signals` does better."""
+def listen() -> dict[int, Any]:
+    """From here on a request to stop raises Interrupted wherever it finds this process; `Signals` does better. Returns
+    the handlers before."""
     global _earlier
     _earlier = None
-    listening(interrupt)
+    return listening(interrupt)
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:

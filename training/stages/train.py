@@ -109,7 +109,8 @@ def _train(
     wanted = Wanted(recipe.settings, identity["data_digest"], plan.global_batch, planned(recipe.settings, plan))
     decision = ranks.first(lambda: decide(folder, wanted, resume))
 
-    begin = checkpoint.read(decision.path) if decision.path else None
+    path = decision.path
+    begin = ranks.from_first_host(lambda: checkpoint.read(path)) if path else None
     constants = constants_of(recipe, rows["train"], ranks, begin)
     run_folder = workspace.runs(recipe.family) / decision.run_id
     watch(recipe.settings.training.hang_minutes, run_folder / f"stacks_of_rank_{ranks.rank}.txt")
