@@ -100,6 +100,50 @@ def test_every_process_of_a_trial_is_found_whatever_group_it_is_in(tmp_path):
     assert not stage._marked(mark) and process.returncode == -9
 
 
+# -- on a GPU ------------------------------------------------------------------------------------------------------
+
+
+def on_gpu(monkeypatch, run, **off):
+    """Trials whose weights are off by so much, by folder."""
+
+    class Trial:
+        kills, went_on_from = 1, (3,)
+
+        def __init__(self, folder, *_):
+            self.folder = folder
+
+        def run(self, *_):
+            pass
+
+        def records(self):
+            return []
+
+        def result(self):
+            made = copy.deepcopy(run)
+            made["provenance"]["hardware"]["device"] = "NVIDIA H100"
+            made["model"]["layers.0.weight"].mul_(1 + off.get(self.folder.name, 0.0))
+            return made
+
+    monkeypatch.setattr(stage, "_Trial", Trial)
+
+
+def test_a_gpus_own_rounding_is_measured_and_told(tmp_path, monkeypatch, run, capsys):
+    on_gpu(monkeypatch, run, killed=1e-3, again=-1e-3)
+    found = prove_resume("toy", Workspace(tmp_path))
+    assert found.relative == pytest.approx(1e-3, rel=1e-3)
+    said = capsys.readouterr().out
+    assert "CUDA kernels need not be" in said and "Equal but for the GPU's own rounding" in said
+
+
+def test_a_gpu_excuses_no_more_than_its_own_rounding(tmp_path, monkeypatch, run):
+    on_gpu(monkeypatch, run, killed=1e-2, again=1e-5)
+    with pytest.raises(TrainingError, match=r"model\.layers\.0\.weight"):
+        prove_resume("toy", Workspace(tmp_path))
+    on_gpu(monkeypatch, run, killed=1e-6)  # two straight runs are equal, bit for bit
+    with pytest.raises(TrainingError, match=r"model\.layers\.0\.weight"):
+        prove_resume("toy", Workspace(tmp_path))
+
+
 # -- comparing -----------------------------------------------------------------------------------------------------
 
 

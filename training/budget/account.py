@@ -16,6 +16,7 @@ from training.budget.reserve import expected, reserve, sizes
 from training.errors import AthanorError, UsageError
 from training.workspace import Workspace
 
+NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
 FRESH = 10.0  # seconds that a reserve is good for: it changes when a first checkpoint tells the size of a model
 
 
@@ -103,7 +104,11 @@ class Account:
         used = self.ledger.used()
         money, price = used.money(self.limit.price), self.limit.price
         spent = f" ({money:.2f} USD at {price:g} USD/h)" if money is not None and price is not None else ""
-        return f"Budget: {duration(used.seconds)}{spent} of {duration(self.seconds)} used."
+        told = f"Budget: {duration(used.seconds)}{spent} of {duration(self.seconds)} used."
+        runners = [session.runner for session in self.ledger.job.sessions]
+        if len(set(runners)) > 1 or (runners[1:] and not runners[0]):
+            told += f" {NOT_COUNTED}"
+        return told
 
 
 @contextmanager
@@ -176,7 +181,7 @@ def _job_lines(job: books.Job) -> list[str]:
     if limit.given:
         whole = limit.seconds(used)
         lines.append(f"  Limit: {duration(whole)}; left: {duration(max(0.0, whole - used.seconds))}.")
-    lines.append("  Time in which nothing of the job ran is not counted; a rented machine costs money then, too.")
+    lines.append(f"  {NOT_COUNTED}")
     return lines
 
 
