@@ -7,7 +7,11 @@ import importlib
 from benchmarks.soak.harness import Mutant, Row
 
 #: Modules of this folder, each with `ROWS: tuple[Row, ...]`.
-MODULES: tuple[str, ...] = ("kills", "saves")
+MODULES: tuple[str, ...] = (
+    "kills",
+    "saves",
+    "media",
+)
 
 
 def rows() -> list[Row]:
