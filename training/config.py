@@ -1,7 +1,9 @@
 """YAML in, typed settings out; every mistake is told with its file, line, key, and the nearest right name.
 
-YAML is read by PyYAML's safe loader with two repairs: a doubled key is an error (plain YAML silently keeps the
-last), and `1e-4` is a number (YAML 1.1 wants `1.0e-4` and reads the rest as text).
+YAML is read by PyYAML's safe loader with repairs: a doubled key is an error (plain YAML silently keeps the last), so is
+an alias (a few lines of them can stand for gigabytes, and a merge hides a key) or a tag, and numbers are those that
+people write: `1e-4` is one (YAML 1.1 wants `1.0e-4` and reads the rest as text), `1:30` (which it takes for 90), `007`
+and `.inf` are none.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from training.errors import UsageError
 class Section(pydantic.BaseModel):
     """Base of every settings class: frozen, strict about types, no unknown keys. Lists become tuples."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, allow_inf_nan=False
+    )
 
     @pydantic.field_validator("*", mode="before")
     @classmethod
@@ -33,14 +37,23 @@ class Section(pydantic.BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a float."""
+    """SafeLoader with numbers in the notations that people use."""
+
+    yaml_implicit_resolvers: typing.ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][\d_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)$|^[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)$"),
     list("-+0123456789."),
 )
+
+
+_DEEPEST, _LARGEST = 50, 1 << 20  # levels and bytes; PyYAML's time grows with the square of either
 
 
 @dataclass(frozen=True)
@@ -55,16 +68,20 @@ class Layer:
 def read_yaml(path: Path) -> Layer:
     """The mapping in a YAML file. Raises UsageError for a missing, unreadable, malformed or doubled-key file."""
     try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"Cannot read the config file {path}: it is a folder, FIFO or device")
+        if path.stat().st_size > _LARGEST:
+            raise UsageError(f"{path} is no config file: it has {path.stat().st_size:,} bytes.")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read the config file {path}: {error}") from None
+    places: dict[str, str] = {}
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        places: dict[str, str] = {}
+        node = _compose(text)
         if node is not None:
             _walk(node, (), path, places)
         values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13, a number of 5,000 digits
         raise UsageError(f"{path} is not valid YAML: {error}") from None
     if values is None:
         values = {}
@@ -73,8 +90,22 @@ def read_yaml(path: Path) -> Layer:
     return Layer(values, places, str(path))
 
 
+def _compose(text: str) -> yaml.Node | None:
+    """The tree of a YAML text. Raises yaml.YAMLError for an alias, a tag and too deep a nesting too."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} is nested too deeply")
+        if getattr(event, "tag", None):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has a tag ({event.tag}); a plain value is wanted")
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}); write it out")
+    return yaml.compose(text, Loader=_Loader)
+
+
 def _walk(node: yaml.Node, at: tuple[str, ...], path: Path, places: dict[str, str]) -> None:
-    """Record each key's line and refuse doubled keys and merge keys."""
+    """Record each key's line and refuse doubled keys."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -97,8 +128,9 @@ def override_layer(assignments: Sequence[str]) -> Layer:
         if not separator or not dotted:
             raise UsageError(f"--set {assignment}: write it as --set section.key=value")
         try:
+            _compose(text)
             value = yaml.load(text, Loader=_Loader)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UsageError(f"--set {assignment}: {error}") from None
         at = values
         *parents, last = dotted.split(".")
@@ -151,12 +183,12 @@ def _explain(kind: type[Section], item: Any, places: Mapping[str, str]) -> str:
 def _suggest(kind: type[Section], keys: list[str]) -> str:
     every = list(dotted_keys(kind))
     siblings = [k for k in every if k.rpartition(".")[0] == ".".join(keys[:-1])]
-    near = difflib.get_close_matches(keys[-1], [k.rpartition(".")[2] for k in siblings], 1, 0.6)
-    if near:
-        return f"Did you mean `{'.'.join([*keys[:-1], near[0]])}`?"
     elsewhere = [k for k in every if k.rpartition(".")[2] == keys[-1]]
     if elsewhere:
         return f"It belongs under `{elsewhere[0].rpartition('.')[0] or 'the top level'}`: `{elsewhere[0]}`."
+    near = difflib.get_close_matches(keys[-1].lower(), [k.rpartition(".")[2] for k in siblings], 1, 0.6)
+    if near:
+        return f"Did you mean `{'.'.join([*keys[:-1], near[0]])}`?"
     far = difflib.get_close_matches(".".join(keys), every, 1, 0.6)
     if far:
         return f"Did you mean `{far[0]}`?"

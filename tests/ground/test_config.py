@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from training.config import build, dotted_keys, override_layer, read_yaml
@@ -59,6 +61,37 @@ def test_tags_that_build_objects_are_refused(tmp_path):
     assert "is not valid YAML" in refusal(tmp_path, "seed: !!python/object/apply:os.getpid []\n")
 
 
+@pytest.mark.parametrize("value", ["1:30", "007", ".inf", ".nan", "1e400", "0x10"])
+def test_what_yaml_takes_for_a_number_and_people_do_not_is_refused(tmp_path, value):
+    """YAML 1.1 reads 1:30 as 90 and 010 as 8."""
+    assert "`optim.lr`" in refusal(tmp_path, f"optim:\n  lr: {value}\n")
+    assert "`training.epochs`" in refusal(tmp_path, f"training:\n  epochs: {value}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "base: &a {epochs: 3}\ntraining: *a\n",
+        "training: &t\n  epochs: 3\n  <<: {epochs: 4}\nx: *t\n",
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
+        "seed: !!int '7'\n",
+        "seed: !!timestamp x\n",
+        "seed: 2024-13-45\n",
+        "seed: " + "[" * 100_000 + "]" * 100_000 + "\n",
+        "seed: 1" + "0" * 5000 + "\n",
+    ],
+)
+def test_aliases_tags_and_what_no_parser_survives_are_refused(tmp_path, text):
+    assert "is not valid YAML" in refusal(tmp_path, text)
+    with pytest.raises(UsageError):
+        override_layer([f"seed={text.partition(': ')[2]}"] if "&" not in text else ["seed=[&a [1], *a]"])
+
+
+def test_a_key_of_another_section_is_told_where_it_belongs_though_a_sibling_is_spelt_alike(tmp_path):
+    assert "`training.epochs`" in refusal(tmp_path, "optim:\n  epochs: 3\n")
+    assert "Did you mean `optim.eps`?" in refusal(tmp_path, "optim:\n  EPS: 3\n")
+
+
 @pytest.mark.parametrize("text", ["- a\n", "just words\n", "a: [1\n"])
 def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
     assert "run.yaml" in refusal(tmp_path, text)
@@ -67,6 +100,17 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
 def test_a_missing_file_is_told_by_name(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.yaml"):
         read_yaml(tmp_path / "gone.yaml")
+
+
+def test_what_is_no_config_file_is_refused_unread(tmp_path):
+    """A FIFO would be waited for, a model file of gigabytes parsed for hours."""
+    os.mkfifo(tmp_path / "run.yaml")
+    with pytest.raises(UsageError, match="FIFO or device"):
+        read_yaml(tmp_path / "run.yaml")
+    (tmp_path / "model.onnx").touch()
+    os.truncate(tmp_path / "model.onnx", 1 << 31)
+    with pytest.raises(UsageError, match="2,147,483,648 bytes"):
+        read_yaml(tmp_path / "model.onnx")
 
 
 def test_overrides_win_and_are_typed_like_the_file(tmp_path):

@@ -156,6 +156,9 @@ def test_a_precomputed_cloud_equals_the_one_made_on_the_fly(own, rows, tmp_path)
     assert same(given, split.item(0, 0))
 
 
+CLAIMS_TERABYTES = b"F\x00" + b"{'descr':'<f4','fortran_order':False,'shape':(1000000000000,3)}".ljust(69) + b"\n"
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -164,6 +167,7 @@ def test_a_precomputed_cloud_equals_the_one_made_on_the_fly(own, rows, tmp_path)
         (np.full((1200, 3), np.nan, np.float32), "not finite"),
         (np.array([{}], object), "not a readable .npy"),
         (b"junk", "not a readable .npy"),
+        (b"\x93NUMPY\x01\x00" + CLAIMS_TERABYTES, "not a readable .npy"),
         (b"", "not a readable .npy"),
     ],
 )

@@ -34,15 +34,15 @@ def check_row(row: Mapping[str, Any]) -> None:
 def read_target(path: Path) -> np.ndarray:
     """Positions float32 [1200, 3] from a .npy file. Raises ValueError with the reason for anything else."""
     try:
-        positions = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        positions = np.lib.format.open_memmap(path, mode="r")  # a header that claims terabytes allocates nothing
+    except (OSError, ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"`target_pointcloud_path` {path} is not a readable .npy file: {error}") from None
     if positions.shape != (PARTICLES, 3) or positions.dtype != np.float32:
         found = f"{positions.dtype} {list(positions.shape)}"
         raise ValueError(f"`target_pointcloud_path` {path} must hold float32 [{PARTICLES}, 3], not {found}")
     if not np.isfinite(positions).all():
         raise ValueError(f"`target_pointcloud_path` {path} holds numbers that are not finite")
-    return positions
+    return np.array(positions)
 
 
 def target_start(row: Mapping[str, Any]) -> int:
