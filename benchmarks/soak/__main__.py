@@ -69,9 +69,8 @@ def line(done: Tally, judge_mutants: bool = True) -> str:
     verdict = "held  " if done.passed else "FAILED"
     mutants = f", {done.caught} of {len(done.mutants)} mutants caught" if judge_mutants else ""
     note = row.note()
-    return (
-        f"{row.number:3}  {verdict} {done.held} of {done.tried}{mutants}, {done.seconds:.0f} s: {row.fault}"
-        + (f" ({note})" if note else "")
+    return f"{row.number:3}  {verdict} {done.held} of {done.tried}{mutants}, {done.seconds:.0f} s: {row.fault}" + (
+        f" ({note})" if note else ""
     )
 
 

@@ -11,6 +11,8 @@ MODULES: tuple[str, ...] = (
     "kills",
     "saves",
     "media",
+    "manifests",
+    "configs",
 )
 
 
