@@ -14,6 +14,7 @@ import torch
 
 from training.data.files import write_atomic
 from training.errors import ExportError, Interrupted
+from training.export.plain import written_out
 from training.export.signature import Signature, shape_text
 from training.recipe import Graph, TensorSpec
 
@@ -33,7 +34,7 @@ def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path, 
     with _quiet():
         try:
             exported = torch.onnx.export(
-                program,
+                written_out(program),
                 dynamo=True,
                 input_names=[spec.name for spec in graph.inputs],
                 output_names=[spec.name for spec in graph.outputs],

@@ -1,0 +1,84 @@
+"""GELU and attention leave in a form that ONNX Runtime fuses, and compute what torch computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from training.export import plain, proof
+from training.export.onnx import write_onnx
+from training.export.trace import trace
+from training.recipe import Graph, TensorSpec
+
+
+class Layer(nn.Module):
+    """x [batch, 6, 8] -> [batch, 6, 8]: attention of two heads, then linear and GELU."""
+
+    def __init__(self):
+        super().__init__()
+        self.up = nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
+        return F.gelu(self.up(F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)))
+
+
+def layer_graph() -> Graph:
+    def example(sizes, seed):
+        return (np.random.default_rng(seed).normal(size=(sizes["batch"], 6, 8)).astype(np.float32),)
+
+    inputs, outputs = ((TensorSpec(name, "float32", ("batch", 6, 8)),) for name in "xy")
+    trials = tuple({"batch": n} for n in (1, 2, 7))
+    return Graph("layer", Layer().eval(), inputs, outputs, {"batch": (1, 16)}, example, trials)
+
+
+def operators(path) -> set[str]:
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+def test_the_runtime_fuses_what_was_written_out(tmp_path):
+    graph = layer_graph()
+    write_onnx(graph, trace(graph), tmp_path / "layer.onnx", {})
+    assert {op for op in operators(tmp_path / "layer.onnx") if op in ("Shape", "Slice", "Concat")} == set()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(tmp_path / "fused.onnx")
+    onnxruntime.InferenceSession(tmp_path / "layer.onnx", options, providers=["CPUExecutionProvider"])
+    fused = operators(tmp_path / "fused.onnx")
+    assert {"BiasGelu", "FusedMatMul"} <= fused and not {"Erf", "Div"} & fused
+
+    run, truth = proof.session(tmp_path / "layer.onnx"), proof.module_run(graph)
+    trials = proof.compare(run, [(sizes, given, truth(given)) for sizes, given in proof.trial_inputs(graph)])
+    proof.require("layer", trials, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.3},
+        {"attn_mask": torch.arange(7) % 3 != 1},
+        {"attn_mask": torch.linspace(-2, 2, 7)},
+        {"enable_gqa": True},
+    ],
+    ids=str,
+)
+def test_attention_is_torchs(options):
+    torch.manual_seed(0)
+    heads = 2 if options.get("enable_gqa") else 4
+    q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, heads, 7, 8), torch.randn(2, heads, 7, 8)
+    if "attn_mask" in options:
+        options = options | {"attn_mask": options["attn_mask"].expand(5, 7)}
+    torch.testing.assert_close(plain._attention(q, k, v, **options), F.scaled_dot_product_attention(q, k, v, **options))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_is_torchs(approximate):
+    x = torch.linspace(-8, 8, 1001)
+    torch.testing.assert_close(plain._gelu(x, approximate), F.gelu(x, approximate=approximate), rtol=1e-5, atol=1e-6)
