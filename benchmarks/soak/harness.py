@@ -23,11 +23,13 @@ Linux only: processes end with their parent (PR_SET_PDEATHSIG), and are waited f
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import random
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -176,6 +178,18 @@ def patched(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextMa
             setattr(owner, name, raw)
 
     return fault
+
+
+def edited(owner: Any, name: str, old: str, new: str) -> Callable[[], AbstractContextManager[None]]:
+    """A fault in the middle of a function or method: its source with `new` in place of `old`. Raises LookupError where
+    `old` is not there (any more)."""
+    function = getattr(owner, name)
+    source = textwrap.dedent(inspect.getsource(function))
+    if old not in source:
+        raise LookupError(f"{function.__qualname__} does not hold: {old}")
+    made: dict[str, Any] = {}
+    exec(compile(source.replace(old, new), f"{function.__qualname__} (a mutant)", "exec"), function.__globals__, made)
+    return patched(owner, name, made[name])
 
 
 def several(*faults: Callable[[], AbstractContextManager[Any]]) -> Callable[[], AbstractContextManager[None]]:

@@ -16,6 +16,7 @@ from benchmarks.soak.harness import Mutant, Outcome, Row, Soak, Trial, patched
 from benchmarks.soak.processes import expect, forked
 from benchmarks.soak.runs import (
     ENDED,
+    STEPS,
     beside,
     expect_done,
     expect_same,
@@ -34,7 +35,6 @@ from training.engine.stopping import Patience
 FAMILIES = ("spectocloud", "midi_generator")
 EVERY = 20  # trials, of which one is a real family's
 
-STEPS = 24  # of the toy: 4 epochs of 22 samples in global batches of 4
 LONG = {"training": {"epochs": 2, "early_stopping": {"enabled": False}}}  # 2 epochs of 30 steps
 LONG_ROWS = 120
 KILLS = 10

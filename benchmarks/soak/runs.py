@@ -36,6 +36,7 @@ from training.workspace import Workspace
 
 ROOM = 400  # samples that the weights of a toy can remember
 ROWS, VAL_ROWS = 22, 9  # samples of a toy: the last global batch of an epoch is a smaller one
+STEPS = 24  # 4 epochs of 22 samples in global batches of 4
 
 #: Whatever has a state of its own: dropout, averaged weights, accumulation, patience; and a save at every step.
 RICH: dict[str, Any] = {

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.soak import __main__ as command_line
 from benchmarks.soak import harness, listing
-from benchmarks.soak.harness import Mutant, Row, Soak, each, once, patched, tally
+from benchmarks.soak.harness import Mutant, Row, Soak, each, edited, once, patched, tally
 from benchmarks.soak.processes import NotHeld, expect, forked, start
 from training.errors import HostError
 
@@ -163,3 +163,16 @@ def test_the_exit_code_and_the_results_tell_whether_all_held(tmp_path, monkeypat
     with pytest.raises(SystemExit) as refused:
         command_line.main(["--rows", "3"])
     assert refused.value.code == 2
+
+
+def test_a_function_is_edited_where_it_says_and_mended_afterwards():
+    import sys
+
+    here = sys.modules[guarded.__module__]
+    with edited(here, "guarded", "trial.index != 2", "trial.index != 3")():
+        guarded(harness.Trial(2, None, None, None))
+        with no_guard()(), pytest.raises(NotHeld):
+            guarded(harness.Trial(3, None, None, None))
+    guarded(harness.Trial(3, None, None, None))
+    with pytest.raises(LookupError):
+        edited(here, "guarded", "no such line", "")
