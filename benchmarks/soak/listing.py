@@ -10,6 +10,8 @@ from benchmarks.soak.harness import Mutant, Row
 MODULES: tuple[str, ...] = (
     "kills",
     "saves",
+    "stops",
+    "workers",
     "media",
     "manifests",
     "configs",

@@ -35,7 +35,7 @@ from training.stages.train import train as train_stage
 from training.workspace import Workspace
 
 ROOM = 400  # samples that the weights of a toy can remember
-ROWS, VAL_ROWS = 22, 9  # samples of a toy: the last global batch of an epoch is a smaller one
+SAMPLES, VAL_SAMPLES = 22, 9  # samples of a toy: the last global batch of an epoch is a smaller one
 STEPS = 24  # 4 epochs of 22 samples in global batches of 4
 
 #: Whatever has a state of its own: dropout, averaged weights, accumulation, patience; and a save at every step.
@@ -76,7 +76,7 @@ class Toy(toy.ToyRecipe):
         return Remembering(self.settings.model, constants["scale"])
 
     def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], moment: Any) -> dict[str, Any]:
-        model.remember(batch["number"])
+        getattr(model, "model", model).remember(batch["number"])  # it may be compiled
         self.before_loss(moment.step)
         return super().losses(model, batch, moment)
 
@@ -84,10 +84,10 @@ class Toy(toy.ToyRecipe):
         """Where a row puts its fault in."""
 
 
-def train(root: Path, kind: type[Recipe] = Toy, *, rows: int = ROWS, **settings: Any) -> Any:
+def train(root: Path, kind: type[Recipe] = Toy, *, rows: int = SAMPLES, **settings: Any) -> Any:
     """Train a toy in `root` to its end, in this process."""
     torch.set_num_threads(1)
-    return toy.run(root, kind, train_rows=rows, val_rows=VAL_ROWS, **merged(RICH, settings))
+    return toy.run(root, kind, train_rows=rows, val_rows=VAL_SAMPLES, **merged(RICH, settings))
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
