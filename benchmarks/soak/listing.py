@@ -9,6 +9,8 @@ from benchmarks.soak.harness import Mutant, Row
 #: Modules of this folder, each with `ROWS: tuple[Row, ...]`.
 MODULES: tuple[str, ...] = (
     "kills",
+    "numbers",
+    "ranks",
     "saves",
     "stops",
     "workers",
