@@ -12,6 +12,8 @@ MODULES: tuple[str, ...] = (
     "numbers",
     "ranks",
     "saves",
+    "disks",
+    "pairs",
     "stops",
     "workers",
     "media",
