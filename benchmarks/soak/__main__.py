@@ -28,10 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random choices (default: 1)")
     parser.add_argument("--trial", type=_numbers, metavar="N", help="only these trials, and no mutants: to look closer")
     parser.add_argument("--output", type=Path, metavar="FILE", help="results as JSON")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="put the table into this page; full counts only")
     options = parser.parse_args(arguments)
-    if options.table and (options.small or options.trial):
-        parser.error("--table takes full counts: leave out --small and --trial.")
     every = rows()
     unknown = (options.rows or frozenset()) - {row.number for row in every}
     if unknown:
@@ -54,10 +51,6 @@ def main(arguments: list[str] | None = None) -> int:
             "rows": [t.plain() for t in tallies],
         }  # fmt: skip
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    if options.table:
-        from benchmarks.soak.table import refresh
-
-        refresh(options.table, tallies, options.seed)
     return 1 if any(not t.unable and not t.passed for t in tallies) else 0
 
 
