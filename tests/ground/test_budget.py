@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from training.budget import account as accounts
 from training.budget import book as books
 from training.budget import ledger as ledgers
 from training.budget import limit as limits
@@ -46,6 +47,7 @@ def clock(monkeypatch):
     for module in (books, ledgers):
         monkeypatch.setattr(module.time, "monotonic", made)
     monkeypatch.setattr(ledgers, "TICK", 1e6)
+    monkeypatch.setattr(accounts, "slowness", lambda: 1.0)
     monkeypatch.delenv("ATHANOR_RUNNER", raising=False)
     return made
 
@@ -79,7 +81,7 @@ def trained(workspace, family, megabytes=1.0):
 
 
 def kept(workspace, families, sessions=(), history=()):
-    return reserves.reserve(list(reserves.sizes(workspace, families).values()), sessions, history)
+    return reserves.reserve(list(reserves.sizes(workspace, families).values()), 1.0, sessions, history)
 
 
 # -- the limit -----------------------------------------------------------------------------------------------------
@@ -420,6 +422,37 @@ def test_the_reserve_grows_with_the_models_and_unknown_ones_are_taken_for_larger
     assert both > 2 * small
     trained(space, "one", 320)
     assert kept(space, ["one"]) > small
+
+
+def test_a_slow_host_is_given_more_time_and_its_pace_is_told_apart_from_its_slowness(tmp_path, clock, monkeypatch):
+    """Three times as slow as when the job before was measured: three times its time is kept back."""
+    space = Workspace(tmp_path)
+    trained(space, "one")
+    for stage in reserves.STAGES:
+        work(space, clock, stage, 0.5 * reserves.expected(stage, reserves.sizes(space, ["one"]).values()), ["one"])
+    with counted(space, "train", ["one"], Limit()) as account:
+        quick = account.kept_back(["one"])
+    monkeypatch.setattr(accounts, "slowness", lambda: 3.0)
+    with counted(space, "train", ["one"], Limit()) as account:
+        assert account.kept_back(["one"]) == pytest.approx(3 * quick)
+    measured = 1.5 * reserves.expected("export", reserves.sizes(space, ["one"]).values())
+    work(space, clock, "export", measured, ["one"])  # in half of three times the expected time
+    assert books.paces(book_of(space).job.sessions)["export"] == pytest.approx(0.5, rel=1e-2)
+
+
+def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
+    """By a clock that a made-up core moves; one disturbed probe of three is passed over."""
+    taken = iter([0.06, 0.06, 1.0])
+    now = [0.0]
+
+    def clock():
+        now.append(now[-1] + (next(taken) if len(now) % 2 == 0 else 0.0))
+        return now[-1]
+
+    monkeypatch.setattr(reserves.time, "perf_counter", clock)
+    assert reserves.slowness() == pytest.approx(0.06 / reserves.PROBE[2])
+    monkeypatch.undo()
+    assert 1 / reserves.SLOWEST <= reserves.slowness() <= reserves.SLOWEST
 
 
 def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monkeypatch):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from training.budget import account as accounts
 from training.budget import book as books
 from training.budget import limit as limits
 from training.budget.account import ledger_path
@@ -22,6 +23,7 @@ LIMIT = ["--max-hours=1", "--price-per-hour=2"]
 def stage(tmp_path, monkeypatch):
     """stage(verb, *arguments) -> (exit code, the keywords that the stage was called with); `ends`: how it ends."""
     monkeypatch.setattr(limits, "gpus", list)
+    monkeypatch.setattr(accounts, "slowness", lambda: 1.0)
     monkeypatch.delenv("ATHANOR_RUNNER", raising=False)
     calls = []
 

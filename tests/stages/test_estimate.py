@@ -191,7 +191,7 @@ TOLD = Estimate(
 
 
 def shown(tmp_path, capsys, limit):
-    show(TOLD, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path)))), "toy", 1, [])
+    show(TOLD, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, [])
     return capsys.readouterr().out
 
 
@@ -204,7 +204,7 @@ def test_the_sum_is_told_in_hours_and_money(tmp_path, capsys):
 
 def test_the_epochs_that_fit_into_a_budget_are_told(tmp_path, capsys):
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
-    account = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))))
+    account = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
     allowed = account.training_left("toy", 1, [], toy=1.0)()
     steps = TOLD.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500

@@ -12,7 +12,7 @@ from typing import Any
 from training.budget import book as books
 from training.budget.ledger import Ledger, Seen
 from training.budget.limit import CURRENCY, HOUR, Limit
-from training.budget.reserve import expected, reserve, sizes
+from training.budget.reserve import expected, reserve, sizes, slowness
 from training.errors import AthanorError, UsageError
 from training.workspace import Workspace
 
@@ -28,8 +28,9 @@ def ledger_path(workspace: Workspace) -> Path:
 class Account:
     """Of the stage that is running; or, with what is on record (`Seen`), of one that might."""
 
-    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen):
+    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None):
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
+        self.slow = slowness() if slow is None else slow  # of this host, as the stage begins
 
     @property
     def seconds(self) -> float:
@@ -40,7 +41,7 @@ class Account:
         """Seconds for evaluating, exporting and verifying these families. `known`: sizes in millions of weights; by
         default they are judged by the checkpoints."""
         millions = sizes(self.workspace, families, known)
-        return reserve(list(millions.values()), self.ledger.job.sessions, self.ledger.history)
+        return reserve(list(millions.values()), self.slow, self.ledger.job.sessions, self.ledger.history)
 
     def training_left(
         self, family: str, families_left: int, others: Sequence[str], **known: float
@@ -117,15 +118,11 @@ def counted(
 ) -> Iterator[Account]:
     """Count what is done in the block as a session of `stage`. Raises HostError where a limit is given and what was
     used cannot be written down."""
-    ledger = Ledger(
-        ledger_path(workspace),
-        stage,
-        families,
-        limit=limit,
-        expected=expected(stage, sizes(workspace, families).values()),
-    )
+    slow = slowness()
+    takes = slow * expected(stage, sizes(workspace, families).values())
+    ledger = Ledger(ledger_path(workspace), stage, families, limit=limit, expected=takes)
     ledger.start(fresh=fresh)
-    account = Account(workspace, limit, ledger)
+    account = Account(workspace, limit, ledger, slow)
     code = 1
     try:
         if limit.given:

@@ -1,14 +1,17 @@
 """Time kept back for the end: evaluation, export and verification of what was trained.
 
-Expected from the size of the models, corrected by how long those stages took on this host before.
+Expected from the size of the models and from how fast this host is at the moment, corrected by how long those stages
+took on it before.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 from training.budget.book import Past, Session, host, paces
 from training.budget.limit import gpus
@@ -18,6 +21,8 @@ BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optim
 UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
 MARGIN = 1.3  # over what was measured here
 CAREFUL = 1.3  # over what is expected, where nothing was measured here
+PROBE = (3, 400_000, 0.020)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
+SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
 
 
@@ -59,6 +64,19 @@ def expected(stage: str, millions: Iterable[float]) -> float:
     return sum(line.seconds(size) for size in millions)
 
 
+def slowness() -> float:
+    """Seconds that something takes here at the moment, as a multiple of those it takes on the cores that STAGES is of:
+    what the core does, and how many others want it. Takes a tenth of a second."""
+    number, additions, reference = PROBE
+    times = []
+    for _ in range(number):
+        before, total = time.perf_counter(), 0
+        for value in range(additions):
+            total += value & 7
+        times.append(time.perf_counter() - before)
+    return min(SLOWEST, max(1 / SLOWEST, median(times) / reference))
+
+
 @cache
 def _has_gpu() -> bool:
     return bool(gpus())
@@ -73,11 +91,13 @@ def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, flo
     return {family: unknown if size is None else size for family, size in found.items()}
 
 
-def reserve(millions: Sequence[float], sessions: Iterable[Session] = (), history: Iterable[Past] = ()) -> float:
-    """Seconds to keep back for evaluating, exporting and verifying models of these sizes."""
+def reserve(
+    millions: Sequence[float], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
+) -> float:
+    """Seconds to keep back for evaluating, exporting and verifying models of these sizes. `slow`: the host's slowness."""
     here = host()
     measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
-    return sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
+    return slow * sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
 
 
 def _pace(stage: str, measured: Sequence[Mapping[str, float]]) -> float:
