@@ -80,7 +80,6 @@ torch.library.define(
 )
 
 
-@torch.library.impl("athanor::nearest", "default")
 def _nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if _has_kernel(x):
         from training.models.spectocloud import chamfer_triton
@@ -90,7 +89,6 @@ def _nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.vector_norm(x - take(y, index), dim=-1), index
 
 
-@torch.library.impl("athanor::nearest", "cpu")
 def _nearest_cpu(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     from training.models.spectocloud import chamfer_cpu  # compiles for about a second, once a process
 
@@ -103,7 +101,6 @@ def _(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2], dtype=torch.int64)
 
 
-@torch.library.impl("athanor::nearest_backward", "default")
 def _backward(slope: Tensor, x: Tensor, y: Tensor, distance: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """`slope` [B, N] of the distances -> gradients of x and y. Sums over the points that share a neighbour run in a
     fixed order on a CPU and in the Triton kernel; in plain torch on CUDA they are atomic, so last bits may vary."""
@@ -130,6 +127,9 @@ def _differentiate(ctx, slope: Tensor, _: Tensor | None) -> tuple[Tensor, Tensor
     return torch.ops.athanor.nearest_backward(slope, *ctx.saved_tensors)
 
 
+torch.library.impl("athanor::nearest", "default", _nearest)
+torch.library.impl("athanor::nearest", "cpu", _nearest_cpu)
+torch.library.impl("athanor::nearest_backward", "default", _backward)
 torch.library.register_autograd("athanor::nearest", _differentiate, setup_context=_keep)
 
 
