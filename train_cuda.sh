@@ -74,7 +74,7 @@ usage_error() {
 # -- options -------------------------------------------------------------------------------------------------------
 
 # By this the stages of one command know each other, and the time between them is counted (training/budget/ledger.py).
-ATHANOR_RUNNER=$(date +%s)-$$
+printf -v ATHANOR_RUNNER '%(%s)T-%d' -1 $$
 export ATHANOR_RUNNER
 
 audio_root=${ATHANOR_AUDIO_ROOT:-} midi_root=${ATHANOR_MIDI_ROOT:-} data_mount=${ATHANOR_DATA_MOUNT:-}

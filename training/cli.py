@@ -17,7 +17,7 @@ from training.budget.ledger import Seen
 from training.budget.limit import Limit, amount, limit_of
 from training.console import mute_what_is_gone
 from training.engine.heartbeat import note_crash
-from training.engine.signals import listen
+from training.engine.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.models.registry import FAMILIES, PRESETS
 from training.workspace import PROJECT, Workspace
@@ -42,18 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     try:
         options.run(options)
-    except AthanorError as error:
-        mute_what_is_gone()
-        sys.stdout.flush()
-        label = "interrupted" if isinstance(error, Interrupted) else "error"
-        print(f"{label}: {error}", file=sys.stderr)
-        return error.exit_code
+        return 0
+    except (AthanorError, Interrupted) as error:
+        end: AthanorError | Interrupted | None = stopped(error) or error
     except Exception as error:
-        note_crash(error)
-        if not isinstance(error, OSError) or not mute_what_is_gone():
-            raise
-        return 1  # nobody reads what it says (`| head`), and there is nobody left to tell
-    return 0
+        end = stopped(error)
+        if end is None:
+            note_crash(error)
+            if not isinstance(error, OSError) or not mute_what_is_gone():
+                raise
+            return 1  # nobody reads what it says (`| head`), and there is nobody left to tell
+    mute_what_is_gone()
+    sys.stdout.flush()
+    print(f"{'interrupted' if isinstance(end, Interrupted) else 'error'}: {end}", file=sys.stderr)
+    return end.exit_code
 
 
 # -- verbs ---------------------------------------------------------------------------------------------------------

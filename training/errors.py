@@ -40,7 +40,11 @@ class HostError(AthanorError):
     exit_code = 6
 
 
-class Interrupted(AthanorError):
-    """Stopped from outside with everything saved: run the same command again."""
+class Interrupted(BaseException):
+    """Stopped from outside with everything saved: run the same command again.
+
+    No Exception, as KeyboardInterrupt is none: raised anywhere by a signal, it must not be taken for a fault of what it
+    interrupted, by a library or by ours (an export that "cannot be converted", a file that "cannot be decoded").
+    """
 
     exit_code = 75

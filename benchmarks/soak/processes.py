@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.errors import AthanorError
+from training.errors import AthanorError, Interrupted
 
 
 class NotHeld(Exception):
@@ -139,7 +139,7 @@ def _live(
             code = 0
         except NotHeld as error:
             not_held, code = str(error), 1
-        except AthanorError as error:
+        except (AthanorError, Interrupted) as error:
             print(f"error: {error}", file=sys.stderr)
             code = error.exit_code
         except SystemExit as error:

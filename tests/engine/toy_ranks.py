@@ -15,7 +15,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.engine import toy
-from training.errors import AthanorError
+from training.errors import AthanorError, Interrupted
 
 
 def left(end):
@@ -40,7 +40,7 @@ for name, options in json.loads(sys.argv[2]).items():
     try:
         trained = toy.run(root, kind, **options)
         said = {"step": trained.step, "finished": trained.finished, "metrics": trained.metrics, "run": trained.run.name}
-    except AthanorError as error:
+    except (AthanorError, Interrupted) as error:
         said = {"error": str(error), "exit": error.exit_code}
     said["log"] = toy.ToyRecipe.log
     told.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.engine import toy
 from training.config import Layer, build, override_layer
 from training.engine.state import State
-from training.errors import AthanorError
+from training.errors import AthanorError, Interrupted
 from training.stages.train import train
 from training.workspace import Workspace
 
@@ -49,5 +49,5 @@ if "fail" in FORGETS:
     sys.exit(6)
 try:
     train(recipe, Workspace(options.out), device="cpu", load=rows.__getitem__)
-except AthanorError as error:
+except (AthanorError, Interrupted) as error:
     sys.exit(error.exit_code)

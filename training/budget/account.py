@@ -13,7 +13,7 @@ from training.budget import book as books
 from training.budget.ledger import Ledger, Seen
 from training.budget.limit import CURRENCY, HOUR, Limit
 from training.budget.reserve import expected, reserve, sizes, slowness
-from training.errors import AthanorError, UsageError
+from training.errors import AthanorError, Interrupted, UsageError
 from training.workspace import Workspace
 
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
@@ -129,7 +129,7 @@ def counted(
             print(account.told(), flush=True)
         yield account
         code = 0
-    except AthanorError as error:
+    except (AthanorError, Interrupted) as error:
         code = error.exit_code
         raise
     finally:

@@ -19,7 +19,7 @@ import torch.distributed as dist
 
 from training.data.sandbox import available_cpus
 from training.engine.heartbeat import beat
-from training.errors import AthanorError, HostError
+from training.errors import AthanorError, HostError, Interrupted
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
 T = TypeVar("T")
@@ -49,7 +49,8 @@ class Ranks:
             try:
                 result = work()
             except BaseException as error:
-                told = error if isinstance(error, AthanorError) else RuntimeError(f"rank 0 failed: {error!r}")
+                known = isinstance(error, AthanorError | Interrupted)
+                told = error if known else RuntimeError(f"rank 0 failed: {error!r}")
                 self._store.set(key, pickle.dumps((None, told)))
                 raise
             self._store.set(key, pickle.dumps((result, None)))

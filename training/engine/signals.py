@@ -45,6 +45,13 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
         end_at_once(number)
 
 
+def stopped(error: BaseException) -> Interrupted | None:
+    """What `error` is, if `interrupt` was told to stop before: a library may have made something else of it."""
+    if _earlier is None or isinstance(error, Interrupted):
+        return None
+    return Interrupted(f"{_earlier[0]}: stopped (in {type(error).__name__}); what was finished is kept. Run it again.")
+
+
 def end_at_once(number: int) -> None:
     """Die of this signal."""
     signal.signal(number, signal.SIG_DFL)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from training.data.files import disk_errors
-from training.errors import ExportError, Interrupted
+from training.errors import ExportError
 from training.export.onnx import units
 from training.export.proof import Trial
 from training.export.signature import Signature
@@ -71,8 +71,6 @@ def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path
                 outputs=[ct.TensorType(name=spec.name) for spec in graph.outputs],
                 skip_model_load=True,
             )
-        except Interrupted:
-            raise
         except Exception as error:
             raise ExportError(f"{graph.name} cannot be converted to CoreML: {type(error).__name__}: {error}") from error
         for specs, given in ((graph.inputs, model.input_description), (graph.outputs, model.output_description)):
@@ -103,8 +101,6 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
     with _coremltools() as ct:
         try:
             spec = ct.models.utils.load_spec(str(_model_file(path)))
-        except Interrupted:
-            raise
         except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
             return [f"cannot be read back: {' '.join(str(error).split())[:300]}"]
         types = ct.proto.FeatureTypes_pb2.ArrayFeatureType

@@ -13,7 +13,7 @@ import onnx
 import torch
 
 from training.data.files import write_atomic
-from training.errors import ExportError, Interrupted
+from training.errors import ExportError
 from training.export.plain import written_out
 from training.export.signature import Signature, shape_text
 from training.recipe import Graph, TensorSpec
@@ -42,8 +42,6 @@ def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path, 
                 verbose=False,
             )
             model = exported.model_proto
-        except Interrupted:
-            raise
         except Exception as error:
             reason = "\n".join(str(error).splitlines()[:12])
             raise ExportError(f"{graph.name} cannot be exported to ONNX: {type(error).__name__}: {reason}") from error
@@ -74,8 +72,6 @@ def read_model(path: Path) -> onnx.ModelProto:
     """
     try:
         model = onnx.load_model(path, load_external_data=False)
-    except Interrupted:
-        raise
     except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
         raise ExportError(f"{path.name} is no readable ONNX file: {error}") from None
     outside = sorted({tensor.name for tensor in _tensors(model) if is_external(tensor)})

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from training.errors import ExportError, Interrupted
+from training.errors import ExportError
 from training.export.onnx import read_model
 from training.export.signature import Signature
 from training.export.trace import example_sizes, plain_attention
@@ -63,8 +63,6 @@ def session(path: Path, threads: int = 0) -> Run:
     options.intra_op_num_threads = threads
     try:
         runtime = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Interrupted:
-        raise
     except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors share no base; each means: refused)
         raise ExportError(f"ONNX Runtime refuses {path.name}: {_line(error)}") from None
     names = [output.name for output in runtime.get_outputs()]
@@ -113,8 +111,6 @@ def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -
     for sizes, inputs, expected in cases:
         try:
             got = run(inputs)
-        except Interrupted:
-            raise
         except Exception as error:  # noqa: BLE001  (a graph that cannot run at this size has failed the trial)
             trials.append(Trial(dict(sizes), {}, _line(error)))
             continue
@@ -148,8 +144,6 @@ def stepped_trial(run: Run, signature: Signature, inputs: Mapping[str, np.ndarra
     sizes = {"batch": int(expected.shape[0]), "steps": int(expected.shape[1])}
     try:
         got = step_through(run, signature, inputs)
-    except Interrupted:
-        raise
     except Exception as error:  # noqa: BLE001  (a graph that cannot be stepped has failed)
         return Trial(sizes, {}, _line(error))
     return Trial(sizes, {signature.recurrence.compare: relative_error(got, expected)})

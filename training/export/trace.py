@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
-from training.errors import ExportError, Interrupted
+from training.errors import ExportError
 from training.recipe import Graph
 
 # Odd, unequal to each other and to the sizes that are tried (1, 2, 7), and never 0 or 1, which torch would bake in.
@@ -38,8 +38,6 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
     with plain_attention():
         try:
             return torch.export.export(graph.module, example, dynamic_shapes=_like_arguments(graph.module, shapes))
-        except Interrupted:
-            raise
         except Exception as error:
             raise ExportError(f"{graph.name} cannot be captured for export: {_first_lines(error)}") from error
 

@@ -1,0 +1,115 @@
+"""Requests to stop outside of a training: raised anywhere, and taken for nothing else."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+
+import pytest
+
+from training import cli
+from training.engine import signals
+from training.errors import ExportError
+
+
+@pytest.fixture
+def verify(monkeypatch):
+    """verify(stage) -> the exit code of a stage that does this."""
+
+    def run(stage):
+        monkeypatch.setattr(cli, "_verify", lambda _options: stage())
+        return cli.main(["verify", "x"])
+
+    return run
+
+
+def ask():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.parametrize("number", signals.STOPS)
+def test_a_request_ends_a_stage_with_75(verify, capsys, number):
+    assert verify(lambda: os.kill(os.getpid(), number)) == 75
+    assert capsys.readouterr().err.startswith(f"interrupted: {number.name}: stopped")
+
+
+def test_a_library_that_catches_every_exception_does_not_catch_this(verify):
+    """torch.onnx, torch.export and coremltools do; what they interrupt would be told as an export that differs (4), or
+    as a format that this model has not got."""
+
+    def stage():
+        try:
+            ask()
+        except Exception as error:
+            raise ExportError("cannot be converted") from error
+
+    assert verify(stage) == 75
+
+
+@pytest.mark.parametrize("error", [ExportError("cannot be converted"), ImportError("half a module")])
+def test_what_a_library_makes_of_it_is_still_a_stop(verify, capsys, error):
+    def stage():
+        try:
+            ask()
+        except BaseException:  # noqa: BLE001
+            raise error from None
+
+    assert verify(stage) == 75
+    assert "interrupted: SIGTERM" in capsys.readouterr().err
+
+
+def test_one_that_is_lost_before_a_training_stops_it_at_its_beginning(verify):
+    """Raised in a destructor, or in a callback of an import, it is printed and forgotten by Python."""
+
+    class Unlucky:
+        def __del__(self):
+            ask()
+
+    began = []
+
+    def stage():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.unraisablehook", lambda _: None)
+            Unlucky()
+            gc.collect()
+        with signals.Signals():
+            began.append("training")
+
+    assert verify(stage) == 75 and not began
+
+
+def test_the_echo_of_a_request_is_none_and_the_second_ends_at_once(verify, monkeypatch):
+    ended = []
+    monkeypatch.setattr(signals, "end_at_once", ended.append)
+
+    def stage():
+        try:
+            ask()
+        finally:  # it cleans up
+            ask()
+            assert not ended
+            monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
+            ask()
+
+    assert verify(stage) == 75 and ended == [signal.SIGTERM]
+
+
+def test_handlers_are_put_back_and_nohup_is_respected(verify):
+    before = [signal.getsignal(number) for number in signals.STOPS]
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert verify(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
+    finally:
+        signal.signal(signal.SIGHUP, hangup)
+    assert verify(ask) == 75
+    assert [signal.getsignal(number) for number in signals.STOPS] == before
+
+
+def test_a_real_failure_is_still_one(verify):
+    def stage():
+        raise ExportError("differs")
+
+    assert verify(stage) == 4
+    assert verify(ask) == 75
+    assert verify(stage) == 4, "an earlier request is not this one's"
