@@ -125,6 +125,27 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
     assert number_in(checkpoint.latest(tmp_path)) == 2
 
 
+def test_a_run_that_went_back_goes_on_from_where_it_went(tmp_path):
+    """A retreat saves an earlier step than the checkpoint before it; a resume must not undo it."""
+    put(tmp_path, 5, [checkpoint.BEST, checkpoint.epoch_name(5)], 0.5)
+    put(tmp_path, 9)
+    put(tmp_path, 5.5)
+    assert checkpoint.latest(tmp_path) == tmp_path / checkpoint.LAST
+    (tmp_path / checkpoint.LAST).write_bytes(b"")
+    assert number_in(checkpoint.latest(tmp_path)) == 9
+    (tmp_path / checkpoint.BEFORE_LAST).write_bytes(b"")
+    assert number_in(checkpoint.latest(tmp_path)) == 5
+
+
+def test_a_later_save_is_later_though_the_clock_went_back(tmp_path, monkeypatch):
+    times = []
+    for now in (1000.0, 500.0, 500.0):
+        monkeypatch.setattr(checkpoint.time, "time", lambda now=now: now)
+        put(tmp_path, 1)
+        times.append(checkpoint.listed(tmp_path)[checkpoint.LAST].saved)
+    assert times == sorted(set(times)) and times[0] == 1000
+
+
 def test_a_damaged_best_gives_way_to_the_next_best(tmp_path):
     put(tmp_path, 1, [checkpoint.epoch_name(1)], 0.5)
     put(tmp_path, 2, [checkpoint.epoch_name(2)], 0.3)

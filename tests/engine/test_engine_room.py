@@ -183,7 +183,7 @@ def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
         put(saver, number, checkpoint.epoch_name(number))
-    left, real = [1], checkpoint._write_index
+    left, real = [1], checkpoint.write_index
 
     def full(folder, files, naming=()):
         if files[checkpoint.LAST]["step"] == 4 and left[0]:
@@ -192,7 +192,7 @@ def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(folder, files, naming)
 
-    monkeypatch.setattr(checkpoint, "_write_index", full)
+    monkeypatch.setattr(checkpoint, "write_index", full)
     put(saver, 4)
     assert number_in(tmp_path / checkpoint.LAST) == 4 and number_in(tmp_path / checkpoint.BEFORE_LAST) == 3
 

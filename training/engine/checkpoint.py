@@ -49,7 +49,7 @@ class Entry:
     epoch: int  # epochs finished
     value: float | None  # the monitored validation metric of these weights (lower is better); None: not measured
     run_id: str
-    saved: float  # Unix time
+    saved: float  # Unix time; in one folder, later is larger
 
 
 # -- write ---------------------------------------------------------------------------------------------------------
@@ -65,19 +65,21 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
     try:
         folder.mkdir(parents=True, exist_ok=True)
         digest = _write(temporary, state)
-        files = _read_index(folder)["files"]
+        files = read_index(folder)["files"]
         if LAST in files:
             # Where a save was cut short between its rename and its listing, before_last.pt is the verified one.
-            if _holds(folder / LAST, files[LAST]["sha256"]):
+            if holds(folder / LAST, files[LAST]["sha256"]):
                 _link(folder / LAST, folder / BEFORE_LAST)
                 files[BEFORE_LAST] = files[LAST]
-            elif BEFORE_LAST in files and _holds(folder / BEFORE_LAST, files[LAST]["sha256"]):
+            elif BEFORE_LAST in files and holds(folder / BEFORE_LAST, files[LAST]["sha256"]):
                 files[BEFORE_LAST] = files[LAST]
         temporary.replace(folder / LAST)
         sync(folder)
-        files[LAST] = {**entry, "sha256": digest, "saved": time.time()}
+        # Always later than the one before, though the run may have moved to a host whose clock is behind.
+        saved = max(time.time(), files[LAST]["saved"] + 0.001 if LAST in files else 0.0)
+        files[LAST] = {**entry, "sha256": digest, "saved": saved}
         others = [name for name in names if name != LAST]
-        _write_index(folder, files, others)
+        write_index(folder, files, others)
         # Only now the other names: their content is listed already, so no instant is without a verified `best.pt`.
         _name(folder, files, others)
         _written[folder / LAST] = signature(folder / LAST), digest
@@ -92,10 +94,10 @@ def retain(folder: Path, keep: int) -> None:
     """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched.
     Raises HostError where nothing can be written."""
     try:
-        files = _read_index(folder)["files"]
+        files = read_index(folder)["files"]
         old = _epochs(files)[:-keep]
         if old:
-            _write_index(folder, {name: entry for name, entry in files.items() if name not in old})
+            write_index(folder, {name: entry for name, entry in files.items() if name not in old})
             for name in old:
                 (folder / name).unlink(missing_ok=True)
     except OSError as error:
@@ -109,7 +111,7 @@ def give_up(folder: Path) -> str | None:
     checkpoint were read and are whole. Never `best.pt`, `last.pt`, or what shares its place with them: that would free
     nothing. Raises HostError where nothing can be written.
     """
-    index = _read_index(folder)
+    index = read_index(folder)
     files = index["files"]
     try:
         about = {name: (folder / name).stat() for name in files if (folder / name).is_file()}
@@ -124,7 +126,7 @@ def give_up(folder: Path) -> str | None:
             for other in same:
                 (folder / other).unlink()
             # The other way round the index would have to be written on a disk that is full.
-            _write_index(folder, {k: entry for k, entry in files.items() if k not in same}, index["naming"])
+            write_index(folder, {k: entry for k, entry in files.items() if k not in same}, index["naming"])
             return name
     except OSError as error:
         raise _not_saved(folder, error) from error
@@ -140,7 +142,7 @@ def _spared(folder: Path, files: Mapping[str, Any], names: Sequence[str]) -> boo
     """Whether `last.pt` and one more content beside it and `names` are whole."""
     last = files[LAST]["sha256"]
     others = [n for n in files if n not in names and n != LAST and files[n]["sha256"] != last]
-    return _holds(folder / LAST, last) and any(_holds(folder / n, files[n]["sha256"]) for n in others)
+    return holds(folder / LAST, last) and any(holds(folder / n, files[n]["sha256"]) for n in others)
 
 
 def _not_saved(folder: Path, error: OSError) -> HostError:
@@ -165,8 +167,8 @@ def sweep(folder: Path) -> None:
     with disk_errors(folder):
         for litter in folder.glob(f"{_TEMPORARY}*"):
             litter.unlink(missing_ok=True)
-        index = _read_index(folder)
-        if index["naming"] and _holds(folder / LAST, index["files"][LAST]["sha256"]):
+        index = read_index(folder)
+        if index["naming"] and holds(folder / LAST, index["files"][LAST]["sha256"]):
             _name(folder, index["files"], index["naming"])
 
 
@@ -177,10 +179,10 @@ def _name(folder: Path, files: dict[str, Any], names: Sequence[str]) -> None:
             _link(folder / LAST, folder / name)
             files[name] = files[LAST]
         sync(folder)
-        _write_index(folder, files)
+        write_index(folder, files)
 
 
-def _holds(path: Path, digest: str) -> bool:
+def holds(path: Path, digest: str) -> bool:
     """Whether the file at `path` has this content."""
     if not path.is_file():
         return False
@@ -258,8 +260,8 @@ def _link(source: Path, name: Path) -> None:
         _discard(temporary)
 
 
-def _write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
-    """`naming`: the names that `last.pt` is about to be given."""
+def write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
+    """Replace the index. `naming`: the names that `last.pt` is about to be given. Raises OSError."""
     temporary = folder / f"{_TEMPORARY}{os.getpid()}-{INDEX}"
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -284,12 +286,11 @@ def free(folder: Path) -> int:
 
 
 def listed(folder: Path) -> dict[str, Entry]:
-    """The index, newest content first. A listed file may still be damaged: see `whole`."""
-    entries = {name: Entry(**values) for name, values in _read_index(folder)["files"].items()}
-    order = (LAST, BEST, BEFORE_LAST)
-    return dict(
-        sorted(entries.items(), key=lambda e: (-e[1].step, -e[1].saved, order.index(e[0]) if e[0] in order else 9))
-    )
+    """The index, newest content first: what was saved last, though it may stand at an earlier step than one before it
+    (a run that went back). A listed file may still be damaged: see `whole`."""
+    entries = {name: Entry(**values) for name, values in read_index(folder)["files"].items()}
+    order = {LAST: 0, BEFORE_LAST: 1}
+    return dict(sorted(entries.items(), key=lambda e: (order.get(e[0], 2), -e[1].step, -e[1].saved, e[0] != BEST)))
 
 
 def whole(path: Path) -> Entry | None:
@@ -303,7 +304,7 @@ def whole(path: Path) -> Entry | None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder` (by steps done), or None."""
+    """The newest whole checkpoint in `folder`, or None."""
     return _find(folder, listed(folder))
 
 
@@ -358,8 +359,9 @@ def _nearest(path: Path) -> str:
     return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
-    """`files`: name -> its entry, as plain values. `naming`: names that a killed save did not come to give."""
+def read_index(folder: Path) -> dict[str, Any]:
+    """`files`: name -> its entry, as plain values. `naming`: names that a killed save did not come to give. Raises
+    UsageError if it is damaged."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         return {"files": dict(index["files"]), "naming": list(index.get("naming", ()))}
