@@ -112,6 +112,7 @@ def _train(options: argparse.Namespace) -> None:
             midi_root=options.midi_root,
             left=left,
             limit=limit,
+            persist=options.persist,
         )
         from training.engine.state import OUT_OF_BUDGET
 
@@ -257,6 +258,18 @@ def _budget(options: argparse.Namespace) -> None:
     print(table(book or books.Book()))
 
 
+def _restore(options: argparse.Namespace) -> None:
+    from training.stages.persist import restore
+
+    restore(Workspace(options.out), options.persist)
+
+
+def _persist(options: argparse.Namespace) -> None:
+    from training.stages.persist import persist
+
+    persist(Workspace(options.out), options.persist)
+
+
 def _doctor(options: argparse.Namespace) -> None:
     from training.stages.doctor import doctor
 
@@ -331,6 +344,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("train", parents=[roots, out, device, money], help="train one model family, or continue")
     verb.add_argument("family", choices=FAMILIES)
     add_train_options(verb)
+    _add_persist(verb, required=False)
     verb.set_defaults(run=_train)
 
     verb = verbs.add_parser(
@@ -367,6 +381,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("verify", parents=[money], help="prove exported files against golden files and receipt")
     verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
     verb.set_defaults(run=_verify)
+
+    verb = verbs.add_parser("restore", parents=[out], help="bring back what an earlier host left in a second place")
+    _add_persist(verb, required=True)
+    verb.set_defaults(run=_restore)
+
+    verb = verbs.add_parser("persist", parents=[out], help="copy what matters to a second place, and verify it")
+    _add_persist(verb, required=True)
+    verb.set_defaults(run=_persist)
 
     verb = verbs.add_parser("budget", parents=[out], help="what the job has used, by stage, and what is left")
     verb.add_argument("--done", action="store_true", help="the job is over: what is started next is another one's")
@@ -417,6 +439,17 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
     return int(text)
+
+
+def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--persist", type=_absolute, metavar="DIR", required=required,
+        help="a second place for what is saved, which outlives this host; it may be slow, or a network drive",
+    )  # fmt: skip
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).absolute()
 
 
 def _folder(text: str) -> Path:

@@ -178,7 +178,7 @@ def run(root: Path, kind: type[Recipe] = ToyRecipe, *, train_rows: int = 22, val
     """Train a toy in `root`; the sections of settings are keyword arguments as in `recipe`."""
     from training.stages.train import train
 
-    known = {name: options.pop(name) for name in ("device", "resume", "left", "limit") if name in options}
+    known = {name: options.pop(name) for name in ("device", "resume", "left", "limit", "persist") if name in options}
     splits = {"train": rows(train_rows), "val": rows(val_rows, 1000)}
     load: Callable[[str], list[Row]] = splits.__getitem__
     return train(recipe(kind, **options), Workspace(root), **{"device": "cpu", **known}, load=load)

@@ -31,7 +31,7 @@ from training.errors import HostError, UsageError
 FORMAT = 1
 LAST, BEFORE_LAST, BEST = "last.pt", "before_last.pt", "best.pt"
 INDEX = "index.json"
-_TEMPORARY = ".saving-"
+TEMPORARY = ".saving-"
 _written: dict[Path, tuple[Signature, str]] = {}  # what this process wrote as last.pt, so as not to read it again
 
 
@@ -61,7 +61,7 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
     `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no
     right); what was there before is still there and whole.
     """
-    temporary = folder / f"{_TEMPORARY}{os.getpid()}"
+    temporary = folder / f"{TEMPORARY}{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         digest = _write(temporary, state)
@@ -69,7 +69,7 @@ def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names
         if LAST in files:
             # Where a save was cut short between its rename and its listing, before_last.pt is the verified one.
             if holds(folder / LAST, files[LAST]["sha256"]):
-                _link(folder / LAST, folder / BEFORE_LAST)
+                link(folder / LAST, folder / BEFORE_LAST)
                 files[BEFORE_LAST] = files[LAST]
             elif BEFORE_LAST in files and holds(folder / BEFORE_LAST, files[LAST]["sha256"]):
                 files[BEFORE_LAST] = files[LAST]
@@ -165,7 +165,7 @@ def sweep(folder: Path) -> None:
     """Finish what a killed save left: its temporary files go, the names it was to give are given. Only for the holder
     of the folder's lock. Raises HostError where nothing can be written."""
     with disk_errors(folder):
-        for litter in folder.glob(f"{_TEMPORARY}*"):
+        for litter in folder.glob(f"{TEMPORARY}*"):
             litter.unlink(missing_ok=True)
         index = read_index(folder)
         if index["naming"] and holds(folder / LAST, index["files"][LAST]["sha256"]):
@@ -176,7 +176,7 @@ def _name(folder: Path, files: dict[str, Any], names: Sequence[str]) -> None:
     """Give the content of `last.pt`, which is listed, further names, and list them."""
     if names:
         for name in names:
-            _link(folder / LAST, folder / name)
+            link(folder / LAST, folder / name)
             files[name] = files[LAST]
         sync(folder)
         write_index(folder, files)
@@ -245,9 +245,9 @@ def _write(path: Path, state: Mapping[str, Any]) -> str:
     return hashed.sha256.hexdigest()
 
 
-def _link(source: Path, name: Path) -> None:
+def link(source: Path, name: Path) -> None:
     """Give `source`'s content the further name `name`, atomically replacing what had it."""
-    temporary = name.with_name(f"{_TEMPORARY}{os.getpid()}-{name.name}")
+    temporary = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
     temporary.unlink(missing_ok=True)
     try:
         try:
@@ -262,7 +262,7 @@ def _link(source: Path, name: Path) -> None:
 
 def write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
     """Replace the index. `naming`: the names that `last.pt` is about to be given. Raises OSError."""
-    temporary = folder / f"{_TEMPORARY}{os.getpid()}-{INDEX}"
+    temporary = folder / f"{TEMPORARY}{os.getpid()}-{INDEX}"
     try:
         with temporary.open("w", encoding="utf-8") as file:
             json.dump({"format": FORMAT, "files": files, "naming": list(naming)}, file, indent=1)

@@ -18,6 +18,7 @@ from training.engine.guards import NonFinite
 from training.engine.heartbeat import beat
 from training.engine.loader import Loader, Stopped
 from training.engine.meter import Meter, line
+from training.engine.mirror import Mirror
 from training.engine.pace import Allowance, Pace
 from training.engine.peak import device_peak
 from training.engine.recovery import halve
@@ -46,7 +47,7 @@ class Work:
 
 class Run:
     """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `allowance`: the
-    time that it may take."""
+    time that it may take. `mirror`: copies what is saved to a second place."""
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class Run:
         folder: Path,
         provenance: Mapping[str, Any],
         allowance: Allowance | None = None,
+        mirror: Mirror | None = None,
     ):
         self.state, self.train, self.held_out_examples = state, train, held_out
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
@@ -67,7 +69,7 @@ class Run:
         self.model = state.model
         if self.settings.training.compile:
             self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch, tracker.say)
-        self.saver = Saver(folder, self.settings.training.keep, tracker.say)
+        self.saver = Saver(folder, self.settings.training.keep, tracker.say, mirror)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
         self.pending: list[Outcome] = []  # steps whose values were not read yet
         self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for

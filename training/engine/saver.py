@@ -12,18 +12,20 @@ import torch
 
 from training.data.files import disk_errors
 from training.engine import checkpoint, room
+from training.engine.mirror import Mirror
 from training.errors import HostError
 
 
 class Saver:
     """Checkpoints of one run, written by a thread of its own.
 
-    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. One save is under way at most, so the
-    order of saves is kept, and beyond the model one copy of its state is alive, which the next save reuses.
+    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. `mirror`: copies what is saved to a
+    second place. One save is under way at most, so the order of saves is kept, and beyond the model one copy of its
+    state is alive, which the next save reuses.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
-        self.folder, self.keep, self.say = folder, keep, say
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], mirror: Mirror | None = None):
+        self.folder, self.keep, self.say, self.mirror = folder, keep, say, mirror
         self._copy = Snapshot(say)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._under_way: Future[None] | None = None
@@ -91,6 +93,8 @@ class Saver:
         with disk_errors(self.folder):
             self._disk = self.folder.stat().st_dev
         self._making_room(lambda: checkpoint.retain(self.folder, self.keep))
+        if self.mirror is not None:
+            self.mirror.saved()
 
     def _making_room(self, work: Callable[[], object]) -> None:
         """Do `work`, and where the disk is full give up one old checkpoint after the other for it."""

@@ -51,6 +51,7 @@ def train(
     load: Callable[[str], Sequence[Row]] | None = None,
     left: Callable[[], float] | None = None,
     limit: float | None = None,
+    persist: Path | None = None,
 ) -> Trained:
     """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the
     same.
@@ -59,21 +60,25 @@ def train(
     manifest from another host are looked up. `load`: split name (train, val) -> rows; default: the workspace's
     manifests, encoded where they are not yet. `left`: the seconds of training still allowed, asked anew each time (on
     the first rank): the schedule is planned to end with them. `limit`: the seconds of the whole budget that they are
-    of; a run that its budget ended goes on under a larger one.
+    of; a run that its budget ended goes on under a larger one. `persist`: a second place, to which what is saved is
+    copied in the background.
 
-    Raises HostError (a GPU is demanded and absent, the folder is in use, no room), UsageError (a checkpoint is missing
+    Raises HostError (a GPU is demanded and absent, a folder is in use, no room), UsageError (a checkpoint is missing
     or does not fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped,
     everything saved).
     """
     from training.engine.distributed import joined
     from training.engine.heartbeat import rest
     from training.engine.pace import Allowance
+    from training.engine.shelf import require_restored
     from training.engine.signals import Signals
 
     folder = workspace.checkpoints(recipe.family)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
         held.callback(rest)
         ranks.first(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
+        if persist is not None and resume == "auto":
+            ranks.first(lambda: require_restored(workspace.root, persist, recipe.family))
         if load is None:
             load = partial(_load, recipe, workspace, audio_root, midi_root)
         rows = _rows(ranks, load)
@@ -81,18 +86,20 @@ def train(
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
         # The first rank counts for all: whether a run goes on must be decided from the same number everywhere.
         allowance = Allowance(left, ranks.first(lambda: limit or math.inf)) if left else None
-        return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity, allowance)
+        return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity, allowance, persist)
 
 
 def _train(
     recipe: Recipe, workspace: Workspace, folder: Path, ranks: Ranks, signals: Any,
     rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any], allowance: Allowance | None,
+    persist: Path | None,
 ) -> Trained:  # fmt: skip
     from training.engine import checkpoint
     from training.engine.compiled import keep_compiled
     from training.engine.distributed import share_cores
     from training.engine.heartbeat import rest, watch
     from training.engine.loop import fit
+    from training.engine.mirror import Mirror
     from training.engine.provenance import plain, provenance
     from training.engine.resume import Wanted, decide
     from training.engine.run import Run, plan_of
@@ -120,16 +127,22 @@ def _train(
     if state.progress.finished:
         return _trained(recipe, folder, run_folder, state, already=True)
 
+    mirrors = ExitStack()  # entered by the first rank alone, once there is somebody to tell
     origin = provenance(recipe.settings, ranks, run_id=decision.run_id, **identity)
     with Tracker(
         run_folder, plain(recipe.settings), recipe.settings.logging,
         title=recipe.title, step=state.progress.step, active=ranks.is_first,
-    ) as tracker:  # fmt: skip
+    ) as tracker, mirrors:  # fmt: skip
         for said in decision.said:
             tracker.say(said)
         tracker.say(_headline(recipe, state, ranks, resumed=begin is not None, synthetic=identity["synthetic"]))
         if recipe.settings.training.compile:
             keep_compiled(workspace.cache / "compiled")
+        mirror = None
+        if persist is not None:
+            also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
+            mirror = Mirror(workspace.root, persist, recipe.family, [*also, "runs/budget.json"], tracker.say)
+            ranks.first(lambda: bool(mirrors.enter_context(mirror)))
         run = Run(
             state,
             examples["train"],
@@ -139,6 +152,7 @@ def _train(
             folder=folder,
             provenance=origin,
             allowance=allowance,
+            mirror=mirror,
         )
         fit(run)
         rest()

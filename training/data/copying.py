@@ -1,0 +1,137 @@
+"""Copies onto and off folders that cannot be relied on: network drives, mounts that fail, fill up, or hang.
+
+A copy is written under a temporary name, synced, read back and compared, and only then named.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from training.data.files import regular_file, sha256, sync
+from training.errors import HostError
+
+CHUNK = 4 << 20  # bytes between two signs of life
+TEMPORARY = ".copying-"
+T = TypeVar("T")
+
+
+class Changed(OSError):
+    """What was to be copied is not what it should be: replaced meanwhile, or damaged."""
+
+
+class Pulse:
+    """When work on a folder last got on. A call into a mount that hangs never returns; whoever watches can tell."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        """It gets on."""
+        self._last = time.monotonic()
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last sign of life."""
+        return time.monotonic() - self._last
+
+
+def answering(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path) -> T:
+    """Do `work` in a thread of its own, and return what it returns. Raises HostError when `pulse` was silent for
+    `patience` seconds: the thread is left behind, for nothing can end it."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  raised below
+            errors.append(error)
+
+    pulse.beat()
+    thread = threading.Thread(target=run, daemon=True, name="copies")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.2)
+        if thread.is_alive() and pulse.silent > patience:
+            raise HostError(f"{folder} has not answered for {patience:.0f} s. Is the drive still connected?")
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) -> str:
+    """Put the content of `source` at `target`, whole or not at all, and read back; returns its SHA-256.
+
+    Raises Changed if it is not `expected`, OSError.
+    """
+    temporary = target.with_name(f"{TEMPORARY}{os.urandom(6).hex()}")
+    try:
+        reading = source.open("rb")
+    except FileNotFoundError as error:
+        raise Changed(errno.ENOENT, "is missing", str(source)) from error
+    try:
+        with reading, temporary.open("wb") as writing:
+            about = os.fstat(reading.fileno())
+            hashed = hashlib.sha256()
+            while chunk := reading.read(CHUNK):
+                hashed.update(chunk)
+                writing.write(chunk)
+                pulse.beat()
+            writing.flush()
+            os.fsync(writing.fileno())
+            pulse.beat()
+        digest = hashed.hexdigest()
+        if expected is not None and digest != expected:
+            raise Changed(errno.EIO, "is not what its index says", str(source))
+        if read_back(temporary, pulse) != digest:
+            raise OSError(errno.EIO, "what was read back is not what was written", str(target))
+        with suppress(OSError):  # a drive that keeps no times: see `same`
+            os.utime(temporary, ns=(about.st_mtime_ns, about.st_mtime_ns))
+        temporary.replace(target)
+        sync(target.parent)
+        pulse.beat()
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return digest
+
+
+def read_back(path: Path, pulse: Pulse) -> str:
+    """SHA-256 of a file, read anew: the pages that writing left in memory are given up first, where the system can."""
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        hashed = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            hashed.update(chunk)
+            pulse.beat()
+    return hashed.hexdigest()
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """The regular files under `folder` (or `folder` itself, if it is one), sorted; no hidden ones (locks, temporary
+    files), no links. Nothing, where it does not exist."""
+    if folder.is_symlink():
+        return
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith("."):
+                yield from files_under(path)
+    elif regular_file(folder) is None:
+        yield folder
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two files hold the same. Size and time tell, where the time came along; their content, where not."""
+    a, b = one.stat(), other.stat()
+    if a.st_size != b.st_size:
+        return False
+    return a.st_mtime_ns == b.st_mtime_ns or sha256(one) == sha256(other)

@@ -1,0 +1,155 @@
+"""What a run left, in a second place that outlives this host, and back from there on the next.
+
+The second place has the layout of the workspace. What can be made again (the cache, clouds) and what was set aside
+(checkpoints/*/previous) stays here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from training.data.claim import Claim
+from training.data.copying import Pulse, copy, files_under, read_back
+from training.data.files import sha256
+from training.data.place import asked, bring, reason_of, require_place
+from training.errors import AthanorError, HostError
+from training.workspace import Workspace, exclusive
+
+PARTS = ("data/manifests", "runs", "exports")
+SHOWN = 8  # problems that are listed one by one
+
+
+def restore(workspace: Workspace, place: Path) -> None:
+    """Bring to the workspace what `place` has and it lacks or has older; a new place is a first start.
+
+    Checkpoints are verified by their SHA-256. Nothing newer is overwritten: a run that gives way is set aside. Raises
+    HostError: the place cannot be used, is in use, or lists checkpoints of which none is whole.
+    """
+    pulse = Pulse()
+    asked(lambda: _restore(workspace, place, pulse), pulse, place)
+
+
+def persist(workspace: Workspace, place: Path) -> None:
+    """Copy to `place` what is not there yet, read everything back, and say what is safe there. Raises HostError that
+    names what is not."""
+    pulse = Pulse()
+    asked(lambda: _persist(workspace, place, pulse), pulse, place)
+
+
+# -- back ----------------------------------------------------------------------------------------------------------
+
+
+def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
+    from training.engine.restoring import restore_family
+
+    require_place(workspace.root, place)
+    with _claimed(place, "restoring", pulse):  # shows that it can be written, too
+        families = _families(place)
+        for family in families:
+            folder = workspace.checkpoints(family)
+            theirs = place / "checkpoints" / family
+            with exclusive(folder, f"restoring {family}"), _claimed(theirs, "restoring", pulse):
+                print(f"{family}: {restore_family(theirs, folder, pulse)}")
+        brought = kept = 0
+        for part in PARTS:
+            for path in files_under(place / part):
+                relative = path.relative_to(place)
+                here = workspace.root / relative
+                if here.is_file() and here.stat().st_mtime_ns >= path.stat().st_mtime_ns:
+                    kept += 1
+                elif bring(place, workspace.root, relative, pulse):
+                    brought += 1
+        if not families and not brought + kept:
+            print(f"{place} is empty: a first start.")
+        else:
+            print(f"{', '.join(PARTS)}: {brought} files brought, {kept} are here as new or newer")
+    _note_same_disk(workspace, place)
+
+
+# -- there ---------------------------------------------------------------------------------------------------------
+
+
+def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
+    require_place(workspace.root, place)
+    safe: list[str] = []
+    problems: list[str] = []
+    with _claimed(place, "copying", pulse):
+        for family in _families(workspace.root):
+            try:
+                safe.append(_persist_family(workspace, place, family, problems, pulse))
+            except (OSError, AthanorError) as error:
+                problems.append(f"checkpoints of {family}: {reason_of(error)}")
+        for part in PARTS:
+            told = _persist_files(workspace.root, place, part, problems, pulse)
+            if told:
+                safe.append(told)
+    if safe:
+        print(f"Safe in {place}, each file read back:")
+        for told in safe:
+            print(f"  {told}")
+        print("  What a drive uploads later is there when it says so (Colab: drive.flush_and_unmount()).")
+    _note_same_disk(workspace, place)
+    if problems:
+        shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
+        raise HostError(
+            f"NOT in {place} ({workspace.root} has it):\n"
+            + "\n".join(f"  {problem}" for problem in shown)
+            + "\nMake room or attach the drive, and run the same command again."
+        )
+    if not safe:
+        print(f"There is nothing in {workspace.root} to copy to {place} yet.")
+
+
+def _persist_family(workspace: Workspace, place: Path, family: str, problems: list[str], pulse: Pulse) -> str:
+    from training.engine.shelf import Shelf, shown
+
+    source, target = workspace.checkpoints(family), place / "checkpoints" / family
+    with _claimed(target, "copying", pulse):
+        shelf = Shelf(source, target, pulse)
+        shelf.sweep()
+        problems += shelf.carry()
+        if shelf.damaged():
+            shelf.carry()
+            problems += [f"{target / name} is damaged there again and again" for name in shelf.damaged()]
+        return f"checkpoints of {family}: {shown(target)}"
+
+
+def _persist_files(root: Path, place: Path, part: str, problems: list[str], pulse: Pulse) -> str | None:
+    count = size = 0
+    for path in files_under(root / part):
+        relative = path.relative_to(root)
+        try:
+            if not bring(root, place, relative, pulse) and sha256(path) != read_back(place / relative, pulse):
+                copy(path, place / relative, pulse)
+        except OSError as error:
+            problems.append(f"{relative}: {reason_of(error)}")
+        else:
+            count, size = count + 1, size + path.stat().st_size
+    return f"{part}: {count} files, {size / 1e6:,.1f} MB" if count else None
+
+
+# -- both ----------------------------------------------------------------------------------------------------------
+
+
+def _families(root: Path) -> list[str]:
+    """Families with checkpoints under `root`."""
+    from training.engine.checkpoint import INDEX
+
+    return sorted(path.parent.name for path in (root / "checkpoints").glob(f"*/{INDEX}"))
+
+
+@contextmanager
+def _claimed(folder: Path, purpose: str, pulse: Pulse) -> Iterator[None]:
+    claim = Claim(folder, purpose, print)
+    claim.take(pulse)
+    try:
+        yield
+    finally:
+        claim.free()
+
+
+def _note_same_disk(workspace: Workspace, place: Path) -> None:
+    if workspace.root.exists() and workspace.root.stat().st_dev == place.stat().st_dev:
+        print(f"  NOTE: {place} is on the same disk as {workspace.root}: it does not outlive that disk.")
