@@ -94,7 +94,8 @@ def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, flo
 def reserve(
     millions: Sequence[float], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
 ) -> float:
-    """Seconds to keep back for evaluating, exporting and verifying models of these sizes. `slow`: the host's slowness."""
+    """Seconds to keep back for evaluating, exporting and verifying models of these sizes. `slow`: how slow the host
+    is."""
     here = host()
     measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
     return slow * sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
