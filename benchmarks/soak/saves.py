@@ -50,7 +50,7 @@ def cut_short(trial: Trial) -> None:
     resumed = f"resumed at step {step} " in ended.output or progress["finished"]
     expect(resumed, f"{told}: did not resume at step {step}\n{ended.tail}")
     expect_same(root, trial.soak.folder / "watched" / "run")
-    litter = [path.name for path in folder.iterdir() if path.name.startswith(checkpoint._TEMPORARY)]
+    litter = [path.name for path in folder.iterdir() if path.name.startswith(checkpoint.TEMPORARY)]
     expect(not litter, f"{told}: left behind: {litter}")
 
 
@@ -79,7 +79,7 @@ def _acts(folder: Path) -> list[str]:
     return (folder / "acts").read_text().splitlines()
 
 
-def _without_before_last(source: Path, name: Path, link: Any = checkpoint._link) -> None:
+def _without_before_last(source: Path, name: Path, link: Any = checkpoint.link) -> None:
     if name.name != checkpoint.BEFORE_LAST:
         link(source, name)
 
@@ -192,7 +192,7 @@ ROWS = (
         "resumes from a verified checkpoint, never one before the newest save that was done; same bits at the end",
         beside({"watched": _watch_whole}, cut_short, name=_told), full=60, small=20,
         mutants=(
-            Mutant("no before_last.pt", patched(checkpoint, "_link", _without_before_last), 20),
+            Mutant("no before_last.pt", patched(checkpoint, "link", _without_before_last), 20),
             Mutant("no fsync of the file", patched(checkpoint, "_write", _without_fsync), 20),
             Mutant("no fsync of the folder", patched(checkpoint, "sync", lambda path: None), 20),
             Mutant("written in place", patched(checkpoint, "_write", _in_place), 20),

@@ -17,7 +17,7 @@ from training.data import claim, copying, place
 from training.data.files import sha256
 from training.engine import checkpoint, restoring, shelf
 from training.engine.mirror import Mirror
-from training.errors import HostError
+from training.errors import HostError, Interrupted
 from training.stages import persist as stage
 from training.workspace import Workspace, exclusive
 
@@ -78,7 +78,7 @@ def a_run(here):
 def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_path, capsys):
     """Bit for bit what an uninterrupted run gives."""
     straight = toy.run(tmp_path / "straight")
-    with pytest.raises(Exception, match="Stopped at step"):
+    with pytest.raises(Interrupted, match="Stopped at step"):
         toy.run(here, toy.stopped(step=9), persist=there)
     persist(here, there)
     shutil.rmtree(here)  # the host is gone
