@@ -147,7 +147,6 @@ def _try(case: Case, path: Path) -> Outcome:
     return Outcome(title, False, f"{case.text!r} was accepted")
 
 
-
 ROWS = (
     Row(
         14, "every config key misspelt, mistyped, misplaced, doubled", "refused with the right name",

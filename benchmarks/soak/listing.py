@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "media",
     "manifests",
     "configs",
+    "stale",
 )
 
 
