@@ -1,16 +1,24 @@
 """What a run tells: files first, and no tracker can stop it."""
 
+import errno
 import io
 import json
+import os
+import shutil
+import subprocess
 import sys
-import types
+import time
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.engine import toy
+from training.engine import courier, tracking
+from training.engine.lines import Growing
 from training.engine.tracking import duration
-from training.errors import UsageError
+from training.errors import Interrupted, UsageError
+from training.settings import Logging
 
 
 def test_a_line_a_record_and_the_settings(tmp_path, capsys):
@@ -64,39 +72,109 @@ def test_a_bar_only_on_a_terminal(tmp_path, monkeypatch):
     assert "/18" not in pipe.getvalue()
 
 
-class FakeWandb(types.ModuleType):
-    def __init__(self, failing=False):
-        super().__init__("wandb")
-        self.options, self.logged, self.finished, self.failing = {}, [], False, failing
-
-    def init(self, **options):
-        self.options = options
-        return self
-
-    def log(self, values, step):
-        if self.failing:
-            raise ConnectionError("unreachable")
-        self.logged.append((step, values))
-
-    def finish(self):
-        self.finished = True
-
-
-def test_wandb_gets_every_record_offline_too(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", fake := FakeWandb())
-    trained = toy.run(tmp_path, logging={"wandb": "offline", "wandb_project": "songs"}, training={"epochs": 1})
-    assert fake.options["mode"] == "offline" and fake.options["project"] == "songs" and fake.finished
-    assert fake.options["id"] == trained.run.name and fake.options["config"]["optim"]["lr"] == 0.01
-    assert [step for step, _ in fake.logged] == [1, 2, 3, 4, 5, 6, 6]
-    assert fake.logged[-1][1]["validation/val_loss"] == trained.metrics["val_loss"]
+PROJECT = Path(__file__).resolve().parents[2]
+FAKE_WANDB = """
+import json, os, pathlib, signal, sys, time
+told = open(os.environ["FAKE_WANDB"], "a", buffering=1)
+tell = lambda what, **values: told.write(json.dumps({"what": what, "pid": os.getpid(), **values}) + chr(10))
+fault = os.environ.get("FAKE_FAULT", "")
+def misbehave(where):
+    if fault == "raises in " + where: raise ConnectionError("unreachable")
+    if fault == "hangs in " + where: time.sleep(600)
+    if fault == "dies in " + where: os.kill(os.getpid(), signal.SIGKILL)
+    if fault == "leaves in " + where: sys.exit(3)
+class Run:
+    url = "https://wandb.example/run"
+    def log(self, values, step): misbehave("log"); tell("log", step=step, values=values)
+    def finish(self): misbehave("finish"); tell("finish")
+def init(**options): tell("init", options=options); print("chatter"); misbehave("init"); return Run()
+"""
 
 
-def test_an_unreachable_tracker_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(failing=True))
-    trained = toy.run(tmp_path, logging={"wandb": "online"})
+@pytest.fixture
+def wandb(tmp_path, monkeypatch):
+    """A wandb package that writes what it is told to a file; `wandb(fault)` sets what it does wrong."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    (folder / "wandb.py").write_text(FAKE_WANDB)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    monkeypatch.setenv("FAKE_WANDB", str(told := tmp_path / "told.jsonl"))
+    monkeypatch.setattr(courier, "LAST_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "LAST_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "HURRIED_SECONDS", 0.2)
+
+    def run(fault="", **settings):
+        monkeypatch.setenv("FAKE_FAULT", fault)
+        trained = toy.run(tmp_path / "out", **settings)
+        told.touch()
+        return trained, [json.loads(line) for line in told.read_text().splitlines()]
+
+    return run
+
+
+def test_wandb_gets_every_record_offline_too(wandb, monkeypatch):
+    monkeypatch.setattr(tracking, "LAST_SECONDS", 60.0)
+    trained, told = wandb(logging={"wandb": "offline", "wandb_project": "songs"}, training={"epochs": 1})
+    options = told[0]["options"]
+    assert options["mode"] == "offline" and options["project"] == "songs" and told[-1]["what"] == "finish"
+    assert options["id"] == trained.run.name and options["config"]["optim"]["lr"] == 0.01
+    logged = [entry for entry in told if entry["what"] == "log"]
+    assert [entry["step"] for entry in logged] == [1, 2, 3, 4, 5, 6, 6]
+    assert logged[-1]["values"]["validation/val_loss"] == trained.metrics["val_loss"]
+    assert "W&B: https://wandb.example/run" in (trained.run / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("where", ["init", "log", "finish"])
+@pytest.mark.parametrize("how", ["raises", "hangs", "dies", "leaves"])
+def test_a_tracker_that_fails_stops_nothing_and_is_told_once(wandb, how, where):
+    trained, told = wandb(f"{how} in {where}", logging={"wandb": "online"})
     assert trained.step == 18
     assert (trained.run / "log.txt").read_text().count("W&B failed and is off") == 1
     assert len((trained.run / "metrics.jsonl").read_text().splitlines()) == 21
+    for pid in {entry["pid"] for entry in told}:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_tracker_never_makes_a_run_wait(tmp_path, monkeypatch):
+    """More than a pipe holds, to one that takes nothing."""
+    (tmp_path / "wandb.py").write_text("import time; time.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(courier, "MOST_WAITING", 300_000)
+    said = []
+    hung = courier.Courier({}, said.append)
+    began = time.monotonic()
+    for step in range(10_000):
+        hung.record(step, {"train/loss": 0.5})
+    assert time.monotonic() - began < 5.0
+    assert len(said) == 1 and "takes no more records" in said[0]
+    hung.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes that end with their parent")
+def test_a_killed_run_leaves_no_tracker_behind(tmp_path):
+    (tmp_path / "wandb.py").write_text(
+        "import os, time\nopen(os.environ['PID'], 'w').write(str(os.getpid()) + '.')\ntime.sleep(600)"
+    )
+    code = "import sys, time; from training.engine.courier import Courier; Courier({}, print); time.sleep(600)"
+    place = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PID": str(tmp_path / "pid")}
+    run = subprocess.Popen([sys.executable, "-c", code], env=place)
+    pid_file, until = tmp_path / "pid", time.monotonic() + 30
+    while time.monotonic() < until and not (pid_file.is_file() and pid_file.read_text().endswith(".")):
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+    pid = int(pid_file.read_text()[:-1])
+    with pytest.raises(FileNotFoundError):
+        for _ in range(1000):
+            Path(f"/proc/{pid}").stat()
+            time.sleep(0.01)
+
+
+def test_a_run_that_is_stopped_leaves_its_tracker_soon(wandb):
+    with pytest.raises(Interrupted):
+        wandb("hangs in finish", kind=toy.stopped(step=3), logging={"wandb": "online"})
 
 
 def test_wandb_that_is_not_installed_is_refused_before_anything(tmp_path, monkeypatch):
@@ -104,6 +182,68 @@ def test_wandb_that_is_not_installed_is_refused_before_anything(tmp_path, monkey
     with pytest.raises(UsageError, match="pip install wandb"):
         toy.run(tmp_path, logging={"wandb": "online"})
     assert not list(tmp_path.rglob("*.pt"))
+
+
+class Losing(toy.ToyRecipe):
+    """At a step, something happens to the folder of the run."""
+
+    at, what = 5, staticmethod(lambda folder: None)
+
+    def losses(self, model, batch, moment):
+        if moment.step == self.at:
+            (folder,) = self.runs.iterdir()
+            type(self).what(folder)
+        return super().losses(model, batch, moment)
+
+
+@pytest.mark.parametrize("what", [shutil.rmtree, lambda folder: (folder / "metrics.jsonl").unlink()])
+def test_logs_that_are_deleted_are_made_again_with_all_they_held(tmp_path, what):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    kind = type("Gone", (Losing,), {"what": staticmethod(what), "runs": tmp_path / "runs" / "toy"})
+    trained = toy.run(tmp_path, kind, logging={"tensorboard": True})
+    records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "train"] == list(range(1, 19))
+    assert "step 1/18" in (trained.run / "log.txt").read_text()
+    events = EventAccumulator(str(trained.run))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 19))
+
+
+def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkeypatch):
+    file = Growing(tmp_path / "metrics.jsonl")
+    real, room = os.write, [10]
+
+    def write(handle, data):
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = real(handle, bytes(data[: room[0]]))
+        room[0] -= taken
+        return taken
+
+    monkeypatch.setattr(os, "write", write)
+    for line in (b"one\n", b"two\n", b"three\n", b"four\n"):
+        file.write(line)
+    assert file.failed.errno == errno.ENOSPC and file.path.read_bytes() == b"one\ntwo\nth"
+    room[0] = 1000
+    file.write(b"five\n")
+    assert file.failed is None and file.path.read_bytes() == b"one\ntwo\nthree\nfour\nfive\n"
+
+
+def test_a_full_disk_under_the_logs_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
+    def full(self, data):
+        self._waiting += data
+        self.failed = OSError(errno.ENOSPC, "No space left on device") if self.path.suffix == ".jsonl" else None
+
+    monkeypatch.setattr(Growing, "write", full)
+    said = []
+    tracker = tracking.Tracker(tmp_path, {}, Logging(), title="Toy", step=0, active=True)
+    monkeypatch.setattr(tracker, "say", said.append)
+    for step in range(5):
+        tracker.record("train", step, {"loss": 1.0})
+    assert len(said) == 1 and "cannot be written (No space left on device); its records are kept" in said[0]
+    tracker.close()
+    assert "The last records are not in" in said[-1]
 
 
 def test_durations():

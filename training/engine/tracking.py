@@ -1,12 +1,12 @@
 """What a run tells: a line on the console and in log.txt, a progress bar on a terminal, metrics.jsonl, TensorBoard,
 W&B.
 
-Files first: `metrics.jsonl` holds every record; a tracker that fails is switched off, and training goes on.
+Files first: `metrics.jsonl` holds every record, and what a full disk does not take is written when it does. No tracker
+can stop a run or make it wait.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import json
 import sys
@@ -18,10 +18,14 @@ import yaml
 from tqdm import tqdm
 
 from training.console import mute_what_is_gone
+from training.data.files import disk_errors
+from training.engine.courier import LAST_SECONDS, Courier
+from training.engine.lines import Growing
 from training.errors import UsageError
 from training.settings import Logging
 
 METRICS, LOG, SETTINGS = "metrics.jsonl", "log.txt", "settings.yaml"
+HURRIED_SECONDS = 2.0  # that a run which was stopped waits for W&B
 
 
 class Tracker:
@@ -33,33 +37,38 @@ class Tracker:
     def __init__(
         self, folder: Path, settings: dict[str, Any], logging: Logging, *, title: str, step: int, active: bool
     ):
-        self.active, self.title, self.folder = active, title, folder
+        self.active, self.title, self.folder, self.logging = active, title, folder, logging
         self.bar: tqdm | None = None
         self.board: Any = None
-        self.wandb: Any = None
+        self.wandb: Courier | None = None
+        self._ailing: set[str] = set()  # files that wait for room, of which was told
         if not active:
             return
         require_wandb(logging)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-        _drop_after(folder / METRICS, step)
-        self._metrics = (folder / METRICS).open("a", encoding="utf-8", buffering=1)
-        self._log = (folder / LOG).open("a", encoding="utf-8", buffering=1)
-        if logging.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+            _drop_after(folder / METRICS, step)
+            self._metrics, self._log = Growing(folder / METRICS), Growing(folder / LOG)
+            self._open_board(step + 1 if step else None)
         if logging.wandb != "off":
-            self.wandb = importlib.import_module("wandb").init(
-                project=logging.wandb_project, mode=logging.wandb, name=f"{title} {folder.name}", id=folder.name,
-                resume="allow", dir=str(folder), config=settings,
-            )  # fmt: skip
+            options = {
+                "project": logging.wandb_project, "mode": logging.wandb, "name": f"{title} {folder.name}",
+                "id": folder.name, "resume": "allow", "dir": str(folder.absolute()), "config": settings,
+            }  # fmt: skip
+            self.wandb = Courier(options, self.say)
+
+    def _open_board(self, purge: int | None) -> None:
+        if self.logging.tensorboard:
+            from training.engine.board import Board
+
+            self.board = Board(self.folder, purge)
 
     def say(self, text: str) -> None:
         """One line for people."""
         if not self.active:
             return
-        self._log.write(text + "\n")
+        self._log.write(text.encode("utf-8", "backslashreplace") + b"\n")
         if self.bar is not None:
             self.bar.write(text)
             return
@@ -83,35 +92,29 @@ class Tracker:
         """One record: `kind` is train or validation."""
         if not self.active:
             return
-        self._metrics.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._metrics.write(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
         numbers = {f"{kind}/{k}": v for k, v in values.items() if isinstance(v, int | float)}
-        if self.board is not None:
-            for name, value in numbers.items():
-                self.board.add_scalar(name, value, step)
-        if self.wandb is not None:
-            try:
-                self.wandb.log(numbers, step=step)
-            except Exception as error:  # noqa: BLE001  whatever a tracker raises, training goes on
-                self.wandb = None
-                self.say(f"W&B failed and is off for the rest of the run ({error}); {METRICS} holds everything.")
+        for tracker in (self.board, self.wandb):
+            if tracker is not None:
+                tracker.record(step, numbers)
+        self._tell_of_the_disk()
 
     def rewind(self, step: int) -> None:
         """The run goes back to `step`: the records beyond it are dropped, and will come again."""
         if not self.active:
             return
         self._metrics.close()
-        _drop_after(self.folder / METRICS, step)
-        self._metrics = (self.folder / METRICS).open("a", encoding="utf-8", buffering=1)
-        if self.board is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board.close()
-            self.board = SummaryWriter(str(self.folder), purge_step=step + 1)
+        with disk_errors(self.folder):
+            _drop_after(self.folder / METRICS, step)
+            self._metrics = Growing(self.folder / METRICS)
+            if self.board is not None:
+                self.board.close()
+                self._open_board(step + 1)
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
-    def close(self) -> None:
-        """Flush and close everything."""
+    def close(self, hurried: bool = False) -> None:
+        """Flush and close everything; `hurried`: the host may be taken away in seconds."""
         if not self.active:
             return
         if self.bar is not None:
@@ -120,21 +123,34 @@ class Tracker:
         if self.board is not None:
             self.board.close()
         if self.wandb is not None:
-            self.wandb.finish()
+            self.wandb.close(HURRIED_SECONDS if hurried else LAST_SECONDS)
         self._metrics.close()
+        if self._metrics.failed:
+            self.say(f"The last records are not in {self._metrics.path}: {self._metrics.failed.strerror}.")
         self._log.close()
         self.active = False
+
+    def _tell_of_the_disk(self) -> None:
+        """Once a file begins to wait for room, and once it has it."""
+        for file in (self._metrics, *([self.board.file] if self.board is not None else [])):
+            name = file.path.name
+            if file.failed and name not in self._ailing:
+                self._ailing.add(name)
+                self.say(f"{file.path} cannot be written ({file.failed.strerror}); its records are kept until it can.")
+            elif not file.failed and name in self._ailing:
+                self._ailing.remove(name)
+                self.say(f"{file.path} is written again; no record is missing.")
 
     def __enter__(self) -> Tracker:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        self.close(hurried=kind is not None)
 
 
 def require_wandb(logging: Logging) -> None:
     """Raise UsageError if W&B is asked for and not installed."""
-    if logging.wandb != "off" and "wandb" not in sys.modules and importlib.util.find_spec("wandb") is None:
+    if logging.wandb != "off" and importlib.util.find_spec("wandb") is None:
         raise UsageError(
             f"logging.wandb is {logging.wandb}, and the wandb package is not installed. Install it: python -m "
             "pip install wandb, "
