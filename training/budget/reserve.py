@@ -21,7 +21,7 @@ BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optim
 UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
 MARGIN = 1.3  # over what was measured here
 CAREFUL = 1.3  # over what is expected, where nothing was measured here
-PROBE = (3, 400_000, 0.020)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
+PROBE = (3, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
 SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
 
@@ -94,8 +94,7 @@ def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, flo
 def reserve(
     millions: Sequence[float], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
 ) -> float:
-    """Seconds to keep back for evaluating, exporting and verifying models of these sizes. `slow`: how slow the host
-    is."""
+    """Seconds to keep back for evaluating, exporting and verifying models of these sizes; `slow`: as slowness tells."""
     here = host()
     measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
     return slow * sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
