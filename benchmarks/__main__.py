@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: A subject is a module of this folder with `measure(small: bool) -> list[Row]`.
-SUBJECTS: tuple[str, ...] = ("chamfer", "latency", "saving")
+SUBJECTS: tuple[str, ...] = ("chamfer", "estimate", "latency", "saving")
 LIBRARIES = ("torch", "numpy", "scipy", "onnxruntime", "symusic", "librosa", "mido", "pretty_midi", "miditok",
              "transformers", "accelerate")  # fmt: skip
 

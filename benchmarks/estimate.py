@@ -1,0 +1,56 @@
+"""What an estimate predicts against what the training then takes: the demo corpus, both families, by the wall clock.
+
+The training runs right after its estimate, in the same process, with the same settings, in a workspace of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness import Row
+from training.models.registry import load_recipe
+from training.music.composing.demo import make_demo_corpus
+from training.stages.estimate import estimate
+from training.stages.prepare import prepare
+from training.stages.train import train
+from training.workspace import Workspace
+
+WITHIN = 0.10
+RUNS = (("spectocloud", ["training.epochs=2"]), ("midi_generator", ["training.epochs=6"]))
+
+
+def measure(small: bool) -> list[Row]:
+    """Rows E1 and E2: a family each."""
+    with tempfile.TemporaryDirectory() as place, _quiet():
+        workspace = Workspace(Path(place))
+        prepare(workspace, *make_demo_corpus(workspace.demo_corpus, 10 if small else 60), val_split=0.2)
+        return [_row(f"E{n}", *run, workspace, small) for n, run in enumerate(RUNS, 1)]
+
+
+def _row(bar: str, family: str, overrides: Sequence[str], workspace: Workspace, small: bool) -> Row:
+    recipe = load_recipe(family, "debug" if small else "demo", None, [] if small else list(overrides))
+    if not small:  # imports, and code that is compiled once, are nobody's time here
+        estimate(recipe, workspace, device="cpu")
+    told = estimate(recipe, workspace, device="cpu")
+    before = time.perf_counter()
+    train(recipe, workspace, device="cpu")
+    took = time.perf_counter() - before
+    shutil.rmtree(workspace.checkpoints(family))
+    off = abs(took / told.training - 1)
+    return Row(
+        bar, f"{family}: estimated against taken", told.training, took, "s", off, f"<= {WITHIN:g} off", off <= WITHIN,
+        f"{told.steps} steps, {told.timed} timed; told between {told.training - told.doubt:.1f} and "
+        f"{told.training + told.doubt:.1f} s; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet():
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
