@@ -5,7 +5,7 @@ The families prove their own sections beside their tests.
 
 from __future__ import annotations
 
-import sys
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from tests.engine.test_engine_tracking import FakeWandb
+from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
 from training.engine import checkpoint, heartbeat
 from training.engine import loader as engine_loader
@@ -95,9 +95,15 @@ def compiles(root, patch, settings):
 
 
 def tracker(root, patch, settings):
-    patch.setitem(sys.modules, "wandb", fake := FakeWandb())
+    packages, told = root / "packages", root / "told.jsonl"
+    packages.mkdir(parents=True)
+    (packages / "wandb.py").write_text(FAKE_WANDB)
+    patch.syspath_prepend(str(packages))
+    patch.setenv("PYTHONPATH", str(packages))
+    patch.setenv("FAKE_WANDB", str(told))
     toy.run(root, **settings)
-    return {key: fake.options.get(key) for key in ("mode", "project")}
+    options = json.loads(told.read_text().splitlines()[0])["options"] if told.exists() else {}
+    return {key: options.get(key) for key in ("mode", "project")}
 
 
 def told(root, _patch, settings):

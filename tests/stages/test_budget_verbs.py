@@ -101,7 +101,7 @@ def test_a_stage_that_fails_is_counted_with_its_exit_code(stage, tmp_path):
 
 def test_what_each_family_cost_goes_into_the_receipt(stage, tmp_path):
     _, told = stage("export", *LIMIT)
-    assert set(told["cost"]) == {"spectocloud", "midi_generator"}
+    assert set(told["cost"]) >= {"spectocloud", "midi_generator"}
     assert all(cost["currency"] == "USD" and cost["money"] >= 0 for cost in told["cost"].values())
     _, told = stage("export", "--max-hours=1")
     assert told["cost"]["spectocloud"]["currency"] == "USD"  # at the price that the job was counted at

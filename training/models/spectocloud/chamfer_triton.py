@@ -1,7 +1,7 @@
 """The search for nearest points on CUDA, fused: nothing of size N x M is written to memory.
 
 Not yet run on a GPU: tests run these kernels in Triton's interpreter on a CPU, against float64, and compile them for
-Ampere, Ada and Hopper (at most 121 registers a thread and no spills), where Triton is installed.
+Ampere, Ada and Hopper (at most 121 registers a thread in float32), where Triton is installed.
 
 Shape legend: B clouds, N points that ask, M points that may be the nearest.
 
