@@ -35,7 +35,7 @@ from training.engine.stopping import Patience
 FAMILIES = ("spectocloud", "midi_generator")
 EVERY = 20  # trials, of which one is a real family's
 
-LONG = {"training": {"epochs": 2, "early_stopping": {"enabled": False}}}  # 2 epochs of 30 steps
+LONG = {"training": {"epochs": 3, "early_stopping": {"enabled": False}}}  # 3 epochs of 30 steps
 LONG_ROWS = 120
 KILLS = 10
 
@@ -99,7 +99,7 @@ def _order_of_the_process(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def killed_often(trial: Trial) -> None:
-    """Ten times in a run of two epochs; what its weights saw is what those of the reference saw."""
+    """Ten times in a run of three epochs; what its weights saw is what those of the reference saw."""
     root, kills = trial.folder / "run", []
     run = partial(train, root, rows=LONG_ROWS, **LONG)
     while len(kills) < KILLS:
@@ -116,7 +116,7 @@ def killed_often(trial: Trial) -> None:
         f"after kills at steps {kills}: the weights saw {len(seen)} samples, the reference's {len(wanted)}; the first "
         f"difference is at {first}: {seen[first : first + 8]}, {wanted[first : first + 8]}",
     )
-    for epoch in range(2):
+    for epoch in range(3):
         once = sorted(seen[epoch * LONG_ROWS : (epoch + 1) * LONG_ROWS]) == list(range(LONG_ROWS))
         expect(once, f"epoch {epoch + 1} did not hold every sample once")
     expect_same(root, trial.soak.folder / "long")

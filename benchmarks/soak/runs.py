@@ -201,7 +201,7 @@ Setup = Callable[[Path], Any]
 
 
 def beside(
-    setups: dict[str, Setup], function: Callable[[Trial], Any], seconds: float = 120.0,
+    setups: dict[str, Setup], function: Callable[[Trial], Any], seconds: float = 180.0,
     name: Callable[[int], str] = str, needs: Callable[[int], str] | None = None,
 ) -> Callable[[Soak], Iterator[Outcome]]:  # fmt: skip
     """A row whose trials look at runs that were made once before: `setups` says how, by the name of their folder in

@@ -185,7 +185,7 @@ def _recovery(change: str) -> Any:
 ROWS = (
     Row(
         4, "0, 1 and 2 loader processes, whose batches are ready in any order", "the same samples in the same order",
-        each(by_number_of_workers), full=30, small=2,
+        each(by_number_of_workers, 180), full=30, small=2,
         mutants=(Mutant("the batch that is ready first", patched(Loader, "_await", _first_come)),),
     ),
     Row(
