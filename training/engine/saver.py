@@ -73,6 +73,9 @@ class Saver:
         room.require_room(self.folder, self.keep, self._growth, exports)
 
     def __enter__(self) -> Saver:
+        # Its thread begins now, while nothing is at stake: a signal that comes as a thread begins would leave the pool
+        # without knowledge of it, and the end would not wait for what it writes.
+        self._thread.submit(int).result()
         return self
 
     def __exit__(self, kind: type | None, *error: object) -> None:
