@@ -31,7 +31,8 @@ if verb == os.environ["AT"]:
         if os.environ["DOES"] != "is deaf":
             sys.exit(0 if os.environ["DOES"] == "is done" else 75)
     signal.signal(signal.SIGTERM, asked)
-    (here / "ready").write_text(str(os.getpid()))
+    (here / "ready.part").write_text(str(os.getpid()))
+    (here / "ready.part").rename(here / "ready")
     while True:
         time.sleep(0.01)
 """
