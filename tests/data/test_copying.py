@@ -62,6 +62,23 @@ def test_neither_links_nor_hidden_nor_special_files_are_carried(tmp_path):
     assert not list(files_under(tmp_path / "absent"))
 
 
+def test_a_slow_drive_is_never_left_with_much_to_sync(tmp_path, monkeypatch):
+    """Otherwise the sync of a large file would pass for a drive that hangs."""
+    monkeypatch.setattr(copying, "CHUNK", 1000)
+    monkeypatch.setattr(copying, "SYNCED", 4000)
+    (tmp_path / "a").write_bytes(os.urandom(15_500))
+    sizes, real = [], os.fsync
+
+    def noted(handle):
+        sizes.append(os.fstat(handle).st_size)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    copy(tmp_path / "a", tmp_path / "b", Pulse())
+    assert sizes[:4] == [4000, 8000, 12_000, 15_500]
+    assert same(tmp_path / "a", tmp_path / "b")
+
+
 def test_a_place_that_hangs_is_given_up(tmp_path):
     """Exit 6, though the call into it never returns."""
     for_ever = threading.Event()

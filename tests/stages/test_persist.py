@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -89,6 +90,31 @@ def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_pa
     one, other = checkpoint.read(straight.last), checkpoint.read(ended.last)
     assert all(one["model"][name].equal(other["model"][name]) for name in one["model"])
     assert (there / WHERE / "last.pt").read_bytes() == ended.last.read_bytes()
+
+
+def test_a_host_that_vanishes_without_a_word_leaves_what_a_new_one_needs(here, there, tmp_path):
+    """kill -9 in the middle of a run that only copied in the background: the new host ends in the same bits."""
+
+    class Vanishing(toy.ToyRecipe):
+        def losses(self, model, batch, moment):
+            if moment.step == 14:
+                while checkpoint.listed(there / WHERE)["last.pt"].step < 6:  # what a slow drive would have by then
+                    os.sched_yield()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().losses(model, batch, moment)
+
+    child = os.fork()
+    if child == 0:
+        toy.run(here, Vanishing, persist=there)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    shutil.rmtree(here)
+    restore(there, tmp_path / "new")
+    assert checkpoint.listed(tmp_path / "new" / WHERE)["last.pt"].step >= 6
+    ended, straight = toy.run(tmp_path / "new", persist=there), toy.run(tmp_path / "straight")
+    for one, other in ((ended.last, straight.last), (ended.best, straight.best)):
+        weights, expected = checkpoint.read(one)["model"], checkpoint.read(other)["model"]
+        assert all(expected[name].equal(weights[name]) for name in expected)
 
 
 def test_everything_that_matters_goes_and_comes_back(here, there, tmp_path, capsys):

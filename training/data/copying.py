@@ -19,6 +19,7 @@ from training.data.files import regular_file, sha256, sync
 from training.errors import HostError
 
 CHUNK = 4 << 20  # bytes between two signs of life
+SYNCED = 16 << 20  # bytes after which they must be on the disk: one sync of a large file could take a drive minutes
 TEMPORARY = ".copying-"
 T = TypeVar("T")
 
@@ -81,10 +82,17 @@ def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) 
         with reading, temporary.open("wb") as writing:
             about = os.fstat(reading.fileno())
             hashed = hashlib.sha256()
+            waiting = 0
             while chunk := reading.read(CHUNK):
                 hashed.update(chunk)
                 writing.write(chunk)
                 pulse.beat()
+                waiting += len(chunk)
+                if waiting >= SYNCED:
+                    writing.flush()
+                    os.fsync(writing.fileno())
+                    pulse.beat()
+                    waiting = 0
             writing.flush()
             os.fsync(writing.fileno())
             pulse.beat()

@@ -9,7 +9,7 @@ from typing import TypeVar
 from training.data.copying import Pulse, answering, copy, same
 from training.errors import HostError
 
-PATIENCE = 60.0  # seconds without an answer after which a place is said to hang
+PATIENCE = 180.0  # seconds without an answer after which a place is given up
 T = TypeVar("T")
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from training.data.claim import BEAT, Claim
 from training.data.copying import Pulse, files_under
-from training.data.place import PATIENCE, asked, bring, reason_of, require_place
+from training.data.place import asked, bring, reason_of, require_place
 from training.engine import checkpoint
 from training.engine.shelf import Shelf, shown
 from training.errors import HostError, Interrupted
 
+PATIENCE = 60.0  # seconds without an answer after which the place is said to hang
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, after a failure
 HURRY = 3.0  # seconds that an interrupted run gives the copy in hand
 

@@ -14,6 +14,9 @@ from training.data.claim import Claim
 from training.data.copying import Pulse, copy, files_under, read_back
 from training.data.files import sha256
 from training.data.place import asked, bring, reason_of, require_place
+from training.engine.checkpoint import INDEX
+from training.engine.restoring import restore_family
+from training.engine.shelf import Shelf, shown
 from training.errors import AthanorError, HostError
 from training.workspace import Workspace, exclusive
 
@@ -42,8 +45,6 @@ def persist(workspace: Workspace, place: Path) -> None:
 
 
 def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
-    from training.engine.restoring import restore_family
-
     require_place(workspace.root, place)
     with _claimed(place, "restoring", pulse):  # shows that it can be written, too
         families = _families(place)
@@ -103,8 +104,6 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
 
 
 def _persist_family(workspace: Workspace, place: Path, family: str, problems: list[str], pulse: Pulse) -> str:
-    from training.engine.shelf import Shelf, shown
-
     source, target = workspace.checkpoints(family), place / "checkpoints" / family
     with _claimed(target, "copying", pulse):
         shelf = Shelf(source, target, pulse)
@@ -135,8 +134,6 @@ def _persist_files(root: Path, place: Path, part: str, problems: list[str], puls
 
 def _families(root: Path) -> list[str]:
     """Families with checkpoints under `root`."""
-    from training.engine.checkpoint import INDEX
-
     return sorted(path.parent.name for path in (root / "checkpoints").glob(f"*/{INDEX}"))
 
 
