@@ -350,7 +350,9 @@ run_stage() { # the same, and its exit code comes back
     done
     wait "$child" 2> /dev/null && code=0 || code=$?
     child=''
-    ((code != 0 || signals == before)) || code=75 # done before it heard of the request; no further stage begins
+    if ((signals > before && code == 0 || signals == before + 1 && code == 143)); then
+        code=75 # done before it heard of the request, or struck before it could listen; no further stage begins
+    fi
     if [[ $mode == docker ]] && ((code == 125)); then
         echo "Docker could not start the container; its message is above." >&2
         code=6

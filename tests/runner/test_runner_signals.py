@@ -17,9 +17,9 @@ from .conftest import PROJECT
 STAGE = f"""#!{sys.executable} -S
 import os, signal, sys, time
 from pathlib import Path
-if sys.argv[2] == "training.supervisor":
+if sys.argv[2] == "training.supervisor" and os.environ["DOES"] != "is not yet listening":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
-here, verb = Path(os.environ["HERE"]), sys.argv[3]
+here, verb = Path(os.environ["HERE"]), sys.argv[sys.argv.index("training", 1) + 1]
 with (here / "verbs").open("a") as file:
     print(verb, file=file)
 if verb == os.environ["AT"]:
@@ -30,7 +30,8 @@ if verb == os.environ["AT"]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if os.environ["DOES"] != "is deaf":
             sys.exit(0 if os.environ["DOES"] == "is done" else 75)
-    signal.signal(signal.SIGTERM, asked)
+    if os.environ["DOES"] != "is not yet listening":
+        signal.signal(signal.SIGTERM, asked)
     (here / "ready.part").write_text(str(os.getpid()))
     (here / "ready.part").rename(here / "ready")
     while True:
@@ -49,7 +50,7 @@ class Runner:
         environment |= {"AT": at, "DOES": does, "ATHANOR_OUT": str(self.folder / "out")}
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
         process = subprocess.Popen([PROJECT / "train_cuda.sh", *arguments], env=environment, text=True, **pipes)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while not (self.folder / "ready").exists():
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.01)
@@ -70,21 +71,33 @@ def runner(tmp_path):
     return Runner(tmp_path)
 
 
-@pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate", "export", "verify"])
+#: what leads to a stage without many others before it
+QUICK = {"evaluate": ["--skip-manifests", "--skip-spectocloud", "--skip-midi"], "train": ["--skip-manifests"]}
+
+
+@pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate"])
 def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner, at):
     """R2, T10: no terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
-    process = runner.start(at)
+    process = runner.start(at, "saves", *QUICK.get(at, []))
     process.terminate()
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "asked" in said and "Run the same command again" in said
     assert runner.verbs[-1] == at
 
 
+def test_a_signal_before_anything_can_listen_is_no_failure(runner):
+    """It takes a while until a Python, that of the supervisor too, has its first handler in place."""
+    process = runner.start("doctor", "is not yet listening")
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 75 and runner.verbs == ["doctor"]
+
+
 def test_a_stage_that_was_done_all_the_same_is_the_last(runner):
     process = runner.start("train", "is done")
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 75 and runner.verbs[-1] == "train"
 
 
@@ -97,15 +110,15 @@ def test_a_second_signal_ends_everything_at_once(runner, at):
     assert process.poll() is None
     before = time.monotonic()
     process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 143 and time.monotonic() - before < 2
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and time.monotonic() - before < 10
     assert not runner.stage_lives
 
 
 def test_an_interrupted_job_is_copied_before_it_ends(runner, tmp_path):
     process = runner.start("train", "saves", "--persist", tmp_path / "drive")
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 75 and runner.verbs == ["doctor", "restore", "prepare", "train", "persist"]
 
 
@@ -118,7 +131,7 @@ def test_a_terminal_that_closes_is_a_request_to_stop(runner):
     )  # fmt: skip
     os.close(terminal)
     os.close(controller)
-    assert process.wait(20) == 75
+    assert process.wait(60) == 75
     assert runner.verbs[-1] == "train" and not runner.stage_lives
 
 
@@ -129,5 +142,5 @@ def test_nohup_is_respected(runner):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
     process.terminate()
-    process.communicate(timeout=20)
+    process.communicate(timeout=60)
     assert process.returncode == 75

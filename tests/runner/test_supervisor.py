@@ -68,7 +68,7 @@ class Supervised:
         return (self.folder / "runs").read_text().splitlines()
 
     def await_file(self, name="ready"):
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not (self.folder / name).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         (self.folder / name).unlink()
@@ -227,7 +227,7 @@ def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, nam
     process = supervised.start(SAVES)
     supervised.await_file()
     process.send_signal(signal.Signals[name])
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert (process.returncode, len(supervised.runs), said) == (75, 1, "saved\n")
     assert (tmp_path / "asked").read_text() == name
 
@@ -245,8 +245,8 @@ def test_the_echo_of_a_signal_is_none_and_a_second_one_ends_everything_at_once(s
         time.sleep(0.01)
     process.terminate()
     before = time.monotonic()
-    process.communicate(timeout=20)
-    assert process.returncode == 143 and time.monotonic() - before < 1.5
+    process.communicate(timeout=60)
+    assert process.returncode == 143 and time.monotonic() - before < 10
     assert not alive(int((tmp_path / "rank").read_text()))
 
 
@@ -254,7 +254,7 @@ def test_a_signal_in_a_pause_ends_it_with_everything_saved(supervised):
     process = supervised.start("kill()", options=("--pauses", "600"))
     assert any("restart 1" in line for line in process.stdout)
     process.terminate()
-    assert process.wait(10) == 75
+    assert process.wait(60) == 75
     process.stdout.close()
 
 
@@ -263,14 +263,14 @@ def test_a_signal_before_the_command_can_listen_is_no_failure(supervised):
     process = supervised.start("wait()")
     supervised.await_file()
     process.terminate()
-    assert process.communicate(timeout=20)[0] == "" and process.returncode == 75
+    assert process.communicate(timeout=60)[0] == "" and process.returncode == 75
 
 
 def test_a_crash_while_stopping_is_told_and_not_started_again(supervised):
     process = supervised.start("signal.signal(signal.SIGTERM, lambda *_: crash('OSError: x'))\nwait()")
     supervised.await_file()
     process.terminate()
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert (process.returncode, len(supervised.runs)) == (1, 1)
     assert "OSError: x" in said and "while it was stopping" in said
 
@@ -280,7 +280,7 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
     process = supervised.start("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwait()", options=options)
     supervised.await_file()
     process.terminate()
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "within 0.2 s" in said
 
 

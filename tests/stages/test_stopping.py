@@ -1,0 +1,87 @@
+"""T10: the real command line under its supervisor, asked to stop in phases that come before a training
+(benchmarks/soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and nobody
+behind, and can be gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.stages.test_prepare import make_corpus
+from training.engine import checkpoint
+
+PROJECT = Path(__file__).resolve().parents[2]
+LITTER = (".saving-*", ".writing-*", ".making-*")
+#: phase -> (verb, what it says when it comes to it; None: nothing, so seconds after its start)
+PHASES = {
+    "imports of prepare": ("prepare", 0.4),
+    "decoding": ("prepare", "tokens: "),
+    "imports of train": ("train", 1.2),
+    "first batch": ("train", "M weights"),
+}
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A workspace in which one phase after the other is begun, stopped, and gone on with."""
+    return make_corpus(tmp_path_factory.mktemp("stopping"), songs=6)
+
+
+def begin(out: Path, verb: str) -> subprocess.Popen:
+    words = [sys.executable, "-m", "training.supervisor", "--restarts", "0", "--"]
+    words += [sys.executable, "-m", "training", verb]
+    if verb == "train":
+        words += ["midi_generator", "--preset", "debug", "--device", "cpu", "--set", "training.max_steps=5000"]
+        words += ["--epochs", "1000"]
+    else:
+        words += ["--val-split", "0.3"]
+    return subprocess.Popen(
+        [*words, "--out", str(out), "--midi-root", str(out / "midi")], cwd=out, text=True, bufsize=1,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+
+
+def session(leader: int) -> list[str]:
+    """Processes that are left of a session."""
+    table = subprocess.check_output(["ps", "-eo", "sess,stat,args"], text=True).splitlines()[1:]
+    return [line for line in table if line.split()[0] == str(leader) and not line.split()[1].startswith("Z")]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_asked_to_stop_in(out, phase):
+    verb, moment = PHASES[phase]
+    process = begin(out, verb)
+    if isinstance(moment, float):
+        while not Path("/proc", str(process.pid), "task", str(process.pid), "children").read_text():
+            time.sleep(0.01)
+        time.sleep(moment)
+    else:
+        assert any(moment in line for line in process.stdout)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT if phase == "decoding" else signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and time.monotonic() - asked < 10, said
+    assert "Traceback" not in said and not session(process.pid)
+    assert [path for name in LITTER for path in out.rglob(name)] == []
+    if phase == "decoding":  # what comes next needs it
+        process = begin(out, verb)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+
+
+def test_a_reader_that_ctrl_c_ended_too_costs_no_save(out):
+    """`train_cuda.sh | tee run.log`: tee dies of the same Ctrl-C, and every word after it would be an error."""
+    process = begin(out, "train")
+    assert any("step 1/" in line for line in process.stdout)
+    process.stdout.close()
+    process.terminate()
+    assert process.wait(60) == 75
+    newest = checkpoint.latest(out / "checkpoints" / "midi_generator")
+    assert checkpoint.read(newest)["progress"]["step"] >= 1
