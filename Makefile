@@ -1,15 +1,19 @@
 # Two commands need nothing before them: `./train_cuda.sh` and `make test`.
 SHELL := bash
 PYTHON = $$(scripts/setup_env.sh --dev)
+BENCH_PYTHON = $$(scripts/setup_$(if $(RIVALS),rivals.sh,env.sh --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
-.PHONY: help setup test test-docker soak soak-small image lint lock clean
+.PHONY: help setup test test-docker bench bench-gpu soak soak-small image lint lock clean
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
 	@echo "make test    all tests (two processes; under ten minutes on two cores)"
 	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
 	@echo "make soak    every fault of docs/reliability.md, counted (hours); make soak-small: few trials each (minutes)"
+	@echo "make bench   every bar of docs/performance.md, measured, and its table written (an hour on a quiet machine)"
+	@echo "             RIVALS=1 fetches transformers, accelerate and others to compare with; ARGS='--small', or subjects"
+	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
 	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
 	@echo "make lock    pin the dependencies afresh"
@@ -23,6 +27,17 @@ test:
 
 test-docker:
 	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
+
+# The table is written even where a subject failed, which the exit status tells; of some subjects, or small ones, none is.
+TABLE = "$$python" -m benchmarks.table docs/performance.md $$(ls benchmarks/results*.json)
+
+bench:
+	@python=$(BENCH_PYTHON) && status=0 && { "$$python" -m benchmarks $(ARGS) || status=$$?; } && \
+	$(if $(ARGS),,$(TABLE) &&) exit $$status
+
+bench-gpu:
+	@python=$(BENCH_PYTHON) && status=0 && { "$$python" -m benchmarks.gpu $(ARGS) || status=$$?; } && \
+	$(if $(ARGS),,$(TABLE) &&) exit $$status
 
 # one thread each: trials are many small processes
 soak:

@@ -1,4 +1,4 @@
-"""`make bench`: every subject in turn, a table, and benchmarks/results.json with versions and hardware.
+"""`make bench`: every subject in turn, a line a row, and benchmarks/results.json with versions and hardware.
 
 python -m benchmarks [SUBJECT ...] [--small] [--output FILE]
 """
@@ -8,69 +8,74 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
-import platform
+import multiprocessing
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, version
+import traceback
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+
+from benchmarks.harness import Row, place
+from benchmarks.table import line
 
 HERE = Path(__file__).resolve().parent
 #: A subject is a module of this folder with `measure(small: bool) -> list[Row]`.
 SUBJECTS: tuple[str, ...] = ("chamfer", "estimate", "latency", "saving")
-LIBRARIES = ("torch", "numpy", "scipy", "onnxruntime", "symusic", "librosa", "mido", "pretty_midi", "miditok",
-             "transformers", "accelerate")  # fmt: skip
+QUIET = 0.5  # load average up to which figures are worth something
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the subjects; returns 0 whether bars are met or missed (the table says), 2 for an unknown subject."""
+    """Run the subjects; returns 0 whether bars are met or missed (the table says), 1 if a subject failed, 2 for an
+    unknown one. What is measured is written after each subject; of some subjects, or small ones, only to `--output`.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios, both sides in turn, in one run.")
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
     parser.add_argument("--small", action="store_true", help="small sizes, to see that it runs; no bar is judged by it")
-    parser.add_argument("--output", type=Path, default=HERE / "results.json", metavar="FILE")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="default, for all subjects: benchmarks/results.json"
+    )
     options = parser.parse_args(arguments)
     unknown = set(options.subjects) - set(SUBJECTS)
     if unknown:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
-    rows = []
+    whole = not options.subjects and not options.small
+    output = options.output or (HERE / "results.json" if whole else None)
+    head, rows, failed = place(), [], False
+    print(f"load average {head['load']}, {head['cores']} cores")
+    if head["load"] > QUIET:
+        print(
+            f"WARNING: something else is running (load {head['load']} > {QUIET}): figures may mean little.", flush=True
+        )
     for subject in options.subjects or SUBJECTS:
         began = time.monotonic()
         print(f"## {subject}", flush=True)
-        measured = importlib.import_module(f"benchmarks.{subject}").measure(small=options.small)
+        measured = _measured(subject, options.small)
         for row in measured:
-            print("  " + _line(row), flush=True)
+            print("  " + line(row.plain()), flush=True)
+            failed |= row.note.startswith("failed: ")
         print(f"  ({time.monotonic() - began:.0f} s)", flush=True)
         rows += [row.plain() | {"subject": subject} for row in measured]
-    options.output.write_text(json.dumps({**_place(), "small": options.small, "rows": rows}, indent=1) + "\n")
-    print(f"\nwritten to {options.output}")
-    return 0
+        if output:
+            output.write_text(json.dumps({**head, "small": options.small, "rows": rows}, indent=1) + "\n")
+    if output:
+        print(f"\nwritten to {output}")
+    return int(failed)
 
 
-def _line(row) -> str:
-    verdict = "met   " if row.met else "MISSED"
-    rival = "" if row.rival is None else f" against {row.rival:,.4g}"
-    return (
-        f"{verdict} {row.bar:4} {row.what}: {row.ratio:.3g} (wanted {row.wanted}); {row.ours:,.4g}{rival} {row.unit}"
-        + (f"; {row.note}" if row.note else "")
-    )
-
-
-def _place() -> dict:
-    found = {}
-    for library in LIBRARIES:
+def _measured(subject: str, small: bool) -> list[Row]:
+    """The subject's rows, measured in a process of its own: what one leaves behind, or dies of, is not the next one's.
+    One that fails is a row that says so."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         try:
-            found[library] = version(library)
-        except PackageNotFoundError:
-            found[library] = None
-    cpu = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":", 1)[1].strip() for line in cpu if "model name" in line), "")
-    return {
-        "at": time.strftime("%Y-%m-%dT%H:%M:%S"),
-        "python": platform.python_version(),
-        "processor": model or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "libraries": found,
-    }
+            return pool.submit(_measure, subject, small).result()
+        except Exception as error:  # noqa: BLE001  the others are still to be measured; the exit status tells
+            traceback.print_exception(error)
+            reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            return [Row("", f"the subject {subject}", None, None, "", None, "", None, reason)]
+
+
+def _measure(subject: str, small: bool) -> list[Row]:
+    return importlib.import_module(f"benchmarks.{subject}").measure(small=small)
 
 
 if __name__ == "__main__":

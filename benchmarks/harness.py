@@ -8,11 +8,21 @@ processes), and the ratio of their medians counts. A subject is a module with `m
 from __future__ import annotations
 
 import gc
+import os
+import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
+
+LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "symusic", "soundfile", "librosa", "mido",
+             "pretty_midi", "miditok", "transformers", "accelerate")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,18 +31,51 @@ class Row:
 
     bar: str  # "3a": the number of the bar in docs/performance.md, and a letter
     what: str  # what was measured
-    ours: float
+    ours: float | None
     rival: float | None  # None: the bar is absolute
     unit: str  # of both
-    ratio: float  # what the bar is about: speed-up, share, seconds, MB
+    ratio: float | None  # what the bar is about: speed-up, share, seconds, MB
     wanted: str  # ">= 40x", "<= 100 MB": as a person reads it
-    met: bool
+    met: bool | None  # None: it was not measured, and `note` says why
     note: str = ""  # sizes, versions, what a reader must know
     spread: dict[str, Any] = field(default_factory=dict)  # minimum and maximum of both sides
 
     def plain(self) -> dict[str, Any]:
         """For results.json."""
         return asdict(self)
+
+
+def not_measured(bar: str, what: str, wanted: str, why: str) -> Row:
+    """A row that stands for a figure which cannot be had here."""
+    return Row(bar, what, None, None, "", None, wanted, None, f"not measured: {why}")
+
+
+def lacking(*packages: str) -> str:
+    """Why a comparison with these rivals cannot be made here; empty where it can."""
+    missing = [package for package in packages if find_spec(package) is None]
+    return f"{' and '.join(missing)} not installed (make bench RIVALS=1)" if missing else ""
+
+
+def place() -> dict[str, Any]:
+    """Where, when and by which command something is measured: the head of a file of results."""
+    found: dict[str, str | None] = {}
+    for library in LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            found[library] = None
+    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    model = next((line.split(":", 1)[1].strip() for line in cpu if "model name" in line), "")
+    return {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "processor": model or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
+        "load": round(os.getloadavg()[0], 2),  # of the minute before
+        "libraries": found,
+    }
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""One run measures every subject, whatever becomes of one of them, and the page tells all of it."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from benchmarks import __main__ as bench
+from benchmarks import harness, table
+from benchmarks.harness import Row, not_measured, place
+
+GOOD = Row("3a", "Chamfer", 10.0, 1281.3, "ms", 128.13, ">= 10x", True, "B 32")
+BAD = Row("10a", "tokens", 0.25, None, "s", 0.25, "<= 0.1 s", False)
+
+
+def broken():
+    raise RuntimeError("no such\nthing")
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture
+def subjects(monkeypatch):
+    """Three subjects: one measures, one does what it is told to, one measures."""
+
+    def make(trouble):
+        for name, work in (("one", lambda: [GOOD]), ("two", trouble), ("three", lambda: [BAD])):
+            module = ModuleType(name)
+            module.measure = lambda small, work=work: work()
+            monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
+        monkeypatch.setattr(bench, "SUBJECTS", ("one", "two", "three"))
+
+    return make
+
+
+@pytest.mark.parametrize(("trouble", "said"), [(broken, "RuntimeError: no such thing"), (killed, "BrokenProcessPool")])
+def test_a_subject_that_fails_or_dies_costs_the_others_nothing(subjects, trouble, said, tmp_path, capfd):
+    subjects(trouble)
+    assert bench.main(["--output", str(tmp_path / "out.json")]) == 1
+    rows = json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert [row["subject"] for row in rows] == ["one", "two", "three"]
+    assert table.verdict(rows[1]) == "failed" and rows[1]["note"].startswith(f"failed: {said}")
+    assert "FAILED" in capfd.readouterr().out
+
+
+def test_bars_that_are_missed_or_not_measured_are_no_failure(subjects, tmp_path):
+    subjects(lambda: [not_measured("4b", "HF Trainer", ">= 1x", "transformers not installed")])
+    assert bench.main(["--output", str(tmp_path / "out.json")]) == 0
+
+
+def test_a_busy_machine_is_told(subjects, monkeypatch, capsys):
+    subjects(lambda: [])
+    for load, warned in ((0.3, False), (0.7, True)):
+        monkeypatch.setattr(harness.os, "getloadavg", lambda load=load: (load, 0, 0))
+        bench.main([])
+        assert ("WARNING" in capsys.readouterr().out) == warned
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setattr(bench, "HERE", tmp_path)
+
+
+def test_some_subjects_or_small_ones_do_not_replace_the_whole_result(subjects, tmp_path):
+    subjects(lambda: [])
+    bench.main(["one"])
+    bench.main(["--small"])
+    assert not (tmp_path / "results.json").exists()
+    bench.main([])
+    assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2
+
+
+def result(*rows, **head):
+    return {**place(), "small": False, "rows": [row.plain() for row in rows], **head}
+
+
+def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    failed = Row("", "the subject two", None, None, "", None, "", None, "failed: OSError: full")
+    lacking = not_measured("4b", "against HF Trainer", ">= 1x", "transformers not installed")
+    table.refresh(page, [result(GOOD, lacking, failed), result(BAD, device="NVIDIA X")])
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
+    for bar, title in table.BARS.items():
+        nothing = "" if bar in ("3", "4", "10") else "not measured"
+        assert f"| **{bar}** | **{title}** | | | | | {nothing} | |" in text
+    assert "| 3a | Chamfer | 10 ms | 1,281 ms | 128x | >= 10x | met | B 32 |" in text
+    assert "| 10a | tokens | 0.25 s |  | 0.25 s | <= 0.1 s | **missed** |  |" in text
+    assert "| 4b | against HF Trainer |  |  |  | >= 1x | not measured | transformers not installed |" in text
+    assert "| the subject two |" in text and "OSError: full" in text
+    assert "1 met, 1 missed, 1 not measured, 1 failed" in text and "NVIDIA X" in text
+    assert f"torch {place()['libraries']['torch']}" in text
+
+
+def test_small_sizes_judge_nothing(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(table.BEGIN + table.END)
+    with pytest.raises(ValueError, match="--small"):
+        table.refresh(page, [result(GOOD, small=True)])
+    page.write_text("no markers")
+    with pytest.raises(ValueError, match="measured"):
+        table.refresh(page, [result(GOOD)])
+
+
+def test_the_projects_page_has_a_place_for_the_table():
+    text = (Path(bench.__file__).parents[1] / "docs" / "performance.md").read_text()
+    assert text.count(table.BEGIN) == text.count(table.END) == 1
