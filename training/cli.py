@@ -68,7 +68,8 @@ def _prepare(options: argparse.Namespace) -> None:
 
 def _prepare_counted(options: argparse.Namespace) -> None:
     from training.music.composing.demo import make_demo_corpus
-    from training.stages.prepare import prepare, summary_of
+    from training.stages.prepare import prepare
+    from training.stages.summary import summary_of
 
     workspace = Workspace(options.out)
     audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
@@ -186,7 +187,7 @@ def _allowance(options: argparse.Namespace, account: Account | None):
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):
     from training.models.registry import load_recipe
-    from training.stages.prepare import summary_of
+    from training.stages.summary import summary_of
 
     preset = options.preset
     if options.config is None and preset is None:

@@ -136,6 +136,8 @@ class Recipe(ABC):
     def encoders(self) -> Mapping[str, Encoder]:
         """Manifest key that holds a path (`audio_path`) -> the encoder of that file into its store."""
 
+    row_checks: ClassVar[int] = 1  # raised when a row that passed `check_row` may no longer pass
+
     def check_row(self, row: Mapping[str, Any]) -> None:
         """Raise ValueError (told with the line number) for what is wrong with a row beyond missing or empty paths."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from training.data import files
-from training.data.files import Digest, Ledger, printable, scan, write_atomic
+from training.data import digests, files
+from training.data.digests import Digest, Ledger
+from training.data.files import printable, scan, write_atomic
 from training.errors import HostError
 
 WAV = (".wav", ".mp3")
@@ -148,7 +149,7 @@ def test_what_is_printed_cannot_command_the_terminal():
 @pytest.fixture
 def settled(monkeypatch):
     """Files count as settled at once, so that digests are remembered."""
-    monkeypatch.setattr(files, "SETTLED", -3600)
+    monkeypatch.setattr(digests, "SETTLED", -3600)
 
 
 def digest(ledger: Ledger, path: Path) -> str:
@@ -192,14 +193,14 @@ def test_a_file_written_just_now_is_not_trusted_yet(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(files, "sha256", lambda path: read.append(path) or "0" * 64)
     digest(ledger, path)
-    assert read == [path]
+    assert read == [str(path)]
 
 
 def test_a_file_that_changes_while_it_is_read_has_no_digest(tmp_path, monkeypatch):
     path, ledger = put(tmp_path / "x.wav"), Ledger(tmp_path / "ledger")
 
     def grow(path):
-        with path.open("ab") as stream:
+        with Path(path).open("ab") as stream:
             stream.write(b"more")
         return "0" * 64
 

@@ -17,9 +17,9 @@ from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
 from training.engine import checkpoint, heartbeat
 from training.engine import loader as engine_loader
-from training.errors import AthanorError
+from training.errors import AthanorError, DataError
 from training.settings import RunSettings
-from training.stages import prepare
+from training.stages import splits
 from training.workspace import Workspace
 
 
@@ -125,7 +125,7 @@ def patience(root, patch, settings):
 def split_of(split: str) -> Callable:
     def manifest(root, _patch, settings):
         with pytest.raises(AthanorError) as refused:
-            prepare.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split)
+            splits.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split)
         return str(refused.value)
 
     return manifest
@@ -133,9 +133,15 @@ def split_of(split: str) -> Callable:
 
 def stores(root, patch, settings):
     used = []
-    patch.setattr(prepare, "encode_all", lambda rows, encoders, cache, *a, **k: (used.append(cache), ([], []))[1])
-    patch.setattr(prepare.manifest, "load", lambda *a, **k: [])
-    prepare.load_split(toy.recipe(**settings), Workspace(root), "train")
+
+    def encode_all(rows, encoders, cache, *a, **k):
+        used.append(cache)
+        raise DataError("seen")
+
+    patch.setattr(splits, "encode_all", encode_all)
+    patch.setattr(splits.manifest, "load", lambda *a, **k: [])
+    with pytest.raises(DataError, match="seen"):
+        splits.load_split(toy.recipe(**settings), Workspace(root), "train")
     return str(used[0].relative_to(root) if used[0].is_relative_to(root) else used[0])
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 
@@ -14,21 +14,16 @@ from training.music.corpora.pairing import pair
 from training.music.corpora.split import Group, connected, held_out
 
 
-def found(*names: str) -> list[Found]:
-    return [Found(Path("/root") / name, name) for name in names]
-
-
-def contents(*files: list[Found], same: tuple[tuple[str, ...], ...] = ()) -> dict[Path, str]:
+def found(*names: str, same: Sequence[tuple[str, ...]] = ()) -> list[Found]:
     """Every file has a content of its own, but for those named together in `same`."""
-    out = {file.path: f"content of {file.relative}" for part in files for file in part}
-    for names in same:
-        out.update({Path("/root") / name: f"content of {names[0]}" for name in names})
-    return out
+    content = {name: name for name in names}
+    for alike in same:
+        content.update(dict.fromkeys(alike, alike[0]))
+    return [Found("/root", name, number, content=content[name].encode()) for number, name in enumerate(names)]
 
 
 def pairs(audio, midi, same=(), **options):
-    sounds, scores = found(*audio), found(*midi)
-    result = pair(sounds, scores, contents(sounds, scores, same=same), **options)
+    result = pair(found(*audio, same=same), found(*midi, same=same), **options)
     return result, {(p.audio.relative, p.midi.relative, p.by) for p in result.pairs}
 
 
@@ -204,11 +199,8 @@ def test_bonds_join_over_third_parties():
 
 
 def sides(audio, midi, same=(), share=0.5, seed=1):
-    sounds, scores = found(*audio), found(*midi)
-    digests = contents(sounds, scores, same=same)
-    matched = pair(sounds, scores, digests)
-    paired, alone = corpus.songs(matched.pairs, scores, digests, Labels(), share, seed)
-    return paired, alone
+    scores = found(*midi, same=same)
+    return corpus.songs(pair(found(*audio, same=same), scores).pairs, scores, Labels(), share, seed)
 
 
 def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
@@ -221,12 +213,11 @@ def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
     same += [(f"happy/s{n}.mid", f"more/m{n}.mid") for n in range(3)]
     for seed in range(20):
         paired, alone = sides(audio, midi, same, 0.4, seed)
-        digests = contents(found(*audio), found(*midi), same=same)
         side_of = defaultdict(set)
         for song in [*paired, *alone]:
             for file in (song.audio, song.midi):
                 if file is not None:
-                    side_of[digests[file.path]].add(song.held_out)
+                    side_of[file.content].add(song.held_out)
                     side_of[file.key].add(song.held_out)
         assert all(len(found_on) == 1 for found_on in side_of.values())
         for rows in (paired, alone):

@@ -24,7 +24,8 @@ from training.music.midi.reader import NOTES
 from training.music.midi.tokens import TOKENS
 from training.recipe import Recipe
 from training.settings import Data, RunSettings
-from training.stages.prepare import load_split, prepare
+from training.stages.prepare import prepare
+from training.stages.splits import load_split
 from training.workspace import Workspace, exclusive
 
 PROJECT = Path(__file__).resolve().parents[2]

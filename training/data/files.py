@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import os
-import sqlite3
 import stat
-import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.errors import HostError
 
-#: A file changed this recently (seconds) may change again within the same tick of the file system's clock, so its
-#: digest is not remembered yet.
-SETTLED = 2.0
 #: No recording is larger (a WAV cannot be); a sparse file that claims terabytes is not read for hours.
 LARGEST = 1 << 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
-    """A regular file under a scanned root."""
+    """A regular file under a scanned root. There may be millions: what can be worked out is not kept."""
 
-    path: Path  # absolute
+    root: str  # absolute; shared by all
     relative: str  # under the root, "/" between folders, Unicode NFC: the same on every host
+    number: int = 0  # its place in the list that it was found in
+    spelt: str = ""  # `relative` as the disk has it, where that is another Unicode form
+    content: bytes = b""  # SHA-256, once it is known
+
+    @property
+    def place(self) -> str:
+        """Where it is: absolute."""
+        return f"{self.root}/{self.spelt or self.relative}"
+
+    @property
+    def path(self) -> Path:
+        return Path(self.place)
 
     @property
     def key(self) -> str:
         """`relative` without its extension: what a song is called."""
-        return self.relative[: -len(self.suffix)]
+        return self.relative[: len(self.relative) - len(self.suffix)]
 
     @property
     def stem(self) -> str:
@@ -42,7 +50,13 @@ class Found:
 
     @property
     def suffix(self) -> str:
-        return Path(self.relative).suffix
+        return suffix_of(self.relative.rpartition("/")[2])
+
+
+def suffix_of(name: str) -> str:
+    """As `Path.suffix`: ".wav" of "a.wav", nothing of ".wav"."""
+    dot = name.rfind(".")
+    return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
 @dataclass(frozen=True)
@@ -67,64 +81,70 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
     extension and cannot be used is returned as refused. Raises OSError if `root` itself cannot be listed.
     """
     wanted = {suffix.lower() for suffix in suffixes}
-    root = Path(os.path.abspath(root))  # noqa: PTH100 - resolve() would rename a linked root
-    found: dict[str, Found] = {}
+    top = os.path.abspath(root).rstrip("/")  # noqa: PTH100 - resolve() would rename a linked root
+    found: list[tuple[str, str]] = []  # (relative in NFC, as spelt on the disk)
     refused: list[Refused] = []
-    os.scandir(root).close()
+    os.scandir(top or "/").close()
     seen: set[tuple[int, int]] = set()
-    links: list[Path] = []
-    folders = [root]
+    links: deque[str] = deque()
+    folders = [""]  # relative to the root
     while folders or links:
-        folder = folders.pop() if folders else links.pop(0)
+        folder = folders.pop() if folders else links.popleft()
+        place = f"{top}/{folder}"
         try:
-            about = folder.stat()
+            about = os.stat(place)  # noqa: PTH116
             if (about.st_dev, about.st_ino) in seen:
                 continue
             seen.add((about.st_dev, about.st_ino))
-            with os.scandir(folder) as listing:
+            with os.scandir(place) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            refused.append(Refused(printable(folder), f"the folder cannot be read: {error.strerror}"))
+            refused.append(Refused(printable(place), f"the folder cannot be read: {error.strerror}"))
             continue
         for entry in entries:
-            path = Path(entry.path)
-            is_media = path.suffix.lower() in wanted
+            is_media = suffix_of(entry.name).lower() in wanted
             if entry.name.startswith("."):
                 if is_media:
-                    refused.append(Refused(printable(path), "a hidden file"))
+                    refused.append(Refused(printable(entry.path), "a hidden file"))
                 continue
             try:
-                mode = entry.stat().st_mode
+                about = entry.stat()
             except OSError as error:
                 if is_media:
-                    refused.append(Refused(printable(path), f"cannot be reached: {error.strerror}"))
+                    refused.append(Refused(printable(entry.path), f"cannot be reached: {error.strerror}"))
                 continue
-            if stat.S_ISDIR(mode):
-                (links if entry.is_symlink() else folders).append(path)
+            relative = f"{folder}/{entry.name}" if folder else entry.name
+            if stat.S_ISDIR(about.st_mode):
+                (links if entry.is_symlink() else folders).append(relative)
             elif is_media:
-                reason = _why_not(path, mode, entry.stat().st_size)
-                relative = path.relative_to(root).as_posix()
-                name = relative if reason else unicodedata.normalize("NFC", relative)
-                if not reason and name in found:
-                    reason = f"its name differs from {printable(found[name].path)} only in Unicode form"
+                reason = _why_not(entry.path, about)
                 if reason:
-                    refused.append(Refused(printable(path), reason))
+                    refused.append(Refused(printable(entry.path), reason))
                 else:
-                    found[name] = Found(path, name)
-    return [found[name] for name in sorted(found)], sorted(refused, key=lambda item: item.path)
+                    name = relative if relative.isascii() else unicodedata.normalize("NFC", relative)
+                    found.append((name, "" if name == relative else relative))
+    found.sort(key=lambda names: names[0])  # stable: of two spellings of a name, the first one found stays first
+    kept: list[Found] = []
+    for name, spelt in found:
+        if kept and kept[-1].relative == name:
+            why = f"its name differs from {printable(kept[-1].place)} only in Unicode form"
+            refused.append(Refused(printable(f"{top}/{spelt or name}"), why))
+        else:
+            kept.append(Found(top, name, len(kept), spelt))
+    return kept, sorted(refused, key=lambda item: item.path)
 
 
-def _why_not(path: Path, mode: int, size: int) -> str | None:
-    if not stat.S_ISREG(mode):
-        return f"is a {_kind(mode)}, not a file"
+def _why_not(path: str, about: os.stat_result) -> str | None:
+    if not stat.S_ISREG(about.st_mode):
+        return f"is a {_kind(about.st_mode)}, not a file"
     try:
-        str(path).encode("utf-8")
+        path.encode("utf-8")
     except UnicodeEncodeError:
         return "its name is not valid UTF-8; rename it"
-    if size == 0:
+    if about.st_size == 0:
         return "is empty"
-    if size > LARGEST:
-        return too_large(size)
+    if about.st_size > LARGEST:
+        return too_large(about.st_size)
     return None if os.access(path, os.R_OK) else "cannot be read: permission denied"
 
 
@@ -151,111 +171,25 @@ def regular_file(path: Path) -> str | None:
 Signature = tuple[int, int, int, int, int]
 
 
-def signature(path: Path) -> Signature:
+def signature(path: str | Path) -> Signature:
     """Device, inode, size, mtime and ctime: an edit that keeps size and mtime still moves the ctime."""
-    about = path.stat()
+    about = os.stat(path)  # noqa: PTH116 - a million times a run; a Path would cost more than the question
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
-def sha256(path: Path) -> str:
+def sha256(path: str | Path) -> str:
     """SHA-256 of a regular file's content, in hex. Never blocks on a FIFO."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(handle, "rb", buffering=0) as stream:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+    try:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Digest:
-    """What a file held, and its signature when it was read."""
-
-    sha256: str
-    signature: Signature
-
-
-class Ledger:
-    """What earlier runs learnt about files: digests, and which contents no decoder finished in time.
-
-    One SQLite file; a damaged one is set aside and begun anew, since all of it can be learnt again.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._create()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise HostError(f"{printable(path)} cannot be opened: {error}") from None
-            path.unlink()
-            self._create()
-
-    def _create(self) -> None:
-        with self._open() as db:
-            db.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, signature TEXT, sha256 TEXT)")
-            db.execute("CREATE TABLE IF NOT EXISTS too_slow (key BLOB PRIMARY KEY, seconds REAL)")
-            db.execute("SELECT count(*) FROM digests").fetchone()
-
-    @contextmanager
-    def _open(self):
-        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
-            yield db
-
-    def digests(self, paths: Sequence[Path], threads: int = 4) -> dict[Path, Digest | str]:
-        """Digest of every path, or why there is none. Only files whose signature is unknown are read."""
-        out: dict[Path, Digest | str] = {}
-        fresh: list[Path] = []
-        with self._open() as db:
-            for path in dict.fromkeys(paths):
-                try:
-                    now = signature(path)
-                except OSError as error:
-                    out[path] = f"cannot be reached: {error.strerror}"
-                    continue
-                row = db.execute(
-                    "SELECT signature, sha256 FROM digests WHERE path = ?", (os.fsencode(path),)
-                ).fetchone()
-                if row and row[0] == repr(now):
-                    out[path] = Digest(row[1], now)
-                else:
-                    fresh.append(path)
-        if fresh:
-            with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib lets go of the interpreter's lock
-                out.update(zip(fresh, pool.map(_digest, fresh), strict=True))
-            settled = time.time_ns() - int(SETTLED * 1e9)
-            rows = [
-                (os.fsencode(path), repr(d.signature), d.sha256)
-                for path in fresh
-                if isinstance(d := out[path], Digest) and max(d.signature[3:]) < settled
-            ]
-            with self._open() as db:
-                db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", rows)
-        return out
-
-    def too_slow(self, key: bytes) -> float | None:
-        """The patience (`sandbox.Patience.total`) that this content exceeded in an earlier run, or None."""
-        with self._open() as db:
-            row = db.execute("SELECT seconds FROM too_slow WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def remember_too_slow(self, key: bytes, seconds: float) -> None:
-        with self._open() as db:
-            db.execute("INSERT OR REPLACE INTO too_slow VALUES (?, ?)", (key, seconds))
-
-
-def _digest(path: Path) -> Digest | str:
-    for _ in range(3):
-        try:
-            before = signature(path)
-            if before[2] > LARGEST:
-                return too_large(before[2])
-            value = sha256(path)
-            if signature(path) == before:
-                return Digest(value, before)
-        except OSError as error:
-            return f"cannot be read: {error.strerror}"
-    return "keeps changing while it is read"
+        total = hashlib.sha256()
+        while data := os.read(handle, min(about.st_size + 1, 1 << 20)):
+            total.update(data)
+        return total.hexdigest()
+    finally:
+        os.close(handle)
 
 
 # -- writing -------------------------------------------------------------------------------------------------------
@@ -285,6 +219,8 @@ def write_atomic(path: Path, data: bytes | Callable[[Path], None]) -> bool:
                 temporary.write_bytes(data)
             else:
                 data(temporary)
+                if regular_file(path) is None and filecmp.cmp(temporary, path, shallow=False):
+                    return False
             sync(temporary)
             temporary.replace(path)
             sync(path.parent)

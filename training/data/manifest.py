@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import math
+import os
 import re
+import stat
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from training.data.files import printable, regular_file, write_atomic
+from training.data.rows import Files, Row, Rows, Table, Texts, plain_id
 from training.errors import DataError
 
-if TYPE_CHECKING:
-    import numpy as np
+__all__ = ["Row", "load", "write"]
 
 #: Keys that hold the path of a file.
 PATH_KEYS = ("audio_path", "midi_path", "target_pointcloud_path")
 #: Every key that a row may have. Those that begin with "_" are the user's own and are ignored.
 KEYS = (*PATH_KEYS, "emotion", "id", "label_source", "target_pointcloud_start")
 MOST_SHOWN = 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One checked manifest row."""
-
-    values: Mapping[str, Any]  # the row; paths are absolute and exist
-    place: str  # "path/of/manifest.jsonl:12"
-    #: manifest key (`audio_path`) -> stored arrays of that file, memory-mapped, as its encoder returned them
-    records: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+CHECKS = 1  # raised when a row that passed may no longer pass
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def load(
@@ -43,7 +40,7 @@ def load(
     midi_root: Path | None = None,
     clouds_root: Path | None = None,
     check: Callable[[Mapping[str, Any]], None] | None = None,
-) -> list[Row]:
+) -> Rows:
     """The rows of a manifest, each with absolute paths of existing files, a unique `id` and a `label_source`.
 
     A path is looked up as it stands (a relative one beside the manifest, then where the user stands), then, since the
@@ -67,11 +64,17 @@ def load(
     finder = _Finder(
         path.absolute().parent, {"audio_path": audio_root, "midi_path": midi_root, "target_pointcloud_path": clouds}
     )
-    rows: list[Row] = []
+    text = path.read_bytes()
     faults: list[str] = []
     ids: dict[str, int] = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+    spans, numbers, numbered = array("q"), array("q"), bytearray()
+    found: dict[str, list[str]] = {}
+    end = 0
+    for number, line in enumerate(io.BytesIO(text), 1):
+        begin, end = end, end + len(line)
+        if number == 1 and line.startswith(_BYTE_ORDER_MARK):
+            begin, line = begin + len(_BYTE_ORDER_MARK), line[len(_BYTE_ORDER_MARK) :]
+        line = line.removesuffix(b"\n")
         if not line.strip():
             continue
         try:
@@ -80,8 +83,8 @@ def load(
             values["emotion"] = _emotion(values["emotion"])
             for key in PATH_KEYS:
                 if key in values:
-                    values[key] = str(finder.find(key, values[key]))
-            values["id"] = _identity(values, path_keys, ids, number)
+                    values[key] = finder.find(key, values[key])
+            values["id"], is_numbered = _identity(values, path_keys, ids, number)
             values.setdefault("label_source", "manifest")
             if check is not None:
                 check(values)
@@ -89,21 +92,51 @@ def load(
             faults.append(f"{name}:{number}: {error}")
             continue
         ids[values["id"]] = number
-        rows.append(Row(values, f"{path}:{number}"))
+        for key in PATH_KEYS:
+            if key in values and key not in found:
+                found[key] = [""] * len(numbers)
+        for key, paths in found.items():
+            paths.append(values.get(key, ""))
+        spans.extend((begin, begin + len(line)))
+        numbers.append(number)
+        numbered.append(is_numbered)
     if faults:
         shown = "\n".join(f"  {fault}" for fault in faults[:MOST_SHOWN])
         more = f"\n  ... and {len(faults) - MOST_SHOWN} more" if len(faults) > MOST_SHOWN else ""
         count = "1 bad line" if len(faults) == 1 else f"{len(faults)} bad lines"
         raise DataError(f"The manifest has {count}; nothing was trained.\n{shown}{more}")
-    if not rows:
+    if not numbers:
         raise DataError(f"The manifest {name} is empty: it needs one JSON object a line.")
-    return rows
+    keys = [*path_keys, *(key for key in found if key not in path_keys)]
+    table = Table(
+        name=str(path),
+        text=np.frombuffer(text, np.uint8),
+        spans=np.frombuffer(spans, np.int64).reshape(-1, 2),
+        numbers=np.frombuffer(numbers, np.int64),
+        numbered=np.frombuffer(bytes(numbered), bool),
+        files={key: Files(Texts.of(found.pop(key))) for key in keys},
+        plain=finder.plain,
+    )
+    return Rows(table)
 
 
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
     """Write rows as JSONL, atomically; returns False if the file already was just that."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-    return write_atomic(path, "".join(lines).encode("utf-8"))
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb", buffering=1 << 20) as stream:
+            for row in rows:
+                stream.write(line_of(row))
+
+    return write_atomic(path, fill)
+
+
+def line_of(row: Mapping[str, Any]) -> bytes:
+    """A row as it stands in a manifest, with its line feed."""
+    return _AS_JSON(row).encode("utf-8") + b"\n"
+
+
+_AS_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 # -- one row -------------------------------------------------------------------------------------------------------
@@ -177,13 +210,16 @@ def _emotion(value: Any) -> list[float]:
     return [float(number) for number in value]
 
 
-def _identity(values: Mapping[str, Any], path_keys: Sequence[str], ids: Mapping[str, int], number: int) -> str:
+def _identity(
+    values: Mapping[str, Any], path_keys: Sequence[str], ids: Mapping[str, int], number: int
+) -> tuple[str, bool]:
+    """The row's id, and whether it took the line's number to make it unique."""
     if "id" in values:
         if values["id"] in ids:
             raise ValueError(f"`id` {printable(values['id'])!r} is that of line {ids[values['id']]} too")
-        return values["id"]
-    plain = Path(values[path_keys[0]]).with_suffix("").as_posix()
-    return plain if plain not in ids else f"{plain}:{number}"
+        return values["id"], False
+    plain = plain_id(values[path_keys[0]])
+    return (f"{plain}:{number}", True) if plain in ids else (plain, False)
 
 
 # -- paths ---------------------------------------------------------------------------------------------------------
@@ -194,28 +230,40 @@ class _Finder:
 
     def __init__(self, folder: Path, roots: Mapping[str, Path | None]):
         self.folder, self.roots = folder, roots
+        self.plain = True  # so far, every file was where the row said, in so many words
 
-    def find(self, key: str, text: str) -> Path:
+    def find(self, key: str, text: str) -> str:
         """Absolute path of a regular file. Raises ValueError."""
         if "\0" in text:
             raise ValueError(f"`{key}` holds a NUL character")
         path = Path(text)
+        if path.is_absolute() and _is_file(text) and str(path) == text:
+            return text
+        self.plain = False
         places = [path] if path.is_absolute() else [self.folder / path, Path.cwd() / path]
         for place in places:
             found = _exists(place)
             if found is not None:
-                return found
+                return str(found)
         root = self.roots.get(key)
         for place in _under(root, text) if root is not None else ():
             found = _exists(place)
             if found is not None:
-                return found
+                return str(found)
         reason = regular_file(places[0]) or "no such file"
         hint = ""
         if key in ("audio_path", "midi_path"):
             option = "--" + key.replace("_path", "-root")
             hint = f"; give {option} if it moved" if root is None else f"; nor is it under {option} {printable(root)}"
         raise ValueError(f"`{key}` {printable(text)}: {reason}{hint}")
+
+
+def _is_file(text: str) -> bool:
+    """As `_exists`, for the million paths that are just what they say."""
+    try:
+        return stat.S_ISREG(os.stat(text).st_mode)  # noqa: PTH116
+    except OSError:
+        return False
 
 
 def _exists(path: Path) -> Path | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import functools
 import importlib
 import math
@@ -31,6 +32,8 @@ from training.errors import HostError
 
 _START_SECONDS = 120.0  # a worker may take to import what it needs, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # seconds of work, and items at most, that wait for a worker in its pipe
+_NAP = 0.005  # seconds that answers may wait for us, while every worker has work for longer
+_PIPE = 1 << 20  # bytes of answers that fit on the way: a dozen scores
 _METHOD = multiprocessing.get_context("forkserver")
 
 
@@ -87,7 +90,7 @@ def run(
 
         def hire() -> _Worker:
             worker = _Worker(code, megabytes)
-            answers.register(worker.pipe, selectors.EVENT_READ)
+            answers.register(worker.answers, selectors.EVENT_READ)
             return worker
 
         try:
@@ -95,12 +98,14 @@ def run(
             while len(todo) or any(worker.queue for worker in crew):
                 for worker in crew:
                     worker.feed(todo, math.ceil(len(todo) / len(crew)))
+                # while all have work, answers may gather: to be woken by each would cost us and them a switch an item
+                time.sleep(min(_NAP, *(worker.busy() / 4 for worker in crew)) if len(todo) else 0)
                 patience = min(worker.deadline() for worker in crew) - time.monotonic()
                 ready = {key.fileobj for key, _ in answers.select(max(0.0, min(patience, 3600.0)))}
                 for place, worker in enumerate(crew):
                     # late, or did its answer come while ours were being used?
-                    late = worker.pipe not in ready and worker.deadline() <= time.monotonic()
-                    if worker.pipe in ready or (late and worker.pipe.poll()):
+                    late = worker.answers not in ready and worker.deadline() <= time.monotonic()
+                    if worker.answers in ready or (late and worker.answers.poll()):
                         try:
                             outcome, alive = worker.receive()
                         except (EOFError, ConnectionError):
@@ -115,7 +120,7 @@ def run(
                         stillborn = 0 if worker.ready else stillborn + 1
                         if stillborn > 3:
                             raise HostError("Worker processes end before they begin; is the machine out of memory?")
-                        answers.unregister(worker.pipe)
+                        answers.unregister(worker.answers)
                         worker.stop()
                         todo.put_back(worker.queue)
                         crew[place] = hire()
@@ -221,11 +226,16 @@ class _Worker:
     pace: float = math.inf  # seconds that an item takes, of late
 
     def __post_init__(self) -> None:
-        self.pipe, theirs = _METHOD.Pipe()
-        self.process = _METHOD.Process(target=_serve, args=(theirs, self.code, self.megabytes), daemon=True)
+        items, self.items = _METHOD.Pipe(duplex=False)
+        self.answers, answers = _METHOD.Pipe(duplex=False)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # beyond what a user may have: a small one does, with more switches
+                fcntl.fcntl(answers.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
+        self.process = _METHOD.Process(target=_serve, args=(items, answers, self.code, self.megabytes), daemon=True)
         with _no_main_module():
             self.process.start()
-        theirs.close()
+        items.close()
+        answers.close()
         self.since = time.monotonic()
 
     def feed(self, todo: _Todo, share: int) -> None:
@@ -235,13 +245,17 @@ class _Worker:
         while len(self.queue) < depth and len(todo):
             job = todo.take()
             try:
-                self.pipe.send((job.item, job.patience.processor))
+                self.items.send((job.item, job.patience.processor))
             except (BrokenPipeError, ConnectionError):
                 todo.put_back([job])
                 return  # it died: the wait that follows says so
             if not self.queue and self.ready:
                 self.since = time.monotonic()
             self.queue.append(job)
+
+    def busy(self) -> float:
+        """For how many seconds, about, it has work."""
+        return len(self.queue) * self.pace if self.queue and self.pace < math.inf else 0.0
 
     def deadline(self) -> float:
         if not self.ready:
@@ -250,7 +264,7 @@ class _Worker:
 
     def receive(self) -> tuple[Outcome | None, bool]:
         """One message -> (what became of the first item, whether the worker lives on)."""
-        kind, value = self.pipe.recv()
+        kind, value = self.answers.recv()
         began, self.since = self.since, time.monotonic()
         if kind == "ready":
             self.ready = True
@@ -295,13 +309,14 @@ class _Worker:
                 os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join(10)
-        self.pipe.close()
+        self.items.close()
+        self.answers.close()
 
 
 # -- in the worker -------------------------------------------------------------------------------------------------
 
 
-def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
+def _serve(items: connection.Connection, answers: connection.Connection, code: bytes, megabytes: int) -> None:
     """The life of a worker: load the function, set the limits, answer items until the pipe closes."""
     os.setpgid(0, 0)  # so that it can be ended together with programs it runs, and Ctrl-C reaches only the caller
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -316,7 +331,7 @@ def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
         function = pickle.loads(code)
         importlib.import_module(_module(function))
     except BaseException as error:  # noqa: BLE001 - told to the caller, who raises it
-        pipe.send(("unusable", f"{type(error).__name__}: {error}"))
+        answers.send(("unusable", f"{type(error).__name__}: {error}"))
         return
     quiet = os.open(os.devnull, os.O_WRONLY)  # decoders chatter on both; what matters is raised
     os.dup2(quiet, 1)
@@ -324,15 +339,15 @@ def _serve(pipe: connection.Connection, code: bytes, megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _keep_memory()
     _limit_memory(megabytes)
-    pipe.send(("ready", None))
+    answers.send(("ready", None))
     while True:
         try:
-            item, processor = pipe.recv()
+            item, processor = items.recv()
         except (EOFError, ConnectionError):
             return
         _limit_processor(processor)
         answer = _answer(function, item)
-        pipe.send(answer)
+        answers.send(answer)
         if answer[0] == "memory":
             return
 

@@ -1,11 +1,11 @@
 """Stores: what was decoded from files, as arrays in a few flat, memory-mapped files, found by content.
 
-A store is a folder of shards. A shard is written under a temporary name, flushed, fsynced and renamed; its table of
-contents and its closing mark come last, so a torn one is recognised and ignored. Shards never change.
+A store is a folder of shards, and of parts: folders of shards. A shard is written under a temporary name, flushed,
+fsynced and renamed; its table of contents and its closing mark come last, so a torn one is recognised and ignored.
+Shards never change.
 
     header    64 bytes: magic, format
-    records   each from a multiple of 64 bytes: u32 length and u32 CRC of a JSON list [name, dtype, shape, offset] of
-              its arrays, the list, the arrays (each from a multiple of 64 bytes; offsets count from the record)
+    records   each from a multiple of 64 bytes (records.py)
     table     64 bytes an entry (ENTRY), sorted by `head`
     footer    64 bytes: magic, format, CRC of the table, its offset, its number of entries
 """
@@ -14,22 +14,24 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from training.data.files import disk_errors, sync
+from training.data.records import ALIGN, pack, unpack
 
 FORMAT = 1
-ALIGN = 64
 SHARD_BYTES = 1 << 28
+PART = "part-"  # a store's folders of this name hold shards that other hosts wrote
+_MOST_SINGLE = 8  # shards that are searched one by one before their tables are merged
 
 ENTRY = np.dtype(
     [
@@ -43,60 +45,12 @@ ENTRY = np.dtype(
 )
 _HEADER = struct.Struct("<8sI52x")
 _FOOTER = struct.Struct("<8sIIQQ32x")
-_RECORD = struct.Struct("<II")
 _BEGIN, _END = b"ATHANOR\x01", b"ATHANOR\x02"
 
 
 def key_of(content: str, version: str) -> bytes:
     """The 32-byte key of what an encoder of `version` makes of a file whose content has the SHA-256 `content`."""
     return hashlib.sha256(f"{content}\0{version}".encode()).digest()
-
-
-# -- records -------------------------------------------------------------------------------------------------------
-
-
-def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays of any shapes and dtypes (structured too, objects not) -> the bytes of one record."""
-    if not arrays:
-        raise TypeError("a record needs at least one array")
-    contents, parts, at = [], [], 0
-    for name, value in arrays.items():
-        array = np.ascontiguousarray(value).reshape(np.shape(value))
-        description = array.dtype.descr if array.dtype.names else array.dtype.str
-        if array.dtype.hasobject or _dtype(json.loads(json.dumps(description))) != array.dtype:
-            raise TypeError(f"`{name}`: arrays of dtype {array.dtype} cannot be stored")
-        contents.append([name, description, array.shape, at])
-        parts.append(array)
-        at += -(-array.nbytes // ALIGN) * ALIGN
-    listing = json.dumps(contents, separators=(",", ":")).encode()
-    start = -(-(_RECORD.size + len(listing)) // ALIGN) * ALIGN
-    record = bytearray(start + at)
-    _RECORD.pack_into(record, 0, len(listing), zlib.crc32(listing))
-    record[_RECORD.size : _RECORD.size + len(listing)] = listing
-    for (_, _, _, offset), array in zip(contents, parts, strict=True):
-        record[start + offset : start + offset + array.nbytes] = array.tobytes()
-    return bytes(record)
-
-
-def unpack(record: np.ndarray) -> dict[str, np.ndarray]:
-    """The bytes of a record (uint8 array) -> its arrays, as views. Raises ValueError for a damaged listing."""
-    length, crc = _RECORD.unpack(record[: _RECORD.size].tobytes())
-    listing = record[_RECORD.size : _RECORD.size + length].tobytes()
-    if zlib.crc32(listing) != crc:
-        raise ValueError("a stored record is damaged")
-    start = -(-(_RECORD.size + length) // ALIGN) * ALIGN
-    out = {}
-    for name, description, shape, offset in json.loads(listing):
-        dtype = _dtype(description)
-        size = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        out[name] = record[start + offset : start + offset + size].view(dtype).reshape(shape)
-    return out
-
-
-def _dtype(description: str | list) -> np.dtype:
-    if isinstance(description, str):
-        return np.dtype(description)
-    return np.dtype([(field[0], _dtype(field[1]), *(tuple(shape) for shape in field[2:])) for field in description])
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
@@ -136,6 +90,62 @@ class _Shard:
         return self.bytes[int(entry["offset"]) : int(entry["offset"] + entry["length"])]
 
 
+@dataclass(frozen=True)
+class Located:
+    """Places of n records."""
+
+    shards: list[str]  # names under the store's folder
+    shard: np.ndarray  # int32 [n]: index into `shards`, -1 where the store has no such record
+    offset: np.ndarray  # int64 [n], of the record in its shard
+    length: np.ndarray  # int64 [n], bytes
+
+
+class _Merged:
+    """The tables of many shards as one, so that a key is not looked for in each: 16 bytes a record."""
+
+    def __init__(self, shards: Mapping[str, _Shard]):
+        self.shards, self._list = shards, list(shards.values())
+        counts = [len(shard.table) for shard in self._list]
+        heads = np.concatenate([np.zeros(0, np.uint64), *(shard.heads for shard in self._list)])
+        order = np.argsort(heads, kind="stable")  # of equal records in several shards, the first counts
+        self.heads = heads[order]
+        self.shard = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
+        self.row = (order - np.repeat(np.cumsum(counts) - counts, counts)[order]).astype(np.uint32)
+
+    def find(self, key: bytes) -> tuple[_Shard, np.void] | None:
+        head = np.frombuffer(key, "<u8", 1)[0]
+        at = int(np.searchsorted(self.heads, head))
+        while at < len(self.heads) and self.heads[at] == head:
+            shard = self._list[self.shard[at]]
+            if shard.table[self.row[at]]["key"].tobytes() == key:
+                return shard, shard.table[self.row[at]]
+            at += 1
+        return None
+
+    def locate(self, keys: np.ndarray) -> Located:
+        count = len(keys)
+        shard, offset, length = np.full(count, -1, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
+        heads = keys.view("<u8")[:, 0] if count else np.zeros(0, np.uint64)
+        at = np.searchsorted(self.heads, heads)
+        asked = np.flatnonzero(at < len(self.heads))
+        while len(asked):  # a second round only where two keys share their first eight bytes
+            asked = asked[self.heads[at[asked]] == heads[asked]]
+            asked = asked[np.argsort(self.shard[at[asked]], kind="stable")]
+            of_shard = self.shard[at[asked]]
+            again = []
+            for part in np.split(asked, np.flatnonzero(np.diff(of_shard)) + 1) if len(asked) else ():
+                number = int(self.shard[at[part[0]]])
+                entries = self._list[number].table[self.row[at[part]]]
+                same = (entries["key"] == keys[part]).all(axis=1)
+                hit = part[same]
+                shard[hit], offset[hit], length[hit] = number, entries["offset"][same], entries["length"][same]
+                again.append(part[~same])
+            asked = np.concatenate([np.zeros(0, np.int64), *again])
+            at[asked] += 1
+            asked = asked[at[asked] < len(self.heads)]
+        return Located(list(self.shards), shard, offset, length)
+
+
 class Store:
     """The arrays of one kind. Cheap to make; files are opened on first use, in every process anew (picklable).
 
@@ -144,7 +154,9 @@ class Store:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        self._shards: dict[str, _Shard] | None = None
+        self._shards: dict[str, _Shard] | None = None  # by name under the folder
+        self._merged: _Merged | None = None  # one table of most of them
+        self._single: dict[str, _Shard] = {}  # the others: new ones
 
     @staticmethod
     def at(folder: Path) -> Store:
@@ -157,16 +169,27 @@ class Store:
     def refresh(self) -> None:
         """Take in shards that were finished since; forget those that are gone."""
         known, self._shards = self._shards or {}, {}
-        for path in sorted(self.folder.glob("*.shard"), reverse=True):
+        for path in [*self.folder.glob("*.shard"), *self.folder.glob(f"{PART}*/*.shard")]:
+            name = path.relative_to(self.folder).as_posix()
             try:
-                self._shards[path.name] = known.get(path.name) or _Shard(path)
+                self._shards[name] = known.get(name) or _Shard(path)
             except (ValueError, OSError):
                 continue  # torn, or of another format: as if it were not there
+        if self._merged is not None and not self._merged.shards.keys() <= self._shards.keys():
+            self._merged = None
+        self._single = {n: s for n, s in self._shards.items() if self._merged is None or n not in self._merged.shards}
+        if len(self._single) > _MOST_SINGLE:
+            self._merge()
+
+    def _merge(self) -> None:
+        self._merged, self._single = _Merged(dict(sorted(self._shards.items()))), {}
 
     def _find(self, key: bytes) -> tuple[_Shard, np.void] | None:
         if self._shards is None:
             self.refresh()
-        for shard in self._shards.values():
+        if self._merged is not None and (hit := self._merged.find(key)) is not None:
+            return hit
+        for shard in self._single.values():
             entry = shard.find(key)
             if entry is not None:
                 return shard, entry
@@ -190,6 +213,24 @@ class Store:
             raise KeyError(f"{self.folder} holds no record {key.hex()[:12]}; it was there when the run began")
         return unpack(hit[0].record(hit[1]))
 
+    def locate(self, keys: np.ndarray) -> Located:
+        """Where the records of many keys (uint8 [n, 32]) are, without reading one; takes in new shards first."""
+        self.refresh()
+        if self._single or self._merged is None:
+            self._merge()
+        return self._merged.locate(np.ascontiguousarray(keys))
+
+    def shard(self, name: str) -> _Shard:
+        """By its name under the folder. Raises KeyError if it is not there."""
+        if self._shards is None or name not in self._shards:
+            self.refresh()
+        return self._shards[name]
+
+    def record_at(self, located: Located, index: int) -> np.ndarray:
+        """The bytes of a located record, uint8 [n]."""
+        start, length = int(located.offset[index]), int(located.length[index])
+        return self.shard(located.shards[located.shard[index]]).bytes[start : start + length]
+
     def damaged(self) -> list[str]:
         """Keys (hex) of records whose bytes changed on the disk; reads everything."""
         self.refresh()
@@ -201,18 +242,23 @@ class Store:
         ]
 
     @contextmanager
-    def writing(self, shard_bytes: int = SHARD_BYTES) -> Iterator[Writer]:
+    def writing(self, shard_bytes: int = SHARD_BYTES, part: str = "") -> Iterator[Writer]:
         """Hold the store for writing; other writers wait here. At the latest when this ends, by an error or an
-        interruption too, what was added is published: every record is whole."""
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        interruption too, what was added is published: every record is whole.
+
+        `part`: write into a part of the store that has this name, and hold no more than that: several hosts may fill
+        the parts of one store at the same time.
+        """
+        folder = self.folder / f"{PART}{part}" if part else self.folder
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for litter in self.folder.glob(".writing-*"):
+            for litter in folder.glob(".writing-*"):
                 litter.unlink(missing_ok=True)  # of a writer that was killed: the lock is ours
             self.refresh()
-            writer = Writer(self, shard_bytes)
+            writer = Writer(self, folder, shard_bytes)
             try:
                 yield writer
             finally:
@@ -262,8 +308,8 @@ class Record(Mapping[str, np.ndarray]):
 class Writer:
     """Adds records to a store; made by `Store.writing`."""
 
-    def __init__(self, store: Store, shard_bytes: int):
-        self._store, self._limit = store, shard_bytes
+    def __init__(self, store: Store, folder: Path, shard_bytes: int):
+        self._store, self._folder, self._limit = store, folder, shard_bytes
         self._entries: list[tuple] = []
         self._keys: set[bytes] = set()
         self._stream = None
@@ -274,9 +320,9 @@ class Writer:
         if key in self._keys or key in self._store:
             return
         data = record if isinstance(record, bytes) else pack(record)
-        with disk_errors(self._store.folder):
+        with disk_errors(self._folder):
             if self._stream is None:
-                self._path = self._store.folder / f".writing-{os.getpid()}-{os.urandom(4).hex()}"
+                self._path = self._folder / f".writing-{os.getpid()}-{os.urandom(4).hex()}"
                 self._stream = self._path.open("wb")
                 self._stream.write(_HEADER.pack(_BEGIN, FORMAT))
             offset = self._stream.tell()
@@ -293,7 +339,7 @@ class Writer:
         if self._stream is None:
             return
         table = np.sort(np.array(self._entries, ENTRY), order="head")
-        with disk_errors(self._store.folder):
+        with disk_errors(self._folder):
             offset = self._stream.tell()
             data = table.tobytes()
             self._stream.write(data)
@@ -301,8 +347,8 @@ class Writer:
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()
-            self._path.replace(self._store.folder / _next_name(self._store.folder.glob("*.shard")))
-            sync(self._store.folder)
+            self._path.replace(self._folder / _next_name(self._folder.glob("*.shard")))
+            sync(self._folder)
         self._stream, self._path, self._entries, self._keys = None, None, [], set()
         self._store.refresh()
 

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from training.config import Layer, Section, build, read_yaml
+from training.data.files import suffix_of
 from training.errors import UsageError
 
 LEXICON = Path(__file__).with_name("emotions.yaml")
@@ -222,13 +223,17 @@ def _name(entry: Entry | Match) -> str:
 
 # -- names -> matches ----------------------------------------------------------------------------------------------
 
+_NO_LETTERS = re.compile(r"[^A-Za-z]+")
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def split_words(name: str) -> list[str]:
     """The words of a file or folder name: "DarkSADSongs_02" -> ["dark", "sad", "songs"]."""
     text = unicodedata.normalize("NFC", name)
-    letters = "".join(c if c.isalpha() or unicodedata.combining(c) else " " for c in text)
+    if text.isascii():
+        letters = _NO_LETTERS.sub(" ", text)
+    else:
+        letters = "".join(c if c.isalpha() or unicodedata.combining(c) else " " for c in text)
     return _HUMP.sub(" ", letters).casefold().split()
 
 
@@ -281,12 +286,19 @@ def label_for(relative_path: PurePath | str) -> Match:
     `relative_path` is the file's path below the corpus root (what stands above the root says nothing about a song).
     Without a hint: neutral, (0, 0, .5), with why "no hint".
     """
-    path = PurePath(relative_path)
-    for folder in reversed(path.parent.parts):
-        found = match(folder, f"folder {folder!r}")
-        if found:
-            return found
-    return match(path.stem, f"file name {path.name!r}") or Match(NEUTRAL, "", "neutral", "neutral")
+    folders, _, name = str(relative_path).rpartition("/")
+    found = _of_folders(folders) if folders else None
+    return found or match(name[: len(name) - len(suffix_of(name))], f"file name {name!r}") or _NOTHING
+
+
+_NOTHING = Match(NEUTRAL, "", "neutral", "neutral")
+
+
+@functools.lru_cache(1 << 14)
+def _of_folders(folders: str) -> Match | None:
+    """What the nearest folder that holds a hint says: asked once for all files in it."""
+    parts = reversed(PurePath(folders).parts)
+    return next((found for folder in parts if (found := match(folder, f"folder {folder!r}"))), None)
 
 
 # -- asking the lexicon --------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def estimate(
     from training.engine.signals import Signals
     from training.engine.state import State, planned
     from training.engine.tracking import Tracker
-    from training.stages.prepare import load_split
+    from training.stages.splits import load_split
     from training.stages.train import constants_of, refuse_leak
 
     ranks = Ranks(0, 1, choose_device(device))

@@ -32,7 +32,7 @@ def evaluate(
     from training.engine.distributed import Ranks, choose_device
     from training.engine.precision import Precision
     from training.engine.validate import HeldOut
-    from training.stages.prepare import load_split
+    from training.stages.splits import load_split
     from training.stages.trained import load_trained
 
     trained = load_trained(family, workspace, checkpoint)

@@ -19,7 +19,7 @@ from training.export.int8 import LIMIT
 from training.export.package import Package
 from training.export.table import table
 from training.recipe import Recipe
-from training.stages.prepare import load_split
+from training.stages.splits import load_split
 from training.stages.trained import Trained, load_trained
 from training.workspace import Workspace, exclusive
 

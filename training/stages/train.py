@@ -167,7 +167,7 @@ def _train(
 def _load(
     recipe: Recipe, workspace: Workspace, audio_root: Path | None, midi_root: Path | None, split: str
 ) -> Sequence[Row]:
-    from training.stages.prepare import load_split
+    from training.stages.splits import load_split
 
     return load_split(recipe, workspace, split, audio_root=audio_root, midi_root=midi_root)
 

@@ -46,7 +46,7 @@ def items(recipe, rows):
 
 def held_out(recipe, rows):
     split = recipe.examples(rows, training=False)
-    return [split.fixed[i] for i in range(len(split))]
+    return [split.fixed[i].tolist() for i in range(len(split))]
 
 
 def coefficients(recipe, rows):

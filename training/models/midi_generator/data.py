@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from training.data.rows import counts, select, stored
 from training.errors import DataError
 from training.music.midi import tokens
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from training.models.midi_generator.config import Augment
 
 EMOTION = 64
+MOST_RANGES = 1 << 14  # songs whose pitch range a process remembers
 IGNORED = -100  # a target that is none: the first token of another song, or padding
 _SHUFFLE, _SONG, _WINDOW = 0, 1, 2  # random streams that must not be the same one
 
@@ -55,24 +57,21 @@ class Songs:
     """The songs of a split: their ids (memory-mapped), lengths and emotions."""
 
     def __init__(self, rows: Sequence[Row]):
-        self.rows = [row for row in rows if len(self._ids(row)) > 2]  # more than BOS EOS
-        if not self.rows:
+        lengths = counts(rows, "midi_path", "ids")
+        written = np.flatnonzero(lengths > 2)  # more than BOS EOS
+        if not len(written):
             raise DataError(
                 f"None of the {len(rows)} songs holds a note to learn from. Check the MIDI files that the manifest "
                 "names, and run `prepare` again."
             )
-        self.lengths = np.array([len(self._ids(row)) for row in self.rows], np.int64)
+        self.rows, self.lengths = select(rows, written), lengths[written]
         self._range: dict[int, tuple[int, int]] = {}
-
-    @staticmethod
-    def _ids(row: Row) -> np.ndarray:
-        return row.records["midi_path"]["ids"]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def ids(self, song: int) -> np.ndarray:
-        return self._ids(self.rows[song])
+        return stored(self.rows, song, "midi_path", "ids")
 
     def emotion(self, song: int) -> np.ndarray:
         return emotion_vector(self.rows[song].values["emotion"])
@@ -80,6 +79,8 @@ class Songs:
     def pitch_range(self, song: int) -> tuple[int, int]:
         """Lowest and highest pitch but for the drums; (127, 0) if there is none, so that no bound binds."""
         if song not in self._range:
+            if len(self._range) >= MOST_RANGES:
+                self._range.clear()
             ids = np.asarray(self.ids(song))
             pitched = ids[(ids < tokens.VELOCITY) & ~tokens.drum_notes(ids)]
             self._range[song] = (int(pitched.min()), int(pitched.max())) if len(pitched) else (127, 0)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.manifest import Row
+from training.data.index import kept
+from training.data.rows import Row, counts, select, stored
 from training.errors import DataError
 from training.models.spectocloud.config import Augment, Windows
 from training.models.spectocloud.sound import LOG_FLOOR, at_gain, transposed
@@ -107,43 +108,58 @@ class Songs:
     def __init__(
         self, rows: Sequence[Row], windows: Windows, augment: Augment | None, seed: int, score: bool = False
     ) -> None:
-        self.rows = [row for row in rows if len(_notes(row)) and len(_logmel(row))]
-        if not self.rows:
+        heard = np.flatnonzero((counts(rows, "midi_path", "notes") > 0) & (counts(rows, "audio_path", "logmel") > 0))
+        if not len(heard):
             raise DataError(f"None of the {len(rows)} songs has both sound and notes: there is nothing to learn from.")
+        self.rows = select(rows, heard)
         self.windows, self.augment, self.seed, self.score = windows, augment, seed, score
-        self.own = [None if "target_pointcloud_path" not in r.values else target_start(r.values) for r in self.rows]
-        self.fixed = None if augment else [place for song in range(len(self.rows)) for place in self._fixed(song)]
+        self.fixed = None if augment else self._every_fixed()
 
     def __len__(self) -> int:
         return len(self.rows) * self.windows.per_song if self.fixed is None else len(self.fixed)
+
+    def own(self, song: int) -> int | None:
+        """The frame of the cloud that a row brings; None if it brings none."""
+        values = self.rows[song].values
+        return target_start(values) if "target_pointcloud_path" in values else None
+
+    def _every_fixed(self) -> np.ndarray:
+        """(song, frame) of every held-out window: int64 [n, 2]. Whole songs are read for it, so it is kept."""
+        how = f"held-out windows 1 {self.windows.validation_per_song} {self.windows.min_sounding}"
+        return kept(self.rows, how, lambda: np.array([w for s in range(len(self.rows)) for w in self._fixed(s)]))
 
     def _fixed(self, song: int) -> list[tuple[int, int]]:
         starts = self._starts(song)
         count = self.windows.validation_per_song
         chosen = starts[np.unique((np.arange(count) + 0.5) / count * len(starts)).astype(np.int64)]
-        own = [] if self.own[song] is None else [self.own[song]]
+        own = [start for start in (self.own(song),) if start is not None]
         return [(song, start) for start in dict.fromkeys([*own, *chosen.tolist()])]
 
     def _starts(self, song: int) -> np.ndarray:
-        row = self.rows[song]
-        return window_starts(_notes(row), len(_logmel(row)), self.windows.min_sounding)
+        return window_starts(self._notes(song), len(self._logmel(song)), self.windows.min_sounding)
+
+    def _notes(self, song: int) -> np.ndarray:
+        return stored(self.rows, song, "midi_path", "notes")
+
+    def _logmel(self, song: int) -> np.ndarray:
+        return stored(self.rows, song, "audio_path", "logmel")
 
     def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         if self.fixed is not None:
-            song, start = self.fixed[index]
+            song, start = self.fixed[index].tolist()
             return self._window(song, start, None)
         rng = np.random.default_rng((self.seed, epoch, index))
         song, stretch = divmod(index, self.windows.per_song)
-        if stretch == 0 and self.own[song] is not None:
-            return self._window(song, self.own[song], rng)
+        if stretch == 0 and (own := self.own(song)) is not None:
+            return self._window(song, own, rng)
         starts = self._starts(song)
         start = starts[int((stretch + rng.random()) / self.windows.per_song * len(starts))]
         return self._window(song, int(start), rng)
 
     def _window(self, song: int, start: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         row = self.rows[song]
-        own = self.own[song] == start
-        notes, logmel = _notes(row), cut(_logmel(row), start)
+        own = self.own(song) == start
+        notes, logmel = self._notes(song), cut(self._logmel(song), start)
         emotion, shows_score = emotion_vector(row.values["emotion"]), self.score
         if rng is not None:
             vary = self.augment
@@ -181,10 +197,3 @@ class Songs:
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
-
-def _notes(row: Row) -> np.ndarray:
-    return row.records["midi_path"]["notes"]
-
-
-def _logmel(row: Row) -> np.ndarray:
-    return row.records["audio_path"]["logmel"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac")
 MIDI = (".mid", ".midi")
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Song:
     """One row to be: a score, with its recording or without."""
 
@@ -43,7 +44,7 @@ def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[lis
     return found, refused
 
 
-def match(audio: Sequence[Found], midi: Sequence[Found], digests: Mapping[Path, str], given: Labels) -> Pairing:
+def match(audio: Sequence[Found], midi: Sequence[Found], given: Labels) -> Pairing:
     """Pair recordings with scores. Songs that the user labelled are not judged by their folders' names."""
 
     def contradiction(sound: Found, score: Found) -> str | None:
@@ -51,11 +52,11 @@ def match(audio: Sequence[Found], midi: Sequence[Found], digests: Mapping[Path, 
             return None
         return labelling.contradiction(sound, score)
 
-    return pair(audio, midi, digests, contradiction)
+    return pair(audio, midi, contradiction)
 
 
 def songs(
-    pairs: Sequence[Pair], midi: Sequence[Found], digests: Mapping[Path, str], given: Labels, share: float, seed: int
+    pairs: Sequence[Pair], midi: Sequence[Found], given: Labels, share: float, seed: int
 ) -> tuple[list[Song], list[Song]]:
     """The songs with recordings, and the songs of every score, with one split over both; each sorted by id.
 
@@ -63,48 +64,50 @@ def songs(
     equal contents, one relative path, one recording, one score, and copies of any of them.
     """
     paired = [Song(p.audio.key, p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]
-    first: dict[Path, Song] = {}
+    first: dict[str, Song] = {}
     for song in paired:
-        first.setdefault(song.midi.path, song)
+        first.setdefault(song.midi.relative, song)
     scores = [
-        Song(first[score.path].id, score, None, first[score.path].label)
-        if score.path in first
+        Song(song.id, score, None, song.label)
+        if (song := first.get(score.relative)) is not None
         else Song(score.key, score, None, labelling.of_song((score,), given))
         for score in midi
     ]
-    paired, scores = _unique_ids(paired), _unique_ids(scores)
+    del first
+    _tell_apart(paired)
+    _tell_apart(scores)
     everything = [*paired, *scores]
-    tops = connected([_bonds(song, digests) for song in everything])
-    members: dict[int, list[Song]] = {}
+    tops = connected(_bonds(song) for song in everything)
+    leaders: dict[int, Song] = {}
+    with_sound: set[int] = set()
     for top, song in zip(tops, everything, strict=True):
-        members.setdefault(top, []).append(song)
-    groups = {top: _group(rows) for top, rows in members.items()}
-    out = held_out(list(groups.values()), share, seed)
-    sided = [
-        Song(song.id, song.midi, song.audio, song.label, groups[top].key in out)
-        for top, song in zip(tops, everything, strict=True)
-    ]
-    return sorted(sided[: len(paired)], key=lambda s: s.id), sorted(sided[len(paired) :], key=lambda s: s.id)
+        leader = leaders.setdefault(top, song)
+        if (song.id, song.audio is None) < (leader.id, leader.audio is None):
+            leaders[top] = song
+        if song.audio is not None:
+            with_sound.add(top)
+    out = held_out([Group(s.id, s.label.name, top in with_sound) for top, s in leaders.items()], share, seed)
+    for top, song in zip(tops, everything, strict=True):
+        song.held_out = leaders[top].id in out
+    paired.sort(key=_id)
+    scores.sort(key=_id)
+    return paired, scores
 
 
-def _bonds(song: Song, digests: Mapping[Path, str]) -> list[tuple[str, str]]:
-    files = [file for file in (song.audio, song.midi) if file is not None]
-    return [("name", file.key) for file in files] + [("content", digests[file.path]) for file in files]
+def _id(song: Song) -> str:
+    return song.id
 
 
-def _group(rows: Sequence[Song]) -> Group:
-    leader = min(rows, key=lambda song: (song.id, song.audio is None))
-    is_paired = any(song.audio is not None for song in rows)
-    return Group(leader.id, leader.label.name, is_paired)
+def _bonds(song: Song) -> Iterator[str | bytes]:
+    for file in (song.audio, song.midi):
+        if file is not None:
+            yield file.key
+            yield file.content
 
 
-def _unique_ids(rows: Sequence[Song]) -> list[Song]:
+def _tell_apart(rows: Sequence[Song]) -> None:
     """Rows of one id (x.wav and x.mp3) are told apart by their extension; the ids of others stay."""
-    used: dict[str, int] = {}
+    used = Counter(map(_id, rows))
     for song in rows:
-        used[song.id] = used.get(song.id, 0) + 1
-    out = []
-    for song in rows:
-        name = song.id if used[song.id] == 1 else (song.audio or song.midi).relative
-        out.append(Song(name, song.midi, song.audio, song.label))
-    return out
+        if used[song.id] > 1:
+            song.id = (song.audio or song.midi).relative

@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,8 +40,14 @@ def of_song(files: Iterable[Found], given: Labels) -> Label:
     for file in files:
         found = emotion.label_for(file.relative)
         if found.hinted:
-            return Label(found.vector, found.emotion, "path")
-    return Label(emotion.NEUTRAL, "neutral", "none")
+            return _shared(found.vector, found.emotion, "path")
+    return _shared(emotion.NEUTRAL, "neutral", "none")
+
+
+@cache
+def _shared(vector: tuple[float, ...], name: str, source: str) -> Label:
+    """One object for all songs that bear it: there may be millions."""
+    return Label(vector, name, source)
 
 
 def contradiction(audio: Found, midi: Found) -> str | None:

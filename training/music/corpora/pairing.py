@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from training.data.files import Found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     audio: Found
     midi: Found
@@ -37,7 +35,6 @@ class Pairing:
 def pair(
     audio: Sequence[Found],
     midi: Sequence[Found],
-    digests: Mapping[Path, str],
     contradiction: Callable[[Found, Found], str | None] = lambda audio, midi: None,
 ) -> Pairing:
     """Pair by the same relative path without extension; else by the same stem, if it is unique on both sides.
@@ -46,49 +43,63 @@ def pair(
     one relative path (x.mid, x.midi) with different contents are ambiguous.
 
     Args:
-        digests: path -> content, to see that two scores are the same.
         contradiction: says why two files of one stem are different songs all the same, or None.
     """
     out = Pairing()
-    sounds, scores = _by(audio, lambda f: f.key), _by(midi, lambda f: f.key)
-    stems_of_sounds, stems_of_scores = _by(audio, lambda f: f.stem), _by(midi, lambda f: f.stem)
-    taken: set[str] = set()
-    for key in sorted(sounds.keys() & scores.keys()):
-        if len({digests[score.path] for score in scores[key]}) > 1:
+    sounds = _by(audio, _key, _names(midi, _key)) if audio and midi else {}
+    scores = _by(midi, _key, sounds)
+    for key in sorted(scores):
+        if len({score.content for score in scores[key]}) > 1:
             why = "several scores of one name, with different contents"
             out.ambiguous.append(Ambiguous(tuple(sounds[key]), tuple(scores[key]), why))
         else:
             out.pairs.extend(Pair(sound, scores[key][0], "path") for sound in sounds[key])
-        taken.add(key)
+    # By stem: of the names that files without such a partner have, on both sides.
+    left = [[file for file in files if file.key not in scores] for files in (audio, midi)]
+    stems = _names(left[0], _stem) & _names(left[1], _stem)
+    stems_of_sounds, stems_of_scores = _by(audio, _stem, stems), _by(midi, _stem, stems)
+    taken: set[str] = set()
     unsettled: set[str] = set()
-    for stem in sorted(stems_of_sounds.keys() & stems_of_scores.keys()):
+    for stem in sorted(stems):
         sound_keys = {sound.key for sound in stems_of_sounds[stem]}
         score_keys = {score.key for score in stems_of_scores[stem]}
-        if not sound_keys - taken or not score_keys - taken:
-            continue
-        left = tuple(sound for sound in stems_of_sounds[stem] if sound.key not in taken)
-        right = tuple(score for score in stems_of_scores[stem] if score.key not in taken)
+        left_sounds = tuple(sound for sound in stems_of_sounds[stem] if sound.key not in scores)
+        left_scores = tuple(score for score in stems_of_scores[stem] if score.key not in scores)
         if len(sound_keys) > 1 or len(score_keys) > 1:
             why = "the name is in several folders"
-        elif len({digests[score.path] for score in right}) > 1:
+        elif len({score.content for score in left_scores}) > 1:
             why = "several scores of one name, with different contents"
         else:
-            why = contradiction(left[0], right[0])
+            why = contradiction(left_sounds[0], left_scores[0])
             if why is None:
-                out.pairs.extend(Pair(sound, right[0], "stem") for sound in left)
+                out.pairs.extend(Pair(sound, left_scores[0], "stem") for sound in left_sounds)
                 taken |= sound_keys | score_keys
                 continue
-        out.ambiguous.append(Ambiguous(left, right, why))
+        out.ambiguous.append(Ambiguous(left_sounds, left_scores, why))
         unsettled |= sound_keys | score_keys
     settled = taken | unsettled
     out.pairs.sort(key=lambda p: p.audio.relative)
-    out.unmatched_audio.extend(sound for sound in audio if sound.key not in settled)
-    out.unmatched_midi.extend(score for score in midi if score.key not in settled)
+    out.unmatched_audio.extend(sound for sound in left[0] if sound.key not in settled)
+    out.unmatched_midi.extend(score for score in left[1] if score.key not in settled)
     return out
 
 
-def _by(files: Sequence[Found], name: Callable[[Found], str]) -> dict[str, list[Found]]:
-    out: dict[str, list[Found]] = defaultdict(list)
+def _key(file: Found) -> str:
+    return file.key
+
+
+def _stem(file: Found) -> str:
+    return file.stem
+
+
+def _names(files: Sequence[Found], name: Callable[[Found], str]) -> set[str]:
+    return {name(file) for file in files}
+
+
+def _by(files: Sequence[Found], name: Callable[[Found], str], wanted: Collection[str]) -> dict[str, list[Found]]:
+    """The files of each wanted name that any has."""
+    out: dict[str, list[Found]] = {}
     for file in files:
-        out[name(file)].append(file)
-    return dict(out)
+        if (named := name(file)) in wanted:
+            out.setdefault(named, []).append(file)
+    return out

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """Rows that must stay on one side: formats, copies, and everything that shares a recording or a score."""
 
@@ -17,9 +17,9 @@ class Group:
     paired: bool  # holds a recording with its score
 
 
-def connected(bonds: Sequence[Iterable[Hashable]]) -> list[int]:
+def connected(bonds: Iterable[Iterable[Hashable]]) -> list[int]:
     """For every row, the smallest row that it is connected with, directly or over others, by a shared bond."""
-    parent = list(range(len(bonds)))
+    parent: list[int] = []
 
     def top(row: int) -> int:
         while parent[row] != row:
@@ -29,10 +29,11 @@ def connected(bonds: Sequence[Iterable[Hashable]]) -> list[int]:
 
     first: dict[Hashable, int] = {}
     for row, shared in enumerate(bonds):
+        parent.append(row)
         for bond in shared:
             a, b = top(first.setdefault(bond, row)), top(row)
             parent[max(a, b)] = min(a, b)
-    return [top(row) for row in range(len(bonds))]
+    return [top(row) for row in range(len(parent))]
 
 
 def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:

@@ -1,0 +1,244 @@
+"""A split that was checked before is at hand at once, and never older than its manifest, its files or the code."""
+
+import dataclasses
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stages.test_prepare import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
+from training.data import digests, encode, index, manifest
+from training.data.index import Shared, kept
+from training.data.rows import Rows, counts, select, stored
+from training.errors import DataError
+from training.music.midi.tokens import TOKENS
+from training.stages.identity import data_digest
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """Nine songs, prepared: decoded, with manifests and their indices."""
+    patch = pytest.MonkeyPatch()
+    for module in (digests, index):
+        patch.setattr(module, "SETTLED", -3600)
+    root = make_corpus(tmp_path_factory.mktemp("built"))
+    run(root)
+    patch.undo()
+    return root
+
+
+@pytest.fixture
+def root(built, tmp_path, monkeypatch) -> Path:
+    """A corpus of its own for each test; files count as settled at once."""
+    for module in (digests, index):
+        monkeypatch.setattr(module, "SETTLED", -3600)
+    for name in ("audio", "midi"):
+        shutil.copytree(built / name, tmp_path / name)
+    shutil.copytree(built / "out/cache", tmp_path / "out/cache", ignore=shutil.ignore_patterns("index"))
+    run(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def loads(monkeypatch) -> list[Path]:
+    """The manifests that were read line by line."""
+    read, plain = [], manifest.load
+    monkeypatch.setattr(manifest, "load", lambda path, **options: (read.append(path), plain(path, **options))[1])
+    return read
+
+
+def plain(part) -> list:
+    """All that training sees of rows."""
+    return [
+        (
+            dict(row.values),
+            row.place,
+            {key: {name: array.tobytes() for name, array in record.items()} for key, record in row.records.items()},
+        )
+        for row in part
+    ]
+
+
+def test_prepare_leaves_what_training_would_find_out(root, loads, monkeypatch):
+    """A million rows are not parsed, looked for and located anew at every start."""
+    monkeypatch.setattr(encode, "encode", lambda *a, **k: pytest.fail("looked at the files again"))
+    for which, count in (("train", 7), ("val", 2)):
+        assert [len(split(root, which, kind)[0]) for kind in (PairRecipe, ScoreRecipe)] == [count, count]
+    assert not loads
+
+
+def test_rows_of_an_index_are_those_of_the_manifest(root, loads):
+    for kind in (PairRecipe, ScoreRecipe):
+        quick = {which: split(root, which, kind)[0] for which in ("train", "val")}
+        digest = data_digest(quick)
+        for folder in (root / "out/cache/index").glob(f"{kind.family}-*"):
+            shutil.rmtree(folder)
+        slow = {which: split(root, which, kind)[0] for which in ("train", "val")}
+        listed = {which: list(part) for which, part in slow.items()}
+        assert plain(quick["train"]) == plain(slow["train"])
+        assert plain(quick["val"]) == plain(slow["val"])
+        assert digest == data_digest(slow) == data_digest(listed)
+    assert len(loads) == 4
+
+
+def touch(root: Path) -> None:
+    for path in (root / "midi").rglob("*.Mid"):
+        about, content = path.stat(), bytearray(path.read_bytes())
+        content[content.index(80)] += 8  # the first note, louder
+        path.write_bytes(content)
+        os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def reorder(root: Path) -> None:
+    path = root / "out/data/manifests/midi_train.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+def tear(root: Path) -> None:
+    for path in (root / "out/cache/index").glob("midi_generator-*/rows"):
+        path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip(root: Path) -> None:
+    for path in (root / "out/cache/index").glob("midi_generator-*/rows"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+
+def lose(root: Path) -> None:
+    for path in (root / "out/cache/tokens").glob("*.shard"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("change", [touch, reorder, tear, flip, lose], ids=lambda change: change.__name__)
+def test_an_index_that_does_not_fit_any_more_counts_for_nothing(root, loads, change):
+    """P5: an edit that keeps size and mtime, a manifest in another order, torn and flipped bytes, a lost shard."""
+    before = plain(split(root, kind=ScoreRecipe)[0])
+    assert not loads
+    change(root)
+    after = plain(split(root, kind=ScoreRecipe)[0])
+    assert len(loads) == 1
+    if change is touch:
+        assert all(old[2] != new[2] for old, new in zip(before, after, strict=True))
+    elif change is reorder:
+        assert [values for values, _, _ in after] == [values for values, _, _ in reversed(before)]
+    else:
+        assert after == before
+    loads.clear()
+    assert plain(split(root, kind=ScoreRecipe)[0]) == after
+    assert not loads  # what was found out this time is kept
+
+
+def test_new_code_makes_a_new_index(root, loads, monkeypatch):
+    class Stricter(ScoreRecipe):
+        row_checks = 2
+
+    class Newer(ScoreRecipe):
+        def encoders(self):
+            return {"midi_path": dataclasses.replace(TOKENS, version="another")}
+
+    split(root, kind=Stricter)
+    assert len(loads) == 1
+    split(root, kind=Newer)
+    assert len(loads) == 2
+    monkeypatch.setattr(index, "FORMAT", 999)
+    split(root, kind=Newer)
+    assert len(loads) == 3
+
+
+def test_files_that_changed_a_moment_ago_are_looked_at_again(root, loads, monkeypatch):
+    """Within a tick of the file system's clock a second edit could go unseen: then nothing is kept."""
+    monkeypatch.setattr(digests, "SETTLED", 3600)
+    for path in (root / "midi").rglob("*.Mid"):
+        path.write_bytes(path.read_bytes())  # another ctime
+    for _ in range(2):
+        split(root, kind=ScoreRecipe)
+    assert len(loads) == 2
+
+
+def test_a_root_that_decides_where_files_are_is_part_of_the_index(root, loads):
+    shutil.move(root / "midi", root / "scores")
+    moved = split(root, kind=ScoreRecipe, midi_root=root / "scores")[0]
+    assert all(row.values["midi_path"].startswith(str(root / "scores")) for row in moved)
+    split(root, kind=ScoreRecipe, midi_root=root / "scores")
+    assert len(loads) == 1
+    with pytest.raises(DataError, match="--midi-root"):
+        split(root, kind=ScoreRecipe)
+    assert len(loads) == 2
+
+
+def test_a_row_that_is_left_out_is_looked_for_again(root, loads):
+    """A run with a file in quarantine leaves no index: the file may have been mended."""
+    next((root / "midi").rglob("t0.Mid")).write_bytes(b"broken")
+    next((root / "midi").rglob("t1.Mid")).write_bytes(b"broken")
+    first = split(root, kind=ScoreRecipe)[0]
+    assert len(split(root, kind=ScoreRecipe)[0]) == len(first) < 7
+    assert len(loads) == 2
+
+
+def test_rows_are_a_sequence(root):
+    part = split(root, kind=ScoreRecipe)[0]
+    assert isinstance(part, Shared)
+    names = [row.values["id"] for row in part]
+    assert part[-1].values["id"] == names[-1]
+    assert [row.values["id"] for row in part[2:5]] == names[2:5]
+    assert [row.values["id"] for row in part[::-2]] == names[::-2]
+    some = select(part, np.array([4, 1]))
+    assert [row.values["id"] for row in select(some, np.array([1]))] == [names[1]]
+    assert select(part, np.arange(len(part))) is part
+    with pytest.raises(IndexError):
+        part[len(part)]
+    assert counts(some, "midi_path", "ids").tolist() == [len(part[i].records["midi_path"]["ids"]) for i in (4, 1)]
+    assert np.array_equal(stored(some, 0, "midi_path", "ids"), part[4].records["midi_path"]["ids"])
+    assert list(some.paths("midi_path")) == [part[i].values["midi_path"] for i in (4, 1)]
+
+
+def test_rows_travel_as_the_name_of_their_index(root):
+    """A loader process maps the file; it is not sent a million rows."""
+    part = split(root, kind=ScoreRecipe)[0]
+    sent = pickle.dumps(part)
+    assert len(sent) < 1000
+    assert plain(pickle.loads(sent)) == plain(part)
+    reorder(root)
+    split(root, kind=ScoreRecipe)
+    with pytest.raises(DataError, match="was changed while it was in use"):
+        pickle.loads(sent)
+
+
+def test_rows_without_an_index_travel_too(root):
+    part = split(root, kind=ScoreRecipe)[0]
+    alone = Rows(part.table)
+    assert plain(pickle.loads(pickle.dumps(alone))) == plain(part)
+
+
+def test_what_is_worked_out_about_rows_is_kept_until_they_change(root):
+    found = []
+
+    def find():
+        found.append(1)
+        return np.arange(3) + len(found)
+
+    part = split(root, kind=ScoreRecipe)[0]
+    assert [kept(part, "three", find).tolist() for _ in range(2)] == [[1, 2, 3]] * 2
+    assert kept(part, "three, otherwise", find).tolist() == [2, 3, 4]
+    assert kept(part[:3], "three", find).tolist() == [3, 4, 5]  # other rows
+    write_mid(root / "midi/happy/another.mid", 30)
+    run(root)
+    part = split(root, kind=ScoreRecipe)[0]
+    assert kept(part, "three", find).tolist() == [4, 5, 6]
+    folder = next((root / "out/cache/index").glob("midi_generator-midi_train-*"))
+    assert len(list(folder.glob("of-*"))) == 1  # what was worked out about other rows is gone
+
+
+def test_a_second_preparation_reads_nothing_of_the_stores(root, monkeypatch):
+    """Its numbers of notes and lengths are remembered: 8 GB of tokens would be read for them."""
+    before = (root / "out/data/manifests/summary.json").read_text()
+    monkeypatch.setattr("training.data.store.Store.get", lambda *a: pytest.fail("read"))
+    assert run(root).up_to_date
+    assert (root / "out/data/manifests/summary.json").read_text() == before
+    assert json.loads(before)["notes"] == 72

@@ -1,0 +1,253 @@
+"""What earlier runs learnt about files and contents: a file is read again only when the file system says it changed."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from training.data import files
+from training.data.files import LARGEST, Signature, printable, signature, too_large
+from training.errors import HostError
+
+#: A file changed this recently (seconds) may change again within the same tick of the file system's clock, so its
+#: digest is not remembered yet.
+SETTLED = 2.0
+_ASKED = 500  # paths or keys in one query
+_DIGESTS = "path, signature, sha256 FROM digests WHERE path"
+_READ = 2048  # files that are read between two writes of what was learnt
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What a file held, and its signature when it was read."""
+
+    sha256: str
+    signature: Signature
+
+
+@dataclass(frozen=True)
+class Digests:
+    """What n files hold, in columns: a million of them take 73 MB."""
+
+    sha256: np.ndarray  # uint8 [n, 32]; zeros where refused
+    signature: np.ndarray  # int64 [n, 5]
+    settled: np.ndarray  # bool [n]: what the file holds now is what it held then, if its signature is the same
+    refused: dict[int, str]  # why there is no digest
+
+    @classmethod
+    def empty(cls, count: int) -> Digests:
+        return cls(np.zeros((count, 32), np.uint8), np.zeros((count, 5), np.int64), np.zeros(count, bool), {})
+
+    def put(self, index: int, sha256: str, now: Signature, settled: bool) -> None:
+        self.sha256[index] = np.frombuffer(bytes.fromhex(sha256), np.uint8)
+        self.signature[index] = signed(now)
+        self.settled[index] = settled
+
+    def take(self, indices: np.ndarray) -> Digests:
+        """Of some of the files."""
+        refused = {place: self.refused[i] for place, i in enumerate(indices.tolist()) if i in self.refused}
+        return Digests(self.sha256[indices], self.signature[indices], self.settled[indices], refused)
+
+    def good(self) -> np.ndarray:
+        """Indices of the files that have a digest, ascending."""
+        kept = np.ones(len(self.sha256), bool)
+        kept[list(self.refused)] = False
+        return np.flatnonzero(kept)
+
+
+def signed(now: Signature) -> Signature:
+    """Inodes are unsigned and may fill all 64 bits; columns are signed."""
+    device, inode, size, modified, changed = now
+    return device, inode if inode < 1 << 63 else inode - (1 << 64), size, modified, changed
+
+
+def signatures(paths: Iterable[str | bytes]) -> np.ndarray:
+    """int64 [n, 5]; zeros where there is no file to be reached."""
+    numbers: list[Signature] = []
+    for path in paths:
+        try:
+            numbers.append(signed(signature(path)))
+        except (OSError, ValueError):
+            numbers.append((0, 0, 0, 0, 0))
+    return np.array(numbers, np.int64).reshape(-1, 5)
+
+
+class Ledger:
+    """Digests by path, and by content: which no decoder finished in time, and numbers that are slow to find out.
+
+    One SQLite file; a damaged one is set aside and begun anew, since all of it can be learnt again.
+    """
+
+    def __init__(self, path: Path, others: Sequence[Path] = ()):
+        """`others`: ledgers of other hosts on the same shared files, which are read where this one knows nothing."""
+        self.path, self.others = path, [other for other in others if other != path]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._create()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise HostError(f"{printable(path)} cannot be opened: {error}") from None
+            path.unlink()
+            self._create()
+
+    def _create(self) -> None:
+        with self._open() as db:
+            db.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, signature TEXT, sha256 TEXT)")
+            db.execute("CREATE TABLE IF NOT EXISTS too_slow (key BLOB PRIMARY KEY, seconds REAL)")
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS facts (name TEXT, key BLOB, value REAL, PRIMARY KEY (name, key)) "
+                "WITHOUT ROWID"
+            )
+            db.execute("SELECT count(*) FROM digests").fetchone()
+
+    @contextmanager
+    def _open(self):
+        with closing(sqlite3.connect(self.path, timeout=60)) as db, db:
+            yield db
+
+    # digests
+
+    def digests(self, paths: Iterable[Path], threads: int = 4) -> dict[Path, Digest | str]:
+        """Digest of every path, or why there is none. Only files whose signature is unknown are read."""
+        paths = list(dict.fromkeys(paths))
+        found = self.of([str(path) for path in paths], threads)
+        whole = dict(zip(paths, zip(found.sha256, found.signature.tolist(), strict=True), strict=True))
+        out: dict[Path, Digest | str] = {
+            path: Digest(sha256.tobytes().hex(), tuple(now)) for path, (sha256, now) in whole.items()
+        }
+        return out | {paths[index]: reason for index, reason in found.refused.items()}
+
+    def of(self, paths: Sequence[str], threads: int = 4) -> Digests:
+        """`digests` in columns."""
+        out = Digests.empty(len(paths))
+        fresh = self._unknown(paths, out)
+        if fresh:
+            with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib lets go of the interpreter's lock
+                for part in _parts(fresh, _READ):
+                    self._read(paths, part, out, pool.map)
+        return out
+
+    def _unknown(self, paths: Sequence[str], out: Digests) -> list[int]:
+        """Fill in what is known; returns the indices of the files that must be read."""
+        unknown: list[int] = []
+        adopted: list[tuple[bytes, str, str]] = []
+        with self._open() as db, _opened(self.others) as others:
+            for part in _parts(range(len(paths)), _ASKED):
+                waiting: dict[bytes, dict[int, Signature]] = {}
+                for index in part:
+                    try:
+                        now = signature(paths[index])
+                    except OSError as error:
+                        out.refused[index] = f"cannot be reached: {error.strerror}"
+                    else:
+                        waiting.setdefault(os.fsencode(paths[index]), {})[index] = now
+                for path, told, sha256 in _select(db, _DIGESTS, waiting):
+                    for index, now in [*waiting[path].items()]:
+                        if told == repr(now):
+                            out.put(index, sha256, waiting[path].pop(index), settled=True)
+                for other in others:
+                    # another host's number for the device of a shared folder is another; all else is the server's
+                    for path, told, sha256 in _select(other, _DIGESTS, waiting):
+                        for index, now in [*waiting[path].items()]:
+                            if "(" + told.partition(", ")[2] == repr(now[1:]):
+                                out.put(index, sha256, waiting[path].pop(index), settled=True)
+                                adopted.append((path, repr(now), sha256))
+                unknown += [index for several in waiting.values() for index in several]
+            db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", adopted)
+        return sorted(unknown)
+
+    def _read(self, paths: Sequence[str], fresh: Sequence[int], out: Digests, each: Callable[..., Iterable]) -> None:
+        before = time.time_ns() - int(SETTLED * 1e9)
+        learnt = []
+        for index, digest in zip(fresh, each(_digest, [paths[index] for index in fresh]), strict=True):
+            if isinstance(digest, str):
+                out.refused[index] = digest
+                continue
+            settled = max(digest.signature[3:]) < before
+            out.put(index, digest.sha256, digest.signature, settled)
+            if settled:
+                learnt.append((os.fsencode(paths[index]), repr(digest.signature), digest.sha256))
+        with self._open() as db:
+            db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", learnt)
+
+    # contents
+
+    def too_slow(self, keys: Iterable[bytes]) -> dict[bytes, float]:
+        """The patience (`sandbox.Patience.total`) that contents exceeded in an earlier run, of those that did."""
+        out: dict[bytes, float] = {}
+        with self._open() as db, _opened(self.others) as others:
+            for part in _parts(keys, _ASKED):
+                for source in (db, *others):
+                    for key, seconds in _select(source, "key, seconds FROM too_slow WHERE key", part):
+                        out[key] = max(seconds, out.get(key, 0.0))
+        return out
+
+    def remember_too_slow(self, key: bytes, seconds: float) -> None:
+        with self._open() as db:
+            db.execute("INSERT OR REPLACE INTO too_slow VALUES (?, ?)", (key, seconds))
+
+    def facts(self, name: str, keys: np.ndarray, find: Callable[[int], float]) -> np.ndarray:
+        """A number for every content, float64 [n]: as an earlier run found it, or else as `find(index)` does now.
+
+        `keys`: uint8 [n, 32]. `name` says what the number is, and changes with how it is found.
+        """
+        out = np.empty(len(keys))
+        with self._open() as db:
+            for part in _parts(range(len(keys)), _ASKED):
+                asked = [keys[index].tobytes() for index in part]
+                known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", asked))
+                new = {}
+                for index, key in zip(part, asked, strict=True):
+                    if key not in known:
+                        known[key] = new[key] = float(find(index))
+                    out[index] = known[key]
+                db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", [(name, *pair) for pair in new.items()])
+        return out
+
+
+def _select(db: sqlite3.Connection, what: str, keys: Iterable[bytes]) -> list[tuple]:
+    keys = list(keys)
+    return db.execute(f"SELECT {what} IN ({','.join('?' * len(keys))})", keys).fetchall()
+
+
+def _parts(items: Iterable, size: int) -> Iterator[list]:
+    items = iter(items)
+    while part := list(islice(items, size)):
+        yield part
+
+
+@contextmanager
+def _opened(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
+    """Ledgers to read in. One that is missing, damaged or being written tells nothing: its files are read again."""
+    with ExitStack() as held:
+        out = []
+        for path in paths:
+            with suppress(sqlite3.DatabaseError):
+                db = held.enter_context(closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)))
+                db.execute("SELECT count(*) FROM (SELECT path FROM digests LIMIT 1)")
+                out.append(db)
+        yield out
+
+
+def _digest(path: str) -> Digest | str:
+    for _ in range(3):
+        try:
+            before = signature(path)
+            if before[2] > LARGEST:
+                return too_large(before[2])
+            value = files.sha256(path)
+            if signature(path) == before:
+                return Digest(value, before)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+    return "keeps changing while it is read"

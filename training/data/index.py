@@ -1,0 +1,205 @@
+"""A checked manifest as one memory-mapped file, so that training on it begins at once and its processes share it.
+
+The file holds the columns of `rows.Table`. It counts for nothing unless it was made from the same manifest (by content)
+in the same way, is whole, and every file that the manifest names is as it was when it was digested. Otherwise the
+manifest is checked and its files are looked at anew: an index is never the reason why something bad is trained on.
+
+    64 bytes: magic, format, CRC of what follows    a record (records.py) of the columns
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+import time
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data.digests import SETTLED, signatures
+from training.data.files import write_atomic
+from training.data.records import dtype_of, parts, unpack
+from training.data.rows import Files, Layout, Row, Rows, Table, Texts
+from training.errors import DataError
+
+FORMAT = 1
+_MAGIC = b"ATHANOR\x03"
+_HEADER = struct.Struct("<8sII48x")
+_COLUMNS = ("text", "spans", "numbers", "numbered")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What rows were made from, and how. Rows of the same origin are the same rows."""
+
+    manifest: str  # SHA-256
+    how: Mapping[str, Any]  # checks, encoders (JSON)
+    #: what decides where files are found that are not where the manifest says: folders (JSON)
+    under: Mapping[str, Any]
+
+
+def write(path: Path, table: Table, origin: Origin) -> Rows | None:
+    """Keep a table whose files are all encoded; returns its rows, now shared. None, and nothing is kept, where a file
+    changed so lately that another change might go unseen."""
+    encoded = [files for files in table.files.values() if files.keys is not None]
+    other = {key: signatures(files.paths.every()) for key, files in table.files.items() if files.keys is None}
+    fresh = time.time_ns() - int(SETTLED * 1e9)
+    if not all(files.settled.all() and files.layout is not None for files in encoded) or any(
+        (column[:, 3:] >= fresh).any() for column in other.values()
+    ):
+        path.unlink(missing_ok=True)
+        return None
+    columns: dict[str, np.ndarray] = {name: getattr(table, name) for name in _COLUMNS}
+    about: dict[str, Any] = {"made": _told(origin), "under": None if table.plain else dict(origin.under), "files": {}}
+    whole = hashlib.sha256(table.text)
+    for key, files in table.files.items():
+        columns[f"{key} paths"], columns[f"{key} ends"] = files.paths.data, files.paths.ends
+        columns[f"{key} signatures"] = other[key] if files.keys is None else files.signatures
+        about["files"][key] = {"kind": files.kind}
+        if files.keys is None:
+            continue
+        whole.update(key.encode() + files.keys.tobytes())
+        layout = files.layout
+        columns |= {f"{key} keys": files.keys, f"{key} shard": layout.shard}
+        columns |= {f"{key} start {name}": column for name, column in layout.starts.items()}
+        columns |= {f"{key} count {name}": column for name, column in layout.counts.items()}
+        about["files"][key] |= {
+            "shards": _shards(table.cache / files.kind, layout.shards),
+            "arrays": {name: [_described(dtype), shape] for name, (dtype, shape) in layout.kinds.items()},
+        }
+    about["identity"] = whole.hexdigest()
+    columns["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            stream.write(bytes(_HEADER.size))
+            crc = 0
+            for part in parts(columns):
+                stream.write(part)
+                crc = zlib.crc32(part, crc)
+            stream.seek(0)
+            stream.write(_HEADER.pack(_MAGIC, FORMAT, crc))
+
+    write_atomic(path, fill)
+    _sweep(path.parent, about["identity"])
+    return _open(path, table.cache, table.name)[0]
+
+
+def read(path: Path, cache: Path, name: str, origin: Origin) -> Rows | None:
+    """The rows of an index, if it counts; else None. `name`: of the manifest, for people."""
+    opened = _open(path, cache, name)
+    if opened is None:
+        return None
+    rows, about = opened
+    same = about["made"] == _told(origin) and about["under"] in (None, json.loads(json.dumps(dict(origin.under))))
+    if not same:
+        return None
+    for key, files in rows.table.files.items():
+        if not np.array_equal(signatures(files.paths.every()), files.signatures):
+            return None
+        told = about["files"][key]
+        if told["kind"] and _shards(cache / told["kind"], files.layout.shards) != told["shards"]:
+            return None
+    return rows
+
+
+def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] | None:
+    try:
+        held = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        magic, form, crc = _HEADER.unpack(held[: _HEADER.size].tobytes())
+    except (OSError, ValueError, struct.error):
+        return None  # there is none, or a torn one
+    if (magic, form) != (_MAGIC, FORMAT) or zlib.crc32(held[_HEADER.size :]) != crc:
+        return None
+    columns = unpack(held[_HEADER.size :])
+    about = json.loads(columns["about"].tobytes())
+    files = {}
+    for key, told in about["files"].items():
+        paths, signed = Texts(columns[f"{key} paths"], columns[f"{key} ends"]), columns[f"{key} signatures"]
+        files[key] = Files(paths, signed, np.ones(len(signed), bool))
+        if told["kind"]:
+            kinds = {name: (dtype_of(dtype), tuple(shape)) for name, (dtype, shape) in told["arrays"].items()}
+            starts, counts = ({array: columns[f"{key} {of} {array}"] for array in kinds} for of in ("start", "count"))
+            layout = Layout([shard[0] for shard in told["shards"]], columns[f"{key} shard"], starts, counts, kinds)
+            files[key] = replace(files[key], kind=told["kind"], keys=columns[f"{key} keys"], layout=layout)
+    table = Table(
+        **{column: columns[column] for column in _COLUMNS},
+        name=name, files=files, plain=about["under"] is None, cache=cache, identity=about["identity"],
+    )  # fmt: skip
+    return Shared(table, None, path), about
+
+
+class Shared(Rows):
+    """Rows of an index. Another process that gets them opens the file itself."""
+
+    def __init__(self, table: Table, order: np.ndarray | None, path: Path):
+        super().__init__(table, order)
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return _reopen, (self.path, self.table.cache, self.table.name, self.table.identity, self.order)
+
+    def select(self, indices: np.ndarray) -> Shared:
+        return Shared(self.table, indices if self.order is None else self.order[indices], self.path)
+
+
+def _reopen(path: Path, cache: Path, name: str, identity: str, order: np.ndarray | None) -> Shared:
+    opened = _open(path, cache, name)
+    if opened is None or opened[0].table.identity != identity:
+        raise DataError(f"{name} was changed while it was in use. Run the same command again.")
+    return Shared(opened[0].table, order, path)
+
+
+def _told(origin: Origin) -> Any:
+    return json.loads(json.dumps([origin.manifest, dict(origin.how)]))
+
+
+def kept(rows: Sequence[Row], name: str, find: Callable[[], np.ndarray]) -> np.ndarray:
+    """What `find` works out about the rows (an array), kept beside their index. `name` says what it is, and changes
+    with how it is found."""
+    if not isinstance(rows, Shared) or rows.order is not None:
+        return find()
+    folder = _beside(rows.path.parent, rows.table.identity)
+    path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npy"
+    with suppress(OSError, ValueError, EOFError):  # not there yet, or torn: found anew
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    found = np.ascontiguousarray(find())
+    write_atomic(path, lambda temporary: _save(temporary, found))
+    return found
+
+
+def _save(path: Path, found: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        np.save(stream, found, allow_pickle=False)
+
+
+def _beside(folder: Path, identity: str) -> Path:
+    return folder / f"of-{identity[:32]}"
+
+
+def _sweep(folder: Path, identity: str) -> None:
+    """Drop what was worked out about other rows than those that are indexed in this folder now."""
+    for other in folder.glob("of-*"):
+        if other != _beside(folder, identity):
+            for path in other.iterdir():
+                path.unlink(missing_ok=True)
+            other.rmdir()
+
+
+def _shards(folder: Path, names: Sequence[str]) -> list[list[Any]] | None:
+    """Name, size and mtime of shards, which never change; None if one is gone."""
+    try:
+        found = [(folder / name).stat() for name in names]
+    except OSError:
+        return None
+    return [[name, about.st_size, about.st_mtime_ns] for name, about in zip(names, found, strict=True)]
+
+
+def _described(dtype: np.dtype) -> Any:
+    return dtype.descr if dtype.names else dtype.str

@@ -1,0 +1,302 @@
+"""Rows of a manifest as columns: a million of them are a few arrays, and a row is made when somebody asks for it.
+
+Who trains sees a sequence of `Row`. The columns lie in memory or in a file (index.py), which all processes share.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data.records import dtype_of, listing
+from training.data.store import Store
+
+_RECENT = 256  # rows that are kept once made
+
+
+@dataclass(frozen=True)
+class Row:
+    """One checked manifest row."""
+
+    values: Mapping[str, Any]  # the row; paths are absolute and exist
+    place: str  # "path/of/manifest.jsonl:12"
+    #: manifest key (`audio_path`) -> stored arrays of that file, memory-mapped, as its encoder returned them
+    records: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+
+
+def plain_id(path: str) -> str:
+    """What a row without an id is called: the path of its first file, without extension."""
+    return Path(path).with_suffix("").as_posix()
+
+
+class Texts(Sequence[str]):
+    """Many texts in two arrays: their bytes in a row, and where each ends."""
+
+    def __init__(self, data: np.ndarray, ends: np.ndarray):
+        self.data, self.ends = data, ends
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Texts:
+        data, ends = bytearray(), array("q")
+        for text in texts:
+            data += text.encode("utf-8", "surrogateescape")
+            ends.append(len(data))
+        return cls(np.frombuffer(bytes(data), np.uint8), np.frombuffer(ends, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def raw(self, index: int) -> bytes:
+        return self.data[int(self.ends[index - 1]) if index else 0 : int(self.ends[index])].tobytes()
+
+    def __getitem__(self, index: int) -> str:
+        return self.raw(index).decode("utf-8", "surrogateescape")
+
+    def every(self) -> Iterator[bytes]:
+        """All of them; far quicker than one by one."""
+        data, begin = self.data.tobytes(), 0
+        for end in self.ends.tolist():
+            yield data[begin:end]
+            begin = end
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where n records' arrays lie. Every record holds the same arrays, which differ in length alone."""
+
+    shards: list[str]  # names under the store's folder
+    shard: np.ndarray  # int32 [n]: index into `shards`
+    starts: dict[str, np.ndarray]  # array -> int64 [n], of its first byte in the record's shard
+    counts: dict[str, np.ndarray]  # array -> int64 [n], its length
+    kinds: dict[str, tuple[np.dtype, tuple[int, ...]]]  # array -> dtype and shape of one element
+
+    @classmethod
+    def of(cls, store: Store, keys: np.ndarray) -> Layout | None:
+        """None where the records are not of one kind. All of `keys` (uint8 [n, 32]) must be in the store."""
+        located = store.locate(keys)
+        starts: dict[str, np.ndarray] = {}
+        counts: dict[str, np.ndarray] = {}
+        kinds: dict[str, tuple[Any, tuple[int, ...]]] | None = None
+        for index in np.lexsort([located.offset, located.shard]).tolist():  # as they lie on the disk
+            found = listing(store.record_at(located, index))
+            if not all(entry.shape for entry in found):
+                return None
+            seen = {entry.name: (entry.dtype, entry.shape[1:]) for entry in found}
+            if kinds is None:
+                kinds = seen
+                starts, counts = ({name: np.zeros(len(keys), np.int64) for name in kinds} for _ in range(2))
+            elif seen != kinds:
+                return None
+            for entry in found:
+                starts[entry.name][index] = located.offset[index] + entry.start
+                counts[entry.name][index] = entry.shape[0]
+        typed = {name: (dtype_of(dtype), shape) for name, (dtype, shape) in (kinds or {}).items()}
+        return cls(located.shards, located.shard, starts, counts, typed)
+
+    def take(self, indices: np.ndarray) -> Layout:
+        """Of some of the records."""
+        starts, counts = (
+            {name: column[indices] for name, column in columns.items()} for columns in (self.starts, self.counts)
+        )
+        return replace(self, shard=self.shard[indices], starts=starts, counts=counts)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files under one key of a manifest, a row each, and what is stored of them."""
+
+    paths: Texts
+    signatures: np.ndarray | None = None  # int64 [n, 5], when they were digested; None: never
+    settled: np.ndarray | None = None  # bool [n]: an unchanged signature means an unchanged file
+    kind: str = ""  # the store's folder under the cache; empty: nothing is stored
+    keys: np.ndarray | None = None  # uint8 [n, 32]: of the records
+    layout: Layout | None = None
+
+    def take(self, indices: np.ndarray) -> Files:
+        """Of some of the rows."""
+        return replace(
+            self,
+            paths=Texts.of([self.paths[index] for index in indices.tolist()]),
+            signatures=None if self.signatures is None else self.signatures[indices],
+            settled=None if self.settled is None else self.settled[indices],
+            keys=None if self.keys is None else self.keys[indices],
+            layout=None if self.layout is None else self.layout.take(indices),
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of a whole manifest."""
+
+    name: str  # of the manifest, for people
+    text: np.ndarray  # uint8: the manifest
+    spans: np.ndarray  # int64 [n, 2]: where each row's line begins and ends in it
+    numbers: np.ndarray  # int64 [n]: of the lines, from 1
+    numbered: np.ndarray  # bool [n]: its id is not its own, and gets the line's number
+    files: Mapping[str, Files]
+    plain: bool = False  # every file is where the manifest says, in so many words
+    cache: Path | None = None
+    identity: str = ""  # SHA-256 of the manifest and the keys of its records, where that is known
+
+    def __len__(self) -> int:
+        return len(self.spans)
+
+    def take(self, indices: np.ndarray) -> Table:
+        """The table of some of the rows."""
+        part = {name: getattr(self, name)[indices] for name in ("spans", "numbers", "numbered")}
+        return replace(self, files={key: of_key.take(indices) for key, of_key in self.files.items()}, **part)
+
+    @classmethod
+    def written(cls, path: Path, files: Mapping[str, Files], cache: Path) -> Table:
+        """Of a manifest that was written here: a row a line, none empty, every path absolute and as it stands."""
+        text = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        ends = np.flatnonzero(text == ord("\n"))
+        spans = np.stack([np.concatenate([[0], ends[:-1] + 1]), ends], axis=1)
+        numbers = np.arange(1, len(ends) + 1)
+        return cls(str(path), text, spans, numbers, np.zeros(len(ends), bool), files, plain=True, cache=cache)
+
+
+class Rows(Sequence[Row]):
+    """Rows of a table, in order: all of them or some."""
+
+    def __init__(self, table: Table, order: np.ndarray | None = None):
+        """`order`: indices into the table; None: all."""
+        self.table = table
+        self.order = order
+        self._recent: dict[int, Row] = {}
+
+    def __len__(self) -> int:
+        return len(self.table) if self.order is None else len(self.order)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return self.select(np.arange(len(self))[index])
+        index = range(len(self))[index]
+        row = self._recent.get(index)
+        if row is None:
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            row = self._recent[index] = self._row(index if self.order is None else int(self.order[index]))
+        return row
+
+    def __iter__(self) -> Iterator[Row]:
+        """All of them once: none is kept."""
+        for index in range(len(self.table)) if self.order is None else self.order.tolist():
+            yield self._row(index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_recent": {}}
+
+    def select(self, indices: np.ndarray) -> Rows:
+        """Some of these rows, in the order of `indices`."""
+        return Rows(self.table, indices if self.order is None else self.order[indices])
+
+    def take(self, indices: np.ndarray) -> Table:
+        """A table of some of these rows."""
+        return self.table.take(indices if self.order is None else self.order[indices])
+
+    def _of(self, column: np.ndarray) -> np.ndarray:
+        return column if self.order is None else column[self.order]
+
+    def _row(self, index: int) -> Row:
+        table = self.table
+        values = json.loads(self.line(index))
+        values["emotion"] = [float(number) for number in values["emotion"]]
+        files = {key: of_key for key, of_key in table.files.items() if key in values}
+        for key, of_key in files.items():
+            values[key] = of_key.paths[index]
+        number = int(table.numbers[index])
+        if "id" not in values:
+            plain = plain_id(values[next(iter(table.files))])
+            values["id"] = f"{plain}:{number}" if table.numbered[index] else plain
+        values.setdefault("label_source", "manifest")
+        records = {key: _Stored(table, key, index) for key, of_key in files.items() if of_key.keys is not None}
+        return Row(values, f"{table.name}:{number}", records)
+
+    def line(self, index: int) -> bytes:
+        """A row of the table as it stands in the manifest."""
+        begin, end = self.table.spans[index].tolist()
+        return self.table.text[begin:end].tobytes()
+
+    # columns, for who asks all rows the same
+
+    def paths(self, key: str) -> Iterator[str]:
+        """The path under `key` of every row."""
+        texts = self.table.files[key].paths
+        if self.order is None:
+            return (text.decode("utf-8", "surrogateescape") for text in texts.every())
+        return (texts[index] for index in self.order.tolist())
+
+    def keys(self, key: str) -> np.ndarray:
+        """uint8 [n, 32]: which record holds the file under `key`."""
+        return self._of(self.table.files[key].keys)
+
+    def counts(self, key: str, name: str) -> np.ndarray | None:
+        """int64 [n]: the length of the stored array `name` of the file under `key`; None where records are unalike."""
+        layout = self.table.files[key].layout
+        return None if layout is None else self._of(layout.counts[name])
+
+    def array(self, index: int, key: str, name: str) -> np.ndarray:
+        """A row's stored array: memory-mapped."""
+        return _Stored(self.table, key, index if self.order is None else int(self.order[index]))[name]
+
+
+class _Stored(Mapping[str, np.ndarray]):
+    """The stored arrays of one file of one row: `Record`, for who knows where they lie."""
+
+    __slots__ = ("_files", "_index", "_store")
+
+    def __init__(self, table: Table, key: str, index: int):
+        self._files, self._index = table.files[key], index
+        self._store = Store.at(table.cache / self._files.kind)
+
+    @property
+    def key(self) -> bytes:
+        """Of the record in its store."""
+        return self._files.keys[self._index].tobytes()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        layout, index = self._files.layout, self._index
+        if layout is None:
+            return self._store.get(self.key)[name]
+        dtype, shape = layout.kinds[name]
+        start, count = int(layout.starts[name][index]), int(layout.counts[name][index])
+        size = count * math.prod(shape) * dtype.itemsize
+        bytes_ = self._store.shard(layout.shards[layout.shard[index]]).bytes
+        return bytes_[start : start + size].view(dtype).reshape(count, *shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._store.get(self.key) if self._files.layout is None else self._files.layout.kinds)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+# -- rows of any making --------------------------------------------------------------------------------------------
+
+
+def counts(rows: Sequence[Row], key: str, name: str) -> np.ndarray:
+    """int64 [n]: the length of each row's stored array `name` of the file under `key`."""
+    found = rows.counts(key, name) if isinstance(rows, Rows) else None
+    if found is None:
+        found = np.fromiter((len(row.records[key][name]) for row in rows), np.int64, len(rows))
+    return found
+
+
+def stored(rows: Sequence[Row], index: int, key: str, name: str) -> np.ndarray:
+    """One row's stored array."""
+    return rows.array(index, key, name) if isinstance(rows, Rows) else rows[index].records[key][name]
+
+
+def select(rows: Sequence[Row], indices: np.ndarray) -> Sequence[Row]:
+    """Some of the rows; the rows themselves where that is all of them."""
+    if len(indices) == len(rows):
+        return rows
+    return rows.select(indices) if isinstance(rows, Rows) else [rows[index] for index in indices.tolist()]
