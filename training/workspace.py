@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +79,18 @@ def _let_go() -> None:
 os.register_at_fork(after_in_child=_let_go)
 
 
+def _holder(handle: int) -> str:
+    """Who holds a lock. One that has only just got it has yet to write its name, and the one before may still be there:
+    it is given a moment."""
+    until = time.monotonic() + 0.3
+    while True:
+        told = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        number = re.match(r"process (\d+) ", told)
+        if (number and Path(f"/proc/{number[1]}").exists()) or time.monotonic() > until:
+            return told or "another process"
+        time.sleep(0.005)
+
+
 @contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
@@ -89,9 +103,9 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
             raise HostError(
-                f"{folder} is in use by {holder}. Wait for it, stop it, or give this run its own folder with --out DIR."
+                f"{folder} is in use by {_holder(handle)}. Wait for it, stop it, or give this run its own folder with "
+                "--out DIR."
             ) from None
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"process {os.getpid()} ({purpose})\n".encode(), 0)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
@@ -162,7 +163,11 @@ def lost(trial: Trial, disk: Path) -> None:
 def _read_only(folder: Path) -> None:
     """By a mount of the folder over itself: a disk with open files cannot be turned read-only from outside."""
     subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
+    remount = ["mount", "-o", "remount,bind,ro", str(folder)]
+    until = time.monotonic() + 10
+    while subprocess.run(remount, capture_output=True).returncode and time.monotonic() < until:
+        time.sleep(0.01)  # busy: a save is under way in there
+    subprocess.run(remount, check=True)
 
 
 def _swallowed(self: Saver, content: Any, entry: Any, names: Any) -> None:

@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "manifests",
     "configs",
     "stale",
+    "planted",
     "trackers",
 )
 

@@ -34,7 +34,7 @@ from training.recipe import Recipe
 from training.stages.train import train as train_stage
 from training.workspace import Workspace
 
-ROOM = 400  # samples that the weights of a toy can remember
+ROOM = 2000  # samples that the weights of a toy can remember
 SAMPLES, VAL_SAMPLES = 22, 9  # samples of a toy: the last global batch of an epoch is a smaller one
 STEPS = 24  # 4 epochs of 22 samples in global batches of 4
 

@@ -29,7 +29,8 @@ def cut_short(trial: Trial) -> None:
     """SIGKILL at one act of one save, from the second save on; in every second trial with the power gone, too."""
     phase, power_too = _phase(trial.index)
     acts = _acts(trial.soak.folder / "watched")
-    first = acts.index("fsync the folder", acts.index("list"))  # the end of the first save: nothing is there before
+    first = acts.index("list")  # the end of the first save, but for the folder's fsync: nothing is there before
+    first += acts[first + 1] == "fsync the folder"
     chosen = trial.random.choice([at for at, act in enumerate(acts) if act == phase and at > first])
     root, record = trial.folder / "run", trial.folder / "record"
     folder = folder_of(root)

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -228,6 +229,25 @@ def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkey
     room[0] = 1000
     file.write(b"five\n")
     assert file.failed is None and file.path.read_bytes() == b"one\ntwo\nthree\nfour\nfive\n"
+
+
+def test_two_threads_write_whole_lines(tmp_path, monkeypatch):
+    """The one that saves says something while the training says something."""
+    file, real = Growing(tmp_path / "log"), os.write
+    other = threading.Thread(target=lambda: file.write(b"the saver's line\n"))
+
+    def slow(handle: int, data: bytes) -> int:
+        monkeypatch.setattr(os, "write", real)
+        with memoryview(data) as held:  # what the system call does while it lasts
+            other.start()
+            other.join(0.1)
+            return real(handle, held[:4])
+
+    monkeypatch.setattr(os, "write", slow)
+    file.write(b"the training's line\n")
+    other.join()
+    file.close()
+    assert (tmp_path / "log").read_text() == "the training's line\nthe saver's line\n"
 
 
 def test_a_full_disk_under_the_logs_is_told_once_and_stops_nothing(tmp_path, monkeypatch):

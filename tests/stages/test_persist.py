@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -20,7 +21,7 @@ from training.engine import checkpoint, restoring, shelf
 from training.engine.mirror import Mirror
 from training.errors import HostError, Interrupted
 from training.stages import persist as stage
-from training.workspace import Workspace, exclusive
+from training.workspace import PROJECT, Workspace, exclusive
 
 WHERE = Path("checkpoints/toy")
 
@@ -92,8 +93,8 @@ def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_pa
     assert (there / WHERE / "last.pt").read_bytes() == ended.last.read_bytes()
 
 
-def test_a_host_that_vanishes_without_a_word_leaves_what_a_new_one_needs(here, there, tmp_path):
-    """kill -9 in the middle of a run that only copied in the background: the new host ends in the same bits."""
+def vanish(here, there):
+    """A run that is killed in the middle of a step, once the second place has a step or two."""
 
     class Vanishing(toy.ToyRecipe):
         def losses(self, model, batch, moment):
@@ -103,11 +104,15 @@ def test_a_host_that_vanishes_without_a_word_leaves_what_a_new_one_needs(here, t
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().losses(model, batch, moment)
 
-    child = os.fork()
-    if child == 0:
-        toy.run(here, Vanishing, persist=there)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    toy.run(here, Vanishing, persist=there)
+
+
+def test_a_host_that_vanishes_without_a_word_leaves_what_a_new_one_needs(here, there, tmp_path):
+    """kill -9 in the middle of a run that only copied in the background: the new host ends in the same bits."""
+    code = "import sys, pathlib; from tests.stages.test_persist import vanish; vanish(*map(pathlib.Path, sys.argv[1:]))"
+    # not a fork: this process may have threads, and what they hold would stay held in it
+    child = subprocess.run([sys.executable, "-c", code, here, there], cwd=PROJECT, timeout=120)
+    assert child.returncode == -signal.SIGKILL
     shutil.rmtree(here)
     restore(there, tmp_path / "new")
     assert checkpoint.listed(tmp_path / "new" / WHERE)["last.pt"].step >= 6

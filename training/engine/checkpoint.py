@@ -364,7 +364,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     UsageError if it is damaged."""
     try:
         index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        return {"files": dict(index["files"]), "naming": list(index.get("naming", ()))}
+        files, naming = dict(index["files"]), list(index.get("naming", ()))
+        for name in (*files, *naming):  # files are linked and deleted by these names
+            if not isinstance(name, str) or Path(name).name != name:
+                raise ValueError(f"{name!r} is no name of a file in it")
+        return {"files": files, "naming": naming}
     except FileNotFoundError:
         return {"files": {}, "naming": []}
     except (OSError, ValueError, KeyError, TypeError) as error:

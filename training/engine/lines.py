@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
 class Growing:
     """A file to append to. What cannot be written now (a full disk) is kept, and written as soon as it can be; a file
     that was deleted, alone or with its folder, is made again with all that it held. Nothing here raises: see `failed`.
+    Any thread may write: the one that saves has things to say, too.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.failed: OSError | None = None  # why something waits to be written; None: all is written
         self._waiting = bytearray()
+        self._lock = threading.Lock()
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, data: bytes) -> None:
         """Append `data`."""
-        self._waiting += data
-        try:
-            self._find()
-            while self._waiting:  # a disk that fills up takes the beginning of what it is given
-                del self._waiting[: os.write(self._handle, self._waiting)]
-            self.failed = None
-        except OSError as error:
-            self.failed = error
+        with self._lock:
+            self._waiting += data
+            try:
+                self._find()
+                while self._waiting:  # a disk that fills up takes the beginning of what it is given
+                    del self._waiting[: os.write(self._handle, self._waiting)]
+                self.failed = None
+            except OSError as error:
+                self.failed = error
 
     def close(self) -> None:
         self.write(b"")

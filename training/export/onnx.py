@@ -74,7 +74,7 @@ def read_model(path: Path) -> onnx.ModelProto:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
         raise ExportError(f"{path.name} is no readable ONNX file: {error}") from None
-    outside = sorted({tensor.name for tensor in _tensors(model) if is_external(tensor)})
+    outside = sorted({tensor.name for tensor in tensors(model) if is_external(tensor)})
     if outside:
         raise ExportError(f"{path.name} refers to data outside itself ({', '.join(outside[:3])}); it was not opened.")
     return model
@@ -85,7 +85,7 @@ def is_external(tensor: onnx.TensorProto) -> bool:
     return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 
-def _tensors(message: object) -> Iterator[onnx.TensorProto]:
+def tensors(message: object) -> Iterator[onnx.TensorProto]:
     """Every tensor anywhere in a model: weights, constants, those of sub-graphs, functions and training info."""
     if isinstance(message, onnx.TensorProto):
         yield message
@@ -94,7 +94,7 @@ def _tensors(message: object) -> Iterator[onnx.TensorProto]:
         if field.message_type is None:
             continue
         for item in [value] if hasattr(value, "ListFields") else value:
-            yield from _tensors(item)
+            yield from tensors(item)
 
 
 def interface_problems(model: onnx.ModelProto, signature: Signature) -> list[str]:
