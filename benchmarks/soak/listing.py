@@ -22,6 +22,7 @@ MODULES: tuple[str, ...] = (
     "stale",
     "planted",
     "trackers",
+    "containers",
 )
 
 
