@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.__main__ import _place
+from benchmarks.harness import place
 from benchmarks.soak.harness import Tally, tally
 from benchmarks.soak.listing import rows
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{sum(t.tried for t in tallies)} trials in {time.monotonic() - began:.0f} s")
     if options.output:
         results = {
-            **_place(), "root": os.geteuid() == 0, "seed": options.seed, "small": options.small,
+            **place(), "root": os.geteuid() == 0, "seed": options.seed, "small": options.small,
             "rows": [t.plain() for t in tallies],
         }  # fmt: skip
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
