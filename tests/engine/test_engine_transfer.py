@@ -35,4 +35,4 @@ def test_on_a_cpu_a_batch_stays_what_it_is():
 
 
 def test_reading_gives_the_numbers():
-    assert Reading(torch.tensor([1.0, 2.5], dtype=torch.float64)).tolist() == [1.0, 2.5]
+    assert Reading(torch.tensor([1.0, 2.5], dtype=torch.float64), torch.tensor(3.0)).tolist() == [1.0, 2.5, 3.0]

@@ -195,11 +195,11 @@ class Workshop:
         if self.precision.scaler is not None:
             self.precision.scaler.unscale_(self.optimizer)
         self._norm = norm = self.gradients.norm()
-        told = norm if report is None else norm + report[-1]
         if self.asks:
-            self._step_if(math.isfinite(told.item()), norm.item())
+            length = norm.item()
+            self._step_if(math.isfinite(length if report is None else length + report[-1].item()), length)
         else:
-            self._step_on_device(~torch.isfinite(told), norm)
+            self._step_on_device(~torch.isfinite(norm if report is None else norm + report[-1]), norm)
         self.gradients.clear()
         return norm
 
@@ -254,8 +254,8 @@ class Workshop:
                 self.gradients.clear()
                 raise OutOfMemory(step, lack or "on another rank")
             self.update(report)
-        values = torch.cat([report, self._norm.detach().double().reshape(1)])
-        return Outcome(step, self.names, [counts[n] for n in self.names], Reading(values), samples, self._rescaled)
+        values = Reading(report, self._norm.detach())
+        return Outcome(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
     def _learn(self, batch: Batch, counts: Mapping[str, float], moment: Moment) -> torch.Tensor:
         """Add the gradients of one micro-batch; returns its totals, and its part of the objective at the end."""

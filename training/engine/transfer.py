@@ -44,17 +44,21 @@ class Transfer:
 
 
 class Reading:
-    """Numbers on their way to the host. To read them waits for the work that made them, and for none launched since: a
-    plain `.tolist()` would wait for everything that the GPU has been given."""
+    """Numbers on their way to the host: `many` [n], then `one` []. To read them waits for the work that made them, and
+    for none launched since: a plain `.tolist()` would wait for everything that the GPU has been given."""
 
-    def __init__(self, values: torch.Tensor):
-        self.values, self.arrived = values, None
-        if values.device.type == "cuda":
+    def __init__(self, many: torch.Tensor, one: torch.Tensor):
+        self.numbers: list[float] = []
+        if many.device.type == "cuda":
+            values = torch.cat([many, one.to(many.dtype).reshape(1)])
             self.values = values.to("cpu", non_blocking=True)  # pinned, since it does not block
             self.arrived = torch.cuda.Event(blocking=True)  # sleeps, and leaves the core to the loader
             self.arrived.record()
+        else:  # there already
+            self.numbers = [*many.tolist(), one.item()]
 
     def tolist(self) -> list[float]:
-        if self.arrived is not None:
+        if not self.numbers:
             self.arrived.synchronize()
-        return self.values.tolist()
+            self.numbers = self.values.tolist()
+        return self.numbers

@@ -1,0 +1,68 @@
+"""A training run of the engine on made-up examples, to be driven step by step: the loop of `fit`, in pieces."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.engine.distributed import joined
+from training.engine.run import Run, Work, plan_of
+from training.engine.signals import Signals
+from training.engine.state import State
+from training.engine.tracking import Tracker
+from training.recipe import Examples, Recipe
+
+
+@dataclass
+class Going:
+    """A run in the middle of its training."""
+
+    run: Run
+    work: Iterator[Work]
+    waited: float = 0.0  # seconds that steps waited for their input
+
+    def __call__(self, steps: int) -> None:
+        """As many steps as asked for, each as in training/engine/loop.py."""
+        run = self.run
+        for _ in range(steps):
+            if run.evaluation_due():
+                run.evaluate()
+            if run.save_due():
+                run.save()
+            work = next(self.work)
+            self.waited += work.waited
+            run.advance(work)
+
+
+@contextlib.contextmanager
+def running(
+    recipe: Recipe, train: Examples, held_out: Examples, folder: Path, *, device: str = "cpu",
+    constants: Mapping[str, Any] | None = None,
+) -> Iterator[Going]:  # fmt: skip
+    """`recipe` in training on `train`, its rehearsal done; checkpoints and logs go to `folder`."""
+    with joined(device) as ranks:
+        plan = plan_of(len(train), len(held_out), recipe.settings, ranks)
+        state = State(recipe, plan, ranks, constants or {})
+        logs = folder / "run"
+        with Tracker(
+            logs, {}, recipe.settings.logging, title=recipe.title, step=0, active=ranks.is_first
+        ) as tracker:  # fmt: skip
+            run = Run(
+                state, train, held_out, tracker=tracker, signals=Signals(), folder=folder / "checkpoints",
+                provenance={"run_id": "benchmark"},
+            )  # fmt: skip
+            with run.saver:
+                run.rehearse()
+                with run.feed() as work:
+                    yield Going(run, work)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What is printed goes nowhere."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -1,0 +1,33 @@
+"""What the engine costs is measured against a loop that learns the same."""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks import engine_cost
+from benchmarks.running import quiet, running
+
+
+def test_both_loops_train_the_same_model_on_the_same_problem():
+    examples = engine_cost.Examples(10_000)
+    bare = engine_cost.Bare(examples)
+    with (
+        tempfile.TemporaryDirectory() as folder, quiet(),
+        running(engine_cost.Small(engine_cost.settings()), examples, engine_cost.Examples(64), Path(folder)) as engine,
+    ):  # fmt: skip
+        assert [p.shape for p in engine.run.state.model.parameters()] == [p.shape for p in bare.model.parameters()]
+        engine(300), bare(300)
+        assert engine.run.state.progress.step == bare.step == 300
+        records = (Path(folder) / "run" / "metrics.jsonl").read_text().count("\n")
+        assert records == 30  # the engine tells what it does in a real training
+        for model in (engine.run.state.model, bare.model):
+            x = torch.from_numpy(examples.x[:256])
+            error = (model(x).squeeze(-1) - x.sum(1)).square().mean()
+            assert error < 0.7 * x.sum(1).square().mean()
+
+
+def test_the_row_is_the_difference():
+    (row,) = engine_cost.measure(small=True)
+    assert row.bar == "4f" and row.ours > 0 and row.rival > 0
+    assert row.met == (row.ratio <= 0.1)
