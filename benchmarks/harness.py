@@ -14,7 +14,7 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -78,6 +78,9 @@ def place() -> dict[str, Any]:
     }
 
 
+median = statistics.median
+
+
 @dataclass(frozen=True)
 class Paired:
     """Seconds of both sides, each round of which ran one after the other."""
@@ -121,3 +124,18 @@ def paired(ours: Callable[[], object], rival: Callable[[], object], rounds: int,
             first.append(timed(ours))
             second.append(timed(rival))
     return Paired(tuple(first), tuple(second))
+
+
+def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
+    """Several sides, each of which returns its own seconds, one after the other, `rounds` times after `warm` rounds
+    that do not count; who goes first changes from round to round."""
+    names = list(sides)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(-warm, rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            gc.collect()
+            seconds = sides[name]()
+            if number >= 0:
+                times[name].append(seconds)
+    return times

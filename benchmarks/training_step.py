@@ -1,0 +1,102 @@
+"""Bar 4, first half: tokens a second of the MIDI generator's training on a processor, against the ways a user would
+train a model of that size.
+
+Ours is the engine's own step with the settings of the `full` preset, dropout, averaged weights and packed songs
+included, in the config's bfloat16; windows of 512 tokens, and not compiled, as none of the rivals is. The rivals have
+as many weights and predict as many tokens (benchmarks/rivals.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import rivals
+from benchmarks.harness import Row, in_turn, lacking, median, not_measured, timed
+from benchmarks.rivals import Loop, Shape
+from benchmarks.running import Going, quiet, running
+from training.data.manifest import Row as Song
+from training.models.registry import load_recipe
+
+BATCH, STEPS, ROUNDS = 2, 2, 8
+SMALL = ("model.width=32", "model.layers=2", "model.heads=2", "model.emotion_width=16")
+
+
+def measure(small: bool) -> list[Row]:
+    """Rows 4a to 4d."""
+    shape = Shape(64, 32, 2, 2) if small else Shape()
+    rounds = 2 if small else ROUNDS
+    usual = Loop(shape, BATCH, dtype=None, fused=False, tells=1)
+    bare = Loop(shape, BATCH)
+    missing = lacking("transformers", "accelerate")
+    with tempfile.TemporaryDirectory() as place, quiet(), contextlib.ExitStack() as stack:
+        engine, plain = (
+            stack.enter_context(midi_generator(Path(place) / amp, shape, BATCH, f"training.amp={amp}", small=small))
+            for amp in ("true", "false")
+        )
+        sides: dict[str, Callable[[], float]] = {
+            "ours": lambda: timed(lambda: engine(STEPS)),
+            "usual": lambda: timed(lambda: usual(STEPS)),
+            "bare": lambda: timed(lambda: bare(STEPS)),
+            "plain": lambda: timed(lambda: plain(STEPS)),
+        }
+        if not missing:
+            stack.enter_context(rivals.hushed())
+            model = rivals.llama(shape)
+            sides["trainer"] = lambda: rivals.trainer_seconds(model, shape, BATCH, STEPS, Path(place))
+        times = in_turn(sides, rounds)
+    tokens = BATCH * shape.context * STEPS
+    weights = sum(p.numel() for p in engine.run.state.model.parameters())
+    others = sum(p.numel() for p in usual.raw.parameters())
+    about = (
+        f"{weights / 1e6:.1f} M weights against {others / 1e6:.1f} M, {BATCH} x {shape.context} tokens a step, "
+        f"{torch.get_num_threads()} threads"
+    )
+
+    def row(bar: str, side: str, what: str, wanted: float) -> Row:
+        ratio = median(r / o for o, r in zip(times["ours"], times[side], strict=True))
+        spread = {name: [min(times[name]), median(times[name]), max(times[name])] for name in ("ours", side)}
+        ours, rival = (tokens / spread[name][1] for name in ("ours", side))
+        return Row(bar, what, ours, rival, "tokens/s", ratio, f">= {wanted:g}x", ratio >= wanted, about, spread)
+
+    what = "training step in bfloat16 against Hugging Face's Trainer, Llama of the same shape"
+    return [
+        row("4a", "usual", "training step in bfloat16 against the usual float32 loop", 3),
+        row("4b", "trainer", what, 3) if not missing else not_measured("4b", what, ">= 3x", missing),
+        row("4c", "bare", "training step against nanoGPT's loop, bfloat16 and fused AdamW too", 1),
+        row("4d", "plain", "training step in bfloat16 against the same in float32", 1),
+    ]
+
+
+@contextlib.contextmanager
+def midi_generator(
+    folder: Path, shape: Shape, batch: int, *overrides: str, small: bool = False, device: str = "cpu", workers: int = 0
+) -> Iterator[Going]:
+    """The MIDI generator's `full` preset in training on made-up songs."""
+    recipe = load_recipe(
+        "midi_generator", "full", None,
+        [f"model.context={shape.context}", f"data.batch_size={batch}", f"data.num_workers={workers}",
+         *([] if "training.compile=true" in overrides else ["training.compile=false"]), *overrides,
+         *(SMALL if small else ())],
+    )  # fmt: skip
+    epoch = 4_000 * batch * shape.context  # tokens: no epoch ends while it is watched
+    train, held_out = recipe.examples(songs(epoch), True), recipe.examples(songs(8 * shape.context), False)
+    with running(recipe, train, held_out, folder, device=device) as engine:
+        yield engine
+
+
+def songs(tokens: int) -> list[Song]:
+    """Songs of about 2,600 random ids each (500 to 4,700), `tokens` in all, each with an emotion."""
+    random = np.random.default_rng(0)
+    made: list[Song] = []
+    while tokens > 0:
+        ids = random.integers(0, 384, int(random.integers(500, 4_700))).astype(np.uint16)
+        values = {"id": f"song{len(made)}", "emotion": random.uniform(0, 1, 3).round(2).tolist()}
+        made.append(Song(values, f"songs:{len(made)}", {"midi_path": {"ids": ids}}))
+        tokens -= len(ids)
+    return made
