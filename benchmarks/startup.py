@@ -1,0 +1,76 @@
+"""Bar 8: how long a user waits for an answer, and how long a rented GPU waits for a training to go on.
+
+Both are whole processes, timed from outside: `python -m training --help`, and a resume, from its start to the line that
+tells its first step: Python's and torch's own start, the stores, the checkpoint's verification, its loading, the
+rehearsal of the validation and the loaders included. On the demo corpus, on the processor; nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.harness import Row, median
+from benchmarks.running import quiet
+from training.models.registry import FAMILIES, recipe_type
+from training.music.composing.demo import make_demo_corpus
+from training.stages.prepare import prepare
+from training.workspace import PROJECT, Workspace
+
+HELP, FIRST_STEP = 0.5, 10.0  # s
+STEPS = 3  # of a session
+
+
+def measure(small: bool) -> list[Row]:
+    """Rows 8a to 8c."""
+    rounds = 2 if small else 9
+    times = [_help() for _ in range(rounds + 1)][1:]
+    rows = [_row("8a", "`python -m training --help`", times, HELP)]
+    with tempfile.TemporaryDirectory() as place:
+        workspace = Workspace(Path(place))
+        with quiet():
+            prepare(workspace, *make_demo_corpus(workspace.demo_corpus, 10 if small else 60), val_split=0.2)
+        families = list(zip(("8b", "8c"), FAMILIES, strict=True))
+        for bar, family in families[-1:] if small else families:
+            preset = "debug" if small else "demo"
+            session(family, preset, workspace, STEPS)
+            sessions = [session(family, preset, workspace, (n + 2) * STEPS) for n in range(1 if small else 5)]
+            assert all(first == (n + 1) * STEPS + 1 for n, (_, first) in enumerate(sessions)), "each went on"
+            seconds = [seconds for seconds, _ in sessions]
+            what = f"{recipe_type(family).title}, {preset} preset: from a resume's start to its first step"
+            rows.append(_row(bar, what, seconds, FIRST_STEP))
+    return rows
+
+
+def _row(bar: str, what: str, seconds: list[float], most: float) -> Row:
+    typical = median(seconds)
+    spread = {"ours": [min(seconds), typical, max(seconds)]}
+    note = f"median of {len(seconds)}, from {min(seconds):.2f} to {max(seconds):.2f} s"
+    return Row(bar, what, typical, None, "s", typical, f"<= {most:g} s", typical <= most, note, spread)
+
+
+def _help() -> float:
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "training", "--help"], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def session(family: str, preset: str, workspace: Workspace, until: int) -> tuple[float, int]:
+    """Train to step `until` as a user does. Returns seconds from the start to the first step's line, and its number."""
+    command = [sys.executable, "-m", "training", "train", family, "--preset", preset, "--device", "cpu",
+               "--out", str(workspace.root), "--epochs", "1000", "--set", "training.log_every=1",
+               "--set", f"training.max_steps={until}"]  # fmt: skip
+    began, first, told = time.perf_counter(), None, []
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout or ():
+            told.append(line)
+            found = re.match(r"step (\d+)/", line)
+            if found and first is None:
+                first = (time.perf_counter() - began, int(found[1]))
+    if process.returncode or first is None:
+        raise RuntimeError(f"training ended with {process.returncode}: " + "".join(told)[-1000:])
+    return first
