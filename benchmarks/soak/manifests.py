@@ -26,7 +26,7 @@ from training.data import manifest
 from training.models.midi_generator import recipe as _midi  # noqa: F401 - imported once, not in every trial
 from training.models.registry import load_recipe
 from training.models.spectocloud import recipe as _spectocloud  # noqa: F401
-from training.stages.prepare import load_split
+from training.stages.splits import load_split
 from training.workspace import Workspace
 
 ROWS_OF_BASE = 12

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.soak.harness import Mutant, Outcome, Row, Soak, once, patched, several
-from training.data import encode, files
+from training.data import digests, encode, files
 from training.data.encode import Encoder, encode_files
 
 SIZE = 512  # bytes of every file
-SETTLED = files.SETTLED + 0.1  # seconds after which a digest is remembered
+SETTLED = digests.SETTLED + 0.1  # seconds after which a digest is remembered
 
 
 def content(path: Path) -> dict[str, np.ndarray]:
@@ -155,15 +155,15 @@ if shutil.which("rsync"):
 COARSE = 2_000_000_000
 
 
-def _fat(path: Path) -> files.Signature:
+def _fat(path: str | Path) -> files.Signature:
     """The signature of a file on a stick or a camera's card."""
-    about = path.stat()
+    about = Path(path).stat()
     times = (about.st_mtime_ns // COARSE * COARSE, about.st_ctime_ns // COARSE * COARSE)
     return about.st_dev, about.st_ino, about.st_size, *times
 
 
-def _signature(function: Callable[[Path], files.Signature]) -> Callable[[], AbstractContextManager[None]]:
-    return several(patched(files, "signature", function), patched(encode, "signature", function))
+def _signature(function: Callable[[str | Path], files.Signature]) -> Callable[[], AbstractContextManager[None]]:
+    return several(*(patched(room, "signature", function) for room in (files, digests, encode)))
 
 
 # -- trials --------------------------------------------------------------------------------------------------------
@@ -219,13 +219,13 @@ def _encode(paths: list[Path], cache: Path) -> dict[Path, np.ndarray]:
     return {path: np.array(record["digest"]) for path, record in records.items()}
 
 
-def _without_ctime(path: Path) -> files.Signature:
-    about = path.stat()
+def _without_ctime(path: str | Path) -> files.Signature:
+    about = Path(path).stat()
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, 0
 
 
-def _size_and_mtime(path: Path) -> files.Signature:
-    about = path.stat()
+def _size_and_mtime(path: str | Path) -> files.Signature:
+    about = Path(path).stat()
     return 0, 0, about.st_size, about.st_mtime_ns, 0
 
 
@@ -236,7 +236,7 @@ ROWS = (
         mutants=(
             Mutant("the signature has no ctime", _signature(_without_ctime), trials=len(EDITS)),
             Mutant("size and mtime, as make has it", _signature(_size_and_mtime), trials=len(EDITS)),
-            Mutant("digests are remembered at once", patched(files, "SETTLED", -1e6)),
+            Mutant("digests are remembered at once", patched(digests, "SETTLED", -1e6)),
         ),
         note=lambda: "" if shutil.which("rsync") else "without rsync",
     ),
