@@ -67,8 +67,8 @@ def not_a_number(trial: Trial) -> None:
     place, value = PLACES[trial.index % 3], BAD[trial.index // 3 % 3]
     lasting = trial.index % EVERY == EVERY - 1
     until = (0.5, 0.25, 0.0)[trial.index // EVERY % 3] if lasting else None
-    # where it lasts, it comes early enough for a third time before the run's end
-    at = trial.random.randrange(2 * STEPS - 3 * guards.IN_A_ROW if lasting else STEPS)
+    # where it lasts, it comes early enough for a third ten in a row before the run's end
+    at = trial.random.randrange(2 * STEPS - 30 if lasting else STEPS)
     told = f"{value} in the {place} of step {at + 1}" + f" and all after it, to a rate of {until}" * lasting
     kind = type("Here", (Faulty,), {"step": at, "place": place, "value": value, "until": until})
     root = trial.folder / "run"

@@ -312,8 +312,8 @@ def best(folder: Path) -> Path | None:
     """`best.pt`; where it is damaged, the whole checkpoint with the lowest monitored value; None if there is none."""
     if whole(folder / BEST):
         return folder / BEST
-    valued = [(entry.value, name) for name, entry in listed(folder).items() if entry.value is not None]
-    entries = listed(folder)
+    entries = listed(folder)  # once: a run may be changing it
+    valued = [(entry.value, name) for name, entry in entries.items() if entry.value is not None]
     return _find(folder, {name: entries[name] for _, name in sorted(valued)})
 
 
