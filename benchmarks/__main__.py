@@ -20,7 +20,16 @@ from benchmarks.table import line
 
 HERE = Path(__file__).resolve().parent
 #: A subject is a module of this folder with `measure(small: bool) -> list[Row]`.
-SUBJECTS: tuple[str, ...] = ("chamfer", "engine_cost", "estimate", "generation", "latency", "saving", "startup", "training_step")
+SUBJECTS: tuple[str, ...] = (
+    "chamfer",
+    "engine_cost",
+    "estimate",
+    "generation",
+    "latency",
+    "saving",
+    "startup",
+    "training_step",
+)
 QUIET = 0.5  # load average up to which figures are worth something
 
 
