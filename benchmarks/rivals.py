@@ -82,7 +82,7 @@ class GPT(nn.Module):
 
 class Loop:
     """Training as nanoGPT's train.py has it. `dtype`: autocast's; None: float32 throughout. `fused`: AdamW's. `tells`:
-    steps between two looks at the loss. On several GPUs, started by torchrun, in DistributedDataParallel."""
+    steps between two looks at the loss."""
 
     def __init__(
         self, shape: Shape, batch: int, device: str = "cpu", *, dtype: torch.dtype | None = torch.bfloat16,
@@ -168,6 +168,7 @@ def trainer_seconds(
         learning_rate=6e-4, weight_decay=0.1, warmup_steps=500, save_strategy="no", report_to="none",
         disable_tqdm=True, use_cpu=device == "cpu", **options,
     )  # fmt: skip
+    arguments._n_gpu = min(1, arguments.n_gpu)  # else it would spread the model over all GPUs of the host
     rows = [{"input_ids": row, "labels": row} for row in data]
     Trainer(model, arguments, train_dataset=rows, callbacks=[clock]).train()
     return clock.ended - clock.began

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.engine.compiled import compiled
 from training.engine.distributed import joined
 from training.engine.run import Run, Work, plan_of
 from training.engine.signals import Signals
@@ -41,9 +42,10 @@ class Going:
 @contextlib.contextmanager
 def running(
     recipe: Recipe, train: Examples, held_out: Examples, folder: Path, *, device: str = "cpu",
-    constants: Mapping[str, Any] | None = None,
+    constants: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
 ) -> Iterator[Going]:  # fmt: skip
-    """`recipe` in training on `train`, its rehearsal done; checkpoints and logs go to `folder`."""
+    """`recipe` in training on `train`, its rehearsal done; checkpoints and logs go to `folder`. `options`: further ones
+    for torch.compile."""
     with joined(device) as ranks:
         plan = plan_of(len(train), len(held_out), recipe.settings, ranks)
         state = State(recipe, plan, ranks, constants or {})
@@ -55,6 +57,8 @@ def running(
                 state, train, held_out, tracker=tracker, signals=Signals(), folder=folder / "checkpoints",
                 provenance={"run_id": "benchmark"},
             )  # fmt: skip
+            if options:
+                run.model = compiled(recipe, state.model, lambda: run.plan.micro_batch, tracker.say, **options)
             with run.saver:
                 run.rehearse()
                 with run.feed() as work:

@@ -42,7 +42,7 @@ def refresh(page: Path, results: Sequence[Mapping[str, Any]]) -> None:
     page.write_text(f"{before}{BEGIN}\n{render(results)}{END}{after}", encoding="utf-8")
 
 
-def render(results: Sequence[Mapping[str, Any]]) -> str:
+def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS) -> str:
     """Markdown: a line a row, bar by bar, and where each file was measured."""
     rows = {(row["bar"], row["what"]): row for result in results for row in result["rows"]}
     lines = [
@@ -50,7 +50,7 @@ def render(results: Sequence[Mapping[str, Any]]) -> str:
         "| # | measured | ours | the rival | result | wanted | | remarks |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for bar, title in BARS.items():
+    for bar, title in bars.items():
         own = [row for row in rows.values() if _bar(row["bar"]) == bar]
         lines.append(f"| **{bar}** | **{title}** | | | | | {'' if own else 'not measured'} | |")
         lines += [_markdown(row) for row in own]

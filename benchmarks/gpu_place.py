@@ -1,0 +1,72 @@
+"""Where bar 10 is measured: a GPU and the sizes that fit it, or a processor and sizes for a test."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.rivals import Shape
+
+ROOMY = 40e9  # bytes of a GPU that holds the config's whole batch in float32 too
+
+
+@dataclass(frozen=True)
+class Place:
+    """`steps` are timed in a turn, after `warm`: memory was given back to the other side in between."""
+
+    device: str
+    name: str  # of the device
+    small: bool
+    folder: Path
+    shape: Shape
+    batch: int
+    workers: int  # loader processes
+    steps: int
+    warm: int
+    rounds: int
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all that it was given."""
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def give_back(self) -> None:
+        """What one side kept for itself is free for the other."""
+        if self.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def place_here(folder: Path) -> Place:
+    """A GPU, if there is one."""
+    if not torch.cuda.is_available():
+        name = "no GPU: a processor, small sizes"
+        return Place("cpu", name, True, folder, Shape(64, 32, 2, 2), 4, 0, steps=2, warm=1, rounds=1)
+    properties = torch.cuda.get_device_properties(0)
+    batch = 64 if properties.total_memory > ROOMY else 16
+    workers = min(8, len(os.sched_getaffinity(0)) - 1)
+    name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+    return Place("cuda", name, False, folder, Shape(1024), batch, workers, steps=30, warm=5, rounds=5)
+
+
+def turn(here: Place, work: Callable[[int], object], precision: str = "high") -> Callable[[], float]:
+    """Seconds of `here.steps` steps of `work`, with float32 products in `precision` (highest: no TF32)."""
+
+    def seconds() -> float:
+        torch.set_float32_matmul_precision(precision)
+        try:
+            work(here.warm)
+            here.synchronize()
+            began = time.perf_counter()
+            work(here.steps)
+            here.synchronize()
+            return time.perf_counter() - began
+        finally:
+            torch.set_float32_matmul_precision("high")
+            here.give_back()
+
+    return seconds

@@ -1,0 +1,104 @@
+"""What will be measured on a GPU runs here, at small sizes, and can tell right from wrong."""
+
+import functools
+import json
+import time
+
+import pytest
+import torch
+
+from benchmarks import gpu, gpu_chamfer, gpu_engine, gpu_ranks, table
+from benchmarks.chamfer import by_cdist
+from benchmarks.gpu_place import place_here
+from benchmarks.harness import Row
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile traces and counts, and runs what it traced as it is: a real compiler takes minutes."""
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr(gpu, "lacking", lambda *_: "transformers not installed")
+    yield
+    torch._dynamo.reset()
+
+
+def test_all_of_it_runs_without_a_gpu_and_says_that_none_was_there(traced, tmp_path, capsys):
+    torch._dynamo.utils.counters.clear()
+    assert gpu.main(["--output", str(tmp_path / "out.json")]) == 0
+    assert "not measured on a GPU" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["small"]  # the page's table refuses it
+    bars = [row["bar"] for row in result["rows"]]
+    assert bars == [f"10{letter}" for letter in "abcdefghiklmnoprsuvy"]
+    assert all(table.verdict(row) == "not measured" for row in result["rows"])
+    page = (tmp_path / "out.md").read_text()
+    assert "**On a GPU**" in page and "no GPU" in page and "20 not measured" in page
+
+
+def test_what_fails_and_what_comes_too_late_costs_the_others_nothing(monkeypatch, tmp_path):
+    good = Row("10b", "good", 1.0, None, "s", 1.0, "<= 2 s", True)
+
+    def raises():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    report = gpu.Report(until=time.monotonic() + 60)
+    report.attempt("10a", "broken", raises)
+    report.attempt("10b", "good", lambda: [good])
+    report.until = 0.0
+    report.attempt("10c", "late", raises)
+    assert [table.verdict(row.plain()) for row in report.rows] == ["failed", "met", "not measured"]
+    assert "OutOfMemoryError: CUDA out of memory" in report.rows[0].note and "were over" in report.rows[2].note
+    monkeypatch.setattr(gpu, "measure", lambda _: report.rows)
+    assert gpu.main(["--output", str(tmp_path / "out.json")]) == 1
+
+
+def test_a_distance_that_is_not_exact_is_seen(monkeypatch, tmp_path):
+    here = place_here(tmp_path)
+    right = gpu_chamfer.exactness(here, 2, 60)
+    assert all(row.met for row in right)
+    monkeypatch.setattr(gpu_chamfer, "chamfer", by_cdist)
+    wrong = gpu_chamfer.exactness(here, 2, 60)
+    assert not wrong[0].met and wrong[0].ratio > 0.05
+
+
+def test_a_graph_that_is_compiled_anew_is_seen(traced, tmp_path):
+    class Engine:
+        run = property(lambda self: self)
+        sizes = iter(range(2, 100))
+        work = staticmethod(torch.compile(lambda x: x * 2, dynamic=False))
+
+        def evaluate(self): ...
+
+        def __call__(self, steps):
+            self.work(torch.ones(next(self.sizes)))
+
+    assert gpu_engine.recompilations(place_here(tmp_path), Engine()).ratio == 2
+    Engine.sizes = iter([2] * 100)
+    assert gpu_engine.recompilations(place_here(tmp_path), Engine()).met
+
+
+def test_waiting_is_what_the_loop_waited_for(tmp_path):
+    class Engine:
+        waited = 5.0
+
+        def __call__(self, steps):
+            time.sleep(0.01)
+            self.waited += 0.005
+
+    row = gpu_engine.waiting(place_here(tmp_path), Engine())
+    assert 20 < row.ratio < 60 and not row.met
+
+
+def test_ranks_are_counted_together(tmp_path):
+    """Two processes under torchrun, each with a batch of its own; the slower one counts."""
+    here = place_here(tmp_path)
+    assert gpu_ranks.rate(here, 2) > 0
+
+
+@pytest.mark.parametrize(("count", "met"), [(3, True), (4, False)])
+def test_scaling_is_a_share_of_n_times_one(count, met, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(gpu_ranks, "rate", lambda _here, n: 280.0 if n > 1 else 100.0)
+    (row,) = gpu_ranks.measure(place_here(tmp_path))
+    assert row.met is met and row.ratio == 2.8 / count
