@@ -74,6 +74,8 @@ def _prepare_counted(options: argparse.Namespace) -> None:
     workspace = Workspace(options.out)
     audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
     if audio_root is None and midi_root is None:
+        if options.shard or options.merge or options.ray:
+            raise UsageError("--shard, --merge and --ray need --midi-root (and --audio-root): the folders to prepare.")
         before = summary_of(workspace)
         if before is not None and not before["synthetic"]:
             raise UsageError(
@@ -84,6 +86,16 @@ def _prepare_counted(options: argparse.Namespace) -> None:
         print("  synthetic: true (whatever is trained on it can do little, and says so)")
         audio_root, midi_root = make_demo_corpus(workspace.demo_corpus)
         val_split = DEMO_VAL_SPLIT if val_split is None else val_split
+    merge = options.merge
+    if options.shard:
+        from training.stages.shards import prepare_shard, shard_of
+
+        prepare_shard(workspace, audio_root, midi_root, shard_of(options.shard), labels_file=options.labels)
+        return
+    if options.ray:
+        from training.stages.cluster import prepare_on_ray
+
+        merge = prepare_on_ray(options.ray, workspace, audio_root, midi_root, labels_file=options.labels)
     prepare(
         workspace,
         audio_root,
@@ -94,6 +106,7 @@ def _prepare_counted(options: argparse.Namespace) -> None:
         generate_clouds=options.generate_clouds,
         out_dir=options.out_dir,
         clouds_dir=options.clouds_dir,
+        merge=merge,
     )
 
 
@@ -408,6 +421,10 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generate-clouds", action="store_true", help="also write each song's target cloud as .npy")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="of the manifests (default: data/manifests)")
     parser.add_argument("--clouds-dir", type=Path, metavar="DIR", help="of the clouds (default: data/clouds)")
+    hosts = parser.add_mutually_exclusive_group()
+    hosts.add_argument("--shard", metavar="I/N", help="only decode the I-th of N shares; then --merge N on one host")
+    hosts.add_argument("--merge", type=_count, metavar="N", help="put N shares together first, then prepare as usual")
+    hosts.add_argument("--ray", metavar="ADDRESS", help="a share for every node of this Ray cluster, then --merge")
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:

@@ -195,7 +195,7 @@ def test_a_new_song_moves_at_most_the_border():
 
 
 def test_bonds_join_over_third_parties():
-    assert connected([["a"], ["b"], ["c"], ["b", "c"], ["d", "a"]]) == [0, 1, 1, 1, 0]
+    assert list(connected([["a"], ["b"], ["c"], ["b", "c"], ["d", "a"]])) == [0, 1, 1, 1, 0]
 
 
 def sides(audio, midi, same=(), share=0.5, seed=1):

@@ -22,6 +22,7 @@ from training.errors import HostError
 #: A file changed this recently (seconds) may change again within the same tick of the file system's clock, so its
 #: digest is not remembered yet.
 SETTLED = 2.0
+_SIGNED = 1 << 14  # files whose signatures are held as Python's numbers at a time
 _ASKED = 500  # paths or keys in one query
 _DIGESTS = "path, signature, sha256 FROM digests WHERE path"
 _READ = 2048  # files that are read between two writes of what was learnt
@@ -54,7 +55,9 @@ class Digests:
         self.settled[index] = settled
 
     def take(self, indices: np.ndarray) -> Digests:
-        """Of some of the files."""
+        """Of some of the files, in ascending order of `indices`."""
+        if len(indices) == len(self.settled):
+            return self
         refused = {place: self.refused[i] for place, i in enumerate(indices.tolist()) if i in self.refused}
         return Digests(self.sha256[indices], self.signature[indices], self.settled[indices], refused)
 
@@ -73,13 +76,21 @@ def signed(now: Signature) -> Signature:
 
 def signatures(paths: Iterable[str | bytes]) -> np.ndarray:
     """int64 [n, 5]; zeros where there is no file to be reached."""
-    numbers: list[Signature] = []
-    for path in paths:
+    stat, columns = os.stat, [np.zeros((0, 5), np.int64)]
+    for part in _parts(paths, _SIGNED):
+        found: list[Signature] = []
+        for path in part:
+            try:
+                about = stat(path)
+            except (OSError, ValueError):
+                found.append((0, 0, 0, 0, 0))
+            else:
+                found.append((about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
         try:
-            numbers.append(signed(signature(path)))
-        except (OSError, ValueError):
-            numbers.append((0, 0, 0, 0, 0))
-    return np.array(numbers, np.int64).reshape(-1, 5)
+            columns.append(np.array(found, np.int64))
+        except OverflowError:
+            columns.append(np.array([signed(now) for now in found], np.int64))
+    return np.concatenate(columns)
 
 
 class Ledger:
@@ -201,17 +212,20 @@ class Ledger:
 
         `keys`: uint8 [n, 32]. `name` says what the number is, and changes with how it is found.
         """
-        out = np.empty(len(keys))
+        out, new = np.empty(len(keys)), np.ones(len(keys), bool)
+        # asked for and written in the table's order: in any other, each of a million would be on another page
+        ordered = np.argsort(np.ascontiguousarray(keys).view(">u8")[:, 0]) if len(keys) else np.zeros(0, np.int64)
         with self._open() as db:
-            for part in _parts(range(len(keys)), _ASKED):
+            for part in _parts(ordered.tolist(), _ASKED):
                 asked = [keys[index].tobytes() for index in part]
                 known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", asked))
-                new = {}
                 for index, key in zip(part, asked, strict=True):
-                    if key not in known:
-                        known[key] = new[key] = float(find(index))
-                    out[index] = known[key]
-                db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", [(name, *pair) for pair in new.items()])
+                    if key in known:
+                        out[index], new[index] = known[key], False
+            for index in np.flatnonzero(new).tolist():  # in the caller's order, which may be that of the disk
+                out[index] = find(index)
+            learnt = ((name, keys[index].tobytes(), float(out[index])) for index in ordered[new[ordered]].tolist())
+            db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", learnt)
         return out
 
 

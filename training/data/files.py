@@ -20,7 +20,7 @@ from training.errors import HostError
 LARGEST = 1 << 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Found:
     """A regular file under a scanned root. There may be millions: what can be worked out is not kept."""
 
@@ -42,7 +42,8 @@ class Found:
     @property
     def key(self) -> str:
         """`relative` without its extension: what a song is called."""
-        return self.relative[: len(self.relative) - len(self.suffix)]
+        relative, dot = self.relative, self.relative.rfind(".")
+        return relative[:dot] if relative.rfind("/") + 1 < dot < len(relative) - 1 else relative
 
     @property
     def stem(self) -> str:

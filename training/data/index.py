@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -111,12 +111,13 @@ def read(path: Path, cache: Path, name: str, origin: Origin) -> Rows | None:
 
 def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] | None:
     try:
+        with path.open("rb") as stream:
+            whole = _is_whole(stream)
+        if not whole:
+            return None
         held = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        magic, form, crc = _HEADER.unpack(held[: _HEADER.size].tobytes())
-    except (OSError, ValueError, struct.error):
-        return None  # there is none, or a torn one
-    if (magic, form) != (_MAGIC, FORMAT) or zlib.crc32(held[_HEADER.size :]) != crc:
-        return None
+    except OSError:
+        return None  # there is none
     columns = unpack(held[_HEADER.size :])
     about = json.loads(columns["about"].tobytes())
     files = {}
@@ -133,6 +134,19 @@ def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] |
         name=name, files=files, plain=about["under"] is None, cache=cache, identity=about["identity"],
     )  # fmt: skip
     return Shared(table, None, path), about
+
+
+def _is_whole(stream: BinaryIO) -> bool:
+    """Whether a file is an index of this format, and as it was written. It is read, not mapped: what is mapped counts
+    as this process's memory."""
+    head = stream.read(_HEADER.size)
+    if len(head) < _HEADER.size:
+        return False
+    magic, form, crc = _HEADER.unpack(head)
+    found = 0
+    while (magic, form) == (_MAGIC, FORMAT) and (part := stream.read(1 << 20)):
+        found = zlib.crc32(part, found)
+    return (magic, form, crc) == (_MAGIC, FORMAT, found)
 
 
 class Shared(Rows):

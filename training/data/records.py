@@ -10,6 +10,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,14 +53,19 @@ class Entry(NamedTuple):
     start: int  # of its bytes, counted from the record's beginning
 
 
-def listing(record: np.ndarray | memoryview) -> list[Entry]:
+def listing(record: np.ndarray | memoryview) -> tuple[Entry, ...]:
     """What a record (uint8 [n]) holds. Raises ValueError if its list is damaged."""
     length, crc = _RECORD.unpack(bytes(record[: _RECORD.size]))
     text = bytes(record[_RECORD.size : _RECORD.size + length])
     if zlib.crc32(text) != crc:
         raise ValueError("a stored record is damaged")
-    start = -(-(_RECORD.size + length) // ALIGN) * ALIGN
-    return [Entry(name, dtype, tuple(shape), start + offset) for name, dtype, shape, offset in json.loads(text)]
+    return _entries(text)
+
+
+@lru_cache(1 << 14)  # records of one kind differ in their lengths alone
+def _entries(text: bytes) -> tuple[Entry, ...]:
+    start = -(-(_RECORD.size + len(text)) // ALIGN) * ALIGN
+    return tuple(Entry(name, dtype, tuple(shape), start + offset) for name, dtype, shape, offset in json.loads(text))
 
 
 def unpack(record: np.ndarray) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from training.data.records import dtype_of, listing
 from training.data.store import Store
 
+RELEASED = 8192  # records that are read between two releases of their pages, by who reads all
 _RECENT = 256  # rows that are kept once made
 
 
@@ -43,12 +44,12 @@ class Texts(Sequence[str]):
         self.data, self.ends = data, ends
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Texts:
+    def of(cls, texts: Iterable[str]) -> Texts:
         data, ends = bytearray(), array("q")
         for text in texts:
             data += text.encode("utf-8", "surrogateescape")
             ends.append(len(data))
-        return cls(np.frombuffer(bytes(data), np.uint8), np.frombuffer(ends, np.int64))
+        return cls(np.frombuffer(data, np.uint8), np.frombuffer(ends, np.int64))
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -84,7 +85,9 @@ class Layout:
         starts: dict[str, np.ndarray] = {}
         counts: dict[str, np.ndarray] = {}
         kinds: dict[str, tuple[Any, tuple[int, ...]]] | None = None
-        for index in np.lexsort([located.offset, located.shard]).tolist():  # as they lie on the disk
+        for place, index in enumerate(np.lexsort([located.offset, located.shard]).tolist()):  # as they lie on the disk
+            if place % RELEASED == 0:
+                store.release()
             found = listing(store.record_at(located, index))
             if not all(entry.shape for entry in found):
                 return None
@@ -97,6 +100,7 @@ class Layout:
             for entry in found:
                 starts[entry.name][index] = located.offset[index] + entry.start
                 counts[entry.name][index] = entry.shape[0]
+        store.release()
         typed = {name: (dtype_of(dtype), shape) for name, (dtype, shape) in (kinds or {}).items()}
         return cls(located.shards, located.shard, starts, counts, typed)
 
@@ -123,7 +127,7 @@ class Files:
         """Of some of the rows."""
         return replace(
             self,
-            paths=Texts.of([self.paths[index] for index in indices.tolist()]),
+            paths=Texts.of(self.paths[index] for index in indices.tolist()),
             signatures=None if self.signatures is None else self.signatures[indices],
             settled=None if self.settled is None else self.settled[indices],
             keys=None if self.keys is None else self.keys[indices],
@@ -157,7 +161,8 @@ class Table:
     def written(cls, path: Path, files: Mapping[str, Files], cache: Path) -> Table:
         """Of a manifest that was written here: a row a line, none empty, every path absolute and as it stands."""
         text = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        ends = np.flatnonzero(text == ord("\n"))
+        starts = range(0, len(text), 1 << 24)  # a part at a time: it may be large
+        ends = np.concatenate([np.flatnonzero(text[at : at + starts.step] == ord("\n")) + at for at in starts])
         spans = np.stack([np.concatenate([[0], ends[:-1] + 1]), ends], axis=1)
         numbers = np.arange(1, len(ends) + 1)
         return cls(str(path), text, spans, numbers, np.zeros(len(ends), bool), files, plain=True, cache=cache)
@@ -171,6 +176,7 @@ class Rows(Sequence[Row]):
         self.table = table
         self.order = order
         self._recent: dict[int, Row] = {}
+        self._stores: dict[str, Store] = {}
 
     def __len__(self) -> int:
         return len(self.table) if self.order is None else len(self.order)
@@ -192,7 +198,7 @@ class Rows(Sequence[Row]):
             yield self._row(index)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_recent": {}}
+        return self.__dict__ | {"_recent": {}, "_stores": {}}
 
     def select(self, indices: np.ndarray) -> Rows:
         """Some of these rows, in the order of `indices`."""
@@ -207,18 +213,26 @@ class Rows(Sequence[Row]):
 
     def _row(self, index: int) -> Row:
         table = self.table
-        values = json.loads(self.line(index))
+        values = self._values(index)
+        records = {
+            key: Stored(files, self._store(files), index)
+            for key, files in table.files.items()
+            if key in values and files.keys is not None
+        }
+        return Row(values, f"{table.name}:{table.numbers[index]}", records)
+
+    def _values(self, index: int) -> dict[str, Any]:
+        table = self.table
+        values = json.loads(str(self.line(index), "utf-8"))
         values["emotion"] = [float(number) for number in values["emotion"]]
-        files = {key: of_key for key, of_key in table.files.items() if key in values}
-        for key, of_key in files.items():
-            values[key] = of_key.paths[index]
-        number = int(table.numbers[index])
+        for key, files in table.files.items():
+            if key in values:
+                values[key] = files.paths[index]
         if "id" not in values:
             plain = plain_id(values[next(iter(table.files))])
-            values["id"] = f"{plain}:{number}" if table.numbered[index] else plain
+            values["id"] = f"{plain}:{table.numbers[index]}" if table.numbered[index] else plain
         values.setdefault("label_source", "manifest")
-        records = {key: _Stored(table, key, index) for key, of_key in files.items() if of_key.keys is not None}
-        return Row(values, f"{table.name}:{number}", records)
+        return values
 
     def line(self, index: int) -> bytes:
         """A row of the table as it stands in the manifest."""
@@ -226,6 +240,10 @@ class Rows(Sequence[Row]):
         return self.table.text[begin:end].tobytes()
 
     # columns, for who asks all rows the same
+
+    def values(self) -> Iterator[Mapping[str, Any]]:
+        """The values of every row."""
+        return map(self._values, range(len(self.table)) if self.order is None else self.order.tolist())
 
     def paths(self, key: str) -> Iterator[str]:
         """The path under `key` of every row."""
@@ -245,17 +263,23 @@ class Rows(Sequence[Row]):
 
     def array(self, index: int, key: str, name: str) -> np.ndarray:
         """A row's stored array: memory-mapped."""
-        return _Stored(self.table, key, index if self.order is None else int(self.order[index]))[name]
+        files = self.table.files[key]
+        return Stored(files, self._store(files), index if self.order is None else int(self.order[index]))[name]
+
+    def _store(self, files: Files) -> Store:
+        store = self._stores.get(files.kind)
+        if store is None:
+            store = self._stores[files.kind] = Store.at(self.table.cache / files.kind)
+        return store
 
 
-class _Stored(Mapping[str, np.ndarray]):
+class Stored(Mapping[str, np.ndarray]):
     """The stored arrays of one file of one row: `Record`, for who knows where they lie."""
 
     __slots__ = ("_files", "_index", "_store")
 
-    def __init__(self, table: Table, key: str, index: int):
-        self._files, self._index = table.files[key], index
-        self._store = Store.at(table.cache / self._files.kind)
+    def __init__(self, files: Files, store: Store, index: int):
+        self._files, self._store, self._index = files, store, index
 
     @property
     def key(self) -> bytes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import mmap
 import os
 import struct
 import zlib
@@ -31,6 +32,7 @@ from training.data.records import ALIGN, pack, unpack
 FORMAT = 1
 SHARD_BYTES = 1 << 28
 PART = "part-"  # a store's folders of this name hold shards that other hosts wrote
+_ASKED = 1 << 16  # keys that are looked for at a time
 _MOST_SINGLE = 8  # shards that are searched one by one before their tables are merged
 
 ENTRY = np.dtype(
@@ -64,7 +66,9 @@ class _Shard:
         if size < _HEADER.size + _FOOTER.size:
             raise ValueError("too short")
         self.path = path
-        self.bytes = np.asarray(np.memmap(path, np.uint8, mode="r"))
+        with path.open("rb") as stream:
+            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        self.bytes = np.frombuffer(self._map, np.uint8)
         begin, begin_format = _HEADER.unpack(self.bytes[: _HEADER.size].tobytes())
         end, end_format, crc, offset, count = _FOOTER.unpack(self.bytes[-_FOOTER.size :].tobytes())
         if (begin, end) != (_BEGIN, _END) or begin_format != FORMAT or end_format != FORMAT:
@@ -85,6 +89,10 @@ class _Shard:
                 return self.table[at]
             at += 1
         return None
+
+    def release(self) -> None:
+        """Let go of the pages that were read, for who will not read them again soon; the system may still have them."""
+        self._map.madvise(mmap.MADV_DONTNEED)
 
     def record(self, entry: np.void) -> np.ndarray:
         return self.bytes[int(entry["offset"]) : int(entry["offset"] + entry["length"])]
@@ -122,7 +130,8 @@ class _Merged:
             at += 1
         return None
 
-    def locate(self, keys: np.ndarray) -> Located:
+    def locate(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(shard, offset, length), as `Located` has them."""
         count = len(keys)
         shard, offset, length = np.full(count, -1, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
         heads = keys.view("<u8")[:, 0] if count else np.zeros(0, np.uint64)
@@ -143,7 +152,7 @@ class _Merged:
             asked = np.concatenate([np.zeros(0, np.int64), *again])
             at[asked] += 1
             asked = asked[at[asked] < len(self.heads)]
-        return Located(list(self.shards), shard, offset, length)
+        return shard, offset, length
 
 
 class Store:
@@ -152,8 +161,9 @@ class Store:
     Use `Store.at(folder)` where many objects refer to one store: a process then opens it once.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: Path, parts: bool = True):
+        """`parts`: what other hosts wrote beside it belongs to it too."""
+        self.folder, self._parts = Path(folder), f"{PART}*/*.shard" if parts else None
         self._shards: dict[str, _Shard] | None = None  # by name under the folder
         self._merged: _Merged | None = None  # one table of most of them
         self._single: dict[str, _Shard] = {}  # the others: new ones
@@ -169,7 +179,7 @@ class Store:
     def refresh(self) -> None:
         """Take in shards that were finished since; forget those that are gone."""
         known, self._shards = self._shards or {}, {}
-        for path in [*self.folder.glob("*.shard"), *self.folder.glob(f"{PART}*/*.shard")]:
+        for path in [*self.folder.glob("*.shard"), *(self.folder.glob(self._parts) if self._parts else ())]:
             name = path.relative_to(self.folder).as_posix()
             try:
                 self._shards[name] = known.get(name) or _Shard(path)
@@ -218,13 +228,28 @@ class Store:
         self.refresh()
         if self._single or self._merged is None:
             self._merge()
-        return self._merged.locate(np.ascontiguousarray(keys))
+        keys = np.ascontiguousarray(keys)
+        parts = [self._merged.locate(keys[at : at + _ASKED]) for at in range(0, len(keys), _ASKED)]
+        names = list(self._merged.shards)
+        if not parts:
+            return Located(names, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return Located(names, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def shard(self, name: str) -> _Shard:
         """By its name under the folder. Raises KeyError if it is not there."""
         if self._shards is None or name not in self._shards:
             self.refresh()
         return self._shards[name]
+
+    def shards(self) -> list[_Shard]:
+        """All of them, by name."""
+        self.refresh()
+        return [shard for _, shard in sorted(self._shards.items())]
+
+    def release(self) -> None:
+        """Let go of all pages that were read."""
+        for shard in (self._shards or {}).values():
+            shard.release()
 
     def record_at(self, located: Located, index: int) -> np.ndarray:
         """The bytes of a located record, uint8 [n]."""
@@ -315,10 +340,11 @@ class Writer:
         self._stream = None
         self._path: Path | None = None
 
-    def add(self, key: bytes, record: bytes | Mapping[str, np.ndarray]) -> None:
-        """Add arrays, or what `pack` made of them. A key that the store has is left as it is."""
+    def add(self, key: bytes, record: bytes | Mapping[str, np.ndarray]) -> bool:
+        """Add arrays, or what `pack` made of them. A key that the store has is left as it is; returns whether it had
+        not."""
         if key in self._keys or key in self._store:
-            return
+            return False
         data = record if isinstance(record, bytes) else pack(record)
         with disk_errors(self._folder):
             if self._stream is None:
@@ -333,6 +359,7 @@ class Writer:
         self._keys.add(key)
         if offset + len(data) >= self._limit:
             self.publish()
+        return True
 
     def publish(self) -> None:
         """Finish the shard: from here on every reader may find its records, whatever happens to this process."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,29 @@ from training.data.encode import Encoder, Quarantined, encode
 from training.data.files import Found, printable
 from training.data.rows import Files, Layout, Texts
 from training.data.store import Store
+from training.music.audio import LOGMEL
+from training.music.corpora.corpus import Pair
+from training.music.midi.reader import NOTES
+from training.music.midi.tokens import TOKENS
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One host's share of the work: which contents it decodes follows from the contents alone."""
+
+    number: int  # from 1
+    of: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def has(self, content: bytes) -> bool:
+        """`content`: SHA-256."""
+        return int.from_bytes(content[:8], "big") % self.of == self.number - 1
 
 
 @dataclass
@@ -23,7 +46,7 @@ class Media:
     cache: Path
     workers: int | None
     say: Callable[[str], None]
-    part: str = ""  # of the stores, to write into
+    share: Shard | None = None  # what this host decodes; None: all
     files: list[Found] = field(default_factory=list)  # those that have a digest; with their content
     digests: Digests = field(default_factory=lambda: Digests.empty(0))
     decoded: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # kind -> keys [n, 32], good [n]
@@ -32,12 +55,14 @@ class Media:
         """Find out what every file holds; returns those for which that cannot be done."""
         self.digests = ledger.of(_Places(self.every))
         bad = self.digests.refused
-        contents = self.digests.sha256
-        self.files = [replace(f, content=contents[f.number].tobytes()) for f in self.every if f.number not in bad]
+        self.files = [file for file in self.every if file.number not in bad]
+        for file in self.files:
+            file.content = self.digests.sha256[file.number].tobytes()
         return [Quarantined(printable(self.every[number].place), "content", why) for number, why in bad.items()]
 
     def decode(self, files: Sequence[Found], encoder: Encoder) -> list[Quarantined]:
-        """Have these in the store; returns those that cannot be decoded."""
+        """Have these in the store, or those of them that are this host's; returns those that cannot be decoded."""
+        files = [file for file in files if self.share is None or self.share.has(file.content)]
         numbers = np.unique(np.fromiter((file.number for file in files), np.int64, len(files)))
         places = _Places([self.every[number] for number in numbers.tolist()])
         done = encode(
@@ -47,7 +72,7 @@ class Media:
             self.workers,
             self.say,
             digests=self.digests.take(numbers),
-            part=self.part,
+            part=self.share.name if self.share else "",
         )
         keys, good = np.zeros((len(self.every), 32), np.uint8), np.zeros(len(self.every), bool)
         keys[numbers], good[numbers] = done.keys, True
@@ -73,6 +98,16 @@ class Media:
             keys,
             Layout.of(Store.at(self.cache / encoder.kind), keys),
         )
+
+
+def decode(
+    sounds: Media, scores: Media, own: Sequence[Found], pairs: Sequence[Pair]
+) -> tuple[list[Quarantined], list[Quarantined]]:
+    """Have in the stores what the manifests need: of the scores `own` and of `pairs`. Returns the scores, and the
+    recordings, that cannot be decoded."""
+    bad = scores.decode(own, TOKENS)
+    bad += scores.decode([pair.midi for pair in pairs if scores.has(pair.midi, TOKENS)], NOTES)
+    return bad, sounds.decode([pair.audio for pair in pairs], LOGMEL)
 
 
 def _numbers(files: Sequence[Found]) -> np.ndarray:

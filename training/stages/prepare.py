@@ -14,8 +14,8 @@ import numpy as np
 
 from training.data import index, manifest
 from training.data.encode import TOO_MANY, Quarantined, describe, expect, ledger, refuse_if_too_many, write_quarantine
-from training.data.files import Found, Refused, sha256, write_atomic
-from training.data.rows import Files, Rows, Table, Texts
+from training.data.files import Refused, sha256, write_atomic
+from training.data.rows import RELEASED, Files, Rows, Stored, Table, Texts
 from training.data.store import Store
 from training.errors import DataError, UsageError
 from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
@@ -24,8 +24,9 @@ from training.music.corpora import corpus, labels
 from training.music.midi.reader import NOTES
 from training.music.midi.tokens import NOTE as FIRST_NOTE
 from training.music.midi.tokens import TOKENS, VELOCITY
-from training.stages.identity import data_digest
-from training.stages.media import Media
+from training.stages.identity import data_digest, on_both_sides
+from training.stages.media import Media, decode
+from training.stages.shards import digest, merge_shards
 from training.stages.splits import how, index_path
 from training.stages.summary import SUMMARY, Summary, report
 from training.workspace import Workspace, exclusive
@@ -62,12 +63,14 @@ def prepare(
     clouds_dir: Path | None = None,
     labels_file: Path | None = None,
     workers: int | None = None,
+    merge: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Summary:
     """Scan, pair, decode, label, split and write the manifests; a second run over the same files changes nothing.
 
     Without `audio_root` only the MIDI manifests are written. Every file is decoded here, so that what cannot be read is
-    known, listed in `quarantine.jsonl`, and in no manifest.
+    known, listed in `quarantine.jsonl`, and in no manifest. `merge`: what so many shares of the corpus hold, decoded by
+    other hosts (shards.py), is put into the stores first.
 
     Raises DataError if there is nothing to train on, UsageError for arguments that cannot be meant.
     """
@@ -79,13 +82,10 @@ def prepare(
         )
     out = (out_dir or workspace.manifests).absolute()
     given = labels.read(labels_file) if labels_file else labels.Labels()
-    sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
-    scores, bad_scores = corpus.find(midi_root, corpus.MIDI, "--midi-root")
+    preparation = _Preparation(workspace, out, val_split, seed, given, workers, say, merge)
+    preparation.scan(audio_root, midi_root)
     with exclusive(out, "preparing data"):
-        return _Preparation(workspace, out, val_split, seed, given, workers, say).run(
-            [*bad_sounds, *bad_scores],
-            sounds,
-            scores,
+        return preparation.run(
             _is_synthetic(audio_root, midi_root),
             (clouds_dir or workspace.clouds).absolute() if generate_clouds else None,
         )
@@ -97,6 +97,15 @@ def _is_synthetic(*roots: Path | None) -> bool:
     return any((place / "synthetic.json").is_file() for place in places)
 
 
+@dataclass(frozen=True)
+class _Built:
+    """A manifest that was written, as columns."""
+
+    name: str
+    held_out: np.ndarray  # bool [n]
+    files: Mapping[str, Files]
+
+
 @dataclass
 class _Preparation:
     workspace: Workspace
@@ -106,25 +115,36 @@ class _Preparation:
     given: labels.Labels
     workers: int | None
     say: Callable[[str], None]
+    merge: int | None = None
 
-    def run(
-        self,
-        refused: Sequence[Refused],
-        sounds: list[Found],
-        scores: list[Found],
-        synthetic: bool,
-        clouds: Path | None,
-    ) -> Summary:
-        summary = Summary(synthetic, self.seed, self.val_split, len(sounds), len(scores))
+    def scan(self, audio_root: Path | None, midi_root: Path | None) -> None:
+        sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
+        scores, bad_scores = corpus.find(midi_root, corpus.MIDI, "--midi-root")
+        self.refused = [*bad_sounds, *bad_scores]
+        self.sounds = Media(sounds, self.workspace.cache, self.workers, self.say)
+        self.scores = Media(scores, self.workspace.cache, self.workers, self.say)
+
+    def run(self, synthetic: bool, clouds: Path | None) -> Summary:
+        summary = Summary(synthetic, self.seed, self.val_split, len(self.sounds.every), len(self.scores.every))
+        manifests = self._build(summary, clouds)
+        del self.sounds, self.scores  # what was known about a million files is let go before their index is made
+        for built in manifests:
+            self._index(built)
+        report(summary, self.workspace.relative(self.out), self.say)
+        return summary
+
+    def _build(self, summary: Summary, clouds: Path | None) -> list[_Built]:
+        """Write the manifests, and fill in the summary."""
+        refused = self.refused
         quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
         expect(LOGMEL, NOTES, TOKENS)
         self.ledger = ledger(self.workspace.cache)
-        self.sounds = Media(sounds, self.workspace.cache, self.workers, self.say)
-        self.scores = Media(scores, self.workspace.cache, self.workers, self.say)
 
         # Paired before anything is decoded: that a file is broken must not make another one's name unique.
         quarantine += self.sounds.read(self.ledger) + self.scores.read(self.ledger)
         pairing = corpus.match(self.sounds.files, self.scores.files, self.given)
+        if self.merge:
+            merge_shards(self.workspace.cache, self.merge, digest(self.sounds, self.scores, pairing.pairs), self.say)
         bad, bad_sounds = decode(self.sounds, self.scores, self.scores.files, pairing.pairs)
         quarantine += self._judge(bad, len(self.scores.files), refused, corpus.MIDI)
         heard = len({pair.audio.number for pair in pairing.pairs})
@@ -152,10 +172,9 @@ class _Preparation:
         summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
         summary.digest = _data_digest(paired, alone)
         self._write(summary, songs, drawn, quarantine)
-        for name, of_name in songs.items():
-            self._index(name, of_name, columns[name], drawn if name == SPECTOCLOUD else None)
-        report(summary, self.workspace.relative(self.out), self.say)
-        return summary
+        if drawn is not None:
+            columns[SPECTOCLOUD][CLOUD] = Files(Texts.of(cloud[CLOUD] for cloud in drawn))
+        return [_Built(name, _held_out(of_name), columns[name]) for name, of_name in songs.items()]
 
     # refusing
 
@@ -184,7 +203,7 @@ class _Preparation:
 
     def _clouds(self, paired: Sequence[corpus.Song], columns: Mapping[str, Files], folder: Path) -> list[dict]:
         """A cloud for every song, drawn ahead: its keys of the manifest row."""
-        notes, frames = self._store(NOTES), columns["audio_path"].layout.counts["logmel"]
+        notes, frames = Store.at(self.workspace.cache / NOTES.kind), columns["audio_path"].layout.counts["logmel"]
         return [
             write_cloud(folder, notes.get(key.tobytes())["notes"], int(count), song.label.emotion)
             for song, key, count in zip(paired, columns["midi_path"].keys, frames, strict=True)
@@ -192,7 +211,7 @@ class _Preparation:
 
     def _count(self, summary: Summary, pairing, paired, alone, columns, quarantine) -> None:
         summary.pairs = len(paired)
-        told = self._facts("notes in tokens 1", TOKENS, columns[MIDI]["midi_path"].keys, _notes_told)
+        told = self._facts("notes in tokens 1", columns[MIDI]["midi_path"], _notes_told)
         summary.notes = int(told.sum())
         summary.emotions = labels.count(song.label for song in alone)
         summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
@@ -211,20 +230,23 @@ class _Preparation:
             frames = columns[SPECTOCLOUD]["audio_path"].layout.counts["logmel"]
             once = np.unique([song.audio.number for song in paired], return_index=True)[1]
             summary.hours = round(int(frames[once].sum()) * HOP / SAMPLE_RATE / 3600, 4)
-            lengths = self._facts("end of notes 1", NOTES, columns[SPECTOCLOUD]["midi_path"].keys, _end_of_notes)
+            lengths = self._facts("end of notes 1", columns[SPECTOCLOUD]["midi_path"], _end_of_notes)
             for song, count, written in zip(paired, frames.tolist(), lengths.tolist(), strict=True):
                 heard = count * HOP / SAMPLE_RATE
                 if abs(heard - written) > max(_APART[0], _APART[1] * max(heard, written)):
                     summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
         summary.quarantined = [asdict(item) for item in quarantine]
 
-    def _facts(self, name: str, encoder, keys: np.ndarray, find: Callable[[Mapping], float]) -> np.ndarray:
+    def _facts(self, name: str, files: Files, find: Callable[[Mapping], float]) -> np.ndarray:
         """A number about each record, remembered: a corpus is not read whole to be prepared again."""
-        store = self._store(encoder)
-        return self.ledger.facts(name, keys, lambda index: find(store.get(keys[index].tobytes())))
+        store = Store.at(self.workspace.cache / files.kind)
 
-    def _store(self, encoder) -> Store:
-        return Store.at(self.workspace.cache / encoder.kind)
+        def found(index: int) -> float:
+            if index % RELEASED == 0:
+                store.release()
+            return find(Stored(files, store, index))
+
+        return self.ledger.facts(name, files.keys, found)
 
     # writing
 
@@ -251,35 +273,23 @@ class _Preparation:
         write_quarantine(self.out / "quarantine.jsonl", quarantine)
         summary.up_to_date = not write_atomic(stale, text) and not changed
 
-    def _index(self, name: str, songs: Sequence[corpus.Song], columns: Mapping[str, Files], drawn) -> None:
+    def _index(self, built: _Built) -> None:
         """Leave what training would find out about the manifests: that they are right, and where their arrays lie."""
-        family, checks, encoders = TRAINED_ON[name]
-        held_out = np.fromiter((song.held_out for song in songs), bool, len(songs))
+        family, checks, encoders = TRAINED_ON[built.name]
         shared: dict[str, Rows] = {}
         for side in SIDES:
-            path, rows = self._path(name, side), np.flatnonzero(held_out == (side == "val"))
+            path, rows = self._path(built.name, side), np.flatnonzero(built.held_out == (side == "val"))
             origin = index.Origin(sha256(path), how(family, checks, encoders), {})
             place = index_path(self.workspace.cache, family, path)
             found = index.read(place, self.workspace.cache, str(path), origin)
             if found is None:
-                files = {key: of_key.take(rows) for key, of_key in columns.items()}
-                if drawn is not None:
-                    files[CLOUD] = Files(Texts.of([drawn[row][CLOUD] for row in rows.tolist()]))
+                files = {key: of_key.take(rows) for key, of_key in built.files.items()}
                 found = index.write(place, Table.written(path, files, self.workspace.cache), origin)
             if found is not None:
                 shared[side] = found
         if len(shared) == len(SIDES):
             data_digest(shared)
-
-
-def decode(
-    sounds: Media, scores: Media, own: Sequence[Found], pairs: Sequence[corpus.Pair]
-) -> tuple[list[Quarantined], list[Quarantined]]:
-    """Have in the stores what the manifests need: of the scores `own` and of `pairs`. Returns the scores, and the
-    recordings, that cannot be decoded."""
-    bad = scores.decode(own, TOKENS)
-    bad += scores.decode([pair.midi for pair in pairs if scores.has(pair.midi, TOKENS)], NOTES)
-    return bad, sounds.decode([pair.audio for pair in pairs], LOGMEL)
+            on_both_sides(shared)
 
 
 def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
@@ -291,14 +301,19 @@ def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | 
             yield row if drawn is None else row | drawn[number]
 
 
+def _held_out(songs: Sequence[corpus.Song]) -> np.ndarray:
+    return np.fromiter((song.held_out for song in songs), bool, len(songs))
+
+
 def _notes_told(record: Mapping[str, np.ndarray]) -> int:
     ids = record["ids"]
-    return int(((ids >= FIRST_NOTE) & (ids < VELOCITY)).sum())
+    return int(np.count_nonzero((ids >= FIRST_NOTE) & (ids < VELOCITY)))
 
 
 def _end_of_notes(record: Mapping[str, np.ndarray]) -> float:
     """Seconds."""
-    return float((record["notes"]["onset"] + record["notes"]["duration"]).max())
+    notes = record["notes"]
+    return float((notes["onset"] + notes["duration"]).max())
 
 
 def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:

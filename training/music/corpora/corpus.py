@@ -101,7 +101,8 @@ def _id(song: Song) -> str:
 def _bonds(song: Song) -> Iterator[str | bytes]:
     for file in (song.audio, song.midi):
         if file is not None:
-            yield file.key
+            key = file.key
+            yield song.id if key == song.id else key  # one text for both: there may be millions
             yield file.content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,9 @@ class Group:
     paired: bool  # holds a recording with its score
 
 
-def connected(bonds: Iterable[Iterable[Hashable]]) -> list[int]:
+def connected(bonds: Iterable[Iterable[Hashable]]) -> Sequence[int]:
     """For every row, the smallest row that it is connected with, directly or over others, by a shared bond."""
-    parent: list[int] = []
+    parent = array("q")
 
     def top(row: int) -> int:
         while parent[row] != row:
@@ -33,7 +34,7 @@ def connected(bonds: Iterable[Iterable[Hashable]]) -> list[int]:
         for bond in shared:
             a, b = top(first.setdefault(bond, row)), top(row)
             parent[max(a, b)] = min(a, b)
-    return [top(row) for row in range(len(parent))]
+    return array("q", map(top, range(len(parent))))
 
 
 def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:
