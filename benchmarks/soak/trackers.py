@@ -26,6 +26,7 @@ from training.engine import lines, loop, tracking
 from training.engine.tracking import Tracker
 
 MOST = 0.05  # of the training's time
+STEP = 0.01  # seconds, at least
 END = 5.0  # seconds more than LAST_SECONDS that the end may take, on a busy machine
 SETTINGS = {"training": {"log_every": 5, "save_minutes": 10.0}}  # of 96 steps
 SAMPLES = 96
@@ -59,11 +60,15 @@ FAULTS = [fault for pair in zip(WANDB, LOGS * len(WANDB), strict=False) for faul
 
 
 class Losing(Toy):
-    """What happens to the logs, at two steps."""
+    """What happens to the logs, at two steps. Its steps take as long as those of a small model: beside a toy's two
+    milliseconds, writing a line is much."""
 
     faults: ClassVar[dict[int, Callable[[], Any]]] = {}
 
     def before_loss(self, step: int) -> None:
+        until = time.perf_counter() + STEP / 2  # of two micro-batches
+        while time.perf_counter() < until:
+            pass
         for due in [at for at in self.faults if at <= step]:
             self.faults.pop(due)()
 
