@@ -28,6 +28,7 @@ def test_both_loops_train_the_same_model_on_the_same_problem():
 
 
 def test_the_row_is_the_difference():
-    (row,) = engine_cost.measure(small=True)
+    row, between = engine_cost.measure(small=True)
     assert row.bar == "4f" and row.ours > 0 and row.rival > 0
     assert row.met == (row.ratio <= 0.1)
+    assert between.bar == "5e" and 0 < between.ratio < 50

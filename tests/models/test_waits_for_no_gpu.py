@@ -1,5 +1,5 @@
-"""Nothing in a step makes the host wait for a GPU, in either family: no number is read, no shape depends on one, nothing
-is sent from the host. No GPU is needed: what would wait is an operator, or a call, whatever the device."""
+"""Nothing in a step makes the host wait for a GPU, in either family: no number is read, no shape depends on one,
+nothing is sent from the host. No GPU is needed: what would wait is an operator, or a call, whatever the device."""
 
 from __future__ import annotations
 
