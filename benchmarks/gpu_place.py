@@ -48,7 +48,8 @@ def place_here(folder: Path) -> Place:
         return Place("cpu", name, True, folder, Shape(64, 32, 2, 2), 4, 0, steps=2, warm=1, rounds=1)
     properties = torch.cuda.get_device_properties(0)
     batch = 64 if properties.total_memory > ROOMY else 16
-    workers = min(8, len(os.sched_getaffinity(0)) - 1)
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # under torchrun
+    workers = max(0, min(8, len(os.sched_getaffinity(0)) // ranks - 1))
     name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
     return Place("cuda", name, False, folder, Shape(1024), batch, workers, steps=30, warm=5, rounds=5)
 

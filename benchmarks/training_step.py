@@ -84,7 +84,7 @@ def midi_generator(
          *([] if "training.compile=true" in overrides else ["training.compile=false"]), *overrides,
          *(SMALL if small else ())],
     )  # fmt: skip
-    epoch = 4_000 * batch * shape.context  # tokens: no epoch ends while it is watched
+    epoch = 2_000 * batch * shape.context  # tokens: no epoch ends while it is watched
     train, held_out = recipe.examples(songs(epoch), True), recipe.examples(songs(8 * shape.context), False)
     with running(recipe, train, held_out, folder, device=device) as engine:
         yield engine
