@@ -56,15 +56,15 @@ def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS)
         lines += [_markdown(row) for row in own]
     lines += [_markdown(row) for row in rows.values() if not row["bar"]]  # subjects that failed
     counts = [verdict(row) for row in rows.values()]
-    told = ", ".join(f"{counts.count(kind)} {kind}" for kind in ("met", "missed", "not measured", "failed"))
+    told = ", ".join(f"{counts.count(kind)} {kind}" for kind in ("met", "missed", "stated", "not measured", "failed"))
     return "\n".join([*lines, "", f"Figures: {told}.", "", *map(_place, results), ""])
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """met, missed, not measured, or failed."""
+    """met, missed, stated (there is no bar, and it is as it should be), not measured, or failed."""
     if row["met"] is None:
         return "failed" if row["note"].startswith("failed: ") else "not measured"
-    return "met" if row["met"] else "missed"
+    return ("stated" if row["wanted"] == "stated" else "met") if row["met"] else "missed"
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ def _markdown(row: Mapping[str, Any]) -> str:
     ours = f"{number(row['ours'])} {row['unit']}" if row["ours"] is not None else ""
     rival = f"{number(row['rival'])} {row['unit']}" if row["rival"] is not None else ""
     told = verdict(row)
-    shown = told if told in ("met", "not measured") else f"**{told}**"
+    shown = told if told in ("met", "stated", "not measured") else f"**{told}**"
     note = row["note"].removeprefix("not measured: ").removeprefix("failed: ")
     cells = (
         row["bar"],

@@ -95,8 +95,13 @@ def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
     assert "| 10a | tokens | 0.25 s |  | 0.25 s | <= 0.1 s | **missed** |  |" in text
     assert "| 4b | against HF Trainer |  |  |  | >= 1x | not measured | transformers not installed |" in text
     assert "| the subject two |" in text and "OSError: full" in text
-    assert "1 met, 1 missed, 1 not measured, 1 failed" in text and "NVIDIA X" in text
+    assert "1 met, 1 missed, 0 stated, 1 not measured, 1 failed" in text and "NVIDIA X" in text
     assert f"torch {place()['libraries']['torch']}" in text
+
+
+@pytest.mark.parametrize(("wanted", "met", "told"), [("stated", True, "stated"), ("stated", False, "missed")])
+def test_what_has_no_bar_is_not_called_met(wanted, met, told):
+    assert table.verdict(Row("6d", "first token", 2.0, None, "ms", 2.0, wanted, met).plain()) == told
 
 
 def test_small_sizes_judge_nothing(tmp_path):
