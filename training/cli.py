@@ -139,6 +139,8 @@ def _train(options: argparse.Namespace) -> None:
             f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
             f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
         )
+        if not done.already:
+            _refresh_report(workspace)
 
 
 def _estimate(options: argparse.Namespace) -> None:
@@ -229,6 +231,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             audio_root=options.audio_root,
             midi_root=options.midi_root,
         )
+    _refresh_report(Workspace(options.out))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -249,6 +252,9 @@ def _export(options: argparse.Namespace) -> None:
             midi_root=options.midi_root,
             cost=account.cost(list(checkpoints)) if account else None,
         )
+    page = _refresh_report(workspace)
+    if page is not None:
+        print(f"Report: {workspace.relative(page)}")
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -261,6 +267,7 @@ def _verify(options: argparse.Namespace) -> None:
     families = [family for family in FAMILIES if any(Workspace(options.out).checkpoints(family).glob("*.pt"))]
     with _counted(options, "verify", families):
         verify(options.folder)
+    _refresh_report(Workspace(options.out))
 
 
 def _budget(options: argparse.Namespace) -> None:
@@ -270,6 +277,22 @@ def _budget(options: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:
         raise HostError(f"{path} cannot be read: {error}. Move it away, and counting begins anew.") from None
     print(table(book or books.Book()))
+    if options.done:
+        _refresh_report(Workspace(options.out))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from training.report.page import write_report
+
+    workspace = Workspace(options.out)
+    print(f"Written: {workspace.relative(write_report(workspace))}")
+
+
+def _refresh_report(workspace: Workspace) -> Path | None:
+    """The page tells of what was just done. No stage fails because of it."""
+    from training.report.page import refresh
+
+    return refresh(workspace)
 
 
 def _restore(options: argparse.Namespace) -> None:
@@ -403,6 +426,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("persist", parents=[out], help="copy what matters to a second place, and verify it")
     _add_persist(verb, required=True)
     verb.set_defaults(run=_persist)
+
+    verb = verbs.add_parser("report", parents=[out], help="write exports/report.html anew, from what is there")
+    verb.set_defaults(run=_report)
 
     verb = verbs.add_parser("budget", parents=[out], help="what the job has used, by stage, and what is left")
     verb.add_argument("--done", action="store_true", help="the job is over: what is started next is another one's")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,8 @@ class Work:
 
 class Run:
     """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `allowance`: the
-    time that it may take. `mirror`: copies what is saved to a second place."""
+    time that it may take. `mirror`: copies what is saved to a second place. `validated`: called on the first rank after
+    every evaluation; returns at once."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Run:
         provenance: Mapping[str, Any],
         allowance: Allowance | None = None,
         mirror: Mirror | None = None,
+        validated: Callable[[], None] = lambda: None,
     ):
         self.state, self.train, self.held_out_examples = state, train, held_out
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
@@ -77,6 +79,7 @@ class Run:
         self.clock_due = False
         self.names: list[str] = []  # what the next save is called besides last.pt
         self.saved_at = self.counted_at = time.monotonic()
+        self.validated = validated
         self.tell = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
         rhythm = self.settings.training.eval_every * self.plan.steps_per_epoch
         self.pace = Pace(allowance, rhythm) if allowance else None
@@ -232,7 +235,8 @@ class Run:
         epoch = math.ceil(progress.step / self.plan.steps_per_epoch)
         epochs = math.ceil(progress.total_steps / self.plan.steps_per_epoch)
         self.tracker.say(line(progress.step, progress.total_steps, epoch, epochs, values, names))
-        self.tracker.record("train", progress.step, {"epoch": epoch, **values, "skipped": progress.skipped})
+        counted = {"skipped": progress.skipped, "total_steps": progress.total_steps}
+        self.tracker.record("train", progress.step, {"epoch": epoch, **values, **counted})
         self.meter.reset()
 
     def _save_wanted(self) -> bool:
@@ -277,6 +281,8 @@ class Run:
         self.tracker.say(f"validation after {self.where}: {told}" + ("  (best)" if better else ""))
         seconds = {"seconds": time.perf_counter() - before}
         self.tracker.record("validation", progress.step, {"epoch": state.epoch, **state.metrics, **seconds})
+        if self.ranks.is_first:
+            self.validated()
         if state.patience.exhausted(state.epoch, training.min_epochs):
             stopping = training.early_stopping
             progress.finished = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 def megabytes(count: int) -> str:
@@ -12,6 +13,25 @@ def megabytes(count: int) -> str:
 
 def table(rows: Iterable[tuple[str, int, str]]) -> str:
     """(name, bytes, what is told of it) -> aligned lines."""
-    listed = [(name, megabytes(count), told) for name, count, told in rows]
+    listed = [(name, megabytes(count), what) for name, count, what in rows]
     wide = max((len(name) for name, _, _ in listed), default=0)
-    return "\n".join(f"  {name:<{wide}}  {amount:>9}  {told}".rstrip() for name, amount, told in listed)
+    return "\n".join(f"  {name:<{wide}}  {amount:>9}  {what}".rstrip() for name, amount, what in listed)
+
+
+def told(about: Mapping[str, Any]) -> str:
+    """What the receipt measured on one file, in a line."""
+    if about["kind"] == "onnx":
+        trials = [*about["parity"]["trials"], *([about["parity"]["stepped"]] if "stepped" in about["parity"] else [])]
+        worst = max(v for trial in trials for v in trial["error"].values())
+        batches = sorted({t["sizes"]["batch"] for t in trials if "batch" in t["sizes"]})
+        at = f" at batch {', '.join(map(str, batches))}" if batches else ""
+        stepped = f", {about['parity']['stepped']['sizes']['steps']} steps" if "stepped" in about["parity"] else ""
+        return f"agrees with the model{at}{stepped}: {worst:.1e} (allowed {about['parity']['tolerance']:g})"
+    if about["kind"] == "int8":
+        if "change" not in about:
+            return f"outputs move by {about['largest_error']:.1%}; no task metric"
+        changes = about["change"]["relative_change"]
+        return ", ".join(f"{k} {float(about['change']['int8'][k]):.4g} ({float(v):+.2%})" for k, v in changes.items())
+    if about["kind"] == "coreml":
+        return f"{about['status']}; {about['precision']}, {about['target']}"
+    return f"{about['values']:,} numbers"

@@ -17,7 +17,7 @@ from training.export import files, receipt
 from training.export.coreml import installed
 from training.export.int8 import LIMIT
 from training.export.package import Package
-from training.export.table import table
+from training.export.table import table, told
 from training.recipe import Recipe
 from training.stages.splits import load_split
 from training.stages.trained import Trained, load_trained
@@ -188,7 +188,7 @@ def _summary(folder: Path, workspace: Workspace, families: list[str]) -> None:
         entry = entries[family]
         print(f"\n{entry['title']}" + (" (synthetic: true)" if entry["synthetic"] else ""))
         shown = {n: f for n, f in entry["files"].items() if f["kind"] in ("onnx", "int8", "coreml", "weights")}
-        print(table((name, about["bytes"], _told(about)) for name, about in shown.items()))
+        print(table((name, about["bytes"], told(about)) for name, about in shown.items()))
         rest = [f["bytes"] for n, f in entry["files"].items() if n not in shown]
         print(table([(f"golden/ and samples/ ({len(rest)} files)", sum(rest), "")]))
         for note in entry["notes"]:
@@ -196,22 +196,3 @@ def _summary(folder: Path, workspace: Workspace, families: list[str]) -> None:
     if not installed():
         print("coremltools is not installed here: no .mlpackage was made.")
     print(f"\nReceipt: {workspace.relative(folder / receipt.NAME)}")
-
-
-def _told(about: Mapping[str, Any]) -> str:
-    """What the receipt measured on one file, in a line."""
-    if about["kind"] == "onnx":
-        trials = [*about["parity"]["trials"], *([about["parity"]["stepped"]] if "stepped" in about["parity"] else [])]
-        worst = max(v for trial in trials for v in trial["error"].values())
-        batches = sorted({t["sizes"]["batch"] for t in trials if "batch" in t["sizes"]})
-        at = f" at batch {', '.join(map(str, batches))}" if batches else ""
-        stepped = f", {about['parity']['stepped']['sizes']['steps']} steps" if "stepped" in about["parity"] else ""
-        return f"agrees with the model{at}{stepped}: {worst:.1e} (allowed {about['parity']['tolerance']:g})"
-    if about["kind"] == "int8":
-        if "change" not in about:
-            return f"outputs move by {about['largest_error']:.1%}; no task metric"
-        changes = about["change"]["relative_change"]
-        return ", ".join(f"{k} {float(about['change']['int8'][k]):.4g} ({float(v):+.2%})" for k, v in changes.items())
-    if about["kind"] == "coreml":
-        return f"{about['status']}; {about['precision']}, {about['target']}"
-    return f"{about['values']:,} numbers"

@@ -105,6 +105,7 @@ def _train(
     from training.engine.run import Run, plan_of
     from training.engine.state import State, planned
     from training.engine.tracking import Tracker, require_wandb
+    from training.report.refresher import Refresher
 
     require_wandb(recipe.settings.logging)
     share_cores(ranks, recipe.settings.data.num_workers)
@@ -143,6 +144,8 @@ def _train(
             also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
             mirror = Mirror(workspace.root, persist, recipe.family, [*also, "runs/budget.json"], tracker.say)
             ranks.first(lambda: bool(mirrors.enter_context(mirror)))
+        page = Refresher(workspace, tracker.say)
+        mirrors.callback(page.close)
         run = Run(
             state,
             examples["train"],
@@ -153,6 +156,7 @@ def _train(
             provenance=origin,
             allowance=allowance,
             mirror=mirror,
+            validated=page.refresh,
         )
         fit(run)
         rest()

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from torch.nn import functional as F
 
@@ -213,7 +214,8 @@ def test_steering_is_the_agreement_of_means_over_emotions(rows):
 def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
     recipe, model, rows = taught
     written = recipe.samples(model, rows, tmp_path / "new" / "folder", 3)
-    assert {path.name for path in written} == {f"{name}{end}" for name in emotion.BASES for end in (".mid", ".png")}
+    ends = (".mid", ".png", ".mp3")
+    assert {path.name for path in written} == {f"{name}{end}" for name in emotion.BASES for end in ends}
     pitches = {}
     for name in emotion.BASES:
         score = read_score(tmp_path / "new" / "folder" / f"{name}.mid")
@@ -221,6 +223,9 @@ def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
         assert legal(tokens.encode(score))
         pitches[name] = score.notes["pitch"].mean()
         assert (tmp_path / "new" / "folder" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        wave, rate = soundfile.read(tmp_path / "new" / "folder" / f"{name}.mp3")
+        end = float((score.notes["onset"] + score.notes["duration"]).max())
+        assert len(wave) / rate == pytest.approx(min(60, end + 0.6), abs=0.2) and np.abs(wave).max() > 0.01
     assert pitches["happy"] > pitches["sad"] + 20
     again = recipe.samples(model, rows, tmp_path / "again", 3)
     assert all(

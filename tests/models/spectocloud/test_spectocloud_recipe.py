@@ -1,6 +1,8 @@
 """The recipe: exact terms, a validation that is always Chamfer, judgement that tells listening from guessing,
 exports."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -185,11 +187,16 @@ def test_swapping_always_brings_another_song():
 
 def test_samples_are_clouds_and_pictures_of_several_songs(recipe, model, rows, tmp_path):
     written = recipe.samples(model, rows, tmp_path / "samples", seed=1)
-    assert [path.suffix for path in written] == [".npy", ".png"] * 3 and all(path.stat().st_size for path in written)
-    cloud = np.load(written[0])
-    assert cloud.shape == (1200, 10) and cloud.dtype == np.float32
+    assert [path.suffix for path in written] == [".npy", ".npy", ".png"] * 3 + [".json"]
+    assert all(path.stat().st_size for path in written)
+    cloud, target = np.load(written[0]), np.load(written[1])
+    assert cloud.shape == target.shape == (1200, 10) and cloud.dtype == target.dtype == np.float32
+    told = json.loads(written[-1].read_text())
+    assert list(told) == [path.stem for path in written[:-1:3]]
+    song = next(row for row in rows if row.values["id"] == told[written[0].stem]["song"])
+    assert told[written[0].stem]["emotion"] == pytest.approx(song.values["emotion"][:3], abs=1e-3)
     again = recipe.samples(model, rows, tmp_path / "again", seed=1)
-    assert [path.read_bytes() for path in again[::2]] == [path.read_bytes() for path in written[::2]]
+    assert [path.read_bytes() for path in again[:2]] == [path.read_bytes() for path in written[:2]]
 
 
 def test_work_is_counted_for_the_batch(recipe, model, batch):

@@ -25,6 +25,7 @@ from training.models.midi_generator.graphs import full_graph, step_graph
 from training.models.midi_generator.model import MidiGenerator
 from training.models.midi_generator.ngram import NGram
 from training.music import emotion
+from training.music.composing.synth import PREVIEW, render, write_preview
 from training.music.midi import tokens
 from training.music.midi.reader import write_midi
 from training.music.picture import draw_piano_roll
@@ -151,7 +152,8 @@ class MidiGeneratorRecipe(Recipe):
         return steering.judge(pieces, asked, known)
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
-        """A piece for each of the six base emotions: <emotion>.mid, and <emotion>.png, its piano roll."""
+        """A piece for each of the six base emotions: <emotion>.mid, .png, its piano roll, and .mp3, its beginning as a
+        simple synthesiser plays it."""
         model.eval()
         folder.mkdir(parents=True, exist_ok=True)
         vectors = np.stack([emotion_vector(emotion.vector(name)) for name in emotion.BASES])
@@ -161,8 +163,10 @@ class MidiGeneratorRecipe(Recipe):
         for name, ids in zip(emotion.BASES, pieces, strict=True):
             score = tokens.decode(ids)
             write_midi(score, folder / f"{name}.mid")
-            draw_piano_roll(score.seconds(), folder / f"{name}.png")
-            written += [folder / f"{name}.mid", folder / f"{name}.png"]
+            notes = score.seconds()
+            draw_piano_roll(notes, folder / f"{name}.png")
+            write_preview(folder / f"{name}.mp3", render(notes[notes["onset"] < PREVIEW], seed))
+            written += [folder / f"{name}{end}" for end in (".mid", ".png", ".mp3")]
         return written
 
     def graphs(self, model: torch.nn.Module) -> list[Graph]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -18,10 +19,11 @@ MOST = 6
 
 def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) -> list[Path]:
     """Up to six held-out windows, of songs as different in emotion as there are: `NN_<song>.npy`, the predicted
-    cloud as float32 [1200, 10] (x y z, red green blue alpha, size glow depth), and a .png of target and prediction."""
+    cloud as float32 [1200, 10] (x y z, red green blue alpha, size glow depth), `NN_<song>.target.npy`, what its notes
+    say, and a .png of both; `clouds.json` tells the song, the second and the emotion of each."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(model.parameters()).device
-    written = []
+    written, told = [], {}
     for number, index in enumerate(_choose(held_out, seed)):
         item = held_out.item(0, index)
         batch = {key: value.to(device) for key, value in held_out.collate([item]).items()}
@@ -32,11 +34,16 @@ def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) ->
         path = folder / f"{number:02d}_{re.sub(r'[^A-Za-z0-9_-]+', '_', name).strip('_')[-60:]}"
         np.save(path.with_suffix(".npy"), np.concatenate(cloud, -1))
         target = [item[key] for key in ("positions", "colors", "properties")]
+        np.save(path.with_suffix(".target.npy"), np.concatenate(target, -1).astype(np.float32))
+        felt = [round(float(x), 4) for x in item["emotion"][:3]]
+        told[path.name] = {"song": name, "start": round(seconds(start), 3), "emotion": felt}
         emotion = ", ".join(f"{x:+.1f}" for x in item["emotion"][:3])
         title = f"{name}, {seconds(start):.1f} s, emotion [{emotion}]"
         draw_clouds([target, cloud], path.with_suffix(".png"), ("from its notes", "from its sound"), title)
-        written += [path.with_suffix(".npy"), path.with_suffix(".png")]
-    return written
+        written += [path.with_suffix(end) for end in (".npy", ".target.npy", ".png")]
+    about = folder / "clouds.json"
+    about.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    return [*written, about]
 
 
 def _choose(songs: Songs, seed: int) -> list[int]:

@@ -16,6 +16,7 @@ import soundfile
 
 SAMPLE_RATE = 44100
 LOUDEST = 0.27  # amplitude of a drum at velocity 127; a tone of gain 1 has about a third of it as RMS
+PREVIEW = 60.0  # seconds
 _TAIL = 0.6  # seconds after the last note's end
 
 
@@ -96,6 +97,18 @@ def render(notes: np.ndarray, seed: int = 0) -> np.ndarray:
 def write_wav(path: Path, wave: np.ndarray) -> None:
     """Mono 16-bit PCM at SAMPLE_RATE."""
     soundfile.write(path, wave, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+
+
+def write_preview(path: Path, wave: np.ndarray, seconds: float = PREVIEW) -> None:
+    """The first `seconds` of a sound at SAMPLE_RATE as an MP3 that every browser plays: mono, half the rate, 8 kB/s."""
+    from scipy.signal import resample_poly  # takes long to import, and few need it
+
+    wave = wave[: int(seconds * SAMPLE_RATE)].copy()
+    if len(wave) == int(seconds * SAMPLE_RATE):  # cut short: it fades
+        fade = min(len(wave), SAMPLE_RATE)
+        wave[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+    half = resample_poly(wave, 1, 2).astype(np.float32)
+    soundfile.write(path, half, SAMPLE_RATE // 2, format="MP3", subtype="MPEG_LAYER_III")
 
 
 def loudness(velocity: np.ndarray | int) -> np.ndarray:

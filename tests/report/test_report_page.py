@@ -1,0 +1,222 @@
+"""The page as a file: whole, self-contained, escaped, and there at every stage of a job."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import time
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from tests.report import job
+from training.cli import main
+from training.errors import HostError
+from training.report import plots, runs
+from training.report.facts import gather
+from training.report.page import refresh, render, write_report
+from training.report.refresher import Refresher
+from training.report.samples import packed
+from training.workspace import Workspace
+
+EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "path"}
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes; what is open; the text that is seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in EMPTY:
+            return
+        assert self.open and self.open[-1] == tag, f"</{tag}> ends {self.open[-3:]}"
+        self.open.pop()
+        self.text += " "
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def read(workspace: Workspace) -> Reader:
+    reader = Reader()
+    reader.feed(write_report(workspace).read_text(encoding="utf-8"))
+    assert reader.open == []
+    reader.text = " ".join(reader.text.split())
+    return reader
+
+
+def test_the_page_tells_verdict_cost_metrics_corpus_parity_and_receipt(tmp_path):
+    text = read(job.make(tmp_path)).text
+    for told in (
+        "learnt It beats the mean cloud.", "cost of the job 0.05 USD", "1:01:40", "NVIDIA H200 x 8",
+        "samples a second 50",
+        "chamfer windows lower is better", "0.04 to 0.06", "mean cloud", "happy 4", "Quarantined files: 1",
+        "agrees with the model at batch 2: 1.5e-07", "d" * 64, "trained: step 60 of 60",
+    ):  # fmt: skip
+        assert told in text, told
+
+
+def test_nothing_is_fetched(tmp_path):
+    reader = read(job.make(tmp_path))
+    for tag, attributes in reader.elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, name, value[:60])
+    policy = next(a["content"] for t, a in reader.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+
+
+def test_names_from_files_are_text_and_nothing_else(tmp_path):
+    workspace = job.make(tmp_path)
+    source = write_report(workspace).read_text()
+    reader = read(workspace)
+    assert "<script>alert" not in source and "<img src=x" not in source
+    assert not [a for t, a in reader.elements if t == "img" or "onerror" in a]
+    assert sum(t == "script" for t, _ in reader.elements) == 2  # the clouds' data, and the page's own
+    assert reader.text.count("<script>alert(1)</script>") >= 7  # song, file, emotion, baseline, meaning, why, note
+    data = re.search(r'id="cloud-data">(.*?)</script>', source, re.S)
+    assert json.loads(data[1])[0]["song"] == job.EVIL
+
+
+@pytest.mark.parametrize("synthetic", [True, False])
+def test_synthetic_data_is_marked_and_nothing_else_is(tmp_path, synthetic):
+    reader = read(job.make(tmp_path, synthetic=synthetic))
+    marked = any(a.get("class") == "watermark" for _, a in reader.elements)
+    assert marked == synthetic == reader.text.startswith("Synthetic: ") == ("Synthetic data." in reader.text)
+
+
+def test_a_job_that_has_only_begun_has_a_page(tmp_path):
+    assert "Nothing has been trained here yet." in read(Workspace(tmp_path / "nothing")).text
+    workspace = job.make(tmp_path / "job")
+    for name in ("receipt.json", "metrics.json"):
+        (workspace.exports / name).unlink()
+    text = read(workspace).text
+    assert "not judged yet" in text and "Nothing has been exported yet." in text and "trained: step 60" in text
+
+
+def test_a_training_that_runs_shows_how_far_it_is(tmp_path):
+    from training.budget import book as books
+    from training.budget.account import ledger_path
+
+    workspace = job.make(tmp_path)
+    session = books.Session(id="b", stage="train", families=("spectocloud",), began=books.now(), seconds=5)
+    books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(session,))))
+    path = next(workspace.runs("spectocloud").glob("*/metrics.jsonl"))
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
+    reader = read(workspace)
+    assert "How the run stands" in reader.text and "training: step 28 of 60, 0:00:32 left" in reader.text
+    assert float(next(a["value"] for t, a in reader.elements if t == "progress")) == pytest.approx(28 / 60)
+    os.utime(ledger_path(workspace), (time.time() - 300, time.time() - 300))  # its process is long gone
+    assert "cut off at step 28 of 60" in read(workspace).text
+
+
+def test_a_damaged_file_is_told_and_the_rest_is_shown(tmp_path):
+    workspace = job.make(tmp_path)
+    (workspace.exports / "metrics.json").write_text("{")
+    (workspace.exports / "samples" / "midi_generator" / "happy.mid").write_bytes(b"no MIDI")
+    text = read(workspace).text
+    assert "metrics.json cannot be read" in text and "happy.mid" in text and "agrees with the model" in text
+
+
+def test_a_page_that_cannot_be_written_fails_the_verb_but_no_stage(tmp_path, capsys):
+    workspace = job.make(tmp_path)
+    workspace.exports.joinpath("report.html").mkdir()
+    with pytest.raises(HostError, match=r"report\.html"):
+        write_report(workspace)
+    assert main(["report", "--out", str(tmp_path)]) == 6
+    assert main(["budget", "--done", "--out", str(tmp_path)]) == 0
+    assert "The report could not be written" in capsys.readouterr().out
+    assert refresh(workspace, lambda _: None) is None
+
+
+def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):
+    workspace, told = job.make(tmp_path), []
+    page = Refresher(workspace, told.append)
+    page.refresh()
+    page.refresh()  # at once again: nothing
+    page._process.wait(60)
+    page.close()
+    assert (workspace.exports / "report.html").exists() and told == []
+    monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
+    (workspace.exports / "report.html").unlink()
+    (workspace.exports / "report.html").mkdir()
+    for _ in range(2):
+        page.refresh()
+        page._process.wait(60)
+    page.close()
+    assert len(told) == 1 and "The report is not up to date" in told[0] and "report.html" in told[0]
+
+
+# -- what the pictures are made of -----------------------------------------------------------------------------------
+
+
+def test_a_line_that_is_being_written_is_left_out(tmp_path):
+    run = runs.newest(job.make(tmp_path), "spectocloud")
+    assert (run.step, run.total, len(run.train), len(run.validation)) == (60, 60, 30, 3)
+    assert run.best["step"] == 60 and run.typical("samples_per_second") == 50
+
+
+def test_long_curves_are_thinned_to_means_and_keep_their_end():
+    x, y = plots.thinned(np.arange(10_001.0), np.arange(10_001.0) * 2)
+    assert len(x) == plots.MOST_POINTS and x[-1] == 10_000 and y[-1] == 20_000
+    assert np.allclose(y, 2 * x)
+
+
+def test_values_that_are_not_finite_leave_a_curve_and_not_its_axis():
+    chart = plots.chart("loss", [("a", [1, 2, 3], [1.0, float("nan"), 2.0]), ("b", [1], [float("inf")])])
+    assert [line.name for line in chart.lines] == ["a"] and chart.lines[0].path.count(",") == 2
+    assert plots.chart("loss", [("b", [1], [float("inf")])]) is None
+
+
+def test_wide_ranges_are_logarithmic_and_ticks_lie_in_the_frame():
+    chart = plots.chart("loss", [("a", list(range(5)), [1000.0, 100.0, 10.0, 2.0, 1.0])], mark=4)
+    assert chart.logarithmic and [t.label for t in chart.up] == ["1", "10", "100", "1,000"] and chart.mark == 100
+    for values in ([3.0, 3.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]):
+        chart = plots.chart("x", [("a", [0, 1], values)])
+        assert chart.up and all(0 <= t.at <= 100 for t in (*chart.up, *chart.across))
+
+
+def test_values_and_bounds_lie_on_their_axis():
+    (metric,) = gather_metrics({"model": {"value": 0.5, "low": 0.4, "high": 0.6},
+                                "baselines": {"a": {"value": 1.0, "low": 0.9, "high": 1.1}, "gone": {"value": None}}})
+    rows = {row.name: row for row in metric.rows}
+    assert set(rows) == {"this model", "a"} and rows["this model"].is_model
+    assert 0 <= rows["this model"].bar.low < rows["this model"].bar.at < rows["this model"].bar.high < rows["a"].bar.low
+    assert rows["a"].bar.high <= 100
+
+
+def gather_metrics(about):
+    from training.report.facts import _metric
+
+    return [_metric("m", about)]
+
+
+def test_clouds_are_packed_to_thirteen_bytes_a_particle_and_come_back():
+    cloud = np.random.default_rng(1).random((1200, 10)).astype(np.float32)
+    raw = base64.b64decode(packed(cloud, np.zeros(3), np.ones(3)))
+    assert len(raw) == 13 * 1200
+    places = np.frombuffer(raw[: 6 * 1200], "<u2").reshape(-1, 3) / 65535
+    colours = np.frombuffer(raw[6 * 1200 : 10 * 1200], np.uint8).reshape(-1, 4) / 255
+    assert np.abs(places - cloud[:, :3]).max() < 1e-4 and np.abs(colours - cloud[:, 3:7]).max() < 3e-3
+
+
+def test_rendering_is_a_function_of_the_facts(tmp_path):
+    facts = gather(job.make(tmp_path))
+    assert render(facts) == render(facts)
+
+
+def test_numbers_keep_their_telling_digits():
+    told = [plots.number(v) for v in (0.0, 12345.678, 1.23456, 0.0123456, 1.2e-7, 10.0, float("nan"))]
+    assert told == ["0", "12,346", "1.235", "0.01235", "1.2e-07", "10", "not finite"]

@@ -1,0 +1,342 @@
+"""What the page tells, gathered from the files that a job leaves. Nothing is measured here, and what is missing (the
+job may still be at its beginning) is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from training.budget import book as books
+from training.budget.account import duration, ledger_path
+from training.budget.limit import Limit
+from training.errors import ExportError
+from training.export.receipt import read_receipt
+from training.export.table import megabytes, told
+from training.models.registry import FAMILIES
+from training.report.plots import Axis, Bar, Chart, chart, number
+from training.report.runs import RunLog, newest
+from training.report.samples import Piece, clouds, pieces
+from training.workspace import Workspace
+
+METRICS, SUMMARY, AUDIT = "metrics.json", "summary.json", "audit.json"
+TITLES = {"spectocloud": "Spectocloud", "midi_generator": "MIDI generator"}
+ALIVE = 30.0  # seconds since the ledger's last tick within which a stage that has not ended is running
+MOST_CHARTS = 12
+WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
+NOT_CURVES = {"step", "epoch", "kind", "seconds"}
+
+
+@dataclass
+class Row:
+    """A value of one metric: the model's, or a baseline's."""
+
+    name: str
+    value: str
+    bounds: str
+    bar: Bar
+    is_model: bool
+
+
+@dataclass
+class Metric:
+    name: str
+    meaning: str
+    unit: str
+    better: str  # lower, higher, or empty
+    rows: list[Row]
+
+
+@dataclass
+class Family:
+    name: str
+    title: str
+    state: str  # for people
+    running: bool = False
+    synthetic: bool = False
+    word: str = ""  # the verdict
+    look: str = "none"
+    why: list[str] = field(default_factory=list)
+    share: float | None = None  # of the steps, while it trains
+    numbers: list[tuple[str, str]] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    small: list[Chart] = field(default_factory=list)
+    validations: list[dict[str, str]] = field(default_factory=list)
+    metrics: list[Metric] = field(default_factory=list)
+    receipt: Mapping[str, Any] | None = None
+    files: list[dict[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Facts:
+    """Everything on the page."""
+
+    written: str
+    synthetic: bool
+    state: str
+    running: bool
+    families: list[Family]
+    stages: list[tuple[str, str, str]]
+    spent: list[tuple[str, str]]
+    corpus: Mapping[str, Any] | None
+    emotions: list[tuple[str, int, float]]
+    audit: list[dict[str, str]]
+    pieces: list[Piece]
+    clouds: list[dict[str, Any]]
+    problems: list[str]
+    receipt: Mapping[str, Any] | None
+
+
+def gather(workspace: Workspace) -> Facts:
+    """Of the job in `workspace`, as it stands now. A damaged file is told on the page, in `problems`."""
+    problems: list[str] = []
+    receipt = _or_told(lambda: read_receipt(workspace.exports), problems)
+    metrics = _or_told(lambda: _json(workspace.exports / METRICS), problems) or {}
+    summary = _or_told(lambda: _json(workspace.manifests / SUMMARY), problems)
+    audit = _or_told(lambda: _json(workspace.manifests / AUDIT), problems)
+    book = _or_told(lambda: books.read(ledger_path(workspace)), problems)
+    job = book.job if book else None
+    alive = job is not None and time.time() - ledger_path(workspace).stat().st_mtime < ALIVE
+    judged = metrics.get("families") if isinstance(metrics.get("families"), dict) else {}
+    exported = (receipt or {"families": {}})["families"]
+    ran = {path.name for path in workspace.runs("").glob("*") if path.is_dir()}
+    names = [*FAMILIES, *sorted((ran | set(exported) | set(judged)) - set(FAMILIES))]
+    families = []
+    for name in names:
+        run = newest(workspace, name)
+        if run is None and name not in exported and name not in judged:
+            continue
+        session = next(
+            (s for s in reversed(job.sessions if job else ()) if s.stage == "train" and name in s.families), None
+        )
+        families.append(_family(name, run, session, alive, exported.get(name), judged.get(name) or {}))
+    synthetic = any(f.synthetic for f in families) or bool((receipt or {}).get("synthetic"))
+    synthetic = synthetic or bool((summary or {}).get("synthetic"))
+    stages, spent = _cost(job)
+    counts = dict((summary or {}).get("emotions") or {})
+    most = max(counts.values(), default=1) or 1
+    samples = workspace.exports / "samples"
+    order = ("happy", "sad", "angry", "fear", "surprise", "disgust")
+    return Facts(
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        synthetic=synthetic,
+        state=_state(job, alive),
+        running=alive and job is not None and job.done is None and any(f.running for f in families),
+        families=families,
+        stages=stages,
+        spent=spent,
+        corpus=summary,
+        emotions=[(name, count, 100 * count / most) for name, count in sorted(counts.items(), key=lambda c: -c[1])],
+        audit=_audit(audit),
+        pieces=_or_told(lambda: pieces(samples / "midi_generator", order), problems) or [],
+        clouds=_or_told(lambda: clouds(samples / "spectocloud"), problems) or [],
+        problems=problems,
+        receipt=receipt,
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path.name} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} cannot be read: it holds no object.")
+    return found
+
+
+def _or_told(read: Any, problems: list[str]) -> Any:
+    """What `read` returns; None where it cannot, and the page says why."""
+    try:
+        return read()
+    except (OSError, ValueError, KeyError, ExportError) as error:
+        problems.append(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error))
+        return None
+
+
+# -- a family ------------------------------------------------------------------------------------------------------
+
+
+def _family(
+    name: str, run: RunLog | None, session: books.Session | None, alive: bool, entry: Any, judged: Mapping[str, Any]
+) -> Family:
+    running = bool(session and session.exit is None and alive)
+    out = Family(
+        name,
+        str((entry or judged).get("title") or TITLES.get(name, name)),
+        _progress(run, session, running, entry),
+        running,
+        synthetic=bool((entry or {}).get("synthetic") or judged.get("synthetic")),
+        receipt=entry,
+    )
+    verdict = judged.get("verdict") or {}
+    if verdict.get("word"):
+        out.word = str(verdict["word"])
+        out.look = WORDS.get(out.word, "none")
+        out.why = [str(sentence) for sentence in verdict.get("why") or []]
+    out.metrics = [m for m in (_metric(key, about) for key, about in (judged.get("metrics") or {}).items()) if m]
+    if run is not None:
+        _add_run(out, run, running)
+    if entry is not None:
+        _add_receipt(out, entry)
+    return out
+
+
+def _progress(run: RunLog | None, session: books.Session | None, running: bool, entry: Any) -> str:
+    if run is None:
+        return "exported" if entry else "not trained"
+    at = f"step {run.step:,}" + (f" of {run.total:,}" if run.total else "")
+    if running:
+        left = f", {duration(run.seconds_left)} left" if run.seconds_left is not None else ""
+        return f"training: {at}{left}"
+    if session is not None and session.exit == 0:
+        return f"trained: {at}"
+    if session is not None and session.exit is None:
+        return f"cut off at {at}"
+    if session is not None:
+        return f"stopped at {at}" if session.exit == 75 else f"failed at {at} (exit {session.exit})"
+    return f"trained: {at}"
+
+
+def _add_run(out: Family, run: RunLog, running: bool) -> None:
+    best = run.best
+    if running and run.total:
+        out.share = min(1.0, run.step / run.total)
+    trained = [r["step"] for r in run.train]
+    judged = [r["step"] for r in run.validation]
+    mark = float(best["step"]) if best else None
+    loss = chart(
+        "Loss",
+        [
+            ("training", trained, [_number(r.get("loss")) for r in run.train]),
+            ("held-out", judged, [_number(r.get("val_loss")) for r in run.validation]),
+        ],
+        mark,
+    )
+    out.charts = [loss] if loss else []
+    keys = [k for k in (run.validation[-1] if run.validation else {}) if k not in NOT_CURVES and k != "val_loss"]
+    sides: list[tuple[str, list, list]] = [
+        (k, judged, [_number(r.get(k)) for r in run.validation]) for k in keys[:MOST_CHARTS]
+    ]
+    sides += [
+        (title, trained, [_number(r.get(k)) for r in run.train])
+        for k, title in (("lr", "learning rate"), ("samples_per_second", "samples a second"), ("grad_norm", "gradient"))
+    ]
+    small = [chart(title, [(title, x, y)], mark if x is judged else None) for title, x, y in sides]
+    out.small = [c for c in small if c]
+    shown = ["val_loss", *keys[:5]]
+    out.validations = [
+        {"step": f"{r['step']:,}", "best": "best" if r is best else "", **{k: number(_number(r.get(k))) for k in shown}}
+        for r in run.validation[-200:]
+    ]
+    if best is not None:
+        out.numbers.append((f"best {run.monitor}", number(float(best[run.monitor]))))
+        out.numbers.append(("at step", f"{best['step']:,}"))
+    for key, title, form in (
+        ("samples_per_second", "samples a second", "{:,.1f}"), ("tflops", "TFLOP/s", "{:.3g}"),
+        ("mfu", "of the device's peak", "{:.1%}"), ("input_wait", "waiting for data", "{:.1%}"),
+    ):  # fmt: skip
+        value = run.typical(key)
+        if value is not None:
+            out.numbers.append((title, form.format(value)))
+
+
+def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
+    trained, cost = entry.get("trained") or {}, entry.get("cost") or {}
+    hardware = trained.get("hardware") or {}
+    if isinstance(trained.get("seconds"), int | float):
+        out.numbers.append(("training time", duration(trained["seconds"])))
+    if cost.get("money") is not None:
+        out.numbers.append(("cost of this model", f"{cost['money']:.2f} {cost.get('currency') or ''}".strip()))
+    if hardware:
+        several = f" x {hardware['processes']}" if hardware.get("processes", 1) > 1 else ""
+        out.numbers.append(("trained on", f"{hardware.get('device')}{several}, {hardware.get('cpu', '')}"))
+    out.notes = [str(note) for note in entry.get("notes") or []]
+    for name, about in entry["files"].items():
+        if about.get("kind") in ("onnx", "int8", "coreml", "weights"):
+            out.files.append(
+                {"name": name, "kind": about["kind"], "size": megabytes(about["bytes"]), "told": told(about)}
+            )
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
+    """A metric beside its baselines, all on one axis; None where the model has no finite value."""
+    values = {"this model": about.get("model") or {}, **(about.get("baselines") or {})}
+    values = {key: v for key, v in values.items() if isinstance(v, Mapping) and math.isfinite(_number(v.get("value")))}
+    if "this model" not in values:
+        return None
+    ends = {
+        key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
+        for key, v in values.items()
+    }
+    axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()])
+    rows = []
+    for key, v in values.items():
+        low, high = ends[key]
+        bounds = f"{number(low, 3)} to {number(high, 3)}" if low < high else ""
+        bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
+        rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == "this model"))
+    return Metric(
+        name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""),
+        str(about.get("better") or ""), rows,
+    )  # fmt: skip
+
+
+# -- the job -------------------------------------------------------------------------------------------------------
+
+
+def _state(job: books.Job | None, alive: bool) -> str:
+    if job is None:
+        return ""
+    if job.done:
+        return "finished, and its exports verified" + (", at the end of its budget" if job.ran_out else "")
+    last = job.sessions[-1] if job.sessions else None
+    if last is None:
+        return ""
+    what = " ".join([last.stage, *last.families])
+    if last.exit is None:
+        return f"running: {what}" if alive else f"not running; it was cut off during {what}"
+    return f"after {what}" if last.exit == 0 else f"{what} ended with exit code {last.exit}"
+
+
+def _cost(job: books.Job | None) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
+    if job is None:
+        return [], []
+    price = job.price
+    grouped: dict[str, list[books.Session]] = {}
+    for session in job.sessions:
+        grouped.setdefault(" ".join([session.stage, *session.families]), []).append(session)
+    stages = []
+    for label, sessions in grouped.items():
+        part = books.Job(began="", sessions=tuple(sessions)).used()
+        stages.append((label, duration(part.seconds), _money(part.money(price))))
+    used = job.used()
+    spent = [("time of the job", duration(used.seconds)), ("cost of the job", _money(used.money(price)) or "not known")]
+    if price:
+        spent.append(("price", f"{price:g} USD an hour"))
+    limit = Limit(job.hours, job.money, price)
+    if limit.given and math.isfinite(limit.seconds(used)):
+        spent.append(("limit", duration(limit.seconds(used))))
+        spent.append(("left of it", duration(max(0.0, limit.seconds(used) - used.seconds))))
+    return stages, spent
+
+
+def _money(money: float | None) -> str:
+    return "" if money is None else f"{money:.2f} USD"
+
+
+def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Labels that the notes speak against, as `prepare --audit` lists them."""
+    return []

@@ -1,0 +1,60 @@
+"""exports/report.html: the facts, a template, and nothing that would have to be fetched.
+
+Whatever comes from files of the user (names of songs, reasons, notes) passes through the template's escaping; the
+page's policy (Content-Security-Policy) lets no script run but its own, by hash, and no request leave.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from training.data.files import write_atomic
+from training.report.facts import Facts, gather
+from training.workspace import Workspace
+
+NAME = "report.html"
+PAGE = Path(__file__).parent / "page"
+
+
+def write_report(workspace: Workspace) -> Path:
+    """Write the page of the job in `workspace`, whole or not at all; returns where. Raises HostError."""
+    path = workspace.exports / NAME
+    write_atomic(path, render(gather(workspace)).encode())
+    return path
+
+
+def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | None:
+    """`write_report` for those whose work must not end because of a page: what went wrong is said."""
+    try:
+        return write_report(workspace)
+    except Exception as error:  # noqa: BLE001  whatever it is, what was trained and exported is not less for it
+        why = f"{type(error).__name__}: {error}"
+        say(f"The report could not be written ({why}); `python -m training report` tries again.")
+        return None
+
+
+def render(facts: Facts) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = (PAGE / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; media-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        policy=policy,
+        script=Markup(script),
+        style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
+        receipt=json.dumps(facts.receipt, indent=1, ensure_ascii=False) if facts.receipt else "",
+    )

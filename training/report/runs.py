@@ -1,0 +1,88 @@
+"""What runs/<family>/<run>/ tells of a training: metrics.jsonl and settings.yaml, read as they are being written."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.workspace import Workspace
+
+METRICS, SETTINGS = "metrics.jsonl", "settings.yaml"
+RECENT = 50  # records that a present pace is taken from
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """One run, as far as it has got."""
+
+    folder: Path
+    changed: float  # seconds since 1970: the newest record
+    train: Sequence[dict[str, Any]] = ()
+    validation: Sequence[dict[str, Any]] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        return max((int(r["step"]) for r in (*self.train[-1:], *self.validation[-1:])), default=0)
+
+    @property
+    def total(self) -> int | None:
+        """Steps planned; None in logs that do not say."""
+        return next((int(r["total_steps"]) for r in reversed(self.train) if "total_steps" in r), None)
+
+    @property
+    def seconds_left(self) -> float | None:
+        found = self.train[-1].get("seconds_left") if self.train else None
+        return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+    @property
+    def monitor(self) -> str:
+        stopping = self.settings.get("training", {}).get("early_stopping", {})
+        return str(stopping.get("monitor", "val_loss"))
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The validation by which the exported weights are chosen."""
+        judged = [r for r in self.validation if _finite(r.get(self.monitor))]
+        return min(judged, key=lambda r: r[self.monitor], default=None)
+
+    def typical(self, name: str) -> float | None:
+        """The median of a training record's number over the newest records."""
+        values = [float(r[name]) for r in self.train[-RECENT:] if _finite(r.get(name))]
+        return statistics.median(values) if values else None
+
+
+def newest(workspace: Workspace, family: str) -> RunLog | None:
+    """The run of `family` that was written last; None where there is none."""
+    found = [(path.stat().st_mtime, path) for path in workspace.runs(family).glob(f"*/{METRICS}")]
+    return read(max(found)[1].parent) if found else None
+
+
+def read(folder: Path) -> RunLog:
+    """The run in `folder`. A line that is being written, or was cut short by a kill, is left out."""
+    kinds: dict[str, list[dict[str, Any]]] = {"train": [], "validation": []}
+    path = folder / METRICS
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int) and record.get("kind") in kinds:
+            kinds[record["kind"]].append(record)
+    try:
+        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (FileNotFoundError, yaml.YAMLError):
+        settings = None
+    known = settings if isinstance(settings, dict) else {}
+    return RunLog(folder, path.stat().st_mtime, kinds["train"], kinds["validation"], known)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
