@@ -440,9 +440,21 @@ def test_a_slow_host_is_given_more_time_and_its_pace_is_told_apart_from_its_slow
     assert books.paces(book_of(space).job.sessions)["export"] == pytest.approx(0.5, rel=1e-2)
 
 
+def test_a_moment_in_which_the_host_was_busy_is_not_what_is_kept_back_for(tmp_path, clock, monkeypatch):
+    space = Workspace(tmp_path)
+    trained(space, "one")
+    looks = iter([6.0, 1.0, 1.0, 1.0])
+    with counted(space, "train", ["one"], Limit()) as account:
+        quiet = account.kept_back(["one"])
+    monkeypatch.setattr(accounts, "slowness", lambda: next(looks))
+    with counted(space, "train", ["one"], Limit()) as account:
+        busy = [account.kept_back(["one"]) for _ in range(3)]
+    assert busy[0] > busy[1] == busy[2] == pytest.approx(quiet)
+
+
 def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
-    """By a clock that a made-up core moves; one disturbed probe of three is passed over."""
-    taken = iter([0.06, 0.06, 1.0])
+    """By a clock that a made-up core moves; disturbed probes are passed over while they are the fewer."""
+    taken = iter([0.06, 1.0, 1.0, 0.06, 0.06, 1.0, 0.06])
     now = [0.0]
 
     def clock():

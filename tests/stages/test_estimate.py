@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine import toy
+from training.budget import account
 from training.budget.account import Account, ledger_path
 from training.budget.ledger import Seen
 from training.budget.limit import Limit
@@ -183,6 +184,12 @@ def test_what_a_killed_estimate_left_is_removed(tmp_path):
 
 # -- telling -------------------------------------------------------------------------------------------------------
 
+@pytest.fixture
+def steady(monkeypatch):
+    """A host that is as slow now as it was a moment ago."""
+    monkeypatch.setattr(account, "slowness", lambda: 1.0)
+
+
 TOLD = Estimate(
     title="Toy", place="CPU", begin=0, steps=1000, steps_per_epoch=100, step=3.0, spread=(2.5, 3.5), timed=30,
     error=0.1, waiting=0.0, start=60.0, evaluation=50.0, evaluations=10, least_evaluations=10, save=0.0, saves=10,
@@ -202,10 +209,10 @@ def test_the_sum_is_told_in_hours_and_money(tmp_path, capsys):
     assert "--price-per-hour" in shown(tmp_path, capsys, Limit())
 
 
-def test_the_epochs_that_fit_into_a_budget_are_told(tmp_path, capsys):
+def test_the_epochs_that_fit_into_a_budget_are_told(tmp_path, capsys, steady):
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
-    account = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
-    allowed = account.training_left("toy", 1, [], toy=1.0)()
+    ours = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
+    allowed = ours.training_left("toy", 1, [], toy=1.0)()
     steps = TOLD.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500
     told = shown(tmp_path, capsys, Limit(hours=0.5))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from training.budget import book as books
@@ -30,7 +31,7 @@ class Account:
 
     def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None):
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
-        self.slow = slowness() if slow is None else slow  # of this host, as the stage begins
+        self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and each time since
 
     @property
     def seconds(self) -> float:
@@ -41,7 +42,8 @@ class Account:
         """Seconds for evaluating, exporting and verifying these families. `known`: sizes in millions of weights; by
         default they are judged by the checkpoints."""
         millions = sizes(self.workspace, families, known)
-        return reserve(list(millions.values()), self.slow, self.ledger.job.sessions, self.ledger.history)
+        self._slow.append(slowness())  # a look is a moment; the median of many is what the host is like
+        return reserve(list(millions.values()), median(self._slow), self.ledger.job.sessions, self.ledger.history)
 
     def training_left(
         self, family: str, families_left: int, others: Sequence[str], **known: float

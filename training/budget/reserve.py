@@ -21,7 +21,7 @@ BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optim
 UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
 MARGIN = 1.3  # over what was measured here
 CAREFUL = 1.3  # over what is expected, where nothing was measured here
-PROBE = (3, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
+PROBE = (7, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
 SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
 
@@ -66,7 +66,7 @@ def expected(stage: str, millions: Iterable[float]) -> float:
 
 def slowness() -> float:
     """Seconds that something takes here at the moment, as a multiple of those it takes on the cores that STAGES is of:
-    what the core does, and how many others want it. Takes a tenth of a second."""
+    what the core does, and how many others want it. Takes an eighth of a second."""
     number, additions, reference = PROBE
     times = []
     for _ in range(number):
