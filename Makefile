@@ -10,7 +10,7 @@ help:
 	@echo "make setup   the environment in .venv, tests and lint included"
 	@echo "make test    all tests (two processes; under ten minutes on two cores)"
 	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
-	@echo "make soak    every fault of docs/reliability.md, counted (hours); make soak-small: few trials each (minutes)"
+	@echo "make soak    every fault of docs/reliability.md, counted (half an hour); make soak-small: few trials each (minutes)"
 	@echo "make bench   every bar of docs/performance.md, measured, and its table written (an hour on a quiet machine)"
 	@echo "             RIVALS=1 fetches transformers, accelerate and others to compare with; ARGS='--small', or subjects"
 	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
