@@ -230,6 +230,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             device=options.device,
             audio_root=options.audio_root,
             midi_root=options.midi_root,
+            share=options.rival_steps,
         )
     _refresh_report(Workspace(options.out))
 
@@ -407,6 +408,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
     verb.add_argument("family", choices=FAMILIES)
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
+    verb.add_argument(
+        "--rival-steps", type=_share, default=0.2, metavar="SHARE",
+        help="of the model's own steps, for models trained only to be compared with it (default: 0.2, going on from "
+        "its weights; 1: as long as it, from the start)",
+    )  # fmt: skip
     verb.set_defaults(run=_evaluate)
 
     verb = verbs.add_parser("export", parents=[roots, out, money], help="write ONNX, int8, CoreML, weights, goldens")
@@ -483,6 +489,16 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
     return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a share above 0, up to 1")
+    return value
 
 
 def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:

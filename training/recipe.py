@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from training.judgement import Judgement, Verdict
 from training.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ class Graph:
     formats: tuple[str, ...] = ("onnx",)  # any of onnx, int8, coreml
     recurrence: Recurrence | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  # written into the files: units, constants, vocabulary
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a finished model is judged with."""
+
+    model: torch.nn.Module  # eval mode, float32, on the device that judges
+    train: Sequence[Row]
+    held_out: Sequence[Row]
+    steps: int  # optimizer steps that it was trained for
+    #: (recipe, name, begin, steps) -> its model, trained as this one was (data, schedule, precision, averaged weights)
+    #: for so many steps, from the weights `begin` or, without, from the start. Kept: asked again, it is read back.
+    rival: Callable[[Recipe, str, Mapping[str, torch.Tensor] | None, int], torch.nn.Module]
+    share: float  # of `steps`, that rivals may take; 1: they are trained from the start
 
 
 @dataclass(frozen=True)
@@ -201,13 +216,11 @@ class Recipe(ABC):
 
     # judge
 
-    def baselines(self, train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
-        """Baseline name -> metrics, on the same held-out examples and under the same metric names as validation."""
-        return {}
-
-    def probe(self, model: torch.nn.Module, held_out: Sequence[Row]) -> dict[str, float]:
-        """Further held-out metrics of the finished model, too slow for every epoch (audio swapped, emotion swapped)."""
-        return {}
+    def evaluate(self, bench: Bench) -> Judgement:
+        """Judge the finished model on the held-out songs: figures with intervals, each beside its baselines, and a
+        verdict (training/judgement.py has the tools). Default: nothing is measured, and nothing is claimed."""
+        why = f"{self.title} names no figures and no baselines, so nothing tells what it has learnt."
+        return Judgement({}, Verdict("weak", [why]))
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
         """Write a few samples for people (a .mid per emotion, a cloud as .npy and .png); return what was written."""

@@ -39,8 +39,8 @@ class Expected:
 
 
 #: A GPU evaluates; export and verification are the CPU's work. The line of a GPU is an assumption.
-STAGES = {"evaluate": Expected(20.0, 30.0), "export": Expected(30.0, 20.0), "verify": Expected(4.0, 1.0)}
-EVALUATED_BY_GPU = Expected(20.0, 3.0)
+STAGES = {"evaluate": Expected(25.0, 45.0), "export": Expected(30.0, 20.0), "verify": Expected(4.0, 1.0)}
+EVALUATED_BY_GPU = Expected(30.0, 6.0)
 
 
 def millions_of(workspace: Workspace, family: str) -> float | None:

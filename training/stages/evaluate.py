@@ -1,4 +1,5 @@
-"""Held-out metrics of a trained model, each beside its baselines, into exports/metrics.json."""
+"""Held-out metrics of a trained model, each with its interval and beside its baselines, and a verdict in words, into
+exports/metrics.json."""
 
 from __future__ import annotations
 
@@ -13,6 +14,11 @@ from training.data.files import write_atomic
 from training.workspace import Workspace
 
 METRICS = "metrics.json"
+FORMAT = 1
+#: Raised when what is measured, or how, changes: what was measured before is then measured anew.
+VERSION = 1
+SHARE = 0.2
+SHOWN = 12  # metrics in the table on the console
 
 
 def evaluate(
@@ -23,74 +29,97 @@ def evaluate(
     device: str = "auto",
     audio_root: Path | None = None,
     midi_root: Path | None = None,
+    share: float = SHARE,
 ) -> dict[str, Any]:
-    """Measure `checkpoint` (default: the family's best) on the held-out songs; returns what metrics.json holds of it.
+    """Judge `checkpoint` (default: the family's best) on the held-out songs; returns what metrics.json holds of it.
 
-    Nothing is measured twice: the same checkpoint on the same held-out manifest is read back. Raises UsageError without
+    `share`: of the model's own steps, that models trained only to be compared with it may take (see Bench.share).
+
+    Nothing is measured twice: the same checkpoint on the same held-out songs is read back. Raises UsageError without
     a checkpoint, DataError without held-out songs.
     """
-    from training.engine.distributed import Ranks, choose_device
-    from training.engine.precision import Precision
-    from training.engine.validate import HeldOut
+    from training.engine.distributed import choose_device
+    from training.recipe import Bench
+    from training.stages.rival import Rivals
     from training.stages.splits import load_split
     from training.stages.trained import load_trained
 
     trained = load_trained(family, workspace, checkpoint)
     recipe = trained.recipe
     held_out = load_split(recipe, workspace, "val", audio_root=audio_root, midi_root=midi_root)
-    subject = {"checkpoint_sha256": trained.sha256, "held_out": sorted(str(row.values["id"]) for row in held_out)}
+    subject = {
+        "checkpoint_sha256": trained.sha256,
+        "held_out": sorted(str(row.values["id"]) for row in held_out),
+        "share": share,
+        "version": VERSION,
+    }
     path = workspace.exports / METRICS
-    known = _read(path)
+    known = read_metrics(path)
     if known.get(family, {}).get("subject") == subject:
         print(f"{recipe.title}: up to date, measured before.")
-        _show(recipe.title, known[family])
+        _show(known[family])
         return known[family]
 
     started = time.monotonic()
-    chosen = choose_device(device)
-    model = trained.model.to(chosen)
-    settings = recipe.settings.training.model_copy(update={"amp": False})  # as exported: float32
-    # in the micro-batches that training found room for
-    size = math.ceil(recipe.settings.data.batch_size / 2 ** trained.content["progress"].get("halvings", 0))
-    examples = recipe.examples(held_out, training=False)
-    with HeldOut(examples, recipe, Ranks(0, 1, chosen), Precision(settings, chosen), size) as split:
-        metrics = split.judge(model)
+    model = trained.model.to(choose_device(device))
     train = load_split(recipe, workspace, "train", audio_root=audio_root, midi_root=midi_root)
+    constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
+    rivals = Rivals(workspace.cache / "rivals" / family, trained.sha256, constants, train, held_out, device)
+    judged = recipe.evaluate(Bench(model, train, held_out, trained.content["progress"]["total_steps"], rivals, share))
     result = {
-        "subject": subject,
+        "title": recipe.title,
         "synthetic": bool(trained.content["provenance"]["synthetic"]),
+        "verdict": {"word": judged.verdict.word, "why": list(judged.verdict.why)},
+        "metrics": {name: metric.plain() for name, metric in judged.metrics.items()},
         "songs": {"train": len(train), "held_out": len(held_out)},
-        "model": metrics,
-        "baselines": recipe.baselines(train, held_out),
-        "probe": recipe.probe(model, held_out),
+        "subject": subject,
+        **judged.more,
     }
     known[family] = result
-    write_atomic(path, (json.dumps(known, indent=1, sort_keys=True) + "\n").encode())
-    _show(recipe.title, result)
+    told = {"format": FORMAT, "families": known}
+    write_atomic(path, (json.dumps(_finite(told), indent=1, allow_nan=False) + "\n").encode())
+    _show(result)
     print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What was measured before; a file that cannot be read is measured anew."""
+def read_metrics(path: Path) -> dict[str, Any]:
+    """Family -> what was measured of it before; of a file that is of another form, or cannot be read: nothing."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
         print(f"{path} is not readable and is written anew.")
         return {}
+    return dict(content["families"]) if content.get("format") == FORMAT else {}
 
 
-def _show(title: str, result: Mapping[str, Any]) -> None:
-    """A table: a metric a row, the model and every baseline a column."""
-    baselines = result["baselines"]
+def _finite(value: Any) -> Any:
+    """JSON knows no infinity and no nan: null stands for them."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """The verdict, and a table: a metric a row, the model and every baseline a column."""
+    title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
     print(f"{title} on {result['songs']['held_out']} held-out songs" + (" (synthetic data)" * result["synthetic"]))
-    columns = {"model": result["model"], **baselines}
-    print(f"  {'':24}" + "".join(f"{name:>18}" for name in columns))
-    compared = [name for name in result["model"] if any(name in values for values in baselines.values())]
-    for metric in compared or list(result["model"])[:8]:
-        cells = (f"{values[metric]:18.4g}" if metric in values else f"{'':18}" for values in columns.values())
-        print(f"  {metric:24}" + "".join(cells))
-    for name, value in result["probe"].items():
-        print(f"  {name:24}{value:18.4g}")
+    shown = dict(list(metrics.items())[:SHOWN])
+    columns = ["model", *dict.fromkeys(name for metric in shown.values() for name in metric["baselines"])]
+    print(f"  {'':24}{columns[0]:>26}" + "".join(f"{name:>19}" for name in columns[1:]))
+    for name, metric in shown.items():
+        own = metric["model"]
+        cells = f"{_number(own['value'])} ({_number(own['low'])} to {_number(own['high'])})"
+        rest = (_number(metric["baselines"].get(other, {}).get("value")) for other in columns[1:])
+        print(f"  {name:24}{cells:>26}" + "".join(f"{cell:>19}" for cell in rest))
+    print(f"{title}: {verdict['word'].upper()}")
+    for sentence in verdict["why"]:
+        print(f"  {sentence}")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from tests.models.spectocloud.corpus import make_row, make_settings
-from training.models.spectocloud import judge, loss
+from training.models.spectocloud import judge, listening, loss
 from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.recipe import TERMS, SpectocloudRecipe
-from training.recipe import Moment
+from training.recipe import Bench, Moment
 
 EARLY, LATE = Moment(0, 100), Moment(99, 100)
 
@@ -129,16 +129,20 @@ def test_steps_of_training_beat_the_mean_cloud(rows):
     with torch.no_grad():
         held = judge.batches(recipe.examples(rows, training=False))
         metrics = recipe.summarise(judge.average(recipe.validate(model.eval(), b) for b in held))
-    baselines = recipe.baselines(rows, rows)
-    assert set(baselines) == {"mean_cloud", "emotion_only"}
-    assert all(b.keys() == metrics.keys() for b in baselines.values())
-    assert metrics["val_loss"] < 0.9 * baselines["mean_cloud"]["val_loss"]
+    found = judged(recipe, model, rows).metrics
+    assert all(found[name].model.value == pytest.approx(value, rel=1e-5) for name, value in metrics.items())
+    assert metrics["val_loss"] < 0.9 * found["val_loss"].baselines["mean_cloud"].value
 
 
-def test_the_emotion_baseline_knows_emotion_and_nothing_else(recipe, rows):
-    base = recipe.baselines(rows, rows)
-    assert base["emotion_only"]["color_loss"] < 0.3 * base["mean_cloud"]["color_loss"]
-    assert base["emotion_only"]["pos_loss"] > 0.02
+def judged(recipe, model, rows):
+    return recipe.evaluate(Bench(model, rows, rows, 1, None, 1.0))
+
+
+def test_the_emotion_baseline_knows_emotion_and_nothing_else(recipe, model, rows):
+    found = judged(recipe, model, rows).metrics
+    color = found["color_loss"].baselines
+    assert color["emotion_only"].value < 0.3 * color["mean_cloud"].value
+    assert found["pos_loss"].baselines["emotion_only"].value > 0.02
 
 
 class Oracle(torch.nn.Module):
@@ -168,21 +172,43 @@ def sounding_rows():
     return rows
 
 
-def test_the_probe_tells_listening_from_guessing(recipe, sounding_rows):
+def test_judgement_tells_listening_from_guessing(recipe, sounding_rows):
     split = recipe.examples(sounding_rows, training=False)
-    heard = recipe.probe(Oracle(split, deaf=False), sounding_rows)
-    assert heard["sounding_pos_loss"] < 1e-4 and heard["swapped_pos_loss"] > 0.02 and heard["swap_rise"] > 100
-    assert heard["sounding_pitch_r"] == pytest.approx(1, abs=1e-4)
-    deaf = recipe.probe(Oracle(split, deaf=True), sounding_rows)
-    assert deaf["swap_rise"] == pytest.approx(0, abs=1e-6) and deaf["sounding_pos_loss"] > 0.01
-    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= deaf.keys()
+    heard = judged(recipe, Oracle(split, deaf=False), sounding_rows)
+    distance = heard.metrics["sounding_pos_loss"]
+    assert distance.model.value < 1e-4 and distance.baselines["swapped_audio"].value > 0.02
+    assert heard.metrics["swap_rise"].model.low > 10_000
+    assert heard.metrics["sounding_pitch_r"].model.value == pytest.approx(1, abs=1e-4)
+    assert heard.verdict.word == "learnt"
+    deaf = judged(recipe, Oracle(split, deaf=True), sounding_rows)
+    assert deaf.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
+    assert deaf.metrics["sounding_pos_loss"].model.value > 0.01
+    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= deaf.metrics.keys()
+    assert deaf.verdict.word == "not learnt" and "hearing another song" in " ".join(deaf.verdict.why)
+
+
+def test_songs_are_what_intervals_are_drawn_from(recipe, sounding_rows):
+    """The windows of a song are alike: twice as many of them tell hardly more, and must not look as if they did."""
+    settings = recipe.settings
+    few, many = (
+        SpectocloudRecipe(
+            settings.model_copy(update={"windows": settings.windows.model_copy(update={"validation_per_song": n})})
+        )
+        for n in (2, 16)
+    )
+    widths = []
+    for one in (few, many):
+        interval = judged(one, Oracle(one.examples(sounding_rows, training=False), deaf=True), sounding_rows)
+        pos = interval.metrics["sounding_pos_loss"].model
+        widths.append(pos.high - pos.low)
+    assert widths[1] > 0.5 * widths[0] > 0  # by windows it would be a third
 
 
 def test_swapping_always_brings_another_song():
     songs = np.array([0, 0, 0, 1, 1, 2])
     for offset in range(7):
-        assert (songs[judge.swapped(songs, offset)] != songs).all()
-    assert judge.swapped(np.zeros(4), 1) is None
+        assert (songs[listening.swapped(songs, offset)] != songs).all()
+    assert listening.swapped(np.zeros(4), 1) is None
 
 
 def test_samples_are_clouds_and_pictures_of_several_songs(recipe, model, rows, tmp_path):

@@ -46,6 +46,7 @@ def generate(
     context: int,
     seed: int,
     prompt: np.ndarray | None = None,
+    forbidden: list[float] | None = None,
 ) -> list[np.ndarray]:
     """A piece for each of `emotions` f32 [N, 64]: ids from BOS to EOS, uint16, at most settings.max_tokens long.
 
@@ -53,6 +54,8 @@ def generate(
     BOS on, without EOS) is what all of them start with. The same seed gives the same pieces, and a piece does not
     depend on how many are written beside it (but for rounding in the model). `context` is the most ids that `step`
     can remember; past it, the last half is read anew and the rest forgotten.
+
+    `forbidden` is given, for every token of every piece, the probability that the model had for what is not allowed.
     """
     start = np.array([tokens.BOS] if prompt is None else prompt, np.int64)
     written = np.tile(start, (len(emotions), 1))
@@ -74,6 +77,10 @@ def generate(
             own, untold = np.split(logits, 2)
             logits = untold + settings.guidance * (own - untold)
         allowed = grammar.mask()
+        if forbidden is not None:
+            going = ~grammar.finished
+            probability = np.exp(logits[going] - logits[going].max(axis=1, keepdims=True))
+            forbidden += ((probability * ~allowed[going]).sum(axis=1) / probability.sum(axis=1)).tolist()
         if written.shape[1] >= settings.max_tokens - CLOSING:
             allowed = _towards_the_end(allowed)
         else:

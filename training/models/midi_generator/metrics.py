@@ -46,14 +46,20 @@ def token_sums(logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, float
     return out
 
 
-def mean_losses(losses: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """Nats of each token and the tokens themselves, both [n] -> the means of `token_sums` that need no guess."""
+def song_sums(losses: np.ndarray, targets: np.ndarray, songs: np.ndarray, count: int) -> dict[str, np.ndarray]:
+    """Nats of each token, the tokens and which song each is of, all [n] -> the sums of `token_sums` that need no guess,
+    by song: metric -> f64 [count, 2]."""
     kind = KIND_OF[targets]
-    number = np.bincount(kind, minlength=len(KINDS))
-    total = np.bincount(kind, losses, minlength=len(KINDS))
-    out = {"val_loss": float(losses.mean())}
-    out |= {f"{name}_loss": total[k] / number[k] for k, name in enumerate(KINDS) if number[k]}
-    return out | {"bits_per_note": float(losses.sum()) / math.log(2) / max(1, number[KINDS.index("note")])}
+
+    def total(chosen: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(songs[chosen], None if values is None else values[chosen], count).astype(np.float64)
+
+    every = np.ones(len(songs), bool)
+    out = {"val_loss": np.stack([total(every, losses), total(every)], 1)}
+    for k, name in enumerate(KINDS):
+        out[f"{name}_loss"] = np.stack([total(kind == k, losses), total(kind == k)], 1)
+    out["bits_per_note"] = np.stack([out["val_loss"][:, 0] / math.log(2), out["note_loss"][:, 1]], 1)
+    return out
 
 
 def with_perplexities(means: Mapping[str, float]) -> dict[str, float]:

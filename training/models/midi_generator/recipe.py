@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.models.midi_generator import metrics, steering
+from training.data.rows import select
+from training.judgement import Judgement, verdict
+from training.models.midi_generator import judging, metrics, steering
 from training.models.midi_generator.config import MidiGeneratorConfig
 from training.models.midi_generator.data import (
     IGNORED,
@@ -20,23 +22,24 @@ from training.models.midi_generator.data import (
     emotion_vector,
     openings,
 )
-from training.models.midi_generator.generate import generate, torch_step
+from training.models.midi_generator.generate import CLOSING, generate, torch_step
 from training.models.midi_generator.graphs import full_graph, step_graph
 from training.models.midi_generator.model import MidiGenerator
-from training.models.midi_generator.ngram import NGram
 from training.music import emotion
 from training.music.composing.synth import PREVIEW, render, write_preview
 from training.music.midi import tokens
 from training.music.midi.reader import write_midi
 from training.music.picture import draw_piano_roll
-from training.recipe import Batch, Exam, Examples, Graph, Loss, Moment, Recipe
+from training.recipe import Batch, Bench, Exam, Examples, Graph, Loss, Moment, Recipe
 
 if TYPE_CHECKING:
     from training.data.encode import Encoder
     from training.data.manifest import Row
 
-BASELINE_TOKENS = 4_000_000  # of the training songs; sorting five orders of them takes seconds and 500 MB
-PROBE_SONGS = 48
+#: Most tokens on which a model goes on from the judged one's weights without being told the emotion: what that takes
+#: is then in proportion to the model's size.
+PLAIN_TOKENS = {"cpu": 300_000, "cuda": 9_000_000}
+PLAIN_RATE = 0.3  # of the learning rate, for a model that does not begin at the start
 PROBE_PIECES = 6  # generated for each emotion
 EXAM_SONGS, EXAM_TOKENS = 16, 256
 
@@ -99,57 +102,64 @@ class MidiGeneratorRecipe(Recipe):
         length = batch["input_ids"].shape[1]
         return batch["input_ids"].numel() * (6.0 * weights + 12.0 * settings.layers * settings.width * length)
 
-    def baselines(self, train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
-        """Frequencies of single ids, of pairs, and an interpolated Kneser-Ney 5-gram, on validation's own targets."""
-        known, budget = [], BASELINE_TOKENS
-        for song in range(len(songs := Songs(train))):
-            known.append(np.asarray(songs.ids(song))[: max(0, budget)])
-            budget -= len(known[-1])
-            if budget <= 0:
-                break
-        judged = Songs(held_out)
-        out = {}
-        for name, order in (("unigram", 1), ("bigram", 2), ("kneser_ney_5gram", 5)):
-            ngram = NGram(known, order)
-            ids = [np.asarray(judged.ids(song)) for song in range(len(judged))]
-            nats = np.concatenate([-np.log(ngram.probabilities(one)[1:]) for one in ids])
-            out[name] = metrics.with_perplexities(metrics.mean_losses(nats, np.concatenate([one[1:] for one in ids])))
-        return out
-
-    @torch.no_grad()
-    def probe(self, model: torch.nn.Module, held_out: Sequence[Row]) -> dict[str, float]:
-        """What the emotion is worth: loss over the beginnings of held-out songs told their own emotion, told the
-        farthest emotion that any of the others has, and told none; and whether it steers what is written."""
-        model.eval()
-        device = next(model.parameters()).device
-        opening = openings(held_out, self.settings.model.context, PROBE_SONGS)
-        own = opening["emotion"]
-        distance = np.linalg.norm(own[:, None] - own[None], axis=-1)
-        told = {"own": own, "swapped": own[distance.argmax(axis=1)], "untold": np.zeros_like(own)}
-        sums = dict.fromkeys(told, 0.0)
-        for start in range(0, len(own), 8):
-            some = slice(start, start + 8)
-            ids, targets = (torch.from_numpy(opening[key][some]).to(device) for key in ("input_ids", "targets"))
-            for name, vectors in told.items():
-                logits = model(ids, torch.from_numpy(vectors[some]).to(device))
-                loss, _ = metrics.training_loss(logits, targets, 0.0)
-                sums[name] += float(loss)
-        count = int((opening["targets"] != IGNORED).sum())
-        out = {f"{name}_emotion_loss": total / count for name, total in sums.items()}
-        out["emotion_gain"] = out["swapped_emotion_loss"] - out["own_emotion_loss"]
-        return out | self._steering(model)
-
-    def _steering(self, model: MidiGenerator) -> dict[str, float]:
-        """Pieces are written for every base emotion that the training music had, and judged (steering.py)."""
+    def evaluate(self, bench: Bench) -> Judgement:
+        settings, model = self.settings, bench.model
+        train = Songs(bench.train)
+        chosen = np.unique(
+            np.linspace(0, len(bench.held_out) - 1, min(judging.MOST_SONGS, len(bench.held_out))).astype(int)
+        )
+        windows = HeldOutWindows(select(bench.held_out, chosen), settings.model.context)
+        plain, trained = self._plain(bench)
+        found = judging.foretelling(model, plain.to(next(model.parameters()).device), train, windows, settings.seed)
+        more: dict[str, Any] = {"rivals": {"plain_transformer": trained}}
         known = model.styles.cpu().numpy()
-        bases = np.flatnonzero(known[2, :, 0])
-        if len(bases) < 2:
-            return {}
-        asked = np.repeat(bases, PROBE_PIECES)
+        if (known[2, :, 0] > 0).sum() > 1:
+            made, real, forbidden = self._written(model, known, train, windows.songs)
+            limit = settings.generation.max_tokens - CLOSING
+            found |= judging.writing(made, real, known, settings.seed)
+            found |= judging.order(made, forbidden, limit, settings.seed)
+            more["shifts"] = judging.shifts(made, known)
+        return Judgement(found, verdict(judging.findings(found)), more)
+
+    def _plain(self, bench: Bench) -> tuple[MidiGenerator, dict[str, Any]]:
+        """An equal model that is never told the emotion, and how it was trained. From the start and for as long as the
+        judged one, where `bench.share` is 1; else it goes on from that one's weights for such a share of its steps (on
+        PLAIN_TOKENS at most), which makes it the stronger rival: it has seen more."""
+        settings, update = self.settings, {}
+        begin, steps = None, bench.steps
+        if bench.share < 1:
+            begin = bench.model.state_dict()
+            a_step = settings.data.batch_size * settings.training.grad_accum_steps * settings.model.context
+            most = PLAIN_TOKENS[next(bench.model.parameters()).device.type] // a_step
+            steps = max(1, min(round(bench.share * steps), most))
+            update = {"optim": settings.optim.model_copy(update={"lr": settings.optim.lr * PLAIN_RATE})}
+        update["augment"] = settings.augment.model_copy(update={"emotion_dropout": 1.0})
+        rival = bench.rival(type(self)(settings.model_copy(update=update)), "plain_transformer", begin, steps)
+        told = {
+            "steps": steps,
+            "of": bench.steps,
+            "begins": "at the start" if begin is None else "at the model's weights",
+        }
+        return rival, told
+
+    def _written(
+        self, model: MidiGenerator, known: np.ndarray, train: Songs, held_out: Songs
+    ) -> tuple[judging.Written, judging.Written, float]:
+        """Pieces written for every base emotion that the training music has; held-out songs of these; and the mean
+        probability of what is not allowed."""
+        asked = np.repeat(np.flatnonzero(known[2, :, 0]), PROBE_PIECES)
         vectors = np.stack([emotion_vector(emotion.vector(emotion.BASES[base])) for base in asked])
-        settings = self.settings
-        pieces = generate(torch_step(model), vectors, settings.generation, settings.model.context, settings.seed)
-        return steering.judge(pieces, asked, known)
+        settings, forbidden = self.settings, []
+        pieces = generate(
+            torch_step(model), vectors, settings.generation, settings.model.context, settings.seed, forbidden=forbidden
+        )
+        label = steering.classes([held_out.emotion(song) for song in range(len(held_out))])
+        fit = np.flatnonzero(np.isin(label, asked))
+        songs = [np.asarray(train.ids(song)) for song in steering.spread(train)]
+        hanging = judging.longest_usual(songs)
+        made = judging.Written.of(pieces, asked, songs, hanging)
+        real = judging.Written.of([np.asarray(held_out.ids(song)) for song in fit], label[fit], songs, hanging)
+        return made, real, float(np.mean(forbidden))
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
         """A piece for each of the six base emotions: <emotion>.mid, .png, its piano roll, and .mp3, its beginning as a

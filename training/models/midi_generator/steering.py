@@ -31,6 +31,11 @@ def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:
     return np.array([emotion.BASES.index(name) if name in emotion.BASES else -1 for name in named], np.int64)
 
 
+def spread(songs: Songs) -> np.ndarray:
+    """Up to MOST_SONGS of the songs, evenly spaced: int [n]."""
+    return np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
+
+
 def styles(songs: Songs) -> np.ndarray:
     """What the training music of each base emotion is like: f32 [3, 6, 6].
 
@@ -38,7 +43,7 @@ def styles(songs: Songs) -> np.ndarray:
     Gaussian each: linear discriminants); row 2: [emotion, 0] how many songs there are.
     """
     out = np.zeros((3, len(emotion.BASES), len(NAMES)), np.float32)
-    which = np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
+    which = spread(songs)
     label = classes([songs.emotion(song) for song in which])
     which, label = which[label >= 0], label[label >= 0]
     if not len(which):
@@ -59,21 +64,37 @@ def name(measured: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.where(known[2, :, 0] > 0, distance, np.inf).argmin(axis=1)
 
 
-def judge(pieces: Sequence[np.ndarray], asked: np.ndarray, known: np.ndarray) -> dict[str, float]:
-    """Generated pieces, and the index of the base emotion that was asked for each.
+def means(measured: np.ndarray, asked: np.ndarray, bases: np.ndarray) -> np.ndarray:
+    """The mean style of the pieces of each emotion of `bases` less the mean over emotions: f64 [bases, 6]."""
+    number = np.stack([asked == base for base in bases]).astype(np.float64)
+    found = number @ measured / number.sum(axis=1, keepdims=True)
+    return found - found.mean(axis=0)
 
-    emotion_named: the share that the classifier names right (by chance: emotion_chance). steering_<feature>: the
-    correlation, over emotions, of the feature's mean in the generated pieces with its mean in the training music.
-    """
-    measured = np.stack([measure(ids) for ids in pieces])
+
+def differs(known: np.ndarray) -> np.ndarray:
+    """bool [6]: the features in which the training music of some emotion is surely not like the others' (beyond twice
+    its standard error); only these can be steered."""
+    bases = np.flatnonzero(known[2, :, 0])
+    real = known[0, bases].astype(np.float64)
+    error = np.sqrt(known[1, bases] / known[2, bases, :1])
+    return (np.abs(real - real.mean(axis=0)) > 2 * error).any(axis=0)
+
+
+def reached(measured: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """How far pieces shift from emotion to emotion as the training music does, by feature: f64 [6]; 1: as far, in the
+    same direction; 0: not at all (the slope of the pieces' shifts on the music's)."""
     bases = np.unique(asked)
-    out = {
-        "emotion_named": float((name(measured, known) == asked).mean()),
-        "emotion_chance": 1.0 / int((known[2, :, 0] > 0).sum()),
-    }
-    for column, feature in enumerate(NAMES):
-        made = np.array([measured[asked == base, column].mean() for base in bases])
-        real = known[0, bases, column].astype(np.float64)
-        if len(bases) > 2 and np.ptp(made) > 0 and np.ptp(real) > 0:
-            out[f"steering_{feature}"] = float(np.corrcoef(made, real)[0, 1])
-    return out
+    real = known[0, bases].astype(np.float64)
+    real = real - real.mean(axis=0)
+    return (means(measured, asked, bases) * real).sum(axis=0) / np.maximum((real**2).sum(axis=0), 1e-12)
+
+
+def agreement(measured: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """The correlation, over emotions, of a feature's mean in the pieces with its mean in the training music: f64 [6],
+    nan where there are fewer than three emotions or nothing varies."""
+    bases = np.unique(asked)
+    made, real = means(measured, asked, bases), known[0, bases].astype(np.float64)
+    real = real - real.mean(axis=0)
+    scale = np.sqrt((made**2).sum(axis=0) * (real**2).sum(axis=0))
+    enough = (scale > 1e-12) & (len(bases) > 2)
+    return np.where(enough, (made * real).sum(axis=0) / np.where(enough, scale, 1.0), np.nan)

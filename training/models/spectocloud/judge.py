@@ -37,20 +37,23 @@ def target_of(batch: Mapping[str, Tensor]) -> Cloud:
 
 def measure(predicted: Cloud, batch: Mapping[str, Tensor]) -> Sums:
     """Metric -> (sum, number): Chamfer distance and channel errors over clouds, moments over sounding sub-frames."""
+    each = measure_each(predicted, batch)
+    heard = float(batch["sounding"].sum())
+    return {
+        name: (values.sum(), heard if name.startswith("_") else float(len(values))) for name, values in each.items()
+    }
+
+
+def measure_each(predicted: Cloud, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`measure` of every cloud by itself: metric -> sums [B]."""
     target = target_of(batch)
     terms = unordered(predicted, target)
-    count = float(len(terms.position))
-    out: Sums = {
-        "pos_loss": (terms.position.sum(), count),
-        "color_loss": (terms.color.sum(), count),
-        "prop_loss": (terms.properties.sum(), count),
-    }
-    sounding = batch["sounding"].bool()
-    heard = float(sounding.sum())
+    out = {"pos_loss": terms.position, "color_loss": terms.color, "prop_loss": terms.properties}
+    sounding = batch["sounding"].double()
     for name, p, t in zip(COMPARED, _compared(predicted), _compared(target), strict=True):
-        p, t = p[sounding].double(), t[sounding].double()
+        p, t = p.double(), t.double()
         for product, value in zip(PRODUCTS, (p, t, p * p, t * t, p * t), strict=True):
-            out[f"_{name}_{product}"] = (value.sum(), heard)
+            out[f"_{name}_{product}"] = (value * sounding).sum(1)
     return out
 
 
@@ -129,65 +132,6 @@ def circumplex(emotion: Tensor) -> Tensor:
     first = torch.cat([torch.ones(len(emotion), 1), emotion[:, :3]], 1)
     i, j = torch.triu_indices(4, 4)
     return torch.cat([first[:, i] * first[:, j], emotion[:, 1:2].clamp(min=0)], 1)
-
-
-# -- does it listen? -----------------------------------------------------------------------------------------------
-
-
-def listening(
-    model: nn.Module, plain: Songs, with_score: Songs, weights: LossSettings, most: int = 512
-) -> dict[str, float]:
-    """Held-out windows without a silent sub-frame: metrics (`sounding_*`), the Chamfer distance when another song's
-    sound is put in (`swapped_pos_loss`, and `swap_rise`, its relative rise: 1 is + 100 %), and with the score's
-    statistics (`with_score_pos_loss`)."""
-    device = next(model.parameters()).device
-    chosen = [i for i in spread(len(plain), 4 * most) if plain.item(0, i)["sounding"].all()]
-    chosen = [chosen[i] for i in spread(len(chosen), most)] if chosen else []
-    if not chosen:
-        return {}
-    whole = {key: torch.cat(parts) for key, parts in _gather(batches(plain, chosen)).items()}
-    means = _means(model, whole, device)
-    out = {f"sounding_{name}": value for name, value in summarise(means, weights).items() if name != "val_loss"}
-    scored = {key: torch.cat(parts) for key, parts in _gather(batches(with_score, chosen)).items()}
-    out["with_score_pos_loss"] = _means(model, scored, device)["pos_loss"]
-    swaps = [s for part in (1, 2, 3) if (s := swapped(whole["song"].numpy(), len(chosen) * part // 4)) is not None]
-    if swaps:
-        heard = [_means(model, whole | {"logmel": whole["logmel"][swap]}, device)["pos_loss"] for swap in swaps]
-        out["swapped_pos_loss"] = float(np.mean(heard))
-        out["swap_rise"] = out["swapped_pos_loss"] / means["pos_loss"] - 1
-    return out
-
-
-def swapped(songs: np.ndarray, offset: int) -> np.ndarray | None:
-    """For each window, the index of a window of another song: the first such from `offset` places on. None: one
-    song."""
-    if len(np.unique(songs)) < 2:
-        return None
-    count = len(songs)
-    out = np.empty(count, np.int64)
-    for i in range(count):
-        j = (i + offset) % count
-        while songs[j] == songs[i]:
-            j = (j + 1) % count
-        out[i] = j
-    return out
-
-
-def _gather(parts: Iterator[Mapping[str, Tensor]]) -> dict[str, list[Tensor]]:
-    out: dict[str, list[Tensor]] = {}
-    for part in parts:
-        for key, value in part.items():
-            out.setdefault(key, []).append(value)
-    return out
-
-
-def _means(model: nn.Module, whole: Mapping[str, Tensor], device: torch.device) -> dict[str, float]:
-    with torch.inference_mode():
-        return average(
-            measure(predict(model, batch), batch)
-            for at in range(0, len(whole["song"]), BATCH)
-            for batch in [{key: value[at : at + BATCH].to(device) for key, value in whole.items()}]
-        )
 
 
 # -- exported files ------------------------------------------------------------------------------------------------

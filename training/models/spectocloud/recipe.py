@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from training.data.manifest import Row
-from training.models.spectocloud import judge
+from training.judgement import Judgement
+from training.models.spectocloud import judge, listening
 from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.config import SpectocloudConfig
 from training.models.spectocloud.data import Songs, check_row
@@ -21,7 +22,7 @@ from training.models.spectocloud.show import write_samples
 from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
 from training.music.clouds.cloud import PARTICLES, SUBFRAMES
 from training.music.midi.reader import NOTES
-from training.recipe import Arrays, Batch, Exam, Graph, Loss, Moment, Recipe, TensorSpec
+from training.recipe import Arrays, Batch, Bench, Exam, Graph, Loss, Moment, Recipe, TensorSpec
 
 if TYPE_CHECKING:
     from training.data.encode import Encoder
@@ -132,25 +133,21 @@ class SpectocloudRecipe(Recipe):
 
     # judge
 
-    def baselines(self, train: Sequence[Row], held_out: Sequence[Row]) -> dict[str, dict[str, float]]:
-        """`mean_cloud`: the average training cloud; `emotion_only`: clouds by regression on the emotion alone."""
-        songs = self.examples(train, training=False)
+    def evaluate(self, bench: Bench) -> Judgement:
+        """Beside `mean_cloud`, the average training cloud; `emotion_only`, clouds by regression on the emotion; and
+        `swapped_audio`, the model itself hearing other songs."""
+        settings = self.settings
+        songs = self.examples(bench.train, training=False)
         seen = list(judge.batches(songs, judge.spread(len(songs), BASELINE_WINDOWS)))
-        models = {
+        others = {
             "mean_cloud": judge.Regression(judge.constant).fit(seen),
             "emotion_only": judge.Regression(judge.circumplex).fit(seen),
         }
-        test = self.examples(held_out, training=False)
-        with torch.inference_mode():
-            return {
-                name: self.summarise(judge.average(self.validate(model, batch) for batch in judge.batches(test)))
-                for name, model in models.items()
-            }
-
-    def probe(self, model: torch.nn.Module, held_out: Sequence[Row]) -> dict[str, float]:
-        settings = self.settings
-        plain, scored = (Songs(held_out, settings.windows, None, settings.seed, score=score) for score in (False, True))
-        return judge.listening(model, plain, scored, settings.loss)
+        plain, scored = (
+            Songs(bench.held_out, settings.windows, None, settings.seed, score=score) for score in (False, True)
+        )
+        windows = listening.Windows(plain, scored, listening.WINDOWS)
+        return listening.examine(bench.model, others, windows, settings.loss, settings.seed)
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
         return write_samples(model, self.examples(held_out, training=False), folder, seed)

@@ -1,0 +1,118 @@
+"""evaluate: metrics.json has one shape, is measured once, and rivals are trained as the judged model was."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import toy
+from training.data.manifest import Row
+from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
+from training.stages import splits, trained
+from training.stages.evaluate import evaluate
+from training.workspace import Workspace
+
+SECTIONS = {"training": {"epochs": 4, "ema_decay": 0.9}}
+
+
+class Judged(toy.ToyRecipe):
+    """Against a rival that is trained for as many steps as the bench allows."""
+
+    benches: list = []  # noqa: RUF012
+
+    def evaluate(self, bench):
+        self.benches.append(bench)
+        steps = max(1, round(bench.share * bench.steps))
+        begin = bench.model.state_dict() if bench.share < 1 else None
+        wide = type(self)(self.settings.model_copy(update={"seed": 7}))
+        self.rival = bench.rival(wide, "other_seed", begin, steps)
+        loss = About("lower", "", "How wrong it is.")
+        metric = Metric(loss, Interval(1.0, 0.5, math.nan), {"other_seed": Interval.exactly(2.0)})
+        return Judgement({"val_loss": metric}, verdict([Finding("good", "All is well.")]), {"more": [1]})
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A workspace in which a toy was trained."""
+    toy.run(tmp_path, Judged, **SECTIONS)
+    rows = {"train": toy.rows(22), "val": toy.rows(9, 1000)}
+    named = {side: [Row({**row.values, "id": row.place}, row.place) for row in some] for side, some in rows.items()}
+    monkeypatch.setattr(splits, "load_split", lambda recipe, workspace, split, **_: named[split])
+    monkeypatch.setattr(trained, "recipe_type", lambda family: Judged)
+    Judged.benches.clear()
+    return Workspace(tmp_path)
+
+
+def told(workspace):
+    return json.loads((workspace.exports / "metrics.json").read_text())
+
+
+def test_metrics_json_has_the_shape_that_the_report_reads(workspace, capsys):
+    evaluate("toy", workspace, device="cpu")
+    content = told(workspace)
+    assert content["format"] == 1 and set(content["families"]) == {"toy"}
+    family = content["families"]["toy"]
+    assert family["title"] == "Toy" and family["synthetic"] is False
+    assert family["verdict"] == {"word": "learnt", "why": ["All is well."]}
+    assert family["songs"] == {"train": 22, "held_out": 9} and family["more"] == [1]
+    metric = family["metrics"]["val_loss"]
+    assert metric["model"] == {"value": 1.0, "low": 0.5, "high": None}  # JSON knows no nan
+    assert metric["baselines"] == {"other_seed": {"value": 2.0, "low": 2.0, "high": 2.0}}
+    assert (metric["better"], metric["unit"], metric["meaning"]) == ("lower", "", "How wrong it is.")
+    said = capsys.readouterr().out
+    assert "Toy: LEARNT\n  All is well." in said and "other_seed" in said
+
+
+def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
+    workspace.exports.mkdir()
+    path = workspace.exports / "metrics.json"
+    path.write_text(json.dumps({"format": 1, "families": {"another": {"title": "Another"}}}))
+    evaluate("toy", workspace, device="cpu")
+    assert set(told(workspace)["families"]) == {"another", "toy"}
+    evaluate("toy", workspace, device="cpu")
+    assert len(Judged.benches) == 1
+    evaluate("toy", workspace, device="cpu", share=1.0)  # another question
+    assert len(Judged.benches) == 2
+
+
+@pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])
+def test_a_file_of_another_form_is_written_anew(workspace, content):
+    workspace.exports.mkdir()
+    (workspace.exports / "metrics.json").write_text(content)
+    evaluate("toy", workspace, device="cpu")
+    assert set(told(workspace)["families"]) == {"toy"}
+
+
+def test_a_rival_is_trained_as_the_judged_model_was_and_once(workspace, monkeypatch):
+    """From its start and for all its steps it is, with the same seed, that very model."""
+    evaluate("toy", workspace, device="cpu", share=1.0)
+    bench = Judged.benches[-1]
+    assert bench.steps == 24
+    same = bench.rival(toy.recipe(Judged, **SECTIONS), "twin", None, bench.steps)
+    best = torch.load(workspace.checkpoints("toy") / "best.pt", weights_only=True)
+    for name, value in same.state_dict().items():
+        torch.testing.assert_close(value, best["ema"][name], rtol=0, atol=0)
+    monkeypatch.setattr("training.engine.loop.fit", None)
+    again = bench.rival(toy.recipe(Judged, **SECTIONS), "twin", None, bench.steps)  # read back
+    assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
+
+
+def test_a_rival_that_goes_on_from_the_model_stays_near_it(workspace):
+    evaluate("toy", workspace, device="cpu", share=0.1)
+    bench = Judged.benches[-1]
+    near = bench.rival(toy.recipe(Judged, **SECTIONS, optim={"lr": 1e-5}), "near", bench.model.state_dict(), 2)
+    for a, b in zip(near.parameters(), bench.model.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-3) and not np.array_equal(a.detach().numpy(), b.detach().numpy())
+    assert not list((workspace.cache / "rivals" / "toy").glob("training"))  # nothing but the weights is kept
+
+
+def test_rivals_of_an_older_checkpoint_are_removed(workspace):
+    folder = workspace.cache / "rivals" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "other_seed-0123.pt").write_bytes(b"old")
+    evaluate("toy", workspace, device="cpu")
+    assert len(list(folder.glob("other_seed-*.pt"))) == 1 and not (folder / "other_seed-0123.pt").exists()
