@@ -68,7 +68,7 @@ def test_metrics_json_has_the_shape_that_the_report_reads(workspace, capsys):
 
 
 def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
-    workspace.exports.mkdir()
+    workspace.exports.mkdir(exist_ok=True)
     path = workspace.exports / "metrics.json"
     path.write_text(json.dumps({"format": 1, "families": {"another": {"title": "Another"}}}))
     evaluate("toy", workspace, device="cpu")
@@ -81,7 +81,7 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])
 def test_a_file_of_another_form_is_written_anew(workspace, content):
-    workspace.exports.mkdir()
+    workspace.exports.mkdir(exist_ok=True)
     (workspace.exports / "metrics.json").write_text(content)
     evaluate("toy", workspace, device="cpu")
     assert set(told(workspace)["families"]) == {"toy"}
