@@ -283,10 +283,19 @@ def _budget(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    from training.report.card import write_card
     from training.report.page import write_report
 
     workspace = Workspace(options.out)
-    print(f"Written: {workspace.relative(write_report(workspace))}")
+    for path in (write_card(workspace), write_report(workspace)):
+        if path is not None:
+            print(f"Written: {workspace.relative(path)}")
+
+
+def _watch(options: argparse.Namespace) -> None:
+    from training.report.watch import watch
+
+    watch(Workspace(options.out), once=options.once)
 
 
 def _refresh_report(workspace: Workspace) -> Path | None:
@@ -433,7 +442,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_persist(verb, required=True)
     verb.set_defaults(run=_persist)
 
-    verb = verbs.add_parser("report", parents=[out], help="write exports/report.html anew, from what is there")
+    verb = verbs.add_parser("watch", parents=[out], help="how the job stands: progress, losses, budget, GPUs")
+    verb.add_argument("--once", action="store_true", help="tell it one time, as in a pipe")
+    verb.set_defaults(run=_watch)
+
+    verb = verbs.add_parser(
+        "report", parents=[out], help="write exports/report.html and the model card anew, from what is there"
+    )
     verb.set_defaults(run=_report)
 
     verb = verbs.add_parser("budget", parents=[out], help="what the job has used, by stage, and what is left")

@@ -145,8 +145,9 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
     workspace, told = job.make(tmp_path), []
     page = Refresher(workspace, told.append)
     page.refresh()
-    page.refresh()  # at once again: nothing
     page._process.wait(60)
+    page.refresh()  # there already, and a moment old
+    assert page._process is None
     page.close()
     assert (workspace.exports / "report.html").exists() and told == []
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)

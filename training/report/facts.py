@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,19 +13,16 @@ from typing import Any
 
 from training.budget import book as books
 from training.budget.account import duration, ledger_path
-from training.budget.limit import Limit
 from training.errors import ExportError
 from training.export.receipt import read_receipt
 from training.export.table import megabytes, told
-from training.models.registry import FAMILIES
 from training.report.plots import Axis, Bar, Chart, chart, number
-from training.report.runs import RunLog, newest
+from training.report.runs import RunLog
 from training.report.samples import Piece, clouds, pieces
+from training.report.standing import Standing, stand
 from training.workspace import Workspace
 
 METRICS, SUMMARY, AUDIT = "metrics.json", "summary.json", "audit.json"
-TITLES = {"spectocloud": "Spectocloud", "midi_generator": "MIDI generator"}
-ALIVE = 30.0  # seconds since the ledger's last tick within which a stage that has not ended is running
 MOST_CHARTS = 12
 WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
 NOT_CURVES = {"step", "epoch", "kind", "seconds"}
@@ -101,24 +97,13 @@ def gather(workspace: Workspace) -> Facts:
     summary = _or_told(lambda: _json(workspace.manifests / SUMMARY), problems)
     audit = _or_told(lambda: _json(workspace.manifests / AUDIT), problems)
     book = _or_told(lambda: books.read(ledger_path(workspace)), problems)
-    job = book.job if book else None
-    alive = job is not None and time.time() - ledger_path(workspace).stat().st_mtime < ALIVE
     judged = metrics.get("families") if isinstance(metrics.get("families"), dict) else {}
     exported = (receipt or {"families": {}})["families"]
-    ran = {path.name for path in workspace.runs("").glob("*") if path.is_dir()}
-    names = [*FAMILIES, *sorted((ran | set(exported) | set(judged)) - set(FAMILIES))]
-    families = []
-    for name in names:
-        run = newest(workspace, name)
-        if run is None and name not in exported and name not in judged:
-            continue
-        session = next(
-            (s for s in reversed(job.sessions if job else ()) if s.stage == "train" and name in s.families), None
-        )
-        families.append(_family(name, run, session, alive, exported.get(name), judged.get(name) or {}))
+    titles = {name: str(about.get("title") or name) for name, about in {**judged, **exported}.items()}
+    job = stand(workspace, titles, book or books.Book())
+    families = [_family(one, exported.get(one.name), judged.get(one.name) or {}) for one in job.families]
     synthetic = any(f.synthetic for f in families) or bool((receipt or {}).get("synthetic"))
     synthetic = synthetic or bool((summary or {}).get("synthetic"))
-    stages, spent = _cost(job)
     counts = dict((summary or {}).get("emotions") or {})
     most = max(counts.values(), default=1) or 1
     samples = workspace.exports / "samples"
@@ -126,11 +111,11 @@ def gather(workspace: Workspace) -> Facts:
     return Facts(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         synthetic=synthetic,
-        state=_state(job, alive),
-        running=alive and job is not None and job.done is None and any(f.running for f in families),
+        state=job.told,
+        running=job.running,
         families=families,
-        stages=stages,
-        spent=spent,
+        stages=job.stages,
+        spent=job.spent,
         corpus=summary,
         emotions=[(name, count, 100 * count / most) for name, count in sorted(counts.items(), key=lambda c: -c[1])],
         audit=_audit(audit),
@@ -165,51 +150,26 @@ def _or_told(read: Any, problems: list[str]) -> Any:
 # -- a family ------------------------------------------------------------------------------------------------------
 
 
-def _family(
-    name: str, run: RunLog | None, session: books.Session | None, alive: bool, entry: Any, judged: Mapping[str, Any]
-) -> Family:
-    running = bool(session and session.exit is None and alive)
+def _family(standing: Standing, entry: Any, judged: Mapping[str, Any]) -> Family:
     out = Family(
-        name,
-        str((entry or judged).get("title") or TITLES.get(name, name)),
-        _progress(run, session, running, entry),
-        running,
-        synthetic=bool((entry or {}).get("synthetic") or judged.get("synthetic")),
-        receipt=entry,
-    )
+        standing.name, standing.title, standing.told, standing.running, share=standing.share,
+        synthetic=bool((entry or {}).get("synthetic") or judged.get("synthetic")), receipt=entry,
+    )  # fmt: skip
     verdict = judged.get("verdict") or {}
     if verdict.get("word"):
         out.word = str(verdict["word"])
         out.look = WORDS.get(out.word, "none")
         out.why = [str(sentence) for sentence in verdict.get("why") or []]
     out.metrics = [m for m in (_metric(key, about) for key, about in (judged.get("metrics") or {}).items()) if m]
-    if run is not None:
-        _add_run(out, run, running)
+    if standing.run is not None:
+        _add_run(out, standing.run)
     if entry is not None:
         _add_receipt(out, entry)
     return out
 
 
-def _progress(run: RunLog | None, session: books.Session | None, running: bool, entry: Any) -> str:
-    if run is None:
-        return "exported" if entry else "not trained"
-    at = f"step {run.step:,}" + (f" of {run.total:,}" if run.total else "")
-    if running:
-        left = f", {duration(run.seconds_left)} left" if run.seconds_left is not None else ""
-        return f"training: {at}{left}"
-    if session is not None and session.exit == 0:
-        return f"trained: {at}"
-    if session is not None and session.exit is None:
-        return f"cut off at {at}"
-    if session is not None:
-        return f"stopped at {at}" if session.exit == 75 else f"failed at {at} (exit {session.exit})"
-    return f"trained: {at}"
-
-
-def _add_run(out: Family, run: RunLog, running: bool) -> None:
+def _add_run(out: Family, run: RunLog) -> None:
     best = run.best
-    if running and run.total:
-        out.share = min(1.0, run.step / run.total)
     trained = [r["step"] for r in run.train]
     judged = [r["step"] for r in run.validation]
     mark = float(best["step"]) if best else None
@@ -292,49 +252,6 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""),
         str(about.get("better") or ""), rows,
     )  # fmt: skip
-
-
-# -- the job -------------------------------------------------------------------------------------------------------
-
-
-def _state(job: books.Job | None, alive: bool) -> str:
-    if job is None:
-        return ""
-    if job.done:
-        return "finished, and its exports verified" + (", at the end of its budget" if job.ran_out else "")
-    last = job.sessions[-1] if job.sessions else None
-    if last is None:
-        return ""
-    what = " ".join([last.stage, *last.families])
-    if last.exit is None:
-        return f"running: {what}" if alive else f"not running; it was cut off during {what}"
-    return f"after {what}" if last.exit == 0 else f"{what} ended with exit code {last.exit}"
-
-
-def _cost(job: books.Job | None) -> tuple[list[tuple[str, str, str]], list[tuple[str, str]]]:
-    if job is None:
-        return [], []
-    price = job.price
-    grouped: dict[str, list[books.Session]] = {}
-    for session in job.sessions:
-        grouped.setdefault(" ".join([session.stage, *session.families]), []).append(session)
-    stages = []
-    for label, sessions in grouped.items():
-        part = books.Job(began="", sessions=tuple(sessions)).used()
-        stages.append((label, duration(part.seconds), _money(part.money(price))))
-    used = job.used()
-    spent = [("time of the job", duration(used.seconds)), ("cost of the job", _money(used.money(price)) or "not known")]
-    if price:
-        spent.append(("price", f"{price:g} USD an hour"))
-    limit = Limit(job.hours, job.money, price)
-    if limit.given and math.isfinite(limit.seconds(used)):
-        spent.append(("limit", duration(limit.seconds(used))))
-        spent.append(("left of it", duration(max(0.0, limit.seconds(used) - used.seconds))))
-    return stages, spent
-
-
-def _money(money: float | None) -> str:
-    return "" if money is None else f"{money:.2f} USD"
 
 
 def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from training.data.files import write_atomic
+from training.report.card import write_card
 from training.report.facts import Facts, gather
 from training.workspace import Workspace
 
@@ -31,8 +32,9 @@ def write_report(workspace: Workspace) -> Path:
 
 
 def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | None:
-    """`write_report` for those whose work must not end because of a page: what went wrong is said."""
+    """The page and the model card, for those whose work must not end because of a page: what went wrong is said."""
     try:
+        write_card(workspace)
         return write_report(workspace)
     except Exception as error:  # noqa: BLE001  whatever it is, what was trained and exported is not less for it
         why = f"{type(error).__name__}: {error}"

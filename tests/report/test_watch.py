@@ -1,0 +1,112 @@
+"""`watch`: how a job stands, in a terminal and in a pipe."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.report import job
+from training.budget import book as books
+from training.budget.account import ledger_path
+from training.cli import main
+from training.report.watch import gpu_line, screen, spark, watch
+from training.workspace import PROJECT, Workspace
+
+SMI = """#!/bin/sh
+case "$*" in *--query-gpu=index,name,*) echo '0, NVIDIA H200, 87, 42189, 143771, 612.34, 64';; esac
+"""
+
+
+@pytest.fixture
+def running(tmp_path):
+    """A job in the middle of a training."""
+    workspace = job.make(tmp_path)
+    train = books.Session(id="b", stage="train", families=("spectocloud",), began=books.now(), seconds=90, price=2.0)
+    books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(train,), hours=1.0)))
+    path = next(workspace.runs("spectocloud").glob("*/metrics.jsonl"))
+    path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
+    (path.parent / "log.txt").write_text("first\nstep 28/60 \x1b[2J of songs\n")
+    return workspace
+
+
+def test_progress_losses_budget_and_pace_are_told(running):
+    text = "\n".join(screen(running, 120))
+    for told in (
+        "running: train spectocloud", "0:01:30 used of 1:00:00, 0:58:30 left", "0.05 USD at 2 USD an hour",
+        "training: step 28 of 60, 0:00:32 left", " 47%", "50.0 samples/s", "best 1.175 at step 20", "step 28/60",
+    ):  # fmt: skip
+        assert told in text, told
+
+
+def test_no_line_is_wider_than_the_terminal_and_none_can_steer_it(running):
+    for width in (20, 40, 80):
+        lines = screen(running, width)
+        assert max(map(len, lines)) <= width
+        assert all(line.isprintable() for line in lines)
+    assert all(line.isascii() for line in screen(running, 80, fancy=False))
+
+
+def test_gpus_are_shown_where_nvidia_smi_tells_of_them(running, tmp_path, monkeypatch):
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "nvidia-smi").write_text(SMI)
+    (folder / "nvidia-smi").chmod(stat.S_IRWXU)
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    assert "GPU 0 NVIDIA H200  87 % busy  41.2 of 140.4 GiB  612 W  64 °C" in screen(running, 120)
+    (folder / "nvidia-smi").write_text("#!/bin/sh\necho NVML: Driver mismatch; exit 9\n")
+    assert "nvidia-smi: NVML: Driver mismatch" in screen(running, 120)
+    assert gpu_line("1, Tesla T4, [N/A], 5, 10, [N/A], 40") == "GPU 1 Tesla T4  0.0 of 0.0 GiB  40 °C"
+
+
+def test_a_folder_in_which_nothing_has_begun_and_a_damaged_ledger_are_told(tmp_path):
+    assert "Nothing has begun here yet." in screen(Workspace(tmp_path), 80)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "budget.json").write_text("{")
+    assert any("cannot be read" in line for line in screen(Workspace(tmp_path), 200))
+
+
+def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):
+    assert main(["watch", "--out", str(running.root)]) == 0
+    told = capsys.readouterr().out
+    assert told.count("Athanor") == 1 and "\x1b" not in told
+    watch(running, once=True, out=(out := io.StringIO()))
+    assert "Spectocloud" in out.getvalue()
+
+
+def test_on_a_terminal_it_is_shown_anew_until_ctrl_c_and_the_terminal_comes_back(running):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "training", "watch", "--out", str(running.root)]
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=running.root)
+    os.close(theirs)
+    told, until = b"", time.monotonic() + 60
+    while told.count(b"\x1b[H") < 2 and time.monotonic() < until:
+        if select.select([ours], [], [], 1.0)[0]:
+            told += os.read(ours, 65536)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
+    while select.select([ours], [], [], 0.2)[0]:
+        try:
+            told += os.read(ours, 65536)
+        except OSError:  # the other end has gone
+            break
+    os.close(ours)
+    text = told.decode()
+    assert text.startswith("\x1b[?1049h") and text.rstrip().endswith("\x1b[?1049l")
+    assert text.count("\x1b[H") >= 2 and "Traceback" not in text and "interrupted" not in text
+    assert re.search(r"step 28 of 60", text)
+
+
+def test_a_curve_of_one_line():
+    assert spark([1, 2, 3, float("nan")], 10, True) == "▁▅█" and spark([5, 5], 10, False) == "__"
+    assert spark([], 10, True) == "" and len(spark(list(range(1000)), 30, True)) == 30
