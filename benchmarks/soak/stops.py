@@ -39,7 +39,7 @@ from training.errors import Interrupted
 from training.export import coreml, package, receipt
 from training.models import registry
 from training.stages import export as export_stage
-from training.stages import prepare
+from training.stages import splits as splits_stage
 from training.workspace import Workspace
 
 WITHIN = 10.0  # seconds
@@ -159,7 +159,7 @@ def _prepare_training(root: Path, phase: str) -> list[str]:
     registry.FAMILIES["toy"] = ("benchmarks.soak.stops:Phased", "")
     sys.modules.setdefault("benchmarks.soak.stops", sys.modules[__name__])  # where it is the main module
     splits = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
-    prepare.load_split = lambda recipe, workspace, split, **roots: splits[split]
+    splits_stage.load_split = lambda recipe, workspace, split, **roots: splits[split]
     _hold(checkpoint, "_write", "save")
     rare = {} if phase == "save" else {"save_minutes": 10.0}
     settings = merged(toy.BASE, merged(RICH, {"training": rare | {"compile": phase == "compile"}}))

@@ -115,10 +115,10 @@ class Cost:
 def encoders(log: Path) -> Iterator[None]:
     """While entered, `prepare` decodes under watch; a worker that is ended ends its file's time."""
     from training.data import sandbox
-    from training.stages import prepare
+    from training.stages import media
 
     names = ("LOGMEL", "NOTES", "TOKENS")
-    before = {name: getattr(prepare, name) for name in names}
+    before = {name: getattr(media, name) for name in names}
     worker = sandbox._Worker
     endings = {name: getattr(worker, name) for name in ("bury", "give_up")}
 
@@ -130,14 +130,14 @@ def encoders(log: Path) -> Iterator[None]:
         return endings[name](self)
 
     for name, encoder in before.items():
-        setattr(prepare, name, replace(encoder, function=partial(decode, encoder.function, log)))
+        setattr(media, name, replace(encoder, function=partial(decode, encoder.function, log)))
     for name in endings:
         setattr(worker, name, lambda self, name=name: ended(name, self))
     try:
         yield
     finally:
         for name, encoder in before.items():
-            setattr(prepare, name, encoder)
+            setattr(media, name, encoder)
         for name, method in endings.items():
             setattr(worker, name, method)
 
