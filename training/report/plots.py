@@ -64,7 +64,7 @@ class Axis:
             high = 0.0
         margin = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
         self.low = low if low == 0 else low - margin
-        self.high = high if high == 0 else high + margin
+        self.high = high if high == 0 and low < 0 else high + margin  # all zero: an axis has a length all the same
 
     def percent(self, value: float) -> float:
         return round(100 * (value - self.low) / (self.high - self.low), 2)
