@@ -43,16 +43,29 @@ class Courier:
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Scalars of a step."""
+        self._hand_over({"step": step, "values": dict(numbers)})
+
+    def _hand_over(self, record: Mapping[str, Any]) -> None:
         if self._process is None:
             return
-        self._waiting += _line({"step": step, "values": dict(numbers)})
+        self._waiting += _line(record)
         self._send()
         if len(self._waiting) > MOST_WAITING:
             self._give_up("it takes no more records")
 
+    def show(self, step: int, files: Mapping[str, Path]) -> None:
+        """Pictures (.png) and sounds (.mp3, .wav) under their names; they are read by the process."""
+        self._hand_over({"media": {name: str(path.absolute()) for name, path in files.items()}, "step": step})
+
+    def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
+        """Files and folders under their names, as one artifact of type `model` with what is told `about` it."""
+        listed = {key: str(path.absolute()) for key, path in files.items()}
+        self._hand_over({"artifact": name, "files": listed, "about": dict(about)})
+
     def close(self, seconds: float = LAST_SECONDS) -> None:
         """Hand over what waits, and let it finish; past `seconds` it is ended."""
         until = time.monotonic() + seconds
+        self._hand_over({"finish": seconds})
         while self._process is not None and self._waiting and time.monotonic() < until:
             select.select([], [self._process.stdin], [], 0.1)
             self._send()
@@ -130,10 +143,12 @@ def main() -> None:
         run = wandb.init(**options)
         if getattr(run, "url", None):
             os.write(tell, _line({"url": run.url}))
+        patience = LAST_SECONDS
         for line in sys.stdin:
             record = json.loads(line)
-            run.log(record["values"], step=record["step"])
-        signal.alarm(int(LAST_SECONDS) + 5)  # our caller is gone, or will end us: never linger
+            patience = record.get("finish", patience)
+            _carry(wandb, run, record)
+        signal.alarm(int(patience) + 5)  # our caller is gone, or will end us: never linger
         run.finish()
     except Exception as error:  # noqa: BLE001 - a tracker may raise anything; it is told as the reason
         reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -141,6 +156,21 @@ def main() -> None:
             os.write(tell, _line({"failed": reason}))
         os._exit(1)
     os._exit(0)  # nothing that wandb left behind may wait
+
+
+def _carry(wandb: Any, run: Any, record: Mapping[str, Any]) -> None:
+    if "values" in record:
+        run.log(record["values"], step=record["step"])
+    elif "media" in record:
+        # Without a step: the run may have gone on beyond the one that is shown, and W&B drops what comes late.
+        told = f"step {record['step']}"
+        kinds = {name: wandb.Image if path.endswith(".png") else wandb.Audio for name, path in record["media"].items()}
+        run.log({name: kinds[name](path, caption=told) for name, path in record["media"].items()})
+    elif "artifact" in record:
+        artifact = wandb.Artifact(record["artifact"], type="model", metadata=record["about"])
+        for name, path in record["files"].items():
+            (artifact.add_dir if os.path.isdir(path) else artifact.add_file)(path, name=name)  # noqa: PTH112
+        run.log_artifact(artifact)
 
 
 if __name__ == "__main__":

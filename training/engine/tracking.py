@@ -52,11 +52,7 @@ class Tracker:
             self._metrics, self._log = Growing(folder / METRICS), Growing(folder / LOG)
             self._open_board(step + 1 if step else None)
         if logging.wandb != "off":
-            options = {
-                "project": logging.wandb_project, "mode": logging.wandb, "name": f"{title} {folder.name}",
-                "id": folder.name, "resume": "allow", "dir": str(folder.absolute()), "config": settings,
-            }  # fmt: skip
-            self.wandb = Courier(options, self.say)
+            self.wandb = Courier(wandb_options(folder, settings, logging, title), self.say)
 
     def _open_board(self, purge: int | None) -> None:
         if self.logging.tensorboard:
@@ -146,6 +142,14 @@ class Tracker:
 
     def __exit__(self, kind: type | None, *error: object) -> None:
         self.close(hurried=kind is not None)
+
+
+def wandb_options(folder: Path, settings: dict[str, Any], logging: Logging, title: str) -> dict[str, Any]:
+    """Of wandb.init: a run of ours is one run there, however often it is started, and whoever adds to it later."""
+    return {
+        "project": logging.wandb_project, "mode": logging.wandb, "name": f"{title} {folder.name}",
+        "id": folder.name, "resume": "allow", "dir": str(folder.absolute()), "config": settings,
+    }  # fmt: skip
 
 
 def require_wandb(logging: Logging) -> None:

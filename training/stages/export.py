@@ -19,6 +19,7 @@ from training.export.int8 import LIMIT
 from training.export.package import Package
 from training.export.table import table, told
 from training.recipe import Recipe
+from training.stages.gallery import show_exports
 from training.stages.splits import load_split
 from training.stages.trained import Trained, load_trained
 from training.workspace import Workspace, exclusive
@@ -151,6 +152,7 @@ def _export_family(
             "notes": package.notes,
         }
         _publish(room, folder, recipe.family, entry)
+        show_exports(recipe, entry, workspace, folder)
     finally:
         shutil.rmtree(room, ignore_errors=True)
     print(f"  took {time.monotonic() - began:.0f} s")

@@ -1,0 +1,79 @@
+"""What an export left, shown where its training was followed: pictures and sounds in TensorBoard and W&B, and there the
+exported files as an artifact."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.recipe import Recipe
+from training.workspace import Workspace
+
+LONGEST = 20.0  # seconds of a sound in TensorBoard, which takes no compressed ones
+UPLOAD_SECONDS = 120.0  # that an export waits for W&B to take its files
+
+
+def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace, folder: Path) -> None:
+    """Add the samples and files that `entry` (of the receipt) names in `folder` to their training's run; nothing where
+    that run is not on this host."""
+    run = workspace.runs(recipe.family) / Path(str(entry["trained"].get("run_id") or ".")).name
+    logging = recipe.settings.logging
+    if not run.is_dir() or run == workspace.runs(recipe.family):
+        return
+    step = int(entry["checkpoint"].get("step") or 0)
+    samples = {
+        f"samples/{Path(name).stem}{'' if name.endswith('.png') else ' (sound)'}": folder / name
+        for name, about in entry["files"].items()
+        if about["kind"] == "sample" and name.endswith((".png", ".mp3"))
+    }
+    if logging.tensorboard:
+        _to_board(run, step, samples)
+    if logging.wandb != "off":
+        _to_wandb(recipe, entry, run, step, samples, folder)
+
+
+def _to_board(run: Path, step: int, samples: Mapping[str, Path]) -> None:
+    from training.engine.board import Board
+
+    pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix == ".png"}
+    sounds = {name: _wav(path) for name, path in samples.items() if path.suffix == ".mp3"}
+    if not pictures and not sounds:
+        return
+    board = Board(run)
+    board.show(step, pictures, sounds)
+    board.close()
+    if board.file.failed:
+        print(f"  NOTE: samples are not in TensorBoard: {board.file.path}: {board.file.failed.strerror}")
+
+
+def _wav(path: Path) -> bytes:
+    """The beginning of a sound, as 16-bit PCM."""
+    import soundfile
+
+    with soundfile.SoundFile(path) as sound:
+        rate = sound.samplerate
+        wave = sound.read(int(LONGEST * rate), dtype="float32")
+    out = io.BytesIO()
+    soundfile.write(out, wave, rate, subtype="PCM_16", format="WAV")
+    return out.getvalue()
+
+
+def _to_wandb(
+    recipe: Recipe, entry: Mapping[str, Any], run: Path, step: int, samples: Mapping[str, Path], folder: Path
+) -> None:
+    from training.engine.courier import Courier
+    from training.engine.provenance import plain
+    from training.engine.tracking import require_wandb, wandb_options
+
+    require_wandb(recipe.settings.logging)
+    options = wandb_options(run, plain(recipe.settings), recipe.settings.logging, recipe.title)
+    courier = Courier(options, lambda text: print(f"  {text}"))
+    if samples:
+        courier.show(step, samples)
+    beside = [name for name in ("receipt.json", "metrics.json") if (folder / name).is_file()]
+    files = {name: folder / name for name in [*entry["files"], *beside]}
+    about = {key: entry[key] for key in ("title", "synthetic", "checkpoint", "metrics")}
+    courier.artifact(f"{recipe.family}-{run.name}", files, about)
+    courier.close(UPLOAD_SECONDS)
