@@ -132,11 +132,12 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
     longest = _longest(path)
     total = 0
     for block in blocks:
-        if not np.isfinite(block).all():
+        peak = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # not a number where one is none
+        if not np.isfinite(peak):
             raise ValueError("holds samples that are not finite numbers")
-        if (peak := float(np.abs(block).max(initial=0.0))) > _LOUDEST:
+        if peak > _LOUDEST:
             raise ValueError(f"holds samples as large as {peak:g}; full scale is 1")
-        mono = block.mean(axis=1, dtype=np.float32)
+        mono = _mono(block)
         mono = resampler.resample_chunk(mono) if resampler else mono
         total += len(mono)
         if total > longest * SAMPLE_RATE:
@@ -148,6 +149,13 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
         yield mono
     if total < WINDOW_FRAMES * HOP:
         raise ValueError(f"holds {total / SAMPLE_RATE:.2f} s of sound; at least {WINDOW_SECONDS:.2f} s are needed")
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """float32 [n, channels] -> the mean of the channels [n]."""
+    if block.shape[1] == 2:  # the same numbers as `mean` gives, in a tenth of its time
+        return (block[:, 0] + block[:, 1]) / np.float32(2)
+    return block.mean(axis=1, dtype=np.float32)
 
 
 def _open(path: Path) -> Iterator:
