@@ -25,8 +25,12 @@ SUBJECTS: tuple[str, ...] = (
     "engine_cost",
     "estimate",
     "generation",
+    "ingest_audio",
+    "ingest_midi",
     "latency",
+    "loading",
     "saving",
+    "scale",
     "startup",
     "training_step",
 )
