@@ -542,7 +542,7 @@ def test_without_a_limit_nothing_is_told_to_training(tmp_path, clock):
 
 def test_a_limit_too_small_to_train_is_refused_unless_something_can_be_exported(tmp_path, clock):
     space = Workspace(tmp_path)
-    with counted(space, "train", ["one"], Limit(hours=0.01)) as account:
+    with counted(space, "train", ["one"], Limit(hours=0.005)) as account:
         left = account.training_left("one", 1, [])
         with pytest.raises(UsageError, match=r"--max-hours 0\.\d\d"):
             account.require_time(left(), FAMILIES)

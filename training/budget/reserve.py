@@ -28,8 +28,8 @@ LEAST = 0.25  # of what is expected: a stage that found its work done before too
 
 @dataclass(frozen=True)
 class Expected:
-    """Seconds a family, imports included: a line near what untrained models of the presets debug, demo and full (0.04
-    to 16.3 M weights) took on two cores with the demo corpus. Writing music takes longest: to others it is generous."""
+    """Seconds a family, imports included: a line above what models of the presets debug and demo (0.04 to 1.1 M
+    weights) took on two cores with the demo corpus. Writing music takes longest: to others it is generous."""
 
     base: float
     per_million: float  # weights
@@ -39,7 +39,7 @@ class Expected:
 
 
 #: A GPU evaluates; export and verification are the CPU's work. The line of a GPU is an assumption.
-STAGES = {"evaluate": Expected(25.0, 45.0), "export": Expected(30.0, 20.0), "verify": Expected(4.0, 1.0)}
+STAGES = {"evaluate": Expected(8.0, 22.0), "export": Expected(15.0, 20.0), "verify": Expected(3.0, 1.0)}
 EVALUATED_BY_GPU = Expected(30.0, 6.0)
 
 
