@@ -88,6 +88,8 @@ def _prepare_counted(options: argparse.Namespace) -> None:
         val_split = DEMO_VAL_SPLIT if val_split is None else val_split
     merge = options.merge
     if options.shard:
+        if options.audit:
+            raise UsageError("--audit looks at whole corpora: give it to the run with --merge, not to a --shard.")
         from training.stages.shards import prepare_shard, shard_of
 
         prepare_shard(workspace, audio_root, midi_root, shard_of(options.shard), labels_file=options.labels)
@@ -108,6 +110,10 @@ def _prepare_counted(options: argparse.Namespace) -> None:
         clouds_dir=options.clouds_dir,
         merge=merge,
     )
+    if options.audit:
+        from training.stages.audit import audit
+
+        audit(workspace, options.out_dir, midi_root=midi_root)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -468,6 +474,7 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--generate-clouds", action="store_true", help="also write each song's target cloud as .npy")
     parser.add_argument("--out-dir", type=Path, metavar="DIR", help="of the manifests (default: data/manifests)")
     parser.add_argument("--clouds-dir", type=Path, metavar="DIR", help="of the clouds (default: data/clouds)")
+    parser.add_argument("--audit", action="store_true", help="list labels that the notes speak against (audit.json)")
     hosts = parser.add_mutually_exclusive_group()
     hosts.add_argument("--shard", metavar="I/N", help="only decode the I-th of N shares; then --merge N on one host")
     hosts.add_argument("--merge", type=_count, metavar="N", help="put N shares together first, then prepare as usual")

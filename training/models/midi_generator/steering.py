@@ -9,20 +9,13 @@ import numpy as np
 
 from training.models.midi_generator.data import Songs
 from training.music import emotion
-from training.music.midi import style, tokens
+from training.music.midi import style
+from training.music.midi.style import measure
 
-NAMES = (*style.FEATURES, "tempo")
+NAMES = style.MEASURED
 MOST_SONGS = 2000  # that are measured, spread evenly over the corpus
 #: Of the features' own spread, added to what songs of one emotion spread: a few songs a class must not look exact.
 SHRINKAGE = 0.1
-
-
-def measure(ids: np.ndarray) -> np.ndarray:
-    """The style of a piece, f64 [6], in the order of NAMES; density and tempo as logarithms, for they are ratios."""
-    score = tokens.decode(ids)
-    found = style.features(score.seconds(), 240.0 / float(np.median(score.bars)) if len(score.bars) else 120.0)
-    found["density"], found["tempo"] = np.log(found["density"] + 0.1), np.log(found["tempo"])
-    return np.array([found[name] for name in NAMES])
 
 
 def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:

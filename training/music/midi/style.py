@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.music.midi import tokens
+
 # Probe-tone profiles of Krumhansl and Kessler (1982), from the tonic upwards.
 _MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 _MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
 
+LEAST_DENSITY = 0.1  # onsets a second, added before the logarithm
 FEATURES = ("density", "velocity", "pitch", "majorness", "articulation")
+MEASURED = (*FEATURES, "tempo")
 
 
 def features(notes: np.ndarray, tempo: float | None = None) -> dict[str, float]:
@@ -34,6 +38,15 @@ def features(notes: np.ndarray, tempo: float | None = None) -> dict[str, float]:
     if tempo is not None:
         out["tempo"] = float(tempo)
     return out
+
+
+def measure(ids: np.ndarray) -> np.ndarray:
+    """The style of a piece from its token ids, f64 [6], in the order of MEASURED; density and tempo as logarithms, for
+    they are ratios."""
+    score = tokens.decode(ids)
+    found = features(score.seconds(), 240.0 / float(np.median(score.bars)) if len(score.bars) else 120.0)
+    found["density"], found["tempo"] = np.log(found["density"] + LEAST_DENSITY), np.log(found["tempo"])
+    return np.array([found[name] for name in MEASURED])
 
 
 def majorness(notes: np.ndarray) -> float:

@@ -1,0 +1,51 @@
+"""`prepare --audit` names the song whose label was swapped, on the console and in audit.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from training.cli import main
+from training.music.composing.compose import compose
+
+
+@pytest.fixture(scope="module")
+def pieces(tmp_path_factory):
+    """Five happy and five sad pieces; one of the sad ones lies with the happy."""
+    root = tmp_path_factory.mktemp("midi")
+    for emotion in ("happy", "sad"):
+        (root / emotion).mkdir()
+        for index in range(5):
+            compose(emotion, 1, index).write(root / emotion / f"song{emotion[0]}{index}.mid")
+    shutil.move(root / "sad" / "songs2.mid", root / "happy" / "songs2.mid")
+    return root
+
+
+def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, capsys):
+    arguments = ["prepare", "--midi-root", str(pieces), "--out", str(tmp_path)]
+    assert main([*arguments, "--audit"]) == 0
+    told = json.loads((tmp_path / "data/manifests/audit.json").read_text())
+    assert told["songs"] == 10 and told["labels"] == {"happy": 6, "sad": 4}
+    (item,) = told["flagged"]
+    assert (item["song"], item["label"], item["likelier"]) == ("happy/songs2", "happy", "sad")
+    assert item["probability"] <= told["listed_from"] and len(item["why"]) > 1
+    said = capsys.readouterr().out
+    assert "1 of 10 labelled songs speak against their label" in said
+    assert "happy/songs2: labelled happy" in said and "sounds sad" in said
+
+
+def test_songs_without_a_hint_are_not_audited(pieces, tmp_path, capsys):
+    folder = tmp_path / "midi"
+    shutil.copytree(pieces, folder)
+    (folder / "sad" / "songs0.mid").rename(folder / "songs0.mid")
+    assert main(["prepare", "--midi-root", str(folder), "--out", str(tmp_path), "--audit"]) == 0
+    told = json.loads((tmp_path / "data/manifests/audit.json").read_text())
+    assert told["songs"] == 9 and told["unlabelled"] == 1
+
+
+def test_a_shard_cannot_be_audited(pieces, tmp_path, capsys):
+    arguments = ["prepare", "--midi-root", str(pieces), "--out", str(tmp_path), "--shard", "1/2", "--audit"]
+    assert main(arguments) == 2
+    assert "--merge" in capsys.readouterr().err
