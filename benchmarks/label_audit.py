@@ -1,9 +1,9 @@
 """How well `prepare --audit` finds labels that were swapped on purpose: `label_audit.py [MIDI_FOLDER ...]`.
 
 Every folder holds a folder an emotion (benchmarks/real_music.py makes such ones); without any, the 60 pieces of the
-demo corpus are composed. Labels are swapped at random, DRAWS times; precision is the share of the listed songs whose label
-was swapped, recall the share of the swapped ones that are listed. The last column: what is listed of the corpus as it
-is. Prints a Markdown table.
+demo corpus are composed. Labels are swapped at random, DRAWS times; precision is the share of the listed songs whose
+label was swapped, recall the share of the swapped ones that are listed. The last column: what is listed of the corpus
+as it is. Prints a Markdown table.
 """
 
 from __future__ import annotations

@@ -92,6 +92,37 @@ def test_too_few_songs_are_judged_by_the_production_rules(corpus):
     assert all(suspect.likelier != "angry" for suspect in audit.suspects(ids[:8], lonely, measured[:8]))
 
 
+def test_a_folder_that_is_nearly_half_wrong_is_seen_through(corpus):
+    """What is usual is a median: four angry songs among ten do not make happy music angry."""
+    ids, labels, measured = corpus
+    wrong = [f"angry/{n}" for n in range(4)]
+    kept = [n for n, song in enumerate(ids) if song not in [f"happy/{n}" for n in range(4)]]
+    given = ["happy" if ids[n] in wrong else labels[n] for n in kept]
+    found = audit.suspects([ids[n] for n in kept], given, measured[kept])
+    assert {suspect.song for suspect in found} == set(wrong)
+    assert max(suspect.probability for suspect in found) < 1e-3
+
+
+def test_a_song_is_no_witness_for_itself(corpus):
+    """The only other song of its label: with itself in it, the middle would lie half-way."""
+    ids, labels, measured = corpus
+    some = [n for n, label in enumerate(labels) if label == "happy"] + [ids.index("sad/0")]
+    given = ["happy"] * 9 + ["sad", "sad"]
+    found = audit.suspects([ids[n] for n in some], given, measured[some])
+    assert [suspect.song for suspect in found] == [ids[some[9]]]
+    assert found[0].probability < 1e-8
+
+
+@pytest.mark.parametrize("trait", ["velocity", "pitch", "tempo", "density"])
+def test_one_odd_trait_is_no_proof(corpus, trait):
+    """A file with one trait far out (a tempo read wrongly, a fixed loudness) is a happy song all the same."""
+    ids, labels, measured = corpus
+    column = measured[:, style.MEASURED.index(trait)]
+    odd = measured.copy()
+    odd[ids.index("happy/2"), style.MEASURED.index(trait)] = column.min() - 2 * column.std()
+    assert audit.suspects(ids, labels, odd) == []
+
+
 def test_one_emotion_alone_cannot_be_judged(corpus):
     ids, _, measured = corpus
     assert audit.suspects(ids, ["happy"] * PIECES, measured) == []

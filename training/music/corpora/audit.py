@@ -67,8 +67,7 @@ def rule_style(name: str) -> np.ndarray:
 def suspects(songs: Sequence[str], labels: Sequence[str], measured: np.ndarray) -> list[Suspect]:
     """Songs (ids), the emotion that each is labelled with, and their styles f64 [n, 6] (style.measure) -> those whose
     label is doubtful, the most doubtful first."""
-    labels = np.asarray(labels)
-    names, which = np.unique(labels, return_inverse=True)
+    names, which = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
         return []
     rules = np.stack([rule_style(name) for name in names])
