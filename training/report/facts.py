@@ -256,4 +256,11 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
 
 def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """Labels that the notes speak against, as `prepare --audit` lists them."""
-    return []
+    return [
+        {
+            "song": str(item.get("song", "")),
+            "label": f"{item.get('label', '')}, sounds {item.get('likelier', '')}",
+            "why": "; ".join(str(reason) for reason in (item.get("why") or [])[:3]),
+        }
+        for item in (audit or {}).get("flagged") or []
+    ]
