@@ -56,6 +56,8 @@ def _make(root: Path, synthetic: bool, samples: Path) -> Workspace:
         "songs": {"midi": {"train": 4, "val": 2}}, "emotions": {"happy": 4, EVIL: 2},
         "quarantined": [{"path": f"sad/{EVIL}.mid", "reason": "not a MIDI file"}], "unmatched_midi": [f"{EVIL}.mid"],
     }))  # fmt: skip
+    suspect = {"song": f"{EVIL}/a", "label": "sad", "likelier": "happy", "probability": 0.01, "why": ["It is fast."]}
+    (workspace.manifests / "audit.json").write_text(json.dumps({"format": 1, "songs": 6, "flagged": [suspect]}))
     session = books.Session(id="a", stage="train", families=("spectocloud",), began=books.now(), seconds=90, exit=0,
                             price=2.0)  # fmt: skip
     books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(session,), hours=1.0)))
@@ -94,8 +96,10 @@ def _make_samples(samples: Path) -> None:
 
 
 def write_metrics(workspace: Workspace, *, synthetic: bool = True) -> None:
+    mean = {"value": 0.1, "low": 0.09, "high": 0.11, "gap": {"value": -0.05, "low": -0.06, "high": -0.04}}
     bar = {"model": {"value": 0.05, "low": 0.04, "high": 0.06}, "better": "lower", "unit": "windows", "meaning": EVIL,
-           "baselines": {"mean_cloud": {"value": 0.1, "low": 0.09, "high": 0.11}, EVIL: {"value": 0.2}}}  # fmt: skip
-    family = {"title": "Spectocloud", "synthetic": synthetic, "metrics": {"chamfer": bar},
+           "floor": 0.08, "baselines": {"mean_cloud": mean, EVIL: {"value": 0.2}}}  # fmt: skip
+    shifts = {"tempo": {"unit": "%", "emotions": {EVIL: {"model": 3.0, "training_music": -12.5}}}}
+    family = {"title": "Spectocloud", "synthetic": synthetic, "metrics": {"chamfer": bar}, "shifts": shifts,
               "verdict": {"word": "learnt", "why": ["It beats the mean cloud.", f"Not {EVIL}."]}}  # fmt: skip
     (workspace.exports / "metrics.json").write_text(json.dumps({"format": 1, "families": {"spectocloud": family}}))

@@ -17,6 +17,7 @@ from training.cli import main
 from training.errors import HostError
 from training.report import plots, runs
 from training.report.facts import gather
+from training.report.measures import metrics
 from training.report.page import refresh, render, write_report
 from training.report.refresher import Refresher
 from training.report.samples import packed
@@ -61,8 +62,9 @@ def test_the_page_tells_verdict_cost_metrics_corpus_parity_and_receipt(tmp_path)
     text = read(job.make(tmp_path)).text
     for told in (
         "learnt It beats the mean cloud.", "cost of the job 0.05 USD", "1:01:40", "NVIDIA H200 x 8",
-        "samples a second 50",
-        "chamfer windows lower is better", "0.04 to 0.06", "mean cloud", "happy 4", "Quarantined files: 1",
+        "samples a second 50", "chamfer windows lower is better",
+        "0.04 to 0.06", "mean cloud beaten", "happy 4", "Quarantined files: 1",
+        "asked for: 0.08", "tempo % +3 -12", "sad happy It is fast.",
         "agrees with the model at batch 2: 1.5e-07", "d" * 64, "trained: step 60 of 60",
     ):  # fmt: skip
         assert told in text, told
@@ -199,9 +201,18 @@ def test_values_and_bounds_lie_on_their_axis():
 
 
 def gather_metrics(about):
-    from training.report.facts import _metric
+    return metrics({"metrics": {"m": about}})
 
-    return [_metric("m", about)]
+
+@pytest.mark.parametrize(
+    ("better", "low", "high", "told"),
+    [("lower", -2, -1, "beaten"), ("lower", 1, 2, "ahead"), ("lower", -1, 1, "too close to call"),
+     ("higher", 1, 2, "beaten"), ("higher", -2, -1, "ahead"), ("", 1, 2, "")],
+)  # fmt: skip
+def test_a_baseline_is_beaten_where_the_paired_difference_says_so(better, low, high, told):
+    against = {"a": {"value": 1.0, "gap": {"value": 0, "low": low, "high": high}}}
+    (metric,) = gather_metrics({"model": {"value": 1.0}, "better": better, "baselines": against})
+    assert [row.against for row in metric.rows] == ["", told]
 
 
 def test_clouds_are_packed_to_thirteen_bytes_a_particle_and_come_back():

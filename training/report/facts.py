@@ -16,7 +16,9 @@ from training.budget.account import duration, ledger_path
 from training.errors import ExportError
 from training.export.receipt import read_receipt
 from training.export.table import megabytes, told
-from training.report.plots import Axis, Bar, Chart, chart, number
+from training.report import measures
+from training.report.measures import Metric, Shift
+from training.report.plots import Chart, chart, number
 from training.report.runs import RunLog
 from training.report.samples import Piece, clouds, pieces
 from training.report.standing import Standing, stand
@@ -26,26 +28,6 @@ METRICS, SUMMARY, AUDIT = "metrics.json", "summary.json", "audit.json"
 MOST_CHARTS = 12
 WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
 NOT_CURVES = {"step", "epoch", "kind", "seconds"}
-
-
-@dataclass
-class Row:
-    """A value of one metric: the model's, or a baseline's."""
-
-    name: str
-    value: str
-    bounds: str
-    bar: Bar
-    is_model: bool
-
-
-@dataclass
-class Metric:
-    name: str
-    meaning: str
-    unit: str
-    better: str  # lower, higher, or empty
-    rows: list[Row]
 
 
 @dataclass
@@ -64,6 +46,8 @@ class Family:
     small: list[Chart] = field(default_factory=list)
     validations: list[dict[str, str]] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
+    emotions: list[str] = field(default_factory=list)  # the columns of `shifts`
+    shifts: list[Shift] = field(default_factory=list)
     receipt: Mapping[str, Any] | None = None
     files: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -160,7 +144,8 @@ def _family(standing: Standing, entry: Any, judged: Mapping[str, Any]) -> Family
         out.word = str(verdict["word"])
         out.look = WORDS.get(out.word, "none")
         out.why = [str(sentence) for sentence in verdict.get("why") or []]
-    out.metrics = [m for m in (_metric(key, about) for key, about in (judged.get("metrics") or {}).items()) if m]
+    out.metrics = measures.metrics(judged)
+    out.emotions, out.shifts = measures.shifts(judged)
     if standing.run is not None:
         _add_run(out, standing.run)
     if entry is not None:
@@ -231,36 +216,14 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
-def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
-    """A metric beside its baselines, all on one axis; None where the model has no finite value."""
-    values = {"this model": about.get("model") or {}, **(about.get("baselines") or {})}
-    values = {key: v for key, v in values.items() if isinstance(v, Mapping) and math.isfinite(_number(v.get("value")))}
-    if "this model" not in values:
-        return None
-    ends = {
-        key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
-        for key, v in values.items()
-    }
-    axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()])
-    rows = []
-    for key, v in values.items():
-        low, high = ends[key]
-        bounds = f"{number(low, 3)} to {number(high, 3)}" if low < high else ""
-        bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
-        rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == "this model"))
-    return Metric(
-        name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""),
-        str(about.get("better") or ""), rows,
-    )  # fmt: skip
-
-
 def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """Labels that the notes speak against, as `prepare --audit` lists them."""
     return [
         {
-            "song": str(item.get("song", "")),
-            "label": f"{item.get('label', '')}, sounds {item.get('likelier', '')}",
-            "why": "; ".join(str(reason) for reason in (item.get("why") or [])[:3]),
+            "song": str(item.get("song")),
+            "label": str(item.get("label")),
+            "likelier": str(item.get("likelier")),
+            "why": " ".join(str(sentence) for sentence in item.get("why") or []),
         }
         for item in (audit or {}).get("flagged") or []
     ]

@@ -79,7 +79,9 @@ class Job:
         what = " ".join([last.stage, *last.families])
         if last.exit is None:
             return f"running: {what}" if self.alive else f"not running; it was cut off during {what}"
-        return f"after {what}" if last.exit == 0 else f"{what} ended with exit code {last.exit}"
+        if last.exit == 0:
+            return f"not finished: its last stage was {what}"
+        return f"not finished: {what} " + ("was interrupted" if last.exit == 75 else f"failed (exit {last.exit})")
 
     @property
     def spent(self) -> list[tuple[str, str]]:

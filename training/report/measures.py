@@ -1,0 +1,113 @@
+"""exports/metrics.json as pictures: every metric beside its baselines on one axis, and what emotions do to music."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from training.report.plots import Axis, Bar, number
+
+MODEL = "this model"
+#: From the interval of the paired difference between model and baseline (`gap`).
+BEATEN, AHEAD, UNSURE = "beaten", "ahead", "too close to call"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A value of one metric: the model's, or a baseline's."""
+
+    name: str
+    value: str
+    bounds: str
+    bar: Bar
+    is_model: bool
+    against: str  # of a baseline: BEATEN, AHEAD, UNSURE, or empty where nobody compared
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    meaning: str
+    unit: str
+    better: str  # lower, higher, or empty
+    rows: list[Row]
+    floor: str  # what is asked for; empty: nothing
+    floor_at: float  # percent
+
+
+@dataclass(frozen=True)
+class Shift:
+    """One trait of the music: of each emotion what the model writes, and what the training music has, as differences
+    from the mean of all emotions."""
+
+    trait: str
+    unit: str
+    cells: list[tuple[str, str]]
+
+
+def metrics(judged: Mapping[str, Any]) -> list[Metric]:
+    """Those that have a value, in the order in which they were written: the telling ones first."""
+    found = (_metric(key, about) for key, about in (judged.get("metrics") or {}).items())
+    return [metric for metric in found if metric]
+
+
+def shifts(judged: Mapping[str, Any]) -> tuple[list[str], list[Shift]]:
+    """(emotions, a row a trait)."""
+    listed = judged.get("shifts") or {}
+    emotions = list(dict.fromkeys(name for about in listed.values() for name in about.get("emotions") or {}))
+    rows = []
+    for trait, about in listed.items():
+        of = about.get("emotions") or {}
+        cells = [
+            (_signed((of.get(name) or {}).get("model")), _signed((of.get(name) or {}).get("training_music")))
+            for name in emotions
+        ]
+        rows.append(Shift(trait.replace("_", " "), str(about.get("unit") or ""), cells))
+    return emotions, rows
+
+
+def _signed(value: Any) -> str:
+    found = _number(value)
+    return "" if math.isnan(found) else ("+" if found > 0 else "") + number(found, 2)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
+    """None where the model has no finite value."""
+    values = {MODEL: about.get("model") or {}, **(about.get("baselines") or {})}
+    values = {key: v for key, v in values.items() if isinstance(v, Mapping) and math.isfinite(_number(v.get("value")))}
+    if MODEL not in values:
+        return None
+    better, floor = str(about.get("better") or ""), _number(about.get("floor"))
+    ends = {
+        key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
+        for key, v in values.items()
+    }
+    asked = [floor] if math.isfinite(floor) else []
+    axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()] + asked)
+    rows = []
+    for key, v in values.items():
+        low, high = ends[key]
+        bounds = f"{number(low, 3)} to {number(high, 3)}" if low < high else ""
+        bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
+        against = _against(v.get("gap"), better)
+        rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == MODEL, against))
+    return Metric(
+        name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""), better, rows,
+        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0,
+    )  # fmt: skip
+
+
+def _against(gap: Any, better: str) -> str:
+    """`gap`: model minus baseline on the same songs, with its interval."""
+    low, high = (_number((gap or {}).get(end)) for end in ("low", "high"))
+    if better not in ("lower", "higher") or math.isnan(low) or math.isnan(high):
+        return ""
+    if low <= 0 <= high:
+        return UNSURE
+    return BEATEN if (high < 0) == (better == "lower") else AHEAD
