@@ -223,7 +223,7 @@ def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
             "song": str(item.get("song")),
             "label": str(item.get("label")),
             "likelier": str(item.get("likelier")),
-            "why": " ".join(str(sentence) for sentence in item.get("why") or []),
+            "why": "; ".join(str(reason) for reason in item.get("why") or []),
         }
         for item in (audit or {}).get("flagged") or []
     ]
