@@ -101,5 +101,6 @@ def write_metrics(workspace: Workspace, *, synthetic: bool = True) -> None:
            "floor": 0.08, "baselines": {"mean_cloud": mean, EVIL: {"value": 0.2}}}  # fmt: skip
     shifts = {"tempo": {"unit": "%", "emotions": {EVIL: {"model": 3.0, "training_music": -12.5}}}}
     family = {"title": "Spectocloud", "synthetic": synthetic, "metrics": {"chamfer": bar}, "shifts": shifts,
+              "subject": {"checkpoint_sha256": "c" * 64},
               "verdict": {"word": "learnt", "why": ["It beats the mean cloud.", f"Not {EVIL}."]}}  # fmt: skip
     (workspace.exports / "metrics.json").write_text(json.dumps({"format": 1, "families": {"spectocloud": family}}))

@@ -72,6 +72,14 @@ def test_verdict_metrics_and_files_are_those_of_the_job(tmp_path):
     assert "model-index" not in front and "**Not judged**" in text
 
 
+def test_metrics_of_other_weights_are_not_those_of_the_exported_ones(tmp_path):
+    workspace = job.make(tmp_path)
+    path = workspace.exports / "metrics.json"
+    path.write_text(path.read_text().replace("c" * 64, "f" * 64))
+    front, text = read(workspace)
+    assert "model-index" not in front and "**Not judged**" in text and "Verdict" not in text
+
+
 def test_names_from_files_are_text(tmp_path):
     _, text = read(job.make(tmp_path))
     assert "<script>" not in text and "<img" not in text and "&lt;script&gt;alert(1)" in text

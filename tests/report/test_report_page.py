@@ -118,10 +118,19 @@ def test_a_training_that_runs_shows_how_far_it_is(tmp_path):
     path = next(workspace.runs("spectocloud").glob("*/metrics.jsonl"))
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
     reader = read(workspace)
+    assert "the weights before the training that runs now" in reader.text
     assert "How the run stands" in reader.text and "training: step 28 of 60, 0:00:32 left" in reader.text
     assert float(next(a["value"] for t, a in reader.elements if t == "progress")) == pytest.approx(28 / 60)
     os.utime(ledger_path(workspace), (time.time() - 300, time.time() - 300))  # its process is long gone
     assert "cut off at step 28 of 60" in read(workspace).text
+
+
+def test_a_verdict_on_other_weights_says_so(tmp_path):
+    workspace = job.make(tmp_path)
+    assert "other weights" not in read(workspace).text
+    path = workspace.exports / "metrics.json"
+    path.write_text(path.read_text().replace("c" * 64, "f" * 64))
+    assert "verdict on other weights than those that are exported" in read(workspace).text
 
 
 def test_a_damaged_file_is_told_and_the_rest_is_shown(tmp_path):

@@ -20,6 +20,7 @@ from training.data.files import write_atomic
 from training.export.receipt import read_receipt
 from training.export.table import megabytes, told
 from training.report.facts import METRICS
+from training.report.measures import other_weights
 from training.report.plots import number
 from training.workspace import Workspace
 
@@ -66,8 +67,12 @@ def write_card(workspace: Workspace) -> Path | None:
 
 
 def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
-    """The card: YAML between two lines of dashes, then Markdown."""
+    """The card: YAML between two lines of dashes, then Markdown. Metrics of other weights than the exported ones are no
+    metrics of theirs."""
     families = receipt["families"]
+    judged = {
+        name: about for name, about in judged.items() if name in families and not other_weights(about, families[name])
+    }
     front = yaml.safe_dump(front_matter(receipt, judged), sort_keys=False, allow_unicode=True)
     parts = [f"---\n{front}---\n", "# " + " and ".join(plain(e["title"]) for e in families.values())]
     if receipt["synthetic"]:
@@ -75,7 +80,7 @@ def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
             "> **Trained on synthetic data** (`synthetic: true`): a small corpus that a program composed, not music. "
             "These files show that the chain from data to export works. They are of no other use."
         )
-    parts += [_family(name, entry, judged.get(name) or {}) for name, entry in families.items()]
+    parts += [_family(name, entry, judged.get(name, {})) for name, entry in families.items()]
     parts.append(
         "## Licence\n\nNone is stated. Whoever publishes these files chooses one (`license` in the front matter), in "
         "keeping with the rights in the music that they were trained on."

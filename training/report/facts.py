@@ -40,6 +40,7 @@ class Family:
     word: str = ""  # the verdict
     look: str = "none"
     why: list[str] = field(default_factory=list)
+    caveat: str = ""  # to the verdict
     share: float | None = None  # of the steps, while it trains
     numbers: list[tuple[str, str]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
@@ -144,6 +145,10 @@ def _family(standing: Standing, entry: Any, judged: Mapping[str, Any]) -> Family
         out.word = str(verdict["word"])
         out.look = WORDS.get(out.word, "none")
         out.why = [str(sentence) for sentence in verdict.get("why") or []]
+        if standing.running:
+            out.caveat = "This is the verdict on the weights before the training that runs now."
+        elif measures.other_weights(judged, entry):
+            out.caveat = "This is the verdict on other weights than those that are exported: evaluate or export again."
     out.metrics = measures.metrics(judged)
     out.emotions, out.shifts = measures.shifts(judged)
     if standing.run is not None:

@@ -47,6 +47,13 @@ class Shift:
     cells: list[tuple[str, str]]
 
 
+def other_weights(judged: Mapping[str, Any], entry: Mapping[str, Any] | None) -> bool:
+    """Whether what was judged are other weights than those that `entry` (of the receipt) exported."""
+    measured = (judged.get("subject") or {}).get("checkpoint_sha256")
+    exported = ((entry or {}).get("checkpoint") or {}).get("sha256")
+    return bool(measured and exported and measured != exported)
+
+
 def metrics(judged: Mapping[str, Any]) -> list[Metric]:
     """Those that have a value, in the order in which they were written: the telling ones first."""
     found = (_metric(key, about) for key, about in (judged.get("metrics") or {}).items())

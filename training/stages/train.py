@@ -142,7 +142,8 @@ def _train(
         mirror = None
         if persist is not None:
             also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
-            mirror = Mirror(workspace.root, persist, recipe.family, [*also, "runs/budget.json"], tracker.say)
+            also += ["runs/budget.json", "exports/report.html"]
+            mirror = Mirror(workspace.root, persist, recipe.family, also, tracker.say)
             ranks.first(lambda: bool(mirrors.enter_context(mirror)))
         page = Refresher(workspace, tracker.say)
         mirrors.callback(page.close)
