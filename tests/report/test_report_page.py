@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.report import job
+from training.budget import book as books
+from training.budget.account import ledger_path
 from training.cli import main
 from training.errors import HostError
 from training.report import plots, runs
@@ -109,9 +111,6 @@ def test_a_job_that_has_only_begun_has_a_page(tmp_path):
 
 
 def test_a_training_that_runs_shows_how_far_it_is(tmp_path):
-    from training.budget import book as books
-    from training.budget.account import ledger_path
-
     workspace = job.make(tmp_path)
     session = books.Session(id="b", stage="train", families=("spectocloud",), began=books.now(), seconds=5)
     books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(session,))))
@@ -150,6 +149,24 @@ def test_a_page_that_cannot_be_written_fails_the_verb_but_no_stage(tmp_path, cap
     assert main(["budget", "--done", "--out", str(tmp_path)]) == 0
     assert "The report could not be written" in capsys.readouterr().out
     assert refresh(workspace, lambda _: None) is None
+
+
+def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_path):
+    workspace = job.make(tmp_path)
+    page, card = workspace.exports / "report.html", workspace.exports / "README.md"
+    refresh(workspace)
+    assert "under way" in page.read_text() and main(["budget", "--done", "--out", str(tmp_path)]) == 0
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (page, card)}
+    assert b"0.05 USD" in before[page][0] and b"finished, and its exports verified" in before[page][0]
+    idle = books.Session(id="z", stage="evaluate", began=books.now(), seconds=1, exit=0, price=2.0)
+    books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(idle,))))
+    refresh(workspace)
+    assert main(["budget", "--done", "--out", str(tmp_path)]) == 0
+    assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (page, card)}
+    metrics = workspace.exports / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("It beats the mean cloud.", "It is new."))
+    refresh(workspace)
+    assert "It is new." in page.read_text()
 
 
 def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):

@@ -62,6 +62,7 @@ class Facts:
     synthetic: bool
     state: str
     running: bool
+    finished: bool  # the job, its exports verified
     families: list[Family]
     stages: list[tuple[str, str, str]]
     spent: list[tuple[str, str]]
@@ -98,6 +99,7 @@ def gather(workspace: Workspace) -> Facts:
         synthetic=synthetic,
         state=job.told,
         running=job.running,
+        finished=job.book is not None and job.book.done is not None,
         families=families,
         stages=job.stages,
         spent=job.spent,

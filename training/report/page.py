@@ -7,6 +7,7 @@ page's policy (Content-Security-Policy) lets no script run but its own, by hash,
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from training.workspace import Workspace
 
 NAME = "report.html"
 PAGE = Path(__file__).parent / "page"
+OF_THE_LEDGER = {"written", "state", "running", "finished", "stages", "spent"}  # of Facts: not in a page's mark
+HEAD = 2000  # characters of a page in which its mark stands
 
 
 def write_report(workspace: Workspace) -> Path:
@@ -32,14 +35,37 @@ def write_report(workspace: Workspace) -> Path:
 
 
 def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | None:
-    """The page and the model card, for those whose work must not end because of a page: what went wrong is said."""
+    """The page and the model card, for those whose work must not end because of a page: what went wrong is said.
+
+    A page of a finished job stays as it is while nothing but the ledger has changed: a job that found nothing to do is
+    no reason to forget what the one before it has cost.
+    """
     try:
         write_card(workspace)
-        return write_report(workspace)
+        facts, path = gather(workspace), workspace.exports / NAME
+        if not _is_told(facts, path):
+            write_atomic(path, render(facts).encode())
+        return path
     except Exception as error:  # noqa: BLE001  whatever it is, what was trained and exported is not less for it
         why = f"{type(error).__name__}: {error}"
         say(f"The report could not be written ({why}); `python -m training report` tries again.")
         return None
+
+
+def mark(facts: Facts, *, finished: bool) -> str:
+    """Stands in the page: a digest of all that it tells but times and costs, and whether the job was over."""
+    told = {f.name: getattr(facts, f.name) for f in dataclasses.fields(facts) if f.name not in OF_THE_LEDGER}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True, default=dataclasses.asdict).encode()).hexdigest()
+    return f"{digest} {'finished' if finished else 'under way'}"
+
+
+def _is_told(facts: Facts, path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8") as file:
+            head = file.read(HEAD)
+    except FileNotFoundError:
+        return False
+    return mark(facts, finished=True) in head
 
 
 def render(facts: Facts) -> str:
@@ -56,6 +82,7 @@ def render(facts: Facts) -> str:
     return environment.get_template("report.html.j2").render(
         facts=facts,
         policy=policy,
+        mark=mark(facts, finished=facts.finished),
         script=Markup(script),
         style=Markup((PAGE / "report.css").read_text(encoding="utf-8")),
         receipt=json.dumps(facts.receipt, indent=1, ensure_ascii=False) if facts.receipt else "",
