@@ -173,7 +173,11 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
     workspace, told = job.make(tmp_path), []
     page = Refresher(workspace, told.append)
     page.refresh()
+    assert page._process is None  # the training has only just begun
+    monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
+    page.refresh()
     page._process.wait(60)
+    monkeypatch.setattr("training.report.refresher.PAUSE", 20.0)
     page.refresh()  # there already, and a moment old
     assert page._process is None
     page.close()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from training.workspace import PROJECT, Workspace
 
-PAUSE = 20.0  # seconds between two pages: short epochs need no more
+PAUSE = 20.0  # seconds before the first page and between two: short epochs need no more, short trainings none
 LAST = 2.0  # seconds that a run which ends waits for a page that is being written
 
 
@@ -24,7 +24,7 @@ class Refresher:
     def __init__(self, workspace: Workspace, say: Callable[[str], None]):
         self.workspace, self.say = workspace, say
         self._process: subprocess.Popen | None = None
-        self._began = -PAUSE
+        self._began = time.monotonic()
         self._told = ""
 
     def refresh(self) -> None:
