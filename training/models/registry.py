@@ -20,7 +20,7 @@ FAMILIES = {
 }
 
 #: `full` is the YAML file of the user's guide; the others are overlays that lie in the family's folder.
-PRESETS = ("full", "demo", "debug")
+PRESETS = ("full", "small", "demo", "debug")
 
 
 def recipe_type(family: str) -> type[Recipe]:
