@@ -19,8 +19,8 @@ Data
 
 Run
   --out DIR              where everything is written (default: this folder)
-  --preset full|demo|debug   full: a 24 GB GPU (default); demo: minutes on a CPU (default on the demo corpus); debug:
-                         seconds, learns nothing
+  --preset full|small|demo|debug   full: a 24 GB GPU (default); small: half an hour on two cores; demo: minutes (default
+                         on the demo corpus); debug: seconds, learns nothing
   --epochs N             train each model for N epochs
   --seed N               of the split, the order, the start (default: the configuration's, 42)
   --resume auto|never    auto: continue an interrupted run (default); never: start anew, the old one is kept aside
@@ -146,8 +146,8 @@ while (($#)); do
             master_port=$((10#$value))
             ;;
         --preset)
-            [[ $value == full || $value == demo || $value == debug ]] ||
-                usage_error "--preset is full, demo or debug, not '$value'."
+            [[ $value == full || $value == small || $value == demo || $value == debug ]] ||
+                usage_error "--preset is full, small, demo or debug, not '$value'."
             preset=$value
             ;;
         --resume)
