@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.engine import toy
 from tests.report import job
 from training.budget import book as books
 from training.budget.account import ledger_path
@@ -262,3 +263,11 @@ def test_rendering_is_a_function_of_the_facts(tmp_path):
 def test_numbers_keep_their_telling_digits():
     told = [plots.number(v) for v in (0.0, 12345.678, 1.23456, 0.0123456, 1.2e-7, 10.0, float("nan"))]
     assert told == ["0", "12,346", "1.235", "0.01235", "1.2e-07", "10", "not finite"]
+
+
+def test_a_training_tells_how_it_stands_while_it_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
+    monkeypatch.setattr("training.report.refresher.LAST", 60.0)
+    trained = toy.run(tmp_path, training={"epochs": 1, "log_every": 1})
+    (page,) = tmp_path.rglob("report.html")
+    assert page.parent.name == "exports" and f"step {trained.step}" in page.read_text()
