@@ -68,7 +68,7 @@ function turnable(clouds) {
   }
 
   /** Pixels that one unit of space takes at the middle of the box. */
-  const unit = (width, height) => Math.min(width / 2.5, height / 1.78);
+  const unit = (width, height) => Math.min(width / 2.7, height / 1.95);
 
   function camera(width, height) {
     const yaw = (view.yaw * Math.PI) / 180, tilt = (view.tilt * Math.PI) / 180;
