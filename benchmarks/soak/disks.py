@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -68,19 +69,20 @@ def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Call
 def leave(disk: Path, left: int) -> None:
     """Somebody else fills the disk up to the last `left` bytes."""
     take = shutil.disk_usage(disk).free - left
-    with (disk / "somebody else's").open("wb") as file:
+    # a save is writing at the same time, and may have taken the rest
+    with suppress(OSError), (disk / "somebody else's").open("ab", buffering=0) as file:
         for at in range(0, max(0, take), 1 << 20):
             file.write(bytes(min(1 << 20, take - at)))
 
 
-def befalls(what: Callable[[], None]) -> type[Toy]:
-    """A toy to whose disk something happens in the middle of a step, once."""
+def befalls(what: Callable[[], None], again: bool = False) -> type[Toy]:
+    """A toy to whose disk something happens in the middle of a step, once; or at every step from there on."""
 
     class Befallen(Toy):
         done = False
 
         def before_loss(self, step: int) -> None:
-            if step == AT and not self.done:  # a step has two micro-batches
+            if (step == AT and not self.done) or (step > AT and again):  # a step has two micro-batches
                 self.done = True
                 what()
 
@@ -95,11 +97,14 @@ def no_litter(disk: Path) -> list[str]:
 
 
 def filled(trial: Trial, disk: Path) -> None:
-    """The disk fills up to one of many levels in the middle of a run that saves at every step."""
+    """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
+    somebody else takes what becomes free, too: what is given up for the newest checkpoint helps once, and no more."""
     size = (folder_of(trial.soak.folder / "whole") / checkpoint.LAST).stat().st_size
     left = int(LEVELS * size * trial.index / trial.soak.count)
     root, told = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
-    ended = forked(partial(train, root, befalls(partial(leave, disk, left)), **LARGE))
+    greedy = trial.index % 2 == 0
+    ended = forked(partial(train, root, befalls(partial(leave, disk, left), greedy), **LARGE))
+    told += ", and whatever becomes free is taken" * greedy
     expect(ended.code in (0, 6) and not ended.timed_out, f"{told}: ended with {ended.code}\n{ended.tail}")
     newest = checkpoint.latest(folder_of(root))
     expect(newest is not None, f"{told}: nothing loads")
@@ -243,7 +248,8 @@ ROWS = (
         beside({"whole": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
         mutants=(
             Mutant("written over the old ones", patched(checkpoint, "_write", _in_its_place)),
-            Mutant("no clean-up of a failed save", patched(checkpoint, "_discard", _leaves_litter)),
+            # most of what is left is swept away by the next save that succeeds: it takes a last one that fails
+            Mutant("no clean-up of a failed save", patched(checkpoint, "_discard", _leaves_litter), trials=50),
         ),
         unable=unable, note=lambda: "tmpfs",
     ),
