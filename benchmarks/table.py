@@ -14,7 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
+from benchmarks.pages import fill
+
+PLACE = "measured"  # of the page: see pages.fill
 BARS = {
     "1": "MIDI ingest",
     "2": "Audio ingest",
@@ -35,11 +37,7 @@ def refresh(page: Path, results: Sequence[Mapping[str, Any]]) -> None:
     sizes."""
     if any(result["small"] for result in results):
         raise ValueError("The table takes full sizes, not --small.")
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{page} has no {BEGIN} ... {END}.")
-    page.write_text(f"{before}{BEGIN}\n{render(results)}{END}{after}", encoding="utf-8")
+    fill(page, PLACE, render(results))
 
 
 def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- counted -->", "<!-- /counted -->"
+from benchmarks.pages import fill
+
+PLACE = "counted"  # of the page: see pages.fill
 
 
 def refresh(page: Path, results: Sequence[dict[str, Any]]) -> None:
@@ -21,11 +23,7 @@ def refresh(page: Path, results: Sequence[dict[str, Any]]) -> None:
     trials."""
     if any(result["small"] for result in results):
         raise ValueError("The table takes full counts, not --small.")
-    before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"{page} has no {BEGIN} ... {END}.")
-    page.write_text(f"{before}{BEGIN}\n{render(results)}{END}{after}", encoding="utf-8")
+    fill(page, PLACE, render(results))
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:

@@ -13,6 +13,7 @@ from benchmarks import __main__ as bench
 from benchmarks import harness, table
 from benchmarks.harness import Row, not_measured, place
 
+BEGIN, END = "<!-- measured -->", "<!-- /measured -->"
 GOOD = Row("3a", "Chamfer", 10.0, 1281.3, "ms", 128.13, ">= 10x", True, "B 32")
 BAD = Row("10a", "tokens", 0.25, None, "s", 0.25, "<= 0.1 s", False)
 
@@ -82,7 +83,7 @@ def result(*rows, **head):
 
 def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     failed = Row("", "the subject two", None, None, "", None, "", None, "failed: OSError: full")
     lacking = not_measured("4b", "against HF Trainer", ">= 1x", "transformers not installed")
     table.refresh(page, [result(GOOD, lacking, failed), result(BAD, device="NVIDIA X")])
@@ -106,7 +107,7 @@ def test_what_has_no_bar_is_not_called_met(wanted, met, told):
 
 def test_small_sizes_judge_nothing(tmp_path):
     page = tmp_path / "page.md"
-    page.write_text(table.BEGIN + table.END)
+    page.write_text(BEGIN + END)
     with pytest.raises(ValueError, match="--small"):
         table.refresh(page, [result(GOOD, small=True)])
     page.write_text("no markers")
@@ -116,4 +117,4 @@ def test_small_sizes_judge_nothing(tmp_path):
 
 def test_the_projects_page_has_a_place_for_the_table():
     text = (Path(bench.__file__).parents[1] / "docs" / "performance.md").read_text()
-    assert text.count(table.BEGIN) == text.count(table.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1

@@ -206,6 +206,7 @@ def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervise
     process.kill()
     process.wait()
     supervised.await_file("saved")
+    assert len(supervised.runs) == 1, "and nobody starts it again"
 
 
 # -- signals -------------------------------------------------------------------------------------------------------

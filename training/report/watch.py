@@ -41,15 +41,15 @@ def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None
         return
     out.write(_OPEN)
     try:
-        while True:
+        while True:  # until Ctrl-C
             size = shutil.get_terminal_size()
             lines = screen(workspace, size.columns, fancy)[: size.lines - 1]
             # each line over the old one: nothing flickers, also where the line is slow
             out.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
             out.flush()
             time.sleep(seconds)
-    except Interrupted:
-        pass  # how one leaves it
+    except Interrupted:  # how one leaves it, and no failure: the exit code is 0
+        return
     finally:
         out.write(_CLOSE)
         out.flush()
