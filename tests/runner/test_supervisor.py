@@ -155,7 +155,7 @@ def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
 
     note = tmp_path / "note"
     monkeypatch.setenv("ATHANOR_CRASH_NOTE", str(note))
-    monkeypatch.setattr(cli, "_verify", stumble)
+    monkeypatch.setitem(cli.VERBS, "verify", stumble)
     monkeypatch.setattr(heartbeat, "_beats", 40)
     for _ in range(2):
         with pytest.raises(ValueError, match="3"):
