@@ -5,6 +5,7 @@ import torch
 
 from tests.engine import toy
 from tests.engine.disks import disk  # noqa: F401  a fixture
+from training.engine import precision
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +14,9 @@ def quiet_toys():
     toy.ToyRecipe.log.clear()
     toy.ToyRecipe.moments.clear()
     toy.ToyRecipe.models.clear()
+
+
+@pytest.fixture(autouse=True)
+def any_processor_computes_what_is_asked_for(monkeypatch):
+    """Toys are fast in any dtype; what is seen must not depend on the host."""
+    monkeypatch.setattr(precision, "emulates_bfloat16", lambda: False)

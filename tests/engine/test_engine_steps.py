@@ -212,6 +212,28 @@ def test_autocast_does_not_hang_on_the_scaler():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is torch.bfloat16
 
 
+@pytest.mark.parametrize(
+    ("able", "dtype"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+    ],
+)
+def test_a_processor_that_would_emulate_bfloat16_computes_in_float32_and_says_so(monkeypatch, able, dtype):
+    """Four times faster there. float16 is somebody's own choice."""
+    monkeypatch.undo()  # the rooms' fixture
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
+    precision = Precision(Training(amp=True), torch.device("cpu"))
+    with precision.autocast():
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype is dtype
+    assert ("no instructions" in str(precision)) == (dtype is torch.float32)
+    assert Precision(Training(amp=True, amp_dtype="float16"), torch.device("cpu")).dtype is torch.float16
+    assert Precision(Training(amp=True), torch.device("cuda", 0)).dtype is torch.bfloat16
+
+
 # -- numbers that are none -----------------------------------------------------------------------------------------
 
 
