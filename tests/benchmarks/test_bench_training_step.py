@@ -10,6 +10,7 @@ from benchmarks import rivals, training_step
 from benchmarks.harness import in_turn
 from benchmarks.rivals import GPT, Loop, Shape
 from benchmarks.running import quiet
+from training.engine import precision
 
 SMALL = Shape(64, 32, 2, 2)
 
@@ -22,7 +23,8 @@ def test_full_sizes_have_as_many_weights():
         assert sum(p.numel() for p in other.parameters()) == pytest.approx(ours, rel=0.05)
 
 
-def test_the_engine_trains_in_the_configs_bfloat16_on_packed_songs():
+def test_the_engine_trains_in_the_configs_bfloat16_on_packed_songs(monkeypatch):
+    monkeypatch.setattr(precision, "emulates_bfloat16", lambda: False)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
         training_step.midi_generator(Path(folder), SMALL, 2, small=True) as engine,
@@ -47,12 +49,17 @@ def test_the_rival_learns():
         assert loop.raw(*loop.next).item() < 0.8 * before
 
 
-def test_a_rival_that_is_not_installed_is_told(monkeypatch):
+@pytest.mark.parametrize("emulated", [False, True])
+def test_a_rival_that_is_not_installed_is_told(monkeypatch, emulated):
+    """And so is a comparison of two precisions where there is but one."""
+    for module in (training_step, precision):
+        monkeypatch.setattr(module, "emulates_bfloat16", lambda: emulated)
     monkeypatch.setattr(training_step, "lacking", lambda *_: "transformers not installed (make bench RIVALS=1)")
     rows = training_step.measure(small=True)
     assert [row.bar for row in rows] == ["4a", "4b", "4c", "4d"]
-    assert [row.met is None for row in rows] == [False, True, False, False]
+    assert [row.met is None for row in rows] == [False, True, False, emulated]
     assert rows[1].note.startswith("not measured: transformers")
+    assert ("float32 (not bfloat16" in rows[0].note) == emulated
     assert all(row.ours > 0 and row.rival > 0 for row in rows if row.met is not None)
 
 
