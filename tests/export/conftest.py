@@ -17,14 +17,17 @@ from training.workspace import Workspace
 ROWS = [Row({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def toy_families():
-    with pytest.MonkeyPatch.context() as patch:
-        for family, line in toy.FAMILIES.items():
-            patch.setitem(registry.FAMILIES, family, line)
-        patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
-        patch.setattr(receipt, "code_version", lambda family: f"code of {family}")  # sources may change under a test
-        yield
+def _register(patch: pytest.MonkeyPatch) -> None:
+    for family, line in toy.FAMILIES.items():
+        patch.setitem(registry.FAMILIES, family, line)
+    patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
+    patch.setattr(receipt, "code_version", lambda family: f"code of {family}")  # sources may change under a test
+
+
+@pytest.fixture(autouse=True)
+def toy_families(monkeypatch):
+    """For each of these tests, and none of the others in the same process."""
+    _register(monkeypatch)
 
 
 def toy_workspace(root: Path) -> Workspace:
@@ -38,10 +41,12 @@ def toy_workspace(root: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def exported_once(tmp_path_factory, toy_families) -> Workspace:
+def exported_once(tmp_path_factory) -> Workspace:
     workspace = toy_workspace(tmp_path_factory.mktemp("toy") / "out")
-    stage.export({"toy_encoder": None}, workspace)
-    stage.export({"toy_decoder": None}, workspace)
+    with pytest.MonkeyPatch.context() as patch:
+        _register(patch)
+        stage.export({"toy_encoder": None}, workspace)
+        stage.export({"toy_decoder": None}, workspace)
     return workspace
 
 

@@ -85,7 +85,7 @@ def test_validation_is_exact_over_any_batches(recipe, model, batch):
         parts = [part(batch, 0, 1, 2, 3), part(batch, 4, 5)]
         split = recipe.summarise(judge.average(recipe.validate(model, b) for b in parts))
         predicted, target = judge.predict(model, batch), judge.target_of(batch)
-    assert whole == pytest.approx(split, rel=1e-5)
+    assert whole == pytest.approx(split, rel=1e-5, abs=1e-5)  # some processors round another batch otherwise
     exact = chamfer(predicted.positions, target.positions).mean().item()
     assert whole["pos_loss"] == pytest.approx(exact, rel=1e-5)
     want = whole["pos_loss"] + 0.5 * whole["color_loss"] + 0.3 * whole["prop_loss"]
