@@ -114,6 +114,7 @@ class Ledger:
 
     def _create(self) -> None:
         with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")  # one transaction: each waits for the disk
             db.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, signature TEXT, sha256 TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS too_slow (key BLOB PRIMARY KEY, seconds REAL)")
             db.execute(

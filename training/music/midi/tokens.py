@@ -126,7 +126,7 @@ def encode(score: Score | OnBars) -> np.ndarray:
     # Where each bar and each note begins: everything before it, counted.
     through = (new_slot.view(np.uint8) + new_instrument.view(np.uint8)).astype(np.int64)
     through += 3
-    np.cumsum(through, out=through)
+    through = through.cumsum()
     bars_through = np.cumsum(1 + 2 * new_tempo)
     at = bars_through[bar]
     at += through
