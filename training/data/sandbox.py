@@ -263,7 +263,7 @@ class _Worker:
             while self.alive and self.answers.poll():
                 yield from self._receive()
         except (EOFError, ConnectionError):
-            yield from self._bury()
+            yield from self.bury()
 
     def _receive(self) -> Iterator[Outcome]:
         """One message."""
@@ -284,7 +284,7 @@ class _Worker:
         else:
             yield Outcome(index, value) if kind == "value" else Outcome(index, error=value)
 
-    def _bury(self) -> Iterator[Outcome]:
+    def bury(self) -> Iterator[Outcome]:
         """It ended by itself: its first item is to blame."""
         self.alive = False
         self.process.join(10)
