@@ -26,7 +26,7 @@ FORMATS = ("wav", "flac", "mp3", "ogg")
 
 def measure(small: bool) -> list[Row]:
     """Rows 2a to 2e: seconds for the same files."""
-    files, rounds, seconds = (2, 1, 2.0) if small else (8, 5, SECONDS)
+    files, rounds, seconds = (2, 1, 2.0) if small else (16, 5, SECONDS)
     rows = []
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)

@@ -95,6 +95,14 @@ def test_the_clock_stands_still_while_the_caller_uses_a_result():
     assert [o.error for o in found] == [None, None]
 
 
+def test_answers_that_gathered_are_taken_together(monkeypatch):
+    """A nap for every answer would hold a worker to a nap an item, however fast it is."""
+    naps, nap = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: naps.append(seconds) or nap(seconds))
+    outcomes(hostile.fault, ["doze 0.003"] * 120, workers=1)
+    assert sum(seconds > 0 for seconds in naps) < 80, "of 120 items, the last of which need no nap"
+
+
 def test_large_results_come_through():
     assert len(outcomes(hostile.fault, ["big"], megabytes=1000)[0].value) == 100_000_000
 

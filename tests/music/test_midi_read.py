@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from dataclasses import replace
 
 import mido
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from tests.music.midi_reference import NOTE_BODY, random_file, raw_file, slow_read
 from training.music.midi import reader as midi
-from training.music.midi.grids import bar_lines, bars_of
+from training.music.midi.grids import Bars, bar_lines
 from training.music.midi.notes import NOTE
 from training.music.midi.reader import encode_notes, parse, read_score
 from training.music.midi.score import MAX_BARS
@@ -259,6 +260,8 @@ def test_bars_found_by_division_are_those_found_by_search(seed):
     ticks = np.unique(np.concatenate([ticks, np.floor(lines), np.ceil(lines)]).astype(np.int64))
     ticks = ticks[ticks < lines[-1]]
     ends = np.concatenate([ticks[ticks > 0], lines[1:], lines[:-1] + width / 128])
-    starts_in, ends_in = bars_of(lines, np.diff(lines))
-    np.testing.assert_array_equal(starts_in(ticks), np.searchsorted(lines, ticks, "right") - 1)
-    np.testing.assert_array_equal(ends_in(ends), np.searchsorted(lines, ends, "left") - 1)
+    divided = Bars.of(lines)
+    searched = replace(divided, even=False)
+    assert divided.even
+    np.testing.assert_array_equal(divided.holding(ticks), searched.holding(ticks))
+    np.testing.assert_array_equal(divided.ending(ends), searched.ending(ends))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +26,7 @@ _SIGNED = 1 << 14  # files whose signatures are held as Python's numbers at a ti
 _ASKED = 500  # paths or keys in one query
 _DIGESTS = "path, signature, sha256 FROM digests WHERE path"
 _READ = 2048  # files that are read between two writes of what was learnt
+_TOGETHER = 16  # files at most that a thread takes at a time: a score is hashed as fast as a task is passed on
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Ledger:
 
     def _create(self) -> None:
         with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")  # one transaction: each waits for the disk
             db.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, signature TEXT, sha256 TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS too_slow (key BLOB PRIMARY KEY, seconds REAL)")
             db.execute(
@@ -144,8 +146,10 @@ class Ledger:
         fresh = self._unknown(paths, out)
         if fresh:
             with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib lets go of the interpreter's lock
+                several = max(1, min(_TOGETHER, len(fresh) // (4 * threads)))
                 for part in _parts(fresh, _READ):
-                    self._read(paths, part, out, pool.map)
+                    chunks = _parts((paths[index] for index in part), several)
+                    self._read(paths, part, out, chain.from_iterable(pool.map(_digests, chunks)))
         return out
 
     def _unknown(self, paths: Sequence[str], out: Digests) -> list[int]:
@@ -177,10 +181,10 @@ class Ledger:
             db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", adopted)
         return sorted(unknown)
 
-    def _read(self, paths: Sequence[str], fresh: Sequence[int], out: Digests, each: Callable[..., Iterable]) -> None:
+    def _read(self, paths: Sequence[str], fresh: Sequence[int], out: Digests, found: Iterable[Digest | str]) -> None:
         before = time.time_ns() - int(SETTLED * 1e9)
         learnt = []
-        for index, digest in zip(fresh, each(_digest, [paths[index] for index in fresh]), strict=True):
+        for index, digest in zip(fresh, found, strict=True):
             if isinstance(digest, str):
                 out.refused[index] = digest
                 continue
@@ -251,6 +255,10 @@ def _opened(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
                 db.execute("SELECT count(*) FROM (SELECT path FROM digests LIMIT 1)")
                 out.append(db)
         yield out
+
+
+def _digests(paths: Sequence[str]) -> list[Digest | str]:
+    return [_digest(path) for path in paths]
 
 
 def _digest(path: str) -> Digest | str:

@@ -106,17 +106,10 @@ def run(
                     # late, or did its answer come while ours were being used?
                     late = worker.answers not in ready and worker.deadline() <= time.monotonic()
                     if worker.answers in ready or (late and worker.answers.poll()):
-                        try:
-                            outcome, alive = worker.receive()
-                        except (EOFError, ConnectionError):
-                            outcome, alive = worker.bury(), False
+                        yield from worker.gather()
                     elif late:
-                        outcome, alive = worker.give_up(), False
-                    else:
-                        continue
-                    if outcome is not None:
-                        yield outcome
-                    if not alive:
+                        yield from worker.give_up()
+                    if not worker.alive:
                         stillborn = 0 if worker.ready else stillborn + 1
                         if stillborn > 3:
                             raise HostError("Worker processes end before they begin; is the machine out of memory?")
@@ -223,6 +216,7 @@ class _Worker:
     megabytes: int
     queue: deque[_Job] = field(default_factory=deque)  # sent and unanswered; the first is being worked on
     ready: bool = False
+    alive: bool = True  # as far as its answers tell
     pace: float = math.inf  # seconds that an item takes, of late
 
     def __post_init__(self) -> None:
@@ -262,45 +256,56 @@ class _Worker:
             return self.since + _START_SECONDS
         return self.since + self.queue[0].patience.seconds if self.queue else math.inf
 
-    def receive(self) -> tuple[Outcome | None, bool]:
-        """One message -> (what became of the first item, whether the worker lives on)."""
-        kind, value = self.answers.recv()
-        began, self.since = self.since, time.monotonic()
+    def gather(self) -> Iterator[Outcome]:
+        """What became of the items whose answers have come; if it died, of the one that it died of."""
+        try:
+            yield from self._receive()
+            while self.alive and self.answers.poll():
+                yield from self._receive()
+        except (EOFError, ConnectionError):
+            yield from self.bury()
+
+    def _receive(self) -> Iterator[Outcome]:
+        """One message."""
+        kind, value, took = self.answers.recv()
+        self.since = time.monotonic()
         if kind == "ready":
             self.ready = True
-            return None, True
+            return
         if kind == "host":
             raise HostError(value)
         if kind == "unusable":
             raise RuntimeError(f"A worker cannot load the function it should run: {value}")
         index = self.queue.popleft().index
-        took = max(self.since - began, 1e-6)
         self.pace = took if self.pace == math.inf else 0.8 * self.pace + 0.2 * took
-        if kind == "value":
-            return Outcome(index, value), True
         if kind == "memory":
-            return Outcome(index, error=f"needs more than {self.megabytes} MB of memory to decode"), False
-        return Outcome(index, error=value), True
+            self.alive = False
+            yield Outcome(index, error=f"needs more than {self.megabytes} MB of memory to decode")
+        else:
+            yield Outcome(index, value) if kind == "value" else Outcome(index, error=value)
 
-    def bury(self) -> Outcome | None:
-        """The worker died by itself: its first item is to blame."""
+    def bury(self) -> Iterator[Outcome]:
+        """It ended by itself: its first item is to blame."""
+        self.alive = False
         self.process.join(10)
         if not self.ready or not self.queue:
-            return None
+            return
         index, _, patience = self.queue.popleft()
         code = self.process.exitcode
         if code == -signal.SIGXCPU:
-            return Outcome(index, error=f"takes longer than {patience.processor:.3g} s to decode", timed_out=True)
-        if code == -signal.SIGKILL:
-            return Outcome(index, error="its decoder was killed by the system, most likely for lack of memory")
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        return Outcome(index, error=f"crashes its decoder ({how})")
+            yield Outcome(index, error=f"takes longer than {patience.processor:.3g} s to decode", timed_out=True)
+        elif code == -signal.SIGKILL:
+            yield Outcome(index, error="its decoder was killed by the system, most likely for lack of memory")
+        else:
+            how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+            yield Outcome(index, error=f"crashes its decoder ({how})")
 
-    def give_up(self) -> Outcome | None:
-        if not self.ready or not self.queue:
-            return None
-        index, _, patience = self.queue.popleft()
-        return Outcome(index, error=f"takes longer than {patience.seconds:.3g} s to decode", timed_out=True)
+    def give_up(self) -> Iterator[Outcome]:
+        """It is late: its first item is to blame."""
+        self.alive = False
+        if self.ready and self.queue:
+            index, _, patience = self.queue.popleft()
+            yield Outcome(index, error=f"takes longer than {patience.seconds:.3g} s to decode", timed_out=True)
 
     def stop(self) -> None:
         """End the process and whatever it started."""
@@ -331,7 +336,7 @@ def _serve(items: connection.Connection, answers: connection.Connection, code: b
         function = pickle.loads(code)
         importlib.import_module(_module(function))
     except BaseException as error:  # noqa: BLE001 - told to the caller, who raises it
-        answers.send(("unusable", f"{type(error).__name__}: {error}"))
+        answers.send(("unusable", f"{type(error).__name__}: {error}", 0.0))
         return
     quiet = os.open(os.devnull, os.O_WRONLY)  # decoders chatter on both; what matters is raised
     os.dup2(quiet, 1)
@@ -339,16 +344,17 @@ def _serve(items: connection.Connection, answers: connection.Connection, code: b
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _keep_memory()
     _limit_memory(megabytes)
-    answers.send(("ready", None))
+    answers.send(("ready", None, 0.0))
     while True:
         try:
             item, processor = items.recv()
         except (EOFError, ConnectionError):
             return
         _limit_processor(processor)
-        answer = _answer(function, item)
-        answers.send(answer)
-        if answer[0] == "memory":
+        began = time.monotonic()
+        kind, value = _answer(function, item)
+        answers.send((kind, value, time.monotonic() - began))
+        if kind == "memory":
             return
 
 

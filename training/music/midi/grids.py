@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.music.midi.score import MAX_BARS
-
-Finder = Callable[[np.ndarray], np.ndarray]
 
 TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
 SLIVER = 1 / 64  # a metre change this little after a bar line (a rounding of the writing program) is on it
@@ -28,12 +25,19 @@ class TempoMap:
     def of(cls, ticks: np.ndarray, microseconds: np.ndarray, per_quarter: float) -> TempoMap:
         """From tempo events in file order within a tick (the last one there counts), ascending; `microseconds` a
         quarter note, > 0. Before the first, 120 quarters a minute."""
-        ticks = np.concatenate([[0.0], ticks.astype(np.float64)])
-        rate = np.concatenate([[500_000.0], microseconds.astype(np.float64)]) * (1e-6 / per_quarter)
-        last = np.append(ticks[1:] > ticks[:-1], True)
-        ticks, rate = ticks[last], rate[last]
-        seconds = np.concatenate([[0.0], np.cumsum(np.diff(ticks) * rate[:-1])])
-        return cls(ticks, seconds, rate)
+        per_tick = 1e-6 / per_quarter
+        if len(ticks) == 0 or (len(ticks) == 1 and ticks[0] == 0):  # one tempo throughout, as in most pieces
+            quarter = float(microseconds[0]) if len(ticks) else 500_000.0
+            return cls(np.zeros(1), np.zeros(1), np.array([quarter * per_tick]))
+        count = len(ticks) + 1
+        at, rate, last = np.zeros(count), np.full(count, 500_000.0), np.ones(count, bool)
+        at[1:], rate[1:] = ticks, microseconds
+        rate *= per_tick
+        np.greater(at[1:], at[:-1], out=last[:-1])
+        at, rate = at[last], rate[last]
+        seconds = np.zeros(len(at))
+        np.cumsum((at[1:] - at[:-1]) * rate[:-1], out=seconds[1:])
+        return cls(at, seconds, rate)
 
     def at(self, ticks: np.ndarray) -> np.ndarray:
         """Seconds from the start at `ticks` >= 0."""
@@ -79,18 +83,47 @@ def bar_lines(
     return np.concatenate(pieces)
 
 
-def bars_of(lines: np.ndarray, width: np.ndarray) -> tuple[Finder, Finder]:
-    """Two functions from ticks to bars, for ticks between the first line and the last: the bar that a tick is in, and
-    the bar that ends at it or holds it. `width`: of each bar, in ticks.
+@dataclass(frozen=True)
+class Bars:
+    """Where bars are: `lines` as of `bar_lines`, `width` of each bar in ticks, float64.
 
     In a piece of one metre a division does what a search would: lines and ticks are far below 2^53, so it is exact.
     """
-    if (width == width[0]).all():
-        return (
-            lambda ticks: (ticks / width[0]).astype(np.int64),
-            lambda ticks: np.ceil(ticks / width[0]).astype(np.int64) - 1,
-        )
-    return (
-        lambda ticks: np.searchsorted(lines, ticks, "right") - 1,
-        lambda ticks: np.searchsorted(lines, ticks, "left") - 1,
-    )
+
+    lines: np.ndarray
+    width: np.ndarray
+    even: bool  # all of one width, and every line a multiple of it
+
+    @classmethod
+    def of(cls, lines: np.ndarray) -> Bars:
+        width = lines[1:] - lines[:-1]
+        even = (width == width[0]).all() and (lines == width[0] * np.arange(len(lines))).all()
+        return cls(lines, width, bool(even))
+
+    def holding(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bar that each of `ticks` (float64, from the first line on) is in, and how far in: [0, 1)."""
+        if self.even:
+            width = self.width[0]
+            bar = ticks / width
+            np.floor(bar, out=bar)
+            return _place(ticks, bar, width)
+        bar = np.searchsorted(self.lines, ticks, "right") - 1
+        return bar, (ticks - self.lines[bar]) / self.width[bar]
+
+    def ending(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bar that ends at each of `ticks` (float64, up to the last line) or holds it, and how far in: (0, 1]."""
+        if self.even:
+            width = self.width[0]
+            bar = ticks / width
+            np.ceil(bar, out=bar)
+            bar -= 1
+            return _place(ticks, bar, width)
+        bar = np.searchsorted(self.lines, ticks, "left") - 1
+        return bar, (ticks - self.lines[bar]) / self.width[bar]
+
+
+def _place(ticks: np.ndarray, bar: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    inside = bar * -width
+    inside += ticks
+    inside /= width
+    return bar, inside

@@ -21,7 +21,7 @@ import numpy as np
 import symusic
 
 from training.data.encode import Encoder
-from training.music.midi.grids import TempoMap, bar_lines, bars_of
+from training.music.midi.grids import Bars, TempoMap, bar_lines
 from training.music.midi.score import EVENT, MAX_SECONDS, OnBars, Score
 from training.music.midi.writer import write_midi
 
@@ -75,7 +75,7 @@ def _bytes(path: Path) -> bytes:
 class _Piece(NamedTuple):
     """A file's notes, in its own order, on its bars; [n] each."""
 
-    onset: np.ndarray  # ticks, int64
+    onset: np.ndarray  # ticks, int32
     ticks: np.ndarray  # how long it lasts, as the file says, int32
     end: np.ndarray  # ticks, float64: cut, and never at once
     notes: dict[str, np.ndarray]  # of EVENT, what is not in seconds
@@ -104,19 +104,19 @@ def _place(data: bytes) -> _Piece:
     if seconds.at(np.array([last]))[0] > MAX_SECONDS:
         hours = seconds.at(np.array([last]))[0] / 3600
         raise ValueError(f"its last note starts after {hours:,.1f} hours; at most {MAX_SECONDS / 3600:.0f} are read")
-    lines = bar_lines(*metre, per_quarter, last)
-    width = np.diff(lines)
-    bar, before_end = bars_of(lines, width)
-
-    starts = bar(onset)
-    of_bar = width[starts]
-    position = (onset - lines[starts]) / of_bar
-    lasting = ticks if ticks.min() > 0 else np.where(ticks > 0, ticks, SHORTEST * of_bar)
-    end = np.minimum(onset + lasting, lines[-1])
-    ends = before_end(end)
-    notes["bar"], notes["position"] = starts, position
-    notes["length"] = (ends - starts) + (end - lines[ends]) / width[ends] - position
-    return _Piece(onset, ticks, end, notes, seconds, np.diff(seconds.at(lines)))
+    bars = Bars.of(bar_lines(*metre, per_quarter, last))
+    begin, end = onset.astype(np.float64), ticks.astype(np.float64)
+    bar, position = bars.holding(begin)
+    if ticks.min() <= 0:
+        end = np.where(ticks > 0, end, SHORTEST * bars.width[bar.astype(np.int64)])
+    end += begin
+    if end.max() > bars.lines[-1]:
+        np.minimum(end, bars.lines[-1], out=end)
+    last_bar, length = bars.ending(end)
+    length += last_bar - bar
+    length -= position
+    notes |= {"bar": bar.astype(np.int64), "position": position, "length": length}
+    return _Piece(onset, ticks, end, notes, seconds, np.diff(seconds.at(bars.lines)))
 
 
 _ON_BARS = ("bar", "position", "length")
@@ -142,17 +142,18 @@ def _time_base(data: bytes) -> tuple[float, bool, bytes]:
 
 
 def _notes(midi: symusic.Score) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Onset (int64) and length in ticks, and pitch, velocity, program and drum; track by track."""
+    """Onset and length in ticks (int32), and pitch, velocity, program and drum; track by track."""
     tracks = [(track, track.notes.numpy()) for track in midi.tracks if len(track.notes)]
     if not tracks:
-        return np.empty(0, np.int64), np.empty(0, np.int32), dict.fromkeys(_HEARD, np.empty(0, np.uint8))
+        return np.empty(0, np.int32), np.empty(0, np.int32), dict.fromkeys(_HEARD, np.empty(0, np.uint8))
     onset, ticks, pitch, velocity = (
         np.concatenate([columns[name] for _, columns in tracks]) for name in ("time", "duration", "pitch", "velocity")
     )
     counts = [len(columns["time"]) for _, columns in tracks]
-    drum = np.repeat([track.is_drum for track, _ in tracks], counts)
-    program = np.repeat([0 if track.is_drum else track.program for track, _ in tracks], counts)
-    return onset.astype(np.int64), ticks, dict(zip(_HEARD, (pitch, velocity, program, drum), strict=True))
+    drum = np.array([track.is_drum for track, _ in tracks])
+    program = np.array([0 if track.is_drum else track.program for track, _ in tracks], np.uint8)
+    columns = pitch, velocity, program.repeat(counts), drum.repeat(counts)
+    return onset, ticks, dict(zip(_HEARD, columns, strict=True))
 
 
 _HEARD = ("pitch", "velocity", "program", "drum")
@@ -162,7 +163,8 @@ def _order(piece: _Piece) -> np.ndarray:
     """The notes by onset, program, pitch, drum, velocity and length."""
     notes = piece.notes
     # One number a note: sorting those is far faster than sorting columns.
-    key = piece.onset << 22 | notes["program"].astype(np.int64) << 15 | notes["pitch"].astype(np.int64) << 8
+    key = piece.onset.astype(np.int64) << 22 | notes["program"].astype(np.int64) << 15
+    key |= notes["pitch"].astype(np.int64) << 8
     key |= notes["drum"].astype(np.int64) << 7 | notes["velocity"]
     order = np.argsort(key)
     ordered = key[order]
@@ -196,6 +198,8 @@ def _tempo_and_metre(midi: symusic.Score, data: bytes) -> tuple[Events, Events]:
 
 def _ambiguous(events: Events) -> bool:
     """Whether two different events share a tick: symusic's sort does not say which came last in the file."""
+    if len(events[0]) < 2:
+        return False
     tie = events[0][1:] == events[0][:-1]
     return bool(tie.any() and any((tie & (column[1:] != column[:-1])).any() for column in events[1:]))
 

@@ -13,6 +13,7 @@ a slower or faster one keeps its notes' places in the bar and plays at the neare
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,8 @@ _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
 # Index of the nearest duration, by half steps: the border between two durations is a whole number of those.
-_HALF_STEPS = np.searchsorted((DURATIONS[1:] + DURATIONS[:-1]), np.arange(2 * DURATIONS[-1] + 1), "right")
+_BORDERS = DURATIONS[1:] + DURATIONS[:-1]
+_HALF_STEPS = np.searchsorted(_BORDERS, np.arange(2 * DURATIONS[-1] + 1), "right").astype(np.uint8)
 
 
 def kinds() -> np.ndarray:
@@ -90,7 +92,7 @@ def describe(token: int) -> str:
 def tempo_step(bars: np.ndarray) -> np.ndarray:
     """Bar lengths in seconds -> the nearest tempo 0..224 (slowest first), int64; outside the range, its end."""
     rate = np.log(240.0 / SLOWEST / bars) * ((TEMPI - 1) / np.log(FASTEST / SLOWEST))
-    return np.clip(np.rint(rate), 0, TEMPI - 1).astype(np.int64)
+    return np.minimum(np.maximum(np.rint(rate), 0), TEMPI - 1).astype(np.int64)
 
 
 def bar_seconds(step: np.ndarray) -> np.ndarray:
@@ -103,45 +105,74 @@ def encode(score: Score | OnBars) -> np.ndarray:
     notes = score.notes
     if not len(notes["bar"]):
         return np.array([BOS, EOS], np.uint16)
-    slot = notes["bar"] * STEPS + (notes["position"] * STEPS + 0.5).astype(np.int64)
-    slot = np.minimum(slot, MAX_BARS * STEPS - 1)
-    instrument = np.where(notes["drum"], DRUMS, notes["program"] >> 3).astype(np.int64)
-    half_steps = np.minimum(notes["length"] * (2 * STEPS), len(_HALF_STEPS) - 1).astype(np.int64)
     # Sorted as one number a note: far faster than by columns.
-    key = slot << 23 | instrument << 18 | notes["pitch"].astype(np.int64) << 11
-    key |= (notes["velocity"].astype(np.int64) >> 2) << 6 | _HALF_STEPS[half_steps]
+    key = _slots(notes)
+    key <<= 5
+    key |= np.maximum(notes["program"] >> 3, notes["drum"].view(np.uint8) * DRUMS)  # that of drums is the highest
+    key <<= 7
+    key |= notes["pitch"]
+    key <<= 5
+    key |= notes["velocity"] >> 2
+    key <<= 6
+    key |= _durations(notes["length"])
     key.sort()
-    slot, instrument = key >> 23, key >> 18 & 31
-
-    new_slot = np.diff(slot, prepend=-1) != 0
-    new_instrument = np.diff(instrument, prepend=-1) != 0
+    slot, words = key >> 23, key.astype(np.uint32)  # all of a note but its slot fits into half
+    instrument = words >> 18 & 31
+    new_slot, new_instrument = _changes(slot), _changes(instrument)
     bar = slot >> 7
     tempo = tempo_step(_bars_to(score, int(bar[-1]) + 1))
-    new_tempo = np.diff(tempo, prepend=-1) != 0
+    new_tempo = _changes(tempo)
 
     # Where each bar and each note begins: everything before it, counted.
-    sizes = 3 + new_slot + new_instrument
-    notes_before = np.cumsum(sizes) - sizes
+    through = (new_slot.view(np.uint8) + new_instrument.view(np.uint8)).astype(np.int64)
+    through += 3
+    through = through.cumsum()
     bars_through = np.cumsum(1 + 2 * new_tempo)
-    note_at = 1 + bars_through[bar] + notes_before
+    at = bars_through[bar]
+    at += through
     first = np.searchsorted(bar, np.arange(len(tempo)))  # the first note in or after each bar
-    bar_at = bars_through - 2 * new_tempo + notes_before[first]
+    bar_at = bars_through - 2 * new_tempo + np.where(first > 0, through[first - 1], 0)
 
-    ids = np.empty(int(note_at[-1] + sizes[-1]) + 1, np.uint16)
+    ids = np.empty(int(at[-1]) + 2, np.uint16)
     ids[0], ids[-1] = BOS, EOS
     ids[bar_at] = BAR
     ids[bar_at[new_tempo] + 1] = TEMPO + tempo[new_tempo] // DIGITS
     ids[bar_at[new_tempo] + 2] = TEMPO + tempo[new_tempo] % DIGITS
-    told = np.flatnonzero(new_slot)
-    ids[note_at[told]] = POSITION + (slot[told] & STEPS - 1)
-    note_at += new_slot
-    told = np.flatnonzero(new_instrument)
-    ids[note_at[told]] = INSTRUMENT + instrument[told]
-    note_at += new_instrument
-    ids[note_at] = NOTE + (key >> 11 & 127)
-    ids[note_at + 1] = VELOCITY + (key >> 6 & 31)
-    ids[note_at + 2] = DURATION + (key & 63)
+    # Told for every note, in this order: where an instrument or a position is none that is new, it is written over by
+    # the position of its note or the duration of the note before.
+    at -= 3
+    ids[at] = (instrument + INSTRUMENT).astype(np.uint16)
+    at -= new_instrument.view(np.uint8)
+    ids[at] = (slot & STEPS - 1).astype(np.uint16) + np.uint16(POSITION)
+    at += new_instrument.view(np.uint8)
+    for start, what in ((NOTE, words >> 11 & 127), (VELOCITY, words >> 6 & 31), (DURATION, words & 63)):
+        at += 1
+        ids[at] = (what + start).astype(np.uint16)
     return ids
+
+
+def _slots(notes: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Each note's onset in positions since the piece began: int64 [n]."""
+    position = notes["position"] * STEPS
+    position += 0.5
+    slot = position.astype(np.int64)
+    slot += notes["bar"] * STEPS
+    if slot.max() >= MAX_BARS * STEPS:
+        np.minimum(slot, MAX_BARS * STEPS - 1, out=slot)
+    return slot
+
+
+def _durations(length: np.ndarray) -> np.ndarray:
+    """Lengths in bars -> indices into DURATIONS, uint8 [n]."""
+    return _HALF_STEPS.take((length * (2 * STEPS)).astype(np.int64), mode="clip")
+
+
+def _changes(values: np.ndarray) -> np.ndarray:
+    """Which of `values` differ from the one before; the first does. bool [n]."""
+    out = np.empty(len(values), bool)
+    out[0] = True
+    np.not_equal(values[1:], values[:-1], out=out[1:])
+    return out
 
 
 def _bars_to(score: Score | OnBars, count: int) -> np.ndarray:
