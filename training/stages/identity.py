@@ -58,13 +58,22 @@ def is_synthetic(rows: Mapping[str, Sequence[Row]]) -> bool:
     folders: set[str] = set()
     for part in rows.values():
         if isinstance(part, Rows):
-            for key in _stored_keys(part):
-                folders |= {path.rpartition("/")[0] for path in part.paths(key)}
+            folders |= {folder for key in _stored_keys(part) for folder in _folders(part, key)}
         else:
             folders |= {str(Path(row.values[key]).parent) for row in part for key in row.records}
     every = {Path(folder) for folder in folders}
     every |= {parent for folder in every for parent in folder.parents}
     return any((folder / MARKER).is_file() for folder in every)
+
+
+def _folders(rows: Rows, key: str) -> list[str]:
+    """Every folder that holds a file under `key`."""
+
+    def find() -> np.ndarray:
+        folders = {path.rpartition("/")[0] for path in rows.paths(key)}
+        return np.frombuffer("\0".join(sorted(folders)).encode("utf-8", "surrogateescape"), np.uint8)
+
+    return kept(rows, f"folders of {key} 1", find).tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
 def on_both_sides(rows: Mapping[str, Sequence[Row]]) -> list[str]:

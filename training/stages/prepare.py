@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from training.data.files import Refused, sha256, write_atomic
 from training.data.rows import RELEASED, Files, Rows, Stored, Table, Texts
 from training.data.store import Store
 from training.errors import DataError, UsageError
+from training.models.midi_generator.steering import styles_of
 from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.music.clouds.precomputed import write_cloud
 from training.music.corpora import corpus, labels
 from training.music.midi.reader import NOTES
 from training.music.midi.tokens import NOTE as FIRST_NOTE
 from training.music.midi.tokens import TOKENS, VELOCITY
-from training.stages.identity import data_digest, on_both_sides
+from training.stages.identity import data_digest, is_synthetic, on_both_sides
 from training.stages.media import Media, decode
 from training.stages.shards import digest, merge_shards
 from training.stages.splits import how, index_path
@@ -279,17 +281,20 @@ class _Preparation:
         shared: dict[str, Rows] = {}
         for side in SIDES:
             path, rows = self._path(built.name, side), np.flatnonzero(built.held_out == (side == "val"))
-            origin = index.Origin(sha256(path), how(family, checks, encoders), {})
+            origin = partial(index.Origin, how=how(family, checks, encoders), under={})
             place = index_path(self.workspace.cache, family, path)
-            found = index.read(place, self.workspace.cache, str(path), origin)
+            found = index.read(place, self.workspace.cache, path, origin)
             if found is None:
                 files = {key: of_key.take(rows) for key, of_key in built.files.items()}
-                found = index.write(place, Table.written(path, files, self.workspace.cache), origin)
+                found = index.write(place, Table.written(path, files, self.workspace.cache), origin(sha256(path)))
             if found is not None:
                 shared[side] = found
         if len(shared) == len(SIDES):
             data_digest(shared)
             on_both_sides(shared)
+            is_synthetic(shared)
+            if built.name == MIDI:
+                styles_of(shared["train"])
 
 
 def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
