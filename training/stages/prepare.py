@@ -240,9 +240,7 @@ class _Preparation:
                     summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
         summary.quarantined = [asdict(item) for item in quarantine]
 
-    def _facts(
-        self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]
-    ) -> np.ndarray:  # fmt: skip
+    def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
         """A number about each record, remembered: a corpus is not read whole to be prepared again."""
         store = Store.at(self.workspace.cache / files.kind)
         return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
@@ -325,10 +323,10 @@ def _notes_told(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
 def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
     """Seconds, of some records."""
     out = np.zeros(len(indices))
-    for place, index in enumerate(indices.tolist()):
+    for place, record in enumerate(indices.tolist()):
         if place % RELEASED == 0:
             store.release()
-        notes = Stored(files, store, index)["notes"]
+        notes = Stored(files, store, record)["notes"]
         out[place] = (notes["onset"] + notes["duration"]).max()
     return out
 
