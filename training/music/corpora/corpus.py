@@ -82,19 +82,23 @@ def songs(
     ids = [*_tell_apart(paired), *_tell_apart(scores)]
     everything = [*paired, *scores]
     tops = connected(map(_bonds, everything, ids))
-    leaders: dict[int, int] = {}
+    leaders: dict[int, int] = {}  # of the groups whose first row it is not
     with_sound: set[int] = set()
     for row, top in enumerate(tops):
-        leader = leaders.setdefault(top, row)
-        alone = everything[row].audio is None
-        if leader != row and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
+        leader, alone = leaders.get(top, top), everything[row].audio is None
+        if row != leader and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
             leaders[top] = row
         if not alone:
             with_sound.add(top)
-    groups = [Group(ids[row], everything[row].label.name, top in with_sound) for top, row in leaders.items()]
+    groups = [
+        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound)
+        for row, top in enumerate(tops)
+        if row == top
+    ]
     out = held_out(groups, share, seed)
+    del groups
     for top, song in zip(tops, everything, strict=True):
-        song.held_out = ids[leaders[top]] in out
+        song.held_out = ids[leaders.get(top, top)] in out
     paired, scores = (
         [everything[row] for row in sorted(rows, key=ids.__getitem__)]
         for rows in (range(len(paired)), range(len(paired), len(everything)))
