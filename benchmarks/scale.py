@@ -59,7 +59,7 @@ def _many(root: Path, songs: int, few: int, steps: int) -> list[Row]:
 
 def _larger_than_memory(root: Path, small: bool) -> list[Row]:
     """Recordings and their store, each larger than what a command may allocate once it has loaded its libraries."""
-    count, seconds, allowed, steps = (6, 4, 320, 4) if small else (330, 180, 320, 200)
+    count, seconds, allowed, steps = (6, 4, 320, 4) if small else (360, 180, 320, 200)
     for number in range(count):
         material.noise(root / f"audio/song {number}.wav", number, seconds)
         material.score(root / f"midi/song {number}.mid", number, 4 * seconds, seconds)
@@ -72,7 +72,7 @@ def _larger_than_memory(root: Path, small: bool) -> list[Row]:
     command = ["train", "spectocloud", "--preset", "debug", "--device", "cpu", *out]
     for setting in settings:
         command += ["--set", setting]
-    trained = _watched(command, _Limit(allowed, "torch._dynamo", "training.models.registry"))
+    trained = _watched(command, _Limit(allowed, "training.models.spectocloud.recipe", "training.engine.run"))
     return [
         _bounded("9f", "prepare", prepared, recorded, allowed),
         _bounded("9g", "training", trained, kept, allowed),

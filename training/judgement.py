@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 DRAWS = 1_000
 COVERAGE = 0.95
@@ -152,6 +151,8 @@ class Drawn:
 
 def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
     """The interval of a figure from its bootstrap draws and its jackknife; draws that are not finite do not count."""
+    from scipy.special import ndtr, ndtri  # takes long to import, and every verb imports this module
+
     draws, without = draws[np.isfinite(draws)], without[np.isfinite(without)]
     if len(draws) < 2 or np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):
         return Interval.exactly(value)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.stages.test_prepare import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
-from training.data import digests, encode, index, manifest
+from training.data import digests, encode, index, manifest, rows, unchanged
 from training.data.index import Shared, kept
-from training.data.rows import Rows, counts, select, stored
+from training.data.rows import Rows, Texts, counts, select, stored
+from training.data.store import Store
 from training.errors import DataError
 from training.music.midi.tokens import TOKENS
 from training.stages.identity import data_digest
@@ -134,6 +135,16 @@ def test_an_index_that_does_not_fit_any_more_counts_for_nothing(root, loads, cha
     assert not loads  # what was found out this time is kept
 
 
+def test_an_edited_file_is_seen_by_processes_that_look_at_many_too(root, loads, monkeypatch):
+    monkeypatch.setattr(unchanged, "SHARE", 1)
+    monkeypatch.setattr(unchanged, "available_cpus", lambda: 4)
+    before = plain(split(root, kind=ScoreRecipe)[0])
+    assert not loads
+    touch(root)
+    after = plain(split(root, kind=ScoreRecipe)[0])
+    assert len(loads) == 1 and all(old[2] != new[2] for old, new in zip(before, after, strict=True))
+
+
 def test_new_code_makes_a_new_index(root, loads, monkeypatch):
     class Stricter(ScoreRecipe):
         row_checks = 2
@@ -242,3 +253,41 @@ def test_a_second_preparation_reads_nothing_of_the_stores(root, monkeypatch):
     assert run(root).up_to_date
     assert (root / "out/data/manifests/summary.json").read_text() == before
     assert json.loads(before)["notes"] == 72
+
+
+def test_the_digest_of_an_index_is_that_of_its_rows_whatever_they_say(root):
+    """Emotions in other bits (-0), whole numbers, keys of the user's own, in any order."""
+    path = root / "out/data/manifests/midi_train.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["emotion"], lines[1]["emotion"], lines[2]["emotion"] = [0.0, 0, 1], [-0.0, 0.0, 1.0], [0.1] * 64
+    lines[3] = {"_zweitens": {"é": [1, None]}, **lines[3], "_eins": "1"}
+    path.write_text("".join(f" {json.dumps(line, ensure_ascii=False)} \n" for line in lines))
+    split(root, kind=ScoreRecipe)
+    both = {which: split(root, which, ScoreRecipe)[0] for which in ("train", "val")}
+    assert all(isinstance(part, Shared) for part in both.values())
+    assert data_digest(both) == data_digest({which: list(part) for which, part in both.items()})
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 14])
+def test_texts_are_taken_out_of_their_column_in_parts(monkeypatch, size):
+    monkeypatch.setattr(rows, "_EVERY", size)
+    texts = ["one", "", "drei", "\udcff", "five", "a longer text", ""]
+    column = Texts.of(texts)
+    assert list(column) == texts
+    assert [text.decode("utf-8", "surrogateescape") for text in column.every()] == texts
+    assert [text.decode("utf-8", "surrogateescape") for text in column.every(2, 6)] == texts[2:6]
+    for some in ([], [5], [6, 0, 5, 5, 3, 1], range(7)):
+        assert list(column.take(np.array(some, np.int64))) == [texts[index] for index in some]
+
+
+def test_records_are_looked_at_in_blocks_wherever_they_begin(root, monkeypatch):
+    part = split(root, kind=ScoreRecipe)[0]
+    files, wanted = part.table.files["midi_path"], np.array([5, 0, 3, 6])
+    store = Store.at(part.table.cache / files.kind)
+    for size in (64, 200, 1 << 22):
+        monkeypatch.setattr(rows, "_BLOCK", size)
+        found = {}
+        for places, held, starts, lengths in files.layout.blocks(store, "ids", wanted):
+            for place, start, length in zip(places.tolist(), starts.tolist(), lengths.tolist(), strict=True):
+                found[place] = held[start : start + 2 * length].view(np.uint16).tolist()
+        assert found == {n: part[int(i)].records["midi_path"]["ids"].tolist() for n, i in enumerate(wanted)}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from urllib.parse import quote
 
@@ -50,10 +50,13 @@ class Digests:
     def empty(cls, count: int) -> Digests:
         return cls(np.zeros((count, 32), np.uint8), np.zeros((count, 5), np.int64), np.zeros(count, bool), {})
 
-    def put(self, index: int, sha256: str, now: Signature, settled: bool) -> None:
-        self.sha256[index] = np.frombuffer(bytes.fromhex(sha256), np.uint8)
-        self.signature[index] = signed(now)
-        self.settled[index] = settled
+    def put(self, found: Sequence[tuple[int, str, Signature]], settled: bool) -> None:
+        """What is known of files: index, SHA-256 in hex, signature."""
+        if found:
+            index, sha256, now = (list(column) for column in zip(*found, strict=True))
+            self.sha256[index] = np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32)
+            self.signature[index] = _column(now)
+            self.settled[index] = settled
 
     def take(self, indices: np.ndarray) -> Digests:
         """Of some of the files, in ascending order of `indices`."""
@@ -87,11 +90,15 @@ def signatures(paths: Iterable[str | bytes]) -> np.ndarray:
                 found.append((0, 0, 0, 0, 0))
             else:
                 found.append((about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
-        try:
-            columns.append(np.array(found, np.int64))
-        except OverflowError:
-            columns.append(np.array([signed(now) for now in found], np.int64))
+        columns.append(_column(found))
     return np.concatenate(columns)
+
+
+def _column(found: Sequence[Signature]) -> np.ndarray:
+    try:
+        return np.array(found, np.int64)
+    except OverflowError:
+        return np.array([signed(now) for now in found], np.int64)
 
 
 class Ledger:
@@ -159,6 +166,7 @@ class Ledger:
         with self._open() as db, _opened(self.others) as others:
             for part in _parts(range(len(paths)), _ASKED):
                 waiting: dict[bytes, dict[int, Signature]] = {}
+                known: list[tuple[int, str, Signature]] = []
                 for index in part:
                     try:
                         now = signature(paths[index])
@@ -169,14 +177,15 @@ class Ledger:
                 for path, told, sha256 in _select(db, _DIGESTS, waiting):
                     for index, now in [*waiting[path].items()]:
                         if told == repr(now):
-                            out.put(index, sha256, waiting[path].pop(index), settled=True)
+                            known.append((index, sha256, waiting[path].pop(index)))
                 for other in others:
                     # another host's number for the device of a shared folder is another; all else is the server's
                     for path, told, sha256 in _select(other, _DIGESTS, waiting):
                         for index, now in [*waiting[path].items()]:
                             if "(" + told.partition(", ")[2] == repr(now[1:]):
-                                out.put(index, sha256, waiting[path].pop(index), settled=True)
+                                known.append((index, sha256, waiting[path].pop(index)))
                                 adopted.append((path, repr(now), sha256))
+                out.put(known, settled=True)
                 unknown += [index for several in waiting.values() for index in several]
             db.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", adopted)
         return sorted(unknown)
@@ -189,7 +198,7 @@ class Ledger:
                 out.refused[index] = digest
                 continue
             settled = max(digest.signature[3:]) < before
-            out.put(index, digest.sha256, digest.signature, settled)
+            out.put([(index, digest.sha256, digest.signature)], settled)
             if settled:
                 learnt.append((os.fsencode(paths[index]), repr(digest.signature), digest.sha256))
         with self._open() as db:
@@ -211,8 +220,8 @@ class Ledger:
         with self._open() as db:
             db.execute("INSERT OR REPLACE INTO too_slow VALUES (?, ?)", (key, seconds))
 
-    def facts(self, name: str, keys: np.ndarray, find: Callable[[int], float]) -> np.ndarray:
-        """A number for every content, float64 [n]: as an earlier run found it, or else as `find(index)` does now.
+    def facts(self, name: str, keys: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """A number for every content, float64 [n]: as an earlier run found it, or else as `find(indices)` does now.
 
         `keys`: uint8 [n, 32]. `name` says what the number is, and changes with how it is found.
         """
@@ -220,16 +229,19 @@ class Ledger:
         # asked for and written in the table's order: in any other, each of a million would be on another page
         ordered = np.argsort(np.ascontiguousarray(keys).view(">u8")[:, 0]) if len(keys) else np.zeros(0, np.int64)
         with self._open() as db:
-            for part in _parts(ordered.tolist(), _ASKED):
+            has = db.execute("SELECT 1 FROM facts WHERE name = ? LIMIT 1", (name,)).fetchone()
+            for part in _parts(ordered.tolist() if has else (), _ASKED):
                 asked = [keys[index].tobytes() for index in part]
                 known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", asked))
                 for index, key in zip(part, asked, strict=True):
                     if key in known:
                         out[index], new[index] = known[key], False
-            for index in np.flatnonzero(new).tolist():  # in the caller's order, which may be that of the disk
-                out[index] = find(index)
-            learnt = ((name, keys[index].tobytes(), float(out[index])) for index in ordered[new[ordered]].tolist())
-            db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", learnt)
+            out[new] = find(np.flatnonzero(new))
+            for part in _parts(ordered[new[ordered]].tolist(), _SIGNED):
+                held = keys[part].tobytes()
+                each = (held[at : at + keys.shape[1]] for at in range(0, len(held), keys.shape[1]))
+                learnt = zip(repeat(name), each, out[part].tolist())
+                db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?)", learnt)
         return out
 
 

@@ -15,7 +15,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,9 +23,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from training.data.digests import SETTLED, signatures
-from training.data.files import write_atomic
+from training.data.files import sha256, write_atomic
 from training.data.records import dtype_of, parts, unpack
 from training.data.rows import Files, Layout, Row, Rows, Table, Texts
+from training.data.unchanged import looking
 from training.errors import DataError
 
 FORMAT = 1
@@ -91,22 +92,25 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
     return _open(path, table.cache, table.name)[0]
 
 
-def read(path: Path, cache: Path, name: str, origin: Origin) -> Rows | None:
-    """The rows of an index, if it counts; else None. `name`: of the manifest, for people."""
-    opened = _open(path, cache, name)
+def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin]) -> Rows | None:
+    """The rows of an index, if it counts; else None. `origin`: that of rows which would be made now, from the SHA-256
+    of their manifest."""
+    opened = _open(path, cache, str(manifest))
     if opened is None:
         return None
     rows, about = opened
-    same = about["made"] == _told(origin) and about["under"] in (None, json.loads(json.dumps(dict(origin.under))))
-    if not same:
+    made, now = about["made"], origin("")
+    if made[1:] != _told(now)[1:] or about["under"] not in (None, json.loads(json.dumps(dict(now.under)))):
         return None
-    for key, files in rows.table.files.items():
-        if not np.array_equal(signatures(files.paths.every()), files.signatures):
+    with ExitStack() as held:
+        looks = [held.enter_context(looking(of_key.paths, of_key.signatures)) for of_key in rows.table.files.values()]
+        if made[0] != sha256(manifest):
             return None
-        told = about["files"][key]
-        if told["kind"] and _shards(cache / told["kind"], files.layout.shards) != told["shards"]:
-            return None
-    return rows
+        for key, files in rows.table.files.items():
+            told = about["files"][key]
+            if told["kind"] and _shards(cache / told["kind"], files.layout.shards) != told["shards"]:
+                return None
+        return rows if all(same() for same in looks) else None
 
 
 def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] | None:

@@ -131,12 +131,25 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
     return write_atomic(path, fill)
 
 
+class AsJson(str):
+    """A row's value that is JSON already: many rows share it."""
+
+    __slots__ = ()
+
+
 def line_of(row: Mapping[str, Any]) -> bytes:
     """A row as it stands in a manifest, with its line feed."""
-    return _AS_JSON(row).encode("utf-8") + b"\n"
+    told = [f"{_text(key)}: {_text(value) if type(value) is str else as_json(value)}" for key, value in row.items()]
+    return f"{{{', '.join(told)}}}\n".encode()
+
+
+def as_json(value: Any) -> str:
+    """A value of a row, as it stands in a manifest."""
+    return value if type(value) is AsJson else _AS_JSON(value)
 
 
 _AS_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_text = json.encoder.encode_basestring  # what _AS_JSON makes of a text, without the detour
 
 
 # -- one row -------------------------------------------------------------------------------------------------------

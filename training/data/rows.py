@@ -19,7 +19,10 @@ from training.data.records import dtype_of, listing
 from training.data.store import Store
 
 RELEASED = 8192  # records that are read between two releases of their pages, by who reads all
+_BLOCK = 1 << 22  # bytes of a shard that are looked at together
+_DECODE = json.JSONDecoder().raw_decode
 _RECENT = 256  # rows that are kept once made
+_EVERY = 1 << 14  # texts that are taken out of their column at a time
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,30 @@ class Texts(Sequence[str]):
     def __getitem__(self, index: int) -> str:
         return self.raw(index).decode("utf-8", "surrogateescape")
 
-    def every(self) -> Iterator[bytes]:
-        """All of them; far quicker than one by one."""
-        data, begin = self.data.tobytes(), 0
-        for end in self.ends.tolist():
-            yield data[begin:end]
-            begin = end
+    def take(self, indices: np.ndarray) -> Texts:
+        """Some of them, in the order of `indices`."""
+        begins = np.concatenate([[0], self.ends[:-1]])[indices]
+        lengths = self.ends[indices] - begins
+        ends = np.cumsum(lengths)
+        data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+        for at in range(0, len(indices), _EVERY):  # a place in memory for each byte
+            of = slice(at, at + _EVERY)
+            first = int(ends[at] - lengths[at])
+            shift = begins[of] - (ends[of] - lengths[of])
+            places = np.arange(first, int(ends[of][-1])) + np.repeat(shift, lengths[of])
+            data[first : first + len(places)] = self.data[places]
+        return Texts(data, ends)
+
+    def every(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        """All of them, or those from `first` to before `last`; far quicker than one by one."""
+        last = len(self.ends) if last is None else last
+        begin = int(self.ends[first - 1]) if first else 0
+        for at in range(first, last, _EVERY):
+            ends = self.ends[at : min(at + _EVERY, last)].tolist()
+            base, data = begin, self.data[begin : ends[-1]].tobytes()
+            for end in ends:
+                yield data[begin - base : end - base]
+                begin = end
 
 
 @dataclass(frozen=True)
@@ -104,6 +125,23 @@ class Layout:
         typed = {name: (dtype_of(dtype), shape) for name, (dtype, shape) in (kinds or {}).items()}
         return cls(located.shards, located.shard, starts, counts, typed)
 
+    def blocks(
+        self, store: Store, name: str, indices: np.ndarray
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """The records `indices`, many at a time, as they lie in the store: (places in `indices`; bytes, uint8; where in
+        them each record's array `name` begins; its length)."""
+        starts, counts, shards = self.starts[name][indices], self.counts[name][indices], self.shard[indices]
+        dtype, shape = self.kinds[name]
+        size = dtype.itemsize * math.prod(shape)
+        order = np.lexsort([starts, shards])
+        block = starts[order] // _BLOCK
+        cuts = np.flatnonzero((np.diff(block) != 0) | (np.diff(shards[order]) != 0)) + 1
+        for part in np.split(order, cuts) if len(order) else ():
+            begin, end = int(starts[part[0]]), int((starts[part] + counts[part] * size).max())
+            shard = store.shard(self.shards[shards[part[0]]])
+            yield part, shard.bytes[begin:end], starts[part] - begin, counts[part]
+            shard.release()
+
     def take(self, indices: np.ndarray) -> Layout:
         """Of some of the records."""
         starts, counts = (
@@ -127,7 +165,7 @@ class Files:
         """Of some of the rows."""
         return replace(
             self,
-            paths=Texts.of(self.paths[index] for index in indices.tolist()),
+            paths=self.paths.take(indices),
             signatures=None if self.signatures is None else self.signatures[indices],
             settled=None if self.settled is None else self.settled[indices],
             keys=None if self.keys is None else self.keys[indices],
@@ -244,6 +282,11 @@ class Rows(Sequence[Row]):
     def values(self) -> Iterator[Mapping[str, Any]]:
         """The values of every row."""
         return map(self._values, range(len(self.table)) if self.order is None else self.order.tolist())
+
+    def plain(self) -> Iterator[dict[str, Any]]:
+        """Every row as it stands in the manifest."""
+        lines = map(self.line, range(len(self.table)) if self.order is None else self.order.tolist())
+        return (_DECODE(str(line, "utf-8").strip())[0] for line in lines)
 
     def paths(self, key: str) -> Iterator[str]:
         """The path under `key` of every row."""

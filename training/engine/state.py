@@ -15,6 +15,7 @@ from training.engine.checkpoint import FORMAT
 from training.engine.distributed import Ranks
 from training.engine.ema import Average
 from training.engine.guards import Diverged
+from training.engine.optimizer import AdamW
 from training.engine.precision import Precision
 from training.engine.provenance import plain
 from training.engine.stopping import Patience
@@ -78,7 +79,7 @@ class State:
         self.fused = all(
             p.is_floating_point() and p.device.type in ("cpu", "cuda") for g in groups for p in g["params"]
         )
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer = AdamW(
             groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=self.fused
         )
         for group in self.optimizer.param_groups:

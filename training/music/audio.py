@@ -18,7 +18,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from scipy import fft
 
 from training.data.encode import Encoder
 from training.errors import HostError
@@ -90,7 +89,7 @@ LOGMEL = Encoder(
     kind="logmel",
     version=f"2-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
     function=encode_audio,
-    imports=("librosa", "librosa.filters", "soundfile", "soxr"),
+    imports=("librosa", "librosa.filters", "scipy.fft", "soundfile", "soxr"),
 )
 
 
@@ -109,6 +108,8 @@ def _log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _transform(wave: np.ndarray, count: int, window: np.ndarray, filters: np.ndarray) -> np.ndarray:
+    from scipy import fft
+
     out = np.empty((count, N_MELS), np.float32)
     if count == 0:
         return out

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from training.data.files import Refused, sha256, write_atomic
 from training.data.rows import RELEASED, Files, Rows, Stored, Table, Texts
 from training.data.store import Store
 from training.errors import DataError, UsageError
+from training.models.midi_generator.steering import styles_of
 from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.music.clouds.precomputed import write_cloud
 from training.music.corpora import corpus, labels
 from training.music.midi.reader import NOTES
 from training.music.midi.tokens import NOTE as FIRST_NOTE
 from training.music.midi.tokens import TOKENS, VELOCITY
-from training.stages.identity import data_digest, on_both_sides
+from training.stages.identity import data_digest, is_synthetic, on_both_sides
 from training.stages.media import Media, decode
 from training.stages.shards import digest, merge_shards
 from training.stages.splits import how, index_path
@@ -40,6 +42,7 @@ TRAINED_ON = {
 }
 SIDES = ("train", "val")
 CLOUD = "target_pointcloud_path"
+_ascii = json.encoder.encode_basestring_ascii  # what json.dumps makes of a text
 #: A recording and its score may differ by this much (seconds, share) before that is remarked on.
 _APART = (5.0, 0.2)
 _UNPAIRED = (
@@ -128,8 +131,8 @@ class _Preparation:
         summary = Summary(synthetic, self.seed, self.val_split, len(self.sounds.every), len(self.scores.every))
         manifests = self._build(summary, clouds)
         del self.sounds, self.scores  # what was known about a million files is let go before their index is made
-        for built in manifests:
-            self._index(built)
+        while manifests:
+            self._index(manifests.pop(0))
         report(summary, self.workspace.relative(self.out), self.say)
         return summary
 
@@ -237,16 +240,10 @@ class _Preparation:
                     summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
         summary.quarantined = [asdict(item) for item in quarantine]
 
-    def _facts(self, name: str, files: Files, find: Callable[[Mapping], float]) -> np.ndarray:
+    def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
         """A number about each record, remembered: a corpus is not read whole to be prepared again."""
         store = Store.at(self.workspace.cache / files.kind)
-
-        def found(index: int) -> float:
-            if index % RELEASED == 0:
-                store.release()
-            return find(Stored(files, store, index))
-
-        return self.ledger.facts(name, files.keys, found)
+        return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
 
     # writing
 
@@ -275,28 +272,36 @@ class _Preparation:
 
     def _index(self, built: _Built) -> None:
         """Leave what training would find out about the manifests: that they are right, and where their arrays lie."""
-        family, checks, encoders = TRAINED_ON[built.name]
-        shared: dict[str, Rows] = {}
-        for side in SIDES:
-            path, rows = self._path(built.name, side), np.flatnonzero(built.held_out == (side == "val"))
-            origin = index.Origin(sha256(path), how(family, checks, encoders), {})
-            place = index_path(self.workspace.cache, family, path)
-            found = index.read(place, self.workspace.cache, str(path), origin)
-            if found is None:
-                files = {key: of_key.take(rows) for key, of_key in built.files.items()}
-                found = index.write(place, Table.written(path, files, self.workspace.cache), origin)
-            if found is not None:
-                shared[side] = found
+        name = built.name
+        shared = {side: rows for side in SIDES if (rows := self._shared(built, side)) is not None}
+        del built  # its columns are in the indices
         if len(shared) == len(SIDES):
             data_digest(shared)
             on_both_sides(shared)
+            is_synthetic(shared)
+            if name == MIDI:
+                styles_of(shared["train"])
+
+    def _shared(self, built: _Built, side: str) -> Rows | None:
+        """The rows of a manifest, from its index; None where a file changed too lately for one."""
+        family, checks, encoders = TRAINED_ON[built.name]
+        path, cache = self._path(built.name, side), self.workspace.cache
+        origin = partial(index.Origin, how=how(family, checks, encoders), under={})
+        place = index_path(cache, family, path)
+        found = index.read(place, cache, path, origin)
+        if found is None:
+            rows = np.flatnonzero(built.held_out == (side == "val"))
+            files = {key: of_key.take(rows) for key, of_key in built.files.items()}
+            found = index.write(place, Table.written(path, files, cache), origin(sha256(path)))
+        return found
 
 
 def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
+    emotions = _Emotions()
     for number, song in enumerate(songs):
         if song.held_out == held_out:
             row: dict[str, Any] = {} if song.audio is None else {"audio_path": song.audio.place}
-            row |= {"midi_path": song.midi.place, "emotion": list(song.label.emotion)}
+            row |= {"midi_path": song.midi.place, "emotion": emotions.of(song.label)}
             row |= {"id": song.id, "label_source": song.label.source}
             yield row if drawn is None else row | drawn[number]
 
@@ -305,24 +310,50 @@ def _held_out(songs: Sequence[corpus.Song]) -> np.ndarray:
     return np.fromiter((song.held_out for song in songs), bool, len(songs))
 
 
-def _notes_told(record: Mapping[str, np.ndarray]) -> int:
-    ids = record["ids"]
-    return int(np.count_nonzero((ids >= FIRST_NOTE) & (ids < VELOCITY)))
+def _notes_told(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
+    """How many notes are in the tokens of some records."""
+    out = np.zeros(len(indices))
+    for part, records, starts, counts in files.layout.blocks(store, "ids", indices):
+        ids = records.view(np.uint16)
+        told = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
+        out[part] = told[starts // 2 + counts] - told[starts // 2]
+    return out
 
 
-def _end_of_notes(record: Mapping[str, np.ndarray]) -> float:
-    """Seconds."""
-    notes = record["notes"]
-    return float((notes["onset"] + notes["duration"]).max())
+def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
+    """Seconds, of some records."""
+    out = np.zeros(len(indices))
+    for place, record in enumerate(indices.tolist()):
+        if place % RELEASED == 0:
+            store.release()
+        notes = Stored(files, store, record)["notes"]
+        out[place] = (notes["onset"] + notes["duration"]).max()
+    return out
 
 
 def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:
-    total = hashlib.sha256()
+    """SHA-256 of a JSON list a song: id, whether it is held out, emotion, its files' contents."""
+    total, emotions = hashlib.sha256(), _Emotions()
     for songs in (paired, alone):
         for song in songs:
-            files = [file.content.hex() for file in (song.audio, song.midi) if file is not None]
-            total.update(json.dumps([song.id, song.held_out, list(song.label.emotion), files]).encode() + b"\n")
+            files = ", ".join([f'"{file.content.hex()}"' for file in (song.audio, song.midi) if file is not None])
+            side = "true" if song.held_out else "false"
+            total.update(f"[{_ascii(song.id)}, {side}, {emotions.of(song.label)}, [{files}]]\n".encode())
     return total.hexdigest()
+
+
+class _Emotions:
+    """Labels' emotions as JSON: songs share them."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[labels.Label, manifest.AsJson]] = {}  # by the label's id, so it is held
+
+    def of(self, label: labels.Label) -> manifest.AsJson:
+        known = self.known.get(id(label))
+        if known is None:
+            text = manifest.AsJson(manifest.as_json(list(label.emotion)))
+            known = self.known[id(label)] = (label, text)
+        return known[1]
 
 
 def _examples(pairing) -> str:

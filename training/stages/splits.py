@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,14 +42,15 @@ def load_split(
     cache = Path(settings.cache_dir).expanduser() if settings.cache_dir else workspace.cache
     encoders = recipe.encoders()
     place = index_path(cache, recipe.family, path)
-    origin = None
+    under = {"folder": path.absolute().parent, "here": Path.cwd(), "audio": audio_root, "midi": midi_root,
+             "clouds": workspace.clouds}  # fmt: skip
+    origin = partial(
+        index.Origin,
+        how=how(recipe.family, recipe.row_checks, encoders),
+        under={key: str(value) for key, value in under.items()},
+    )
     if files.regular_file(path) is None:
-        under = {"folder": path.absolute().parent, "here": Path.cwd(), "audio": audio_root, "midi": midi_root,
-                 "clouds": workspace.clouds}  # fmt: skip
-        origin = index.Origin(
-            files.sha256(path), how(recipe.family, recipe.row_checks, encoders), {k: str(v) for k, v in under.items()}
-        )
-        rows = index.read(place, cache, str(path), origin)
+        rows = index.read(place, cache, path, origin)
         if rows is not None:
             return rows
     rows = manifest.load(
@@ -66,7 +67,7 @@ def load_split(
         place.unlink(missing_ok=True)
         say(f"  {len(rows) - len(kept)} of {len(rows)} songs of {printable(path)} are left out:\n{describe(refused)}")
         return kept
-    checked = replace(origin, manifest=hashlib.sha256(rows.table.text).hexdigest())  # it may have changed since
+    checked = origin(hashlib.sha256(rows.table.text).hexdigest())  # of what was read: it may have changed since
     return index.write(place, kept.table, checked) or kept
 
 

@@ -90,3 +90,12 @@ def test_the_kernel_is_called_inside_one_compiled_graph(monkeypatch: pytest.Monk
     with torch.autocast("cpu", torch.bfloat16):
         torch.compile(net(), backend=backend, fullgraph=True)(*batch())
     assert calls == [5]  # of three layers, the first and the last of which look at the emotion
+
+
+def test_the_compiler_takes_the_gpus_kind_for_a_constant_as_torch_would_have_it_marked():
+    """It is marked by hand, so that the compiler is not imported where nothing is compiled."""
+
+    def plain(index: int) -> bool:
+        return True
+
+    assert vars(attention._flash_gpu) == vars(torch.compiler.assume_constant_result(plain))

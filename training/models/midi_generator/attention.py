@@ -72,13 +72,16 @@ def has_flash(device: torch.device, head_width: int) -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
 def _flash_gpu(index: int) -> bool:
     return (
         torch.version.hip is None
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(index) >= (8, 0)
     )
+
+
+# All that torch.compiler.assume_constant_result does; but it imports the compiler for that, a second at every start.
+_flash_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

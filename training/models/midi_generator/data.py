@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from training.data.rows import counts, select, stored
 from training.errors import DataError
 from training.music.midi import tokens
 
 if TYPE_CHECKING:
+    import torch
+
     from training.data.manifest import Row
     from training.models.midi_generator.config import Augment
 
@@ -132,6 +133,8 @@ class Windows:
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         """D is padded to a power of two, so that few shapes are met."""
+        import torch  # `prepare`, which needs no torch, asks this module for songs
+
         most = max(self.least, *(len(item["emotion"]) for item in items))
         emotion = np.zeros((len(items), 1 << (most - 1).bit_length(), EMOTION), np.float32)
         for row, item in zip(emotion, items, strict=True):

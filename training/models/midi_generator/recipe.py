@@ -71,7 +71,7 @@ class MidiGeneratorRecipe(Recipe):
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         """What the training music of each emotion is like, to judge by it later what the model writes for them."""
-        return {"styles": steering.styles(Songs(rows))}
+        return {"styles": steering.styles_of(rows)}
 
     def build(self, constants: Mapping[str, np.ndarray]) -> MidiGenerator:
         return MidiGenerator(self.settings.model, constants.get("styles"))

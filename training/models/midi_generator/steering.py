@@ -4,14 +4,20 @@ others as the training music of that emotion does, and a classifier fitted on re
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.data.index import kept
 from training.models.midi_generator.data import Songs
 from training.music import emotion
 from training.music.midi import style
 from training.music.midi.style import measure
 
+if TYPE_CHECKING:
+    from training.data.rows import Row
+
+VERSION = 1  # raised when the styles of the same songs may be others
 NAMES = style.MEASURED
 MOST_SONGS = 2000  # that are measured, spread evenly over the corpus
 #: Of the features' own spread, added to what songs of one emotion spread: a few songs a class must not look exact.
@@ -27,6 +33,11 @@ def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:
 def spread(songs: Songs) -> np.ndarray:
     """Up to MOST_SONGS of the songs, evenly spaced: int [n]."""
     return np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
+
+
+def styles_of(rows: Sequence[Row]) -> np.ndarray:
+    """`styles` of these rows' songs, kept beside their index: `prepare` finds them out, a training has them at once."""
+    return np.array(kept(rows, f"styles {VERSION}", lambda: styles(Songs(rows))))
 
 
 def styles(songs: Songs) -> np.ndarray:

@@ -22,11 +22,16 @@ MIDI = (".mid", ".midi")
 class Song:
     """One row to be: a score, with its recording or without."""
 
-    id: str  # relative path without extension (with it where two rows would share one): the same on every host
     midi: Found
     audio: Found | None
     label: Label
     held_out: bool = False
+    named: str = ""  # its id, where that is another
+
+    @property
+    def id(self) -> str:
+        """Relative path without extension (with it where two rows would share one): the same on every host."""
+        return self.named or (self.audio or self.midi).key
 
 
 def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[list[Found], list[Refused]]:
@@ -63,52 +68,58 @@ def songs(
     A score that has a recording bears its id and label. Rows of one group (see split.py) share a side:
     equal contents, one relative path, one recording, one score, and copies of any of them.
     """
-    paired = [Song(p.audio.key, p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]
+    paired = [Song(p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]
     first: dict[str, Song] = {}
     for song in paired:
         first.setdefault(song.midi.relative, song)
     scores = [
-        Song(song.id, score, None, song.label)
+        Song(score, None, song.label, named=song.id)
         if (song := first.get(score.relative)) is not None
-        else Song(score.key, score, None, labelling.of_song((score,), given))
+        else Song(score, None, labelling.of_song((score,), given))
         for score in midi
     ]
     del first
-    _tell_apart(paired)
-    _tell_apart(scores)
+    ids = [*_tell_apart(paired), *_tell_apart(scores)]
     everything = [*paired, *scores]
-    tops = connected(_bonds(song) for song in everything)
-    leaders: dict[int, Song] = {}
+    tops = connected(map(_bonds, everything, ids))
+    leaders: dict[int, int] = {}  # of the groups whose first row it is not
     with_sound: set[int] = set()
-    for top, song in zip(tops, everything, strict=True):
-        leader = leaders.setdefault(top, song)
-        if (song.id, song.audio is None) < (leader.id, leader.audio is None):
-            leaders[top] = song
-        if song.audio is not None:
+    for row, top in enumerate(tops):
+        leader, alone = leaders.get(top, top), everything[row].audio is None
+        if row != leader and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
+            leaders[top] = row
+        if not alone:
             with_sound.add(top)
-    out = held_out([Group(s.id, s.label.name, top in with_sound) for top, s in leaders.items()], share, seed)
+    groups = [
+        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound)
+        for row, top in enumerate(tops)
+        if row == top
+    ]
+    out = held_out(groups, share, seed)
+    del groups
     for top, song in zip(tops, everything, strict=True):
-        song.held_out = leaders[top].id in out
-    paired.sort(key=_id)
-    scores.sort(key=_id)
+        song.held_out = ids[leaders.get(top, top)] in out
+    paired, scores = (
+        [everything[row] for row in sorted(rows, key=ids.__getitem__)]
+        for rows in (range(len(paired)), range(len(paired), len(everything)))
+    )
     return paired, scores
 
 
-def _id(song: Song) -> str:
-    return song.id
-
-
-def _bonds(song: Song) -> Iterator[str | bytes]:
+def _bonds(song: Song, name: str) -> Iterator[str | bytes]:
+    """`name`: its id."""
     for file in (song.audio, song.midi):
         if file is not None:
             key = file.key
-            yield song.id if key == song.id else key  # one text for both: there may be millions
+            yield name if key == name else key  # one text for both: there may be millions
             yield file.content
 
 
-def _tell_apart(rows: Sequence[Song]) -> None:
-    """Rows of one id (x.wav and x.mp3) are told apart by their extension; the ids of others stay."""
-    used = Counter(map(_id, rows))
-    for song in rows:
-        if used[song.id] > 1:
-            song.id = (song.audio or song.midi).relative
+def _tell_apart(rows: Sequence[Song]) -> list[str]:
+    """The ids of all. Rows of one id (x.wav and x.mp3) are told apart by their extension; the ids of others stay."""
+    ids = [song.id for song in rows]
+    used = Counter(ids)
+    for row, song in enumerate(rows) if len(used) < len(rows) else ():
+        if used[ids[row]] > 1:
+            song.named = (song.audio or song.midi).relative
+    return [song.id for song in rows] if len(used) < len(rows) else ids

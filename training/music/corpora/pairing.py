@@ -45,8 +45,10 @@ def pair(
     Args:
         contradiction: says why two files of one stem are different songs all the same, or None.
     """
+    if not (audio and midi):
+        return Pairing(unmatched_audio=[*audio], unmatched_midi=[*midi])
     out = Pairing()
-    sounds = _by(audio, _key, _names(midi, _key)) if audio and midi else {}
+    sounds = _by(audio, _key, _names(midi, _key))
     scores = _by(midi, _key, sounds)
     for key in sorted(scores):
         if len({score.content for score in scores[key]}) > 1:

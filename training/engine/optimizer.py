@@ -1,0 +1,21 @@
+"""torch's AdamW, without torch's compiler."""
+
+from __future__ import annotations
+
+from inspect import unwrap
+
+import torch
+
+
+class AdamW(torch.optim.AdamW):
+    """`torch.optim.AdamW`, to the bit, and with the same state.
+
+    There, each of these methods is wrapped so that torch.compile leaves it alone, and the wrapper imports the compiler:
+    a second at every start, also where nothing is compiled. No step is compiled here, so the methods stand bare.
+    """
+
+    add_param_group = unwrap(torch.optim.AdamW.add_param_group)
+    load_state_dict = unwrap(torch.optim.AdamW.load_state_dict)
+    state_dict = unwrap(torch.optim.AdamW.state_dict)
+    step = torch.no_grad()(unwrap(torch.optim.AdamW.step))
+    zero_grad = unwrap(torch.optim.AdamW.zero_grad)
