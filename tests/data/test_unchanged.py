@@ -2,7 +2,6 @@
 
 import os
 import signal
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +36,20 @@ def same(paths: list[Path], signed: np.ndarray) -> bool:
         return answer()
 
 
-def no_child_is_left() -> bool:
-    with suppress(ChildProcessError):
-        return os.waitpid(-1, os.WNOHANG) == ()
-    return True
+@pytest.fixture
+def crew(monkeypatch) -> list[int]:
+    """The processes that were started."""
+    started, plain = [], unchanged._fork
+    monkeypatch.setattr(unchanged, "_fork", lambda *given: (started.append(plain(*given)), started[-1])[1])
+    return started
+
+
+def none_is_left(crew: list[int]) -> bool:
+    return len(crew) > 0 and not any(Path(f"/proc/{pid}").exists() for pid in crew)
 
 
 @pytest.mark.parametrize("which", [0, 9, 10, 25, COUNT - 1])
-def test_a_change_is_seen_wherever_it_is(files, which):
+def test_a_change_is_seen_wherever_it_is(files, crew, which):
     signed = signatures(map(str, files))
     assert same(files, signed)
     about = files[which].stat()
@@ -53,7 +58,7 @@ def test_a_change_is_seen_wherever_it_is(files, which):
     assert not same(files, signed)
     files[which].unlink()
     assert not same(files, signed)
-    assert no_child_is_left()
+    assert none_is_left(crew)
 
 
 def test_few_files_and_a_single_core_need_no_process(files, monkeypatch):
@@ -81,7 +86,7 @@ def test_what_a_killed_process_was_to_find_out_is_found_out_here(files, monkeypa
     assert same(files, signed) is not change
 
 
-def test_an_answer_that_nobody_waits_for_leaves_no_process(files):
+def test_an_answer_that_nobody_waits_for_leaves_no_process(files, crew):
     with pytest.raises(KeyboardInterrupt), looking(Texts.of(map(str, files)), signatures(map(str, files))):
         raise KeyboardInterrupt
-    assert no_child_is_left()
+    assert none_is_left(crew)
