@@ -46,7 +46,8 @@ def pair_table() -> np.ndarray:
     return whole
 
 
-_OWN = int(sum(round(a * a * _GRAIN) for a in _PARTIAL_AMPLITUDES))  # squares of one note's partials, times 2^20
+#: Squares of one note's partials, times 2^20.
+OWN = int(sum(round(a * a * _GRAIN) for a in _PARTIAL_AMPLITUDES))
 
 
 def roughness(amplitudes: np.ndarray) -> np.ndarray:
@@ -58,5 +59,5 @@ def roughness(amplitudes: np.ndarray) -> np.ndarray:
     sounding = np.flatnonzero(amplitudes.any(axis=0))
     a = amplitudes[:, sounding]
     pairs = (a @ pair_table()[np.ix_(sounding, sounding)] * a).sum(axis=1)  # each pair twice
-    squares = (a * a).sum(axis=1) * _OWN
+    squares = (a * a).sum(axis=1) * OWN
     return pairs / np.maximum(2 * squares, 1)
