@@ -199,4 +199,3 @@ class Songs:
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
-

@@ -4,9 +4,9 @@ Shape legend: B batch, F mel bands, T frames, H harmonics, P pitches, C channels
 
 A note is a comb of partials, and the same comb at every pitch once frequency is logarithmic. So every pitch is shown
 what lies at its first harmonics (harmonic stacking: Bittner et al., Deep Salience Representations for F0 Estimation,
-ISMIR 2017), and one small convolutional network, the same at all pitches, decides from it: what it has learnt of one key
-holds in all others, which matters where songs are few. Mel bands are too coarse for the fundamentals of low notes, but
-not for their higher harmonics.
+ISMIR 2017), and one small convolutional network, the same at all pitches, decides from it: what it has learnt of one
+key holds in all others, which matters where songs are few. Mel bands are too coarse for the fundamentals of low notes,
+but not for their higher harmonics.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from training.music.clouds.roughness import OWN, pair_table
 HARMONICS = (1, 2, 3, 4, 5, 6, 8, 10)
 MEAN, HIGH, LOW = range(3)  # what the pitches of a sub-frame are read for
 THIN = 6  # channels in which the pitches reach the encoder
-STEEP = 0.25  # nats a semitone by which the highest of two pitches that sound outweighs the lower, and the lowest the higher
+STEEP = 0.25  # nats a semitone by which, of two pitches that sound, the outer one outweighs the inner one
 SURE = 3.0  # how much more than for the mean the outermost must be sure to sound
 
 
@@ -45,8 +45,8 @@ def harmonic_table() -> np.ndarray:
 
 
 class Hearing(nn.Module):
-    """Normalised log-mel [B, F, T] -> what each sub-frame holds [B, K, D]; the renderer's pitch, range and tension, read
-    off the pitches [B, K, 3]; and how surely each pitch sounds [B, K, P], as logits.
+    """Normalised log-mel [B, F, T] -> what each sub-frame holds [B, K, D]; the renderer's pitch, range and tension,
+    read off the pitches [B, K, 3]; and how surely each pitch sounds [B, K, P], as logits.
 
     The three are computed from the pitches as the renderer computes them from notes: their mean, the distance of the
     outermost, and the roughness of all their pairs. What that misses (loudness, above all) is left to the decoder.
@@ -99,6 +99,6 @@ class Hearing(nn.Module):
 
 
 def uses(channels: int) -> int:
-    """Multiplications of a window in the convolutions over pitches: three that halve 64 frames, and one of 13 pitches."""
+    """Multiplications of a window in the convolutions: three that halve the 64 frames, and one over 13 pitches."""
     c = channels
     return PITCHES * (32 * 4 * len(HARMONICS) * c + (16 + 8) * 12 * c * c + 8 * 13 * c * c)

@@ -3,10 +3,10 @@
 Shape legend: B batch, F mel bands, T frames, D width, S tokens, K sub-frames, P particles of a sub-frame, N = K * P.
 
 hearing.py listens for pitches; K tokens, one a sub-frame, hold what it heard and go through a transformer encoder with
-the emotion and (if there is one) the score's statistics. From each of them the decoder names the renderer's five musical
-parameters; the renderer's own formulas (music/clouds/cloud.py) of them and of the emotion place its fixed pattern and
-give colour, opacity, size and depth; a small network makes every particle glow by where it lies. So the model has to
-learn what is heard, and not how a cloud is drawn.
+the emotion and (if there is one) the score's statistics. From each of them the decoder names the renderer's five
+musical parameters; the renderer's own formulas (music/clouds/cloud.py) of them and of the emotion place its fixed
+pattern and give colour, opacity, size and depth; a small network makes every particle glow by where it lies. So the
+model has to learn what is heard, and not how a cloud is drawn.
 
 Everything is plain matmul, convolution, LayerNorm and attention without a mask, so that it exports anywhere.
 """
@@ -93,7 +93,7 @@ class Particles(nn.Module):
         time = (torch.arange(SUBFRAMES, dtype=torch.float32) + 0.5) / SUBFRAMES
         self.register_buffer("time", time.view(1, SUBFRAMES, 1), persistent=False)
         self.register_buffer("pattern", torch.tensor(PATTERN, dtype=torch.float32), persistent=False)
-        # Linear between control points = the first, and a change of slope at each: sums, where a table would need Gather.
+        # Linear between control points: the first, and a change of slope at each. Sums, where a table needs Gather.
         knots = torch.tensor(COOLWARM, dtype=torch.float32)
         steps = len(knots) - 1
         slopes = (knots[1:] - knots[:-1]) * (steps / 2)

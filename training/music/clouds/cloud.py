@@ -193,7 +193,8 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
 
     overlap, tone = _tones(near, onset, length)
     left = np.arange(SUBFRAMES)[:, None] * SUBFRAME_SAMPLES
-    hit = (onset >= left) & (onset < left + SUBFRAME_SAMPLES) & drum  # a drum sounds where it is struck, whatever its length
+    inside = (onset >= left) & (onset < left + SUBFRAME_SAMPLES)
+    hit = inside & drum  # a drum sounds where it is struck, whatever its length
     sounds = tone | hit
     silent, toneless = ~sounds.any(axis=1), ~tone.any(axis=1)
 
