@@ -25,7 +25,7 @@ HARMONICS = (1, 2, 3, 4, 5, 6, 8, 10)
 MEAN, HIGH, LOW = range(3)  # what the pitches of a sub-frame are read for
 THIN = 6  # channels in which the pitches reach the encoder
 STEEP = 0.25  # nats a semitone by which, of two pitches that sound, the outer one outweighs the inner one
-SURE = 3.0  # how much more than for the mean the outermost must be sure to sound
+SURE = 3.0  # sharpens probabilities where a faint doubt would count: for the outermost pitches, and for tension
 
 
 def harmonic_table() -> np.ndarray:
@@ -87,9 +87,9 @@ class Hearing(nn.Module):
         weight_B3PK = self.trust * roll_B1PK.clamp(max=0.0) + self.read(heard_BCPK).float() + self.tilt
         where_B3K = (weight_B3PK.softmax(2) * self.pitch).sum(2)
         reach_BK = (where_B3K[:, HIGH] - where_B3K[:, LOW]) * (52 / 36)  # from pitch's units to range's
-        chord_BKP = roll_B1PK[:, 0].sigmoid().transpose(1, 2)
-        beats_BK = ((chord_BKP @ self.rough).float() * chord_BKP).sum(-1) / chord_BKP.square().sum(-1)
-        tension_BK = (beats_BK / ROUGH + 1e-3).pow(0.7)  # not steeper than finite at 0
+        chord_BKP = (SURE * roll_B1PK[:, 0]).sigmoid().transpose(1, 2)  # 84 faint doubts would be a rough chord
+        beats_BK = ((chord_BKP @ self.rough).float() * chord_BKP).sum(-1) / (chord_BKP.square().sum(-1) + 0.02)
+        tension_BK = (beats_BK / ROUGH + 1e-3).pow(0.7)  # the slope at 0 is finite
         read_BK3 = torch.stack([where_B3K[:, MEAN], reach_BK, tension_BK], -1)
 
         rise_BFT = F.relu(spectrogram_BFT - F.pad(spectrogram_BFT, (1, 0))[..., :-1])  # onsets
