@@ -11,19 +11,7 @@ import numpy as np
 import pytest
 
 from training.music.clouds import cloud
-from training.music.clouds.cloud import (
-    HIGHEST_PITCH,
-    LOWEST_PITCH,
-    PARTICLES,
-    PATTERN,
-    PER_SUBFRAME,
-    PITCHES,
-    SUBFRAMES,
-    lifeline,
-    pitch_roll,
-    place,
-    render,
-)
+from training.music.clouds.cloud import PARTICLES, PATTERN, PER_SUBFRAME, SUBFRAMES, lifeline, place, render
 from training.music.midi.notes import NOTE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -288,23 +276,6 @@ def test_drums_are_onsets_and_loudness_but_neither_pitch_nor_tension():
         np.testing.assert_array_equal(with_drums[field], without[field])
     alone = lifeline(notes_of(drums), 0.2)
     assert not alone["silent"].any() and (alone["tension"] == 0).all() and (alone["y"] == 0.5).all()
-
-
-def test_the_roll_shows_the_tones_that_the_parameters_are_made_of():
-    song = piece(4)
-    for start in (0.0, 3.7, 11.2):
-        roll, line = pitch_roll(song, start), lifeline(song, start)
-        assert roll.shape == (8, PITCHES) and set(np.unique(roll)) <= {0.0, 1.0}
-        for k in range(8):
-            heard = np.flatnonzero(roll[k])
-            if len(heard):
-                assert line["range"][k] == pytest.approx(min(1, np.ptp(heard) / 36), abs=1e-4)
-            else:
-                assert line["range"][k] == line["tension"][k] == 0
-    far = notes_of([(0.0, 3.0, LOWEST_PITCH - 1, 80), (0.0, 3.0, HIGHEST_PITCH + 1, 80), (0.1, 0.1, 60, 80, True)])
-    assert not pitch_roll(far, 0.0).any()
-    edges = notes_of([(0.0, 3.0, LOWEST_PITCH, 80), (0.0, 3.0, HIGHEST_PITCH, 80)])
-    assert (pitch_roll(edges, 0.0).nonzero()[1] == [0, PITCHES - 1] * 8).all()
 
 
 def test_density_counts_chords_once():

@@ -251,6 +251,6 @@ def test_emotions_of_3_and_64_numbers_make_one_batch(rows):
     assert batch["emotion"].shape == (4, 64) and bool((batch["emotion"][2:, 63] == 0.1).all())
     assert {key: tuple(value.shape[1:]) for key, value in batch.items()} == {
         "logmel": (128, 64), "emotion": (64,), "midi_features": (32,), "positions": (1200, 3), "colors": (1200, 4),
-        "properties": (1200, 3), "parameters": (8, 5), "roll": (8, 84), "sounding": (8,), "song": (),
+        "properties": (1200, 3), "sounding": (8,), "song": (),
     }  # fmt: skip
     assert split.collate([split.item(0, 0)])["logmel"].shape == (1, 128, 64)

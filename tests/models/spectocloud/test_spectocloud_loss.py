@@ -5,7 +5,6 @@ from torch.nn.functional import smooth_l1_loss
 
 from training.models.spectocloud import loss
 from training.models.spectocloud.loss import Cloud
-from training.music.clouds.anchors import PARAMETERS
 
 
 def clouds(n: int = 150, m: int = 150, batch: int = 3, seed: int = 0) -> tuple[Cloud, Cloud]:
@@ -44,25 +43,3 @@ def test_lifeline_sees_centres_and_spreads_only():
     assert float(loss.lifeline(a, shuffled, 8).max()) < 1e-6
     moved = Cloud(a.positions + torch.tensor([0.0, 0.3, 0.0]), a.colors, a.properties)
     torch.testing.assert_close(loss.lifeline(a, moved, 8), torch.full((3,), 0.1))
-
-
-def test_parameters_weigh_what_they_move_and_silence_weighs_nothing():
-    target = torch.rand(2, 8, 5)
-    sounding = torch.ones(2, 8)
-    sounding[1, 4:] = 0
-    for column, name in enumerate(PARAMETERS):
-        predicted = target.clone()
-        predicted[..., column] += 0.1
-        predicted[1, 4:] += 5.0
-        want = torch.full((2,), 0.1 * loss.PARAMETER_WEIGHTS[name])
-        torch.testing.assert_close(loss.parameters(predicted, target, sounding), want)
-    silent = loss.parameters(target + 1, target, torch.zeros(2, 8))
-    torch.testing.assert_close(silent, torch.zeros(2))
-
-
-def test_the_roll_is_right_when_what_sounds_is_certain():
-    target = (torch.rand(2, 8, 84) < 0.1).float()
-    sure = loss.roll(20 * (2 * target - 1), target)
-    unsure = loss.roll(torch.zeros(2, 8, 84), target)
-    assert float(sure.max()) < 1e-6
-    torch.testing.assert_close(unsure, torch.full((2,), 2.0).log())

@@ -12,7 +12,6 @@ from tests.models.spectocloud.corpus import make_row, make_settings
 from training.models.spectocloud import judge, listening, loss
 from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.recipe import TERMS, SpectocloudRecipe
-from training.music.clouds.cloud import PITCHES
 from training.recipe import Bench, Moment
 
 EARLY, LATE = Moment(0, 100), Moment(99, 100)
@@ -71,16 +70,11 @@ def test_training_starts_matched_by_index_and_ends_with_chamfer(recipe, model, b
     torch.testing.assert_close(late["color_loss"].total, loss.unordered(predicted, target).color.sum())
 
 
-def test_properties_colours_and_what_is_heard_are_learnt(recipe, model, batch):
+def test_properties_and_colours_are_learnt(recipe, model, batch):
     """T8: properties were never supervised."""
-    decoder = model.core.particles
-    taught = {
-        "color_loss": decoder.charge, "prop_loss": decoder.glow, "parameter_loss": decoder.heard,
-        "roll_loss": model.core.hearing.sounds,
-    }  # fmt: skip
-    for name, layer in taught.items():
+    for name in ("color_loss", "prop_loss"):
         term = recipe.losses(model, batch, LATE)[name]
-        (gradient,) = torch.autograd.grad(term.total * term.coefficient, layer.weight)
+        (gradient,) = torch.autograd.grad(term.total * term.coefficient, model.core.particles.shades.weight)
         assert gradient.abs().max() > 0
 
 
@@ -235,10 +229,7 @@ def test_work_is_counted_for_the_batch(recipe, model, batch):
     per_sample = recipe.flops(model, part(batch, 0))
     assert recipe.flops(model, batch) == 6 * per_sample
     encoder = sum(p.numel() for p in model.core.blocks.parameters() if p.ndim == 2)
-    convolutions = [m for m in model.core.hearing.salience if isinstance(m, torch.nn.Conv2d)]
-    frames = (32, 16, 8, 8)
-    heard = sum(m.weight.numel() * PITCHES * n for m, n in zip(convolutions, frames, strict=True))
-    assert 6 * (encoder * 10 + heard) < per_sample < 7 * (encoder * 10 + heard)
+    assert per_sample > 6 * encoder * 74
 
 
 # -- what leaves ---------------------------------------------------------------------------------------------------

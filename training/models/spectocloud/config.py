@@ -16,14 +16,13 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Model(Section):
-    """A network that listens for pitches, an encoder of the sub-frames, and a decoder that draws them."""
+    """An encoder of spectrogram patches, and a decoder that draws sub-frame by sub-frame."""
 
     width: AtLeastOne = 256  # of every token
     layers: AtLeastOne = 6
     heads: AtLeastOne = 8
     mlp_ratio: AtLeastOne = 4  # hidden width of a block's MLP, as a multiple of `width`
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    pitch_channels: AtLeastOne = 32  # of the network that listens at every pitch
     particle_width: AtLeastOne = 64  # hidden width of the small network that every particle passes
 
     @model_validator(mode="after")
@@ -56,8 +55,6 @@ class Loss(Section):
     position: NotNegative = 1.0
     color: NotNegative = 0.5
     properties: NotNegative = 0.3
-    parameters: NotNegative = 1.0  # musical parameters of the sub-frames that sound
-    roll: NotNegative = 3.0  # which pitches sound
     lifeline: NotNegative = 0.0  # centres and spreads of the sub-frames
     index_matched: Fraction = 0.5  # share of training, from its start, in which point i is compared with point i
 

@@ -19,8 +19,7 @@ from training.errors import DataError
 from training.models.spectocloud.config import Augment, Windows
 from training.models.spectocloud.sound import LOG_FLOOR, at_gain, transposed
 from training.music.audio import HOP, N_MELS, SAMPLE_RATE, WINDOW_FRAMES
-from training.music.clouds.anchors import PARAMETERS
-from training.music.clouds.cloud import PARTICLES, SUBFRAMES, pitch_roll, render
+from training.music.clouds.cloud import PARTICLES, SUBFRAMES, render
 from training.music.clouds.features import midi_features
 
 FRAMES_PER_SUBFRAME = WINDOW_FRAMES // SUBFRAMES
@@ -98,8 +97,8 @@ def cut(logmel: np.ndarray, start: int) -> np.ndarray:
 
 class Songs:
     """A split. Item: logmel [128, 64] in nats, emotion [64], midi_features [32], the target's positions [1200, 3],
-    colors [1200, 4] and properties [1200, 3], of its sub-frames the musical parameters [8, 5], the pitches that sound
-    (roll [8, PITCHES]) and whether anything does (sounding [8]), all float32; song, int64.
+    colors [1200, 4] and properties [1200, 3], sounding [8] (1 where a sub-frame is not silent), all float32; song,
+    int64.
 
     Training (`augment` given): `windows.per_song` items a song, drawn anew every epoch. Held out: fixed windows, evenly
     spaced, never varied, and midi_features are zeros unless `score`. The first item of a row that brings its own
@@ -184,8 +183,6 @@ class Songs:
             "positions": positions,
             "colors": cloud.colors,
             "properties": cloud.properties,
-            "parameters": np.stack([cloud.lifeline[name] for name in PARAMETERS], 1),
-            "roll": pitch_roll(notes, seconds(start)),
             "sounding": (~cloud.lifeline["silent"]).astype(np.float32),
             "song": np.int64(song),
         }
@@ -199,3 +196,4 @@ class Songs:
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
+

@@ -28,7 +28,7 @@ Sums = dict[str, tuple[Tensor, float]]
 
 def predict(model: nn.Module, batch: Mapping[str, Tensor]) -> Cloud:
     """The model's clouds for a batch, float32."""
-    return Cloud(*(part.float() for part in model(*(batch[key] for key in INPUTS))[:3]))
+    return Cloud(*(part.float() for part in model(*(batch[key] for key in INPUTS))))
 
 
 def target_of(batch: Mapping[str, Tensor]) -> Cloud:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from training.models.spectocloud.chamfer import both_ways, take
-from training.music.clouds.anchors import PARAMETERS
 
 
 class Cloud(NamedTuple):
@@ -62,23 +61,3 @@ def lifeline(predicted: Cloud, target: Cloud, count: int) -> Tensor:
     """Mean absolute error [B] of the sub-frames' centres and spreads: the shape of the line without its particles."""
     ours, theirs = sub_frames(predicted.positions, count), sub_frames(target.positions, count)
     return sum((a - b).abs().mean((1, 2)) for a, b in zip(ours, theirs, strict=True))
-
-
-#: By how much an error of each of PARAMETERS moves particles, pitch's being 1: measured as the Chamfer distance that an
-#: error of .02 makes. Tension, density and velocity weigh as in z; range spreads particles along y too.
-PARAMETER_WEIGHTS = {"pitch": 1.0, "range": 0.3, "velocity": 0.4, "density": 0.16, "tension": 0.33}
-
-
-def parameters(predicted: Tensor, target: Tensor, sounding: Tensor) -> Tensor:
-    """Mean absolute error [B] of the musical parameters over the sub-frames that sound, weighed by PARAMETER_WEIGHTS.
-
-    predicted, target: [B, K, 5]. sounding: [B, K], 1 or 0.
-    """
-    weights = predicted.new_tensor([PARAMETER_WEIGHTS[name] for name in PARAMETERS])
-    each = ((predicted - target).abs() * weights).sum(-1)
-    return (each * sounding).sum(1) / sounding.sum(1).clamp(min=1.0)
-
-
-def roll(logits: Tensor, target: Tensor) -> Tensor:
-    """Binary cross-entropy [B] in nats, the mean over sub-frames and pitches. Both [B, K, PITCHES]."""
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean((1, 2))

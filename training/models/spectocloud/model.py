@@ -2,18 +2,15 @@
 
 Shape legend: B batch, F mel bands, T frames, D width, S tokens, K sub-frames, P particles of a sub-frame, N = K * P.
 
-hearing.py listens for pitches; K tokens, one a sub-frame, hold what it heard and go through a transformer encoder with
-the emotion and (if there is one) the score's statistics. From each of them the decoder names the renderer's five
-musical parameters; the renderer's own formulas (music/clouds/cloud.py) of them and of the emotion place its fixed
-pattern and give colour, opacity, size and depth; a small network makes every particle glow by where it lies. So the
-model has to learn what is heard, and not how a cloud is drawn.
+The spectrogram is cut into patches, one column of them a sub-frame; K query tokens, one a sub-frame, read them in a
+transformer encoder together with emotion and (if there is one) the score's statistics. From each query a head
+predicts where its sub-frame's particles are centred, how far they spread and how they look; the renderer's fixed
+pattern is placed there, and a small network makes every particle glow by where it lies.
 
 Everything is plain matmul, convolution, LayerNorm and attention without a mask, so that it exports anywhere.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,15 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.models.spectocloud.config import Model as ModelSettings
-from training.models.spectocloud.hearing import Hearing
-from training.music.clouds.anchors import Z_WEIGHTS
-from training.music.clouds.cloud import GLOW_WHITENS, PATTERN, SILENT_SPREAD, SPREAD_X, SUBFRAMES
-from training.music.clouds.constants import COOLWARM
+from training.music.clouds.cloud import GLOW_WHITENS, PATTERN, SPREAD_X, SUBFRAMES
 
 N_MELS = 128
 FRAMES = 64
 EMOTION = 64
 MIDI_FEATURES = 32
+BANDS = 8  # patches along frequency
 MOOD = 32  # the emotion's embedding, fed to the decoder directly
 
 
@@ -66,85 +61,63 @@ class Block(nn.Module):
         return x_BSD + self.drop(self.down(F.gelu(self.up(self.norm_mlp(x_BSD)))))
 
 
-class Parts(NamedTuple):
-    """What the model makes of a batch, float32. Hosts see the first three."""
+class Patches(nn.Module):
+    """[B, F, T] -> [B, BANDS * K, D]: overlapping convolutions down to one token per band and sub-frame."""
 
-    positions: Tensor  # [B, N, 3]
-    colors: Tensor  # [B, N, 4] in [0, 1]
-    properties: Tensor  # [B, N, 3] in [0, 1]
-    parameters: Tensor  # [B, K, 5] in the order of PARAMETERS, not clipped
-    roll: Tensor  # [B, K, PITCHES] logits: does this pitch sound?
+    def __init__(self, width: int):
+        super().__init__()
+        a, b, c = max(16, width // 8), max(16, width // 4), max(32, width // 2)
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, a, (5, 3), stride=(2, 1), padding=(2, 1)), nn.GELU(),
+            nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(b, c, 3, stride=2, padding=1), nn.GELU(),
+            nn.Conv2d(c, width, 3, stride=2, padding=1),
+        )  # fmt: skip
+
+    def forward(self, spectrogram_BFT: Tensor) -> Tensor:
+        return self.layers(spectrogram_BFT[:, None]).flatten(2).transpose(1, 2)
 
 
 class Particles(nn.Module):
-    """The decoder: K sub-frame tokens, what was read off the pitches, and the emotion -> the cloud.
+    """The decoder: K sub-frame tokens and the mood -> the cloud, along the renderer's lines (music/clouds/cloud.py).
 
-    Where a song brings a cloud of its own, which knows nothing of the renderer, `moved` and `widened` take particles to
-    where the formulas would not: both start at nothing. Points are placed in float32 under autocast too.
+    Of a sub-frame: centre, spreads, base colour, alpha, size. Of a particle: glow, from where it lies. Colours whiten
+    with glow and depth follows z as they do there. Points are placed in float32 under autocast too.
     """
 
     def __init__(self, width: int, particle_width: int):
         super().__init__()
         self.head = nn.Sequential(nn.LayerNorm(width + MOOD), nn.Linear(width + MOOD, width), nn.GELU())
-        self.heard, self.silence, self.charge = nn.Linear(width, 5), nn.Linear(width, 1), nn.Linear(width, 1)
-        self.moved, self.widened = nn.Linear(width, 2), nn.Linear(width, 3)
+        self.centre, self.spread, self.shades = nn.Linear(width, 2), nn.Linear(width, 3), nn.Linear(width, 5)
         self.code, self.place = nn.Linear(width, particle_width), nn.Linear(6, particle_width)
         self.hidden, self.glow = nn.Linear(particle_width, particle_width), nn.Linear(particle_width, 1)
         time = (torch.arange(SUBFRAMES, dtype=torch.float32) + 0.5) / SUBFRAMES
         self.register_buffer("time", time.view(1, SUBFRAMES, 1), persistent=False)
         self.register_buffer("pattern", torch.tensor(PATTERN, dtype=torch.float32), persistent=False)
-        # Linear between control points: the first, and a change of slope at each. Sums, where a table needs Gather.
-        knots = torch.tensor(COOLWARM, dtype=torch.float32)
-        steps = len(knots) - 1
-        slopes = (knots[1:] - knots[:-1]) * (steps / 2)
-        bends = torch.cat([slopes[:1], slopes[1:] - slopes[:-1]])
-        bends_at = torch.arange(steps) * (2 / steps) - 1
-        for name, table in (("coldest", knots[0]), ("bends", bends), ("bends_at", bends_at)):
-            self.register_buffer(name, table, persistent=False)
-        # Start as ordinary music that sounds.
-        for layer in (self.heard, self.silence, self.charge):
-            nn.init.normal_(layer.weight, std=0.01)
-        for layer in (self.moved, self.widened):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        # Start as an average cloud: halfway up, as wide as the renderer's usual cone.
+        nn.init.normal_(self.centre.weight, std=0.01)
+        nn.init.normal_(self.spread.weight, std=0.01)
+        nn.init.constant_(self.centre.bias, 0.4)
         with torch.no_grad():
-            self.heard.bias.copy_(torch.tensor([0.0, 0.0, 0.6, 0.4, 0.0]))  # velocity and density; the others are read
-        nn.init.constant_(self.silence.bias, -3.0)
-        nn.init.constant_(self.charge.bias, 0.3)
+            self.spread.bias.copy_(torch.tensor([SPREAD_X, 0.07, 0.09]).log())
 
-    def forward(self, line_BKD: Tensor, read_BK3: Tensor, mood_BM: Tensor, emotion_BE: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, line_BKD: Tensor, mood_BM: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         batch = line_BKD.shape[0]
         line_BKD = self.head(torch.cat([line_BKD, mood_BM[:, None].expand(-1, SUBFRAMES, -1)], -1))
-        valence, excited = emotion_BE[:, :1].clamp(-1, 1), emotion_BE[:, None, 1:2].clamp(0, 1)
-
-        parameters_BK5 = self.heard(line_BKD).float()
-        read_BK5 = torch.cat([read_BK3[..., :2], torch.zeros_like(read_BK3[..., :2]), read_BK3[..., 2:]], -1)
-        parameters_BK5 = parameters_BK5 + read_BK5
-        pitch, reach, velocity, _, _ = parameters_BK5.split(1, -1)
-        sounds = 1 - self.silence(line_BKD).float().sigmoid()
-        z = sum(weight * part for weight, part in zip(Z_WEIGHTS.tolist(), parameters_BK5.split(1, -1), strict=True))
-        sz = (0.3 * (1 + 0.5 * excited)) * (0.16 + 0.22 * self.time)
-        spread_BK3 = torch.cat([torch.full_like(z, SPREAD_X), sz * (0.35 + 2.2 * reach), sz.expand_as(z)], -1)
-        spread_BK3 = SILENT_SPREAD + (spread_BK3 - SILENT_SPREAD) * sounds
-        spread_BK3 = spread_BK3 * self.widened(line_BKD).float().clamp(-4.0, 2.0).exp()
-        place_BK2 = torch.cat([pitch, z * sounds], -1) + self.moved(line_BKD).float()
-        centre_BK3 = torch.cat([self.time.expand(batch, -1, -1), place_BK2], -1)
+        centre_BK3 = torch.cat([self.time.expand(batch, -1, -1), self.centre(line_BKD).float()], -1)
+        spread_BK3 = self.spread(line_BKD).float().clamp(-8.0, 1.0).exp()
         place_BKP3 = centre_BK3[:, :, None] + spread_BK3[:, :, None] * self.pattern
 
         pattern_BKP3 = self.pattern.expand(batch, SUBFRAMES, -1, -1)
         hidden = F.gelu(self.place(torch.cat([place_BKP3, pattern_BKP3], -1)) + self.code(line_BKD)[:, :, None])
         glow_BKP1 = self.glow(F.gelu(self.hidden(hidden))).float().sigmoid()
 
-        above_B3 = ((valence - self.bends_at).clamp(min=0.0)[..., None] * self.bends).sum(1)
-        base_B113 = (self.coldest + above_B3)[:, None, None].clamp(0.0, 1.0)
-        rgb_BKP3 = base_B113 + (1 - base_B113) * (GLOW_WHITENS * glow_BKP1)
-        alpha_BK1 = (0.25 + 0.55 * self.charge(line_BKD).float() + 0.2 * excited) * sounds
-        size_BK1 = 0.15 + 0.85 * velocity * sounds
-        alpha, size = (part.clamp(0.0, 1.0)[:, :, None].expand_as(glow_BKP1) for part in (alpha_BK1, size_BK1))
+        base_BK13, alpha_BK11, size_BK11 = self.shades(line_BKD).float().sigmoid()[:, :, None].split([3, 1, 1], -1)
+        rgb_BKP3 = base_BK13 + (1 - base_BK13) * (GLOW_WHITENS * glow_BKP1)
+        colors = torch.cat([rgb_BKP3, alpha_BK11.expand_as(glow_BKP1)], -1)
         depth_BKP1 = 0.3 + 0.7 * place_BKP3[..., 2:].clamp(0.0, 1.0).pow(1.5)
-        colors = torch.cat([rgb_BKP3, alpha], -1)
-        properties = torch.cat([size, glow_BKP1, depth_BKP1], -1)
-        return place_BKP3.flatten(1, 2), colors.flatten(1, 2), properties.flatten(1, 2), parameters_BK5
+        properties = torch.cat([size_BK11.expand_as(glow_BKP1), glow_BKP1, depth_BKP1], -1)
+        return place_BKP3.flatten(1, 2), colors.flatten(1, 2), properties.flatten(1, 2)
 
 
 class Core(nn.Module):
@@ -154,8 +127,10 @@ class Core(nn.Module):
     def __init__(self, settings: ModelSettings):
         super().__init__()
         width = settings.width
-        self.hearing = Hearing(width, settings.pitch_channels)
+        self.patches = Patches(width)
+        self.place = nn.Parameter(torch.randn(1, BANDS * SUBFRAMES, width) * 0.02)
         self.line = nn.Parameter(torch.randn(1, SUBFRAMES, width) * 0.02)
+        self.column = nn.Linear(BANDS * width, width)
         self.mood = nn.Sequential(nn.Linear(EMOTION, MOOD), nn.GELU(), nn.Linear(MOOD, MOOD))
         self.mood_token = nn.Linear(MOOD, width)
         self.score_token = nn.Linear(MIDI_FEATURES, width)
@@ -165,16 +140,16 @@ class Core(nn.Module):
         self.particles = Particles(width, settings.particle_width)
 
     def forward(self, spectrogram: Tensor, emotion: Tensor, midi_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.parts(spectrogram, emotion, midi_features)[:3]
-
-    def parts(self, spectrogram: Tensor, emotion: Tensor, midi_features: Tensor) -> Parts:
         mood = self.mood(emotion)
-        line_BKD, read_BK3, roll_BKP = self.hearing(spectrogram)
+        patches = self.patches(spectrogram)
+        # Each query starts from the column of patches that sounds in its own sub-frame. Attention alone is slow to find
+        # it, and draws the window's average eight times meanwhile.
+        line = self.line + self.column(patches.unflatten(1, (BANDS, SUBFRAMES)).transpose(1, 2).flatten(2))
         context = [self.mood_token(mood)[:, None], self.score_token(midi_features)[:, None]]
-        x_BSD = torch.cat([line_BKD + self.line, *context], 1)
+        x_BSD = torch.cat([line, patches + self.place, *context], 1)
         for block in self.blocks:
             x_BSD = block(x_BSD)
-        return Parts(*self.particles(x_BSD[:, :SUBFRAMES], read_BK3, mood, emotion), roll_BKP)
+        return self.particles(x_BSD[:, :SUBFRAMES], mood)
 
 
 class Spectocloud(nn.Module):
@@ -185,6 +160,6 @@ class Spectocloud(nn.Module):
         self.normalise = Normalise(mean, std)
         self.core = Core(settings)
 
-    def forward(self, logmel: Tensor, emotion: Tensor, midi_features: Tensor) -> Parts:
-        """As `Core`, from the log-mel in nats [B, 128, 64]; and what it heard, which is supervised too."""
-        return self.core.parts(self.normalise(logmel), emotion, midi_features)
+    def forward(self, logmel: Tensor, emotion: Tensor, midi_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Core`, from the log-mel in nats [B, 128, 64]."""
+        return self.core(self.normalise(logmel), emotion, midi_features)

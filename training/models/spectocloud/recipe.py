@@ -16,9 +16,8 @@ from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.config import SpectocloudConfig
 from training.models.spectocloud.data import Songs, check_row
 from training.models.spectocloud.frontend import SAMPLES, Frontend
-from training.models.spectocloud.hearing import uses
-from training.models.spectocloud.loss import Cloud, lifeline, matched, parameters, roll, unordered
-from training.models.spectocloud.model import EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
+from training.models.spectocloud.loss import lifeline, matched, unordered
+from training.models.spectocloud.model import BANDS, EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
 from training.models.spectocloud.show import write_samples
 from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
 from training.music.clouds.cloud import PARTICLES, SUBFRAMES
@@ -28,7 +27,7 @@ from training.recipe import Arrays, Batch, Bench, Exam, Graph, Loss, Moment, Rec
 if TYPE_CHECKING:
     from training.data.encode import Encoder
 
-TERMS = ("match_loss", "pos_loss", "color_loss", "prop_loss", "lifeline_loss", "parameter_loss", "roll_loss")
+TERMS = ("match_loss", "pos_loss", "color_loss", "prop_loss", "lifeline_loss")
 EVERY = 8  # points; while the Chamfer distance is only reported, it is estimated from every eighth of them
 FITTED_SONGS, FITTED_FRAMES = 2_000, 512  # most songs, and most frames of each, that constants are fitted on
 BASELINE_WINDOWS = 1_024
@@ -100,8 +99,7 @@ class SpectocloudRecipe(Recipe):
         """`pos_loss` is the Chamfer distance throughout: while points are still matched by index (`match_loss`) it is
         estimated from every eighth point, and only reported."""
         weights = self.settings.loss
-        made = model(*(batch[key] for key in judge.INPUTS))
-        predicted, target = Cloud(*made[:3]), judge.target_of(batch)
+        predicted, target = judge.predict(model, batch), judge.target_of(batch)
         by_index = matched(predicted, target)
         early = moment.progress < weights.index_matched
         if early:
@@ -116,10 +114,6 @@ class SpectocloudRecipe(Recipe):
             "color_loss": _term(terms.color, weights.color),
             "prop_loss": _term(terms.properties, weights.properties),
             "lifeline_loss": _term(line, weights.lifeline),
-            "parameter_loss": _term(
-                parameters(made.parameters, batch["parameters"], batch["sounding"]), weights.parameters
-            ),
-            "roll_loss": _term(roll(made.roll, batch["roll"]), weights.roll),
         }
 
     def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:
@@ -129,12 +123,13 @@ class SpectocloudRecipe(Recipe):
         return judge.summarise(means, self.settings.loss)
 
     def flops(self, model: torch.nn.Module, batch: Batch) -> float:
-        """Six per weight and use (two forward, four backward), and attention's two products: the network that listens
-        at every pitch, and the encoder, which are nearly all of it."""
+        """Six per weight and use (two forward, four backward), and attention's two products: the encoder, which is
+        nearly all of it."""
         m = self.settings.model
-        tokens = SUBFRAMES + 2
-        encoder = tokens * m.layers * ((4 + 2 * m.mlp_ratio) * m.width**2 + 2 * tokens * m.width)
-        return 6.0 * len(batch["logmel"]) * (encoder + uses(m.pitch_channels))
+        tokens = SUBFRAMES * BANDS + SUBFRAMES + 2
+        weights = m.layers * (4 + 2 * m.mlp_ratio) * m.width**2
+        attention = m.layers * 2 * tokens * m.width
+        return 6.0 * len(batch["logmel"]) * tokens * (weights + attention)
 
     # judge
 

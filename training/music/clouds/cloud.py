@@ -33,12 +33,6 @@ AUDIBLE_SAMPLES = 1024
 #: Onsets closer than this (23 ms) are one onset: the notes of a chord as a player strikes them.
 CHORD_SAMPLES = 1024
 
-#: The pitches that a model is taught to hear, by MIDI number: from 33 Hz to 2 kHz, where instruments play. Others are
-#: drawn as any note is.
-LOWEST_PITCH, HIGHEST_PITCH = 24, 107
-PITCHES = HIGHEST_PITCH - LOWEST_PITCH + 1
-
-ROUGH = 0.25  # roughness at which tension is 1: the 95th percentile of a corpus
 SPREAD_X = 0.045
 SILENT_SPREAD = 0.02
 REST_Y = 0.5  # of a window in which nothing sounds
@@ -191,10 +185,11 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
     near, onset, length = window_notes(notes, start)
     drum, velocity, pitch = near["drum"], near["velocity"].astype(np.int64), near["pitch"].astype(np.int64)
 
-    overlap, tone = _tones(near, onset, length)
     left = np.arange(SUBFRAMES)[:, None] * SUBFRAME_SAMPLES
-    inside = (onset >= left) & (onset < left + SUBFRAME_SAMPLES)
-    hit = inside & drum  # a drum sounds where it is struck, whatever its length
+    right = left + SUBFRAME_SAMPLES
+    overlap = np.clip(np.minimum(onset + length, right) - np.maximum(onset, left), 0, None)  # [8, notes]
+    tone = (overlap >= np.minimum(AUDIBLE_SAMPLES, (length + 1) // 2)) & ~drum
+    hit = (onset >= left) & (onset < right) & drum  # a drum sounds where it is struck, whatever its length
     sounds = tone | hit
     silent, toneless = ~sounds.any(axis=1), ~tone.any(axis=1)
 
@@ -213,7 +208,7 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
             np.where(toneless, 0.0, (highest - lowest) / 36),
             (mean_velocity - 20) / 100,
             _onset_rate(onset) / 10,
-            power(roughness(amplitudes) / ROUGH, 0.7),
+            power(roughness(amplitudes) / 0.25, 0.7),
         ],
         axis=1,
     )
@@ -221,25 +216,6 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
     parameters[silent] = 0.0
     _carry(parameters[:, 0], toneless)
     return parameters, silent
-
-
-def pitch_roll(notes: np.ndarray, start: float) -> np.ndarray:
-    """float32 [8, PITCHES]: 1 where a tone of that pitch sounds in that sub-frame, from LOWEST_PITCH up; drums are not
-    tones."""
-    near, onset, length = window_notes(notes, start)
-    within = (near["pitch"] >= LOWEST_PITCH) & (near["pitch"] <= HIGHEST_PITCH)
-    subframe, note = np.nonzero(_tones(near, onset, length)[1] & within)
-    roll = np.zeros((SUBFRAMES, PITCHES), np.float32)
-    roll[subframe, near["pitch"][note].astype(np.int64) - LOWEST_PITCH] = 1
-    return roll
-
-
-def _tones(near: np.ndarray, onset: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of what `window_notes` gives: the samples of each note in each sub-frame, int64 [8, notes]; and whether it is
-    heard there as a tone, bool [8, notes]."""
-    left = np.arange(SUBFRAMES)[:, None] * SUBFRAME_SAMPLES
-    overlap = np.clip(np.minimum(onset + length, left + SUBFRAME_SAMPLES) - np.maximum(onset, left), 0, None)
-    return overlap, (overlap >= np.minimum(AUDIBLE_SAMPLES, (length + 1) // 2)) & ~near["drum"]
 
 
 def _onset_rate(onset: np.ndarray) -> np.ndarray:

@@ -46,8 +46,7 @@ def pair_table() -> np.ndarray:
     return whole
 
 
-#: Squares of one note's partials, times 2^20.
-OWN = int(sum(round(a * a * _GRAIN) for a in _PARTIAL_AMPLITUDES))
+_OWN = int(sum(round(a * a * _GRAIN) for a in _PARTIAL_AMPLITUDES))  # squares of one note's partials, times 2^20
 
 
 def roughness(amplitudes: np.ndarray) -> np.ndarray:
@@ -59,5 +58,5 @@ def roughness(amplitudes: np.ndarray) -> np.ndarray:
     sounding = np.flatnonzero(amplitudes.any(axis=0))
     a = amplitudes[:, sounding]
     pairs = (a @ pair_table()[np.ix_(sounding, sounding)] * a).sum(axis=1)  # each pair twice
-    squares = (a * a).sum(axis=1) * OWN
+    squares = (a * a).sum(axis=1) * _OWN
     return pairs / np.maximum(2 * squares, 1)
