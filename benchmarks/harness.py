@@ -21,6 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "symusic", "soundfile", "librosa", "mido",
              "pretty_midi", "miditok", "transformers", "accelerate")  # fmt: skip
 
@@ -41,8 +43,8 @@ class Row:
     spread: dict[str, Any] = field(default_factory=dict)  # minimum and maximum of both sides
 
     def plain(self) -> dict[str, Any]:
-        """For results.json."""
-        return asdict(self)
+        """For results.json: Python's own numbers, whatever a subject reckoned with."""
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}
 
 
 def not_measured(bar: str, what: str, wanted: str, why: str) -> Row:

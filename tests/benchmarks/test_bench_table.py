@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as bench
@@ -75,6 +76,14 @@ def test_some_subjects_or_small_ones_do_not_replace_the_whole_result(subjects, t
     assert not (tmp_path / "results.json").exists()
     bench.main([])
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"]) == 2
+
+
+def test_numpys_numbers_are_written_as_numbers(subjects, tmp_path):
+    """One of them, after twenty minutes, was once the end of a run."""
+    subjects(lambda: [Row("3a", "Chamfer", np.float64(1.5), None, "s", np.float32(2), "<= 3 s", np.bool_(True))])
+    bench.main([])
+    row = json.loads((tmp_path / "results.json").read_text())["rows"][0]
+    assert (row["ours"], row["ratio"], row["met"]) == (1.5, 2.0, True)
 
 
 def result(*rows, **head):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.config import Layer, build, override_layer, read_yaml
 from training.errors import UsageError
-from training.recipe import Recipe
 from training.workspace import PROJECT
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe  # the command line asks for names alone: no numpy, a third of `--help`'s time
 
 #: family -> (its recipe, its full config). Imported only when asked for: torch takes seconds.
 FAMILIES = {
