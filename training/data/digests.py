@@ -147,11 +147,12 @@ class Ledger:
         }
         return out | {paths[index]: reason for index, reason in found.refused.items()}
 
-    def of(self, paths: Sequence[str], threads: int = 4) -> Digests:
-        """`digests` in columns."""
+    def of(self, paths: Sequence[str], threads: int = 4, reading: Callable[[], object] = lambda: None) -> Digests:
+        """`digests` in columns. `reading`: called before files are read, if any are."""
         out = Digests.empty(len(paths))
         fresh = self._unknown(paths, out)
         if fresh:
+            reading()
             with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib lets go of the interpreter's lock
                 several = max(1, min(_TOGETHER, len(fresh) // (4 * threads)))
                 for part in _parts(fresh, _READ):

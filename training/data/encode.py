@@ -95,7 +95,9 @@ def encode(
     `digests`: of the files, where they are known already. `part`: write into this part of the store (`Store.writing`).
     """
     store, known = Store.at(cache / encoder.kind), ledger(cache, part)
-    digests = known.of(paths) if digests is None else digests
+    if digests is None:
+        expect(encoder)
+        digests = known.of(paths, reading=sandbox.start_server)  # it imports while we read
     refused = dict(digests.refused)
     keys = np.zeros((len(paths), 32), np.uint8)
     good = digests.good()

@@ -83,7 +83,7 @@ def run(
     todo = _Todo(items, seconds if callable(seconds) else lambda _: Patience(seconds))
     code = pickle.dumps(function)
     expect(function)
-    _start_server()
+    start_server()
     crew: list[_Worker] = []
     stillborn = 0
     with selectors.DefaultSelector() as answers:
@@ -162,8 +162,9 @@ def expect(*functions: Callable[[Any], Any], imports: Sequence[str] = ()) -> Non
     _expected.update(dict.fromkeys([*(_module(function) for function in functions), *imports]))
 
 
-def _start_server() -> None:
-    """Start the server that workers are forked from, unless it runs already."""
+def start_server() -> None:
+    """Start the server that workers are forked from, unless it runs already. It imports what is expected by itself;
+    who knows that files will be decoded soon starts it beforehand."""
     _METHOD.set_forkserver_preload(list(_expected))
     # A worker is one of many: it needs one thread. The server does not get our sys.path by itself.
     paths = [path for path in sys.path if path] or [str(Path.cwd())]

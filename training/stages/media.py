@@ -12,6 +12,7 @@ from training.data.digests import Digests, Ledger
 from training.data.encode import Encoder, Quarantined, encode
 from training.data.files import Found, printable
 from training.data.rows import Files, Layout, Texts
+from training.data.sandbox import start_server
 from training.data.store import Store
 from training.music.audio import LOGMEL
 from training.music.corpora.corpus import Pair
@@ -53,7 +54,7 @@ class Media:
 
     def read(self, ledger: Ledger) -> list[Quarantined]:
         """Find out what every file holds; returns those for which that cannot be done."""
-        self.digests = ledger.of(_Places(self.every))
+        self.digests = ledger.of(_Places(self.every), reading=start_server)  # what is new will be decoded
         bad = self.digests.refused
         self.files = [file for file in self.every if file.number not in bad]
         for file in self.files:
