@@ -83,6 +83,7 @@ KEYS = {
     "loss.label_smoothing": (0.2, trained_output),
     "augment.transpose": (0, samples),
     "augment.velocity": (0.0, samples),
+    "augment.tempo": (0.0, samples),
     "augment.emotion_noise": (0.0, samples),
     "augment.emotion_dropout": (0.6, samples),
     "generation.temperature": (0.5, drawn),

@@ -38,6 +38,7 @@ class LossSettings(Section):
 class Augment(Section):
     transpose: Annotated[int, Field(ge=0, le=12)] = 5  # semitones either way, a song; drums stay
     velocity: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is louder or softer
+    tempo: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is faster or slower
     emotion_noise: Annotated[float, Field(ge=0)] = 0.05  # standard deviation
     emotion_dropout: Fraction = 0.1  # share of the samples that are not told their emotion
 
