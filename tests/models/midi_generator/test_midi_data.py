@@ -162,8 +162,10 @@ def test_loudness_moves_velocities_within_ten_percent_and_never_to_silence(rows)
 
 def song_with_tempi(*steps: int) -> Row:
     """A note in each bar, and another tempo in each."""
-    bars = [[387, 369 + step // 15, 369 + step % 15, 160, 352, 60, 140, 300] for step in steps]
-    return Row({"emotion": [0, 0, 0.5]}, "x:1", {"midi_path": {"ids": np.array([385, *sum(bars, []), 386], np.uint16)}})
+    ids = [385]
+    for step in steps:
+        ids += [387, 369 + step // 15, 369 + step % 15, 160, 352, 60, 140, 300]
+    return Row({"emotion": [0, 0, 0.5]}, "x:1", {"midi_path": {"ids": np.array([*ids, 386], np.uint16)}})
 
 
 def tempi(ids: np.ndarray) -> np.ndarray:

@@ -110,6 +110,20 @@ def test_a_kind_that_never_comes_is_left_out_and_infinity_is_not_reported(recipe
     assert "tempo_loss" not in out and math.isfinite(out["note_perplexity"])
 
 
+def test_a_tempo_counts_as_often_as_asked_for_and_nothing_else_does():
+    """At 1 the loss is what it is without, bit for bit."""
+    logits = torch.randn(1, 6, 388)
+    targets = torch.tensor([[3, 369, 383, IGNORED, 384 + 3, 368]])
+
+    def alone(index: int) -> float:
+        return float(metrics.training_loss(logits[:, index : index + 1], targets[:, index : index + 1], 0.1)[0])
+
+    loss, right = metrics.training_loss(logits, targets, 0.1, 8.0)
+    expected = sum(alone(index) * (8 if index in (1, 2) else 1) for index in (0, 1, 2, 4, 5))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert right == metrics.training_loss(logits, targets, 0.1)[1]
+
+
 def test_smoothing_is_what_it_says(recipe):
     logits = torch.randn(1, 4, 388)
     targets = torch.tensor([[3, IGNORED, 300, 5]])

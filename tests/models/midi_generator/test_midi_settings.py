@@ -81,6 +81,7 @@ KEYS = {
     "model.tied_head": (True, weights),
     "model.dropout": (0.3, trained_output),
     "loss.label_smoothing": (0.2, trained_output),
+    "loss.tempo": (8.0, trained_output),
     "augment.transpose": (0, samples),
     "augment.velocity": (0.0, samples),
     "augment.tempo": (0.0, samples),

@@ -33,6 +33,7 @@ class Model(Section):
 
 class LossSettings(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05  # training only; validation is never smoothed
+    tempo: Positive = 1.0  # how often a TEMPO token counts; training only
 
 
 class Augment(Section):
