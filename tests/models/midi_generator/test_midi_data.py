@@ -23,7 +23,7 @@ from training.models.midi_generator.data import (
 from training.music.midi import tokens
 
 CONTEXT = 32
-PLAIN = Augment(transpose=0, velocity=0.0, emotion_noise=0.0, emotion_dropout=0.0)
+PLAIN = Augment(transpose=0, velocity=0.0, tempo=0.0, emotion_noise=0.0, emotion_dropout=0.0)
 
 
 def training(rows, augment: Augment = PLAIN, seed: int = 1) -> TrainingWindows:
@@ -113,7 +113,7 @@ def test_the_seed_counts(rows):
 
 def test_drums_are_never_transposed_not_even_from_the_middle_of_a_song(rows):
     """The drum instrument was told before the window began: its keys stay, the piano's all move alike."""
-    windows = training(rows, Augment(transpose=5, velocity=0, emotion_noise=0, emotion_dropout=0))
+    windows = training(rows, PLAIN.model_copy(update={"transpose": 5}))
     songs, shifts = windows.songs, set()
     for song in range(len(songs)):
         ids = np.asarray(songs.ids(song)).astype(int)
@@ -145,7 +145,7 @@ def test_the_instrument_in_force_is_found_far_back():
 
 
 def test_loudness_moves_velocities_within_ten_percent_and_never_to_silence(rows):
-    windows = training(rows, Augment(transpose=0, velocity=0.1, emotion_noise=0, emotion_dropout=0))
+    windows = training(rows, PLAIN.model_copy(update={"velocity": 0.1}))
     factors = set()
     for epoch in range(30):
         variation = windows.variation(epoch, 2)
@@ -158,6 +158,65 @@ def test_loudness_moves_velocities_within_ten_percent_and_never_to_silence(rows)
         exact = ((before[velocity] - 128) * 4 + 2) * variation.loudness
         assert (np.abs((after[velocity] - 128) * 4 + 2 - exact) <= 3).all()
     assert min(factors) < 0.93 and max(factors) > 1.07
+
+
+def song_with_tempi(*steps: int) -> Row:
+    """A note in each bar, and another tempo in each."""
+    ids = [385]
+    for step in steps:
+        ids += [387, 369 + step // 15, 369 + step % 15, 160, 352, 60, 140, 300]
+    return Row({"emotion": [0, 0, 0.5]}, "x:1", {"midi_path": {"ids": np.array([*ids, 386], np.uint16)}})
+
+
+def tempi(ids: np.ndarray) -> np.ndarray:
+    """The tempi (0..224) that whole songs tell."""
+    digits = ids[(ids >= tokens.TEMPO) & (ids < tokens.PAD)].astype(int) - tokens.TEMPO
+    return digits.reshape(-1, 2) @ [15, 1]
+
+
+def test_a_song_is_faster_or_slower_as_a_whole_wherever_a_window_is_cut():
+    """All its tempi move by the same number of steps, notes stay; a window that has only one digit of a tempo has the
+    one that it has in the whole song."""
+    windows = training([song_with_tempi(40, 119, 120, 58)], PLAIN.model_copy(update={"tempo": 0.1}))
+    songs, steps = windows.songs, set()
+    ids = np.asarray(songs.ids(0)).astype(int)
+    others = (ids < tokens.TEMPO) | (ids >= tokens.PAD)
+    for epoch in range(200):
+        variation = windows.variation(epoch, 0)
+        whole = songs.varied(0, 0, len(ids), variation)
+        assert np.array_equal(whole[others], ids[others])
+        assert np.array_equal(tempi(whole), tempi(ids) + variation.faster)
+        if variation.faster not in steps:
+            for start in range(len(ids)):
+                for end in range(start + 1, len(ids) + 1):
+                    assert np.array_equal(songs.varied(0, start, end, variation), whole[start:end])
+        steps.add(variation.faster)
+    rates = tokens.bar_seconds(100) / tokens.bar_seconds(100 + np.array(sorted(steps)))
+    assert rates[0] == pytest.approx(1 / 1.1, abs=0.005) and rates[-1] == pytest.approx(1.1, abs=0.005)
+    assert len(steps) == 25  # every number of steps in between
+
+
+def test_a_song_at_the_slowest_or_fastest_tempo_stays_among_the_tempi_there_are():
+    windows = training([song_with_tempi(0, 3, 222, 224)], PLAIN.model_copy(update={"tempo": 0.1}))
+    for epoch in range(60):
+        variation = windows.variation(epoch, 0)
+        whole = windows.songs.varied(0, 0, 34, variation)
+        assert np.array_equal(tempi(whole), np.clip(np.array([0, 3, 222, 224]) + variation.faster, 0, 224))
+
+
+def test_the_windows_of_an_epoch_hold_each_song_at_one_tempo():
+    """Also those that begin or end between two digits, and those in which no tempo is told."""
+    rows = [song_with_tempi(40, 119, 120, 58), song_with_tempi(200, 7, 100)]
+    windows = TrainingWindows(rows, 16, 1, PLAIN.model_copy(update={"tempo": 0.1}))
+    for epoch in range(40):
+        order, _, phase = windows.plan(epoch)
+        songs, lengths = windows.songs, windows.songs.lengths
+        ring = np.concatenate([songs.varied(n, 0, lengths[n], windows.variation(epoch, n)) for n in order])
+        ring = np.roll(np.concatenate((ring, ring)), -phase)
+        for index, item in enumerate(every(windows, epoch)):
+            assert np.array_equal(item["input_ids"], ring[index * 16 : (index + 1) * 16])
+            learnt = item["targets"] != IGNORED
+            assert np.array_equal(item["targets"][learnt], ring[index * 16 + 1 : (index + 1) * 16 + 1][learnt])
 
 
 def test_emotion_noise_stays_within_the_ranges_and_leaves_the_unused_numbers_alone(rows):

@@ -33,11 +33,13 @@ class Model(Section):
 
 class LossSettings(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05  # training only; validation is never smoothed
+    tempo: Positive = 1.0  # how often a TEMPO token counts; training only
 
 
 class Augment(Section):
     transpose: Annotated[int, Field(ge=0, le=12)] = 5  # semitones either way, a song; drums stay
     velocity: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is louder or softer
+    tempo: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is faster or slower
     emotion_noise: Annotated[float, Field(ge=0)] = 0.05  # standard deviation
     emotion_dropout: Fraction = 0.1  # share of the samples that are not told their emotion
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EMOTION = 64
 MOST_RANGES = 1 << 14  # songs whose pitch range a process remembers
+TEMPO_STEP = math.log(tokens.FASTEST / tokens.SLOWEST) / (tokens.TEMPI - 1)  # between the logarithms of two tempi
 IGNORED = -100  # a target that is none: the first token of another song, or padding
 _SHUFFLE, _SONG, _WINDOW = 0, 1, 2  # random streams that must not be the same one
 
@@ -45,6 +46,22 @@ def instrument_at(ids: np.ndarray, position: int, chunk: int = 4096) -> int:
     return tokens.INSTRUMENT
 
 
+def faster(ids: np.ndarray, start: int, end: int, steps: int) -> np.ndarray:
+    """ids[start:end] of a song, each of its tempi `steps` of the 225 faster (slower, if negative): i64.
+
+    Of a tempo's two digits the second may carry into the first: where the window is cut between them, the one outside
+    is looked at too, so that every window of a song tells the tempi that the whole does.
+    """
+    before, after = int(start > 0), int(end < len(ids))
+    out = np.array(ids[start - before : end + after], np.int64)
+    digit = (out >= tokens.TEMPO) & (out < tokens.PAD)
+    coarse = np.flatnonzero(digit[:-1] & digit[1:])  # the grammar has two in a row, and never a third
+    tempo = (out[coarse] - tokens.TEMPO) * tokens.DIGITS + out[coarse + 1] - tokens.TEMPO
+    tempo = np.clip(tempo + steps, 0, tokens.TEMPI - 1)
+    out[coarse], out[coarse + 1] = tokens.TEMPO + tempo // tokens.DIGITS, tokens.TEMPO + tempo % tokens.DIGITS
+    return out[before : len(out) - after]
+
+
 @dataclass(frozen=True)
 class Variation:
     """How one song is changed in one epoch."""
@@ -52,6 +69,7 @@ class Variation:
     shift: int  # semitones
     loudness: float  # factor
     emotion: np.ndarray  # f32 [64]
+    faster: int  # steps of the 225 tempi
 
 
 class Songs:
@@ -88,8 +106,8 @@ class Songs:
         return self._range[song]
 
     def varied(self, song: int, start: int, end: int, variation: Variation) -> np.ndarray:
-        """ids[start:end] of a song, transposed (drums stay) and made louder or softer: i64."""
-        ids = np.array(self.ids(song)[start:end], np.int64)
+        """ids[start:end] of a song, transposed (drums stay), made louder or softer, and faster or slower: i64."""
+        ids = faster(self.ids(song), start, end, variation.faster)
         if variation.shift:
             before = instrument_at(self.ids(song), start)
             drums = tokens.drum_notes(np.append(before, ids))[1:]
@@ -180,7 +198,8 @@ class TrainingWindows(Windows):
         if shift:
             low, high = self.songs.pitch_range(song)
             shift = max(-low, min(127 - high, shift))
-        return Variation(shift, loudness, emotion)
+        steps = round(math.log1p(augment.tempo) / TEMPO_STEP)  # as far either way: 1.1 times as fast, 1.1 times as slow
+        return Variation(shift, loudness, emotion, int(random.integers(-steps, steps + 1)))
 
     def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
         order, ends, phase = self.plan(epoch)

@@ -20,11 +20,18 @@ KIND_OF = np.array([KINDS.index(kind) if kind in KINDS else -1 for kind in map(s
 LARGEST = 700.0  # e^709 is the last that a double holds
 
 
-def training_loss(logits: Tensor, targets: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
-    """logits [B, S, 388], targets i64 [B, S] -> (smoothed cross-entropy in nats, right guesses), sums over targets."""
-    flat = logits.float().flatten(0, 1)
-    loss = F.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing)
-    return loss, (flat.detach().argmax(-1) == targets.flatten()).sum()
+def training_loss(logits: Tensor, targets: Tensor, smoothing: float, tempo: float = 1.0) -> tuple[Tensor, Tensor]:
+    """logits [B, S, 388], targets i64 [B, S] -> (smoothed cross-entropy in nats, right guesses), sums over targets.
+
+    In the first, a TEMPO token counts `tempo` times.
+    """
+    flat, targets = logits.float().flatten(0, 1), targets.flatten()
+    how = "sum" if tempo == 1 else "none"  # as a rule one number, not one a token
+    loss = F.cross_entropy(flat, targets, ignore_index=IGNORED, reduction=how, label_smoothing=smoothing)
+    if tempo != 1:
+        told = (targets >= tokens.TEMPO) & (targets < tokens.PAD)
+        loss = torch.where(told, tempo * loss, loss).sum()
+    return loss, (flat.detach().argmax(-1) == targets).sum()
 
 
 def token_sums(logits: Tensor, targets: Tensor) -> dict[str, tuple[Tensor, float]]:

@@ -82,7 +82,8 @@ class MidiGeneratorRecipe(Recipe):
 
     def losses(self, model: torch.nn.Module, batch: Batch, moment: Moment) -> dict[str, Loss]:
         logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
-        loss, right = self._loss(logits, batch["targets"], self.settings.loss.label_smoothing)
+        settings = self.settings.loss
+        loss, right = self._loss(logits, batch["targets"], settings.label_smoothing, settings.tempo)
         return {"loss": Loss(loss), "accuracy": Loss(right.float(), coefficient=0.0)}
 
     def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:
