@@ -7,7 +7,7 @@ import torch
 from tests.models.spectocloud.corpus import make_notes, make_sound
 from training.models.spectocloud.config import Model, SpectocloudConfig
 from training.models.spectocloud.frontend import SAMPLES, Frontend
-from training.models.spectocloud.model import Core, Normalise, Spectocloud
+from training.models.spectocloud.model import BANDS, Core, Normalise, Patches, Spectocloud
 from training.music.audio import HOP, WINDOW_SAMPLES, log_mel
 from training.music.clouds.cloud import PATTERN
 
@@ -63,6 +63,28 @@ def test_a_sub_frame_listens_first_to_its_own_stretch_of_sound(k):
     with torch.no_grad():
         a, b = (core()(s, *rest)[0].unflatten(1, (8, 150)).mean(2) for s in (spectrogram, changed))
     assert (a - b).norm(dim=-1).mean(0).argmax() == k
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_a_column_of_patches_is_centred_on_its_sub_frame(k):
+    """Frames lie around their samples, so the middle of a sub-frame is frame 8k + 4. With filters that are alike both
+    ways in time, a column answers alike to impulses as far before its middle as behind it, its neighbours mirrored."""
+    torch.manual_seed(0)
+    patches = Patches(32).eval()
+    impulses = torch.zeros(64, 128, 64)
+    impulses[torch.arange(64), 40, torch.arange(64)] = 1.0
+    with torch.no_grad():
+        for layer in patches.layers:
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight += layer.weight.flip(-1)
+        answers = (patches(impulses) - patches(torch.zeros(1, 128, 64))).unflatten(1, (BANDS, 8))
+    for away in range(5):
+        early, late = answers[8 * k + 4 - away], answers[8 * k + 4 + away]
+        torch.testing.assert_close(early[:, k], late[:, k])
+        torch.testing.assert_close(early[:, k - 1], late[:, k + 1])
+        assert early[:, k].abs().max() > 1e-4
+    beyond = torch.cat([answers[: 8 * k - 4, :, k], answers[8 * k + 13 :, :, k]])
+    assert beyond.abs().max() < 1e-6
 
 
 def test_points_lie_on_the_renderers_pattern():

@@ -62,7 +62,12 @@ class Block(nn.Module):
 
 
 class Patches(nn.Module):
-    """[B, F, T] -> [B, BANDS * K, D]: overlapping convolutions down to one token per band and sub-frame."""
+    """[B, F, T] -> [B, BANDS * K, D]: overlapping convolutions down to one token per band and sub-frame.
+
+    Frame i is centred on the window's sample i * HOP, so sub-frame k lies between the frames 8k and 8k + 8. Layers of
+    stride 2 are centred on the first of what they join; the last one reaches one further to the right instead of to the
+    left, which centres a column on frame 8k + 4, the middle of its sub-frame.
+    """
 
     def __init__(self, width: int):
         super().__init__()
@@ -71,7 +76,7 @@ class Patches(nn.Module):
             nn.Conv2d(1, a, (5, 3), stride=(2, 1), padding=(2, 1)), nn.GELU(),
             nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GELU(),
             nn.Conv2d(b, c, 3, stride=2, padding=1), nn.GELU(),
-            nn.Conv2d(c, width, 3, stride=2, padding=1),
+            nn.ZeroPad2d((0, 1, 1, 1)), nn.Conv2d(c, width, 3, stride=2),
         )  # fmt: skip
 
     def forward(self, spectrogram_BFT: Tensor) -> Tensor:
