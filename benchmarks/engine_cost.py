@@ -131,7 +131,7 @@ class Bare:
 
 
 def measure(small: bool) -> list[Row]:
-    """Rows 4f and 5e."""
+    """Rows 4f and 5a."""
     return [_cost(small), _between(small)]
 
 
@@ -190,5 +190,5 @@ def _between(small: bool) -> Row:
         between = seconds - inside[0] - engine.waited
     share = 100 * between / seconds
     note = f"{steps} steps of {1e3 * inside[0] / steps:.1f} ms; averaged weights included"
-    return Row("5e", "between steps, in a training on a processor", 1e3 * between / steps, None, "ms", share, "<= 1 %",
+    return Row("5a", "between steps, in a training on a processor", 1e3 * between / steps, None, "ms", share, "<= 1 %",
                share <= 1, note)  # fmt: skip

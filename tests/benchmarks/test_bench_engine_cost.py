@@ -31,4 +31,4 @@ def test_the_row_is_the_difference():
     row, between = engine_cost.measure(small=True)
     assert row.bar == "4f" and row.ours > 0 and row.rival > 0
     assert row.met == (row.ratio <= 0.1)
-    assert between.bar == "5e" and 0 < between.ratio < 50
+    assert between.bar == "5a" and 0 < between.ratio < 50
