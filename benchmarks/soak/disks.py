@@ -3,6 +3,7 @@ root to mount; elsewhere these rows are not run, and say so."""
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import tempfile
@@ -143,8 +144,9 @@ KINDS = ("read-only", "detached", "checkpoints deleted", "everything deleted")
 
 
 def lost(trial: Trial, disk: Path) -> None:
-    """The outputs turn read-only, or go, in the middle of a run."""
+    """The outputs turn read-only, or go, in the middle of a run: while a save is under way, or while none is."""
     kind = KINDS[trial.index % len(KINDS)]
+    calm = trial.index // len(KINDS) % 2 == 0
     root = disk / "run"
     away = {
         "read-only": lambda: _read_only(folder_of(root)),
@@ -152,7 +154,7 @@ def lost(trial: Trial, disk: Path) -> None:
         "checkpoints deleted": lambda: shutil.rmtree(folder_of(root)),
         "everything deleted": lambda: shutil.rmtree(root),
     }[kind]
-    ended = forked(partial(train, root, befalls(away), **LARGE))
+    ended = forked(partial(train, root, befalls(_between_saves(away) if calm else away), **LARGE))
     expect(ended.code == 6, f"{kind}: ended with {ended.code} in place of 6\n{ended.tail}")
     steps = [line for line in ended.output.splitlines() if line.startswith("step ")]
     done = int(steps[-1].split()[1].split("/")[0])
@@ -163,6 +165,19 @@ def lost(trial: Trial, disk: Path) -> None:
         unmount(folder_of(root))
         expect_done(forked(partial(train, root, **LARGE)))
         expect_same(root, trial.soak.folder / "whole")
+
+
+def _between_saves(away: Callable[[], object]) -> Callable[[], None]:
+    """A save that is under way would fail by itself; what is looked at before the next one shows where none is."""
+
+    def once_it_is_calm() -> None:
+        savers = [thing for thing in gc.get_objects() if isinstance(thing, Saver)]
+        until = time.monotonic() + 10
+        while any(saver.busy for saver in savers) and time.monotonic() < until:
+            time.sleep(0.005)
+        away()
+
+    return once_it_is_calm
 
 
 def _read_only(folder: Path) -> None:
