@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,8 @@ class Host:
 
 
 def measure(small: bool) -> list[Row]:
-    rows, times = [], (20, 3) if small else (CALLS, WARM_UP)
+    rows: list[Row] = []
+    times = (20, 3) if small else (CALLS, WARM_UP)
     with tempfile.TemporaryDirectory() as folder:
         for preset, letters in (("full", "ab"), ("demo", "cd")):
             frontend, model, int8 = export(preset, Path(folder) / preset, TINY if small else ())
@@ -76,7 +78,8 @@ def measure(small: bool) -> list[Row]:
                 rows.append(_row(f"7{letter}", what, Host(frontend, file), *times))
             if preset == "full":
                 what = "The same (full, float32) with threads that spin, ONNX Runtime's default"
-                rows.append(_row("7e", what, Host(frontend, model, spins=True), *times))
+                row = _row("7e", what, Host(frontend, model, spins=True), *times)
+                rows.append(replace(row, wanted="stated", met=True))  # no host should do it: beside 7a, for comparison
     return rows
 
 
