@@ -2,10 +2,11 @@
 
     python benchmarks/learning.py spectocloud --corpus chorales --set loss.lifeline=0.5 --note "lifeline loss"
 
-The corpus is the demo's, or Bach's chorales (benchmarks/real_music.py makes them: music21 and fluidsynth are needed);
-it is prepared once below --work and shared by all runs. Each run has a folder of its own there, named by its settings:
-the same command again goes on with a run that was stopped, and measures nothing twice. A row holds the settings,
-seconds of training and of evaluation, the verdict, and the family's figures with intervals of 95 %.
+The corpus is the demo's, or one that benchmarks/real_music.py makes (music21 and fluidsynth are needed): Bach's
+chorales, or chorales and tunes performed by bands and soloists. It is prepared once below --work and shared by all
+runs. Each run has a folder of its own there, named by its settings: the same command again goes on with a run that was
+stopped, and measures nothing twice. A row holds the settings, seconds of training and of evaluation, the verdict, and
+the family's figures with intervals of 95 %.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-CHORALES = 300  # pieces, half in major and half in minor as far as there are enough
+#: Corpora of benchmarks/real_music.py, how many pieces of each, and the share that is held out.
+REAL = {"chorales": (300, 0.2), "performed": (600, 0.1)}
 COLUMNS = {
     "spectocloud": ("sounding_pos_loss", "swap_rise", "below_emotion_only", "sounding_pitch_r", "sounding_z_r",
                     "sounding_size_r"),
@@ -43,19 +45,19 @@ def command(*arguments: object) -> None:
         sys.exit(done.returncode)
 
 
-def prepared(corpus: str, count: int, work: Path) -> Path:
-    """The workspace of a corpus, prepared now or before."""
-    root = work / (f"{corpus}-{count}" if corpus == "chorales" else corpus)
+def prepared(corpus: str, count: int | None, work: Path) -> Path:
+    """The workspace of a corpus, prepared now or before; of `count` pieces where it is not the demo's."""
+    usual, held_out = REAL.get(corpus, (None, None))
+    count = usual and (count or usual)
+    root = work / (f"{corpus}-{count}" if count else corpus)
     if not (root / "data/manifests/summary.json").exists():
         roots: list[object] = []
-        if corpus == "chorales":
-            music = root / "music"
-            made = subprocess.run(
-                [sys.executable, PROJECT / "benchmarks/real_music.py", music, "--count", str(count)], cwd=PROJECT
-            )
+        if count:
+            music, maker = root / "music", PROJECT / "benchmarks/real_music.py"
+            made = subprocess.run([sys.executable, maker, music, "--kind", corpus, "--count", str(count)], cwd=PROJECT)
             if made.returncode:
                 sys.exit(made.returncode)
-            roots = ["--audio-root", music / "audio", "--midi-root", music / "midi", "--val-split", "0.2"]
+            roots = ["--audio-root", music / "audio", "--midi-root", music / "midi", "--val-split", held_out]
         command("prepare", "--out", root, *roots)
     return root
 
@@ -124,8 +126,9 @@ def seconds_of_training(out: Path, family: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train a preset on a corpus, evaluate it, add a row to a table.")
     parser.add_argument("family", choices=sorted(COLUMNS))
-    parser.add_argument("--corpus", choices=("demo", "chorales"), default="demo")
-    parser.add_argument("--count", type=int, default=CHORALES, help=f"chorales (default: {CHORALES})")
+    parser.add_argument("--corpus", choices=("demo", *REAL), default="demo")
+    usual = ", ".join(f"{name} {count}" for name, (count, _) in REAL.items())
+    parser.add_argument("--count", type=int, help=f"pieces (default: {usual})")
     parser.add_argument("--preset", default="small")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--note", default="", help="what the row is about")

@@ -159,6 +159,32 @@ def test_the_exported_module_is_the_model():
     assert close(FullGraph(net)(ids, emotion), net(ids, emotion))
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_octaves_share_what_is_learnt(tied: bool):
+    """A C that was never heard is known by the others; what is no note, and other notes, learn nothing from it."""
+    net = model(tied_head=tied).train()
+    before, heads = net._rows().detach(), net._head_rows().detach()
+    net._logits(net._embed(torch.tensor([[60]])))[..., 60].sum().backward()
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.grad is not None:
+                weight -= 0.1 * weight.grad
+        for moved in (net._rows() - before, net._head_rows() - heads):
+            found = moved.abs().sum(1) > 0
+            assert found[[0, 12, 48, 60, 120]].all() and not found[[1, 59, 61]].any() and not found[128:].any()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_folded_it_computes_the_same_from_one_matrix(tied: bool):
+    net = model(tied_head=tied)
+    ids, emotion = example()
+    folded = net.folded()
+    assert torch.equal(folded(ids, emotion), net(ids, emotion))
+    assert not any("classes" in name for name, _ in folded.named_parameters())
+    assert any("classes" in name for name, _ in net.named_parameters())  # the one that is trained keeps them
+
+
 @torch.no_grad()
 def test_the_largest_context_fits():
     net = model()

@@ -27,6 +27,7 @@ DIRECT = ((tokens.EOS, tokens.BAR), (tokens.POSITION, tokens.DURATION), (tokens.
 
 def torch_step(model: MidiGenerator) -> Step:
     """The model with its past remembered, on whichever device it lies."""
+    model = model.folded()  # once, and not for every token
     device = model.cos.device
 
     @torch.inference_mode()

@@ -73,7 +73,7 @@ def full_graph(model: MidiGenerator, export: Export) -> Graph:
 
     return Graph(
         name="midi_generator",
-        module=FullGraph(model).eval(),
+        module=FullGraph(model.folded()).eval(),
         inputs=(
             TensorSpec("input_ids", "int64", ("batch", "sequence"), "token ids 0..387; see vocabulary"),
             TensorSpec("emotion", "float32", ("batch", EMOTION), EMOTION_MEANING),
@@ -109,7 +109,7 @@ def step_graph(model: MidiGenerator, export: Export) -> Graph:
 
     return Graph(
         name="midi_generator_step",
-        module=StepGraph(model).eval(),
+        module=StepGraph(model.folded()).eval(),
         inputs=(
             TensorSpec("input_ids", "int64", ("batch", "tokens"), "new token ids, 1 or more; see vocabulary"),
             TensorSpec("emotion", "float32", ("batch", EMOTION), EMOTION_MEANING),

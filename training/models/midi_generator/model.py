@@ -7,6 +7,7 @@ Su et al. 2021 (arXiv:2104.09864); SwiGLU: Shazeer 2020 (arXiv:2002.05202).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from training.models.midi_generator.config import Model
 
 VOCABULARY = 388
+PITCHES, PITCH_CLASSES = 128, 12
 #: Radians that the slowest and the fastest waves of an emotion turn by within a distance of 1 (standard deviations).
 SLOWEST, FASTEST = 2.0, 10.0
 EMOTION = 64  # numbers that describe an emotion: valence, arousal, intensity and zeros, or an embedding
@@ -75,6 +77,12 @@ class EmotionTokens(nn.Module):
         turned = 2**0.5 * torch.sin(self.waves(emotion))
         tokens = self.outward(turned).unflatten(-1, self.base.shape) + self.base
         return self.norm(torch.where(told, tokens, self.untold))
+
+
+def by_class(rows: Tensor) -> Tensor:
+    """A row a pitch class [12, W] -> the row of every id's class, 0 where the id is no note: [388, W]."""
+    octaves = -(-PITCHES // PITCH_CLASSES)
+    return F.pad(rows.repeat(octaves, 1)[:PITCHES], (0, 0, 0, VOCABULARY - PITCHES))
 
 
 class FeedForward(nn.Module):
@@ -138,6 +146,9 @@ class MidiGenerator(nn.Module):
         # Not in the state dict: a checkpoint keeps constants apart, and hands them to whoever builds the model.
         self.register_buffer("styles", torch.zeros(3, 6, 6) if styles is None else torch.tensor(styles), False)
         self.embedding = nn.Embedding(VOCABULARY, width)
+        # What octaves have in common is learnt once, from all of them: scales and chords are of pitch classes.
+        self.classes: nn.Embedding | None = nn.Embedding(PITCH_CLASSES, width)
+        self.head_classes = None if settings.tied_head else nn.Embedding(PITCH_CLASSES, width)
         self.emotion = EmotionTokens(settings.emotion_width)
         self.blocks = nn.ModuleList(Block(settings, i) for i in range(settings.layers))
         self.norm = RMSNorm(width)
@@ -157,14 +168,37 @@ class MidiGenerator(nn.Module):
             if isinstance(module, nn.Linear) and not name.startswith("emotion.waves"):
                 scale = branches**-0.5 if name.endswith(".out") else 1.0
                 nn.init.normal_(module.weight, std=scale * module.in_features**-0.5)
-        nn.init.normal_(self.embedding.weight, std=self.settings.width**-0.5)
+        for table in (self.embedding, self.classes, self.head_classes):
+            if table is not None:
+                nn.init.normal_(table.weight, std=self.settings.width**-0.5)
+
+    def _rows(self) -> Tensor:
+        """The embedding of every id [388, W]: its own, and its pitch class's."""
+        own = self.embedding.weight
+        return own if self.classes is None else own + by_class(self.classes.weight)
+
+    def _head_rows(self) -> Tensor:
+        if self.head is None:
+            return self._rows()
+        own = self.head.weight
+        return own if self.head_classes is None else own + by_class(self.head_classes.weight)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
-        return self.embedding(input_ids) * self.settings.width**0.5
+        return F.embedding(input_ids, self._rows()) * self.settings.width**0.5
 
     def _logits(self, x: Tensor) -> Tensor:
-        weight = self.embedding.weight if self.head is None else self.head.weight
-        return F.linear(self.norm(x), weight)
+        return F.linear(self.norm(x), self._head_rows())
+
+    def folded(self) -> MidiGenerator:
+        """A copy that computes the same, in which pitch classes are part of every id's own row: for whoever does not
+        train it. An exported matrix has to be a constant to become an 8-bit one."""
+        out = copy.deepcopy(self)
+        with torch.no_grad():
+            out.embedding.weight.copy_(self._rows())
+            if out.head is not None:
+                out.head.weight.copy_(self._head_rows())
+        out.classes = out.head_classes = None
+        return out
 
     def forward(self, input_ids: Tensor, emotion: Tensor, documents: Tensor | None = None) -> Tensor:
         """input_ids i64 [B, S], emotion f32 [B, 64] -> logits [B, S, 388]; S <= context.

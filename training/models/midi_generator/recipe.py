@@ -95,9 +95,11 @@ class MidiGeneratorRecipe(Recipe):
 
     def flops(self, model: torch.nn.Module, batch: Batch) -> float:
         """6 a weight and token, and 12 layers x width x length a token for the attention (Chowdhery et al. 2022, PaLM,
-        appendix B). The embedding is looked up, not multiplied; the emotion's 8 tokens a song count for nothing."""
+        appendix B). The embedding is looked up, not multiplied; the emotion's 8 tokens a song and the rows of pitch
+        classes count for nothing."""
         settings = self.settings.model
-        weights = sum(p.numel() for name, p in model.named_parameters() if "emotion." not in name)
+        free = {"emotion", "classes", "head_classes"}
+        weights = sum(p.numel() for name, p in model.named_parameters() if not free & set(name.split(".")))
         if not settings.tied_head:
             weights -= tokens.VOCABULARY * settings.width
         length = batch["input_ids"].shape[1]
