@@ -55,3 +55,21 @@ def test_pairs_are_made_once_and_the_same_every_time(tmp_path):
     before = {path: (tmp_path / "c" / path).stat().st_mtime_ns for path in made}
     assert "nothing to do" in run(tmp_path / "c", "--count", "2").stdout
     assert before == {path: (tmp_path / "c" / path).stat().st_mtime_ns for path in made}
+
+
+@pytest.mark.slow
+@playable
+def test_performed_music_is_of_bands_and_soloists_and_as_loud_as_a_recording(tmp_path):
+    import soundfile
+
+    done = run(tmp_path, "--kind", "performed", "--count", "2")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "real_music.json").read_text())["pieces"]
+    assert [row["midi"].split("/")[1] for row in rows] == ["band", "solo"]
+    for row in rows:
+        notes = read_score(tmp_path / row["midi"]).notes
+        assert len(set(notes["velocity"].tolist())) > 5  # played, not typed
+        sound, _ = soundfile.read(tmp_path / row["audio"])
+        assert abs(abs(sound).max() - 10 ** (-1 / 20)) < 1e-3
+    assert len(set(read_score(tmp_path / rows[0]["midi"]).notes["program"].tolist())) > 1 or "choir" in str(rows[0])
+    assert len(set(read_score(tmp_path / rows[1]["midi"]).notes["program"].tolist())) == 1
