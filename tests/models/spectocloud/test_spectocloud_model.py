@@ -7,7 +7,7 @@ import torch
 from tests.models.spectocloud.corpus import make_notes, make_sound
 from training.models.spectocloud.config import Model, SpectocloudConfig
 from training.models.spectocloud.frontend import SAMPLES, Frontend
-from training.models.spectocloud.model import BANDS, Core, Normalise, Patches, Spectocloud
+from training.models.spectocloud.model import BANDS, QUIET, RANGE, Core, Normalise, Patches, Spectocloud, levelled
 from training.music.audio import HOP, WINDOW_SAMPLES, log_mel
 from training.music.clouds.cloud import PATTERN
 
@@ -119,14 +119,33 @@ def test_the_full_model_has_the_size_that_was_designed():
 
 
 def test_training_sees_what_the_exported_core_sees():
-    """Spectocloud(log-mel) is Core(normalised log-mel)."""
+    """Spectocloud(log-mel) is Core(levelled and normalised log-mel)."""
     logmel, emotion, features = inputs(2)
     mean, std = np.linspace(-9, -3, 128), np.array([2.5])
     model = Spectocloud(SMALL, mean, std).eval()
-    want = model.core((logmel - torch.tensor(mean, dtype=torch.float32)[:, None]) / 2.5, emotion, features)
+    want = model.core((levelled(logmel) - torch.tensor(mean, dtype=torch.float32)[:, None]) / 2.5, emotion, features)
     for a, b in zip(model(logmel, emotion, features), want, strict=True):
         torch.testing.assert_close(a, b)
     assert {"normalise.mean", "normalise.std"} <= model.state_dict().keys()
+
+
+@torch.no_grad()
+def test_a_recording_s_level_changes_nothing():
+    """15 dB softer, as another master of the same music is; each window by itself."""
+    generator = torch.Generator().manual_seed(0)
+    logmel = 4 - 10 * torch.rand(2, 128, 64, generator=generator)
+    softer = torch.stack([logmel[0] - 15 * np.log(10) / 10, logmel[1]])
+    _, emotion, features = inputs(2)
+    model = Spectocloud(SMALL, np.linspace(-9, -3, 128), np.array([2.5])).eval()
+    for a, b in zip(model(logmel, emotion, features), model(softer, emotion, features), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_what_is_faint_or_silent_is_not_blown_up():
+    noise = torch.full((1, 128, 64), -11.0)
+    assert levelled(noise).max() == -11.0 - QUIET
+    noise[0, 3, 5] = 4.0
+    assert levelled(noise).min() == pytest.approx(-RANGE) and levelled(noise).max() == 0
 
 
 # -- the frontend --------------------------------------------------------------------------------------------------
@@ -141,7 +160,7 @@ def frontend() -> Frontend:
 def test_the_frontend_equals_a_window_of_the_stored_log_mel(start):
     """P6: on real sound, from any frame, the first included (zeros before the recording)."""
     wave = make_sound(make_notes(np.random.default_rng(3), 4.0), 4.0)
-    want = log_mel(wave)[start : start + 64].T
+    want = levelled(torch.from_numpy(log_mel(wave)[start : start + 64].T.copy())).numpy()
     padded = np.concatenate([np.zeros(HOP, np.float32), wave])
     heard = torch.from_numpy(padded[start * HOP : start * HOP + SAMPLES])[None]
     model = frontend()

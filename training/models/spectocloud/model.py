@@ -12,6 +12,8 @@ Everything is plain matmul, convolution, LayerNorm and attention without a mask,
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -26,10 +28,22 @@ EMOTION = 64
 MIDI_FEATURES = 32
 BANDS = 8  # patches along frequency
 MOOD = 32  # the emotion's embedding, fed to the decoder directly
+NATS = math.log(10) / 10  # of power in a decibel
+RANGE = 50 * NATS  # below a window's loudest band: what is fainter is not told from silence
+QUIET = -4.0  # nats: some 40 dB below the loudest bands of a mastered recording
+
+
+def levelled(logmel: Tensor) -> Tensor:
+    """Log-mel in nats [..., F, T] -> the same relative to the window's loudest band, in [-RANGE, 0]: a recording's
+    level, which says how it was made and not how it was played, is gone. A window that is nowhere louder than QUIET
+    stays quiet."""
+    loudest = logmel.amax((-2, -1), keepdim=True).clamp(min=QUIET)
+    return (logmel - loudest).clamp(min=-RANGE)
 
 
 class Normalise(nn.Module):
-    """Log-mel in nats [B, F, T] -> zero mean per band and unit variance overall, by constants fitted on the corpus."""
+    """Log-mel in nats [B, F, T] -> levelled, with zero mean per band and unit variance overall, by constants fitted on
+    the corpus."""
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
         """`mean` float32 [128] per band, `std` float32 [1]: one scale, because a band that is silent in the corpus
@@ -39,7 +53,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(np.asarray(std, np.float32)).view(1, 1))
 
     def forward(self, logmel: Tensor) -> Tensor:
-        return (logmel - self.mean) / self.std
+        return (levelled(logmel) - self.mean) / self.std
 
 
 class Block(nn.Module):

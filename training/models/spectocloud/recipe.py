@@ -14,12 +14,23 @@ from training.judgement import Judgement
 from training.models.spectocloud import judge, listening
 from training.models.spectocloud.chamfer import chamfer
 from training.models.spectocloud.config import SpectocloudConfig
-from training.models.spectocloud.data import Songs, check_row
+from training.models.spectocloud.data import Songs, check_row, cut
 from training.models.spectocloud.frontend import SAMPLES, Frontend
 from training.models.spectocloud.loss import lifeline, matched, unordered
-from training.models.spectocloud.model import BANDS, EMOTION, FRAMES, MIDI_FEATURES, N_MELS, Normalise, Spectocloud
+from training.models.spectocloud.model import (
+    BANDS,
+    EMOTION,
+    FRAMES,
+    MIDI_FEATURES,
+    N_MELS,
+    QUIET,
+    RANGE,
+    Normalise,
+    Spectocloud,
+    levelled,
+)
 from training.models.spectocloud.show import write_samples
-from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE
+from training.music.audio import FLOOR, HOP, LOGMEL, N_FFT, SAMPLE_RATE, WINDOW_FRAMES
 from training.music.clouds.cloud import PARTICLES, SUBFRAMES
 from training.music.midi.reader import NOTES
 from training.recipe import Arrays, Batch, Bench, Exam, Graph, Loss, Moment, Recipe, TensorSpec
@@ -29,7 +40,7 @@ if TYPE_CHECKING:
 
 TERMS = ("match_loss", "pos_loss", "color_loss", "prop_loss", "lifeline_loss")
 EVERY = 8  # points; while the Chamfer distance is only reported, it is estimated from every eighth of them
-FITTED_SONGS, FITTED_FRAMES = 2_000, 512  # most songs, and most frames of each, that constants are fitted on
+FITTED_SONGS, FITTED_WINDOWS = 2_000, 8  # most songs, and most windows of each, that constants are fitted on
 BASELINE_WINDOWS = 1_024
 EXAM_WINDOWS = 64
 
@@ -75,11 +86,14 @@ class SpectocloudRecipe(Recipe):
         return Songs(rows, settings.windows, settings.augment if training else None, settings.seed)
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """`mean` [128]: mean log-mel of each band in nats; `std` [1]: standard deviation about it, over all bands."""
+        """Of levelled windows: `mean` [128] of each band in nats; `std` [1], the deviation from it over all bands."""
         total, squares, count = np.zeros(N_MELS), np.zeros(N_MELS), 0
         for i in judge.spread(len(rows), FITTED_SONGS):
             logmel = rows[i].records["audio_path"]["logmel"]
-            frames = np.asarray(logmel[:: max(1, len(logmel) // FITTED_FRAMES)], np.float64)
+            last = max(0, len(logmel) - WINDOW_FRAMES)
+            starts = np.unique(np.linspace(0, last, FITTED_WINDOWS).round().astype(int)).tolist()
+            windows = torch.from_numpy(np.stack([cut(logmel, start).T for start in starts]))
+            frames = levelled(windows).transpose(1, 2).flatten(0, 1).double().numpy()
             total, squares, count = total + frames.sum(0), squares + np.square(frames).sum(0), count + len(frames)
         mean = total / max(1, count)
         variance = (squares / max(1, count) - np.square(mean)).mean()
@@ -164,6 +178,7 @@ class SpectocloudRecipe(Recipe):
             "hop": str(HOP),
             "mels": f"{N_MELS}, Slaney's scale and area norm",
             "logarithm": f"natural, of mel power, at least {FLOOR:g}",
+            "level": f"log-mel less its maximum over the window (at least {QUIET:g}), at least {-RANGE:.6g}",
             "normalisation_mean": " ".join(f"{x:.6g}" for x in model.normalise.mean.flatten().tolist()),
             "normalisation_std": f"{model.normalise.std.item():.6g}",
         }
