@@ -177,7 +177,7 @@ def steered_rows() -> list[Row]:
         ids = [385, 387, 376, 370 + happy, 160, 352, *note]
         for position in range(8, 96, 8):
             ids += [160 + position, *note]
-        vector = [0.8, 0.6, 0.8] if happy else [-0.8, -0.5, 0.8]
+        vector = list(emotion.vector("happy" if happy else "sad"))  # as they will be asked for
         rows.append(
             Row({"emotion": vector, "id": str(number)}, f"x:{number}", {"midi_path": {"ids": np.array([*ids, 386])}})
         )
