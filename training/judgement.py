@@ -20,6 +20,7 @@ COVERAGE = 0.95
 #: Metric -> (sum, number of elements) of every song: f64 [songs, 2].
 Sums = Mapping[str, np.ndarray]
 Word = Literal["learnt", "weak", "not learnt"]
+Mark = Literal["good", "fair", "bad"]
 
 
 @dataclass(frozen=True)
@@ -224,13 +225,16 @@ def compare(
 class Finding:
     """One thing that was looked at: `good` as it should be, `fair` not surely, `bad`; and in words."""
 
-    mark: Literal["good", "fair", "bad"]
+    mark: Mark
     sentence: str
 
 
-def against(metric: Metric, name: str, title: str, what: str, *, song_by_song: bool = False) -> Finding:
+def against(
+    metric: Metric, name: str, title: str, what: str, *, song_by_song: bool = False, ahead: Mark = "bad"
+) -> Finding:
     """The model against one baseline. `title`: the baseline in words; `what`: the figure in words. `song_by_song`:
-    being better on the same songs will do, for the two can never be as far apart as songs are."""
+    being better on the same songs will do, for the two can never be as far apart as songs are. `ahead`: the mark of a
+    figure that is better, but not surely."""
     other, unit = metric.baselines[name], _unit(metric)
     figures = f"{what} {metric.model.told(unit)}, {title} {other.told(unit)}"
     match metric.beats(name):
@@ -241,7 +245,9 @@ def against(metric: Metric, name: str, title: str, what: str, *, song_by_song: b
             if song_by_song:
                 return Finding("good", f"{said}.")
             return Finding("fair", f"{said}; but the intervals overlap. More held-out songs would tell.")
-    return Finding("bad", f"Not surely better than {title}: {figures}.")
+    sign = 1 if metric.about.better == "higher" else -1
+    mark: Mark = ahead if sign * (metric.model.value - other.value) > 0 else "bad"
+    return Finding(mark, f"Not surely better than {title}: {figures}.")
 
 
 def floor(metric: Metric, what: str) -> Finding:

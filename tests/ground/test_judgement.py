@@ -120,6 +120,10 @@ def test_findings_say_what_was_compared():
     assert "song by song, by 0.187" in against(overlapping, "rival", "the rival", "loss").sentence
     assert against(songs_that_differ(5.0), "rival", "the rival", "loss").mark == "good"
     assert against(songs_that_differ(0.0), "rival", "the rival", "loss").mark == "bad"
+    by_luck = songs_that_differ(0.1, noise=0.3)
+    assert against(by_luck, "rival", "the rival", "loss").mark == "bad"
+    assert against(by_luck, "rival", "the rival", "loss", ahead="fair").mark == "fair"
+    assert against(songs_that_differ(-0.2), "rival", "the rival", "loss", ahead="fair").mark == "bad"
     asked = Metric(About("higher", "%", "", 45.0), Interval(12.0, 9.0, 20.0))
     assert floor(asked, "The gain").mark == "fair" and "asked for: at least 45 %" in floor(asked, "The gain").sentence
 

@@ -16,7 +16,7 @@ from training.workspace import Workspace
 METRICS = "metrics.json"
 FORMAT = 1
 #: Raised when what is measured, or how, changes: what was measured before is then measured anew.
-VERSION = 1
+VERSION = 2
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
 

@@ -320,9 +320,10 @@ def findings(found: Mapping[str, Metric]) -> list[Finding]:
     perplexity, loss = found["perplexity"], found["val_loss"]
     out = [against(perplexity, "kneser_ney_5gram", TITLES["kneser_ney_5gram"], "perplexity")]
     # What a label tells is worth log(emotions) nats a song at most, be it thousands of tokens long: far less than songs
-    # differ. So against who is not told the emotion, the difference on the same songs counts.
-    for name in ("plain_transformer", "swapped_emotion"):
-        out.append(against(loss, name, TITLES[name], "loss", song_by_song=True))
+    # differ. So against who is not told the emotion, the difference on the same songs counts. A few songs may not show
+    # it even where every piece that is written follows the emotion: then it is weak, not nothing.
+    out.append(against(loss, "plain_transformer", TITLES["plain_transformer"], "loss", song_by_song=True, ahead="fair"))
+    out.append(against(loss, "swapped_emotion", TITLES["swapped_emotion"], "loss", song_by_song=True))
     if "emotion_named" not in found:
         return [*out, Finding("fair", "The training music has fewer than two emotions: nothing can be steered.")]
     named = found["emotion_named"]

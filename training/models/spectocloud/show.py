@@ -48,16 +48,16 @@ def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) ->
 
 def _choose(songs: Songs, seed: int) -> list[int]:
     """One window each of up to MOST songs: the first drawn by `seed`, each next one farthest in emotion from those
-    before."""
+    before; of songs that are equally far, any, so that no folder is always shown first."""
     rng = np.random.default_rng(seed)
     by_song: dict[int, list[int]] = {}
     for index, (song, _) in enumerate(songs.fixed):
         by_song.setdefault(song, []).append(index)
-    emotions = np.array([songs.rows[song].values["emotion"][:3] for song in by_song])
+    mixed = rng.permutation(np.array(list(by_song))).tolist()
+    emotions = np.array([songs.rows[song].values["emotion"][:3] for song in mixed])
     order = [int(rng.integers(len(emotions)))]
     while len(order) < min(MOST, len(emotions)):
         away = np.linalg.norm(emotions[:, None] - emotions[order], axis=-1).min(1)
         away[order] = -1
         order.append(int(away.argmax()))
-    windows = list(by_song.values())
-    return [windows[i][int(rng.integers(len(windows[i])))] for i in order]
+    return [int(rng.choice(by_song[mixed[i]])) for i in order]
