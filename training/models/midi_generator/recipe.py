@@ -19,7 +19,6 @@ from training.models.midi_generator.data import (
     Songs,
     TrainingWindows,
     check_emotion,
-    emotion_vector,
     openings,
 )
 from training.models.midi_generator.generate import CLOSING, generate, torch_step
@@ -151,7 +150,7 @@ class MidiGeneratorRecipe(Recipe):
         """Pieces written for every base emotion that the training music has; held-out songs of these; and the mean
         probability of what is not allowed."""
         asked = np.repeat(np.flatnonzero(known[2, :, 0]), PROBE_PIECES)
-        vectors = np.stack([emotion_vector(emotion.vector(emotion.BASES[base])) for base in asked])
+        vectors = steering.asked_for(asked.tolist(), train)
         settings, forbidden = self.settings, []
         pieces = generate(
             torch_step(model), vectors, settings.generation, settings.model.context, settings.seed, forbidden=forbidden
@@ -165,11 +164,11 @@ class MidiGeneratorRecipe(Recipe):
         return made, real, float(np.mean(forbidden))
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
-        """A piece for each of the six base emotions: <emotion>.mid, .png, its piano roll, and .mp3, its beginning as a
-        simple synthesiser plays it."""
+        """A piece for each of the six base emotions, asked for as held-out songs are labelled: <emotion>.mid, .png, its
+        piano roll, and .mp3, its beginning as a simple synthesiser plays it."""
         model.eval()
         folder.mkdir(parents=True, exist_ok=True)
-        vectors = np.stack([emotion_vector(emotion.vector(name)) for name in emotion.BASES])
+        vectors = steering.asked_for(range(len(emotion.BASES)), Songs(held_out))
         settings = self.settings
         pieces = generate(torch_step(model), vectors, settings.generation, settings.model.context, seed)
         written = []

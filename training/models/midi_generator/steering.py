@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.data.index import kept
-from training.models.midi_generator.data import Songs
+from training.models.midi_generator.data import Songs, emotion_vector
 from training.music import emotion
 from training.music.midi import style
 from training.music.midi.style import measure
@@ -33,6 +33,19 @@ def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:
 def spread(songs: Songs) -> np.ndarray:
     """Up to MOST_SONGS of the songs, evenly spaced: int [n]."""
     return np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
+
+
+def asked_for(bases: Sequence[int], songs: Songs) -> np.ndarray:
+    """How a piece of each base emotion (index in emotion.BASES) is asked for, f32 [n, 64]: as the songs are labelled
+    that have it, by the label nearest to the lexicon's word; by the word where none has it. A model follows labels that
+    it was taught; hand-written ones lie elsewhere than the words do."""
+    known = np.unique(np.stack([songs.emotion(song) for song in spread(songs)]), axis=0)
+    label = classes(list(known))
+    out = []
+    for base in bases:
+        word, own = emotion_vector(emotion.vector(emotion.BASES[base])), known[label == base]
+        out.append(own[np.linalg.norm(own - word, axis=1).argmin()] if len(own) else word)
+    return np.stack(out)
 
 
 def styles_of(rows: Sequence[Row]) -> np.ndarray:
