@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 from training.music.composing import demo
 from training.music.emotion import BASES, label_for
 
@@ -41,6 +41,26 @@ def test_all_pieces_differ(corpus):
     for root, pattern in ((audio, "*.wav"), (midi, "*.mid")):
         contents = [p.read_bytes() for p in root.rglob(pattern)]
         assert len(set(contents)) == len(contents) == 7
+
+
+def test_several_processes_make_what_one_makes(corpus, tmp_path, monkeypatch):
+    folder, _ = corpus
+    monkeypatch.setattr(demo, "ALONE", 0)
+    demo.make_demo_corpus(tmp_path, pieces=7, seed=5)
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert all((folder / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
+
+
+def test_a_piece_that_cannot_be_written_ends_the_corpus(tmp_path, monkeypatch):
+    """And what is there does not count as complete."""
+    monkeypatch.setattr(demo, "ALONE", 0)
+    (tmp_path / "midi" / "sad" / "sad_001.mid").mkdir(parents=True)
+    with pytest.raises(HostError, match="cannot be made"):
+        demo.make_demo_corpus(tmp_path, pieces=2)
+    (tmp_path / "midi" / "sad" / "sad_001.mid").rmdir()
+    demo.make_demo_corpus(tmp_path, pieces=2)
+    assert (tmp_path / "midi" / "sad" / "sad_001.mid").is_file()
 
 
 def test_folder_and_both_roots_say_synthetic(corpus):

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -15,18 +16,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.errors import UsageError
+from training.data import sandbox
+from training.errors import HostError, UsageError
 from training.music.composing import synth
 from training.music.composing.compose import compose
 from training.music.emotion import BASES
 
 MARKER = "synthetic.json"
+PIECES = 180
+ALONE = 12  # pieces up to which one process is done sooner than several have started
+SECONDS, MEGABYTES = 300.0, 4_096  # that a piece may take at most: minutes and gigabytes more than it does
 _SOURCES = (
     "../emotions.yaml", "../emotion.py", "harmony.py", "figures.py", "piece.py", "compose.py", "synth.py", "demo.py"
 )  # fmt: skip
 
 
-def make_demo_corpus(folder: Path, pieces: int = 60, seed: int = 42) -> tuple[Path, Path]:
+def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tuple[Path, Path]:
     """Write `pieces` pieces, the six base emotions in turn, below `folder`; returns (audio root, MIDI root).
 
     A corpus of the same seed, count and code version that is complete is left as it is; whatever is missing or was cut
@@ -64,14 +69,28 @@ def make_demo_corpus(folder: Path, pieces: int = 60, seed: int = 42) -> tuple[Pa
     for root in (folder, audio, midi):
         root.mkdir(parents=True, exist_ok=True)
         _write_marker(root, about if root != folder else {**about, "files": files})
-    for (wav, mid), (emotion, index) in missing.items():
-        piece = compose(emotion, seed, index)
-        wave = synth.render(piece.notes(), seed=index)
-        _atomically(folder / wav, lambda path, wave=wave: synth.write_wav(path, wave))
-        _atomically(folder / mid, piece.write)
-        files[wav], files[mid] = _size(folder / wav), _size(folder / mid)
+    made = functools.partial(_make, folder, seed)
+    if len(missing) > ALONE:
+        for outcome in sandbox.run(
+            made, list(missing.items()), seconds=SECONDS, megabytes=MEGABYTES, workers=sandbox.available_cpus()
+        ):
+            if outcome.error:
+                raise HostError(f"A piece of the demo corpus cannot be made in {folder}: {outcome.error}")
+            files.update(outcome.value)
+    else:
+        files.update(found for one in missing.items() for found in made(one))
     _write_marker(folder, {**about, "files": files})
     return audio, midi
+
+
+def _make(folder: Path, seed: int, one: tuple[tuple[str, str], tuple[str, int]]) -> list[tuple[str, int | None]]:
+    """Compose a piece of the plan and write its sound and its score; returns their names and sizes."""
+    (wav, mid), (emotion, index) = one
+    piece = compose(emotion, seed, index)
+    wave = synth.render(piece.notes(), seed=index)
+    _atomically(folder / wav, lambda path: synth.write_wav(path, wave))
+    _atomically(folder / mid, piece.write)
+    return [(name, _size(folder / name)) for name in (wav, mid)]
 
 
 def code_version() -> str:
