@@ -141,6 +141,13 @@ def test_a_recording_s_level_changes_nothing():
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
+def test_weights_of_a_version_that_heard_the_level_are_refused():
+    model = Spectocloud(SMALL, np.linspace(-9, -3, 128), np.array([2.5]))
+    before = {name: value for name, value in model.state_dict().items() if name != "normalise.range"}
+    with pytest.raises(RuntimeError, match=r"normalise\.range"):
+        model.load_state_dict(before)
+
+
 def test_what_is_faint_or_silent_is_not_blown_up():
     noise = torch.full((1, 128, 64), -11.0)
     assert levelled(noise).max() == -11.0 - QUIET

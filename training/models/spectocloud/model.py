@@ -51,6 +51,8 @@ class Normalise(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(np.asarray(mean, np.float32)).view(N_MELS, 1))
         self.register_buffer("std", torch.tensor(np.asarray(std, np.float32)).view(1, 1))
+        # Kept beside the weights: those of a version that heard the level do not fit, and are refused.
+        self.register_buffer("range", torch.tensor([[RANGE]], dtype=torch.float32))
 
     def forward(self, logmel: Tensor) -> Tensor:
         return (levelled(logmel) - self.mean) / self.std
