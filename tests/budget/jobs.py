@@ -1,0 +1,37 @@
+"""Stages of a job that take as long as they are told to, and what was counted of them."""
+
+from __future__ import annotations
+
+from training.budget import book as books
+from training.budget import reserve as reserves
+from training.budget.account import counted, ledger_path
+from training.budget.limit import Limit
+
+FAMILIES = ["one", "two"]
+
+
+def work(workspace, clock, stage, seconds, families=(), limit=Limit(), error=None, **options):  # noqa: B008  frozen
+    with counted(workspace, stage, families, limit, **options) as account:
+        clock.pass_(seconds)
+        if error:
+            raise error
+    return account
+
+
+def book_of(workspace):
+    return books.read(ledger_path(workspace))
+
+
+def spent(workspace):
+    return book_of(workspace).job.used().seconds
+
+
+def trained(workspace, family, megabytes=1.0):
+    folder = workspace.checkpoints(family)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "last.pt").open("wb") as file:
+        file.truncate(int(megabytes * 1e6))
+
+
+def kept(workspace, families, sessions=(), history=()):
+    return reserves.reserve(list(reserves.sizes(workspace, families).values()), 1.0, sessions, history)
