@@ -5,85 +5,29 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 
-import mido
 import numpy as np
 import pytest
 import soundfile
 
+from tests.stages.corpora import (
+    EMOTIONS,
+    make_corpus,
+    rows,
+    run,
+    write_mid,
+    write_wav,
+)
 from training.data import encode
 from training.errors import DataError, HostError, UsageError
-from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
+from training.music.audio import HOP, SAMPLE_RATE
 from training.music.clouds.cloud import render
 from training.music.clouds.precomputed import fullest_window
 from training.music.midi.notes import NOTE
 from training.music.midi.reader import NOTES
-from training.music.midi.tokens import TOKENS
-from training.recipe import Recipe
-from training.settings import Data, RunSettings
-from training.stages.prepare import prepare
-from training.stages.splits import load_split
-from training.workspace import Workspace, exclusive
-
-PROJECT = Path(__file__).resolve().parents[2]
-EMOTIONS = ("happy", "sad", "calm")
-
-
-def write_wav(path: Path, pitch: int, seconds: float = 2.0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wave = 0.3 * np.sin(2 * np.pi * 55 * 2 ** (pitch / 12) * np.arange(int(seconds * 44100)) / 44100)
-    soundfile.write(path, wave, 44100, format="WAV", subtype="PCM_16")
-
-
-def write_mid(path: Path, pitch: int, notes: int = 8, ticks_per_beat: int = 480, delay: int = 0) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = mido.MidiFile(ticks_per_beat=ticks_per_beat)
-    track = mido.MidiTrack()
-    file.tracks.append(track)
-    for n in range(notes):
-        track.append(mido.Message("note_on", note=40 + pitch + n, velocity=80, time=delay))
-        track.append(mido.Message("note_off", note=40 + pitch + n, velocity=0, time=240))
-    file.save(path)
-
-
-def make_corpus(root: Path, songs: int = 9) -> Path:
-    for n in range(songs):
-        folder = EMOTIONS[n % 3]
-        write_wav(root / "audio" / folder / f"t{n}.WAV", n)
-        write_mid(root / "midi" / folder / f"t{n}.Mid", n)
-    return root
-
-
-@pytest.fixture(scope="module")
-def encoded(tmp_path_factory) -> Path:
-    """A corpus of nine songs and a cache in which they are decoded; copied by every test that needs them."""
-    root = make_corpus(tmp_path_factory.mktemp("corpus"))
-    run(root)
-    return root
-
-
-@pytest.fixture
-def root(encoded, tmp_path) -> Path:
-    shutil.copytree(encoded / "audio", tmp_path / "audio")
-    shutil.copytree(encoded / "midi", tmp_path / "midi")
-    shutil.copytree(encoded / "out" / "cache", tmp_path / "out" / "cache")
-    return tmp_path
-
-
-def run(root: Path, **options):
-    said = []
-    options = {"val_split": 0.2, "say": said.append, **options}
-    audio = options.pop("audio", root / "audio")
-    summary = prepare(Workspace(root / "out"), audio, root / "midi", workers=2, **options)
-    summary.said = "\n".join(said)
-    return summary
-
-
-def rows(root: Path, name: str) -> list[dict]:
-    return [json.loads(line) for line in (root / "out/data/manifests" / f"{name}.jsonl").read_text().splitlines()]
+from training.workspace import PROJECT, exclusive
 
 
 def test_folders_become_manifests_stores_and_a_summary(root):
@@ -383,139 +327,3 @@ def test_the_script_ends_with_the_right_code_and_no_traceback(root):
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr
         assert done.stderr or code == 0
-
-
-# -- the way back --------------------------------------------------------------------------------------------------
-
-
-class PairRecipe(Recipe):
-    """The part of a recipe that preparing needs."""
-
-    family, title, manifest, settings_type = "spectocloud", "Spectocloud", "spectocloud", RunSettings
-    build = counts = losses = validate = examples = graphs = None
-    __abstractmethods__ = frozenset()
-
-    def encoders(self):
-        return {"audio_path": LOGMEL, "midi_path": NOTES}
-
-    def check_row(self, row):
-        if row["emotion"][0] == 0.123:
-            raise ValueError("the family does not like it")
-
-
-class ScoreRecipe(PairRecipe):
-    family, title, manifest = "midi_generator", "MIDI generator", "midi"
-
-    def encoders(self):
-        return {"midi_path": TOKENS}
-
-
-ScoreRecipe.__abstractmethods__ = frozenset()
-
-
-def recipe(kind=PairRecipe, **data) -> Recipe:
-    return kind(RunSettings(data=Data(**data)))
-
-
-def split(root: Path, which="train", kind=PairRecipe, data=None, **options):
-    said = []
-    out = load_split(
-        recipe(kind, **(data or {})), Workspace(root / "out"), which, say=said.append, workers=2, **options
-    )
-    return out, "\n".join(said)
-
-
-def test_a_built_split_comes_back_with_its_arrays(root, monkeypatch):
-    run(root)
-    monkeypatch.setattr(encode.sandbox, "run", lambda *a, **k: pytest.fail("decoded again"))
-    train, _ = split(root)
-    val, _ = split(root, "val")
-    assert (len(train), len(val)) == (7, 2)
-    assert train[0].records["audio_path"]["logmel"].dtype == np.float16
-    assert train[0].records["audio_path"]["logmel"].shape[1] == 128
-    assert train[0].records["midi_path"]["notes"].dtype == NOTE
-    scores, _ = split(root, kind=ScoreRecipe)
-    assert scores[0].records["midi_path"]["ids"].dtype == np.uint16
-
-
-def test_a_handwritten_manifest_trains_without_prepare(root):
-    shutil.rmtree(root / "out/cache")
-    lines = [
-        {"audio_path": f"audio/happy/t{n}.WAV", "midi_path": f"midi/happy/t{n}.Mid", "emotion": [0.5, 0.5, 0.5]}
-        for n in (0, 3)
-    ]
-    (root / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    got, said = split(root, data={"train_manifest": str(root / "mine.jsonl"), "cache_dir": str(root / "my cache")})
-    assert len(got) == 2
-    assert "decoded" in said
-    assert (root / "my cache/logmel").is_dir()
-
-
-def test_a_missing_manifest_never_means_synthetic_data(root):
-    """P4."""
-    with pytest.raises(DataError, match=r"build_manifests\.py"):
-        split(root)
-
-
-def test_manifests_of_another_host_find_their_files(root):
-    """P16."""
-    run(root)
-    shutil.move(root / "audio", root / "elsewhere")
-    with pytest.raises(DataError, match="--audio-root"):
-        split(root)
-    moved, _ = split(root, audio_root=root / "elsewhere")
-    assert len(moved) == 7
-    assert Path(moved[0].values["audio_path"]).is_relative_to(root / "elsewhere")
-
-
-def test_faulty_rows_are_refused_before_anything_is_decoded(root, monkeypatch):
-    run(root)
-    path = root / "out/data/manifests/spectocloud_train.jsonl"
-    lines = path.read_text().splitlines()
-    bad = json.loads(lines[1]) | {"emotion": [0.123, 0, 0]}
-    path.write_text("\n".join([lines[0], json.dumps(bad), lines[2].replace("audio_path", "audio_paht")]))
-    monkeypatch.setattr(encode, "encode_files", lambda *a, **k: pytest.fail("decoded"))
-    with pytest.raises(DataError) as error:
-        split(root)
-    assert "spectocloud_train.jsonl:2: the family does not like it" in str(error.value)
-    assert "spectocloud_train.jsonl:3: `audio_paht` is no manifest key: did you mean `audio_path`?" in str(error.value)
-
-
-def test_a_song_that_broke_since_is_left_out_and_said(root):
-    run(root)
-    victim = Path(rows(root, "spectocloud_train")[0]["audio_path"])
-    victim.write_bytes(b"broken now")
-    kept, said = split(root)
-    assert len(kept) == 6
-    assert "1 of 7 songs" in said
-    assert victim.name in said
-    assert (root / "out/cache/quarantine/spectocloud_train.jsonl").read_text().count("\n") == 1
-
-
-def test_prepare_needs_no_torch_and_a_known_corpus_takes_no_time(root):
-    """Seconds of importing torch would be spent at every start."""
-    run(root)
-    code = (
-        "import sys, time; from pathlib import Path; from training.stages.prepare import prepare\n"
-        "from training.workspace import Workspace\n"
-        "root = Path(sys.argv[1]); begin = time.process_time()\n"
-        "prepare(Workspace(root / 'out'), root / 'audio', root / 'midi', val_split=0.2)\n"
-        "print('torch' in sys.modules, time.process_time() - begin)\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(root)], env=environment, capture_output=True, text=True, check=True
-    )
-    torch, seconds = done.stdout.splitlines()[-1].split()
-    assert torch == "False"
-    assert float(seconds) < 2.0  # of the processor: other work on the host does not count
-    assert "up to date" in done.stdout
-
-
-def test_a_fifo_in_the_folders_does_not_hang_the_run(root):
-    """P17, end to end, linked and plain, with a circle of links."""
-    os.mkfifo(root / "audio/happy/p.wav")
-    (root / "midi/happy/loop").symlink_to(root / "midi")
-    begin = time.monotonic()
-    assert run(root).pairs == 9
-    assert time.monotonic() - begin < 20

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.test_prepare import make_corpus, rows, run, write_mid
+from tests.stages.corpora import make_corpus, rows, run, write_mid
 from training.cli import main
 from training.data.merging import contents
 from training.data.store import Store

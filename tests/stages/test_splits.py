@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.test_prepare import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
+from tests.stages.corpora import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
 from training.data import digests, encode, index, manifest, rows, unchanged
 from training.data.index import Shared, kept
 from training.data.rows import Rows, Texts, counts, select, stored

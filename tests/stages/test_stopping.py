@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.test_prepare import make_corpus
+from tests.stages.corpora import make_corpus
 from training.engine import checkpoint
 
 PROJECT = Path(__file__).resolve().parents[2]
