@@ -25,7 +25,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 #: Corpora of benchmarks/real_music.py, how many pieces of each, and the share that is held out.
-REAL = {"chorales": (300, 0.2), "performed": (600, 0.1)}
+REAL = {"chorales": (300, 0.2), "performed": (640, 0.1)}
 COLUMNS = {
     "spectocloud": ("sounding_pos_loss", "swap_rise", "below_emotion_only", "sounding_pitch_r", "sounding_z_r",
                     "sounding_size_r"),
