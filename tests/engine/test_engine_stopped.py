@@ -1,0 +1,90 @@
+"""Signals to a run: what a second one, one before training and one inside a save do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.engine import toy
+from tests.engine.test_engine_resume import saved
+from training.engine import checkpoint
+from training.errors import Interrupted
+
+HELD_UP = """
+import os, sys, time
+from pathlib import Path
+from tests.engine import toy
+
+class HeldUp(toy.ToyRecipe):
+    def losses(self, model, batch, moment):
+        if moment.step == 3:
+            Path(sys.argv[1], "here").touch()
+            time.sleep(60)  # a step that does not end by itself; SIGTERM wakes nobody
+        return super().losses(model, batch, moment)
+
+toy.run(Path(sys.argv[1]), HeldUp)
+"""
+
+
+def test_a_second_signal_ends_at_once(tmp_path):
+    """T10."""
+    project = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD_UP, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(project)}, cwd=project
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "here").exists():
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.3)  # the first waits for the step
+        process.terminate()
+        assert process.wait(5) == -15
+    finally:
+        process.kill()
+    assert saved(tmp_path)["progress"]["step"] == 0
+
+
+def test_a_signal_before_training_ends_at_once(tmp_path):
+    """T10: nothing is there to be saved, so nothing is waited for."""
+    reached = []
+
+    class Fitting(toy.ToyRecipe):
+        def fit_constants(self, rows):
+            os.kill(os.getpid(), signal.SIGTERM)
+            reached.append("the end")
+            return super().fit_constants(rows)
+
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, Fitting)
+    assert not reached
+
+
+@pytest.mark.parametrize("save", [1, 2, 4])
+def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
+    """T10: in the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
+    real, left = checkpoint.save, [save]
+
+    def struck(*arguments):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(checkpoint, "save", struck)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path)
+    again = toy.run(tmp_path)
+    assert again.step == 18 and again.already == (save == 4)
+
+
+def test_handlers_are_put_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    toy.run(tmp_path, training={"epochs": 1})
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
