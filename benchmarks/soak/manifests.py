@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.soak.harness import Mutant, Outcome, Row, Soak, patched
-from benchmarks.soak.hostile import song, wav, wave
+from benchmarks.soak.hostile import wav, wave
+from benchmarks.soak.hostile_midi import song
 from benchmarks.soak.processes import forked
 from training import cli
 from training.data import manifest

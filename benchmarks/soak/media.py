@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks.soak import hostile, watched
 from benchmarks.soak.harness import Mutant, Outcome, Row, Soak, once, patched
-from benchmarks.soak.hostile import HAS_FFMPEG, header, length, notes, song, track, wav, wave, whole
+from benchmarks.soak.hostile import HAS_FFMPEG, wav, wave, whole
+from benchmarks.soak.hostile_midi import header, length, notes, song, track
 from training import cli
 from training.data.files import printable
 
