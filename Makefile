@@ -41,10 +41,10 @@ bench-gpu:
 
 # one thread each: trials are many small processes
 soak:
-	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m benchmarks.soak $(ARGS)
+	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m soak $(ARGS)
 
 soak-small:
-	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m benchmarks.soak --small $(ARGS)
+	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m soak --small $(ARGS)
 
 image:
 	./train_cuda.sh --docker --skip-manifests --skip-spectocloud --skip-midi --skip-export

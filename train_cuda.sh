@@ -223,7 +223,7 @@ if [[ $estimate == yes && ($nnodes -gt 1 || $gpus -gt 1) ]]; then
 fi
 
 child='' begun='' signals=0 container_name=''
-forward() { # The running stage saves and ends by itself; a second signal ends it at once (training/supervisor.py).
+forward() { # The running stage saves and ends by itself; a second signal ends it at once (training/runner/supervisor.py).
     signals=$((signals + 1))
     if [[ -n $child ]]; then
         pass_on
@@ -330,7 +330,7 @@ stage() { # stage TITLE OPTIONS-OF-THE-SUPERVISOR... -- COMMAND... : run it; wha
 run_stage() { # the same, and its exit code comes back
     local title=$1 code=0 started=$SECONDS before=$signals
     shift
-    set -- ${container[@]+"${container[@]}"} "$python" -m training.supervisor --title "$title" "$@"
+    set -- ${container[@]+"${container[@]}"} "$python" -m training.runner.supervisor --title "$title" "$@"
     if [[ $dry_run == yes ]]; then
         printf '%q ' "$@"
         echo
@@ -400,11 +400,11 @@ if [[ -n $nnodes ]]; then
     each=${gpus:-gpu} # `gpu`: as many as there are
     [[ $cpu == no ]] || each=1
     launch=(
-        "$python" -m training.launch "--nnodes=$nnodes" "--node_rank=$node_rank" "--nproc_per_node=$each"
+        "$python" -m training.runner.launch "--nnodes=$nnodes" "--node_rank=$node_rank" "--nproc_per_node=$each"
         "--master_addr=$master_addr" "--master_port=$master_port" -m training
     )
 elif [[ -n $gpus ]] && ((gpus > 1)); then
-    launch=("$python" -m training.launch --standalone "--nproc_per_node=$gpus" -m training)
+    launch=("$python" -m training.runner.launch --standalone "--nproc_per_node=$gpus" -m training)
 fi
 device=()
 [[ $cpu == no ]] || device=(--device cpu)

@@ -24,7 +24,7 @@ from benchmarks.harness import Row, timed
 from benchmarks.rivals import Shape
 from benchmarks.running import quiet, running
 from benchmarks.training_step import midi_generator
-from training.recipe import Batch, Loss, Moment, Recipe
+from training.recipe import Batch, Loss, Stepped, TrainingProgress
 from training.settings import Data, Logging, Optim, RunSettings, Scheduler, Training
 
 SAMPLES, ROWS, WIDTH = 1_000_000, 8, 32
@@ -32,7 +32,7 @@ STEPS, ROUNDS = 500, 24  # steps of a block, and blocks of each side
 MOST = 0.1  # ms
 
 
-class Examples:
+class Dataset:
     """y = sum of x."""
 
     def __init__(self, count: int):
@@ -50,7 +50,7 @@ class Examples:
         return {key: torch.from_numpy(np.stack([item[key] for item in items])) for key in items[0]}
 
 
-class Small(Recipe):
+class Small(Stepped):
     """A network of three layers, learnt by squared error."""
 
     family = "small"
@@ -61,8 +61,8 @@ class Small(Recipe):
     def encoders(self) -> dict[str, Any]:
         return {}
 
-    def examples(self, rows: Sequence[Any], training: bool) -> Examples:
-        return Examples(len(rows))
+    def dataset(self, rows: Sequence[Any], training: bool) -> Dataset:
+        return Dataset(len(rows))
 
     def build(self, constants: Any) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -71,11 +71,11 @@ class Small(Recipe):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"loss": float(len(batch["y"]))}
 
-    def losses(self, model: torch.nn.Module, batch: Batch, moment: Moment) -> dict[str, Loss]:
+    def losses(self, model: torch.nn.Module, batch: Batch, moment: TrainingProgress) -> dict[str, Loss]:
         return {"loss": Loss((model(batch["x"]).squeeze(-1) - batch["y"]).square().sum())}
 
     def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:
-        return {"val_loss": (self.losses(model, batch, Moment(0, 1))["loss"].total, float(len(batch["y"])))}
+        return {"val_loss": (self.losses(model, batch, TrainingProgress(0, 1))["loss"].total, float(len(batch["y"])))}
 
     def graphs(self, model: torch.nn.Module) -> list[Any]:
         return []
@@ -97,7 +97,7 @@ def settings() -> RunSettings:
 class Bare:
     """The loop as one writes it for oneself."""
 
-    def __init__(self, examples: Examples):
+    def __init__(self, examples: Dataset):
         torch.manual_seed(0)
         self.model, self.examples, self.step = network(), examples, 0
         parameters = list(self.model.parameters())
@@ -138,10 +138,10 @@ def measure(small: bool) -> list[Row]:
 def _cost(small: bool) -> Row:
     steps, rounds = (20, 3) if small else (STEPS, ROUNDS)
     ours, rival = [], []
-    examples = Examples(SAMPLES)
+    examples = Dataset(SAMPLES)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
-        running(Small(settings()), examples, Examples(64), Path(folder)) as engine,
+        running(Small(settings()), examples, Dataset(64), Path(folder)) as engine,
     ):  # fmt: skip
         bare = Bare(examples)
         for number in range(rounds + 1):
@@ -174,8 +174,8 @@ def _between(small: bool) -> Row:
         tempfile.TemporaryDirectory() as folder, quiet(),
         midi_generator(Path(folder), shape, 16, *sizes, "training.amp=true") as engine,
     ):  # fmt: skip
-        workshop = engine.run.workshop
-        step = workshop.step
+        context = engine.run.step_context
+        step = context.step
 
         def timed_step(*arguments: Any) -> Any:
             began = time.perf_counter()
@@ -183,7 +183,7 @@ def _between(small: bool) -> Row:
             inside[0] += time.perf_counter() - began
             return out
 
-        workshop.step = timed_step  # type: ignore[method-assign]
+        context.step = timed_step  # type: ignore[method-assign]
         engine(3)
         inside[0], engine.waited = 0.0, 0.0
         seconds = timed(lambda: engine(steps))

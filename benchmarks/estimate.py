@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import Row
-from training.models.registry import load_recipe
-from training.music.composing.demo import make_demo_corpus
+from training.domains.music.composing.demo import make_demo_corpus
+from training.registry import load_recipe
 from training.stages.estimate import estimate
 from training.stages.prepare import prepare
 from training.stages.train import train

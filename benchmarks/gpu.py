@@ -23,9 +23,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_chamfer, gpu_engine, gpu_ranks, rivals
+from benchmarks import gpu_engine, gpu_ranks, rivals
 from benchmarks.gpu_place import Place, place_here, turn
 from benchmarks.harness import Row, in_turn, lacking, median, not_measured, place
+from benchmarks.music import gpu_chamfer
 from benchmarks.rivals import Loop
 from benchmarks.running import Going, quiet
 from benchmarks.table import BARS, line, render

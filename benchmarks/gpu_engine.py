@@ -18,9 +18,9 @@ import torch
 from benchmarks.gpu_place import Place, turn
 from benchmarks.harness import Row, in_turn, median, not_measured
 from benchmarks.running import Going, quiet, running
-from training.models.registry import load_recipe
-from training.models.spectocloud.model import EMOTION, FRAMES, MIDI_FEATURES, N_MELS
-from training.music.clouds.cloud import PARTICLES, SUBFRAMES
+from training.domains.music.clouds.cloud import PARTICLES, SUBFRAMES
+from training.domains.music.spectocloud.model import EMOTION, FRAMES, MIDI_FEATURES, N_MELS
+from training.registry import load_recipe
 
 SECONDS_BETWEEN_SAVES = 600  # training.save_minutes of the configs
 TINY = ("model.width=32", "model.layers=1", "model.heads=2", "model.particle_width=8")

@@ -35,7 +35,7 @@ def measure(here: Place) -> list[Row]:
 def rate(here: Place, count: int) -> float:
     """Tokens a second of `count` processes together."""
     told = here.folder / f"of_{count}.json"
-    command = [sys.executable, "-m", "training.launch", f"--nproc_per_node={count}", "--standalone",
+    command = [sys.executable, "-m", "training.runner.launch", f"--nproc_per_node={count}", "--standalone",
                "-m", "benchmarks.gpu", "--rank", str(told)]  # fmt: skip
     subprocess.run(command, cwd=PROJECT, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
     return json.loads(told.read_text())

@@ -13,10 +13,10 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks import simulated
 from benchmarks.harness import Row, in_turn
+from benchmarks.music import simulated
 from training.data.rows import stored
-from training.models.registry import load_recipe
+from training.registry import load_recipe
 from training.stages.prepare import prepare
 from training.stages.splits import load_split
 from training.workspace import PROJECT, Workspace
@@ -78,7 +78,7 @@ def _reading(rows, folder: Path, reads: int, rounds: int) -> Row:
 
 def _packing(recipe, rows) -> Row:
     """How much of the corpus an epoch trains on: targets that count, of all tokens that may be one."""
-    examples = recipe.examples(rows, training=True)
+    examples = recipe.dataset(rows, training=True)
     lengths = rows.counts("midi_path", "ids")
     some = np.linspace(0, len(examples) - 1, min(len(examples), 400)).astype(int)
     used = np.mean([(examples.item(0, int(index))["targets"] >= 0).mean() for index in some])

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.engine.compiled import compiled
-from training.engine.distributed import joined
-from training.engine.run import Run, Work, plan_of
-from training.engine.signals import Signals
-from training.engine.state import State
-from training.engine.tracking import Tracker
-from training.recipe import Examples, Recipe
+from training.engine.loop.run import Run, Work, batch_plan
+from training.engine.loop.state import State
+from training.engine.process.distributed import joined
+from training.engine.process.signals import Signals
+from training.engine.step.compiled import compiled
+from training.engine.tracking.tracker import Tracker
+from training.recipe import Dataset, Recipe
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Going:
     waited: float = 0.0  # seconds that steps waited for their input
 
     def __call__(self, steps: int) -> None:
-        """As many steps as asked for, each as in training/engine/loop.py."""
+        """As many steps as asked for, each as in training/engine/loop/loop.py."""
         run = self.run
         for _ in range(steps):
             if run.evaluation_due():
@@ -41,13 +41,13 @@ class Going:
 
 @contextlib.contextmanager
 def running(
-    recipe: Recipe, train: Examples, held_out: Examples, folder: Path, *, device: str = "cpu",
+    recipe: Recipe, train: Dataset, held_out: Dataset, folder: Path, *, device: str = "cpu",
     constants: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
 ) -> Iterator[Going]:  # fmt: skip
     """`recipe` in training on `train`, its rehearsal done; checkpoints and logs go to `folder`. `options`: further ones
     for torch.compile."""
     with joined(device) as ranks:
-        plan = plan_of(len(train), len(held_out), recipe.settings, ranks)
+        plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
         state = State(recipe, plan, ranks, constants or {})
         logs = folder / "run"
         with Tracker(
@@ -58,7 +58,7 @@ def running(
                 provenance={"run_id": "benchmark"},
             )  # fmt: skip
             if options:
-                run.model = compiled(recipe, state.model, lambda: run.plan.micro_batch, tracker.say, **options)
+                run.model = compiled(recipe, state.model, lambda: run.plan.micro_batch_size, tracker.say, **options)
             with run.saver:
                 run.rehearse()
                 with run.feed() as work:

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Paired, Row, timed
-from training.engine import checkpoint
-from training.engine.batches import Plan
-from training.engine.distributed import Ranks
-from training.engine.saver import Saver
-from training.engine.state import State
-from training.models.registry import load_recipe
-from training.recipe import Moment
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.saver import Saver
+from training.engine.loading.batches import BatchPlan
+from training.engine.loop.state import State
+from training.engine.process.distributed import Ranks
+from training.recipe import TrainingProgress
+from training.registry import load_recipe
 
 EVERY = 50  # steps, for the run that saves often
 TOKENS = 512  # of a step here: little, which is unkind to the share
@@ -30,7 +30,7 @@ TOKENS = 512  # of a step here: little, which is unkind to the share
 def measure(small: bool) -> list[Row]:
     """Rows 5b to 5d."""
     recipe = load_recipe("midi_generator", "debug" if small else "full", None, [])
-    state = State(recipe, Plan(64, 1, 1, 1, recipe.settings.seed), Ranks(0, 1, torch.device("cpu")), {})
+    state = State(recipe, BatchPlan(64, 1, 1, 1, recipe.settings.seed), Ranks(0, 1, torch.device("cpu")), {})
     step, every = _Steps(state), 2 if small else EVERY
     step()  # AdamW has its moments after its first step
     with tempfile.TemporaryDirectory() as place:
@@ -76,11 +76,11 @@ class _Steps:
         state = self.state
         state.optimizer.zero_grad()
         with state.precision.autocast():
-            loss = state.recipe.losses(state.model, self.batch, Moment(self.done, 1000))["loss"]
+            loss = state.recipe.losses(state.model, self.batch, TrainingProgress(self.done, 1000))["loss"]
         (loss.total / TOKENS).backward()
         state.optimizer.step()
-        if state.average:
-            state.average.update(self.done)
+        if state.ema:
+            state.ema.update(self.done)
         self.done += 1
 
 

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks import material, simulated
+from benchmarks import material
 from benchmarks.harness import Row
+from benchmarks.music import simulated
 from training.workspace import PROJECT
 
 MEGABYTE = 1 << 20
@@ -72,7 +73,9 @@ def _larger_than_memory(root: Path, small: bool) -> list[Row]:
     command = ["train", "spectocloud", "--preset", "debug", "--device", "cpu", *out]
     for setting in settings:
         command += ["--set", setting]
-    trained = _watched(command, _Limit(allowed, "training.models.spectocloud.recipe", "training.engine.run"))
+    trained = _watched(
+        command, _Limit(allowed, "training.domains.music.spectocloud.recipe", "training.engine.loop.run")
+    )
     return [
         _bounded("9f", "prepare", prepared, recorded, allowed),
         _bounded("9g", "training", trained, kept, allowed),

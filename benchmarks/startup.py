@@ -16,8 +16,8 @@ from pathlib import Path
 
 from benchmarks.harness import Row, median
 from benchmarks.running import quiet
-from training.models.registry import recipe_type
-from training.music.composing.demo import make_demo_corpus
+from training.domains.music.composing.demo import make_demo_corpus
+from training.registry import recipe_type
 from training.stages.prepare import prepare
 from training.workspace import PROJECT, Workspace
 

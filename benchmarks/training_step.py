@@ -22,8 +22,8 @@ from benchmarks.harness import Row, in_turn, lacking, median, not_measured, time
 from benchmarks.rivals import Loop, Shape
 from benchmarks.running import Going, quiet, running
 from training.data.manifest import Row as Song
-from training.engine.precision import emulates_bfloat16
-from training.models.registry import load_recipe
+from training.engine.step.precision import emulates_bfloat16
+from training.registry import load_recipe
 
 BATCH, STEPS, ROUNDS = 2, 2, 8
 SMALL = ("model.width=32", "model.layers=2", "model.heads=2", "model.emotion_width=16")
@@ -58,7 +58,7 @@ def measure(small: bool) -> list[Row]:
     weights = sum(p.numel() for p in engine.run.state.model.parameters())
     others = sum(p.numel() for p in usual.raw.parameters())
     about = (
-        f"{weights / 1e6:.1f} M weights against {others / 1e6:.1f} M, {BATCH} x {shape.context} tokens a step, "
+        f"{weights / 1e6:.1f} M parameters against {others / 1e6:.1f} M, {BATCH} x {shape.context} tokens a step, "
         f"{torch.get_num_threads()} threads; {engine.run.state.precision}"
     )
 
@@ -91,7 +91,7 @@ def midi_generator(
          *(SMALL if small else ())],
     )  # fmt: skip
     epoch = 2_000 * batch * shape.context  # tokens: no epoch ends while it is watched
-    train, held_out = recipe.examples(songs(epoch), True), recipe.examples(songs(8 * shape.context), False)
+    train, held_out = recipe.dataset(songs(epoch), True), recipe.dataset(songs(8 * shape.context), False)
     with running(recipe, train, held_out, folder, device=device) as engine:
         yield engine
 

@@ -78,9 +78,7 @@ def check(folder: Path) -> int:
         print(f"There is no .mlpackage in {folder}.")
         failed = True
     if sys.platform != "darwin":
-        print(
-            f"{len(packages)} CoreML models found, none executed: only macOS runs them; this is {sys.platform}."
-        )
+        print(f"{len(packages)} CoreML models found, none executed: only macOS runs them; this is {sys.platform}.")
         return 4 if failed else 6
     for package in packages:
         golden = folder / "golden" / f"{package.stem}.npz"

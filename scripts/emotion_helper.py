@@ -17,8 +17,8 @@ from pathlib import Path, PurePath
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from training.domains.music import emotion
 from training.errors import AthanorError
-from training.music import emotion
 
 
 def main(arguments: list[str] | None = None) -> int:

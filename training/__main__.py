@@ -6,7 +6,7 @@ import signal
 import sys
 
 from training.cli import main
-from training.engine.signals import STOPS
+from training.engine.process.signals import STOPS
 
 if __name__ == "__main__":
     code = main()

@@ -16,11 +16,11 @@ from training.budget.account import Account, counted, ledger_path, table
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
 from training.console import mute_what_is_gone
-from training.engine.heartbeat import note_crash
-from training.engine.signals import listen, stopped
+from training.engine.process.heartbeat import note_crash
+from training.engine.process.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import DEMO_VAL_SPLIT, VAL_SPLIT, parser_of
-from training.models.registry import FAMILIES
+from training.registry import families
 from training.workspace import Workspace
 
 
@@ -66,9 +66,9 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _prepare_counted(options: argparse.Namespace) -> None:
-    from training.music.composing.demo import make_demo_corpus
+    from training.data.summary import summary_of
+    from training.domains.music.composing.demo import make_demo_corpus
     from training.stages.prepare import prepare
-    from training.stages.summary import summary_of
 
     workspace = Workspace(options.out)
     audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
@@ -89,7 +89,7 @@ def _prepare_counted(options: argparse.Namespace) -> None:
     if options.shard:
         if options.audit:
             raise UsageError("--audit looks at whole corpora: give it to the run with --merge, not to a --shard.")
-        from training.stages.shards import prepare_shard, shard_of
+        from training.data.shards import prepare_shard, shard_of
 
         prepare_shard(workspace, audio_root, midi_root, shard_of(options.shard), labels_file=options.labels)
         return
@@ -110,7 +110,7 @@ def _prepare_counted(options: argparse.Namespace) -> None:
         merge=merge,
     )
     if options.audit:
-        from training.stages.audit import audit
+        from training.domains.music.label_audit import audit
 
         audit(workspace, options.out_dir, midi_root=midi_root)
 
@@ -133,7 +133,7 @@ def _train(options: argparse.Namespace) -> None:
             limit=limit,
             persist=options.persist,
         )
-        from training.engine.state import OUT_OF_BUDGET
+        from training.engine.loop.state import OUT_OF_BUDGET
 
         if account is not None and done.finished == OUT_OF_BUDGET:
             account.ledger.note_ran_out()
@@ -164,7 +164,7 @@ def _estimate(options: argparse.Namespace) -> None:
         ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
     )
     if told is not None:
-        others = [name for name in FAMILIES if name != options.family]
+        others = [name for name in families() if name != options.family]
         show(told, account, options.family, options.families_left, others)
 
 
@@ -199,15 +199,15 @@ def _allowance(options: argparse.Namespace, account: Account | None):
         return None, None
     if account is None:  # the first rank counts for all
         return (lambda: math.inf), math.inf
-    others = [name for name in FAMILIES if name != options.family]
+    others = [name for name in families() if name != options.family]
     left = account.training_left(options.family, options.families_left, others)
-    account.require_time(left(), [*FAMILIES])
+    account.require_time(left(), [*families()])
     return left, round(account.seconds, 1)  # it is recorded and compared: no noise in its last digits
 
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):
-    from training.models.registry import load_recipe
-    from training.stages.summary import summary_of
+    from training.data.summary import summary_of
+    from training.registry import load_recipe
 
     preset = options.preset
     if options.config is None and preset is None:
@@ -244,7 +244,7 @@ def _export(options: argparse.Namespace) -> None:
     from training.stages.export import export
 
     workspace = Workspace(options.out)
-    checkpoints = dict.fromkeys(options.families or FAMILIES)
+    checkpoints = dict.fromkeys(options.families or families())
     if options.checkpoint is not None:
         if len(options.families) != 1:
             raise UsageError("--checkpoint goes with exactly one family.")
@@ -270,8 +270,8 @@ def _verify(options: argparse.Namespace) -> None:
     if not ledger_path(Workspace(options.out)).exists():  # somebody else's exports: nothing here is counted
         verify(options.folder)
         return
-    families = [family for family in FAMILIES if any(Workspace(options.out).checkpoints(family).glob("*.pt"))]
-    with _counted(options, "verify", families):
+    trained = [family for family in families() if any(Workspace(options.out).checkpoints(family).glob("*.pt"))]
+    with _counted(options, "verify", trained):
         verify(options.folder)
     _refresh_report(Workspace(options.out))
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from training.budget.limit import amount
-from training.models.registry import FAMILIES, PRESETS
+from training.domain import PRESETS
+from training.registry import families
 from training.workspace import PROJECT
 
 VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
@@ -23,6 +24,7 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
         epilog="Exit codes: 0 done, 2 usage, 3 data refused, 4 export differs, 5 training failed, 6 environment, "
         "75 interrupted with everything saved.",
     )
+    known = families()
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     roots = argparse.ArgumentParser(add_help=False)
@@ -51,14 +53,14 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
     add_manifest_options(verb)
 
     verb = verbs.add_parser("train", parents=[roots, out, device, money], help="train one model family, or continue")
-    verb.add_argument("family", choices=FAMILIES)
+    verb.add_argument("family", choices=known)
     add_train_options(verb)
     _add_persist(verb, required=False)
 
     verb = verbs.add_parser(
         "estimate", parents=[roots, out, device, money], help="what a training would take, by a few of its real steps"
     )
-    verb.add_argument("family", choices=FAMILIES)
+    verb.add_argument("family", choices=known)
     add_train_options(verb)
 
     verb = verbs.add_parser(
@@ -66,7 +68,7 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
         parents=[roots, out, device],
         help="kill a short run again and again; compare it with a straight one",
     )
-    verb.add_argument("family", choices=FAMILIES)
+    verb.add_argument("family", choices=known)
     verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
     verb.add_argument("--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)")
     verb.add_argument("--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)")
@@ -74,7 +76,7 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
     add_train_options(verb)
 
     verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
-    verb.add_argument("family", choices=FAMILIES)
+    verb.add_argument("family", choices=known)
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
     verb.add_argument(
         "--rival-steps", type=_share, default=0.2, metavar="SHARE",
@@ -83,7 +85,7 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
     )  # fmt: skip
 
     verb = verbs.add_parser("export", parents=[roots, out, money], help="write ONNX, int8, CoreML, weights, goldens")
-    verb.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(FAMILIES)} (default: all)")
+    verb.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(known)} (default: all)")
     verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
     verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
 

@@ -136,7 +136,7 @@ class Resampling:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class BootstrapDraws:
     """A figure of all units, of every draw of them, and with each left out."""
 
     value: float
@@ -146,8 +146,8 @@ class Drawn:
     def interval(self) -> Interval:
         return bca(self.value, self.draws, self.without)
 
-    def __sub__(self, other: Drawn) -> Drawn:
-        return Drawn(self.value - other.value, self.draws - other.draws, self.without - other.without)
+    def __sub__(self, other: BootstrapDraws) -> BootstrapDraws:
+        return BootstrapDraws(self.value - other.value, self.draws - other.draws, self.without - other.without)
 
 
 def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
@@ -171,7 +171,7 @@ def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
 
 def resample(
     sums: Sums, resampling: Resampling, summarise: Callable[[Mapping[str, float]], Mapping[str, float]]
-) -> dict[str, Drawn]:
+) -> dict[str, BootstrapDraws]:
     """Sums of every song -> the metrics that `summarise` makes of their means: of all songs, of every draw, and with
     each song left out. A metric that some draw lacks is nan there."""
     names = list(sums)
@@ -187,20 +187,22 @@ def resample(
     whole = of(np.ones((1, resampling.units)))[0]
     draws, without = of(resampling.counts), of(resampling.without)
     return {
-        name: Drawn(float(value), *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without)))
+        name: BootstrapDraws(
+            float(value), *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without))
+        )
         for name, value in whole.items()
     }
 
 
-def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> Drawn:
+def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> BootstrapDraws:
     """Any figure of a set of units: `statistic` is given their indices, with repetitions."""
     value = statistic(np.arange(resampling.units))
     many = ([statistic(resampling.indices(w)) for w in weights] for weights in (resampling.counts, resampling.without))
-    return Drawn(float(value), *(np.array(values, np.float64) for values in many))
+    return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many))
 
 
 def compare(
-    about: Mapping[str, About], model: Mapping[str, Drawn], others: Mapping[str, Mapping[str, Drawn]]
+    about: Mapping[str, About], model: Mapping[str, BootstrapDraws], others: Mapping[str, Mapping[str, BootstrapDraws]]
 ) -> dict[str, Metric]:
     """The metrics that `about` names and the model has, each beside those of `others` that have it too; all drawn by
     one Resampling."""

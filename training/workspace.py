@@ -1,10 +1,10 @@
 """One object owns every path that a run writes to; `--out DIR` moves all of them.
 
-    data/manifests/{spectocloud,midi}_{train,val}.jsonl   data/clouds/*.npy
-    cache/<kind>/                                         stores: arrays and index
-    checkpoints/<family>/                                 best.pt last.pt checkpoint_epoch_N.pt index.json
-    runs/<family>/<run-id>/                               config, metrics.jsonl, TensorBoard events, log
-    exports/                                              models, golden/, samples/, receipt.json
+data/manifests/{spectocloud,midi}_{train,val}.jsonl   data/clouds/*.npy
+cache/<kind>/                                         stores: arrays and index
+checkpoints/<family>/                                 best.pt last.pt checkpoint_epoch_N.pt index.json
+runs/<family>/<run-id>/                               config, metrics.jsonl, TensorBoard events, log
+exports/                                              models, golden/, samples/, receipt.json
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import by_folder
+from benchmarks.music import by_folder
 from tests.stages.corpora import EMOTIONS, make_corpus
 from training.cli import main
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks import chamfer as subject
-from training.models.spectocloud.chamfer import chamfer
+from benchmarks.music import chamfer as subject
+from training.domains.music.spectocloud.chamfer import chamfer
 
 
 @pytest.mark.parametrize("rival", [subject.by_broadcast, subject.by_cdist, subject.by_tree])

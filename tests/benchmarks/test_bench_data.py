@@ -6,9 +6,10 @@ import pytest
 import soundfile
 
 from benchmarks import __main__ as bench
-from benchmarks import ingest_audio, ingest_midi, loading, material, scale
+from benchmarks import loading, material, scale
 from benchmarks.harness import lacking
-from training.music.midi.tokens import encode_tokens
+from benchmarks.music import ingest_audio, ingest_midi
+from training.domains.music.midi.tokens import encode_tokens
 
 SUBJECTS = ("ingest_audio", "ingest_midi", "loading", "scale")
 

@@ -10,11 +10,11 @@ from benchmarks.running import quiet, running
 
 
 def test_both_loops_train_the_same_model_on_the_same_problem():
-    examples = engine_cost.Examples(10_000)
+    examples = engine_cost.Dataset(10_000)
     bare = engine_cost.Bare(examples)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
-        running(engine_cost.Small(engine_cost.settings()), examples, engine_cost.Examples(64), Path(folder)) as engine,
+        running(engine_cost.Small(engine_cost.settings()), examples, engine_cost.Dataset(64), Path(folder)) as engine,
     ):  # fmt: skip
         assert [p.shape for p in engine.run.state.model.parameters()] == [p.shape for p in bare.model.parameters()]
         engine(300), bare(300)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from benchmarks import generation
-from training.models.midi_generator.generate import torch_step
+from benchmarks.music import generation
+from training.domains.music.midi_generator.generate import torch_step
 
 
 @pytest.fixture(scope="module")

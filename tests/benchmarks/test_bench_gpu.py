@@ -7,10 +7,11 @@ import time
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_chamfer, gpu_engine, gpu_ranks, table
-from benchmarks.chamfer import by_cdist
+from benchmarks import gpu, gpu_engine, gpu_ranks, table
 from benchmarks.gpu_place import place_here
 from benchmarks.harness import Row
+from benchmarks.music import gpu_chamfer
+from benchmarks.music.chamfer import by_cdist
 
 
 @pytest.fixture

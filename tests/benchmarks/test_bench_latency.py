@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks import latency
+from benchmarks.music import latency
 from training.export import proof
 
 

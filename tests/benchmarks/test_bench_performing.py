@@ -8,8 +8,8 @@ import mido
 import numpy as np
 import pytest
 
-from benchmarks.performing import EMOTIONS, OCTAVE_BELOW, Metre, Sung, Written, perform
-from training.music import emotion
+from benchmarks.music.performing import EMOTIONS, OCTAVE_BELOW, Metre, Sung, Written, perform
+from training.domains.music import emotion
 
 BARS = 16
 
@@ -77,7 +77,7 @@ def test_phrases_rise_and_first_beats_are_accented():
 
 
 def test_a_soloist_plays_in_the_octave_of_the_instrument():
-    from benchmarks.performing import SOLOISTS
+    from benchmarks.music.performing import SOLOISTS
 
     seen = set()
     for one in performances("minor", "solo", 60):
@@ -89,7 +89,7 @@ def test_a_soloist_plays_in_the_octave_of_the_instrument():
 
 
 def test_a_band_plays_all_voices_and_its_bass_sounds_an_octave_lower():
-    from benchmarks.performing import BANDS
+    from benchmarks.music.performing import BANDS
 
     for one in performances("major", "band"):
         voices = played(one.midi)[1]
@@ -99,7 +99,7 @@ def test_a_band_plays_all_voices_and_its_bass_sounds_an_octave_lower():
 
 def test_an_upbeat_and_ties_are_played_as_written():
     music21 = pytest.importorskip("music21")
-    from benchmarks.performing import written
+    from benchmarks.music.performing import written
 
     tune = "X:1\nM:3/4\nL:1/4\nK:G\nD|G A B-|B2 c|d3|]\n"
     score = written(music21.converter.parse(tune, format="abc"))

@@ -10,13 +10,13 @@ from benchmarks import rivals, training_step
 from benchmarks.harness import in_turn
 from benchmarks.rivals import GPT, Loop, Shape
 from benchmarks.running import quiet
-from training.engine import precision
+from training.engine.step import precision
 
 SMALL = Shape(64, 32, 2, 2)
 
 
 def test_full_sizes_have_as_many_weights():
-    from training.models.registry import load_recipe
+    from training.registry import load_recipe
 
     ours = sum(p.numel() for p in load_recipe("midi_generator", "full").build({}).parameters())
     for other in (GPT(Shape()), *([rivals.llama(Shape())] if not training_step.lacking("transformers") else [])):
@@ -31,7 +31,7 @@ def test_the_engine_trains_in_the_configs_bfloat16_on_packed_songs(monkeypatch):
     ):  # fmt: skip
         engine(2)
         run = engine.run
-        assert run.state.precision.dtype is torch.bfloat16 and run.state.average is not None
+        assert run.state.precision.dtype is torch.bfloat16 and run.state.ema is not None
         assert run.state.progress.step == 2 and run.plan.global_batch == 2
         items = [run.train.item(0, index) for index in range(100)]
         assert all(len(item["input_ids"]) == SMALL.context for item in items)

@@ -5,7 +5,7 @@ import torch
 
 from tests.engine import toy
 from tests.engine.disks import disk  # noqa: F401  a fixture
-from training.engine import precision
+from training.engine.step import precision
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from training.engine import checkpoint
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 
 
 class Mounted:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint
-from training.engine.ema import Average
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.step.ema import EMA
 from training.errors import HostError, TrainingError, UsageError
 
 
@@ -188,7 +188,7 @@ def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
     put(tmp_path, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
     for number in range(2, 12):
         put(tmp_path, number, [checkpoint.epoch_name(number)], 0.5)
-        checkpoint.retain(tmp_path, 2)
+        checkpoint.apply_retention(tmp_path, 2)
         assert number_in(tmp_path / checkpoint.BEST) == 1 and number_in(tmp_path / checkpoint.LAST) == number
     epochs = sorted(path.name for path in tmp_path.glob("checkpoint_epoch_*"))
     assert epochs == ["checkpoint_epoch_10.pt", "checkpoint_epoch_11.pt"]
@@ -297,7 +297,7 @@ def test_time_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 def test_averaged_weights_follow_the_formula_and_leave_the_own_ones_alone():
     model = torch.nn.Linear(3, 2)
     start = model.weight.detach().clone()
-    average = Average(model, 0.5)
+    average = EMA(model, 0.5)
     expected = start.clone()
     for step in range(4):
         with torch.no_grad():
@@ -316,7 +316,7 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
     trained = toy.run(tmp_path, training={"ema_decay": 0.98, "epochs": 2})
     saved = checkpoint.read(trained.last)
     recipe = toy.recipe()
-    examples = recipe.examples(toy.rows(9, 1000), training=False)
+    examples = recipe.dataset(toy.rows(9, 1000), training=False)
     batch = examples.collate([examples.item(0, index) for index in range(9)])
 
     def loss(weights):
@@ -362,7 +362,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
 
 
 def test_no_compiler_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.engine.compiled.shutil.which", lambda name: None)
+    monkeypatch.setattr("training.engine.step.compiled.shutil.which", lambda name: None)
     trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
     assert "no C compiler" in (trained.run / "log.txt").read_text()
 

@@ -13,8 +13,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from tests.engine import toy
-from training.engine import compiled as module
-from training.engine.compiled import Compiled, CompiledFunction, compiled
+from training.engine.step import compiled as module
+from training.engine.step.compiled import Compiled, CompiledFunction, compiled
 from training.errors import HostError
 
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint, distributed, heartbeat
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.process import distributed, heartbeat
 from training.workspace import PROJECT
 
 
@@ -79,8 +80,8 @@ def test_a_process_that_ended_is_not_hung(process, tmp_path):
 
 def test_a_training_beats_at_every_step_and_held_out_batch_and_rests_when_it_is_over(tmp_path, monkeypatch):
     beats = []
-    monkeypatch.setattr("training.engine.run.beat", lambda: beats.append("step"))
-    monkeypatch.setattr("training.engine.validate.beat", lambda: beats.append("held-out"))
+    monkeypatch.setattr("training.engine.loop.run.beat", lambda: beats.append("step"))
+    monkeypatch.setattr("training.engine.loop.validate.beat", lambda: beats.append("held-out"))
     monkeypatch.setattr(heartbeat, "rest", lambda: beats.append("rest"))
     done = toy.run(tmp_path)
     assert beats.count("step") == done.step
@@ -93,7 +94,7 @@ def test_a_training_beats_at_every_step_and_held_out_batch_and_rests_when_it_is_
 WORK = """
 import ctypes, signal, sys, threading, time
 from pathlib import Path
-from training.engine import heartbeat
+from training.engine.process import heartbeat
 
 def hang():
     {how}
@@ -169,7 +170,7 @@ def test_waiting_for_rank_0_is_no_hang(monkeypatch):
         def get(self, _key):
             return pickle.dumps((5, None))
 
-    assert distributed.Ranks(1, 2, torch.device("cpu"), Store()).first(lambda: 0) == 5
+    assert distributed.Ranks(1, 2, torch.device("cpu"), Store()).on_rank_zero(lambda: 0) == 5
 
 
 def test_a_save_to_a_slow_disk_is_no_hang(tmp_path, monkeypatch):

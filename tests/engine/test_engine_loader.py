@@ -17,9 +17,9 @@ import torch
 from torch.testing import assert_close
 
 from tests.engine import toy
-from training.engine.batches import Chunk
-from training.engine.loader import ATTEMPTS, Loader, Stopped
-from training.engine.signals import STOPS
+from training.engine.loading.batches import MicroBatch
+from training.engine.loading.loader import ATTEMPTS, Loader, Stopped
+from training.engine.process.signals import STOPS
 from training.errors import DataError, HostError, Interrupted
 from training.settings import Data
 
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 QUICK = 0.4  # seconds of patience
 
 
-class Examples:
+class Dataset:
     """Item = its index; `trouble(index)` happens in a worker before."""
 
     def __init__(self, trouble: Callable[[int], Any] = lambda index: None):
@@ -45,8 +45,8 @@ class Examples:
         return {key: torch.as_tensor(np.stack([item[key] for item in items])) for key in items[0]}
 
 
-def chunks(count: int) -> list[Chunk]:
-    return [Chunk(n, 0, (2 * n, 2 * n + 1)) for n in range(count)]
+def chunks(count: int) -> list[MicroBatch]:
+    return [MicroBatch(n, 0, (2 * n, 2 * n + 1)) for n in range(count)]
 
 
 def loader(examples: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
@@ -95,7 +95,7 @@ def sent(number: int) -> Callable[[], None]:
 def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_path, act, told, workers):
     said = []
     began = time.monotonic()
-    with loader(Examples(once(tmp_path, 9, act)), workers=workers, say=said.append) as batches:
+    with loader(Dataset(once(tmp_path, 9, act)), workers=workers, say=said.append) as batches:
         first = {worker.pid for worker in batches.crew}
         assert indices(list(batches)) == list(range(24))
         assert first.isdisjoint(worker.pid for worker in batches.crew)
@@ -106,7 +106,7 @@ def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_pa
 def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
     """Between two batches, and between two passes."""
     said = []
-    with loader(Examples(), say=said.append) as batches:
+    with loader(Dataset(), say=said.append) as batches:
         passing = iter(batches)
         got = [next(passing) for _ in range(3)]
         for worker in batches.crew:
@@ -133,7 +133,7 @@ def waiting(seconds: float) -> None:
 @pytest.mark.parametrize("act", [busy, waiting])
 def test_a_slow_worker_is_left_in_peace(tmp_path, act):
     said = []
-    with loader(Examples(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=said.append) as batches:
+    with loader(Dataset(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=said.append) as batches:
         assert indices(list(batches)) == list(range(24))
     assert not said
 
@@ -141,7 +141,7 @@ def test_a_slow_worker_is_left_in_peace(tmp_path, act):
 def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
     """A drive that stalls for longer than the patience is not given up."""
     said = []
-    slow = Examples(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
+    slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
     with loader(slow, workers=1, say=said.append) as batches:
         assert indices(list(batches)) == list(range(24))
     assert len(said) == 2
@@ -149,7 +149,7 @@ def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
 
 def test_what_fails_every_time_ends_the_run_and_names_the_samples():
     said = []
-    deadly = Examples(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
+    deadly = Dataset(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(HostError, match=r"5 times in a row.*SIGKILL.*samples 6, 7.*num_workers: 0"), \
             loader(deadly, say=said.append) as batches:  # fmt: skip
         list(batches)
@@ -167,7 +167,7 @@ def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
             os.kill(os.getpid(), signal.SIGKILL)
 
     said = []
-    with loader(Examples(trouble), count=24, say=said.append) as batches:
+    with loader(Dataset(trouble), count=24, say=said.append) as batches:
         assert indices(list(batches)) == list(range(48))
     assert len(said) > ATTEMPTS
 
@@ -192,7 +192,7 @@ def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
             raise error
 
     said = []
-    with loader(Examples(trouble), say=said.append) as batches, pytest.raises(kind) as raised:
+    with loader(Dataset(trouble), say=said.append) as batches, pytest.raises(kind) as raised:
         list(batches)
     assert str(error) in str(raised.value)
     assert "indices=(4, 5)" in raised.value.__notes__[0] and "in trouble" in raised.value.__notes__[0]
@@ -204,7 +204,7 @@ def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
 
 def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_asked_for():
     asked = []
-    slow = Examples(lambda index: (asked.append(1), busy(60)) if index == 9 else None)
+    slow = Dataset(lambda index: (asked.append(1), busy(60)) if index == 9 else None)
     began = time.monotonic()
     with pytest.raises(Stopped), loader(slow, patience=4 * QUICK, stop=lambda: time.monotonic() > began + 1) as batches:
         for number, _ in enumerate(batches):
@@ -217,8 +217,8 @@ class Stalled(toy.ToyRecipe):
 
     stalls: ClassVar[dict[str, Any]]
 
-    def examples(self, rows, training):
-        examples = super().examples(rows, training)
+    def dataset(self, rows, training):
+        examples = super().dataset(rows, training)
         if training == self.stalls["training"]:
             item = examples.item
 
@@ -243,7 +243,7 @@ class Stalled(toy.ToyRecipe):
 )
 def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
     """T10: in training, and in validation."""
-    from training.engine import checkpoint
+    from training.engine.checkpoints import checkpoint_folder as checkpoint
 
     settings = {"data": {"num_workers": 1, "prefetch_factor": 1}}
     stalled = type("Here", (Stalled,), {"stalls": stalls})
@@ -275,7 +275,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
     gc.collect()
     before = len([*Path("/proc/self/fd").iterdir()])
     pids = set()
-    with loader(Examples(trouble), count=60, say=lambda text: None) as batches:
+    with loader(Dataset(trouble), count=60, say=lambda text: None) as batches:
         for batch in batches:
             pids |= set(batch["worker"].tolist())
             last = batch
@@ -292,7 +292,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
 
 def test_batches_do_not_travel_through_dev_shm():
     """T11: in a container it holds 64 MB."""
-    with loader(Examples()) as batches:
+    with loader(Dataset()) as batches:
         batch = next(iter(batches))
         maps = Path("/proc/self/maps").read_text()
         address = batch["index"].data_ptr()
@@ -302,7 +302,7 @@ def test_batches_do_not_travel_through_dev_shm():
 
 
 def test_a_pass_that_was_left_is_not_gone_on_with():
-    with loader(Examples()) as batches:
+    with loader(Dataset()) as batches:
         for number, _ in enumerate(batches):
             if number == 3:
                 break
@@ -310,13 +310,13 @@ def test_a_pass_that_was_left_is_not_gone_on_with():
 
 
 def test_workers_live_on_between_passes():
-    with loader(Examples()) as batches:
+    with loader(Dataset()) as batches:
         made = [set(torch.cat([batch["worker"] for batch in batches]).tolist()) for _ in range(3)]
     assert made[0] == made[1] == made[2] and len(made[0]) == 2
 
 
 def test_any_tensor_arrives_as_it_was():
-    class Odd(Examples):
+    class Odd(Dataset):
         def collate(self, items):
             return TENSORS
 
@@ -337,7 +337,7 @@ TENSORS = {
 
 def test_signals_to_the_process_group_leave_workers_alone():
     """Ctrl-C, `timeout` and a closed terminal reach the workers too: the step that is being saved still needs them."""
-    with loader(Examples(), say=lambda text: pytest.fail(text)) as batches:
+    with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]
         for worker in batches.crew:

@@ -39,7 +39,7 @@ def kill_one() -> None:
 
 def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):
     """Nor does a death that comes in the middle of a step or of a save do any harm there."""
-    from training.engine import checkpoint
+    from training.engine.checkpoints import checkpoint_folder as checkpoint
 
     straight = toy.run(tmp_path / "straight", data={"num_workers": 0})
     killed = toy.run(tmp_path / "killed", Killed, data={"num_workers": 2})
@@ -55,11 +55,11 @@ ORPHANS = """
 import os, signal, sys, time
 sys.path[:0] = [{root!r}]
 from pathlib import Path
-from tests.engine.test_engine_loader import Examples, loader
+from tests.engine.test_engine_loader import Dataset, loader
 from training.workspace import exclusive
 
 with exclusive(Path({folder!r}), "a test"), \\
-        loader(Examples(lambda index: time.sleep(1000) if index == 9 else None), patience=1000) as batches:
+        loader(Dataset(lambda index: time.sleep(1000) if index == 9 else None), patience=1000) as batches:
     for number, batch in enumerate(batches):
         if number == 2:
             print(*[worker.pid for worker in batches.crew], flush=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.engine.meter import Meter, line
-from training.engine.peak import peak
+from training.engine.loop.meter import Meter, line
+from training.engine.step.peak_flops import peak
 
 
 @pytest.mark.parametrize(

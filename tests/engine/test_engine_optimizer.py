@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from training.engine.optimizer import AdamW
+from training.engine.step.optimizer import AdamW
 
 
 def trained(kind: type[torch.optim.Optimizer], **options):
@@ -39,8 +39,9 @@ def test_a_training_without_compile_starts_without_the_compiler():
     """It takes a second to import, at every start."""
     code = (
         "import sys, torch\n"
-        "import training.engine.run, training.models.midi_generator.recipe, training.models.spectocloud.recipe\n"
-        "from training.engine.optimizer import AdamW\n"
+        "import training.engine.loop.run, training.domains.music.midi_generator.recipe\n"
+        "import training.domains.music.spectocloud.recipe\n"
+        "from training.engine.step.optimizer import AdamW\n"
         "weight = torch.nn.Parameter(torch.ones(3))\n"
         "optimizer = AdamW([weight], fused=True)\n"
         "weight.sum().backward(); optimizer.step(); optimizer.load_state_dict(optimizer.state_dict())\n"

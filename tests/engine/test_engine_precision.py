@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint
-from training.engine.precision import Precision
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.step.precision import Precision
 from training.settings import Training
 
 

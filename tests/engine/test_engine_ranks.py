@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint, distributed
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.process import distributed
 
 PROJECT = Path(__file__).parents[2]
 #: 22 samples in global batches of 12: the last leaves the second rank with fewer chunks, and 13 samples leave it none.

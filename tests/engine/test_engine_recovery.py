@@ -9,9 +9,9 @@ import torch
 
 from tests.engine import toy
 from tests.engine.test_engine_resume import assert_same_run, saved
-from training.engine import schedule
-from training.engine.batches import Plan
-from training.engine.pace import Allowance, Pace
+from training.engine.loading.batches import BatchPlan
+from training.engine.loop.pace import Allowance, Pace
+from training.engine.step import schedule
 from training.errors import Interrupted, TrainingError
 
 # -- memory --------------------------------------------------------------------------------------------------------
@@ -32,7 +32,7 @@ FULL = {"data": {"batch_size": 8}}
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, since, left):
     """T14: same effective batch, same order of samples, the weights of the run that had the memory."""
     toy.run(tmp_path / "whole", **FULL)
-    plan = Plan(22, 8, 1, 1, 42)
+    plan = BatchPlan(22, 8, 1, 1, 42)
     reference = {step: plan.step_samples(step).tolist() for step in range(9)}
     toy.ToyRecipe.log.clear()
     trained = toy.run(tmp_path / "short", toy.hungry(size, since), **FULL)
@@ -114,17 +114,17 @@ def exploding(until):
 @pytest.fixture
 def rates(monkeypatch):
     """Tells the toy the share of the rate that is left, and keeps the rates."""
-    from training.engine import recovery
+    from training.engine.loop import recovery
 
     kinds = []
-    original = recovery.retreat
+    original = recovery.roll_back
 
     def watched(run, trouble):
         original(run, trouble)
         for kind in kinds:
             kind.rate = run.state.progress.rate
 
-    monkeypatch.setattr("training.engine.loop.retreat", watched)
+    monkeypatch.setattr("training.engine.loop.loop.roll_back", watched)
     return kinds
 
 
@@ -177,7 +177,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 0.0
-        monkeypatch.setattr("training.engine.pace.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("training.engine.loop.pace.time.monotonic", lambda: self.now)
 
 
 def ticking(clock, kind=toy.ToyRecipe, seconds=1.0, later=None):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.errors import DataError, HostError, Interrupted, UsageError
 from training.workspace import exclusive
 

@@ -10,8 +10,9 @@ import torch
 
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
-from training.engine import checkpoint, room
-from training.engine.saver import Saver
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints.saver import Saver
 from training.errors import HostError
 
 SIZE = 100_000  # bytes of weights in a checkpoint
@@ -67,7 +68,7 @@ def test_before_last_goes_only_where_a_third_checkpoint_is_whole(disk):
         put(saver, number, value=0.5)
         assert whole_ones(saver.folder) >= {1, number}
     place.fill(left=SIZE // 4)  # 1 (best), 4 and 5 are there
-    assert checkpoint.give_up(saver.folder) == checkpoint.BEFORE_LAST
+    assert checkpoint.evict(saver.folder) == checkpoint.BEFORE_LAST
     assert whole_ones(saver.folder) == {1, 5}
     with pytest.raises(HostError, match="No space left"):  # now nothing may go any more
         place.fill(left=SIZE // 2)
@@ -93,7 +94,7 @@ def test_a_damaged_third_checkpoint_does_not_count(disk):
     put(saver, 2)
     put(saver, 3)
     (saver.folder / checkpoint.BEST).write_bytes(b"damaged")
-    assert checkpoint.give_up(saver.folder) is None
+    assert checkpoint.evict(saver.folder) is None
     assert whole_ones(saver.folder) == {2, 3}
 
 
@@ -108,7 +109,7 @@ def test_what_last_holds_unlisted_protects_nothing(disk):
         saver.folder / checkpoint.LAST, saver.folder / checkpoint.BEFORE_LAST
     )  # as a save does before its rename
     torch.save(state(4), saver.folder / checkpoint.LAST)
-    assert checkpoint.give_up(saver.folder) is None
+    assert checkpoint.evict(saver.folder) is None
     assert number_in(checkpoint.latest(saver.folder)) == 3
 
 
@@ -299,7 +300,7 @@ def test_the_index_never_lists_what_was_given_up(tmp_path):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
         put(saver, number, checkpoint.epoch_name(number))
-    assert checkpoint.give_up(tmp_path) == "checkpoint_epoch_1.pt"
+    assert checkpoint.evict(tmp_path) == "checkpoint_epoch_1.pt"
     files = json.loads((Path(tmp_path) / checkpoint.INDEX).read_text())["files"]
     assert set(files) == names_in(tmp_path)
 

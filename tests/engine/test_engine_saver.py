@@ -10,8 +10,8 @@ import torch
 
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import PHASES, die_at, number_in, put, state
-from training.engine import checkpoint
-from training.engine.saver import Saver, Snapshot
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.saver import Saver, Snapshot
 from training.errors import HostError
 
 

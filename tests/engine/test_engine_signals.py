@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from training import cli
-from training.engine import signals
+from training.engine.process import signals
 from training.errors import ExportError
 
 

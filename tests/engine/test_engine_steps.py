@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint, schedule
-from training.engine.batches import Plan, mixed
-from training.engine.distributed import Ranks
-from training.engine.run import Run
-from training.engine.state import INITIAL
-from training.engine.step import Gradients, Workshop
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.loading.batches import BatchPlan, mixed
+from training.engine.loop.run import Run
+from training.engine.loop.state import INITIAL
+from training.engine.process.distributed import Ranks
+from training.engine.step import schedule
+from training.engine.step.step_context import Gradients, StepContext
 from training.errors import TrainingError
 from training.recipe import Loss
 from training.settings import Scheduler
@@ -36,7 +37,7 @@ def records(trained, kind="train"):
 def plain_loop(recipe, rows, global_batch, epochs, clip):
     """The same training as one would write it by hand: whole global batches, mean losses, torch's own clipping."""
     settings = recipe.settings
-    examples = recipe.examples(rows, training=True)
+    examples = recipe.dataset(rows, training=True)
     torch.manual_seed(mixed(settings.seed, INITIAL))
     model = recipe.build(recipe.fit_constants(rows))
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -88,7 +89,7 @@ def test_the_logged_loss_is_the_exact_average(tmp_path):
     """Over every element since the last line, not over batches of unequal counts."""
     trained = toy.run(tmp_path, optim={"lr": 1e-12}, training={"epochs": 1, "log_every": 6})
     model = toy.ToyRecipe.models[0]
-    examples = toy.recipe().examples(toy.rows(22), training=True)
+    examples = toy.recipe().dataset(toy.rows(22), training=True)
     batch = examples.collate([examples.item(0, index) for index in range(22)])
     with torch.no_grad():
         exact = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean().item()
@@ -109,8 +110,8 @@ def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
     recipe = toy.recipe()
     torch.manual_seed(mixed(42, INITIAL))
     model = recipe.build(recipe.fit_constants([]))
-    examples = recipe.examples(toy.rows(22), training=True)
-    batch = examples.collate([examples.item(0, int(i)) for i in Plan(22, 4, 3, 1, 42).step_samples(0)])
+    examples = recipe.dataset(toy.rows(22), training=True)
+    batch = examples.collate([examples.item(0, int(i)) for i in BatchPlan(22, 4, 3, 1, 42).step_samples(0)])
     loss = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean()
     loss.backward()
     (record,) = records(trained)
@@ -142,13 +143,13 @@ def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, fau
     """T9: the path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
-    real = Workshop.__init__
+    real = StepContext.__init__
 
     def blind(self, *arguments):
         real(self, *arguments)
         self.asks = False
 
-    monkeypatch.setattr(Workshop, "__init__", blind)
+    monkeypatch.setattr(StepContext, "__init__", blind)
     decided = toy.run(tmp_path / "decides", **kind)
     one, other = checkpoint.read(asked.last), checkpoint.read(decided.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
@@ -195,7 +196,7 @@ def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
 
 def test_a_skipped_step_changes_nothing(tmp_path):
     """T9: one good step and five of NaN end in the weights of the one."""
-    good = set(Plan(22, 4, 1, 1, 42).step_samples(0).tolist())
+    good = set(BatchPlan(22, 4, 1, 1, 42).step_samples(0).tolist())
     kind = {"scheduler": {"name": "constant", "warmup_steps": 0}}
     faults = {"nan_samples": sorted(set(range(22)) - good)}
     trained = toy.run(tmp_path / "six", training={"epochs": 1}, faults=faults, **kind)
@@ -231,24 +232,24 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 
 
 def test_every_sample_comes_once_an_epoch_in_an_order_of_its_own():
-    plan = Plan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
+    plan = BatchPlan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
     assert plan.steps_per_epoch == 2
     epochs = [np.concatenate([plan.step_samples(e * 2 + p) for p in range(2)]).tolist() for e in range(3)]
     assert all(sorted(epoch) == list(range(23)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2] != list(range(23))
-    other_seed = Plan(23, 2, 3, 2, seed=8)
+    other_seed = BatchPlan(23, 2, 3, 2, seed=8)
     assert other_seed.step_samples(0).tolist() != plan.step_samples(0).tolist()
 
 
 def test_ranks_and_accumulation_cut_the_same_global_batches():
     """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout
     seeds)."""
-    shapes = [Plan(23, 2, 4, 1, 7), Plan(23, 2, 2, 2, 7), Plan(23, 2, 1, 4, 7)]
+    shapes = [BatchPlan(23, 2, 4, 1, 7), BatchPlan(23, 2, 2, 2, 7), BatchPlan(23, 2, 1, 4, 7)]
     for step in range(6):
         cuts = [
             sorted(
                 (c.number, c.epoch, c.indices)
-                for c in itertools.chain.from_iterable(plan.chunks(step, rank) for rank in range(plan.world))
+                for c in itertools.chain.from_iterable(plan.micro_batches(step, rank) for rank in range(plan.world))
             )
             for plan in shapes
         ]
@@ -272,15 +273,15 @@ def test_the_number_of_loader_workers_changes_nothing(tmp_path):
 class TwoUpdates(toy.ToyRecipe):
     """Two optimizer steps in one step of the run."""
 
-    def own_step(self, workshop, batches, counts, moment):
+    def own_step(self, context, batches, counts, moment):
         total, count = torch.zeros(()), 0.0
         for _ in range(2):
             for batch in batches:
-                with workshop.precision.autocast():
-                    losses = self.losses(workshop.model, batch, moment)
-                workshop.backward(workshop.objective(losses, counts))
+                with context.precision.autocast():
+                    losses = self.losses(context.model, batch, moment)
+                context.backward(context.objective(losses, counts))
                 total, count = total + losses["error"].total.detach(), counts["error"] * 2
-            workshop.update()
+            context.update()
         return {"error": (total, count), "size": (torch.zeros(()), count)}
 
 
@@ -319,7 +320,7 @@ def test_terms_that_change_their_names_are_refused(tmp_path):
 
 def test_one_process_alone_needs_no_collective():
     ranks = Ranks(0, 1, torch.device("cpu"))
-    assert ranks.total([1.5, 2.0]) == [1.5, 2.0] and ranks.gather("x") == ["x"] and ranks.first(lambda: 3) == 3
+    assert ranks.total([1.5, 2.0]) == [1.5, 2.0] and ranks.gather("x") == ["x"] and ranks.on_rank_zero(lambda: 3) == 3
 
 
 # -- schedule ------------------------------------------------------------------------------------------------------

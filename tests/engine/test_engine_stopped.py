@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine import toy
 from tests.engine.test_engine_resume import saved
-from training.engine import checkpoint
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.errors import Interrupted
 
 HELD_UP = """

@@ -15,9 +15,10 @@ import pytest
 import yaml
 
 from tests.engine import toy
-from training.engine import courier, tracking
-from training.engine.lines import Growing
-from training.engine.tracking import duration
+from training.engine.tracking import tracker as tracking
+from training.engine.tracking import wandb_process as courier
+from training.engine.tracking.append_only import AppendOnlyFile
+from training.engine.tracking.tracker import duration
 from training.errors import Interrupted, UsageError
 from training.settings import Logging
 
@@ -144,7 +145,7 @@ def test_a_tracker_never_makes_a_run_wait(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(courier, "MOST_WAITING", 300_000)
     said = []
-    hung = courier.Courier({}, said.append)
+    hung = courier.WandbProcess({}, said.append)
     began = time.monotonic()
     for step in range(10_000):
         hung.record(step, {"train/loss": 0.5})
@@ -158,7 +159,10 @@ def test_a_killed_run_leaves_no_tracker_behind(tmp_path):
     (tmp_path / "wandb.py").write_text(
         "import os, time\nopen(os.environ['PID'], 'w').write(str(os.getpid()) + '.')\ntime.sleep(600)"
     )
-    code = "import sys, time; from training.engine.courier import Courier; Courier({}, print); time.sleep(600)"
+    code = (
+        "import sys, time; from training.engine.tracking.wandb_process import WandbProcess; "
+        "WandbProcess({}, print); time.sleep(600)"
+    )
     place = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "PID": str(tmp_path / "pid")}
     run = subprocess.Popen([sys.executable, "-c", code], env=place)
     pid_file, until = tmp_path / "pid", time.monotonic() + 30
@@ -179,7 +183,7 @@ def test_a_run_that_is_stopped_leaves_its_tracker_soon(wandb):
 
 
 def test_wandb_that_is_not_installed_is_refused_before_anything(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.engine.tracking.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("training.engine.tracking.tracker.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install wandb"):
         toy.run(tmp_path, logging={"wandb": "online"})
     assert not list(tmp_path.rglob("*.pt"))
@@ -212,7 +216,7 @@ def test_logs_that_are_deleted_are_made_again_with_all_they_held(tmp_path, what)
 
 
 def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkeypatch):
-    file = Growing(tmp_path / "metrics.jsonl")
+    file = AppendOnlyFile(tmp_path / "metrics.jsonl")
     real, room = os.write, [10]
 
     def write(handle, data):
@@ -233,7 +237,7 @@ def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkey
 
 def test_two_threads_write_whole_lines(tmp_path, monkeypatch):
     """The one that saves says something while the training says something."""
-    file, real = Growing(tmp_path / "log"), os.write
+    file, real = AppendOnlyFile(tmp_path / "log"), os.write
     other = threading.Thread(target=lambda: file.write(b"the saver's line\n"))
 
     def slow(handle: int, data: bytes) -> int:
@@ -255,7 +259,7 @@ def test_a_full_disk_under_the_logs_is_told_once_and_stops_nothing(tmp_path, mon
         self._waiting += data
         self.failed = OSError(errno.ENOSPC, "No space left on device") if self.path.suffix == ".jsonl" else None
 
-    monkeypatch.setattr(Growing, "write", full)
+    monkeypatch.setattr(AppendOnlyFile, "write", full)
     said = []
     tracker = tracking.Tracker(tmp_path, {}, Logging(), title="Toy", step=0, active=True)
     monkeypatch.setattr(tracker, "say", said.append)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from tests.engine import toy
-from training.engine.batches import Chunk
-from training.engine.distributed import Ranks
-from training.engine.loader import Loader
-from training.engine.precision import Precision
-from training.engine.step import Workshop
-from training.engine.transfer import OnDevice, Reading, Transfer, on_host
+from training.engine.loading.batches import MicroBatch
+from training.engine.loading.loader import Loader
+from training.engine.loading.transfer import OnDevice, Reading, Transfer, on_host
+from training.engine.process.distributed import Ranks
+from training.engine.step.precision import Precision
+from training.engine.step.step_context import StepContext
 
 NOWHERE = torch.device("meta")  # a device from which no number can be read
 
@@ -18,15 +18,15 @@ NOWHERE = torch.device("meta")  # a device from which no number can be read
 def test_counts_are_taken_on_the_host():
     """On a GPU, to count there would wait for the whole step before, every step."""
     recipe = toy.recipe()
-    examples = recipe.examples(toy.rows(6), training=True)
+    examples = recipe.dataset(toy.rows(6), training=True)
     model = recipe.build(recipe.fit_constants([]))
-    loader = Loader(examples, [Chunk(0, 0, (0, 1, 2, 3))], recipe.settings.data, NOWHERE)
+    loader = Loader(examples, [MicroBatch(0, 0, (0, 1, 2, 3))], recipe.settings.data, NOWHERE)
     batches = list(loader)
     assert isinstance(batches[0], OnDevice) and {value.device for value in batches[0].values()} == {NOWHERE}
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     precision = Precision(recipe.settings.training, torch.device("cpu"))
-    workshop = Workshop(recipe, model, optimizer, precision, Ranks(0, 1, torch.device("cpu")), ["error", "size"])
-    assert workshop.local_counts(batches) == {"error": 10.0, "size": 10.0}  # 1 + 2 + 3 + 4
+    context = StepContext(recipe, model, optimizer, precision, Ranks(0, 1, torch.device("cpu")), ["error", "size"])
+    assert context.local_counts(batches) == {"error": 10.0, "size": 10.0}  # 1 + 2 + 3 + 4
 
 
 def test_on_a_cpu_a_batch_stays_what_it_is():

@@ -15,8 +15,9 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
-from training.engine import checkpoint, heartbeat
-from training.engine import loader as engine_loader
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.loading import loader as engine_loader
+from training.engine.process import heartbeat
 from training.errors import AthanorError, DataError
 from training.settings import RunSettings
 from training.stages import splits

@@ -13,7 +13,7 @@ import torch
 
 from training.config import Layer, Section, build
 from training.data.manifest import Row
-from training.recipe import Loss, Moment, Recipe
+from training.recipe import Loss, Stepped, TrainingProgress
 from training.settings import RunSettings
 from training.workspace import Workspace
 
@@ -34,7 +34,7 @@ class ToySettings(RunSettings):
     faults: Faults = Faults()
 
 
-class ToyExamples:
+class ToyDataset:
     """y = sum of x, on 1 to 4 elements a sample; item noise depends on the epoch, as an augmentation would."""
 
     def __init__(self, rows: list[Row], training: bool, faults: Faults):
@@ -75,13 +75,13 @@ class ToyModel(torch.nn.Module):
         return self.layers[1:](hidden).squeeze(-1)
 
 
-class ToyRecipe(Recipe):
+class ToyRecipe(Stepped):
     family = "toy"
     title = "Toy"
     manifest = "toy"
     settings_type = ToySettings
     log: ClassVar[list[tuple[int, list[int]]]] = []  # (step, sample numbers) of every training micro-batch
-    moments: ClassVar[list[Moment]] = []
+    moments: ClassVar[list[TrainingProgress]] = []
     models: ClassVar[list[torch.nn.Module]] = []
     signal_at: ClassVar[int] = -1  # the training loss of this step sends SIGTERM
     signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the rehearsal's)
@@ -90,8 +90,8 @@ class ToyRecipe(Recipe):
     def encoders(self) -> dict[str, Any]:
         return {}
 
-    def examples(self, rows: list[Row], training: bool) -> ToyExamples:
-        return ToyExamples(rows, training, self.settings.faults)
+    def dataset(self, rows: list[Row], training: bool) -> ToyDataset:
+        return ToyDataset(rows, training, self.settings.faults)
 
     def fit_constants(self, rows: list[Row]) -> dict[str, np.ndarray]:
         return {"scale": np.full(8, 0.5, np.float32)}
@@ -104,10 +104,12 @@ class ToyRecipe(Recipe):
     def counts(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         return {"error": float(batch["kept"].sum()), "size": float(batch["kept"].sum())}
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], moment: Moment) -> dict[str, Loss]:
-        self.log.append((moment.step, batch["number"].tolist()))
-        self.moments.append(moment)
-        if moment.step == self.signal_at:
+    def losses(
+        self, model: torch.nn.Module, batch: dict[str, torch.Tensor], progress: TrainingProgress
+    ) -> dict[str, Loss]:
+        self.log.append((progress.step, batch["number"].tolist()))
+        self.moments.append(progress)
+        if progress.step == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         predicted = model(batch["x"]).float()
         error = ((predicted - batch["y"]) ** 2)[batch["kept"]].sum()
@@ -146,9 +148,9 @@ def hungry(
             raise error("CUDA out of memory. Tried to allocate 2.00 GiB" if error is not RuntimeError else "odd")
 
     class Hungry(kind):
-        def losses(self, model, batch, moment):
-            losses = super().losses(model, batch, moment)
-            if len(batch["number"]) > size and moment.step >= since:
+        def losses(self, model, batch, progress):
+            losses = super().losses(model, batch, progress)
+            if len(batch["number"]) > size and progress.step >= since:
                 losses["error"] = Loss(Refusing.apply(losses["error"].total))
             return losses
 
@@ -168,13 +170,13 @@ BASE: dict[str, Any] = {
 }
 
 
-def recipe(kind: type[Recipe] = ToyRecipe, **sections: Any) -> Any:
+def recipe(kind: type[Stepped] = ToyRecipe, **sections: Any) -> Any:
     """A recipe from `training={...}, data={...}`, over a quick default."""
     layers = [Layer(BASE), Layer(sections)]
     return kind(build(kind.settings_type, *layers))
 
 
-def run(root: Path, kind: type[Recipe] = ToyRecipe, *, train_rows: int = 22, val_rows: int = 9, **options: Any) -> Any:
+def run(root: Path, kind: type[Stepped] = ToyRecipe, *, train_rows: int = 22, val_rows: int = 9, **options: Any) -> Any:
     """Train a toy in `root`; the sections of settings are keyword arguments as in `recipe`."""
     from training.stages.train import train
 

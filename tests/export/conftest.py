@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.export import toy
+from tests.toys import register
 from training.data.manifest import Row
 from training.export import receipt
-from training.models import registry
 from training.stages import export as stage
 from training.workspace import Workspace
 
@@ -18,8 +18,7 @@ ROWS = [Row({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
 
 
 def _register(patch: pytest.MonkeyPatch) -> None:
-    for family, line in toy.FAMILIES.items():
-        patch.setitem(registry.FAMILIES, family, line)
+    register(patch, toy.EncoderRecipe, toy.DecoderRecipe)
     patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
     patch.setattr(receipt, "code_version", lambda family: f"code of {family}")  # sources may change under a test
 

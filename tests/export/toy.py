@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from training.config import Section
-from training.engine import checkpoint
-from training.recipe import Exam, Graph, Recipe, Recurrence, TensorSpec
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.recipe import Graph, Int8Check, Recurrence, Stepped, TensorSpec
 from training.settings import RunSettings
 from training.workspace import Workspace
 
@@ -183,7 +183,7 @@ def decoder_graphs(model: Decoder) -> list[Graph]:
     return [full, step]
 
 
-class _ToyRecipe(Recipe):
+class _ToyRecipe(Stepped):
     """What export asks of a family; it never trains."""
 
     settings_type = ToySettings
@@ -192,7 +192,7 @@ class _ToyRecipe(Recipe):
     def encoders(self):
         raise NotImplementedError
 
-    def examples(self, rows, training):
+    def dataset(self, rows, training):
         raise NotImplementedError
 
     def counts(self, batch):
@@ -223,10 +223,10 @@ class EncoderRecipe(_ToyRecipe):
     def graphs(self, model):
         return [encoder_graph(model)]
 
-    def exam(self, held_out):
+    def int8_check(self, held_out):
         sound, mood = encoder_graph(None).example({"batch": 6}, 5)
         places = np.random.default_rng(6).normal(size=(6, POINTS, 3)).astype(np.float32)
-        return Exam("toy", {"sound": sound, "mood": mood}, {"places": places})
+        return Int8Check("toy", {"sound": sound, "mood": mood}, {"places": places})
 
     @staticmethod
     def grade(outputs, references):
@@ -244,10 +244,10 @@ class DecoderRecipe(_ToyRecipe):
     def graphs(self, model):
         return decoder_graphs(model)
 
-    def exam(self, held_out):
+    def int8_check(self, held_out):
         random = np.random.default_rng(5)
         inputs = {"ids": random.integers(0, VOCABULARY, (4, 20)), "mood": np.zeros((4, 3), np.float32)}
-        return Exam("toy_decoder", inputs, {"targets": random.integers(0, VOCABULARY, (4, 20))})
+        return Int8Check("toy_decoder", inputs, {"targets": random.integers(0, VOCABULARY, (4, 20))})
 
     @staticmethod
     def grade(outputs, references):
@@ -256,10 +256,7 @@ class DecoderRecipe(_ToyRecipe):
         return {"loss": -float(np.take_along_axis(logs, references["targets"][..., None], -1).mean())}
 
 
-FAMILIES = {kind.family: (f"{__name__}:{kind.__name__}", "none.yaml") for kind in (EncoderRecipe, DecoderRecipe)}
-
-
-def save_checkpoint(workspace: Workspace, kind: type[Recipe], seed: int = 0, ema: bool = False, **changes: object):
+def save_checkpoint(workspace: Workspace, kind: type[Stepped], seed: int = 0, ema: bool = False, **changes: object):
     """A checkpoint as the engine saves it, of an untrained toy; with `ema`, averaged weights of another seed."""
     settings = ToySettings()
     torch.manual_seed(seed)

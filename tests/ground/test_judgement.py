@@ -8,7 +8,7 @@ import scipy.stats
 
 from training.judgement import (
     About,
-    Drawn,
+    BootstrapDraws,
     Finding,
     Interval,
     Metric,
@@ -133,5 +133,5 @@ def test_a_metric_is_plain_json_with_value_low_and_high():
     assert set(plain) == {"model", "baselines", "better", "unit", "meaning"}
     assert set(plain["model"]) == {"value", "low", "high"}
     assert set(plain["baselines"]["rival"]) == {"value", "low", "high", "gap"}
-    difference = Drawn(1.0, np.ones(3), np.ones(3)) - Drawn(0.5, np.ones(3), np.ones(3))
+    difference = BootstrapDraws(1.0, np.ones(3), np.ones(3)) - BootstrapDraws(0.5, np.ones(3), np.ones(3))
     assert difference.value == 0.5

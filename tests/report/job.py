@@ -12,14 +12,14 @@ import numpy as np
 
 from training.budget import book as books
 from training.budget.account import ledger_path
+from training.domains.music.composing.synth import render, write_preview
+from training.domains.music.midi.reader import read_score
 from training.export import receipt
-from training.music.composing.synth import render, write_preview
-from training.music.midi.reader import read_score
 from training.workspace import Workspace
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>"
 STEPS = 60
-GOLDEN = Path(__file__).parents[1] / "golden" / "piece.mid"
+GOLDEN = Path(__file__).parents[1] / "domains" / "music" / "golden" / "piece.mid"
 
 
 _made: dict[str, Path] = {}

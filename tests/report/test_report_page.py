@@ -17,13 +17,13 @@ from tests.report import job
 from training.budget import book as books
 from training.budget.account import ledger_path
 from training.cli import main
+from training.domains.music.report.samples import packed
 from training.errors import HostError
 from training.report import plots, runs
 from training.report.facts import gather
 from training.report.measures import metrics
 from training.report.page import refresh, render, write_report
 from training.report.refresher import Refresher
-from training.report.samples import packed
 from training.workspace import Workspace
 
 EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "path"}
@@ -223,8 +223,12 @@ def test_wide_ranges_are_logarithmic_and_ticks_lie_in_the_frame():
 
 
 def test_values_and_bounds_lie_on_their_axis():
-    (metric,) = gather_metrics({"model": {"value": 0.5, "low": 0.4, "high": 0.6},
-                                "baselines": {"a": {"value": 1.0, "low": 0.9, "high": 1.1}, "gone": {"value": None}}})
+    (metric,) = gather_metrics(
+        {
+            "model": {"value": 0.5, "low": 0.4, "high": 0.6},
+            "baselines": {"a": {"value": 1.0, "low": 0.9, "high": 1.1}, "gone": {"value": None}},
+        }
+    )
     rows = {row.name: row for row in metric.rows}
     assert set(rows) == {"this model", "a"} and rows["this model"].is_model
     assert 0 <= rows["this model"].bar.low < rows["this model"].bar.at < rows["this model"].bar.high < rows["a"].bar.low

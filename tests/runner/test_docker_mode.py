@@ -288,7 +288,7 @@ def test_several_hosts_start_torchrun_and_reach_each_other(host, tmp_path):
     assert verbs == ["doctor", "prepare", "train", "train"], "rank 0 alone has checkpoints to evaluate and export"
     words = runs[2][runs[2].index("--") + 2 :]
     assert words[:6] == [
-        "-m", "training.launch", "--nnodes=2", "--node_rank=1", "--nproc_per_node=4", "--master_addr=10.0.0.1",
+        "-m", "training.runner.launch", "--nnodes=2", "--node_rank=1", "--nproc_per_node=4", "--master_addr=10.0.0.1",
     ]  # fmt: skip
     assert value(runs[2], "--network") == "host"
     _, calls = host.run(*flags, "--node-rank", "0")

@@ -1,4 +1,4 @@
-"""training/launch.py: torchrun ends as its processes end. Real torchrun, with small scripts instead of a training."""
+"""training/runner/launch.py: torchrun ends as its processes end. Real torchrun, with small scripts for a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .conftest import PROJECT
 def launch(tmp_path):
     def start(script: str, processes: int = 2) -> subprocess.Popen:
         (tmp_path / "work.py").write_text(script)
-        words = [sys.executable, "-m", "training.launch", "--standalone", f"--nproc_per_node={processes}"]
+        words = [sys.executable, "-m", "training.runner.launch", "--standalone", f"--nproc_per_node={processes}"]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "READY": str(tmp_path / "ready")}
         return subprocess.Popen(
             [*words, str(tmp_path / "work.py")], env=environment, cwd=tmp_path, text=True,

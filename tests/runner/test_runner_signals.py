@@ -17,7 +17,7 @@ from .conftest import PROJECT
 STAGE = f"""#!{sys.executable} -S
 import os, signal, sys, time
 from pathlib import Path
-if sys.argv[2] == "training.supervisor" and os.environ["DOES"] != "is not yet listening":
+if sys.argv[2] == "training.runner.supervisor" and os.environ["DOES"] != "is not yet listening":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 here, verb = Path(os.environ["HERE"]), sys.argv[sys.argv.index("training", 1) + 1]
 with (here / "verbs").open("a") as file:

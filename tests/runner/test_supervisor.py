@@ -1,5 +1,5 @@
-"""training/supervisor.py: what is started again, what never is, and that nothing is left behind. Small scripts stand
-for a training; each run of one leaves a line in `runs`."""
+"""training/runner/supervisor.py: what is started again, what never is, and that nothing is left behind. Small
+scripts stand for a training; each run of one leaves a line in `runs`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from training import cli
-from training.engine import heartbeat
+from training.engine.process import heartbeat
 
 from .conftest import PROJECT
 
@@ -50,7 +50,8 @@ class Supervised:
 
     def start(self, script, *arguments, options=("--pauses", "0")) -> subprocess.Popen:
         (self.folder / "script.py").write_text(PRELUDE + script)
-        words = [sys.executable, "-m", "training.supervisor", "--index", self.folder / "index.json", *options, "--"]
+        words = [sys.executable, "-m", "training.runner.supervisor"]
+        words += ["--index", self.folder / "index.json", *options, "--"]
         return subprocess.Popen(
             [*words, sys.executable, "-S", "-E", self.folder / "script.py", *arguments], text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT), "HERE": str(self.folder)},
@@ -106,7 +107,7 @@ def test_what_would_only_repeat_is_never_started_again(supervised, code):
     [
         ("sys.exit(1)", 1, "crashed"),
         ("kill()", 137, "SIGKILL"),
-        ("sys.exit(137)", 137, "SIGKILL"),  # a rank of training.launch was killed
+        ("sys.exit(137)", 137, "SIGKILL"),  # a rank of training.runner.launch was killed
         ("kill(signal.SIGTERM)", 143, "SIGTERM"),  # by nobody here
     ],
 )
@@ -289,7 +290,8 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
 
 
 def test_it_costs_next_to_nothing_to_start():
-    code = "import sys, training.supervisor; print(sorted({'torch', 'numpy', 'pydantic', 'yaml'} & set(sys.modules)))"
+    heavy = "{'torch', 'numpy', 'pydantic', 'yaml'}"
+    code = f"import sys, training.runner.supervisor; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "[]\n"
 
 
@@ -299,7 +301,7 @@ def test_it_costs_next_to_nothing_to_start():
      (["--", "true"], {"ATHANOR_RESTARTS": "many"}), (["--", "true"], {"ATHANOR_RESTART_PAUSES": "nan"})],
 )  # fmt: skip
 def test_wrong_usage_is_refused(words, environment):
-    words = [sys.executable, "-m", "training.supervisor", *words]
+    words = [sys.executable, "-m", "training.runner.supervisor", *words]
     done = subprocess.run(words, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True)
     assert done.returncode == 2 and "error: " in done.stderr
 
@@ -312,7 +314,7 @@ def test_the_environment_sets_limit_and_pauses(supervised, monkeypatch):
 
 
 def test_a_command_that_is_not_there_is_told():
-    words = [sys.executable, "-m", "training.supervisor", "--", "/nowhere/python"]
+    words = [sys.executable, "-m", "training.runner.supervisor", "--", "/nowhere/python"]
     done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 6 and "/nowhere/python cannot be started" in done.stderr
 

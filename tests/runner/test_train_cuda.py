@@ -14,7 +14,7 @@ RUNNER = PROJECT / "train_cuda.sh"
 
 STAND_IN = """#!/usr/bin/env bash
 # one file a call, arguments separated by NUL, so that any character survives
-if [[ $2 == training.supervisor ]]; then # it runs what follows --
+if [[ $2 == training.runner.supervisor ]]; then # it runs what follows --
     printf '%s\\0' "$@" >> "$RECORD.supervisor"
     while [[ $1 != -- ]]; do shift; done
     shift
@@ -114,7 +114,7 @@ def test_flags_reach_the_stages(run, roots):
 def test_several_gpus_start_torchrun(run):
     _, calls = run("--gpus", 4)
     train = next(call for call in calls if "train" in call)
-    assert train[:4] == ["-m", "training.launch", "--standalone", "--nproc_per_node=4"]
+    assert train[:4] == ["-m", "training.runner.launch", "--standalone", "--nproc_per_node=4"]
     assert train[train.index("--device") + 1] == "cuda"
 
 
@@ -254,7 +254,7 @@ def test_nothing_is_copied_over_what_could_not_be_restored(run, tmp_path):
 def test_trainings_are_supervised_by_their_progress_and_all_else_is_done_once(run, tmp_path):
     run("--out", tmp_path / "out")
     words = (tmp_path / "record.supervisor").read_text().split("\0")
-    starts = [at for at, word in enumerate(words) if word == "training.supervisor"]
+    starts = [at for at, word in enumerate(words) if word == "training.runner.supervisor"]
     options = [words[at + 1 : words.index("--", at)] for at in starts]
     assert len(options) == len(ALL)
     for title, *rest in (option[1:] for option in options):

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from benchmarks.soak import __main__ as command_line
-from benchmarks.soak import harness, listing
-from benchmarks.soak.harness import Mutant, Row, Soak, each, edited, once, patched, tally
-from benchmarks.soak.processes import NotHeld, expect, forked, start
+from soak import __main__ as command_line
+from soak import harness, listing
+from soak.harness import Mutant, Row, Soak, each, edited, once, patched, tally
+from soak.processes import NotHeld, expect, forked, start
 from training.errors import HostError
 
 GUARD = True

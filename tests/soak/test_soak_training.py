@@ -7,10 +7,10 @@ from functools import partial
 import pytest
 import torch
 
-from benchmarks.soak import power
-from benchmarks.soak.processes import NotHeld, forked
-from benchmarks.soak.runs import differences, expect_same, history, merged, saved, train
-from training.engine import checkpoint
+from soak import power
+from soak.processes import NotHeld, forked
+from soak.runs import differences, expect_same, history, merged, saved, train
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 
 
 def write(folder, record, acts):

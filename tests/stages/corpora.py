@@ -7,10 +7,10 @@ import mido
 import numpy as np
 import soundfile
 
-from training.music.audio import LOGMEL
-from training.music.midi.reader import NOTES
-from training.music.midi.tokens import TOKENS
-from training.recipe import Recipe
+from training.domains.music.audio import LOGMEL
+from training.domains.music.midi.reader import NOTES
+from training.domains.music.midi.tokens import TOKENS
+from training.recipe import Stepped
 from training.settings import Data, RunSettings
 from training.stages.prepare import prepare
 from training.stages.splits import load_split
@@ -57,7 +57,7 @@ def rows(root: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (root / "out/data/manifests" / f"{name}.jsonl").read_text().splitlines()]
 
 
-class PairRecipe(Recipe):
+class PairRecipe(Stepped):
     """The part of a recipe that preparing needs."""
 
     family, title, manifest, settings_type = "spectocloud", "Spectocloud", "spectocloud", RunSettings
@@ -82,7 +82,7 @@ class ScoreRecipe(PairRecipe):
 ScoreRecipe.__abstractmethods__ = frozenset()
 
 
-def recipe(kind=PairRecipe, **data) -> Recipe:
+def recipe(kind=PairRecipe, **data) -> Stepped:
     return kind(RunSettings(data=Data(**data)))
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from training.cli import main
-from training.music.composing.compose import compose
+from training.domains.music.composing.compose import compose
 from training.report import facts
 
 

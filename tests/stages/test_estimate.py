@@ -37,7 +37,7 @@ def slow(clock, early=1.0, late=3.0, validation=0.5):
 
     class Slow(toy.ToyRecipe):
         def losses(self, model, batch, moment):
-            clock.now += early if moment.progress < 0.5 else late
+            clock.now += early if moment.fraction < 0.5 else late
             return super().losses(model, batch, moment)
 
         def validate(self, model, batch):
@@ -183,6 +183,7 @@ def test_what_a_killed_estimate_left_is_removed(tmp_path):
 
 
 # -- telling -------------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def steady(monkeypatch):

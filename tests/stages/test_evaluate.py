@@ -22,14 +22,14 @@ SECTIONS = {"training": {"epochs": 4, "ema_decay": 0.9}}
 class Judged(toy.ToyRecipe):
     """Against a rival that is trained for as many steps as the bench allows."""
 
-    benches: list = []  # noqa: RUF012
+    contexts: list = []  # noqa: RUF012
 
-    def evaluate(self, bench):
-        self.benches.append(bench)
-        steps = max(1, round(bench.share * bench.steps))
-        begin = bench.model.state_dict() if bench.share < 1 else None
+    def evaluate(self, context):
+        self.contexts.append(context)
+        steps = max(1, round(context.baseline_share * context.steps))
+        begin = context.model.state_dict() if context.baseline_share < 1 else None
         wide = type(self)(self.settings.model_copy(update={"seed": 7}))
-        self.rival = bench.rival(wide, "other_seed", begin, steps)
+        self.rival = context.train_baseline(wide, "other_seed", begin, steps)
         loss = About("lower", "", "How wrong it is.")
         metric = Metric(loss, Interval(1.0, 0.5, math.nan), {"other_seed": Interval.exactly(2.0)})
         return Judgement({"val_loss": metric}, verdict([Finding("good", "All is well.")]), {"more": [1]})
@@ -43,7 +43,7 @@ def workspace(tmp_path, monkeypatch):
     named = {side: [Row({**row.values, "id": row.place}, row.place) for row in some] for side, some in rows.items()}
     monkeypatch.setattr(splits, "load_split", lambda recipe, workspace, split, **_: named[split])
     monkeypatch.setattr(trained, "recipe_type", lambda family: Judged)
-    Judged.benches.clear()
+    Judged.contexts.clear()
     return Workspace(tmp_path)
 
 
@@ -74,9 +74,9 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
     evaluate("toy", workspace, device="cpu")
     assert set(told(workspace)["families"]) == {"another", "toy"}
     evaluate("toy", workspace, device="cpu")
-    assert len(Judged.benches) == 1
+    assert len(Judged.contexts) == 1
     evaluate("toy", workspace, device="cpu", share=1.0)  # another question
-    assert len(Judged.benches) == 2
+    assert len(Judged.contexts) == 2
 
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])
@@ -90,22 +90,24 @@ def test_a_file_of_another_form_is_written_anew(workspace, content):
 def test_a_rival_is_trained_as_the_judged_model_was_and_once(workspace, monkeypatch):
     """From its start and for all its steps it is, with the same seed, that very model."""
     evaluate("toy", workspace, device="cpu", share=1.0)
-    bench = Judged.benches[-1]
-    assert bench.steps == 24
-    same = bench.rival(toy.recipe(Judged, **SECTIONS), "twin", None, bench.steps)
+    context = Judged.contexts[-1]
+    assert context.steps == 24
+    same = context.train_baseline(toy.recipe(Judged, **SECTIONS), "twin", None, context.steps)
     best = torch.load(workspace.checkpoints("toy") / "best.pt", weights_only=True)
     for name, value in same.state_dict().items():
         torch.testing.assert_close(value, best["ema"][name], rtol=0, atol=0)
-    monkeypatch.setattr("training.engine.loop.fit", None)
-    again = bench.rival(toy.recipe(Judged, **SECTIONS), "twin", None, bench.steps)  # read back
+    monkeypatch.setattr("training.engine.loop.loop.fit", None)
+    again = context.train_baseline(toy.recipe(Judged, **SECTIONS), "twin", None, context.steps)  # read back
     assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
 
 
 def test_a_rival_that_goes_on_from_the_model_stays_near_it(workspace):
     evaluate("toy", workspace, device="cpu", share=0.1)
-    bench = Judged.benches[-1]
-    near = bench.rival(toy.recipe(Judged, **SECTIONS, optim={"lr": 1e-5}), "near", bench.model.state_dict(), 2)
-    for a, b in zip(near.parameters(), bench.model.parameters(), strict=True):
+    context = Judged.contexts[-1]
+    near = context.train_baseline(
+        toy.recipe(Judged, **SECTIONS, optim={"lr": 1e-5}), "near", context.model.state_dict(), 2
+    )
+    for a, b in zip(near.parameters(), context.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-3) and not np.array_equal(a.detach().numpy(), b.detach().numpy())
     assert not list((workspace.cache / "rivals" / "toy").glob("training"))  # nothing but the weights is kept
 

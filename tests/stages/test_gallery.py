@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.export import toy
-from training.engine import courier
-from training.music.composing.synth import write_preview
+from training.domains.music.composing.synth import write_preview
+from training.engine.tracking import wandb_process as courier
 from training.settings import Logging
 from training.stages.gallery import show_exports
 from training.workspace import Workspace
@@ -39,7 +39,7 @@ def init(**options): tell("init", options=options); return Run()
 @pytest.fixture
 def exported(tmp_path):
     """(workspace, recipe, the receipt's entry, the run's folder) of a family with a picture, a sound and a package."""
-    from training.music.picture import _figure, _save
+    from training.domains.music.picture import _figure, _save
 
     workspace = Workspace(tmp_path)
     recipe = toy.DecoderRecipe(toy.ToySettings())
@@ -107,7 +107,7 @@ def test_a_tracker_that_fails_fails_no_export(exported, tmp_path, monkeypatch, c
 
 def test_an_export_on_another_host_than_the_trainings_shows_nothing(exported, monkeypatch):
     workspace, recipe, entry, run = exported
-    monkeypatch.setattr(courier, "Courier", None)
+    monkeypatch.setattr(courier, "WandbProcess", None)
     for named in ("20990101-000000-ffff", None, "../../exports"):
         show_exports(with_logging(recipe, wandb="online"), {**entry, "trained": {"run_id": named}}, workspace, Path())
     assert list(run.iterdir()) == []

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from training.data.identity import data_digest, is_synthetic
 from training.data.manifest import Row
 from training.errors import DataError
-from training.stages.identity import data_digest, is_synthetic
 from training.stages.train import refuse_leak
 
 

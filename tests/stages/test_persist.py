@@ -15,11 +15,15 @@ from tests.engine import toy
 from tests.engine.disks import Mounted
 from tests.engine.test_engine_checkpoint import die_at, number_in, put
 from training.cli import main
-from training.data import claim, copying, place
 from training.data.files import sha256
-from training.engine import checkpoint, restoring, shelf
-from training.engine.mirror import Mirror
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.errors import HostError, Interrupted
+from training.persist import copying
+from training.persist import destination as place
+from training.persist import lease as claim
+from training.persist import remote as shelf
+from training.persist import restore as restoring
+from training.persist.replicator import Replicator
 from training.stages import persist as stage
 from training.workspace import PROJECT, Workspace, exclusive
 
@@ -183,7 +187,7 @@ def test_a_host_that_is_further_keeps_what_it_has(here, there, capsys):
     a_run(here)
     persist(here, there)
     put(here / WHERE, 3)
-    checkpoint.retain(here / WHERE, 1)  # what it gave up does not come back
+    checkpoint.apply_retention(here / WHERE, 1)  # what it gave up does not come back
     restore(there, here)
     assert "step 3 is here, nothing newer is there" in capsys.readouterr().out
     assert steps(here / WHERE) == {"last.pt": 3, "before_last.pt": 2, "best.pt": 1, "checkpoint_epoch_2.pt": 2}
@@ -194,7 +198,7 @@ def test_a_host_that_fell_behind_in_the_same_run_is_brought_up(here, there, tmp_
     persist(here, there)
     restore(there, tmp_path / "second")
     put(tmp_path / "second" / WHERE, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.05)
-    checkpoint.retain(tmp_path / "second" / WHERE, 1)
+    checkpoint.apply_retention(tmp_path / "second" / WHERE, 1)
     persist(tmp_path / "second", there)
     with pytest.raises(HostError, match=r"is ahead: it holds step 3.* only step 2"):
         persist(here, there)
@@ -334,7 +338,7 @@ def test_a_drive_that_hangs_is_given_up(here, there, monkeypatch, verb, capsys):
     a_run(here)
     for_ever = threading.Event()
     monkeypatch.setattr(place, "PATIENCE", 0.2)
-    monkeypatch.setattr(claim.Claim, "take", lambda *_: for_ever.wait(30) and sys.exit())
+    monkeypatch.setattr(claim.Lease, "take", lambda *_: for_ever.wait(30) and sys.exit())
     assert main([verb, "--out", str(here), "--persist", str(there)]) == 6
     assert "has not answered" in capsys.readouterr().err
     for_ever.set()
@@ -342,7 +346,7 @@ def test_a_drive_that_hangs_is_given_up(here, there, monkeypatch, verb, capsys):
 
 def test_a_place_in_use_by_a_training_is_left_alone(here, there, tmp_path):
     a_run(here)
-    with Mirror(here, there, "toy", [], print):
+    with Replicator(here, there, "toy", [], print):
         while not checkpoint.listed(there / WHERE):
             os.sched_yield()
         with pytest.raises(HostError, match="in use by process"):

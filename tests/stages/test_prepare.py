@@ -21,12 +21,12 @@ from tests.stages.corpora import (
     write_wav,
 )
 from training.data import encode
+from training.domains.music.audio import HOP, SAMPLE_RATE
+from training.domains.music.clouds.cloud import render
+from training.domains.music.clouds.precomputed import fullest_window
+from training.domains.music.midi.notes import NOTE
+from training.domains.music.midi.reader import NOTES
 from training.errors import DataError, HostError, UsageError
-from training.music.audio import HOP, SAMPLE_RATE
-from training.music.clouds.cloud import render
-from training.music.clouds.precomputed import fullest_window
-from training.music.midi.notes import NOTE
-from training.music.midi.reader import NOTES
 from training.workspace import PROJECT, exclusive
 
 

@@ -18,8 +18,8 @@ from tests.stages.corpora import (
     split,
 )
 from training.data import encode
+from training.domains.music.midi.notes import NOTE
 from training.errors import DataError
-from training.music.midi.notes import NOTE
 from training.workspace import PROJECT
 
 

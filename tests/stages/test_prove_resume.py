@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine import checkpoint
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.errors import HostError, TrainingError
 from training.stages import prove_resume as stage
 from training.stages.prove_resume import MARK, SCRATCH, compare, prove_resume
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_twice_equals_the_straight_one(prove, tmp_path, cap
 
 @pytest.mark.slow
 def test_two_ranks_that_are_killed_equal_two_straight_ones(prove, monkeypatch, capsys):
-    launch = [sys.executable, "-m", "training.launch", "--standalone", "--nproc_per_node=2", COMMAND[1]]
+    launch = [sys.executable, "-m", "training.runner.launch", "--standalone", "--nproc_per_node=2", COMMAND[1]]
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     assert prove(command=launch, kills=1).none
     assert capsys.readouterr().out.count("kill -9 after step") == 1

@@ -9,12 +9,12 @@ import pytest
 
 from tests.stages.corpora import make_corpus, rows, run, write_mid
 from training.cli import main
+from training.data import shards
+from training.data.media import Shard
 from training.data.merging import contents
+from training.data.shards import prepare_shard, shard_of
 from training.data.store import Store
 from training.errors import DataError, HostError, UsageError
-from training.stages import shards
-from training.stages.media import Shard
-from training.stages.shards import prepare_shard, shard_of
 from training.workspace import Workspace
 
 KINDS = ("logmel", "notes", "tokens")

@@ -12,12 +12,12 @@ import pytest
 
 from tests.stages.corpora import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
 from training.data import digests, encode, index, manifest, rows, unchanged
+from training.data.identity import data_digest
 from training.data.index import Shared, kept
 from training.data.rows import Rows, Texts, counts, select, stored
 from training.data.store import Store
+from training.domains.music.midi.tokens import TOKENS
 from training.errors import DataError
-from training.music.midi.tokens import TOKENS
-from training.stages.identity import data_digest
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,5 @@
 """T10: the real command line under its supervisor, asked to stop in phases that come before a training
-(benchmarks/soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and nobody
+(soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and nobody
 behind, and can be gone on with."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.corpora import make_corpus
-from training.engine import checkpoint
+from training.engine.checkpoints import checkpoint_folder as checkpoint
 
 PROJECT = Path(__file__).resolve().parents[2]
 LITTER = (".saving-*", ".writing-*", ".making-*")
@@ -23,7 +23,7 @@ PHASES = {
     "imports of prepare": ("prepare", 0.4),
     "decoding": ("prepare", "tokens: "),
     "imports of train": ("train", 1.2),
-    "first batch": ("train", "M weights"),
+    "first batch": ("train", "M parameters"),
 }
 
 
@@ -34,7 +34,7 @@ def out(tmp_path_factory):
 
 
 def begin(out: Path, verb: str) -> subprocess.Popen:
-    words = [sys.executable, "-m", "training.supervisor", "--restarts", "0", "--"]
+    words = [sys.executable, "-m", "training.runner.supervisor", "--restarts", "0", "--"]
     words += [sys.executable, "-m", "training", verb]
     if verb == "train":
         words += ["midi_generator", "--preset", "debug", "--device", "cpu", "--set", "training.max_steps=5000"]

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.engine import toy
 from training.config import Layer, build, override_layer
-from training.engine.state import State
+from training.engine.loop.state import State
 from training.errors import AthanorError, Interrupted
 from training.stages.train import train
 from training.workspace import Workspace

@@ -1,7 +1,7 @@
 """Arrays as bytes: what a store keeps of one file.
 
-    u32 length and u32 CRC of a JSON list [name, dtype, shape, offset] of the arrays, the list, the arrays, each from a
-    multiple of 64 bytes; offsets count from the first.
+u32 length and u32 CRC of a JSON list [name, dtype, shape, offset] of the arrays, the list, the arrays, each from a
+multiple of 64 bytes; offsets count from the first.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from training.export.onnx import OPSET, write_onnx
 from training.export.signature import Signature
 from training.export.trace import trace
 from training.export.weights import plain_names, write_weights
-from training.recipe import Exam, Graph, Recipe
+from training.recipe import Graph, Int8Check, Recipe
 
 if TYPE_CHECKING:
     from training.data.manifest import Row
@@ -55,7 +55,7 @@ class Package:
             began = time.monotonic()
             programs[graph.name] = trace(graph)
             self._onnx(graph, graphs, programs[graph.name], began)
-        self._eight_bits(graphs, self.recipe.exam(held_out) if held_out else None, bool(held_out))
+        self._eight_bits(graphs, self.recipe.int8_check(held_out) if held_out else None, bool(held_out))
         for graph in graphs:
             if "coreml" in graph.formats:
                 self._coreml(graph, programs[graph.name])
@@ -127,7 +127,7 @@ class Package:
         self._list(name, entry)
         self.say(f"  {name}: differs by {worst:.1e} at most (allowed {graph.tolerance:g}), {entry['seconds']} s")
 
-    def _eight_bits(self, graphs: Sequence[Graph], exam: Exam | None, had_data: bool) -> None:
+    def _eight_bits(self, graphs: Sequence[Graph], exam: Int8Check | None, had_data: bool) -> None:
         wanted = [graph for graph in graphs if "int8" in graph.formats]
         if not wanted:
             return
@@ -145,7 +145,7 @@ class Package:
         for graph in wanted:
             self._int8(graph, exam, fp32)
 
-    def _int8(self, graph: Graph, exam: Exam, fp32: proof.Named) -> None:
+    def _int8(self, graph: Graph, exam: Int8Check, fp32: proof.Named) -> None:
         began = time.monotonic()
         source, name = f"{graph.name}.onnx", f"{graph.name}.int8.onnx"
         write_int8(self.room / source, self.room / name)

@@ -104,7 +104,7 @@ def code_version(family: str) -> str:
     """A digest of the sources that decide what a family's files hold: the same wherever the same code lies."""
     total = hashlib.sha256()
     root = PROJECT / "training"
-    rooms = [root / room for room in ("recipe.py", "export", "music", "data", f"models/{family}")]
+    rooms = [root / room for room in ("recipe.py", "export", "data", "domains/music")]
     for path in sorted(p for room in rooms for p in ([room] if room.is_file() else room.rglob("*"))):
         if path.suffix in (".py", ".yaml"):
             total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

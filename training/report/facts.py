@@ -13,6 +13,7 @@ from typing import Any
 
 from training.budget import book as books
 from training.budget.account import duration, ledger_path
+from training.domains.music.report.samples import Piece, clouds, pieces
 from training.errors import ExportError
 from training.export.receipt import read_receipt
 from training.export.table import megabytes, told
@@ -20,7 +21,6 @@ from training.report import measures
 from training.report.measures import Metric, Shift
 from training.report.plots import Chart, chart, number
 from training.report.runs import RunLog
-from training.report.samples import Piece, clouds, pieces
 from training.report.standing import Standing, stand
 from training.workspace import Workspace
 

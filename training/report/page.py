@@ -22,7 +22,7 @@ from training.report.facts import Facts, gather
 from training.workspace import Workspace
 
 NAME = "report.html"
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(__file__).parent / "templates"
 OF_THE_LEDGER = {"written", "state", "running", "finished", "stages", "spent"}  # of Facts: not in a page's mark
 HEAD = 2000  # characters of a page in which its mark stands
 

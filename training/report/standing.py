@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from training.budget import book as books
 from training.budget.account import duration, ledger_path
 from training.budget.limit import Limit
-from training.models.registry import FAMILIES
+from training.registry import families
 from training.report.runs import RunLog, newest
 from training.workspace import Workspace
 
-TITLES = {"spectocloud": "Spectocloud", "midi_generator": "MIDI generator"}
 ALIVE = 30.0  # seconds since the ledger's last tick within which a stage that has not ended is running
 
 
@@ -123,17 +122,18 @@ def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book:
     alive = job is not None and time.time() - path.stat().st_mtime < ALIVE
     known = exported or {}
     ran = {folder.name for folder in workspace.runs("").glob("*") if folder.is_dir()}
-    families = []
-    for name in [*FAMILIES, *sorted((ran | set(known)) - set(FAMILIES))]:
+    registered = families()
+    standings = []
+    for name in [*registered, *sorted((ran | set(known)) - set(registered))]:
         run = newest(workspace, name)
         sessions = reversed(job.sessions if job else ())
         session = next((s for s in sessions if s.stage == "train" and name in s.families), None)
         if run is None and name not in known and session is None:
             continue
         running = bool(session and session.exit is None and alive)
-        title = known.get(name) or TITLES.get(name, name)
-        families.append(Standing(name, title, run, session, running, name in known))
-    return Job(job, alive, tuple(families))
+        title = known.get(name) or (registered[name].title if name in registered else name)
+        standings.append(Standing(name, title, run, session, running, name in known))
+    return Job(job, alive, tuple(standings))
 
 
 def money(amount: float | None) -> str:

@@ -15,7 +15,7 @@ from typing import TextIO
 import numpy as np
 
 from training.data.files import printable
-from training.engine.tracking import LOG
+from training.engine.tracking.tracker import LOG
 from training.errors import Interrupted
 from training.report.plots import number, thinned
 from training.report.runs import RunLog

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from training.data.media import Shard
+from training.data.shards import prepare_shard
 from training.errors import DataError, HostError
-from training.stages.media import Shard
-from training.stages.shards import prepare_shard
 from training.workspace import PROJECT, Workspace
 
 

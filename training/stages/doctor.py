@@ -26,7 +26,7 @@ SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for N
 MEMORY = 8 * GIB
 
 # A checkpoint takes 16 bytes a weight (weights, their average, two of the optimizer; demo checkpoints measured 12.5 and
-# 18.1 MB for 0.77 and 1.13 M weights). The `full` preset's have 5.8 M and 16.3 M. Of each family best, last, three
+# 18.1 MB for 0.77 and 1.13 M parameters). The `full` preset's have 5.8 M and 16.3 M. Of each family best, last, three
 # epochs and the one that is being written may be there at once.
 CHECKPOINTS = 6 * 16 * (5_800_000 + 16_320_000)
 EXPORTS = int(0.5 * GIB)  # both families, all formats, with golden files

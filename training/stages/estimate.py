@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from training.budget.account import Account, duration
 from training.budget.limit import HOUR
 from training.data.files import disk_errors
+from training.data.identity import data_digest, is_synthetic
 from training.recipe import Recipe
-from training.stages.identity import data_digest, is_synthetic
 from training.workspace import PROJECT, Workspace, exclusive
 
 if TYPE_CHECKING:
     from training.data.manifest import Row
-    from training.engine.run import Run
+    from training.engine.loop.run import Run
 
 SCRATCH = ".estimate"  # under --out: on the disk that is saved to
 PLACES = 4  # of the run that are timed: the cost of a step may change on the way (losses, windows)
@@ -101,14 +101,14 @@ def estimate(
     are not in cache/ yet are decoded into it. Raises what `train` would raise in its first minutes.
     """
     began = time.monotonic()
-    from training.engine.distributed import Ranks, choose_device, share_cores
-    from training.engine.heartbeat import rest
-    from training.engine.provenance import hardware, plain, provenance
-    from training.engine.resume import Wanted
-    from training.engine.run import Run, plan_of
-    from training.engine.signals import Signals
-    from training.engine.state import State, planned
-    from training.engine.tracking import Tracker
+    from training.engine.checkpoints.provenance import hardware, plain, provenance
+    from training.engine.checkpoints.resume import Wanted
+    from training.engine.loop.run import Run, batch_plan
+    from training.engine.loop.state import State, planned
+    from training.engine.process.distributed import Ranks, choose_device, share_cores
+    from training.engine.process.heartbeat import rest
+    from training.engine.process.signals import Signals
+    from training.engine.tracking.tracker import Tracker
     from training.stages.splits import load_split
     from training.stages.train import constants_of, refuse_leak
 
@@ -122,8 +122,8 @@ def estimate(
     else:
         rows = {split: load(split) for split in ("train", "val")}
     refuse_leak(rows)
-    examples = {split: recipe.examples(rows[split], training=split == "train") for split in rows}
-    plan = plan_of(len(examples["train"]), len(examples["val"]), recipe.settings, ranks)
+    examples = {split: recipe.dataset(rows[split], training=split == "train") for split in rows}
+    plan = batch_plan(len(examples["train"]), len(examples["val"]), recipe.settings, ranks)
     digest = data_digest(rows)
     wanted = Wanted(recipe.settings, digest, plan.global_batch, planned(recipe.settings, plan))
     begin, notes = _standing(workspace.checkpoints(recipe.family), wanted, resume)
@@ -154,8 +154,8 @@ def estimate(
 
 def _standing(folder: Path, wanted: Any, resume: str) -> tuple[Mapping[str, Any] | None, list[str]]:
     """The checkpoint that `train` would go on from, found without touching anything; and what to say of it."""
-    from training.engine import checkpoint
-    from training.engine.resume import differences
+    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.resume import differences
 
     newest = checkpoint.latest(folder) if resume == "auto" else None
     if newest is not None:
@@ -260,8 +260,8 @@ def _places(begin: int, end: int) -> list[int]:
 def _steps(run: Run, places: int) -> tuple[list[float], float, float]:
     """Seconds of some steps from where the run stands, how much of them was waiting for input, and the seconds of all
     steps but the first. What the loaders had prepared before is not counted: they may be slower than the model."""
-    from training.engine.recovery import halve
-    from training.engine.step import OutOfMemory
+    from training.engine.loop.recovery import halve
+    from training.engine.step.step_context import OutOfMemory
 
     data = run.settings.data
     ahead = data.num_workers * data.prefetch_factor // run.settings.training.grad_accum_steps
@@ -305,7 +305,7 @@ def _wait_for_device(run: Run) -> None:
 
 def _evaluation(run: Run) -> float:
     """Seconds of a held-out pass: of all of it where it is short, else of its beginning, scaled up."""
-    from training.engine.validate import Interruption
+    from training.engine.loop.validate import Interruption
 
     times: list[float] = []
 
@@ -343,7 +343,9 @@ def show(told: Estimate, account: Account, family: str, families_left: int, othe
     """For people: how long, how much, until when, and what fits into a limit."""
     price = account.limit.price
     epochs, place = told.steps / told.steps_per_epoch, told.place
-    print(f"{told.title}, {told.millions:.2f} M weights on {place}: {told.timed} steps were timed, nothing was kept.")
+    print(
+        f"{told.title}, {told.millions:.2f} M parameters on {place}: {told.timed} steps were timed, nothing was kept."
+    )
     for note in told.notes:
         print(f"  {note}")
     fast, slow = told.spread

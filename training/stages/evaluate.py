@@ -33,14 +33,15 @@ def evaluate(
 ) -> dict[str, Any]:
     """Judge `checkpoint` (default: the family's best) on the held-out songs; returns what metrics.json holds of it.
 
-    `share`: of the model's own steps, that models trained only to be compared with it may take (see Bench.share).
+    `share`: of the model's own steps, that models trained only to be compared with it may take (see
+    EvaluationContext.baseline_share).
 
     Nothing is measured twice: the same checkpoint on the same held-out songs is read back. Raises UsageError without
     a checkpoint, DataError without held-out songs.
     """
-    from training.engine.distributed import choose_device
-    from training.recipe import Bench
-    from training.stages.rival import Rivals
+    from training.engine.process.distributed import choose_device
+    from training.recipe import EvaluationContext
+    from training.stages.rival import TrainedBaselines
     from training.stages.splits import load_split
     from training.stages.trained import load_trained
 
@@ -64,8 +65,10 @@ def evaluate(
     model = trained.model.to(choose_device(device))
     train = load_split(recipe, workspace, "train", audio_root=audio_root, midi_root=midi_root)
     constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
-    rivals = Rivals(workspace.cache / "rivals" / family, trained.sha256, constants, train, held_out, device)
-    judged = recipe.evaluate(Bench(model, train, held_out, trained.content["progress"]["total_steps"], rivals, share))
+    rivals = TrainedBaselines(workspace.cache / "rivals" / family, trained.sha256, constants, train, held_out, device)
+    judged = recipe.evaluate(
+        EvaluationContext(model, train, held_out, trained.content["progress"]["total_steps"], rivals, share)
+    )
     result = {
         "title": recipe.title,
         "synthetic": bool(trained.content["provenance"]["synthetic"]),

@@ -35,7 +35,7 @@ def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace,
 
 
 def _to_board(run: Path, step: int, samples: Mapping[str, Path]) -> None:
-    from training.engine.board import Board
+    from training.engine.tracking.board import Board
 
     pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix == ".png"}
     sounds = {name: _wav(path) for name, path in samples.items() if path.suffix == ".mp3"}
@@ -63,13 +63,13 @@ def _wav(path: Path) -> bytes:
 def _to_wandb(
     recipe: Recipe, entry: Mapping[str, Any], run: Path, step: int, samples: Mapping[str, Path], folder: Path
 ) -> None:
-    from training.engine.courier import Courier
-    from training.engine.provenance import plain
-    from training.engine.tracking import require_wandb, wandb_options
+    from training.engine.checkpoints.provenance import plain
+    from training.engine.tracking.tracker import require_wandb, wandb_options
+    from training.engine.tracking.wandb_process import WandbProcess
 
     require_wandb(recipe.settings.logging)
     options = wandb_options(run, plain(recipe.settings), recipe.settings.logging, recipe.title)
-    courier = Courier(options, lambda text: print(f"  {text}"))
+    courier = WandbProcess(options, lambda text: print(f"  {text}"))
     if samples:
         courier.show(step, samples)
     beside = [name for name in ("receipt.json", "metrics.json") if (folder / name).is_file()]

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.data.claim import Claim
-from training.data.copying import Pulse, copy, files_under, read_back
 from training.data.files import sha256
-from training.data.place import asked, bring, reason_of, require_place
-from training.engine.checkpoint import INDEX
-from training.engine.restoring import restore_family
-from training.engine.shelf import Shelf, shown
+from training.engine.checkpoints.checkpoint_folder import INDEX
 from training.errors import AthanorError, HostError
+from training.persist.copying import Pulse, copy, files_under, read_back
+from training.persist.destination import asked, bring, reason_of, require_place
+from training.persist.lease import Lease
+from training.persist.remote import CheckpointReplica, shown
+from training.persist.restore import restore_family
 from training.workspace import Workspace, exclusive
 
 PARTS = ("data/manifests", "runs", "exports")
@@ -106,7 +106,7 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
 def _persist_family(workspace: Workspace, place: Path, family: str, problems: list[str], pulse: Pulse) -> str:
     source, target = workspace.checkpoints(family), place / "checkpoints" / family
     with _claimed(target, "copying", pulse):
-        shelf = Shelf(source, target, pulse)
+        shelf = CheckpointReplica(source, target, pulse)
         shelf.sweep()
         problems += shelf.carry()
         if shelf.damaged():
@@ -139,7 +139,7 @@ def _families(root: Path) -> list[str]:
 
 @contextmanager
 def _claimed(folder: Path, purpose: str, pulse: Pulse) -> Iterator[None]:
-    claim = Claim(folder, purpose, print)
+    claim = Lease(folder, purpose, print)
     claim.take(pulse)
     try:
         yield

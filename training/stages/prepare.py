@@ -16,21 +16,21 @@ import numpy as np
 from training.data import index, manifest
 from training.data.encode import TOO_MANY, Quarantined, describe, expect, ledger, refuse_if_too_many, write_quarantine
 from training.data.files import Refused, sha256, write_atomic
+from training.data.identity import data_digest, is_synthetic, on_both_sides
+from training.data.media import Media, decode
 from training.data.rows import RELEASED, Files, Rows, Stored, Table, Texts
+from training.data.shards import digest, merge_shards
 from training.data.store import Store
+from training.data.summary import SUMMARY, Summary, report
+from training.domains.music.audio import HOP, LOGMEL, SAMPLE_RATE
+from training.domains.music.clouds.precomputed import write_cloud
+from training.domains.music.corpora import corpus, labels
+from training.domains.music.midi.reader import NOTES
+from training.domains.music.midi.tokens import NOTE as FIRST_NOTE
+from training.domains.music.midi.tokens import TOKENS, VELOCITY
+from training.domains.music.midi_generator.steering import styles_of
 from training.errors import DataError, UsageError
-from training.models.midi_generator.steering import styles_of
-from training.music.audio import HOP, LOGMEL, SAMPLE_RATE
-from training.music.clouds.precomputed import write_cloud
-from training.music.corpora import corpus, labels
-from training.music.midi.reader import NOTES
-from training.music.midi.tokens import NOTE as FIRST_NOTE
-from training.music.midi.tokens import TOKENS, VELOCITY
-from training.stages.identity import data_digest, is_synthetic, on_both_sides
-from training.stages.media import Media, decode
-from training.stages.shards import digest, merge_shards
 from training.stages.splits import how, index_path
-from training.stages.summary import SUMMARY, Summary, report
 from training.workspace import Workspace, exclusive
 
 SPECTOCLOUD, MIDI = "spectocloud", "midi"

@@ -126,7 +126,8 @@ def prove_resume(
 def _launch(ranks: int) -> list[str]:
     if ranks == 1:
         return [sys.executable, "-m", "training"]
-    return [sys.executable, "-m", "training.launch", "--standalone", f"--nproc_per_node={ranks}", "-m", "training"]
+    launcher = [sys.executable, "-m", "training.runner.launch"]
+    return [*launcher, "--standalone", f"--nproc_per_node={ranks}", "-m", "training"]
 
 
 @contextmanager
@@ -206,7 +207,7 @@ class _Trial:
                 process.wait()
 
     def _saved(self) -> int:
-        from training.engine import checkpoint
+        from training.engine.checkpoints import checkpoint_folder as checkpoint
 
         newest = checkpoint.latest(self.folder / "checkpoints" / self.family)
         return checkpoint.read(newest)["progress"]["step"] if newest else 0
@@ -235,7 +236,7 @@ class _Trial:
 
     def result(self) -> dict[str, Any]:
         """The newest checkpoint."""
-        from training.engine import checkpoint
+        from training.engine.checkpoints import checkpoint_folder as checkpoint
 
         newest = checkpoint.latest(self.folder / "checkpoints" / self.family)
         if newest is None:

@@ -1,5 +1,5 @@
-"""Rivals: models trained as the judged one was, but for what is to be shown to matter. Kept, so that each is trained
-once."""
+"""Trained baselines: models trained as the judged one was, except for what is to be shown to matter. They are kept, so
+that each is trained once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUIET = {"log_every": 10**9, "save_every": 10**9, "compile": False, "min_epochs"
 EVALUATIONS = 6  # about so many on the way, of which the best counts, as it does for the judged model
 
 
-class Rivals:
+class TrainedBaselines:
     """Where rivals of one checkpoint are trained and kept: under `folder`, those of other checkpoints removed."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Rivals:
     def __call__(
         self, recipe: Recipe, name: str, begin: Mapping[str, torch.Tensor] | None, steps: int
     ) -> torch.nn.Module:
-        """See Bench.rival."""
+        """See EvaluationContext.rival."""
         told = json.dumps([self.sha256, name, begin is not None, steps, recipe.settings.model_dump(mode="json")])
         path = self.folder / f"{name}-{hashlib.sha256(told.encode()).hexdigest()[:32]}.pt"
         if path.exists():
@@ -57,16 +57,16 @@ class Rivals:
         return model
 
     def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> torch.nn.Module:
-        from training.engine import checkpoint
-        from training.engine.distributed import joined
-        from training.engine.loop import fit
-        from training.engine.run import Run, plan_of
-        from training.engine.signals import Signals
-        from training.engine.state import State
-        from training.engine.tracking import Tracker
+        from training.engine.checkpoints import checkpoint_folder as checkpoint
+        from training.engine.loop.loop import fit
+        from training.engine.loop.run import Run, batch_plan
+        from training.engine.loop.state import State
+        from training.engine.process.distributed import joined
+        from training.engine.process.signals import Signals
+        from training.engine.tracking.tracker import Tracker
 
         settings = recipe.settings
-        examples = recipe.examples(self.train, training=True), recipe.examples(self.held_out, training=False)
+        examples = recipe.dataset(self.train, training=True), recipe.dataset(self.held_out, training=False)
         own = settings.training
         epoch = math.ceil(len(examples[0]) / (settings.data.batch_size * own.grad_accum_steps))
         stopping = own.early_stopping.model_copy(update={"enabled": False})
@@ -77,12 +77,12 @@ class Rivals:
         shutil.rmtree(work, ignore_errors=True)
         try:
             with Signals() as signals, joined(self.device) as ranks:
-                plan = plan_of(len(examples[0]), len(examples[1]), recipe.settings, ranks)
+                plan = batch_plan(len(examples[0]), len(examples[1]), recipe.settings, ranks)
                 state = State(recipe, plan, ranks, self.constants)
                 if begin is not None:
                     state.model.load_state_dict(begin)
-                    if state.average:
-                        state.average.load(begin)
+                    if state.ema:
+                        state.ema.load(begin)
                 log = recipe.settings.logging
                 with Tracker(work, {}, log, title=recipe.title, step=0, active=False) as tracker:
                     fit(Run(state, *examples, tracker=tracker, signals=signals, folder=work, provenance={"run_id": ""}))

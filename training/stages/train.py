@@ -10,18 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.data.identity import data_digest, is_synthetic, on_both_sides
 from training.errors import DataError, Interrupted
 from training.recipe import Recipe
-from training.stages.identity import data_digest, is_synthetic, on_both_sides
 from training.workspace import Workspace, exclusive
 
 if TYPE_CHECKING:
     import numpy as np
 
     from training.data.manifest import Row
-    from training.engine.distributed import Ranks
-    from training.engine.pace import Allowance
-    from training.engine.state import State
+    from training.engine.loop.pace import Allowance
+    from training.engine.loop.state import State
+    from training.engine.process.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -67,25 +67,25 @@ def train(
     or does not fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped,
     everything saved).
     """
-    from training.engine.distributed import joined
-    from training.engine.heartbeat import rest
-    from training.engine.pace import Allowance
-    from training.engine.shelf import require_restored
-    from training.engine.signals import Signals
+    from training.engine.loop.pace import Allowance
+    from training.engine.process.distributed import joined
+    from training.engine.process.heartbeat import rest
+    from training.engine.process.signals import Signals
+    from training.persist.remote import require_restored
 
     folder = workspace.checkpoints(recipe.family)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
         held.callback(rest)
-        ranks.first(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
+        ranks.on_rank_zero(lambda: held.enter_context(exclusive(folder, f"training {recipe.family}")))
         if persist is not None and resume == "auto":
-            ranks.first(lambda: require_restored(workspace.root, persist, recipe.family))
+            ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.family))
         if load is None:
             load = partial(_load, recipe, workspace, audio_root, midi_root)
         rows = _rows(ranks, load)
         refuse_leak(rows)
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
         # The first rank counts for all: whether a run goes on must be decided from the same number everywhere.
-        allowance = Allowance(left, ranks.first(lambda: limit or math.inf)) if left else None
+        allowance = Allowance(left, ranks.on_rank_zero(lambda: limit or math.inf)) if left else None
         return _train(recipe, workspace, folder, ranks, signals, rows, resume, identity, allowance, persist)
 
 
@@ -94,28 +94,28 @@ def _train(
     rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any], allowance: Allowance | None,
     persist: Path | None,
 ) -> Trained:  # fmt: skip
-    from training.engine import checkpoint
-    from training.engine.compiled import keep_compiled
-    from training.engine.distributed import share_cores
-    from training.engine.heartbeat import rest, watch
-    from training.engine.loop import fit
-    from training.engine.mirror import Mirror
-    from training.engine.provenance import plain, provenance
-    from training.engine.resume import Wanted, decide
-    from training.engine.run import Run, plan_of
-    from training.engine.state import State, planned
-    from training.engine.tracking import Tracker, require_wandb
+    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.provenance import plain, provenance
+    from training.engine.checkpoints.resume import Wanted, decide
+    from training.engine.loop.loop import fit
+    from training.engine.loop.run import Run, batch_plan
+    from training.engine.loop.state import State, planned
+    from training.engine.process.distributed import share_cores
+    from training.engine.process.heartbeat import rest, watch
+    from training.engine.step.compiled import keep_compiled
+    from training.engine.tracking.tracker import Tracker, require_wandb
+    from training.persist.replicator import Replicator
     from training.report.refresher import Refresher
 
     require_wandb(recipe.settings.logging)
     share_cores(ranks, recipe.settings.data.num_workers)
     examples = {
-        "train": recipe.examples(rows["train"], training=True),
-        "val": recipe.examples(rows["val"], training=False),
+        "train": recipe.dataset(rows["train"], training=True),
+        "val": recipe.dataset(rows["val"], training=False),
     }
-    plan = plan_of(len(examples["train"]), len(examples["val"]), recipe.settings, ranks)
+    plan = batch_plan(len(examples["train"]), len(examples["val"]), recipe.settings, ranks)
     wanted = Wanted(recipe.settings, identity["data_digest"], plan.global_batch, planned(recipe.settings, plan))
-    decision = ranks.first(lambda: decide(folder, wanted, resume))
+    decision = ranks.on_rank_zero(lambda: decide(folder, wanted, resume))
 
     path = decision.path
     begin = ranks.from_first_host(lambda: checkpoint.read(path)) if path else None
@@ -143,8 +143,8 @@ def _train(
         if persist is not None:
             also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
             also += ["runs/budget.json", "exports/report.html"]
-            mirror = Mirror(workspace.root, persist, recipe.family, also, tracker.say)
-            ranks.first(lambda: bool(mirrors.enter_context(mirror)))
+            mirror = Replicator(workspace.root, persist, recipe.family, also, tracker.say)
+            ranks.on_rank_zero(lambda: bool(mirrors.enter_context(mirror)))
         page = Refresher(workspace, tracker.say)
         mirrors.callback(page.close)
         run = Run(
@@ -184,7 +184,7 @@ def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Seque
     def both() -> None:
         rows.update({split: load(split) for split in ("train", "val")})
 
-    ranks.first(both)
+    ranks.on_rank_zero(both)
     if not ranks.is_first:
         both()
     return rows
@@ -207,17 +207,17 @@ def constants_of(
     """Fitted once in a run's life; every rank and every later session has the same."""
     if begin is not None:
         return {name: tensor.numpy() for name, tensor in begin["constants"].items()}
-    return ranks.first(lambda: recipe.fit_constants(rows))
+    return ranks.on_rank_zero(lambda: recipe.fit_constants(rows))
 
 
 def _headline(recipe: Recipe, state: State, ranks: Ranks, *, resumed: bool, synthetic: bool) -> str:
-    from training.engine.provenance import hardware
+    from training.engine.checkpoints.provenance import hardware
 
     plan, progress = state.plan, state.progress
     weights = sum(p.numel() for p in state.model.parameters())
     place = hardware(ranks)
     parts = [
-        f"{recipe.title}: {weights / 1e6:.2f} M weights, {plan.samples:,} samples an epoch, "
+        f"{recipe.title}: {weights / 1e6:.2f} M parameters, {plan.samples:,} samples an epoch, "
         f"{plan.steps_per_epoch:,} steps of {plan.global_batch}",
         f"{state.precision} on {place['device']}" + (f" x {ranks.world}" if ranks.world > 1 else ""),
         f"resumed at step {progress.step} of {progress.total_steps}"
@@ -228,7 +228,7 @@ def _headline(recipe: Recipe, state: State, ranks: Ranks, *, resumed: bool, synt
 
 
 def _trained(recipe: Recipe, folder: Path, run_folder: Path, state: State, *, already: bool) -> Trained:
-    from training.engine import checkpoint
+    from training.engine.checkpoints import checkpoint_folder as checkpoint
 
     progress = state.progress
     return Trained(

@@ -10,10 +10,10 @@ import torch
 
 from training.config import Layer, build
 from training.data.files import sha256
-from training.engine import checkpoint as checkpoints
+from training.engine.checkpoints import checkpoint_folder as checkpoints
 from training.errors import UsageError
-from training.models.registry import recipe_type
 from training.recipe import Recipe
+from training.registry import recipe_type
 from training.workspace import Workspace
 
 
@@ -51,4 +51,3 @@ def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = No
             f"version that trained it ({content['provenance'].get('code_version', 'not recorded')}), or train anew."
         ) from None
     return Trained(checkpoint, sha256(checkpoint), content, recipe, model.eval())
-

@@ -8,7 +8,7 @@ from training.errors import AthanorError, ExportError
 from training.export.check import Line, check_family
 from training.export.receipt import NAME, read_receipt
 from training.export.table import table
-from training.models.registry import recipe_type
+from training.registry import recipe_type
 
 _MODELS = (".onnx", ".mlpackage", ".safetensors")
 

@@ -1,0 +1,160 @@
+"""Row 14: every key of every family's configuration, misspelt, mistyped, misplaced and doubled."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from soak.harness import Mutant, Row, Soak, StepResult, once, patched
+from training import config
+from training.config import Section, section_type
+from training.errors import UsageError
+from training.registry import families, load_recipe, recipe_type
+
+#: YAML that no key of the kind takes. What a person types by mistake: quotes, lists, words, a time for a number.
+WRONG = {
+    bool: ["text", "1", "0", '"true"', "null", "[true]", "{a: true}", "0.5"],
+    int: ["text", "3.5", '"7"', "[1]", "{a: 1}", "true", "1:30", "007", "1e400", ".inf", ".nan", "1,000", "5 #\n z"],
+    float: ["text", '"0.5"', "[0.5]", "{a: 1}", "true", "1:30", ".inf", "-.inf", ".nan", "1e400", "0,5", "1e", "5%"],
+    str: ["3", "0.5", "[text]", "{a: text}", "true", "2024-01-01"],
+    tuple: ["text", "5", "{a: 1}", "true", "[a, b]", "[[1], [2]]", "[null, null]", "null"],
+    Section: ["text", "5", "[1]", "true", "null", "[{a: 1}]"],
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One mistake, and what its refusal has to name."""
+
+    family: str
+    what: str
+    text: str  # YAML
+    named: tuple[tuple[str, ...], ...]  # of each group, at least one must be in the message
+    override: str = ""  # --set ..., with `text` empty
+
+
+def _fields(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted key -> its field, of a settings class and of those nested in it."""
+    for name, info in kind.model_fields.items():
+        yield prefix + name, info
+        if nested := section_type(info.annotation):
+            yield from _fields(nested, f"{prefix}{name}.")
+
+
+def _kind(info: Any) -> tuple[type, bool]:
+    """The kind of a field (a key of WRONG), and whether it may be null."""
+    annotation = info.annotation
+    options = typing.get_args(annotation) or (annotation,)
+    nullable = type(None) in options
+    if section_type(annotation):
+        return Section, nullable
+    if typing.get_origin(annotation) is typing.Literal:
+        return type(options[0]), False
+    bare = [option for option in options if option is not type(None)] if nullable else [annotation]
+    first = bare[0]
+    while typing.get_origin(first) is typing.Annotated:
+        first = typing.get_args(first)[0]
+    origin = typing.get_origin(first) or first
+    return (tuple if origin in (tuple, list) else origin), nullable
+
+
+def _yaml(dotted: str, value: str, repeat: int = 1) -> str:
+    *parents, last = dotted.split(".")
+    lines = [f"{'  ' * depth}{parent}:" for depth, parent in enumerate(parents)]
+    return "\n".join([*lines, *[f"{'  ' * len(parents)}{last}: {value}"] * repeat]) + "\n"
+
+
+def _cases(family: str, numbers: random.Random) -> Iterator[Case]:
+    kind = recipe_type(family).settings_type
+    fields = dict(_fields(kind))
+    every = set(fields)
+    sections = [""] + [key for key, info in fields.items() if section_type(info.annotation)]
+    for key, info in fields.items():
+        parent, _, name = key.rpartition(".")
+        siblings = {k.rpartition(".")[2] for k in every if k.rpartition(".")[0] == parent}
+        line = f"run.yaml:{key.count('.') + 1}"
+        for wrong in _misspelt(name, numbers) - siblings:
+            dotted = f"{parent}.{wrong}" if parent else wrong
+            yield Case(family, f"{key} misspelt {wrong}", _yaml(dotted, "1"), ((f"`{dotted}`",), (name,), (line,)))
+            yield Case(family, f"--set {dotted}", "", ((f"`{dotted}`",), (name,), (f"--set {dotted}",)), f"{dotted}=1")
+        sort, nullable = _kind(info)
+        for value in WRONG[sort]:
+            if value == "null" and nullable:
+                continue
+            yield Case(family, f"{key}: {value}", _yaml(key, value), ((f"`{key}", "YAML"), (line, "line")))
+        if typing.get_origin(info.annotation) is typing.Literal:
+            for value in (str(typing.get_args(info.annotation)[0]).upper() + "x", '""'):
+                yield Case(family, f"{key}: {value}", _yaml(key, value), ((f"`{key}`",), (line,)))
+        right = tuple(f"`{k}`" for k in every if k.rpartition(".")[2] == name)
+        for section in sections:
+            dotted = f"{section}.{name}" if section else name
+            if dotted not in every:
+                where = f"run.yaml:{dotted.count('.') + 1}"
+                yield Case(family, f"{key} misplaced {dotted}", _yaml(dotted, "1"), (right, (where,)))
+        first, second = (f"run.yaml:{key.count('.') + 2}", f"line {key.count('.') + 1}")
+        value = "{}" if sort is Section else "1"
+        doubled = ((f"`{key}`",), (first,), (second,))
+        yield Case(family, f"{key} doubled", _yaml(key, value, 2), doubled)
+        quoted = _yaml(key, value) + "  " * key.count(".") + f'"{name}": {value}\n'
+        yield Case(family, f"{key} doubled, once in quotes", quoted, doubled)
+        flow = _yaml(parent, f"{{{name}: {value}, {name}: {value}}}") if parent else f"{{{name}: 1, {name}: 1}}"
+        yield Case(family, f"{key} doubled in one line", flow, ((f"`{key}`",), ("run.yaml:",)))
+        if not parent:
+            continue
+        top = key.split(".")[0]
+        again = _yaml(key, value) + f"seed: 1\n{top}:\n  x: 1\n"
+        yield Case(family, f"{key}: its section twice", again, ((f"`{top}`",), ("twice",)))
+        merged = f"base: &base\n  {name}: {value}\n" + _yaml(key, value) + "  " * key.count(".") + "<<: *base\n"
+        yield Case(family, f"{key} given again by a merge", merged, (("alias", "merge", "<<"), ("run.yaml",)))
+
+
+def _misspelt(name: str, numbers: random.Random) -> set[str]:
+    at = numbers.randrange(len(name))
+    swap = numbers.randrange(max(1, len(name) - 1))
+    out = {name[:at] + name[at + 1 :], name[:at] + numbers.choice("aeiost") + name[at:], name + "s", name.upper()}
+    out.add(name[:swap] + name[swap : swap + 2][::-1] + name[swap + 2 :])
+    out.add(name.replace("_", "-") if "_" in name else f"{name}_")
+    return {wrong for wrong in out if wrong and wrong != name and wrong.isascii() and not wrong.isdigit()}
+
+
+def _judge(soak: Soak) -> list[StepResult]:
+    """Every case of every family, or, of a smaller count, a sample of them."""
+    path = soak.folder / "run.yaml"
+    cases = [case for family in families() for case in _cases(family, soak.random(0))]
+    if soak.count < len(cases):
+        step = len(cases) / soak.count
+        cases = [cases[int(n * step)] for n in range(soak.count)]
+    return [_try(case, path) for case in cases]
+
+
+def _try(case: Case, path: Path) -> StepResult:
+    title = f"{case.family} {case.what}"
+    path.write_text(case.text, encoding="utf-8")
+    try:
+        load_recipe(case.family, "full", *((None, [case.override]) if case.override else (path,)))
+    except UsageError as error:
+        message = str(error)
+        missing = [group for group in case.named if not any(name in message for name in group)]
+        return StepResult(title, not missing, f"{case.text!r}: no {missing} in: {message}" if missing else "")
+    except Exception as error:  # noqa: BLE001 - a traceback is what must not be
+        return StepResult(title, False, f"{case.text!r}: {type(error).__name__}: {error}")
+    return StepResult(title, False, f"{case.text!r} was accepted")
+
+
+ROWS = (
+    Row(
+        14, "every config key misspelt, mistyped, misplaced, doubled", "refused with the right name",
+        once(_judge, seconds=900), full=10**6, small=1500,
+        mutants=(
+            Mutant("plain YAML, which keeps the last of two", patched(config, "_walk", lambda *a: None)),
+            Mutant("no suggestion", patched(config, "_suggest", lambda kind, keys: "")),
+            Mutant("PyYAML's own numbers", patched(config, "_Loader", yaml.SafeLoader)),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,290 @@
+"""Rows 7 to 9: disks that fill up, turn read-only or vanish under a run. They are real ones: a tmpfs each, which takes
+root to mount; elsewhere these rows are not run, and say so."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from soak.harness import Mutant, Row, Soak, StepResult, Trial, patched, several
+from soak.processes import Ended, expect, forked, start
+from soak.runs import STEPS, Toy, beside, expect_done, expect_same, folder_of, step_of, train
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.saver import Saver
+
+LARGE = {"model": {"width": 4000}}  # a checkpoint of more than a megabyte: many blocks of a disk
+DISK = 96 << 20
+AT = 10  # the step before which the disk turns bad
+LEVELS = 2.5  # checkpoints: fill levels are from none to this many times the size of one
+
+
+def mount(folder: Path, size: int) -> None:
+    folder.mkdir(parents=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise OSError(done.stderr.strip())
+
+
+def unmount(folder: Path) -> None:
+    subprocess.run(["umount", "-l", str(folder)], capture_output=True)
+
+
+@cache
+def unable() -> str:
+    """Why there are no small disks on this host."""
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            mount(Path(scratch) / "disk", 1 << 20)
+        except OSError as error:
+            return f"mounting a small disk is not allowed here: {error}"
+        unmount(Path(scratch) / "disk")
+    return ""
+
+
+def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Callable[[Trial], None]:
+    """A trial with a small disk of its own."""
+
+    def run(trial: Trial) -> None:
+        disk = trial.folder / "disk"
+        mount(disk, size)
+        try:
+            function(trial, disk)
+        finally:
+            unmount(folder_of(disk / "run"))
+            unmount(disk)
+
+    return run
+
+
+def leave(disk: Path, left: int) -> None:
+    """Somebody else fills the disk up to the last `left` bytes."""
+    take = shutil.disk_usage(disk).free - left
+    # a save is writing at the same time, and may have taken the rest
+    with suppress(OSError), (disk / "somebody else's").open("ab", buffering=0) as file:
+        for at in range(0, max(0, take), 1 << 20):
+            file.write(bytes(min(1 << 20, take - at)))
+
+
+def befalls(what: Callable[[], None], again: bool = False) -> type[Toy]:
+    """A toy to whose disk something happens in the middle of a step, once; or at every step from there on."""
+
+    class Befallen(Toy):
+        done = False
+
+        def before_loss(self, step: int) -> None:
+            if (step == AT and not self.done) or (step > AT and again):  # a step has two micro-batches
+                self.done = True
+                what()
+
+    return Befallen
+
+
+def no_litter(disk: Path) -> list[str]:
+    return [path.name for path in disk.rglob(".*") if path.is_file() and path.name != ".lock"]
+
+
+# -- row 7 ---------------------------------------------------------------------------------------------------------
+
+
+def filled(trial: Trial, disk: Path) -> None:
+    """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
+    somebody else takes what becomes free, too: what is given up for the newest checkpoint helps once, and no more."""
+    size = (folder_of(trial.soak.folder / "whole") / checkpoint.LAST).stat().st_size
+    left = int(LEVELS * size * trial.index / trial.soak.count)
+    root, told = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
+    greedy = trial.index % 2 == 0
+    ended = forked(partial(train, root, befalls(partial(leave, disk, left), greedy), **LARGE))
+    told += ", and whatever becomes free is taken" * greedy
+    expect(ended.code in (0, 6) and not ended.timed_out, f"{told}: ended with {ended.code}\n{ended.tail}")
+    newest = checkpoint.latest(folder_of(root))
+    expect(newest is not None, f"{told}: nothing loads")
+    step = checkpoint.read(newest)["progress"]["step"]
+    expect(step >= AT - 1, f"{told}: only step {step} is left")
+    expect(checkpoint.best(folder_of(root)) is not None, f"{told}: no best checkpoint")
+    expect(not no_litter(disk), f"{told}: left behind: {no_litter(disk)}")
+    if ended.code == 6:
+        said = "No space left on device" in ended.output and str(root) in ended.output
+        expect(said, f"{told}: the error does not tell\n{ended.tail}")
+        expect("is trained" not in ended.output, f"{told}: said to be done\n{ended.tail}")
+    (disk / "somebody else's").unlink()
+    expect_done(forked(partial(train, root, **LARGE)))
+    expect_same(root, trial.soak.folder / "whole")
+
+
+def _in_its_place(path: Path, state: Any) -> str:
+    """The new checkpoint over the old one: where there is no room, both are lost."""
+    for old in (checkpoint.LAST, checkpoint.BEFORE_LAST, checkpoint.BEST):
+        if (path.parent / old).exists():
+            with (path.parent / old).open("wb"):
+                pass
+    return _write(path, state)
+
+
+def _leaves_litter(temporary: Path) -> None:
+    """What a save that failed has written stays."""
+
+
+_write = checkpoint._write
+
+
+# -- row 8 ---------------------------------------------------------------------------------------------------------
+
+KINDS = ("read-only", "detached", "checkpoints deleted", "everything deleted")
+
+
+def lost(trial: Trial, disk: Path) -> None:
+    """The outputs turn read-only, or go, in the middle of a run: while a save is under way, or while none is."""
+    kind = KINDS[trial.index % len(KINDS)]
+    calm = trial.index // len(KINDS) % 2 == 0
+    root = disk / "run"
+    away = {
+        "read-only": lambda: _read_only(folder_of(root)),
+        "detached": lambda: subprocess.run(["umount", "-l", str(disk)], check=True),
+        "checkpoints deleted": lambda: shutil.rmtree(folder_of(root)),
+        "everything deleted": lambda: shutil.rmtree(root),
+    }[kind]
+    ended = forked(partial(train, root, befalls(_between_saves(away) if calm else away), **LARGE))
+    expect(ended.code == 6, f"{kind}: ended with {ended.code} in place of 6\n{ended.tail}")
+    steps = [line for line in ended.output.splitlines() if line.startswith("step ")]
+    done = int(steps[-1].split()[1].split("/")[0])
+    expect(done <= AT + 2, f"{kind}: went on to step {done} of {STEPS}, {AT} was the last that could be saved")
+    expect(str(folder_of(root)) in ended.output, f"{kind}: the folder is not named\n{ended.tail}")
+    expect("is trained" not in ended.output, f"{kind}: said to be done\n{ended.tail}")
+    if kind == "read-only":
+        unmount(folder_of(root))
+        expect_done(forked(partial(train, root, **LARGE)))
+        expect_same(root, trial.soak.folder / "whole")
+
+
+def _between_saves(away: Callable[[], object]) -> Callable[[], None]:
+    """A save that is under way would fail by itself; what is looked at before the next one shows where none is."""
+
+    def once_it_is_calm() -> None:
+        savers = [thing for thing in gc.get_objects() if isinstance(thing, Saver)]
+        until = time.monotonic() + 10
+        while any(saver.busy for saver in savers) and time.monotonic() < until:
+            time.sleep(0.005)
+        away()
+
+    return once_it_is_calm
+
+
+def _read_only(folder: Path) -> None:
+    """By a mount of the folder over itself: a disk with open files cannot be turned read-only from outside."""
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    remount = ["mount", "-o", "remount,bind,ro", str(folder)]
+    until = time.monotonic() + 10
+    while subprocess.run(remount, capture_output=True).returncode and time.monotonic() < until:
+        time.sleep(0.01)  # busy: a save is under way in there
+    subprocess.run(remount, check=True)
+
+
+def _swallowed(self: Saver, content: Any, entry: Any, names: Any) -> None:
+    """A save that fails in silence."""
+    try:
+        _saver_write(self, content, entry, names)
+    except Exception as error:  # noqa: BLE001  that is the fault
+        print(f"(swallowed: {error})")
+
+
+_saver_write = Saver._write
+
+
+# -- row 9 ---------------------------------------------------------------------------------------------------------
+
+EPOCHS = {"training": {"epochs": 50, "keep": 1, "save_minutes": 60, "early_stopping": {"enabled": False}}, **LARGE}
+
+
+def cramped(soak: Soak) -> Iterator[StepResult]:
+    """A run of as many epochs as there are trials, saved at the end of each, on room for five checkpoints; someone
+    looks all the time whether a whole newest and a whole best one are there."""
+    disk = soak.folder / "disk"
+    mount(disk, DISK)
+    try:
+        yield from _cramped(soak, disk)
+    finally:
+        unmount(disk)
+
+
+def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
+    forked(partial(train, soak.folder / "short", **{**EPOCHS, "training": {"max_steps": 2}}))
+    later = (folder_of(soak.folder / "short") / checkpoint.LAST).stat().st_size
+    root, settings = disk / "run", {**EPOCHS, "training": {**EPOCHS["training"], "epochs": soak.count}}
+    folder = folder_of(root)
+
+    class Cramped(Toy):
+        def before_loss(self, step: int) -> None:
+            if (
+                step == 1 and not (disk / "somebody else's").exists()
+            ):  # the disk was found large enough, and then others came
+                size = (folder / checkpoint.LAST).stat().st_size
+                leave(disk, 5 * later - size + (256 << 10))
+
+    child = start(partial(train, root, Cramped, **settings))
+    looks, missing = 0, []
+    while child.running:
+        if step_of(root) > 6:  # the first evaluation is past
+            looks += 1
+            if checkpoint.latest(folder) is None or checkpoint.best(folder) is None:
+                missing.append(step_of(root))
+        else:
+            threading.Event().wait(0.01)
+    ended: Ended = child.wait(60)
+    epochs = {int(part.split(")")[0]) for part in ended.output.split("(epoch ")[1:]}
+    for number in range(1, soak.count + 1):
+        held = number in epochs and ended.code == 0 and not missing
+        seen = f"exit {ended.code}; looked {looks} times, nothing whole at the steps {missing[:5]}\n{ended.tail}"
+        yield StepResult(f"save {number}", held, "" if held else seen)
+
+
+def _keeps_all(folder: Path, keep: int) -> None:
+    """No retention."""
+
+
+def _gives_nothing_up(folder: Path) -> None:
+    """No pruning on a full disk either."""
+
+
+ROWS = (
+    Row(
+        7, "the disk fills up during saves, to 50 levels between none and two and a half checkpoints",
+        "the old checkpoint loads, no litter, a clear error; with room again the run ends in the same bits",
+        beside({"whole": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
+        mutants=(
+            Mutant("written over the old ones", patched(checkpoint, "_write", _in_its_place)),
+            # most of what is left is swept away by the next save that succeeds: it takes a last one that fails
+            Mutant("no clean-up of a failed save", patched(checkpoint, "_discard", _leaves_litter), trials=50),
+        ),
+        unable=unable, note=lambda: "tmpfs",
+    ),
+    Row(
+        8, "outputs turn read-only, are detached, or deleted during a run",
+        "never called saved when it is not; said within two steps, exit 6",
+        beside({"whole": partial(train, **LARGE)}, on_a_disk(lost)), full=40, small=4,
+        mutants=(
+            Mutant("a failed save is not told", patched(Saver, "_write", _swallowed)),
+            Mutant("a vanished folder is made anew", patched(Saver, "_require_folder", lambda self: None), 4),
+        ),
+        unable=unable, note=lambda: "tmpfs",
+    ),
+    Row(
+        9, "50 saves on room for 5 checkpoints", "never full; best and last whole at every instant",
+        cramped, full=50, small=12,
+        mutants=(
+            Mutant("nothing is ever deleted", several(
+                patched(checkpoint, "apply_retention", _keeps_all), patched(checkpoint, "evict", _gives_nothing_up))),
+        ),
+        unable=unable, note=lambda: "tmpfs",
+    ),
+)  # fmt: skip

@@ -1,0 +1,38 @@
+"""Which rows there are. A module with rows is named here."""
+
+from __future__ import annotations
+
+import importlib
+
+from soak.harness import Mutant, Row
+
+#: Modules of this folder, each with `ROWS: tuple[Row, ...]`.
+MODULES: tuple[str, ...] = (
+    "kills",
+    "numbers",
+    "ranks",
+    "saves",
+    "disks",
+    "pairs",
+    "stops",
+    "workers",
+    "media",
+    "manifests",
+    "configs",
+    "stale",
+    "planted",
+    "trackers",
+    "containers",
+)
+
+
+def rows() -> list[Row]:
+    """Every row, by number."""
+    found = [row for name in MODULES for row in importlib.import_module(f"soak.{name}").ROWS]
+    return sorted(found, key=lambda row: row.number)
+
+
+def find_mutant(name: str) -> Mutant:
+    """The mutant called "7:no clean-up"."""
+    number, _, title = name.partition(":")
+    return next(m for row in rows() if row.number == int(number) for m in row.mutants if m.name == title)

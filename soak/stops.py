@@ -1,0 +1,251 @@
+"""Row 5: SIGTERM or SIGINT in every phase of a job, through the real command line.
+
+As a module it is the command itself, in a process of its own: python -m soak.stops ROOT PHASE NUMBER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from soak.harness import Mutant, Row, Trial, edited, patched
+from soak.processes import Ended, expect, forked, start
+from soak.runs import (
+    RICH,
+    SAMPLES,
+    VAL_SAMPLES,
+    Toy,
+    beside,
+    expect_done,
+    expect_same,
+    merged,
+    step_of,
+    train,
+)
+from tests import toys
+from tests.engine import toy
+from tests.export import toy as exporting
+from training import cli
+from training.data.manifest import Row as Example
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.loop import run
+from training.engine.process import signals
+from training.errors import Interrupted
+from training.export import coreml, package, receipt
+from training.stages import export as export_stage
+from training.stages import splits as splits_stage
+from training.workspace import Workspace
+
+WITHIN = 10.0  # seconds
+HELD = 0.25  # for so long a phase is kept going, so that the signal comes somewhere in it
+PHASES = ("warm-up", "compile", "step", "validation", "save", "export")
+#: Each phase has several moments, told by a number.
+NUMBERS = {"warm-up": 4, "compile": 1, "step": 24, "validation": 12, "save": 12, "export": 4}
+EXPORTED = "toy_encoder"
+
+
+def asked_to_stop(trial: Trial) -> None:
+    """In a forked process, in every fifth round in one with an interpreter of its own."""
+    phase, number_of_signal, own = _kind(trial.index)
+    number = trial.random.randrange(NUMBERS[phase])
+    root = trial.folder / "run"
+    root.mkdir()
+    told = f"{number_of_signal.name} in {phase}, moment {number}"
+    process = (_Own if own else start)(_command, root, phase, number)
+    until = time.monotonic() + 120
+    while not (root / "phase").exists():
+        expect(process.running and time.monotonic() < until, f"{told}: it never came to this\n{process.output[-2000:]}")
+        time.sleep(0.002)
+    time.sleep(trial.random.uniform(0, HELD if phase != "compile" else 4.0))
+    asked = time.monotonic()
+    process.kill(number_of_signal)
+    ended = process.wait(WITHIN + 5)
+    took = time.monotonic() - asked
+    expect(not ended.timed_out and took <= WITHIN, f"{told}: it took {took:.1f} s\n{ended.tail}")
+    expect(ended.code == 75, f"{told}: exit code {ended.code}\n{ended.tail}")
+    step = 0
+    if phase != "export":
+        step = max(step_of(root), 0)
+        lost = f"{told}: step {_begun(root) + 1} had begun, and step {step} is saved\n{ended.tail}"
+        expect(step >= _begun(root), lost)
+    again = forked(_command, root, "export" if phase == "export" else "none", -1)
+    expect_done(again)
+    if phase == "export":
+        _expect_exported(root, told)
+    elif not (phase == "compile" and step):  # what was compiled is rounded differently
+        expect_same(root, trial.soak.folder / "whole")
+
+
+def _kind(index: int) -> tuple[str, signal.Signals, bool]:
+    turn = index // len(PHASES)
+    return PHASES[index % len(PHASES)], (signal.SIGTERM, signal.SIGINT)[turn % 2], turn % 5 == 4
+
+
+def _told(index: int) -> str:
+    phase, number, own = _kind(index)
+    return f"{number.name} in {phase}{', a process of its own' * own}"
+
+
+def _begun(root: Path) -> int:
+    """Number of the newest step that was begun, counted from 0; 0 too if there is none."""
+    path = root / "begun"
+    return int(path.read_text().split()[-1]) if path.exists() else 0
+
+
+def _expect_exported(root: Path, told: str) -> None:
+    verified = forked(_verify, root)
+    expect(verified.code == 0, f"{told}: after the same command again the exports do not verify\n{verified.tail}")
+    litter = [path.name for path in (root / "exports").iterdir() if path.name.startswith(".making")]
+    expect(not litter, f"{told}: left behind: {litter}")
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+
+
+class Phased(Toy):
+    """Says so when it comes to the moment that is wanted, and stays in it for a while."""
+
+    root: ClassVar[Path]
+    wanted: ClassVar[tuple[str, int]]
+    come: ClassVar[dict[str, int]]
+
+    @classmethod
+    def at(cls, phase: str, number: int | None = None) -> None:
+        """This is a moment of `phase`: the `number`-th, or one more than the last."""
+        count = cls.come.get(phase, -1) + 1
+        cls.come[phase] = count
+        if cls.wanted == (phase, count if number is None else number):
+            (cls.root / "phase").touch()
+            if phase != "compile":
+                time.sleep(HELD)
+
+    def dataset(self, rows: list[Any], training: bool) -> toy.ToyDataset:
+        self.at("warm-up")
+        return super().dataset(rows, training)
+
+    def build(self, constants: dict[str, Any]) -> toy.ToyModel:
+        self.at("warm-up")
+        return super().build(constants)
+
+    def validate(self, model: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        self.validated = getattr(self, "validated", 0) + 1
+        if self.validated == 1:
+            self.at("warm-up")
+            self.at("compile")
+        elif self.validated > 2:  # two are the rehearsal's
+            self.at("validation")
+        return super().validate(model, batch)
+
+    def before_loss(self, step: int) -> None:
+        with (self.root / "begun").open("a") as file:
+            file.write(f"{step}\n")
+        self.at("step", step)
+
+
+def _command(root: Path, phase: str, number: int) -> None:
+    """`python -m training train toy`, or `export`; never returns."""
+    Phased.root, Phased.wanted, Phased.come = root, (phase, number), {}
+    arguments = _prepare_export(root) if phase == "export" else _prepare_training(root, phase)
+    sys.exit(cli.main([*arguments, "--out", str(root)]))
+
+
+def _prepare_training(root: Path, phase: str) -> list[str]:
+    sys.modules.setdefault("soak.stops", sys.modules[__name__])  # where it is the main module
+    toys.add(Phased)
+    splits = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
+    splits_stage.load_split = lambda recipe, workspace, split, **roots: splits[split]
+    _hold(checkpoint, "_write", "save")
+    rare = {} if phase == "save" else {"save_minutes": 10.0}
+    settings = merged(toy.BASE, merged(RICH, {"training": rare | {"compile": phase == "compile"}}))
+    (root / "config.yaml").write_text(json.dumps(settings))  # which is YAML, too
+    return ["train", "toy", "--config", str(root / "config.yaml"), "--device", "cpu"]
+
+
+def _prepare_export(root: Path) -> list[str]:
+    toys.add(exporting.EncoderRecipe, exporting.DecoderRecipe)
+    export_stage.load_split = lambda *_, **__: [Example({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
+    receipt.code_version = lambda family: f"code of {family}"
+    coreml.installed = lambda: False  # the slow part, and no other kind of moment
+    workspace, recipe = Workspace(root), exporting.EncoderRecipe
+    if not workspace.manifests.exists():
+        workspace.manifests.mkdir(parents=True)
+        workspace.manifest(recipe.manifest, "val").write_text('{"id": "0"}\n')
+        exporting.save_checkpoint(workspace, recipe)
+    _hold(export_stage, "_check_finite", "export")
+    for name in ("_weights", "_onnx", "_eight_bits"):
+        _hold(package.Package, name, "export")
+    return ["export", EXPORTED]
+
+
+def _hold(owner: Any, name: str, phase: str) -> None:
+    real = getattr(owner, name)
+
+    def held(*arguments: Any, **options: Any) -> Any:
+        Phased.at(phase)
+        return real(*arguments, **options)
+
+    setattr(owner, name, held)
+
+
+def _verify(root: Path) -> None:
+    toys.add(exporting.EncoderRecipe, exporting.DecoderRecipe)
+    sys.exit(cli.main(["verify", str(root / "exports")]))
+
+
+class _Own:
+    """A process with an interpreter of its own, as `start` gives a forked one."""
+
+    def __init__(self, _command: Callable[..., None], root: Path, phase: str, number: int):
+        self.root, self.began = root, time.monotonic()
+        with (root / "output").open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "soak.stops", str(root), phase, str(number)],
+                stdout=output, stderr=output, env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def output(self) -> str:
+        return (self.root / "output").read_text(errors="replace")
+
+    def kill(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float) -> Ended:
+        late = False
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            late = True
+            self.process.kill()
+            self.process.wait()
+        took = time.monotonic() - self.began
+        return Ended(self.process.returncode, None, None, self.output, took, late)
+
+
+ROWS = (
+    Row(
+        5, "SIGTERM or SIGINT in warm-up, compilation, step, validation, save, export",
+        f"exit 75 within {WITHIN:g} s, the step under way lost at most; the same command again ends with the same bits",
+        beside({"whole": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_told), full=30, small=6,
+        mutants=(
+            Mutant("a stop is not noted in training", patched(signals.Signals, "__enter__", lambda self: self), 6),
+            Mutant("leaves without saving", edited(run.Run, "save_due", "or self.asked_to_stop or", "or"), 6),
+            Mutant("another exit code", patched(Interrupted, "exit_code", 1), 6),
+        ),
+    ),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    _command(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

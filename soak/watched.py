@@ -1,0 +1,159 @@
+"""Decoders under watch: what each file took, of time and memory, in the very workers that decode it.
+
+Light to import: every worker of the sandbox does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+MUTANT = "ATHANOR_SOAK_MUTANT"  # as in harness.py, which is too heavy to import here
+
+
+def decode(function: Callable[[Path], Any], log: Path, path: Path) -> Any:
+    """`function(path)`, its beginning and end in `log`; under a mutant, without the safeguard that it takes out."""
+    with _fault(), open(log, "a", encoding="utf-8") as stream:  # noqa: PTH123
+        _write(stream, path, "begin")
+        _forget_peak()
+        began = _processor()
+        try:
+            return function(path)
+        finally:
+            _write(stream, path, "end", processor=_processor() - began, megabytes=_peak() + _children())
+
+
+def _write(stream, path: Path, what: str, **more: float) -> None:
+    stream.write(json.dumps({"path": os.fsencode(path).hex(), "what": what, "at": time.monotonic(), **more}) + "\n")
+    stream.flush()
+
+
+def _processor() -> float:
+    """Seconds of processor time of this process and of what it started and waited for."""
+    return sum(getattr(resource.getrusage(who), field) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+               for field in ("ru_utime", "ru_stime"))  # fmt: skip
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def _peak() -> float:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def _children() -> float:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+# -- faults that are put in where the decoding is done -------------------------------------------------------------
+
+
+def _no_length_limit() -> AbstractContextManager[None]:
+    from training.domains.music import audio
+
+    return _patched(audio, "_longest", lambda path: float("inf"))
+
+
+def _cut_short_is_fine() -> AbstractContextManager[None]:
+    from training.domains.music import audio
+
+    return _patched(audio, "_promised", lambda path, file: None)
+
+
+def _names_through_a_shell() -> AbstractContextManager[None]:
+    """As `os.system(f'ffmpeg ... {path}')` would have it."""
+    from training.domains.music import audio
+
+    real = audio.subprocess.Popen
+    return _patched(audio.subprocess, "Popen", lambda command, **rest: real(" ".join(command), shell=True, **rest))
+
+
+FAULTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "a second of sound needs no bytes": _no_length_limit,
+    "a broken download is as good as whole": _cut_short_is_fine,
+    "names go through a shell": _names_through_a_shell,
+}
+
+
+def _fault() -> AbstractContextManager[None]:
+    return FAULTS.get(os.environ.get(MUTANT, "").partition(":")[2], nullcontext)()
+
+
+@contextmanager
+def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+# -- in the caller -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The most that decoding a file took in one go. Seconds of processor time, so that a busy machine is not blamed on
+    a file; but of the wall's clock where most of them were spent waiting."""
+
+    seconds: float
+    megabytes: float
+
+
+@contextmanager
+def encoders(log: Path) -> Iterator[None]:
+    """While entered, `prepare` decodes under watch; a worker that is ended ends its file's time."""
+    from training.data import media, sandbox
+
+    names = ("LOGMEL", "NOTES", "TOKENS")
+    before = {name: getattr(media, name) for name in names}
+    worker = sandbox._Worker
+    endings = {name: getattr(worker, name) for name in ("bury", "give_up")}
+
+    def ended(name: str, self: Any) -> Any:
+        if self.queue:
+            _, path, patience = self.queue[0]
+            with log.open("a", encoding="utf-8") as stream:  # the kernel counts in whole seconds
+                _write(stream, path, "end", processor=patience.processor + 1 if name == "bury" else 0.0, megabytes=0.0)
+        return endings[name](self)
+
+    for name, encoder in before.items():
+        setattr(media, name, replace(encoder, function=partial(decode, encoder.function, log)))
+    for name in endings:
+        setattr(worker, name, lambda self, name=name: ended(name, self))
+    try:
+        yield
+    finally:
+        for name, encoder in before.items():
+            setattr(media, name, encoder)
+        for name, method in endings.items():
+            setattr(worker, name, method)
+
+
+def costs(log: Path) -> dict[bytes, Cost]:
+    """What each file cost, from the log."""
+    out: dict[bytes, Cost] = {}
+    began: dict[str, float] = {}
+    for line in log.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry["what"] == "begin":
+            began[entry["path"]] = entry["at"]
+            continue
+        key = bytes.fromhex(entry["path"])
+        took = entry["at"] - began.pop(entry["path"], entry["at"])
+        if entry["processor"] > 0.2 * took:
+            took = min(took, entry["processor"])
+        known = out.get(key, Cost(0.0, 0.0))
+        out[key] = Cost(max(took, known.seconds), max(entry["megabytes"], known.megabytes))
+    return out

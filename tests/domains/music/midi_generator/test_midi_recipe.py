@@ -1,0 +1,323 @@
+"""The recipe: losses that add up, metrics a kind, baselines, judgement, samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch.nn import functional as F
+
+from training.data.manifest import Row
+from training.domains.music import emotion
+from training.domains.music.midi import tokens
+from training.domains.music.midi.grammar import legal
+from training.domains.music.midi.reader import read_score
+from training.domains.music.midi_generator import judging, metrics, steering
+from training.domains.music.midi_generator.data import IGNORED, Songs, emotion_vector
+from training.domains.music.midi_generator.ngram import NGram
+from training.domains.music.midi_generator.recipe import MidiGeneratorRecipe
+from training.recipe import EvaluationContext, TrainingProgress
+from training.registry import load_recipe
+
+NOW = TrainingProgress(0, 100)
+
+
+@pytest.fixture
+def recipe(settings) -> MidiGeneratorRecipe:
+    return MidiGeneratorRecipe(settings())
+
+
+def batch_of(recipe, rows, training: bool = False) -> dict[str, torch.Tensor]:
+    examples = recipe.dataset(rows, training)
+    return examples.collate([examples.item(0, index) for index in range(len(examples))])
+
+
+def test_losses_are_sums_over_what_counts_says(recipe, rows):
+    """T4: the loss of two micro-batches of unequal size is the sum of theirs, as are the counts."""
+    model = recipe.build({})
+    examples = recipe.dataset(rows, True)
+    items = [examples.item(0, index) for index in range(5)]
+    whole, parts = examples.collate(items), [examples.collate(items[:2]), examples.collate(items[2:])]
+    for name in ("loss", "accuracy"):
+        together = recipe.losses(model, whole, NOW)[name].total.item()
+        apart = sum(recipe.losses(model, part, NOW)[name].total.item() for part in parts)
+        assert together == pytest.approx(apart, rel=1e-5)
+        assert recipe.counts(whole)[name] == sum(recipe.counts(part)[name] for part in parts)
+    assert recipe.counts(whole)["loss"] == int((whole["targets"] != IGNORED).sum()) > 0
+
+
+def test_held_out_songs_are_never_varied(settings, rows):
+    changes = {"augment": {"transpose": 12, "velocity": 0.9, "tempo": 0.9, "emotion_noise": 1, "emotion_dropout": 1}}
+    examples = MidiGeneratorRecipe(settings(changes)).dataset(rows, False)
+    seen = np.concatenate([examples.item(3, index)["input_ids"] for index in range(len(examples))])
+    songs = np.concatenate([row.records["midi_path"]["ids"] for row in rows])
+    assert np.array_equal(seen[: len(songs) - 1], songs[:-1])
+    assert np.allclose(examples.item(3, 0)["emotion"][0, :3], rows[0].values["emotion"])
+
+
+def test_only_the_loss_is_minimised(recipe, rows):
+    terms = recipe.losses(recipe.build({}), batch_of(recipe, rows), NOW)
+    assert terms["loss"].coefficient == 1 and terms["accuracy"].coefficient == 0
+    assert terms["loss"].total.requires_grad and not terms["accuracy"].total.requires_grad
+
+
+def test_padding_and_other_songs_are_no_part_of_the_loss(recipe, rows):
+    model = recipe.build({})
+    batch = batch_of(recipe, rows)
+    before = recipe.validate(model, batch)["val_loss"]
+    masked = batch["targets"] == IGNORED
+    batch["input_ids"] = torch.where(masked & (batch["input_ids"] == tokens.PAD), 5, batch["input_ids"])
+    after = recipe.validate(model, batch)["val_loss"]
+    assert before[0].item() == pytest.approx(after[0].item()) and before[1] == after[1]
+
+
+def test_validation_is_not_smoothed_and_agrees_with_the_definition(recipe, rows):
+    model = recipe.build({}).eval()
+    batch = batch_of(recipe, rows)
+    with torch.no_grad():
+        logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
+        found = recipe.validate(model, batch)
+    real = batch["targets"] != IGNORED
+    expected = F.cross_entropy(logits[real], batch["targets"][real], reduction="sum")
+    assert float(found["val_loss"][0]) == pytest.approx(float(expected), rel=1e-6)
+    assert float(found["accuracy"][0]) == int((logits[real].argmax(-1) == batch["targets"][real]).sum())
+    means = recipe.summarise({name: float(total) / max(1, count) for name, (total, count) in found.items()})
+    assert means["perplexity"] == pytest.approx(math.exp(means["val_loss"]))
+    assert means["note_perplexity"] == pytest.approx(math.exp(means["note_loss"]))
+    graded = recipe.grade({"logits": logits.numpy()}, {"targets": batch["targets"].numpy()})
+    assert graded["loss"] == pytest.approx(means["val_loss"], rel=1e-6)
+    assert graded["perplexity"] == pytest.approx(means["perplexity"], rel=1e-5)
+
+
+def test_the_kinds_make_up_the_whole(recipe, rows):
+    found = recipe.validate(recipe.build({}), batch_of(recipe, rows))
+    for of in ("loss", "accuracy"):
+        whole = found["val_loss" if of == "loss" else of]
+        kinds = [found[f"{kind}_{of}"] for kind in metrics.KINDS]
+        assert sum(total.item() for total, _ in kinds) == pytest.approx(whole[0].item(), rel=1e-6)
+        assert sum(count for _, count in kinds) == whole[1]
+    notes = sum(int((row.records["midi_path"]["ids"] < tokens.VELOCITY).sum()) for row in rows)
+    bits, count = found["bits_per_note"]
+    assert count == notes
+    assert float(bits) == pytest.approx(float(found["val_loss"][0]) / math.log(2))
+
+
+def test_a_kind_that_never_comes_is_left_out_and_infinity_is_not_reported(recipe):
+    out = recipe.summarise({"val_loss": 2.0, "tempo_loss": float("nan"), "note_loss": 5000.0})
+    assert "tempo_loss" not in out and math.isfinite(out["note_perplexity"])
+
+
+def test_a_tempo_counts_as_often_as_asked_for_and_nothing_else_does():
+    """At 1 the loss is what it is without, bit for bit."""
+    logits = torch.randn(1, 6, 388)
+    targets = torch.tensor([[3, 369, 383, IGNORED, 384 + 3, 368]])
+
+    def alone(index: int) -> float:
+        return float(metrics.training_loss(logits[:, index : index + 1], targets[:, index : index + 1], 0.1)[0])
+
+    loss, right = metrics.training_loss(logits, targets, 0.1, 8.0)
+    expected = sum(alone(index) * (8 if index in (1, 2) else 1) for index in (0, 1, 2, 4, 5))
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert right == metrics.training_loss(logits, targets, 0.1)[1]
+
+
+def test_smoothing_is_what_it_says(recipe):
+    logits = torch.randn(1, 4, 388)
+    targets = torch.tensor([[3, IGNORED, 300, 5]])
+    loss, _ = metrics.training_loss(logits, targets, 0.1)
+    real = logits[0, [0, 2, 3]].log_softmax(-1)
+    expected = -(0.9 * real[range(3), [3, 300, 5]].sum() + 0.1 * real.mean(-1).sum())
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 5])
+def test_an_ngram_is_a_probability_distribution(rows, order):
+    ngram = NGram([row.records["midi_path"]["ids"] for row in rows], order)
+    for history in ([], [385], [385, 387, 5], [3, 3, 3, 3, 3]):
+        total = sum(ngram.probabilities(np.array([*history, token]))[-1] for token in range(388))
+        assert total == pytest.approx(1.0)
+
+
+def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
+    songs = [row.records["midi_path"]["ids"] for row in rows]
+    loss = [-np.log(NGram(songs, order).probabilities(songs[2])[1:]).mean() for order in (1, 2, 3)]
+    assert loss[0] > loss[1] > loss[2]
+    known = NGram([np.array([385, 387, 5, 6, 5, 6, 5, 6])], 2).probabilities(np.array([385, 387, 5, 6]))[-1]
+    assert known > 0.5
+
+
+def test_songs_are_foretold_as_in_validation_whoever_does_it(recipe, rows):
+    """The judged loss is validation's, song by song; and counting is judged on the very same tokens."""
+    model = recipe.build({}).eval()
+    sums = judging.foretold(model, recipe.dataset(rows, False))
+    means = {name: values[:, 0].sum() / values[:, 1].sum() for name, values in sums.items() if values[:, 1].sum()}
+    found = recipe.validate(model, batch_of(recipe, rows))
+    for name, value in means.items():
+        assert value == pytest.approx(float(found[name][0]) / found[name][1], rel=1e-5), name
+    alone = judging.foretold(model, recipe.dataset(rows[:1], False))["val_loss"]
+    assert sums["val_loss"].shape == (len(rows), 2) and alone[0, 1] == sums["val_loss"][0, 1]
+    counting = judging.counted(Songs(rows[:3]), Songs(rows))
+    assert set(counting) == {"unigram", "bigram", "kneser_ney_5gram"}
+    for values in counting.values():
+        assert (values["val_loss"][:, 1] == sums["val_loss"][:, 1]).all()
+    same_targets = NGram([row.records["midi_path"]["ids"] for row in rows[:3]], 1)
+    nats = -np.log(same_targets.probabilities(rows[4].records["midi_path"]["ids"])[1:])
+    assert counting["unigram"]["val_loss"][4, 0] == pytest.approx(nats.sum())
+
+
+def steered_rows() -> list[Row]:
+    """Two emotions: one always plays pitch 40 softly, the other pitch 90 loudly."""
+    rows = []
+    for number in range(8):
+        happy = number % 2
+        note = [90 if happy else 40, 128 + (28 if happy else 6), 300]
+        ids = [385, 387, 376, 370 + happy, 160, 352, *note]
+        for position in range(8, 96, 8):
+            ids += [160 + position, *note]
+        vector = [0.8, 0.6, 0.8] if happy else [-0.8, -0.5, 0.8]  # not where the lexicon has the words
+        rows.append(
+            Row({"emotion": vector, "id": str(number)}, f"x:{number}", {"midi_path": {"ids": np.array([*ids, 386])}})
+        )
+    return rows
+
+
+@pytest.fixture(scope="module")
+def taught():
+    """A small model that has seen the two kinds of songs above, trained for about two seconds."""
+    torch.manual_seed(0)
+    still = ["augment.transpose=0", "augment.velocity=0.0", "augment.tempo=0.0"]
+    recipe = load_recipe("midi_generator", "debug", overrides=still)
+    rows = steered_rows()
+    model = recipe.build(recipe.fit_constants(rows))
+    examples = recipe.dataset(rows, True)
+    optimizer = torch.optim.AdamW(recipe.parameter_groups(model), lr=5e-3)
+    for step in range(120):
+        batch = examples.collate([examples.item(step, index) for index in range(len(examples))])
+        loss = recipe.losses(model, batch, TrainingProgress(step, 120))["loss"].total / recipe.counts(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return recipe, model.eval(), rows
+
+
+def test_a_model_that_learnt_is_told_so(taught):
+    """It beats counting and whoever is not told the emotion, and what it writes follows the emotion asked for."""
+    recipe, model, rows = taught
+    asked: list = []
+
+    def rival(other, name, begin, steps):
+        asked.append((name, other.settings.augment.emotion_dropout, begin is not None, steps))
+        return recipe.build({}).eval()  # knows nothing
+
+    found = recipe.evaluate(EvaluationContext(model, rows, rows, 100, rival, 0.5))
+    assert asked == [("plain_transformer", 1.0, True, 50)]
+    metrics = found.metrics
+    loss = metrics["val_loss"]
+    assert loss.model.value < 0.8 * loss.baselines["bigram"].value
+    assert loss.model.value < loss.baselines["untold_emotion"].value < loss.baselines["swapped_emotion"].value
+    assert loss.gaps["swapped_emotion"].value < -0.3 and loss.gaps["swapped_emotion"].high < 0
+    named = metrics["emotion_named"]
+    assert named.model.value > 80 and named.baselines["by_chance"].value == 50 and named.about.floor == 80
+    assert named.baselines["held_out_songs"].value == 100
+    assert metrics["shift_pitch"].model.low > 0.5 and "shift_tempo" in metrics
+    assert "steering_pitch" not in metrics  # a correlation over two emotions says nothing
+    assert len(found.more["shifts"]["pitch"]["emotions"]) == 2
+    assert metrics["legal"].model.value == 100
+    # songs that are all alike are known by heart by whoever counts; nothing else is amiss
+    assert [why for why in found.verdict.why if "Not surely" in why] == [found.verdict.why[0]]
+    assert "Kneser-Ney" in found.verdict.why[0]
+
+
+def test_a_model_that_knows_nothing_has_not_learnt(taught):
+    recipe, _, rows = taught
+    fresh = recipe.build(recipe.fit_constants(rows)).eval()
+    found = recipe.evaluate(EvaluationContext(fresh, rows, rows, 100, lambda *_: fresh, 0.5))
+    assert found.verdict.word == "not learnt"
+    assert any("Kneser-Ney" in why and "Not surely better" in why for why in found.verdict.why[:3])
+
+
+def test_what_is_written_follows_the_emotion_asked_for(taught):
+    """The classifier names it; and it would not, had the emotions been mixed up."""
+    _, model, rows = taught
+    known = model.styles.numpy()
+    assert known[2, :, 0].sum() == len(rows) and (known[2, :, 0] > 0).sum() == 2
+    measured = np.stack([steering.measure(row.records["midi_path"]["ids"]) for row in rows])
+    asked = steering.classes([emotion_vector(row.values["emotion"]) for row in rows])
+    assert (steering.name(measured, known) == asked).all()
+    assert not (steering.name(measured[::-1], known) == asked).any()
+    assert steering.differs(known)[[1, 2]].all()  # loudness and register
+    assert steering.reached(measured, asked, known)[2] == pytest.approx(1, abs=1e-3)
+    assert steering.reached(measured[::-1], asked, known)[2] == pytest.approx(-1, abs=1e-3)
+
+
+def test_a_piece_is_asked_for_as_the_songs_are_labelled(taught):
+    """Far from every label a model does as it likes: the word's own place serves only where no song has the emotion."""
+    _, _, rows = taught
+    vectors = steering.asked_for(range(6), Songs(rows))
+    assert vectors[0, :3].tolist() == pytest.approx([0.8, 0.6, 0.8])
+    assert vectors[1, :3].tolist() == pytest.approx([-0.8, -0.5, 0.8])
+    for base in range(2, 6):
+        assert vectors[base, :3].tolist() == pytest.approx(emotion.vector(emotion.BASES[base]))
+
+
+def test_steering_is_the_agreement_of_means_over_emotions(rows):
+    known = np.zeros((3, 6, 6), np.float32)
+    known[0], known[1], known[2, :, 0] = np.arange(6)[:, None], 1, 5
+    measured = np.stack([steering.measure(row.records["midi_path"]["ids"]) for row in rows])
+    found = steering.agreement(measured, np.arange(5), known)
+    assert found[1] == pytest.approx(np.corrcoef(measured[:, 1], np.arange(5))[0, 1])
+    assert np.isnan(found[5])  # tempo: all alike, nothing to agree
+
+
+def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
+    recipe, model, rows = taught
+    written = recipe.samples(model, rows, tmp_path / "new" / "folder", 3)
+    ends = (".mid", ".png", ".mp3")
+    assert {path.name for path in written} == {f"{name}{end}" for name in emotion.BASES for end in ends}
+    pitches = {}
+    for name in emotion.BASES:
+        score = read_score(tmp_path / "new" / "folder" / f"{name}.mid")
+        assert len(score.notes)
+        assert legal(tokens.encode(score))
+        pitches[name] = score.notes["pitch"].mean()
+        assert (tmp_path / "new" / "folder" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        wave, rate = soundfile.read(tmp_path / "new" / "folder" / f"{name}.mp3")
+        end = float((score.notes["onset"] + score.notes["duration"]).max())
+        assert len(wave) / rate == pytest.approx(min(60, end + 0.6), abs=0.2) and np.abs(wave).max() > 0.01
+    assert pitches["happy"] > pitches["sad"] + 20
+    again = recipe.samples(model, rows, tmp_path / "again", 3)
+    assert all(
+        path.read_bytes() == other.read_bytes()
+        for path, other in zip(written, again, strict=True)
+        if path.suffix == ".mid"
+    )
+
+
+def test_weight_decay_spares_vectors(recipe):
+    decayed, spared = recipe.parameter_groups(recipe.build({}))
+    assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim < 2 for p in spared["params"])
+    assert len(spared["params"]) > 0 and spared["weight_decay"] == 0
+
+
+def test_flops_follow_the_model_and_the_batch(recipe, rows):
+    model = recipe.build({})
+    batch = batch_of(recipe, rows)
+    free = ("embedding.", "emotion.", "classes.", "head_classes.")
+    weights = sum(p.numel() for name, p in model.named_parameters() if not name.startswith(free))
+    per_token = 6 * weights + 12 * 2 * 32 * 32
+    assert recipe.flops(model, batch) == batch["input_ids"].numel() * per_token
+
+
+def test_the_exam_is_the_beginning_of_held_out_songs(recipe, rows):
+    exam = recipe.int8_check(rows)
+    assert exam.graph == "midi_generator" and set(exam.inputs) == {"input_ids", "emotion"}
+    assert exam.inputs["input_ids"].shape == exam.references["targets"].shape == (5, 32)
+
+
+@pytest.mark.parametrize("preset", ["full", "demo", "debug"])
+def test_every_preset_is_valid(preset):
+    recipe = load_recipe("midi_generator", preset)
+    assert recipe.settings.generation.temperature == 0.9

@@ -1,0 +1,235 @@
+"""Pairing, labels and the split: nothing guessed, nothing on both sides, the same on every host. P9, P10, P12."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+
+import pytest
+
+from training.data.files import Found
+from training.domains.music.corpora import corpus, labels
+from training.domains.music.corpora.labels import Labels
+from training.domains.music.corpora.pairing import pair
+from training.domains.music.corpora.split import Group, connected, held_out
+from training.errors import DataError, UsageError
+
+
+def found(*names: str, same: Sequence[tuple[str, ...]] = ()) -> list[Found]:
+    """Every file has a content of its own, but for those named together in `same`."""
+    content = {name: name for name in names}
+    for alike in same:
+        content.update(dict.fromkeys(alike, alike[0]))
+    return [Found("/root", name, number, content=content[name].encode()) for number, name in enumerate(names)]
+
+
+def pairs(audio, midi, same=(), **options):
+    result = pair(found(*audio, same=same), found(*midi, same=same), **options)
+    return result, {(p.audio.relative, p.midi.relative, p.by) for p in result.pairs}
+
+
+# -- pairing -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_relative_path_pairs():
+    _, got = pairs(["happy/a.wav", "sad/a.WAV"], ["happy/a.mid", "sad/a.MIDI"])
+    assert got == {("happy/a.wav", "happy/a.mid", "path"), ("sad/a.WAV", "sad/a.MIDI", "path")}
+
+
+def test_one_stem_in_two_folders_is_never_paired_by_stem():
+    """P9: happy/track001.wav met sad/track001.mid."""
+    result, got = pairs(["happy/track001.wav", "x/only.wav"], ["sad/track001.mid", "calm/track001.mid", "y/only.mid"])
+    assert got == {("x/only.wav", "y/only.mid", "stem")}
+    assert [a.reason for a in result.ambiguous] == ["the name is in several folders"]
+    assert not result.unmatched_audio
+    assert not result.unmatched_midi
+
+
+def test_a_stem_left_over_is_not_unique():
+    """One pair of that name was found by path: what is left of the name may be anything."""
+    result, got = pairs(["a/t.wav", "b/t.wav"], ["a/t.mid", "c/t.mid"])
+    assert got == {("a/t.wav", "a/t.mid", "path")}
+    assert [(a.audio[0].relative, a.midi[0].relative) for a in result.ambiguous] == [("b/t.wav", "c/t.mid")]
+
+
+def test_formats_of_one_recording_all_pair_with_its_score():
+    assert pairs(["a/t.wav", "a/t.mp3"], ["a/t.mid"])[1] == {
+        ("a/t.wav", "a/t.mid", "path"),
+        ("a/t.mp3", "a/t.mid", "path"),
+    }
+    assert len(pairs(["a/t.wav", "a/t.mp3"], ["b/t.mid"])[1]) == 2
+
+
+def test_different_scores_of_one_name_are_ambiguous_and_equal_ones_are_not():
+    result, got = pairs(["t.wav"], ["t.mid", "t.midi"])
+    assert not got
+    assert "different contents" in result.ambiguous[0].reason
+    assert len(pairs(["t.wav"], ["t.mid", "t.midi"], same=[("t.mid", "t.midi")])[1]) == 1
+    assert not pairs(["a/t.wav"], ["b/t.mid", "b/t.midi"])[1]
+
+
+def test_the_unmatched_are_listed():
+    result, got = pairs(["a.wav", "b.wav"], ["b.mid", "c.mid"])
+    assert len(got) == 1
+    assert [f.relative for f in result.unmatched_audio] == ["a.wav"]
+    assert [f.relative for f in result.unmatched_midi] == ["c.mid"]
+
+
+def test_folders_that_disagree_on_the_emotion_are_not_paired_by_stem():
+    """P9 again, with a stem that happens to be unique: the folders say that these are two songs."""
+    result, got = pairs(["happy/t.wav"], ["sad/t.mid"], contradiction=labels.contradiction)
+    assert not got
+    assert result.ambiguous[0].reason == "the recording says happy, the score sad"
+    assert len(pairs(["happy/t.wav"], ["scores/t.mid"], contradiction=labels.contradiction)[1]) == 1
+    assert len(pairs(["happy/t.wav"], ["happy/take2/t.mid"], contradiction=labels.contradiction)[1]) == 1
+
+
+# -- labels --------------------------------------------------------------------------------------------------------
+
+
+def test_a_song_is_labelled_by_its_recording_then_its_score_then_neutral():
+    happy, plain, sad = found("happy/t.wav", "x/t.wav", "sad/t.mid")
+    assert labels.of_song([happy, sad], Labels()).name == "happy"
+    assert labels.of_song([plain, sad], Labels()).name == "sad"
+    nothing = labels.of_song([plain], Labels())
+    assert (nothing.emotion, nothing.source) == ((0.0, 0.0, 0.5), "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("l.csv", "path,emotion\nhappy/t.wav,sad\nu,joyful\n"),
+        ("l.csv", "\ufeffhappy/t.wav,sad\r\nu,joyful\r\n"),
+        ("l.csv", "genre,emotion,id\nrock,sad,happy/t\nfolk,joyful,u\n"),
+        ("l.json", json.dumps({"happy/t": "sad", "u": "joyful"})),
+        ("l.json", json.dumps([{"path": "happy/t.wav", "emotion": "sad"}, {"id": "u", "emotion": "joyful"}])),
+        ("l.jsonl", '{"path": "./happy/t.wav", "emotion": "sad"}\n\n{"id": "u", "emotion": "joyful"}\n'),
+        ("l.jsonl", '{"path": "happy\\\\t.wav", "emotion": "sad"}\n'),
+    ],
+)
+def test_a_file_of_labels_wins_over_folders(tmp_path, name, text):
+    (tmp_path / name).write_text(text)
+    given = labels.read(tmp_path / name)
+    label = labels.of_song(found("happy/t.wav"), given)
+    assert (label.name, label.source) == ("sad", "labels")
+    assert given.unused() == (["u"] if "joyful" in text else [])
+
+
+def test_labels_may_be_vectors(tmp_path):
+    (tmp_path / "l.csv").write_text("file,valence,arousal,intensity\na.wav,-0.5,0.25,1\n")
+    (tmp_path / "l.json").write_text(json.dumps({"a": [0.1] * 64}))
+    assert labels.read(tmp_path / "l.csv").find(found("a.wav")[0]).emotion == (-0.5, 0.25, 1.0)
+    assert len(labels.read(tmp_path / "l.json").find(found("a.wav")[0]).emotion) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("l.csv", "path,emotion\na,sad\nb,hapy", "l.csv:3: `hapy` is not in the emotion lexicon. Did you mean `happy`"),
+        ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has another label above"),
+        ("l.csv", "a,sad\nb,happy,1\n", "l.csv:2: has 3 fields, not 2"),
+        ("l.csv", "a,0.5,2,0.5\n", "l.csv:1: number 2 of an emotion lies between -1 and 1"),
+        ("l.csv", "a,0.5,nan,0.5\n", "number 2"),
+        ("l.csv", "a,x,0,0\n", "could not convert"),
+        ("l.csv", "a,b,c\n", "neither a heading"),
+        ("l.csv", 'a,"sad\n', "is not CSV"),
+        ("l.csv", ",sad\n", "names no file"),
+        ("l.csv", "", "holds no label"),
+        ("l.jsonl", '{"path": "a", "emotion": "sad"}\n{"path": 3}\n', "l.jsonl:2: is not an object"),
+        ("l.jsonl", '{"path": "a", "emotion": [1, 2]}\n', "3 or 64 numbers"),
+        ("l.jsonl", '{"path"\n', "l.jsonl:1: is not valid JSON"),
+    ],
+)
+def test_faulty_labels_are_told_with_their_line(tmp_path, name, text, told):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError) as error:
+        labels.read(tmp_path / name)
+    assert told in str(error.value)
+
+
+def test_a_missing_file_of_labels_is_a_usage_error(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        labels.read(tmp_path / "none.csv")
+
+
+# -- the split -----------------------------------------------------------------------------------------------------
+
+
+def groups(count: int, strata=("happy", "sad", "calm"), paired=True) -> list[Group]:
+    return [Group(f"{strata[n % len(strata)]}/t{n}", strata[n % len(strata)], paired) for n in range(count)]
+
+
+@pytest.mark.parametrize("share", [0.001, 0.05, 0.2, 0.5, 0.999])
+@pytest.mark.parametrize("count", [2, 3, 7, 100])
+def test_neither_side_is_ever_empty(count, share):
+    """P12."""
+    for some in (groups(count), groups(count, paired=False)):
+        out = held_out(some, share, 1)
+        assert 1 <= len(out) <= count - 1
+    mixed = [*groups(count), *(Group(f"m{n}", "calm", False) for n in range(40))]
+    out = held_out(mixed, share, 3)
+    inside = {g.key for g in mixed if g.paired} & out
+    assert 1 <= len(inside) <= count - 1
+
+
+def test_the_share_is_met_in_all_and_in_every_stratum():
+    out = held_out(groups(600), 0.1, 42)
+    assert len(out) == 60
+    by_stratum = defaultdict(int)
+    for key in out:
+        by_stratum[key.split("/")[0]] += 1
+    assert set(by_stratum.values()) == {20}
+
+
+def test_the_split_depends_on_ids_and_seed_alone():
+    """P10. In any order, in any process (no use of hash()), pinned: a change here would mix everyone's splits."""
+    some = groups(40)
+    assert held_out(some[::-1], 0.1, 42) == held_out(some, 0.1, 42)
+    assert held_out(some, 0.1, 43) != held_out(some, 0.1, 42)
+    assert sorted(held_out(some, 0.1, 42)) == ["calm/t2", "happy/t30", "happy/t36", "sad/t13"]
+
+
+def test_a_new_song_moves_at_most_the_border():
+    before = held_out(groups(300), 0.1, 42)
+    after = held_out([*groups(300), Group("happy/new", "happy", True)], 0.1, 42)
+    assert len(before ^ after) <= 2
+
+
+def test_bonds_join_over_third_parties():
+    assert list(connected([["a"], ["b"], ["c"], ["b", "c"], ["d", "a"]])) == [0, 1, 1, 1, 0]
+
+
+def sides(audio, midi, same=(), share=0.5, seed=1):
+    scores = found(*midi, same=same)
+    return corpus.songs(pair(found(*audio, same=same), scores).pairs, scores, Labels(), share, seed)
+
+
+def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
+    """P10: x.wav and x.mp3; copies of a recording or a score under other names; the models share one split."""
+    audio = [f"happy/s{n}.wav" for n in range(20)] + [f"happy/s{n}.mp3" for n in range(0, 20, 2)]
+    audio += [f"other/copy{n}.wav" for n in range(0, 20, 5)]
+    midi = [f"happy/s{n}.mid" for n in range(20)] + [f"more/m{n}.mid" for n in range(20)]
+    midi += [f"other/copy{n}.mid" for n in range(0, 20, 5)] + [f"more/m{n}.midi" for n in range(10, 20)]
+    same = [(f"happy/s{n}.wav", f"other/copy{n}.wav") for n in range(0, 20, 5)]
+    same += [(f"happy/s{n}.mid", f"more/m{n}.mid") for n in range(3)]
+    for seed in range(20):
+        paired, alone = sides(audio, midi, same, 0.4, seed)
+        side_of = defaultdict(set)
+        for song in [*paired, *alone]:
+            for file in (song.audio, song.midi):
+                if file is not None:
+                    side_of[file.content].add(song.held_out)
+                    side_of[file.key].add(song.held_out)
+        assert all(len(found_on) == 1 for found_on in side_of.values())
+        for rows in (paired, alone):
+            assert {song.held_out for song in rows} == {True, False}
+
+
+def test_ids_are_unique_shared_by_both_manifests_and_free_of_the_host():
+    paired, alone = sides(["a/t.wav", "a/t.mp3", "b/u.wav"], ["a/t.mid", "x/u.mid", "b/v.mid"])
+    assert [song.id for song in paired] == ["a/t.mp3", "a/t.wav", "b/u"]
+    assert [song.id for song in alone] == ["a/t", "b/u", "b/v"]
+
+
+def test_a_score_bears_the_label_of_its_recording():
+    _, alone = sides(["happy/t.wav", "sad/u.wav"], ["one/t.mid", "one/u.mid"])
+    assert {song.id: song.label.name for song in alone} == {"happy/t": "happy", "sad/u": "sad"}

@@ -1,0 +1,19 @@
+"""What a second place for checkpoints holds."""
+
+from pathlib import Path
+
+from training.data.files import sha256
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+
+WHERE = Path("checkpoints/toy")
+
+
+def whole(folder):
+    """Name -> step of every listed checkpoint, each of which must be whole."""
+    listed = checkpoint.listed(folder)
+    assert all(sha256(folder / name) == entry.sha256 for name, entry in listed.items())
+    return {name: entry.step for name, entry in listed.items()}
+
+
+def tidy(folder):
+    return {path.suffix for path in folder.iterdir() if path.is_file()} <= {".pt", ".json"}

@@ -1,0 +1,176 @@
+"""Checkpoints carried to a second place: nothing is called copied that is not."""
+
+import errno
+import os
+import shutil
+
+import pytest
+
+from tests.engine.test_engine_checkpoint import die_at, number_in, put
+from tests.persist.copied import WHERE, tidy, whole
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.errors import HostError
+from training.persist import copying, remote
+from training.persist.copying import Pulse
+from training.persist.remote import CheckpointReplica
+
+
+def carried(here, there):
+    return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).carry()
+
+
+def test_what_is_listed_here_is_whole_there(here, there):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    put(here / WHERE, 2)
+    put(here / WHERE, 3, [checkpoint.epoch_name(3)], 0.5)
+    assert carried(here, there) == []
+    assert whole(there / WHERE) == whole(here / WHERE) and len(whole(here / WHERE)) == 5
+    put(here / WHERE, 4, [checkpoint.epoch_name(4)])
+    checkpoint.apply_retention(here / WHERE, 1)
+    carried(here, there)
+    assert whole(there / WHERE) == {"last.pt": 4, "before_last.pt": 3, "best.pt": 1, "checkpoint_epoch_4.pt": 4}
+    assert {path.name for path in (there / WHERE).glob("*.pt")} == whole(there / WHERE).keys() and tidy(there / WHERE)
+
+
+def test_nothing_is_copied_twice(here, there, copies):
+    """Nor for a further name of content that is there, nor by the next process on this host."""
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    carried(here, there)
+    assert copies == ["last.pt"]
+    carried(here, there)
+    assert copies == ["last.pt"]
+    put(here / WHERE, 2, [checkpoint.epoch_name(2)])
+    carried(here, there)
+    assert copies == ["last.pt", "last.pt"]
+
+
+def test_a_drive_without_hard_links_gets_copies(here, there, copies, monkeypatch):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 2, [checkpoint.epoch_name(2)])
+
+    def refuse(*_):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    carried(here, there)
+    assert whole(there / WHERE) == whole(here / WHERE)
+
+
+PHASES = ["os.fsync", "Path.replace", "os.link"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, there, phase, call, moment):
+    """And one that is killed again, at its first rename, after that."""
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST], 0.5)
+    carried(here, there)
+    put(here / WHERE, 2, [], 0.6)
+    carried(here, there)
+    put(here / WHERE, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4)
+    for again in (False, True):
+        child = os.fork()
+        if child == 0:
+            die_at(*(("Path.replace", 2, "after") if again else (phase, call, moment)))
+            carried(here, there)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert number_in(checkpoint.latest(there / WHERE)) in (2, 3)
+        assert number_in(checkpoint.best(there / WHERE)) in (1, 3)
+    mending = CheckpointReplica(here / WHERE, there / WHERE, Pulse())
+    mending.sweep()
+    mending.carry()
+    assert whole(there / WHERE).items() >= {"last.pt": 3, "best.pt": 3, "checkpoint_epoch_3.pt": 3}.items()
+    assert tidy(there / WHERE)
+
+
+def test_another_run_s_checkpoints_are_set_aside_there(here, there):
+    put(there / WHERE, 7, [checkpoint.BEST], 0.1)
+    entry = {"step": 1, "epoch": 1, "value": 0.5, "run_id": "second"}
+    state = {"format": checkpoint.FORMAT, "family": "toy", "model": {}}
+    checkpoint.save(here / WHERE, state, entry, [checkpoint.BEST])
+    carried(here, there)
+    assert whole(there / WHERE / "previous" / "r") == {"last.pt": 7, "best.pt": 7}
+    assert set(checkpoint.listed(there / WHERE)) == {"last.pt", "best.pt"}
+
+
+def test_a_place_that_is_ahead_is_not_overwritten(here, there):
+    """An older copy of the same run, on a host that was left for another."""
+    put(here / WHERE, 3)
+    shutil.copytree(here / WHERE, there / WHERE)
+    put(there / WHERE, 9)
+    with pytest.raises(HostError, match=r"is ahead: it holds step 9 .* only step 3.*training restore"):
+        carried(here, there)
+    assert whole(there / WHERE) == {"last.pt": 9, "before_last.pt": 3}
+
+
+def test_what_is_gone_there_is_brought_anew(here, there):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 2)
+    carried(here, there)
+    (there / WHERE / checkpoint.BEST).unlink()
+    carried(here, there)
+    assert whole(there / WHERE) == whole(here / WHERE)
+
+
+def test_what_rotted_there_is_given_no_further_name(here, there):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    carried(here, there)
+    files = checkpoint.read_index(there / WHERE)["files"]
+    checkpoint.write_index(there / WHERE, {"last.pt": files["last.pt"]})  # as if killed before the second name
+    (there / WHERE / checkpoint.BEST).unlink()
+    (there / WHERE / checkpoint.LAST).write_bytes(bytes((here / WHERE / checkpoint.LAST).stat().st_size))
+    carried(here, there)
+    assert number_in(there / WHERE / checkpoint.BEST) == 1
+
+
+def test_an_index_that_does_not_arrive_is_noticed(here, there, monkeypatch):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1)
+    monkeypatch.setattr(checkpoint, "write_index", lambda *_: None)
+    with pytest.raises(OSError, match="index read back is not the one written"):
+        carried(here, there)
+
+
+def test_a_save_in_the_middle_of_a_copy_is_no_damage(here, there, monkeypatch):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1)
+    real, left = remote.copy, [2]
+
+    def meanwhile(*arguments):
+        if left[0]:
+            left[0] -= 1
+            put(here / WHERE, 5 - left[0])
+        return real(*arguments)
+
+    monkeypatch.setattr(remote, "copy", meanwhile)
+    assert carried(here, there) == []
+    assert whole(there / WHERE)["last.pt"] == 5
+
+
+def test_what_is_damaged_here_stays_behind_and_is_named(here, there):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 2)
+    put(here / WHERE, 3)
+    (here / WHERE / checkpoint.BEST).write_bytes(b"damaged")
+    assert carried(here, there) == [f"{here / WHERE / checkpoint.BEST} is missing or damaged"]
+    assert whole(there / WHERE) == {"last.pt": 3, "before_last.pt": 2}
+
+
+def test_a_drive_that_stores_something_else_is_noticed(here, there, monkeypatch):
+    (there / WHERE).mkdir(parents=True)
+    put(here / WHERE, 1)
+    carried(here, there)
+    put(here / WHERE, 2)
+    monkeypatch.setattr(copying, "read_back", lambda *_: "0" * 64)
+    with pytest.raises(OSError, match="not what was written"):
+        carried(here, there)
+    assert whole(there / WHERE) == {"last.pt": 1}

@@ -1,0 +1,125 @@
+"""A corpus: folders of recordings and scores become songs, each with an id, an emotion and a side of the split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.data.files import Found, Refused, printable, scan
+from training.domains.music.corpora import labels as labelling
+from training.domains.music.corpora.labels import Label, Labels
+from training.domains.music.corpora.pairing import Pair, Pairing, pair
+from training.domains.music.corpora.split import Group, connected, held_out
+from training.errors import DataError, UsageError
+
+AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac")
+MIDI = (".mid", ".midi")
+
+
+@dataclass(slots=True)
+class Song:
+    """One row to be: a score, with its recording or without."""
+
+    midi: Found
+    audio: Found | None
+    label: Label
+    held_out: bool = False
+    named: str = ""  # its id, where that is another
+
+    @property
+    def id(self) -> str:
+        """Relative path without extension (with it where two rows would share one): the same on every host."""
+        return self.named or (self.audio or self.midi).key
+
+
+def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[list[Found], list[Refused]]:
+    """Scan a folder that the user named. Raises UsageError if it is none, DataError if nothing in it is usable."""
+    if root is None:
+        return [], []
+    try:
+        found, refused = scan(root, suffixes)
+    except OSError as error:
+        raise UsageError(f"{option} {printable(root)}: {error.strerror}.") from None
+    if not found:
+        listed = "".join(f"\n  {item.path}: {item.reason}" for item in refused[:10])
+        kinds = " ".join(suffix.lstrip(".") for suffix in suffixes)
+        raise DataError(f"{option} {printable(root)} holds no usable file ({kinds}).{listed}")
+    return found, refused
+
+
+def match(audio: Sequence[Found], midi: Sequence[Found], given: Labels) -> Pairing:
+    """Pair recordings with scores. Songs that the user labelled are not judged by their folders' names."""
+
+    def contradiction(sound: Found, score: Found) -> str | None:
+        if given.find(sound) or given.find(score):
+            return None
+        return labelling.contradiction(sound, score)
+
+    return pair(audio, midi, contradiction)
+
+
+def songs(
+    pairs: Sequence[Pair], midi: Sequence[Found], given: Labels, share: float, seed: int
+) -> tuple[list[Song], list[Song]]:
+    """The songs with recordings, and the songs of every score, with one split over both; each sorted by id.
+
+    A score that has a recording bears its id and label. Rows of one group (see split.py) share a side:
+    equal contents, one relative path, one recording, one score, and copies of any of them.
+    """
+    paired = [Song(p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]
+    first: dict[str, Song] = {}
+    for song in paired:
+        first.setdefault(song.midi.relative, song)
+    scores = [
+        Song(score, None, song.label, named=song.id)
+        if (song := first.get(score.relative)) is not None
+        else Song(score, None, labelling.of_song((score,), given))
+        for score in midi
+    ]
+    del first
+    ids = [*_tell_apart(paired), *_tell_apart(scores)]
+    everything = [*paired, *scores]
+    tops = connected(map(_bonds, everything, ids))
+    leaders: dict[int, int] = {}  # of the groups whose first row it is not
+    with_sound: set[int] = set()
+    for row, top in enumerate(tops):
+        leader, alone = leaders.get(top, top), everything[row].audio is None
+        if row != leader and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
+            leaders[top] = row
+        if not alone:
+            with_sound.add(top)
+    groups = [
+        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound)
+        for row, top in enumerate(tops)
+        if row == top
+    ]
+    out = held_out(groups, share, seed)
+    del groups
+    for top, song in zip(tops, everything, strict=True):
+        song.held_out = ids[leaders.get(top, top)] in out
+    paired, scores = (
+        [everything[row] for row in sorted(rows, key=ids.__getitem__)]
+        for rows in (range(len(paired)), range(len(paired), len(everything)))
+    )
+    return paired, scores
+
+
+def _bonds(song: Song, name: str) -> Iterator[str | bytes]:
+    """`name`: its id."""
+    for file in (song.audio, song.midi):
+        if file is not None:
+            key = file.key
+            yield name if key == name else key  # one text for both: there may be millions
+            yield file.content
+
+
+def _tell_apart(rows: Sequence[Song]) -> list[str]:
+    """The ids of all. Rows of one id (x.wav and x.mp3) are told apart by their extension; the ids of others stay."""
+    ids = [song.id for song in rows]
+    used = Counter(ids)
+    for row, song in enumerate(rows) if len(used) < len(rows) else ():
+        if used[ids[row]] > 1:
+            song.named = (song.audio or song.midi).relative
+    return [song.id for song in rows] if len(used) < len(rows) else ids

@@ -1,0 +1,221 @@
+"""What songs mean: emotions from a user's file of labels, else from the names of folders and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from training.data.files import Found, printable, regular_file
+from training.domains.music import emotion
+from training.errors import DataError, UsageError
+
+_KEY_COLUMNS = ("path", "id", "file", "name", "relative_path", "audio_path", "midi_path")
+_WORD_COLUMNS = ("emotion", "label", "word", "mood")
+_VECTOR_COLUMNS = ("valence", "arousal", "intensity")
+
+
+@dataclass(frozen=True)
+class Label:
+    emotion: tuple[float, ...]  # 3 or 64 numbers
+    name: str  # of the emotion it is counted with
+    source: str  # "labels", "path" or "none"
+
+
+def of_song(files: Iterable[Found], given: Labels) -> Label:
+    """The label of a song from its files (recording first): the user's, else what their places and names say."""
+    files = list(files)
+    for file in files:
+        label = given.find(file)
+        if label is not None:
+            return label
+    for file in files:
+        found = emotion.label_for(file.relative)
+        if found.hinted:
+            return _shared(found.vector, found.emotion, "path")
+    return _shared(emotion.NEUTRAL, "neutral", "none")
+
+
+@cache
+def _shared(vector: tuple[float, ...], name: str, source: str) -> Label:
+    """One object for all songs that bear it: there may be millions."""
+    return Label(vector, name, source)
+
+
+def contradiction(audio: Found, midi: Found) -> str | None:
+    """Why a recording and a score of one stem cannot be one song: their folders or names speak of other emotions."""
+    first, second = emotion.label_for(audio.relative), emotion.label_for(midi.relative)
+    if first.hinted and second.hinted and first.vector != second.vector:
+        return f"the recording says {first.word}, the score {second.word}"
+    return None
+
+
+class Labels:
+    """A user's labels: relative path, with or without extension, -> emotion."""
+
+    def __init__(self, entries: Mapping[str, Label] | None = None):
+        self._entries = dict(entries or {})
+        self._used: set[str] = set()
+
+    def find(self, file: Found) -> Label | None:
+        for key in (file.relative, file.key):
+            if key in self._entries:
+                self._used.add(key)
+                return self._entries[key]
+        return None
+
+    def unused(self) -> list[str]:
+        """Names that were no file's, so far."""
+        return sorted(self._entries.keys() - self._used)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def read(path: Path) -> Labels:
+    """A CSV, JSON or JSONL file of labels.
+
+    CSV: `path,emotion` or `path,valence,arousal,intensity`, with or without a heading. JSON: {path: emotion}, or a
+    list of {"path": ..., "emotion": ...}; JSONL: one of these objects a line. An emotion is a word of the lexicon, 3 or
+    64 numbers. Raises UsageError if the file is missing, DataError with line numbers for what is wrong in it.
+    """
+    reason = regular_file(path)
+    if reason:
+        raise UsageError(f"--labels {printable(path)}: {reason}.")
+    name = printable(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"--labels {name} is not UTF-8 text (byte {error.start + 1}).") from None
+    entries: dict[str, Label] = {}
+    faults: list[str] = []
+    try:
+        items = list(_json(text) if path.suffix.lower() in (".json", ".jsonl") else _csv(text))
+    except ValueError as error:
+        raise DataError(f"--labels {name}: {error}") from None
+    for line, key, value in items:
+        try:
+            if isinstance(value, ValueError):
+                raise value
+            where = unicodedata.normalize("NFC", key.strip().replace("\\", "/").removeprefix("./"))
+            label = _label(value)
+            if not where:
+                raise ValueError("names no file")
+            if entries.get(where, label) != label:
+                raise ValueError(f"{printable(where)} has another label above")
+            entries[where] = label
+        except ValueError as error:
+            faults.append(f"  {name}:{line}: {error}")
+    if faults:
+        more = [f"  ... and {len(faults) - 20} more"] if len(faults) > 20 else []
+        raise DataError("\n".join(["The labels have mistakes:", *faults[:20], *more]))
+    if not entries:
+        raise DataError(f"--labels {name} holds no label.")
+    return Labels(entries)
+
+
+def _label(value: Any) -> Label:
+    if isinstance(value, str):
+        try:
+            vector = emotion.vector(value)
+        except UsageError as error:
+            raise ValueError(str(error)) from None
+        return Label(vector, emotion.classify(vector), "labels")
+    if not isinstance(value, list) or len(value) not in (3, 64):
+        raise ValueError(f"an emotion is a word, 3 or 64 numbers; here it is {value!r}")
+    for place, number in enumerate(value):
+        low = 0 if len(value) == 3 and place == 2 else -1
+        plain = isinstance(number, int | float) and not isinstance(number, bool)
+        if not plain or not math.isfinite(number) or not low <= number <= 1:
+            raise ValueError(f"number {place + 1} of an emotion lies between {low} and 1; here it is {number!r}")
+    vector = tuple(float(number) for number in value)
+    return Label(vector, emotion.classify(vector), "labels")
+
+
+def _csv(text: str) -> Iterator[tuple[int, str, Any]]:
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    layout: _Layout | None = None
+    try:
+        for cells in rows:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if layout is None:
+                layout = _layout([cell.strip().casefold() for cell in cells])
+                if layout.heading:
+                    continue
+            if len(cells) != layout.width:
+                yield rows.line_num, "", ValueError(f"has {len(cells)} fields, not {layout.width}")
+                continue
+            values = [cells[place].strip() for place in layout.values]
+            yield rows.line_num, cells[layout.name], values[0] if len(values) == 1 else _numbers(values)
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num} is not CSV: {error}") from None
+
+
+class _Layout(NamedTuple):
+    """Where name and emotion stand in a CSV file."""
+
+    heading: bool
+    name: int
+    values: tuple[int, ...]
+    width: int
+
+
+def _layout(cells: list[str]) -> _Layout:
+    """From the first line: its heading, or its number of fields."""
+    name = next((cells.index(column) for column in _KEY_COLUMNS if column in cells), None)
+    word = next((cells.index(column) for column in _WORD_COLUMNS if column in cells), None)
+    if name is not None and all(column in cells for column in _VECTOR_COLUMNS):
+        return _Layout(True, name, tuple(cells.index(column) for column in _VECTOR_COLUMNS), len(cells))
+    if name is not None and word is not None:
+        return _Layout(True, name, (word,), len(cells))
+    if len(cells) in (2, 4):
+        return _Layout(False, 0, tuple(range(1, len(cells))), len(cells))
+    raise ValueError("has neither a heading (path,emotion or path,valence,arousal,intensity) nor 2 or 4 fields a line")
+
+
+def _numbers(values: list[str]) -> list[float] | ValueError:
+    try:
+        return [float(value) for value in values]
+    except ValueError as error:
+        return ValueError(str(error))
+
+
+def _json(text: str) -> Iterator[tuple[int, str, Any]]:
+    try:
+        whole = json.loads(text)
+    except json.JSONDecodeError:
+        whole = None
+    if isinstance(whole, list):
+        for number, item in enumerate(whole, 1):
+            yield from _object(number, item)
+    elif isinstance(whole, dict) and not (whole.keys() & set(_KEY_COLUMNS) and "emotion" in whole):
+        yield from ((number, key, value) for number, (key, value) in enumerate(whole.items(), 1))
+    else:
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip():
+                try:
+                    yield from _object(number, json.loads(line))
+                except json.JSONDecodeError as error:
+                    yield number, "", ValueError(f"is not valid JSON: {error.msg} (column {error.colno})")
+
+
+def _object(number: int, item: Any) -> Iterator[tuple[int, str, Any]]:
+    key = next((k for k in _KEY_COLUMNS if isinstance(item, dict) and k in item), None)
+    if key is None or "emotion" not in item or not isinstance(item[key], str):
+        yield number, "", ValueError('is not an object like {"path": ..., "emotion": ...}')
+    else:
+        yield number, item[key], item["emotion"]
+
+
+def count(labels: Iterable[Label]) -> dict[str, int]:
+    """Songs per emotion, most first."""
+    return dict(sorted(Counter(label.name for label in labels).items(), key=lambda item: (-item[1], item[0])))

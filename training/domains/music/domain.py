@@ -1,0 +1,120 @@
+"""Music, as training/domain.py asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.domain import Domain, Finding, Job, Option, Request, Unit
+from training.domains.music.families import MIDI_GENERATOR, SPECTOCLOUD
+from training.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.data.schema import Schema
+    from training.workspace import Workspace
+
+PREPARE = ("prepare",)
+
+
+def demo_corpus(workspace: Workspace) -> Path:
+    """Where the demo corpus is composed."""
+    return workspace.root / "data" / "demo"
+
+
+def clouds_folder(workspace: Workspace) -> Path:
+    """Where target clouds that were drawn ahead lie."""
+    return workspace.root / "data" / "clouds"
+
+
+class Music(Domain):
+    word = "music"
+    title = "Music"
+    sentence = "Folders of audio and MIDI in; a sound-to-cloud model and a MIDI generator out."
+    unit = Unit("song", "songs")
+    families = (SPECTOCLOUD, MIDI_GENERATOR)
+    tags = ("music", "audio", "midi")
+    data_words = "music"
+    options = (
+        Option(
+            "audio-root", "folder", "audio files: wav mp3 flac ogg m4a aac", environment="ATHANOR_AUDIO_ROOT"
+        ),
+        Option(
+            "midi-root", "folder", "MIDI files: mid midi; paired with audio by path, or by a unique file name",
+            environment="ATHANOR_MIDI_ROOT",
+        ),
+        Option(
+            "data-mount", "folder",
+            "a dataset folder: DIR/audio and DIR/midi serve as roots that are not given; links inside it may lead "
+            "anywhere in it", environment="ATHANOR_DATA_MOUNT", verbs=(),
+        ),
+        Option(
+            "labels", "file", "emotions by hand: CSV, JSON or JSONL", verbs=PREPARE, runner=False
+        ),
+        Option(
+            "generate-clouds", "flag", "also write each song's target cloud as .npy", verbs=PREPARE, runner=False
+        ),
+        Option("out-dir", "text", "of the manifests (default: data/manifests)", "DIR", verbs=PREPARE, runner=False),
+        Option("clouds-dir", "text", "of the clouds (default: data/clouds)", "DIR", verbs=PREPARE, runner=False),
+        Option(
+            "audit", "flag", "list labels that the notes speak against (audit.json)", verbs=PREPARE, runner=False
+        ),
+    )  # fmt: skip
+
+    def arrange(self, request: Request) -> Request:
+        options = dict(request.options)
+        mount = options.get("data_mount")
+        if mount is not None:
+            for name in ("audio", "midi"):
+                if options.get(f"{name}_root") is None and (Path(mount) / name).is_dir():
+                    options[f"{name}_root"] = str(Path(mount) / name)
+            if options.get("audio_root") is None and options.get("midi_root") is None:
+                raise UsageError(
+                    f"'{mount}' has neither an audio nor a midi folder; name them with --audio-root and --midi-root."
+                )
+        request = replace(request, options=options)
+        audio, midi = options.get("audio_root"), options.get("midi_root")
+        if audio is not None and midi is None and not request.skip_prepare:
+            raise UsageError(
+                "--audio-root needs --midi-root: Spectocloud learns from audio and MIDI of the same songs."
+            )
+        if audio is None and midi is not None and SPECTOCLOUD.name in request.families:
+            request = request.noting(
+                "no --audio-root: Spectocloud needs audio and is left out.", families=request.without(SPECTOCLOUD.name)
+            )
+        return request
+
+    def schema(self) -> Schema:
+        from training.domains.music.rows import SCHEMA
+
+        return SCHEMA
+
+    def demo(self, job: Job) -> Mapping[str, Any]:
+        from training.domains.music.composing.demo import make_demo_corpus
+
+        audio_root, midi_root = make_demo_corpus(demo_corpus(job.workspace))
+        return {"audio_root": audio_root, "midi_root": midi_root}
+
+    def prepare(self, job: Job) -> None:
+        from training.domains.music.prepare import prepare
+
+        prepare(job)
+
+    def prepare_share(self, job: Job, number: int, of: int) -> str:
+        from training.domains.music.sharding import prepare_share
+
+        return prepare_share(job, number, of)
+
+    def checks(self, job: Job) -> Iterator[Finding]:
+        from training.domains.music.checks import checks
+
+        return checks(job)
+
+    def store_bytes(self, job: Job) -> int:
+        from training.domains.music.checks import store_bytes
+
+        return store_bytes(job)
+
+
+MUSIC = Music()

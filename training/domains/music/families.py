@@ -1,0 +1,59 @@
+"""The two families as facts, for whoever must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.domain import FamilyFacts
+from training.workspace import PROJECT
+
+if TYPE_CHECKING:
+    from training.data.encode import Encoder
+
+HERE = Path(__file__).parent
+CONFIGS = PROJECT / "training" / "cuda_session"
+BYTES_A_PARAMETER = 16  # of a checkpoint: weights, their average, two moments of the optimizer
+
+
+def _presets(folder: str) -> dict[str, Path]:
+    return {preset: HERE / folder / f"{preset}.yaml" for preset in ("small", "demo", "debug")}
+
+
+def _sound_and_score() -> Mapping[str, Encoder]:
+    from training.domains.music.audio import LOGMEL
+    from training.domains.music.midi.reader import NOTES
+
+    return {"audio_path": LOGMEL, "midi_path": NOTES}
+
+
+def _score() -> Mapping[str, Encoder]:
+    from training.domains.music.midi.tokens import TOKENS
+
+    return {"midi_path": TOKENS}
+
+
+SPECTOCLOUD = FamilyFacts(
+    name="spectocloud",
+    title="Spectocloud",
+    recipe="training.domains.music.spectocloud.recipe:SpectocloudRecipe",
+    config=CONFIGS / "spectocloud_training_config.yaml",
+    presets=_presets("spectocloud"),
+    manifest="spectocloud",
+    encoders=_sound_and_score,
+    checkpoint_bytes=BYTES_A_PARAMETER * 5_800_000,
+    export_bytes=200 << 20,
+)
+MIDI_GENERATOR = FamilyFacts(
+    name="midi_generator",
+    title="MIDI generator",
+    recipe="training.domains.music.midi_generator.recipe:MidiGeneratorRecipe",
+    config=CONFIGS / "midi_generator_training_config.yaml",
+    presets=_presets("midi_generator"),
+    manifest="midi",
+    encoders=_score,
+    short="midi",
+    checkpoint_bytes=BYTES_A_PARAMETER * 16_320_000,
+    export_bytes=312 << 20,
+)

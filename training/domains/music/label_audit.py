@@ -1,0 +1,82 @@
+"""Which labels do the notes speak against? `prepare --audit`: a list for people, and data/manifests/audit.json."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data import manifest
+from training.data.encode import encode_all
+from training.data.files import printable, write_atomic
+from training.domains.music import emotion
+from training.domains.music.corpora import audit as auditing
+from training.domains.music.midi import style
+from training.domains.music.midi.tokens import TOKENS
+from training.workspace import Workspace
+
+AUDIT = "audit.json"
+FORMAT = 1
+SHOWN, REASONS = 20, 3  # songs, and reasons of each, on the console
+
+
+def audit(
+    workspace: Workspace,
+    out: Path | None = None,
+    *,
+    midi_root: Path | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Compare every labelled song of the MIDI manifests in `out` (default: the workspace's) with what its label leads
+    to expect; returns what audit.json holds. Nothing is changed: a label is its owner's to correct (`--labels`).
+
+    Raises DataError for manifests that are missing or faulty.
+    """
+    out = (out or workspace.manifests).absolute()
+    rows = [
+        row
+        for side in ("train", "val")
+        for row in manifest.load(out / f"midi_{side}.jsonl", path_keys=("midi_path",), midi_root=midi_root)
+    ]
+    rows, _ = encode_all(rows, {"midi_path": TOKENS}, workspace.cache, workers, say=say)
+    # a song without any hint is taken for neutral: that is no claim that could be wrong
+    labelled = [row for row in rows if row.values.get("label_source") != "none"]
+    labels = [emotion.classify(row.values["emotion"]) for row in labelled]
+    measured = np.array([style.measure(row.records["midi_path"]["ids"]) for row in labelled])
+    found = auditing.suspects([str(row.values["id"]) for row in labelled], labels, measured.reshape(-1, 6))
+    told = {
+        "format": FORMAT,
+        "songs": len(labelled),
+        "unlabelled": len(rows) - len(labelled),
+        "labels": dict(sorted(Counter(labels).items())),
+        "listed_from": auditing.SUSPECT,
+        "flagged": [asdict(suspect) for suspect in found],
+    }
+    write_atomic(out / AUDIT, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
+    _report(told, workspace.relative(out / AUDIT), say)
+    return told
+
+
+def _report(told: dict[str, Any], place: object, say: Callable[[str], None]) -> None:
+    flagged = told["flagged"]
+    if len(told["labels"]) < 2:
+        say(f"Label audit: {told['songs']} songs of one emotion: there is nothing to compare them with.")
+        return
+    head = f"Label audit: the notes of {len(flagged)} of {told['songs']} labelled songs speak against their label"
+    say(head + (", the most doubtful first:" if flagged else "."))
+    for item in flagged[:SHOWN]:
+        say(
+            f"  {printable(item['song'])}: labelled {item['label']} ({item['probability']:.1%} likely), "
+            f"sounds {item['likelier']}"
+        )
+        for reason in item["why"][:REASONS]:
+            say(f"    {reason}")
+    if len(flagged) > SHOWN:
+        say(f"  ... and {len(flagged) - SHOWN} more")
+    say(f"  Listen to them, correct what is wrong (--labels FILE). All of it: {place}")

@@ -1,0 +1,129 @@
+"""Ticks to seconds, and ticks to bars: the tempo map and the metre map of a MIDI file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.domains.music.midi.score import MAX_BARS
+
+TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
+SLIVER = 1 / 64  # a metre change this little after a bar line (a rounding of the writing program) is on it
+
+
+@dataclass(frozen=True)
+class TempoMap:
+    """Piecewise constant tempo. `ticks` float64 [k] from 0, ascending; `seconds` at each; `rate` seconds a tick from
+    each on."""
+
+    ticks: np.ndarray
+    seconds: np.ndarray
+    rate: np.ndarray
+
+    @classmethod
+    def of(cls, ticks: np.ndarray, microseconds: np.ndarray, per_quarter: float) -> TempoMap:
+        """From tempo events in file order within a tick (the last one there counts), ascending; `microseconds` a
+        quarter note, > 0. Before the first, 120 quarters a minute."""
+        per_tick = 1e-6 / per_quarter
+        if len(ticks) == 0 or (len(ticks) == 1 and ticks[0] == 0):  # one tempo throughout, as in most pieces
+            quarter = float(microseconds[0]) if len(ticks) else 500_000.0
+            return cls(np.zeros(1), np.zeros(1), np.array([quarter * per_tick]))
+        count = len(ticks) + 1
+        at, rate, last = np.zeros(count), np.full(count, 500_000.0), np.ones(count, bool)
+        at[1:], rate[1:] = ticks, microseconds
+        rate *= per_tick
+        np.greater(at[1:], at[:-1], out=last[:-1])
+        at, rate = at[last], rate[last]
+        seconds = np.zeros(len(at))
+        np.cumsum((at[1:] - at[:-1]) * rate[:-1], out=seconds[1:])
+        return cls(at, seconds, rate)
+
+    def at(self, ticks: np.ndarray) -> np.ndarray:
+        """Seconds from the start at `ticks` >= 0."""
+        if len(self.ticks) == 1:
+            return ticks * self.rate[0]
+        segment = np.searchsorted(self.ticks, ticks, "right") - 1
+        return self.seconds[segment] + (ticks - self.ticks[segment]) * self.rate[segment]
+
+
+def bar_lines(
+    ticks: np.ndarray, numerators: np.ndarray, denominators: np.ndarray, per_quarter: float, last_onset: float
+) -> np.ndarray:
+    """The bar lines of a piece in ticks, float64, ascending from 0; one more than there are bars.
+
+    Metre events (file order within a tick, ascending; 4/4 before the first) each start a bar, cutting the running one
+    short. The lines reach TAIL_BARS past the bar of `last_onset`. Raises ValueError if more than MAX_BARS bars are
+    needed up to it.
+    """
+    starts, lengths = [0.0], [4.0 * per_quarter]
+    for tick, numerator, denominator in zip(ticks.tolist(), numerators.tolist(), denominators.tolist(), strict=True):
+        length = 4.0 * per_quarter * numerator / denominator
+        if tick - starts[-1] >= SLIVER * lengths[-1] and tick > 0:
+            starts.append(float(tick))
+            lengths.append(length)
+        else:
+            lengths[-1] = length
+    pieces, bars, tail = [], 0, TAIL_BARS
+    for number, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        end = starts[number + 1] if number + 1 < len(starts) else np.inf
+        until_onset = int((last_onset - start) // length) + 1 if last_onset >= start else 0
+        count = until_onset + tail
+        if end < np.inf:
+            count = min(count, max(1, int(np.ceil((end - start) / length - SLIVER))))
+        until_onset = min(until_onset, count)
+        bars += until_onset
+        if bars > MAX_BARS:
+            raise ValueError(f"more than {MAX_BARS:,} bars: the last note starts at tick {last_onset:,.0f}")
+        tail -= count - until_onset
+        pieces.append(start + length * np.arange(count))
+        if not tail:
+            pieces.append([min(end, start + length * count)])
+            break
+    return np.concatenate(pieces)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Where bars are: `lines` as of `bar_lines`, `width` of each bar in ticks, float64.
+
+    In a piece of one metre a division does what a search would: lines and ticks are far below 2^53, so it is exact.
+    """
+
+    lines: np.ndarray
+    width: np.ndarray
+    even: bool  # all of one width, and every line a multiple of it
+
+    @classmethod
+    def of(cls, lines: np.ndarray) -> Bars:
+        width = lines[1:] - lines[:-1]
+        even = (width == width[0]).all() and (lines == width[0] * np.arange(len(lines))).all()
+        return cls(lines, width, bool(even))
+
+    def holding(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bar that each of `ticks` (float64, from the first line on) is in, and how far in: [0, 1)."""
+        if self.even:
+            width = self.width[0]
+            bar = ticks / width
+            np.floor(bar, out=bar)
+            return _place(ticks, bar, width)
+        bar = np.searchsorted(self.lines, ticks, "right") - 1
+        return bar, (ticks - self.lines[bar]) / self.width[bar]
+
+    def ending(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The bar that ends at each of `ticks` (float64, up to the last line) or holds it, and how far in: (0, 1]."""
+        if self.even:
+            width = self.width[0]
+            bar = ticks / width
+            np.ceil(bar, out=bar)
+            bar -= 1
+            return _place(ticks, bar, width)
+        bar = np.searchsorted(self.lines, ticks, "left") - 1
+        return bar, (ticks - self.lines[bar]) / self.width[bar]
+
+
+def _place(ticks: np.ndarray, bar: np.ndarray, width: float) -> tuple[np.ndarray, np.ndarray]:
+    inside = bar * -width
+    inside += ticks
+    inside /= width
+    return bar, inside

@@ -1,0 +1,358 @@
+"""Has it learnt? How well held-out songs are foretold beside counting and beside a model that is not told the emotion;
+and the pieces that it writes: whether the emotion steers them, whether they are copies, whether they are in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from training.domains.music import emotion
+from training.domains.music.midi import tokens
+from training.domains.music.midi.grammar import legal
+from training.domains.music.midi_generator import copying, metrics, steering
+from training.domains.music.midi_generator.data import HeldOutWindows, Songs
+from training.domains.music.midi_generator.model import MidiGenerator
+from training.domains.music.midi_generator.ngram import NGram
+from training.judgement import (
+    About,
+    BootstrapDraws,
+    Finding,
+    Interval,
+    Metric,
+    Resampling,
+    Sums,
+    against,
+    compare,
+    drawn,
+    floor,
+    resample,
+)
+
+MOST_SONGS = 400  # held-out songs that are foretold, and as many that generated pieces are compared with
+BASELINE_TOKENS = 4_000_000  # of the training songs; sorting five orders of them takes seconds and 500 MB
+BATCH_TOKENS = 4_096
+COUNTING = {"unigram": 1, "bigram": 2, "kneser_ney_5gram": 5}
+PERMUTED = 1_000  # times that what was asked for is mixed up, to see what chance gives
+
+_FORETOLD = "How well the next token of held-out songs is foretold"
+FORETELLING = {
+    "perplexity": About("lower", "", f"{_FORETOLD}: among how many equally likely ones it would be as hard to guess."),
+    "val_loss": About("lower", "nats", f"{_FORETOLD}: what training watches, the logarithm of the perplexity."),
+    "bits_per_note": About("lower", "bits", "All the bits that it takes to write held-out music down, by its notes."),
+    "accuracy": About("higher", "", "Share of the tokens of held-out songs that were the model's first guess."),
+} | {
+    f"{kind}_perplexity": About("lower", "", f"The perplexity of {kind} tokens alone.")
+    for kind in metrics.KINDS
+}  # fmt: skip
+NAMED = About(
+    "higher", "%", "Generated pieces whose emotion a classifier, fitted on the training music, names right.", 80.0
+)
+WORDS = {"density": "note density", "velocity": "loudness", "pitch": "register", "majorness": "mode (major or minor)",
+         "articulation": "articulation", "tempo": "tempo"}  # fmt: skip
+DESIGN = ("tempo", "density", "velocity", "pitch", "majorness")  # what emotions are to be told apart by
+TITLES = {
+    "kneser_ney_5gram": "a Kneser-Ney 5-gram (counting)",
+    "plain_transformer": "an equal transformer that is not told the emotion",
+    "untold_emotion": "the same model not told the emotion",
+    "swapped_emotion": "the same model told another emotion",
+}
+
+
+# -- foretelling ---------------------------------------------------------------------------------------------------
+
+
+def foretold(
+    model: MidiGenerator, windows: HeldOutWindows, told: Callable[[np.ndarray], np.ndarray] = lambda emotion: emotion
+) -> Sums:
+    """The held-out songs' losses by song; `told` changes the emotions f32 [B, D, 64] that the model is given."""
+    device = next(model.parameters()).device
+    losses, targets, songs, right = [], [], [], []
+    size = max(1, BATCH_TOKENS // windows.context)
+    for start in range(0, len(windows), size):
+        indices = range(start, min(start + size, len(windows)))
+        batch = windows.collate([windows.item(0, index) for index in indices])
+        emotions = torch.from_numpy(told(batch["emotion"].numpy()))
+        with torch.inference_mode():
+            logits = model(*(part.to(device) for part in (batch["input_ids"], emotions, batch["documents"]))).float()
+            wanted = batch["targets"].to(device)
+            loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=-100, reduction="none")
+            hit = logits.argmax(-1).flatten() == wanted.flatten()
+        real = (batch["targets"] != -100).flatten().numpy()
+        place = np.concatenate([index * windows.context + 1 + np.arange(windows.context) for index in indices])
+        losses.append(loss.double().cpu().numpy()[real])
+        right.append(hit.cpu().numpy()[real])
+        targets.append(batch["targets"].flatten().numpy()[real])
+        songs.append(np.searchsorted(windows.ends, place[real], side="right"))
+    which, count = np.concatenate(songs), len(windows.songs)
+    out = metrics.song_sums(np.concatenate(losses), np.concatenate(targets), which, count)
+    hits = np.bincount(which, np.concatenate(right), count)
+    return out | {"accuracy": np.stack([hits, out["val_loss"][:, 1]], 1)}
+
+
+def counted(train: Songs, held_out: Songs) -> dict[str, Sums]:
+    """What counting foretells: frequencies of single ids, of pairs, and an interpolated Kneser-Ney 5-gram."""
+    known, budget = [], BASELINE_TOKENS
+    for song in range(len(train)):
+        known.append(np.asarray(train.ids(song))[:budget])
+        budget -= len(known[-1])
+        if budget <= 0:
+            break
+    songs = [np.asarray(held_out.ids(song)).astype(np.int64) for song in range(len(held_out))]
+    targets = np.concatenate([ids[1:] for ids in songs])
+    which = np.repeat(np.arange(len(songs)), [len(ids) - 1 for ids in songs])
+    out = {}
+    for name, order in COUNTING.items():
+        ngram = NGram(known, order)
+        nats = np.concatenate([-np.log(ngram.probabilities(ids)[1:]) for ids in songs])
+        out[name] = metrics.song_sums(nats, targets, which, len(songs))
+    return out
+
+
+def another(songs: Songs) -> Callable[[np.ndarray], np.ndarray]:
+    """Emotions -> for each, the one of the songs' emotions that lies farthest from it."""
+    known = np.unique(np.stack([songs.emotion(song) for song in range(len(songs))]), axis=0)
+
+    def farthest(emotions: np.ndarray) -> np.ndarray:
+        distance = np.linalg.norm(emotions[..., None, :] - known, axis=-1)
+        return known[distance.argmax(axis=-1)].astype(np.float32)
+
+    return farthest
+
+
+def foretelling(
+    model: MidiGenerator, plain: MidiGenerator, train: Songs, windows: HeldOutWindows, seed: int
+) -> dict[str, Metric]:
+    """The model beside counting, `plain` (never told an emotion), and itself told nothing or another emotion."""
+    resampling = Resampling(len(windows.songs), seed)
+
+    def of(sums: Sums) -> dict[str, BootstrapDraws]:
+        return resample(sums, resampling, metrics.with_perplexities)
+
+    others = {name: of(sums) for name, sums in counted(train, windows.songs).items()}
+    others["plain_transformer"] = of(foretold(plain, windows, np.zeros_like))
+    others["untold_emotion"] = of(foretold(model, windows, np.zeros_like))
+    others["swapped_emotion"] = of(foretold(model, windows, another(windows.songs)))
+    return compare(FORETELLING, of(foretold(model, windows)), others)
+
+
+# -- what it writes ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Written:
+    """Pieces (token ids) and the base emotion of each (index in emotion.BASES), with what was measured on them."""
+
+    pieces: Sequence[np.ndarray]
+    asked: np.ndarray
+    styles: np.ndarray  # f64 [pieces, 6]
+    copied: np.ndarray  # notes of the longest run that a training song has too
+    notes: np.ndarray  # without drums
+    empty: np.ndarray  # share of the bars in which nothing begins
+    stuck: np.ndarray  # share of the notes that hang
+
+    @classmethod
+    def of(
+        cls, pieces: Sequence[np.ndarray], asked: np.ndarray, known: Sequence[np.ndarray], hanging: float
+    ) -> Written:
+        """`known`: the training songs; `hanging`: bars from which on a note counts as hanging."""
+        scores = [tokens.decode(ids) for ids in pieces]
+        return cls(
+            pieces,
+            asked,
+            np.array([steering.measure(ids) for ids in pieces]).reshape(-1, len(steering.NAMES)),
+            copying.longest_runs(pieces, known),
+            np.array([int((~score.notes["drum"]).sum()) for score in scores]),
+            np.array([1 - len(np.unique(score.notes["bar"])) / max(1, len(score.bars)) for score in scores]),
+            np.array(
+                [float((score.notes["length"] > hanging).mean()) if len(score.notes) else 0.0 for score in scores]
+            ),
+        )
+
+
+def longest_usual(songs: Sequence[np.ndarray]) -> float:
+    """Bars that 999 of 1,000 notes of the songs do not outlast; two at least."""
+    lengths = np.concatenate([tokens.decode(ids).notes["length"] for ids in songs])
+    return max(2.0, float(np.quantile(lengths, 0.999))) if len(lengths) else 2.0
+
+
+FIGURES: Mapping[str, tuple[About, Callable[[Written, np.ndarray], float]]] = {
+    "copied_run": (
+        About(
+            "lower", "notes", "The longest run of notes, in any key, that a piece shares with any training song: mean."
+        ),
+        lambda one, units: float(one.copied[units].mean()),
+    ),
+    "copied_share": (
+        About("lower", "%", "That run as a share of the piece's notes: 100 would be a copy."),
+        lambda one, units: 100 * float((one.copied[units] / np.maximum(one.notes[units], 1)).clip(0, 1).mean()),
+    ),
+    "empty_bars": (
+        About("lower", "%", "Bars in which no note begins."),
+        lambda one, units: 100 * float(one.empty[units].mean()),
+    ),
+    "stuck_notes": (
+        About("lower", "%", "Notes that hang on for longer than 999 of 1,000 notes of the training music do."),
+        lambda one, units: 100 * float(one.stuck[units].mean()),
+    ),
+}
+SHIFT = "How far {} shifts from emotion to emotion, as a share of the training music's shift."
+AGREE = "Correlation, over emotions, of {} in the pieces with {} in the training music."
+
+
+def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[str, Metric]:
+    """Figures of generated pieces beside those of held-out songs. `known`: see steering.styles."""
+    ours, theirs = (Resampling(len(one.pieces), seed, one.asked) for one in (made, real))
+    out: dict[str, Metric] = {}
+
+    def add(name: str, about: About, figure: Callable[[Written, np.ndarray], float], **beside: Interval) -> None:
+        if len(real.pieces):
+            beside["held_out_songs"] = drawn(lambda units: figure(real, units), theirs).interval()
+        out[name] = Metric(about, drawn(lambda units: figure(made, units), ours).interval(), beside)
+
+    def named(one: Written, units: np.ndarray) -> float:
+        return 100 * float((steering.name(one.styles[units], known) == one.asked[units]).mean())
+
+    add("emotion_named", NAMED, named, by_chance=Interval.exactly(100 / (known[2, :, 0] > 0).sum()))
+    if (songs := out["emotion_named"].baselines.get("held_out_songs")) is not None:
+        # where the classifier cannot tell real songs apart, pieces need not be easier to tell apart
+        bound = min(NAMED.floor, songs.value)
+        out["emotion_named"] = replace(out["emotion_named"], about=replace(NAMED, floor=bound))
+
+    chances, told_apart = _by_chance(made, known, seed), steering.differs(known)
+    for column, feature in enumerate(steering.NAMES):
+        for name, words, of in (
+            (f"shift_{feature}", SHIFT, steering.reached),
+            (f"steering_{feature}", AGREE, steering.agreement),
+        ):
+
+            def figure(one: Written, units: np.ndarray, of=of, column=column) -> float:
+                return float(of(one.styles[units], one.asked[units], known)[column])
+
+            word = WORDS[feature]
+            if told_apart[column] and np.isfinite(figure(made, np.arange(len(made.pieces)))):
+                add(name, About("higher", "", words.format(word, word)), figure, by_chance=chances[name])
+    for name, (about, figure) in FIGURES.items():
+        add(name, about, figure)
+    out["longest_copied_run"] = Metric(
+        About("lower", "notes", "The longest such run of all pieces."),
+        Interval.exactly(made.copied.max()),
+        {"held_out_songs": Interval.exactly(real.copied.max())} if len(real.pieces) else {},
+    )
+    return out
+
+
+def order(made: Written, forbidden: float, limit: int, seed: int) -> dict[str, Metric]:
+    """Whether generated pieces are in order. `forbidden`: the mean probability of what the grammar does not allow;
+    `limit`: tokens at which a piece is closed."""
+    resampling = Resampling(len(made.pieces), seed, made.asked)
+
+    def share(true: Sequence[bool]) -> Interval:
+        values = np.array(true, np.float64)
+        return drawn(lambda units: 100 * float(values[units].mean()), resampling).interval()
+
+    return {
+        "legal": Metric(
+            About("higher", "%", "Pieces that obey the vocabulary's grammar from BOS to EOS.", 100.0),
+            share([legal(ids) for ids in made.pieces]),
+        ),
+        "ended_itself": Metric(
+            About("higher", "%", "Pieces that came to an end before the limit of tokens closed them."),
+            share([len(ids) < limit for ids in made.pieces]),
+        ),
+        "forbidden": Metric(
+            About("lower", "%", "Probability that the model has, as it writes, for tokens that the grammar rules out."),
+            Interval.exactly(100 * forbidden),
+        ),
+    }
+
+
+def _by_chance(made: Written, known: np.ndarray, seed: int) -> dict[str, Interval]:
+    """Shifts and agreements where emotions were asked for at random: mean, and between which two 95 % lie."""
+    random = np.random.default_rng((seed, 0xC4A))
+    mixed = [random.permutation(made.asked) for _ in range(PERMUTED)]
+    out = {}
+    for prefix, of in (("shift", steering.reached), ("steering", steering.agreement)):
+        found = np.stack([of(made.styles, asked, known) for asked in mixed])
+        for column, feature in enumerate(steering.NAMES):
+            values = found[np.isfinite(found[:, column]), column]
+            low, high = np.quantile(values, (0.025, 0.975)) if len(values) else (0.0, 0.0)
+            out[f"{prefix}_{feature}"] = Interval(float(values.mean()) if len(values) else 0.0, float(low), float(high))
+    return out
+
+
+def shifts(made: Written, known: np.ndarray) -> dict[str, Any]:
+    """feature -> {"unit", "emotions": {emotion: {"model", "training_music"}}}: how far an emotion's music lies from the
+    mean over emotions, in what was written and in what was learnt from."""
+    bases = np.unique(made.asked)
+    ours = steering.means(made.styles, made.asked, bases)
+    theirs = known[0, bases].astype(np.float64)
+    theirs = theirs - theirs.mean(axis=0)
+    units = {
+        "density": "%",
+        "tempo": "%",
+        "velocity": "MIDI velocity",
+        "pitch": "semitones",
+        "majorness": "correlation",
+        "articulation": "share of the time to the next note",
+    }
+    out: dict[str, Any] = {}
+    for column, feature in enumerate(steering.NAMES):
+        both = np.stack([ours[:, column], theirs[:, column]], 1)
+        both = 100 * np.expm1(both) if units[feature] == "%" else both
+        emotions = {
+            emotion.BASES[base]: {"model": float(row[0]), "training_music": float(row[1])}
+            for base, row in zip(bases, both, strict=True)
+        }
+        out[feature] = {"unit": units[feature], "emotions": emotions}
+    return out
+
+
+# -- the verdict ---------------------------------------------------------------------------------------------------
+
+
+def findings(found: Mapping[str, Metric]) -> list[Finding]:
+    """What the verdict rests on."""
+    perplexity, loss = found["perplexity"], found["val_loss"]
+    out = [against(perplexity, "kneser_ney_5gram", TITLES["kneser_ney_5gram"], "perplexity")]
+    # What a label tells is worth log(emotions) nats a song at most, be it thousands of tokens long: far less than songs
+    # differ. So against who is not told the emotion, the difference on the same songs counts. A few songs may not show
+    # it even where every piece that is written follows the emotion: then it is weak, not nothing.
+    out.append(against(loss, "plain_transformer", TITLES["plain_transformer"], "loss", song_by_song=True, ahead="fair"))
+    out.append(against(loss, "swapped_emotion", TITLES["swapped_emotion"], "loss", song_by_song=True))
+    if "emotion_named" not in found:
+        return [*out, Finding("fair", "The training music has fewer than two emotions: nothing can be steered.")]
+    named = found["emotion_named"]
+    out.append(against(named, "by_chance", "chance", "emotions named right"))
+    out.append(floor(named, "The share of pieces whose emotion is named right"))
+    can = [feature for feature in DESIGN if f"shift_{feature}" in found]
+    follow = [feature for feature in can if found[f"shift_{feature}"].model.low > 0]
+    missed = ", ".join(WORDS[feature] for feature in can if feature not in follow)
+    told = f"Of {len(can)} ways in which the training music of emotions differs, the pieces follow {len(follow)}"
+    out.append(Finding("fair" if missed else "good", f"{told}" + (f"; not surely: {missed}." if missed else ".")))
+    return out + _originality(found)
+
+
+def _originality(found: Mapping[str, Metric]) -> list[Finding]:
+    """Whether it copies, and whether what it writes is in order."""
+    run, share = found["copied_run"], found["copied_share"]
+    told = (
+        f"The longest run shared with a training song is {run.model.told(' notes')} a piece, {share.model.value:.0f} %"
+    )
+    songs = run.baselines.get("held_out_songs")
+    if songs is None:
+        return [Finding("fair", f"{told}; no held-out song has an emotion of the training music, to compare with.")]
+    copies = run.model.low > songs.high and share.model.value > 2 * share.baselines["held_out_songs"].value
+    told += f" of it (songs that were held out: {songs.told(' notes')})"
+    out = [Finding("fair" if copies else "good", told + ("; it copies." if copies else "."))]
+    for name, what in (("stuck_notes", "hanging notes"), ("empty_bars", "empty bars")):
+        theirs, ours = found[name].baselines["held_out_songs"], found[name].model
+        if ours.low > max(theirs.high, 1.0):
+            out.append(Finding("fair", f"Too many {what}: {ours.told(' %')}, in songs {theirs.told(' %')}."))
+    if not found["legal"].meets():
+        out.append(floor(found["legal"], "The share of pieces in legal form"))
+    return out

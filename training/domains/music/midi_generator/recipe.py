@@ -1,0 +1,197 @@
+"""The MIDI generator, as the engine, the judges and the exporter see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from training.data.rows import select
+from training.domains.music import emotion
+from training.domains.music.composing.synth import PREVIEW, render, write_preview
+from training.domains.music.midi import tokens
+from training.domains.music.midi.reader import write_midi
+from training.domains.music.midi_generator import judging, metrics, steering
+from training.domains.music.midi_generator.config import MidiGeneratorConfig
+from training.domains.music.midi_generator.data import (
+    IGNORED,
+    HeldOutWindows,
+    Songs,
+    TrainingWindows,
+    check_emotion,
+    openings,
+)
+from training.domains.music.midi_generator.generate import CLOSING, generate, torch_step
+from training.domains.music.midi_generator.graphs import full_graph, step_graph
+from training.domains.music.midi_generator.model import MidiGenerator
+from training.domains.music.picture import draw_piano_roll
+from training.judgement import Judgement, verdict
+from training.recipe import Batch, Dataset, EvaluationContext, Graph, Int8Check, Loss, Stepped, TrainingProgress
+
+if TYPE_CHECKING:
+    from training.data.encode import Encoder
+    from training.data.manifest import Row
+
+#: Most tokens on which a model goes on from the judged one's weights without being told the emotion: what that takes
+#: is then in proportion to the model's size.
+PLAIN_TOKENS = {"cpu": 300_000, "cuda": 9_000_000}
+PLAIN_RATE = 0.3  # of the learning rate, for a model that does not begin at the start
+PROBE_PIECES = 6  # generated for each emotion
+EXAM_SONGS, EXAM_TOKENS = 16, 256
+
+
+class MidiGeneratorRecipe(Stepped):
+    family = "midi_generator"
+    title = "MIDI generator"
+    manifest = "midi"
+    settings_type = MidiGeneratorConfig
+    settings: MidiGeneratorConfig
+
+    _loss = staticmethod(metrics.training_loss)
+
+    def accelerate(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._loss = compiled(metrics.training_loss)
+
+    def encoders(self) -> Mapping[str, Encoder]:
+        return {"midi_path": tokens.TOKENS}
+
+    def check_row(self, row: Mapping[str, Any]) -> None:
+        check_emotion(row)
+
+    def dataset(self, rows: Sequence[Row], training: bool) -> Dataset:
+        settings = self.settings
+        least = 2 if settings.training.compile else 1  # a compiler takes a size of 1 for a constant
+        if training:
+            return TrainingWindows(rows, settings.model.context, settings.seed, settings.augment, least)
+        return HeldOutWindows(rows, settings.model.context, least)
+
+    def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
+        """What the training music of each emotion is like, to judge by it later what the model writes for them."""
+        return {"styles": steering.styles_of(rows)}
+
+    def build(self, constants: Mapping[str, np.ndarray]) -> MidiGenerator:
+        return MidiGenerator(self.settings.model, constants.get("styles"))
+
+    def counts(self, batch: Batch) -> dict[str, float]:
+        targets = float((batch["targets"] != IGNORED).sum())
+        return {"loss": targets, "accuracy": targets}
+
+    def losses(self, model: torch.nn.Module, batch: Batch, progress: TrainingProgress) -> dict[str, Loss]:
+        logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
+        settings = self.settings.loss
+        loss, right = self._loss(logits, batch["targets"], settings.label_smoothing, settings.tempo)
+        return {"loss": Loss(loss), "accuracy": Loss(right.float(), coefficient=0.0)}
+
+    def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:
+        logits = model(batch["input_ids"], batch["emotion"], batch["documents"])
+        return metrics.token_sums(logits, batch["targets"])
+
+    def summarise(self, means: Mapping[str, float]) -> dict[str, float]:
+        return metrics.with_perplexities(means)
+
+    def flops(self, model: torch.nn.Module, batch: Batch) -> float:
+        """6 a weight and token, and 12 layers x width x length a token for the attention (Chowdhery et al. 2022, PaLM,
+        appendix B). The embedding is looked up, not multiplied; the emotion's 8 tokens a song and the rows of pitch
+        classes count for nothing."""
+        settings = self.settings.model
+        free = {"emotion", "classes", "head_classes"}
+        weights = sum(p.numel() for name, p in model.named_parameters() if not free & set(name.split(".")))
+        if not settings.tied_head:
+            weights -= tokens.VOCABULARY * settings.width
+        length = batch["input_ids"].shape[1]
+        return batch["input_ids"].numel() * (6.0 * weights + 12.0 * settings.layers * settings.width * length)
+
+    def evaluate(self, context: EvaluationContext) -> Judgement:
+        settings, model = self.settings, context.model
+        train = Songs(context.train)
+        chosen = np.unique(
+            np.linspace(0, len(context.held_out) - 1, min(judging.MOST_SONGS, len(context.held_out))).astype(int)
+        )
+        windows = HeldOutWindows(select(context.held_out, chosen), settings.model.context)
+        plain, trained = self._plain(context)
+        found = judging.foretelling(model, plain.to(next(model.parameters()).device), train, windows, settings.seed)
+        more: dict[str, Any] = {"rivals": {"plain_transformer": trained}}
+        known = model.styles.cpu().numpy()
+        if (known[2, :, 0] > 0).sum() > 1:
+            made, real, forbidden = self._written(model, known, train, windows.songs)
+            limit = settings.generation.max_tokens - CLOSING
+            found |= judging.writing(made, real, known, settings.seed)
+            found |= judging.order(made, forbidden, limit, settings.seed)
+            more["shifts"] = judging.shifts(made, known)
+        return Judgement(found, verdict(judging.findings(found)), more)
+
+    def _plain(self, context: EvaluationContext) -> tuple[MidiGenerator, dict[str, Any]]:
+        """An equal model that is never told the emotion, and how it was trained. From the start and for as long as the
+        judged one, where `context.baseline_share` is 1; else it continues from that one's weights for such a share of
+        its steps (on PLAIN_TOKENS at most), which makes it the stronger baseline: it has seen more."""
+        settings, update = self.settings, {}
+        begin, steps = None, context.steps
+        if context.baseline_share < 1:
+            begin = context.model.state_dict()
+            a_step = settings.data.batch_size * settings.training.grad_accum_steps * settings.model.context
+            most = PLAIN_TOKENS[next(context.model.parameters()).device.type] // a_step
+            steps = max(1, min(round(context.baseline_share * steps), most))
+            update = {"optim": settings.optim.model_copy(update={"lr": settings.optim.lr * PLAIN_RATE})}
+        update["augment"] = settings.augment.model_copy(update={"emotion_dropout": 1.0})
+        rival = context.train_baseline(
+            type(self)(settings.model_copy(update=update)), "plain_transformer", begin, steps
+        )
+        told = {
+            "steps": steps,
+            "of": context.steps,
+            "begins": "at the start" if begin is None else "at the model's weights",
+        }
+        return rival, told
+
+    def _written(
+        self, model: MidiGenerator, known: np.ndarray, train: Songs, held_out: Songs
+    ) -> tuple[judging.Written, judging.Written, float]:
+        """Pieces written for every base emotion that the training music has; held-out songs of these; and the mean
+        probability of what is not allowed."""
+        asked = np.repeat(np.flatnonzero(known[2, :, 0]), PROBE_PIECES)
+        vectors = steering.asked_for(asked.tolist(), train)
+        settings, forbidden = self.settings, []
+        pieces = generate(
+            torch_step(model), vectors, settings.generation, settings.model.context, settings.seed, forbidden=forbidden
+        )
+        label = steering.classes([held_out.emotion(song) for song in range(len(held_out))])
+        fit = np.flatnonzero(np.isin(label, asked))
+        songs = [np.asarray(train.ids(song)) for song in steering.spread(train)]
+        hanging = judging.longest_usual(songs)
+        made = judging.Written.of(pieces, asked, songs, hanging)
+        real = judging.Written.of([np.asarray(held_out.ids(song)) for song in fit], label[fit], songs, hanging)
+        return made, real, float(np.mean(forbidden))
+
+    def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
+        """A piece for each of the six base emotions, asked for as held-out songs are labelled: <emotion>.mid, .png, its
+        piano roll, and .mp3, its beginning as a simple synthesiser plays it."""
+        model.eval()
+        folder.mkdir(parents=True, exist_ok=True)
+        vectors = steering.asked_for(range(len(emotion.BASES)), Songs(held_out))
+        settings = self.settings
+        pieces = generate(torch_step(model), vectors, settings.generation, settings.model.context, seed)
+        written = []
+        for name, ids in zip(emotion.BASES, pieces, strict=True):
+            score = tokens.decode(ids)
+            write_midi(score, folder / f"{name}.mid")
+            notes = score.seconds()
+            draw_piano_roll(notes, folder / f"{name}.png")
+            write_preview(folder / f"{name}.mp3", render(notes[notes["onset"] < PREVIEW], seed))
+            written += [folder / f"{name}{end}" for end in (".mid", ".png", ".mp3")]
+        return written
+
+    def graphs(self, model: torch.nn.Module) -> list[Graph]:
+        export = self.settings.export
+        return [full_graph(model, export), step_graph(model, export)]
+
+    def int8_check(self, held_out: Sequence[Row]) -> Int8Check | None:
+        opening = openings(held_out, min(EXAM_TOKENS, self.settings.model.context), EXAM_SONGS)
+        inputs = {key: opening[key] for key in ("input_ids", "emotion")}
+        return Int8Check("midi_generator", inputs, {"targets": opening["targets"]})
+
+    @staticmethod
+    def grade(outputs: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> dict[str, float]:
+        return metrics.grade(outputs["logits"], references["targets"])

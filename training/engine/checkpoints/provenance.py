@@ -1,0 +1,101 @@
+"""What made a checkpoint: enough to trust it, and to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import training
+from training.engine.process.distributed import Ranks
+from training.settings import RunSettings
+
+#: Settings that say how long, how often or where, and leave the course of the training as it is. Batch size and
+#: accumulation are compared as their product (BatchPlan.global_batch).
+NEUTRAL = (
+    "training.epochs", "training.min_epochs", "training.max_steps", "training.early_stopping", "training.resume_from",
+    "training.log_every", "training.eval_every", "training.save_every", "training.keep", "training.save_minutes",
+    "training.hang_minutes", "training.compile", "training.grad_accum_steps", "logging", "export",
+    "data.train_manifest", "data.val_manifest", "data.batch_size", "data.num_workers", "data.prefetch_factor",
+    "data.cache_dir",
+)  # fmt: skip
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted keys."""
+    out: dict[str, Any] = {}
+    for key, value in settings.items():
+        out.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return out
+
+
+def course(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings (plain, nested) that decide the course of the training, under dotted keys."""
+    return {
+        key: value
+        for key, value in flat(settings).items()
+        if not any(key == neutral or key.startswith(neutral + ".") for neutral in NEUTRAL)
+    }
+
+
+def plain(settings: RunSettings) -> dict[str, Any]:
+    """Settings as plain nested values."""
+    return settings.model_dump(mode="json")
+
+
+def digest(values: Any) -> str:
+    """SHA-256 of plain values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def code_version() -> str:
+    """The version, and the first digits of a digest over the package's own source."""
+    package = Path(training.__file__).parent
+    sha256 = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        sha256.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{training.__version__}+{sha256.hexdigest()[:12]}"
+
+
+def hardware(ranks: Ranks) -> dict[str, Any]:
+    """Where it was trained."""
+    return {
+        "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU",
+        "processes": ranks.world,
+        "cpu": _cpu(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def provenance(
+    settings: RunSettings, ranks: Ranks, *, data_digest: str, synthetic: bool, run_id: str
+) -> dict[str, Any]:
+    """The constant part of a checkpoint's `provenance`; the run adds `seconds`."""
+    return {
+        "run_id": run_id,
+        "data_digest": data_digest,
+        "settings_digest": digest(plain(settings)),
+        "code_version": code_version(),
+        "seed": settings.seed,
+        "synthetic": synthetic,
+        "libraries": {"python": platform.python_version(), "torch": str(torch.__version__), "numpy": np.__version__},
+        "hardware": hardware(ranks),
+    }

@@ -1,0 +1,137 @@
+"""Whether a run goes on, is done already, or starts anew; nothing that was trained is ever lost."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.provenance import course, plain
+from training.errors import UsageError
+from training.settings import RunSettings
+from training.workspace import PROJECT
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The run that was asked for."""
+
+    settings: RunSettings
+    data_digest: str
+    global_batch: int
+    steps: int  # planned in all
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How to begin."""
+
+    path: Path | None  # the checkpoint to continue from; None: from fresh weights
+    run_id: str
+    said: tuple[str, ...] = ()  # what was found and done, for people
+
+
+def new_run_id() -> str:
+    """Sorts by time; two runs started in one second differ."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
+    """Look at `folder` (held by this process) and decide; moves an older, different run's checkpoints aside.
+
+    `resume`: "auto" goes on with the newest whole checkpoint if nothing differs that changes the course of the
+    training; "never" starts anew. `training.resume_from` names a file to go on from, whatever differs. Raises
+    UsageError if it is missing.
+    """
+    checkpoint.sweep(folder)
+    newest = checkpoint.latest(folder)
+    there = checkpoint.read(newest) if newest else None
+    source = wanted.settings.training.resume_from
+    if source is not None:
+        return _from_file(folder, wanted, resume, _resolve(source), newest, there)
+    if newest is None or there is None:
+        return Decision(None, new_run_id(), _damaged(folder))
+    if resume == "never":
+        return Decision(None, new_run_id(), _aside(folder, there, "--resume never was given"))
+    differing = differences(there, wanted)
+    if differing:
+        return Decision(None, new_run_id(), _aside(folder, there, "it differs: " + "; ".join(differing)))
+    return Decision(newest, there["provenance"]["run_id"], (*_damaged(folder), *_replanned(there, wanted)))
+
+
+def _from_file(
+    folder: Path, wanted: Wanted, resume: str, source: Path, newest: Path | None, there: Mapping[str, Any] | None
+) -> Decision:
+    if there is not None and newest is not None and resume == "auto" and not differences(there, wanted):
+        branched = there["settings"]["training"]["resume_from"] == wanted.settings.training.resume_from
+        same_file = source.exists() and source.resolve() == newest.resolve()
+        if branched or same_file:  # that file was gone on from before, and this is how far it came
+            return Decision(newest, there["provenance"]["run_id"], _replanned(there, wanted))
+    begin = checkpoint.read(source)
+    said: tuple[str, ...] = (f"going on from {source} (step {begin['progress']['step']})",)
+    differing = differences(begin, wanted)
+    if differing:
+        said += ("what differs from it: " + "; ".join(differing),)
+    if there is not None:
+        inside = source.resolve().parent == folder.resolve()
+        said += _aside(folder, there, f"training.resume_from begins a new run from {source.name}")
+        if inside:
+            aside = folder / "previous"
+            found = [p for p in sorted(aside.glob(f"*/{source.name}"), key=lambda p: p.stat().st_mtime) if p.is_file()]
+            source = next(p for p in reversed(found) if p.parent.name.startswith(there["provenance"]["run_id"]))
+    return Decision(source, new_run_id(), (*said, *_replanned(begin, wanted)))
+
+
+def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
+    """What changes the course of the training between a checkpoint and the wanted run, each as `key: old -> new`."""
+    old, new = course(found["settings"]), course(plain(wanted.settings))
+    out = [
+        f"{key}: {old.get(key)} -> {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+    if found["provenance"]["data_digest"] != wanted.data_digest:
+        out.append("the data is not the same")
+    if found["progress"]["global_batch"] != wanted.global_batch:
+        out.append(
+            f"the global batch (data.batch_size x training.grad_accum_steps x processes): "
+            f"{found['progress']['global_batch']} -> {wanted.global_batch}"
+        )
+    if wanted.steps < found["progress"]["step"]:
+        out.append(f"{found['progress']['step']} steps are done, and {wanted.steps} are asked for")
+    return out
+
+
+def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
+    planned = found["progress"]["total_steps"]
+    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans anew, and says so itself
+        return ()
+    return (
+        f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned anew",
+    )
+
+
+def _aside(folder: Path, found: Mapping[str, Any], why: str) -> tuple[str, ...]:
+    aside = checkpoint.set_aside(folder, found["provenance"]["run_id"])
+    return (f"starting anew, because of the run that is there {why}. Its checkpoints are now in {aside}",)
+
+
+def _damaged(folder: Path) -> tuple[str, ...]:
+    bad = [name for name in checkpoint.listed(folder) if not checkpoint.whole(folder / name)]
+    return (f"damaged or missing, and passed over: {', '.join(bad)}",) if bad else ()
+
+
+def _resolve(source: str) -> Path:
+    """A path as given, or from the project's root (the command may have been started in a subfolder)."""
+    path = Path(source).expanduser()
+    return path if path.exists() or path.is_absolute() or not (PROJECT / path).exists() else PROJECT / path
+
+
+def require(found: Mapping[str, Any], family: str, path: Path) -> None:
+    """Raise UsageError for a checkpoint of another family."""
+    if found["family"] != family:
+        raise UsageError(f"{path} is a checkpoint of {found['family']}, not of {family}.")

@@ -1,0 +1,187 @@
+"""Saving off the hot path: the training is held while its tensors are copied, and goes on while they are written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.data.files import disk_errors
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import disk_space as room
+from training.errors import HostError
+from training.persist.replicator import Replicator
+
+
+class Saver:
+    """Checkpoints of one run, written by a thread of its own.
+
+    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. `mirror`: copies what is saved to a
+    second place. One save is under way at most, so the order of saves is kept, and beyond the model one copy of its
+    state is alive, which the next save reuses.
+    """
+
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], mirror: Replicator | None = None):
+        self.folder, self.keep, self.say, self.mirror = folder, keep, say, mirror
+        self._copy = Snapshot(say)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
+        self._under_way: Future[None] | None = None
+        self._growth = 0  # bytes by which the checkpoints to come are larger than the newest
+        self._disk = 0  # the device that the folder is on, once something was saved to it
+
+    def save(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str], *, wait: bool) -> None:
+        """Save `content` as `last.pt` and the further `names`; with `wait` it is on the disk on return, otherwise only
+        its copy was taken. `entry`: as in checkpoint.save.
+
+        A save under way is waited for first. Raises HostError for an earlier save that failed (then nothing is saved
+        now), and with `wait` for this one.
+        """
+        self.finish()
+        self._growth = room.still_to_come(content)
+        copied = self._copy.take(content)
+        self._under_way = self._thread.submit(self._write, copied, dict(entry), list(names))
+        if wait:
+            self.finish()
+
+    @property
+    def failed(self) -> bool:
+        """A save in the background failed, and nobody was told yet. Cheap: to be asked at every step."""
+        work = self._under_way
+        return work is not None and work.done() and work.exception() is not None
+
+    @property
+    def busy(self) -> bool:
+        """A save is under way."""
+        return self._under_way is not None and not self._under_way.done()
+
+    def finish(self) -> None:
+        """Wait for the save under way. Raises its error, once."""
+        if self._under_way is None:
+            return
+        try:
+            self._under_way.result()
+        finally:  # a signal's exception may end the waiting; the copy is still being written then
+            if self._under_way.done():
+                self._under_way = None
+
+    def require_room(self, exports: int) -> None:
+        """Raise HostError if the disk cannot hold the whole run's checkpoints at their most, and `exports` bytes more.
+        To be asked when the first checkpoint is there: its size is known then."""
+        room.require_room(self.folder, self.keep, self._growth, exports)
+
+    def __enter__(self) -> Saver:
+        # Its thread begins now, while nothing is at stake: a signal that comes as a thread begins would leave the pool
+        # without knowledge of it, and the end would not wait for what it writes.
+        self._thread.submit(int).result()
+        return self
+
+    def __exit__(self, kind: type | None, *error: object) -> None:
+        """Whatever ended the block, no thread writes after it: the folder may be another process's next."""
+        try:
+            self.finish()
+        except HostError as failed:
+            if kind is None:
+                raise
+            self.say(str(failed))  # told beside the error that is on its way
+        finally:
+            self._thread.shutdown()
+
+    def _write(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str]) -> None:
+        self._copy.arrived()
+        self._require_folder()
+        self._making_room(lambda: checkpoint.save(self.folder, content, entry, names))
+        with disk_errors(self.folder):
+            self._disk = self.folder.stat().st_dev
+        self._making_room(lambda: checkpoint.apply_retention(self.folder, self.keep))
+        if self.mirror is not None:
+            self.mirror.saved()
+
+    def _making_room(self, work: Callable[[], object]) -> None:
+        """Do `work`, and where the disk is full give up one old checkpoint after the other for it."""
+        while True:
+            try:
+                work()
+                return
+            except HostError as error:
+                gone = checkpoint.evict(self.folder) if room.is_full(error.__cause__) else None
+                if gone is None:
+                    raise
+                self.say(f"The disk is full: {gone} was deleted to make room for the newest checkpoint.")
+
+    def _require_folder(self) -> None:
+        """Raise HostError where the folder that was saved to is gone. It is never made anew: under a drive that was
+        detached, that would write to another disk, and call it saved."""
+        try:
+            same = self.folder.stat().st_dev == self._disk and (self.folder / checkpoint.INDEX).exists()
+        except OSError:
+            same = False
+        if self._disk and not same:
+            raise HostError(
+                f"Could not save a checkpoint: {self.folder}, with all that was saved there, has disappeared (a drive "
+                "that was detached, a folder that was moved or deleted). Bring it back, and run the same command again."
+            )
+
+
+class Snapshot:
+    """A copy of nested state in CPU memory that stays as it was taken; the memory is used again by the next one.
+
+    From a GPU the copies go to pinned memory, queued on the stream that trains: whatever changes the weights afterwards
+    is queued behind them, so nobody waits, and `arrived` tells when they are there. That GPU path was not run on a GPU
+    yet.
+    """
+
+    def __init__(self, say: Callable[[str], None]):
+        self._say = say
+        self._spare: list[torch.Tensor] = []  # of the snapshot before, in the order of the walk
+        self._pin = True
+        self._events: list[torch.cuda.Event] = []
+
+    def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """`content` with containers of its own and every tensor copied to the CPU. What is one tensor twice (tied
+        weights, buffers in `model` and `ema`) stays one."""
+        copies: dict[tuple[Any, ...], torch.Tensor] = {}
+        spare, self._spare, devices = deque(self._spare), [], set()
+
+        def copy(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
+                if key not in copies or not value.numel():
+                    copies[key] = self._room(value, spare.popleft() if spare else None)
+                    copies[key].copy_(value, non_blocking=value.is_cuda)
+                    self._spare.append(copies[key])
+                    if value.is_cuda:
+                        devices.add(value.device)
+                return copies[key]
+            if isinstance(value, Mapping):
+                return {key: copy(inner) for key, inner in value.items()}
+            if isinstance(value, list | tuple):
+                return type(value)(copy(inner) for inner in value)
+            return value  # numbers, text, None: what weights_only=True loads
+
+        with torch.no_grad():
+            snapshot = copy(content)
+        self._events = [torch.cuda.current_stream(device).record_event() for device in devices]
+        return snapshot
+
+    def arrived(self) -> None:
+        """Wait until every queued copy is in CPU memory."""
+        for event in self._events:
+            event.synchronize()
+
+    def _room(self, value: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
+        """CPU memory for `value`: `spare` where it fits."""
+        pin = value.is_cuda and self._pin and value.numel() > 0
+        fits = spare is not None and spare.shape == value.shape and spare.dtype == value.dtype
+        if fits and (not pin or spare.is_pinned()):
+            return spare
+        if pin:
+            try:
+                return torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+            except RuntimeError as error:  # a host that lets little memory be pinned (WSL 2)
+                self._pin = False
+                self._say(f"Checkpoints are copied through ordinary memory, slower: pinning failed ({error}).")
+        return torch.empty(value.shape, dtype=value.dtype)

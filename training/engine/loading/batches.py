@@ -1,0 +1,86 @@
+"""Which samples make which step, by counting alone.
+
+The samples are cut into micro-batches numbered through the global batch; micro-batch `n` belongs to rank `n % world`.
+So one process that accumulates over 2 and two ranks that do not see the same micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+
+def mixed(*numbers: int) -> int:
+    """A 63-bit seed from whole numbers: SplitMix64 (Steele et al. 2014) folded over them."""
+    state = 0
+    for number in numbers:
+        state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF
+        state ^= state >> 31
+    return state >> 1
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """One micro-batch."""
+
+    number: int  # within its global batch, over all ranks
+    epoch: int  # 0 for the first
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Steps -> samples. A pure function: the sampler's whole state is the number of steps done."""
+
+    samples: int  # in an epoch
+    batch_size: int  # samples of a micro_batch, as configured
+    accumulate: int  # micro_batches a rank and step
+    world: int
+    seed: int
+    halvings: int = 0  # of the micro_batches, because memory ran out; global batches and their order stay as they are
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one optimizer step, all ranks together."""
+        return self.batch_size * self.accumulate * self.world
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples of a micro_batch."""
+        return max(1, math.ceil(self.batch_size / 2**self.halvings))
+
+    def halved(self) -> BatchPlan:
+        """The same global batches in micro_batches of half the size, twice as many a step."""
+        return replace(self, halvings=self.halvings + 1)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The last global batch of an epoch is smaller where the samples do not divide."""
+        return math.ceil(self.samples / self.global_batch)
+
+    def step_samples(self, step: int) -> np.ndarray:
+        """int64 [n]: the samples of the global batch of step `step` (0 is the first), in order."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = _order(self.seed, epoch, self.samples)
+        return order[position * self.global_batch : (position + 1) * self.global_batch]
+
+    def micro_batches(self, step: int, rank: int) -> list[MicroBatch]:
+        """The micro-batches of `rank`; none, where a last, smaller global batch does not reach it."""
+        samples = self.step_samples(step)
+        size = self.micro_batch_size
+        count = math.ceil(len(samples) / size)
+        epoch = step // self.steps_per_epoch
+        return [
+            MicroBatch(n, epoch, tuple(samples[n * size : (n + 1) * size].tolist()))
+            for n in range(rank, count, self.world)
+        ]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, samples: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(samples)

@@ -1,0 +1,41 @@
+"""The furnace: how anything is trained."""
+
+from __future__ import annotations
+
+from training.engine.loop.guards import Diverged
+from training.engine.loop.recovery import halve, roll_back
+from training.engine.loop.run import Run
+from training.engine.step.step_context import OutOfMemory
+from training.errors import Interrupted
+
+
+def fit(run: Run) -> None:
+    """Train `run` from where it stands to its end: all planned steps, the early stop, or the end of the budget.
+
+    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a
+    run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked
+    to stop, and TrainingError when numbers stay non-finite or memory does not do for one sample.
+    """
+    with run.saver:
+        run.rehearse()
+        while not run.finished:
+            try:
+                _work(run)
+            except OutOfMemory as lack:
+                halve(run, lack)
+            except Diverged as trouble:
+                roll_back(run, trouble)
+
+
+def _work(run: Run) -> None:
+    with run.feed() as work:
+        while True:
+            if run.evaluation_due():
+                run.evaluate()
+            if run.save_due():
+                run.save()
+            if run.finished:
+                return
+            if run.asked_to_stop:
+                raise Interrupted(f"Stopped at {run.where}; everything is saved. Run the same command again to go on.")
+            run.advance(next(work))

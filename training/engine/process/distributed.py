@@ -1,0 +1,154 @@
+"""Data-parallel ranks under torchrun: one collective a step for what must be agreed, one for the gradients.
+
+Nothing here is called in a branch that only one rank takes, but `first`, which exists for that.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from training.data.sandbox import available_cpus
+from training.engine.process.heartbeat import beat
+from training.errors import AthanorError, HostError, Interrupted
+
+TIMEOUT = timedelta(minutes=10)  # of one collective
+T = TypeVar("T")
+_joinings = itertools.count()
+
+
+class Ranks:
+    """This process among `world` equals. With a world of 1 every method is its trivial self."""
+
+    def __init__(self, rank: int, world: int, device: torch.device, store: Any = None):
+        self.rank, self.world, self.device = rank, world, device
+        self._store, self._turn = store, 0
+
+    @property
+    def is_first(self) -> bool:
+        """Only the first rank writes files and speaks."""
+        return self.rank == 0
+
+    def on_rank_zero(self, work: Callable[[], T]) -> T:
+        """Run `work` on rank 0 alone; every rank gets its (picklable) result, or raises its error. The others wait
+        for as long as it takes: preparing a corpus may take hours."""
+        if self.world == 1:
+            return work()
+        self._turn += 1
+        key = f"first/{self._turn}"
+        if self.is_first:
+            try:
+                result = work()
+            except BaseException as error:
+                known = isinstance(error, AthanorError | Interrupted)
+                told = error if known else RuntimeError(f"rank 0 failed: {error!r}")
+                self._store.set(key, pickle.dumps((None, told)))
+                raise
+            self._store.set(key, pickle.dumps((result, None)))
+            return result
+        while not self._store.check([key]):
+            beat()  # to wait is no hang: if rank 0 hangs, its own watchdog ends it
+            time.sleep(0.02)
+        result, error = pickle.loads(self._store.get(key))
+        if error is not None:
+            raise error
+        return result
+
+    def from_first_host(self, read: Callable[[], T]) -> T:
+        """What `read` finds on the first host. Its ranks read for themselves; to the others, whose disks hold nothing
+        or something older, it is sent (it must be picklable)."""
+        if int(os.environ.get("LOCAL_WORLD_SIZE", self.world)) == self.world:
+            return read()
+        found = [read() if self.is_first else None]
+        dist.broadcast_object_list(found, 0, device=torch.device("cpu"))
+        return found[0]  # type: ignore[return-value]
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """Sums over ranks, in double precision, through the CPU (no GPU waits)."""
+        if self.world == 1:
+            return list(values)
+        summed = torch.tensor(values, dtype=torch.float64)
+        dist.all_reduce(summed)
+        return summed.tolist()
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is so on any rank."""
+        return self.total([float(flag)])[0] > 0
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's (picklable) value, in rank order."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return values
+
+    def all_reduce(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by its sum over ranks."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.all_reduce(tensor)
+
+    def broadcast(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Replace each tensor by rank 0's."""
+        if self.world > 1:
+            for tensor in tensors.values():
+                dist.broadcast(tensor, 0)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto`: a GPU if there is one. Raises HostError if `cuda` is demanded and absent, or there are too few."""
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise HostError(
+            "A GPU was demanded, and PyTorch finds none (is the driver installed, and this torch built for CUDA? see "
+            "`nvidia-smi`). Train on the CPU with --cpu."
+        )
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    if local >= torch.cuda.device_count():
+        raise HostError(
+            f"{local + 1} or more processes were started for {torch.cuda.device_count()} GPU(s); one process a "
+            "GPU: lower --gpus."
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
+
+
+def share_cores(ranks: Ranks, workers: int) -> None:
+    """On a CPU, leave the loader processes a core to work on. Threads that wait for each other spin; with one too many,
+    a step of a small model takes three times as long. OMP_NUM_THREADS, where it is set, stands."""
+    if ranks.device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
+        return
+    cores = available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(max(1, cores - min(1, workers)))
+
+
+@contextmanager
+def joined(device: str = "auto") -> Iterator[Ranks]:
+    """The ranks that torchrun started (or this process alone), joined for as long as the block lasts."""
+    chosen = choose_device(device)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        yield Ranks(0, 1, chosen)
+        return
+    # Each joining has keys of its own in the store: one process may train several families in turn.
+    turn = next(_joinings)
+    store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(
+        backend, store=dist.PrefixStore(f"collectives/{turn}", store), rank=rank, world_size=world, timeout=TIMEOUT
+    )
+    try:
+        yield Ranks(rank, world, chosen, dist.PrefixStore(f"first/{turn}", store))
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,58 @@
+"""A --persist folder: a second place for what matters, on a drive that may be slow, full, or gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from training.errors import HostError
+from training.persist.copying import Pulse, answering, copy, same
+
+PATIENCE = 180.0  # seconds without an answer after which a place is given up
+T = TypeVar("T")
+
+
+def asked(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
+    """Do `work`, which beats `pulse`, on a --persist folder. Raises HostError where it fails, or does not answer."""
+    try:
+        return answering(work, pulse, PATIENCE, persist)
+    except OSError as error:
+        raise HostError(
+            f"--persist {persist} cannot be used: {reason_of(error)}. Attach the drive, make room, or name another "
+            "folder."
+        ) from error
+
+
+def require_place(root: Path, persist: Path) -> None:
+    """Make `persist`, if it is only missing. Raises HostError if it cannot hold copies of `root`, OSError."""
+    if persist.exists() and not persist.is_dir():
+        raise HostError(f"--persist {persist} is a file, not a folder.")
+    if not persist.parent.is_dir():
+        raise HostError(f"--persist {persist}: there is no {persist.parent}. Is the drive attached?")
+    persist.mkdir(exist_ok=True)
+    if root.exists() and persist.samefile(root):
+        raise HostError(f"--persist {persist} is the --out folder itself; name one on another drive.")
+
+
+def bring(source: Path, target: Path, relative: Path, pulse: Pulse) -> bool:
+    """Copy the file `relative` from the folder `source` to the folder `target`, unless it is there already; returns
+    whether it was copied. A file that is gone by now is none. Raises OSError."""
+    pulse.beat()
+    try:
+        if (target / relative).is_file() and same(source / relative, target / relative):
+            return False
+        (target / relative).parent.mkdir(parents=True, exist_ok=True)
+        copy(source / relative, target / relative, pulse)
+    except OSError:
+        if (source / relative).exists():
+            raise
+        return False
+    return True
+
+
+def reason_of(error: BaseException) -> str:
+    """An error in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror + (f": {error.filename}" if error.filename else "")
+    return str(error) or type(error).__name__

@@ -1,0 +1,167 @@
+"""One user at a time for a folder that several hosts can reach, where the kernel's locks often do nothing.
+
+Who uses it says so in a small file, and renews it. It is a notice, not a lock: where hosts see each other's files late
+(a drive that synchronises now and then) two may begin; the one that finds another's name in it stops, and says so.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from training.data.files import sync
+from training.errors import HostError
+from training.persist.copying import Pulse
+
+NAME = ".in_use.json"
+BEAT = 15.0  # seconds between two renewals
+SILENT = 90.0  # seconds without one after which the other is taken for dead
+LONG_DEAD = 3600.0  # seconds by the clocks, which may differ: then nobody is waited for
+_held: set[str] = set()  # tokens in use by this process
+
+
+class Taken(OSError):
+    """The folder is somebody else's now, or no longer there."""
+
+
+class Lease:
+    """The use of `folder` by this process. `say`: one line for people."""
+
+    def __init__(self, folder: Path, purpose: str, say: Callable[[str], None]):
+        self.folder, self.purpose, self.say = folder, purpose, say
+        self._token = os.urandom(8).hex()
+        self._device = 0
+        self._renewed = 0.0
+
+    def take(self, pulse: Pulse) -> None:
+        """Raises HostError if another process uses it; waits for a sign of life where that is not known. Raises
+        OSError."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._device = self.folder.stat().st_dev
+        text = self._read()
+        if text and not self._over(text, pulse):
+            raise self._in_use(text)
+        self._write()
+        _held.add(self._token)
+
+    def renew(self) -> None:
+        """Every BEAT seconds, and before anything is trusted: raises Taken if it is another's, or the folder is not
+        the one that was taken (a drive that was detached leaves an empty folder behind)."""
+        try:
+            device = self.folder.stat().st_dev
+        except FileNotFoundError:
+            device = -1
+        if device != self._device:
+            raise Taken(errno.ENOTCONN, f"{self.folder} has disappeared")
+        text = self._read()
+        if text and _told(text).get("token") != self._token:
+            raise Taken(errno.EBUSY, f"it is used by {_who(text)} now")
+        if not text or time.monotonic() - self._renewed > BEAT:
+            self._write()
+
+    def free(self) -> None:
+        """Another may use it. Whatever goes wrong, it is free after SILENT seconds."""
+        _held.discard(self._token)
+        with suppress(OSError):
+            if _told(self._read()).get("token") == self._token:
+                (self.folder / NAME).unlink()
+
+    def _over(self, text: bytes, pulse: Pulse) -> bool:
+        """Whether the user that `text` tells of has ended."""
+        told = _told(text)
+        if told.get("place") == place():
+            return not _alive(told)
+        at = told.get("at")
+        if isinstance(at, int | float) and abs(time.time() - at) > LONG_DEAD:
+            return True
+        self.say(f"{self.folder} was last used by {_who(text)}; waiting {SILENT:.0f} s for a sign of life.")
+        until = time.monotonic() + SILENT
+        while time.monotonic() < until:
+            time.sleep(SILENT / 90)
+            pulse.beat()
+            now = self._read()
+            if now != text:
+                return not now
+        return True
+
+    def _in_use(self, text: bytes) -> HostError:
+        return HostError(
+            f"{self.folder} is in use by {_who(text)}. Two cannot keep their copies in one place: stop the other, or "
+            f"name another --persist folder. (If it is gone for good, delete {self.folder / NAME}.)"
+        )
+
+    def _read(self) -> bytes:
+        try:
+            return (self.folder / NAME).read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _write(self) -> None:
+        told = {
+            "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()), "place": place(),
+            "purpose": self.purpose, "at": time.time(), "token": self._token,
+        }  # fmt: skip
+        temporary = self.folder / f"{NAME}-{self._token}"
+        try:
+            temporary.write_text(json.dumps(told), encoding="utf-8")
+            temporary.replace(self.folder / NAME)
+            sync(self.folder)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        self._renewed = time.monotonic()
+
+
+def place() -> str:
+    """Where process numbers mean the same: this host, since it was started, and this container."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  not a path
+    return " ".join(parts)
+
+
+def _began(process: int) -> str:
+    """When a process was started, in ticks since the host was: tells it from a later one with its number."""
+    try:
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return text.rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(told: dict[str, Any]) -> bool:
+    process = told.get("process")
+    if not isinstance(process, int):
+        return False
+    if process == os.getpid():
+        return told.get("token") in _held
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return _began(process) == told.get("began")
+
+
+def _told(text: bytes) -> dict[str, Any]:
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _who(text: bytes) -> str:
+    told = _told(text)
+    if not told:
+        return "another process"
+    return f"process {told.get('process')} on {told.get('host')} ({told.get('purpose')})"

@@ -1,0 +1,147 @@
+"""A run's checkpoints in a second place, which may be slow, full, or gone: a network drive, a mounted cloud folder.
+
+What is saved on this host's disk is copied there by a thread of its own. Whatever that place does, the training neither
+waits nor fails; what is not there is never called copied. The copy has the layout of the workspace, and its index is
+written last: a place in which verbs can be run with --out.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.errors import HostError, Interrupted
+from training.persist.copying import Pulse, files_under
+from training.persist.destination import asked, bring, reason_of, require_place
+from training.persist.lease import BEAT, Lease
+from training.persist.remote import CheckpointReplica, shown
+
+PATIENCE = 60.0  # seconds without an answer after which the place is said to hang
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, after a failure
+HURRY = 3.0  # seconds that an interrupted run gives the copy in hand
+
+
+class Replicator:
+    """While entered, copies the checkpoints of `family` from the workspace `root` to `persist`, and the files and
+    folders `also` (relative names). The newest is copied; what became old while the place was busy is not.
+
+    Entering raises HostError where the place cannot be used from the beginning: not writable, not answering, or in use
+    by another host.
+    """
+
+    def __init__(self, root: Path, persist: Path, family: str, also: Sequence[str], say: Callable[[str], None]):
+        self.root, self.persist, self.also, self.say = root, persist, tuple(also), say
+        part = Path("checkpoints") / family
+        self.pulse = Pulse()
+        self._replica = CheckpointReplica(root / part, persist / part, self.pulse)
+        self._lease = Lease(persist / part, f"training {family}", say)
+        self._wake, self._closing, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._wanted = self._done = 0  # saves; `_done` are there
+        self._busy = False
+        self._reason = ""  # why the newest attempt failed
+        self._thread = threading.Thread(target=self._work, daemon=True, name="mirror")
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="mirror-watch")
+
+    def saved(self) -> None:
+        """There is something new to copy. Returns at once."""
+        self._wanted += 1
+        self._wake.set()
+
+    def __enter__(self) -> Replicator:
+        asked(self._begin, self.pulse, self.persist)
+        self._thread.start()
+        self._watcher.start()
+        if (self._replica.source / checkpoint.INDEX).exists():
+            self.saved()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the copy in hand: as long as it gets on, or briefly when the run was interrupted."""
+        self._closing.set()
+        self._wake.set()
+        hurry = kind is not None and issubclass(kind, Interrupted)
+        until = time.monotonic() + (HURRY if hurry else math.inf)
+        try:
+            while self._thread.is_alive() and self.pulse.silent < PATIENCE and time.monotonic() < until:
+                self._thread.join(0.1)
+        finally:
+            self._ended.set()
+            if self._done < self._wanted:
+                why = self._reason or ("stopped before it was" if hurry else f"no answer for {PATIENCE:.0f} s")
+                self.say(
+                    f"NOT copied to {self.persist}: {shown(self._replica.source)} ({why}). It is safe in "
+                    f"{self._replica.source}; to copy it: python -m training persist --out {self.root} "
+                    f"--persist {self.persist}"
+                )
+
+    def _begin(self) -> None:
+        require_place(self.root, self.persist)
+        self._lease.take(self.pulse)
+        self._replica.sweep()
+
+    def _work(self) -> None:
+        pause, due = 0.0, 0.0
+        while True:
+            wait = due - time.monotonic()
+            (self._closing if wait > 0 else self._wake).wait(min(BEAT, wait) if wait > 0 else BEAT)
+            self._wake.clear()
+            closing, wanted = self._closing.is_set(), self._wanted
+            self.pulse.beat()
+            self._busy = True
+            try:
+                self._lease.renew()
+                if wanted > self._done and (closing or time.monotonic() >= due):
+                    self._copy()
+                    self._tell_done(wanted)
+                    pause = due = 0.0
+            except Exception as error:  # noqa: BLE001  whatever it is, the training goes on, and it is told
+                pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
+                due = time.monotonic() + pause
+                self._replica.forget()
+                if wanted > self._done:
+                    self._tell_failed(error, pause, closing)
+            self._busy = False
+            if closing:
+                self._lease.free()
+                return
+
+    def _copy(self) -> None:
+        problems = self._replica.carry()
+        for part in self.also:
+            for path in files_under(self.root / part):
+                bring(self.root, self.persist, path.relative_to(self.root), self.pulse)
+        if problems:
+            raise HostError("; ".join(problems))
+
+    def _tell_done(self, wanted: int) -> None:
+        if self._reason:
+            self.say(f"Copied to {self.persist} again, it has caught up: {shown(self._replica.target)}.")
+        elif not self._done:
+            self.say(f"Copied to {self.persist}, and read back there: {shown(self._replica.target)}.")
+        self._done, self._reason = wanted, ""
+
+    def _tell_failed(self, error: Exception, pause: float, closing: bool) -> None:
+        reason = reason_of(error)
+        if reason != self._reason and not closing:
+            self.say(
+                f"NOT copied to {self.persist}: {shown(self._replica.source)} ({reason}). It is safe in "
+                f"{self._replica.source}; trying again in {pause:.0f} s, then less often."
+            )
+        self._reason = reason
+
+    def _watch(self) -> None:
+        hangs = False
+        while not self._ended.wait(min(1.0, PATIENCE / 4)):
+            if self._busy and not hangs and self.pulse.silent > PATIENCE:
+                hangs = True
+                self.say(
+                    f"NOT copied to {self.persist}: it has not answered for {PATIENCE:.0f} s. Training goes on; what "
+                    f"is saved is in {self._replica.source}."
+                )
+            elif hangs and self.pulse.silent < PATIENCE:
+                hangs = False
+                self.say(f"{self.persist} answers again.")

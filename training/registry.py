@@ -1,0 +1,113 @@
+"""The domains there are, and their families by name. A new domain is a folder under domains/ and a line here.
+
+Nothing is imported before it is asked for. ATHANOR_DOMAINS adds domains that live elsewhere: "module:OBJECT", separated
+by commas.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.config import Layer
+    from training.domain import Domain, FamilyFacts
+    from training.recipe import Recipe
+
+#: The runner's word -> the domain. The first is what a command without a word means.
+DOMAINS = {
+    "music": "training.domains.music.domain:MUSIC",
+}
+
+
+def domains() -> dict[str, Domain]:
+    """Every domain by its word, in the order of the registry."""
+    found = {word: _load(place) for word, place in DOMAINS.items()}
+    for place in filter(None, os.environ.get("ATHANOR_DOMAINS", "").split(",")):
+        added = _load(place.strip())
+        found[added.word] = added
+    return found
+
+
+def _load(place: str) -> Domain:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def domain(word: str) -> Domain:
+    """Raises UsageError for a word that names none."""
+    found = domains()
+    if word not in found:
+        raise UsageError(f"There is no domain `{word}`; there are {', '.join(found)}.")
+    return found[word]
+
+
+def families() -> dict[str, FamilyFacts]:
+    """Every family of every domain by its name."""
+    return {facts.name: facts for one in domains().values() for facts in one.families}
+
+
+def family_of(run: str) -> str:
+    """The family of a run's name: "family", or "family/item" where one command trains a model an item."""
+    return run.partition("/")[0]
+
+
+def item_of(run: str) -> str:
+    """The item of a run's name; empty where its family does not fan out."""
+    return run.partition("/")[2]
+
+
+def facts(run: str) -> FamilyFacts:
+    """Of the family of a run. Raises UsageError for an unknown one."""
+    known = families()
+    name = family_of(run)
+    if name not in known:
+        raise UsageError(f"There is no model family `{name}`; there are {', '.join(known)}.")
+    return known[name]
+
+
+def domain_of(run: str) -> Domain:
+    """The domain of a run's family. Raises UsageError for an unknown one."""
+    name = facts(run).name
+    return next(one for one in domains().values() if any(family.name == name for family in one.families))
+
+
+def recipe_type(run: str) -> type[Recipe]:
+    """The Recipe class of a run's family: this imports torch. Raises UsageError for an unknown name."""
+    return _load_type(facts(run).recipe)
+
+
+def _load_type(place: str) -> type[Recipe]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def settings_layers(run: str, preset: str = "full", config: Path | None = None) -> list[Layer]:
+    """The layers that a run's settings are built from: the full file, then the preset's overlay; or `config` alone."""
+    from training.config import read_yaml
+
+    if config is not None:
+        return [read_yaml(config)]
+    about = facts(run)
+    if preset == "full":
+        return [read_yaml(about.config)]
+    if preset not in about.presets:
+        raise UsageError(f"{about.title} has no preset `{preset}`; there are full, {', '.join(about.presets)}.")
+    return [read_yaml(about.config), read_yaml(about.presets[preset])]
+
+
+def load_recipe(
+    run: str, preset: str = "full", config: Path | None = None, overrides: tuple[str, ...] | list[str] = ()
+) -> Recipe:
+    """A run's recipe with its settings: preset or file, then `section.key=value` overrides on top."""
+    from training.config import build, override_layer
+
+    kind = recipe_type(run)
+    layers = [*settings_layers(run, preset, config), override_layer(overrides)]
+    recipe = kind(build(kind.settings_type, *layers))
+    recipe.item = item_of(run)
+    return recipe

@@ -1,0 +1,374 @@
+"""Starts a command again when it crashed or was killed: `python -m training.runner.supervisor [options] -- COMMAND...`
+
+What would only repeat itself (wrong usage, refused data, a full disk, a training that failed: exit codes 2 to 6) is
+never tried again, nor is a crash that came twice at the same place. Whatever the command left behind (loader processes,
+torchrun's ranks) is ended before it begins anew, so that none of it holds the folder, the memory or the GPU.
+
+Signals are passed on: the command saves and ends by itself. A second one ends everything at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+STOPPED = 75  # training.errors.Interrupted
+CRASHED = 1  # an unhandled exception, or the hang watchdog (engine/process/heartbeat.py)
+NOTE = "ATHANOR_CRASH_NOTE"  # names the file in which cli.py writes what it crashed with
+PAUSES = (5.0, 15.0, 45.0, 120.0)  # seconds before the first restart, the second ...; the last stands for all after it
+RESTARTS = 4  # without progress
+ECHO_SECONDS = 1.0  # a host that shuts down tells every process of a group: the echo of a signal is no second request
+LEAVE_SECONDS = 2.0  # what the command left behind may take to end by itself
+KILL_SECONDS = 10.0  # and a killed process to disappear
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # Linux: prctl(2)
+
+HINTS = {
+    "SIGKILL": "most often the memory of this host ran out; `sudo dmesg` tells",
+    "SIGSEGV": "a fault in compiled code: a driver, a library, or the memory of this host",
+    "SIGBUS": "most often shared memory or a disk ran full",
+    "SIGABRT": "a library gave up; what it said is above",
+}
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # of the process itself, not of whoever killed it
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The newest checkpoint."""
+
+    run_id: str = ""
+    step: int = -1
+
+    def beyond(self, other: Saved) -> bool:
+        """Whether something was saved since `other`."""
+        return self.run_id != other.run_id or self.step > other.step
+
+
+@dataclass(frozen=True)
+class End:
+    """How the command ended."""
+
+    code: int  # as a shell tells it: 128+n for signal n
+    note: str  # what it crashed with, and where
+    seconds: float
+
+    @property
+    def signal(self) -> str:
+        """Name of the signal that killed it, or killed a process that it waited for; empty if none did."""
+        with contextlib.suppress(ValueError):
+            return signal.Signals(self.code - 128).name if self.code > 128 else ""
+        return ""
+
+    @property
+    def may_go_well(self) -> bool:
+        """Whether the same command may go well the next time."""
+        return self.code == CRASHED or bool(self.signal)
+
+    def repeats(self, other: End) -> bool:
+        """Whether both are the same fault of the program. (That it was killed from outside says nothing of it.)"""
+        same = (self.code, self.note) == (other.code, other.note)
+        return same and (bool(self.note) or self.signal in FAULTS)
+
+    def __str__(self) -> str:
+        if self.signal:
+            hint = HINTS.get(self.signal)
+            return f"killed by {self.signal}" + (f" ({hint})" if hint else "")
+        if self.code == CRASHED:
+            why = self.note or "no Python error was told: see above, most often the hang watchdog's stacks"
+            return f"crashed ({why})"
+        return f"ended with exit code {self.code}"
+
+
+class Supervisor:
+    """One command, and what becomes of it. `index`: the index.json whose last.pt tells the progress; None: unknown."""
+
+    def __init__(
+        self, command: Sequence[str], *, title: str, index: Path | None = None, restarts: int = RESTARTS,
+        pauses: Sequence[float] = PAUSES, stop_within: float = 0.0,
+    ):  # fmt: skip
+        self.command, self.title, self.index = list(command), title, index
+        self.restarts, self.pauses, self.stop_within = restarts, pauses, stop_within
+        self.asked = 0  # the signal that asked to stop
+        self.at_once = False  # it came again, or stopping took too long
+        self._too_late = False  # the latter
+        self._asked_at = 0.0
+        self._leader: int | None = None
+        self._passed = False
+
+    # -- the whole story -------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run the command to its end, with restarts; returns the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+                signal.signal(number, self._pass_on)
+        signal.signal(signal.SIGALRM, self._too_slow)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends
+        _adopt_orphans()
+        first = before = self._saved()
+        last: End | None = None
+        tries = total = 0  # restarts since something was saved, and in all
+        with tempfile.TemporaryDirectory(prefix="athanor-") as folder:
+            while True:
+                command = _going_on(self.command) if before.run_id != first.run_id else self.command
+                end = self._once(command, Path(folder, "note"))
+                if self.asked or not end.may_go_well:
+                    return self._outcome(end, total)
+                saved = self._saved()
+                grown = saved.beyond(before)
+                tries = 1 if grown else tries + 1
+                same = last is not None and not grown and end.repeats(last)
+                before, last = saved, end
+                self._say(f"{end}, after {_duration(end.seconds)}.{self._so_far(saved)}")
+                if same:
+                    self._say(f"the same crash twice at the same place: it would come again. Exit code {end.code}.")
+                    return end.code
+                if tries > self.restarts:
+                    if self.restarts:
+                        self._say(f"{self.restarts} restarts without progress: given up. Exit code {end.code}.")
+                    return end.code
+                pause = self.pauses[min(tries, len(self.pauses)) - 1]
+                self._say(f"restart {tries} of {self.restarts} in {pause:g} s.")
+                total += 1
+                if not self._rest(pause):
+                    return STOPPED
+
+    def _outcome(self, end: End, restarts: int) -> int:
+        """The exit code of a command that is not started again."""
+        if self.at_once and end.signal == "SIGKILL":
+            return STOPPED if self._too_late else 128 + self.asked
+        if self.asked and end.code == 128 + self.asked:  # struck before it could listen: nothing was begun
+            return STOPPED
+        if self.asked and end.may_go_well:
+            self._say(f"{end}, while it was stopping.{self._so_far(self._saved())}")
+        elif restarts:
+            self._say(f"{restarts} restart{'s' * (restarts > 1)} in all. Exit code {end.code}.")
+        return end.code
+
+    def _rest(self, seconds: float) -> bool:
+        """Wait; whether nobody asked to stop."""
+        until = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < until:
+            time.sleep(min(0.1, seconds))
+        return not self.asked
+
+    # -- once ------------------------------------------------------------------------------------------------------
+
+    def _once(self, command: Sequence[str], note: Path) -> End:
+        """Start the command, wait for its end, and end what it left behind."""
+        if self.asked:
+            return End(STOPPED, "", 0.0)
+        note.unlink(missing_ok=True)
+        began = time.monotonic()
+        self._passed = False
+        try:
+            process = subprocess.Popen(
+                command, env={**os.environ, NOTE: str(note)}, process_group=0, preexec_fn=_follow_parent
+            )
+        except OSError as error:
+            self._say(f"{command[0]} cannot be started: {error.strerror}.")
+            return End(6, "", 0.0)
+        self._leader = process.pid
+        self._tell()  # a signal may have come since
+        while True:
+            pid, status = os.waitpid(-1, 0)  # orphans are collected too
+            if pid == process.pid:
+                break
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._leader = None
+        self._clear(process.pid)
+        told = note.read_text(encoding="utf-8", errors="replace").strip() if note.exists() else ""
+        return End(code if code >= 0 else 128 - code, told, time.monotonic() - began)
+
+    def _clear(self, group: int) -> None:
+        """Return when no process below this one is left."""
+        if not sys.platform.startswith("linux"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+            return
+        allowed = time.monotonic() + (0.0 if self.at_once else LEAVE_SECONDS)
+        while True:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            left = _descendants()
+            if not left:
+                return
+            late = time.monotonic() - allowed
+            if late > KILL_SECONDS:
+                self._say(f"process {', '.join(map(str, left))} does not end, though killed: a disk or a driver hangs.")
+                return
+            if late >= 0 or self.at_once:
+                _kill(left)
+            time.sleep(0.02)
+
+    # -- signals ---------------------------------------------------------------------------------------------------
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        now = time.monotonic()
+        if not self.asked:
+            self.asked, self._asked_at = number, now
+            self._tell()
+        elif now - self._asked_at >= ECHO_SECONDS:
+            self.at_once = True
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        _kill([*_descendants(), *([self._leader] if self._leader else [])])
+
+    def _tell(self) -> None:
+        if self.asked and self._leader and not self._passed:
+            self._passed = True
+            if self.stop_within:
+                signal.setitimer(signal.ITIMER_REAL, self.stop_within)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._leader, self.asked)
+
+    def _too_slow(self, _number: int, _frame: object) -> None:
+        self.at_once = self._too_late = True
+        self._say(f"has not stopped within {self.stop_within:g} s, and is ended. What was finished is kept.")
+        self._kill_all()
+
+    # -- what it knows and says ------------------------------------------------------------------------------------
+
+    def _saved(self) -> Saved:
+        try:
+            entry = json.loads(self.index.read_text(encoding="utf-8"))["files"]["last.pt"] if self.index else {}
+            return Saved(str(entry["run_id"]), int(entry["step"]))
+        except (OSError, ValueError, KeyError, TypeError):  # none yet; a damaged one is the command's to refuse
+            return Saved()
+
+    def _so_far(self, saved: Saved) -> str:
+        if self.index is None:
+            return ""
+        return f" Saved so far: step {saved.step}." if saved.step >= 0 else " Nothing was saved yet."
+
+    def _say(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # whoever read it has gone; the work goes on
+            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _going_on(command: Sequence[str]) -> list[str]:
+    """`--resume never` has begun its new run: a restart goes on with that one, and does not begin another."""
+    words = ["--resume=auto" if word == "--resume=never" else word for word in command]
+    return ["auto" if word == "never" and words[at - 1 : at] == ["--resume"] else word for at, word in enumerate(words)]
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform.startswith("linux"):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value)
+
+
+def _adopt_orphans() -> None:
+    """Processes whose parent died become children of this one, in whatever session they are (torchrun gives each rank
+    its own, so a process group does not hold them)."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _follow_parent() -> None:
+    """In the command: should the supervisor itself be killed, save and end, rather than train on unseen."""
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _descendants() -> list[int]:
+    """Every living process below this one."""
+    below: dict[int, list[int]] = {}
+    with contextlib.suppress(FileNotFoundError):  # no /proc
+        for name in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries
+            if name.isdigit():
+                with contextlib.suppress(OSError):
+                    about = Path("/proc", name, "stat").read_text(errors="replace")
+                    state, parent = about.rpartition(")")[2].split()[:2]  # the name before may hold anything
+                    if state not in "ZX":
+                        below.setdefault(int(parent), []).append(int(name))
+    found = [os.getpid()]
+    for process in found:
+        found += below.get(process, [])
+    return found[1:]
+
+
+def _kill(processes: Sequence[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and run; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m training.runner.supervisor", usage="%(prog)s [options] -- COMMAND...",
+        description="Start COMMAND, and start it again when it crashed or was killed.",
+        epilog="The exit code is the command's; 128+n if signal n killed it.",
+    )  # fmt: skip
+    parser.add_argument("--title", default="supervisor", metavar="TEXT", help="what the command is called in messages")
+    parser.add_argument("--index", type=Path, metavar="FILE", help="checkpoints/FAMILY/index.json: tells the progress")
+    parser.add_argument(
+        "--restarts", type=_count, default=os.environ.get("ATHANOR_RESTARTS", RESTARTS), metavar="N",
+        help=f"how many, one after another, without progress (default: ATHANOR_RESTARTS, or {RESTARTS}; 0: none)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--pauses", type=_seconds, default=os.environ.get("ATHANOR_RESTART_PAUSES", ",".join(f"{p:g}" for p in PAUSES)),
+        metavar="S,S...", help="seconds before each restart (default: ATHANOR_RESTART_PAUSES, or %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--stop-within", type=float, default=0.0, metavar="S",
+        help="a command that was asked to stop and has not after S seconds is killed, and 75 returned: only for one "
+        "whose files are whole at any moment (default: it may take as long as it needs)",
+    )  # fmt: skip
+    own, _, command = _split(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(own)
+    if not command:
+        parser.error("no COMMAND was given, after --.")
+    return Supervisor(
+        command, title=options.title, index=options.index, restarts=options.restarts, pauses=options.pauses,
+        stop_within=options.stop_within,
+    ).run()  # fmt: skip
+
+
+def _split(words: Sequence[str]) -> tuple[Sequence[str], str, Sequence[str]]:
+    """Options, `--`, and the command, whose own `--` stays."""
+    at = list(words).index("--") if "--" in words else len(words)
+    return words[:at], "--", words[at + 1 :]
+
+
+def _count(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number (ATHANOR_RESTARTS counts too)")
+    return int(text)
+
+
+def _seconds(text: str) -> tuple[float, ...]:
+    try:
+        pauses = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        pauses = ()
+    if not pauses or not all(0 <= pause < 86400 for pause in pauses):
+        raise argparse.ArgumentTypeError(f"'{text}' are no seconds, separated by commas (nor ATHANOR_RESTART_PAUSES)")
+    return pauses
+
+
+if __name__ == "__main__":
+    sys.exit(main())
