@@ -132,7 +132,6 @@ class Request:
     options: Mapping[str, Any]  # of the domain, by attribute
     families: tuple[str, ...]  # in the order in which they are trained; skipped ones are left out
     skip_prepare: bool = False
-    native: bool = True  # not in a container
     notes: tuple[str, ...] = ()  # printed before anything starts
 
     def noting(self, text: str, **changes: Any) -> Request:
@@ -214,6 +213,7 @@ class Domain(ABC):
     families: ClassVar[tuple[FamilyFacts, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
+    sealed_test: ClassVar[bool] = False  # whether a job opens the sealed test split once, after the evaluation
     data_words: ClassVar[str] = "data"  # what training data is called in the card: "music"
 
     def arrange(self, request: Request) -> Request:

@@ -47,10 +47,10 @@ class Host:
             path.mkdir(parents=True, exist_ok=True)
         # a checkout of its own: whether the real one has wheels in wheelhouse/ is no matter
         self.project = folder / "project"
-        for name in ("training", "wheelhouse"):
-            (self.project / name).mkdir(parents=True)
+        (self.project / "wheelhouse").mkdir(parents=True)
+        shutil.copytree(PROJECT / "training", self.project / "training", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(PROJECT / "scripts", self.project / "scripts")
-        for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore", "requirements.lock", "training/__init__.py"):
+        for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore", "requirements.lock"):
             shutil.copy2(PROJECT / name, self.project / name)
 
     def has(self, name: str, text: str = "#!/bin/sh\nexit 0\n") -> None:
