@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import Domain, Finding, Job, Option, Request, Unit
-from training.domains.music.families import MIDI_GENERATOR, SPECTOCLOUD
+from training.domain import Domain, Finding, Job, Option, Request
+from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Music(Domain):
     word = "music"
     title = "Music"
     sentence = "Folders of audio and MIDI in; a sound-to-cloud model and a MIDI generator out."
-    unit = Unit("song", "songs")
+    unit = SONG
     families = (SPECTOCLOUD, MIDI_GENERATOR)
     tags = ("music", "audio", "midi")
     data_words = "music"
