@@ -12,6 +12,7 @@ from typing import Any
 
 from training.data.files import write_atomic
 from training.registry import domain_of
+from training.report.measures import ROWS, row_counts
 from training.sampling_unit import Unit
 from training.workspace import Workspace
 
@@ -19,7 +20,6 @@ METRICS = "metrics.json"
 FORMAT = 1
 #: Raised when what is measured, or how, changes: what was measured before is then measured anew.
 VERSION = 2
-ROWS, ROWS_BEFORE = "rows", "songs"  # key of the numbers of rows; as files of older versions have it
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
 
@@ -109,11 +109,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def row_counts(result: Mapping[str, Any]) -> Mapping[str, int]:
-    """How many rows were trained on and held out, {"train", "held_out"}; of files of older versions too."""
-    return result.get(ROWS) or result.get(ROWS_BEFORE) or {}
 
 
 def _show(result: Mapping[str, Any], unit: Unit) -> None:
