@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from training.sampling_unit import UNIT, Unit
+
 if TYPE_CHECKING:
     from training.data.schema import Schema
     from training.workspace import Workspace
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: The verbs that look data up, and take the options that say where it lies.
 DATA_VERBS = ("doctor", "prepare", "train", "estimate", "prove-resume", "evaluate", "export", "node", "each")
 PRESETS = ("full", "small", "demo", "debug")
+
+__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Domain", "FamilyFacts", "Finding", "Job", "Node", "Option",
+           "Request", "Section", "Unit"]  # fmt: skip
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -86,24 +91,6 @@ class FamilyFacts:
     def skip(self) -> str:
         """The runner's flag that leaves it out."""
         return f"--skip-{self.short or self.name.replace('_', '-')}"
-
-
-# -- the unit ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is independent of its like: bootstraps draw it, splits keep it together."""
-
-    one: str  # "song"
-    many: str  # "songs"
-
-    def of(self, count: int) -> str:
-        """ "1 song", "12 songs"."""
-        return f"{count:,} {self.one if count == 1 else self.many}"
-
-
-UNIT = Unit("row", "rows")
 
 
 # -- a job ---------------------------------------------------------------------------------------------------------
@@ -179,8 +166,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. `template`: a Jinja file of the domain that is given `facts`; what it shows is escaped.
-    `script`: a JavaScript file of the domain, added to the page once; `style`: a CSS file."""
+    """A part of the report. `template`: a Jinja file of the domain that is given `facts`; what it shows is escaped; the
+    page draws the heading, from `title`. `script`: a JavaScript file of the domain, added to the page once, so that it
+    should keep its names in a function or block; `style`: a CSS file. Both are allowed by hash in the page's policy.
+
+    `facts` hold what JSON can hold, dataclasses and paths. `problems`: files that could not be read, and why; they are
+    listed at the top of the page."""
 
     name: str  # of its anchor, "listen"
     title: str  # in the page's navigation
@@ -189,6 +180,7 @@ class Section:
     place: Literal["after verdict", "after results", "data"] = "after results"
     script: Path | None = None
     style: Path | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

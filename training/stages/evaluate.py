@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from training.data.files import write_atomic
+from training.registry import domain_of
+from training.report.measures import ROWS, row_counts
+from training.sampling_unit import Unit
 from training.workspace import Workspace
 
 METRICS = "metrics.json"
@@ -31,13 +34,13 @@ def evaluate(
     midi_root: Path | None = None,
     share: float = SHARE,
 ) -> dict[str, Any]:
-    """Judge `checkpoint` (default: the family's best) on the held-out songs; returns what metrics.json holds of it.
+    """Judge `checkpoint` (default: the family's best) on the held-out rows; returns what metrics.json holds of it.
 
     `share`: of the model's own steps, that models trained only to be compared with it may take (see
     EvaluationContext.baseline_share).
 
-    Nothing is measured twice: the same checkpoint on the same held-out songs is read back. Raises UsageError without
-    a checkpoint, DataError without held-out songs.
+    Nothing is measured twice: the same checkpoint on the same held-out rows is read back. Raises UsageError without
+    a checkpoint, DataError without held-out rows.
     """
     from training.engine.process.distributed import choose_device
     from training.recipe import EvaluationContext
@@ -54,11 +57,12 @@ def evaluate(
         "share": share,
         "version": VERSION,
     }
+    unit = domain_of(family).unit
     path = workspace.exports / METRICS
     known = read_metrics(path)
     if known.get(family, {}).get("subject") == subject:
         print(f"{recipe.title}: up to date, measured before.")
-        _show(known[family])
+        _show(known[family], unit)
         return known[family]
 
     started = time.monotonic()
@@ -74,14 +78,14 @@ def evaluate(
         "synthetic": bool(trained.content["provenance"]["synthetic"]),
         "verdict": {"word": judged.verdict.word, "why": list(judged.verdict.why)},
         "metrics": {name: metric.plain() for name, metric in judged.metrics.items()},
-        "songs": {"train": len(train), "held_out": len(held_out)},
+        ROWS: {"train": len(train), "held_out": len(held_out)},
         "subject": subject,
         **judged.more,
     }
     known[family] = result
     told = {"format": FORMAT, "families": known}
     write_atomic(path, (json.dumps(_finite(told), indent=1, allow_nan=False) + "\n").encode())
-    _show(result)
+    _show(result, unit)
     print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
 
@@ -107,10 +111,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(result: Mapping[str, Any]) -> None:
+def _show(result: Mapping[str, Any], unit: Unit) -> None:
     """The verdict, and a table: a metric a row, the model and every baseline a column."""
     title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
-    print(f"{title} on {result['songs']['held_out']} held-out songs" + (" (synthetic data)" * result["synthetic"]))
+    count = row_counts(result).get("held_out", 0)
+    held_out = f"{count:,} held-out {unit.one if count == 1 else unit.many}"
+    print(f"{title} on {held_out}" + (" (synthetic data)" * result["synthetic"]))
     shown = dict(list(metrics.items())[:SHOWN])
     columns = ["model", *dict.fromkeys(name for metric in shown.values() for name in metric["baselines"])]
     print(f"  {'':24}{columns[0]:>26}" + "".join(f"{name:>19}" for name in columns[1:]))
