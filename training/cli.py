@@ -16,11 +16,12 @@ from training.budget.account import Account, counted, ledger_path, table
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
 from training.console import mute_what_is_gone
+from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
-from training.flags import DEMO_VAL_SPLIT, VAL_SPLIT, parser_of
-from training.registry import families
+from training.flags import parser_of
+from training.registry import domains, families
 from training.workspace import Workspace
 
 
@@ -66,53 +67,17 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _prepare_counted(options: argparse.Namespace) -> None:
-    from training.data.summary import summary_of
-    from training.domains.music.composing.demo import make_demo_corpus
     from training.stages.prepare import prepare
 
-    workspace = Workspace(options.out)
-    audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
-    if audio_root is None and midi_root is None:
-        if options.shard or options.merge or options.ray:
-            raise UsageError("--shard, --merge and --ray need --midi-root (and --audio-root): the folders to prepare.")
-        before = summary_of(workspace)
-        if before is not None and not before["synthetic"]:
-            raise UsageError(
-                f"{workspace.manifests} holds manifests of real music; without --audio-root and --midi-root the demo "
-                "corpus would replace them. Name the folders again, use --skip-manifests, or choose another --out."
-            )
-        print(f"No data was named: composing the demo corpus in {workspace.relative(workspace.demo_corpus)}")
-        print("  synthetic: true (whatever is trained on it can do little, and says so)")
-        audio_root, midi_root = make_demo_corpus(workspace.demo_corpus)
-        val_split = DEMO_VAL_SPLIT if val_split is None else val_split
-    merge = options.merge
-    if options.shard:
-        if options.audit:
-            raise UsageError("--audit looks at whole corpora: give it to the run with --merge, not to a --shard.")
-        from training.data.shards import prepare_shard, shard_of
+    domain = next(iter(domains().values()))
+    attributes = [*(option.attribute for option in domain.options), "val_split", "shard", "merge", "ray"]
+    named = {attribute: getattr(options, attribute, None) for attribute in attributes}
+    prepare(domain, Job(Workspace(options.out), named, options.seed))
 
-        prepare_shard(workspace, audio_root, midi_root, shard_of(options.shard), labels_file=options.labels)
-        return
-    if options.ray:
-        from training.stages.cluster import prepare_on_ray
 
-        merge = prepare_on_ray(options.ray, workspace, audio_root, midi_root, labels_file=options.labels)
-    prepare(
-        workspace,
-        audio_root,
-        midi_root,
-        val_split=VAL_SPLIT if val_split is None else val_split,
-        seed=options.seed,
-        labels_file=options.labels,
-        generate_clouds=options.generate_clouds,
-        out_dir=options.out_dir,
-        clouds_dir=options.clouds_dir,
-        merge=merge,
-    )
-    if options.audit:
-        from training.domains.music.label_audit import audit
-
-        audit(workspace, options.out_dir, midi_root=midi_root)
+def _data_options(options: argparse.Namespace) -> dict[str, Path | None]:
+    """Where the data lies."""
+    return {"audio_root": options.audio_root, "midi_root": options.midi_root}
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -127,8 +92,7 @@ def _train(options: argparse.Namespace) -> None:
             workspace,
             device=options.device,
             resume=options.resume,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=_data_options(options),
             left=left,
             limit=limit,
             persist=options.persist,
@@ -159,8 +123,7 @@ def _estimate(options: argparse.Namespace) -> None:
         workspace,
         device=options.device,
         resume=options.resume,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
+        options=_data_options(options),
         ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
     )
     if told is not None:
@@ -233,8 +196,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             Workspace(options.out),
             checkpoint=options.checkpoint,
             device=options.device,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=_data_options(options),
             share=options.rival_steps,
         )
     _refresh_report(Workspace(options.out))
@@ -254,8 +216,7 @@ def _export(options: argparse.Namespace) -> None:
             checkpoints,
             workspace,
             folder=options.output_dir,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=_data_options(options),
             cost=account.cost(list(checkpoints)) if account else None,
         )
     page = _refresh_report(workspace)
@@ -328,8 +289,8 @@ def _doctor(options: argparse.Namespace) -> None:
     _limit(options)
     doctor(
         Workspace(options.out),
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
+        next(iter(domains().values())),
+        _data_options(options),
         device=options.device,
         gpus=options.gpus,
     )

@@ -215,6 +215,8 @@ class Domain(ABC):
     options: ClassVar[tuple[Option, ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
     data_words: ClassVar[str] = "data"  # what training data is called in the card: "music"
+    val_split: ClassVar[float] = 0.1  # share of the units held out, where the command names none
+    demo_val_split: ClassVar[float] = 0.2  # the same, of the demo data
 
     def arrange(self, request: Request) -> Request:
         """Check the options of a command together, and derive what follows from them: options that stand for others,
