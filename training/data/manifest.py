@@ -59,7 +59,7 @@ def load(
     name = printable(path)
     finder = _Finder(path.absolute().parent, schema, roots or {})
     text = path.read_bytes()
-    paths = [key.name for key in schema.paths]
+    named = [key.name for key in schema.paths]
     faults: list[str] = []
     ids: dict[str, int] = {}
     spans, numbers, numbered = array("q"), array("q"), bytearray()
@@ -75,7 +75,7 @@ def load(
         try:
             values = _parse(line, schema)
             _check_keys(values, schema, path_keys)
-            for key in paths:
+            for key in named:
                 if key in values:
                     values[key] = finder.find(key, values[key])
             values[ID], is_numbered = _identity(values, path_keys, ids, number)
@@ -87,7 +87,7 @@ def load(
             faults.append(f"{name}:{number}: {error}")
             continue
         ids[values[ID]] = number
-        for key in paths:
+        for key in named:
             if key in values and key not in found:
                 found[key] = [""] * len(numbers)
         for key, paths in found.items():
