@@ -207,6 +207,8 @@ class Domain(ABC):
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
     sealed_test: ClassVar[bool] = False  # whether a job opens the sealed test split once, after the evaluation
     data_words: ClassVar[str] = "data"  # what training data is called in the card: "music"
+    val_split: ClassVar[float] = 0.1  # share of the units held out, where the command names none
+    demo_val_split: ClassVar[float] = 0.2  # the same, of the demo data
 
     def arrange(self, request: Request) -> Request:
         """Check the options of a command together, and derive what follows from them: options that stand for others,

@@ -20,6 +20,7 @@ from training.engine.loading import loader as engine_loader
 from training.engine.process import heartbeat
 from training.errors import AthanorError, DataError
 from training.settings import RunSettings
+from training.data.rows import NO_SCHEMA
 from training.stages import splits
 from training.workspace import Workspace
 
@@ -126,7 +127,7 @@ def patience(root, patch, settings):
 def split_of(split: str) -> Callable:
     def manifest(root, _patch, settings):
         with pytest.raises(AthanorError) as refused:
-            splits.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split)
+            splits.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split, schema=NO_SCHEMA)
         return str(refused.value)
 
     return manifest
@@ -142,7 +143,7 @@ def stores(root, patch, settings):
     patch.setattr(splits, "encode_all", encode_all)
     patch.setattr(splits.manifest, "load", lambda *a, **k: [])
     with pytest.raises(DataError, match="seen"):
-        splits.load_split(toy.recipe(**settings), Workspace(root), "train")
+        splits.load_split(toy.recipe(**settings), Workspace(root), "train", schema=NO_SCHEMA)
     return str(used[0].relative_to(root) if used[0].is_relative_to(root) else used[0])
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from training.budget.account import Account, duration
 from training.budget.limit import HOUR
 from training.data.files import disk_errors
-from training.data.identity import data_digest, is_synthetic
+from training.data.identity import data_digest, is_synthetic, refuse_leak
 from training.recipe import Recipe
 from training.workspace import PROJECT, Workspace, exclusive
 
@@ -89,8 +89,7 @@ def estimate(
     *,
     device: str = "auto",
     resume: str = "auto",
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
     ending: Callable[[float], float] = lambda millions: 0.0,
 ) -> Estimate | None:
@@ -110,15 +109,12 @@ def estimate(
     from training.engine.process.signals import Signals
     from training.engine.tracking.tracker import Tracker
     from training.stages.splits import load_split
-    from training.stages.train import constants_of, refuse_leak
+    from training.stages.train import constants_of
 
     ranks = Ranks(0, 1, choose_device(device))
     share_cores(ranks, recipe.settings.data.num_workers)
     if load is None:
-        rows = {
-            split: load_split(recipe, workspace, split, audio_root=audio_root, midi_root=midi_root)
-            for split in ("train", "val")
-        }
+        rows = {split: load_split(recipe, workspace, split, options=options) for split in ("train", "val")}
     else:
         rows = {split: load(split) for split in ("train", "val")}
     refuse_leak(rows)

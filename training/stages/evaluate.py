@@ -30,8 +30,7 @@ def evaluate(
     *,
     checkpoint: Path | None = None,
     device: str = "auto",
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     share: float = SHARE,
 ) -> dict[str, Any]:
     """Judge `checkpoint` (default: the family's best) on the held-out rows; returns what metrics.json holds of it.
@@ -50,7 +49,7 @@ def evaluate(
 
     trained = load_trained(family, workspace, checkpoint)
     recipe = trained.recipe
-    held_out = load_split(recipe, workspace, "val", audio_root=audio_root, midi_root=midi_root)
+    held_out = load_split(recipe, workspace, "val", options=options)
     subject = {
         "checkpoint_sha256": trained.sha256,
         "held_out": sorted(str(row.values["id"]) for row in held_out),
@@ -67,7 +66,7 @@ def evaluate(
 
     started = time.monotonic()
     model = trained.model.to(choose_device(device))
-    train = load_split(recipe, workspace, "train", audio_root=audio_root, midi_root=midi_root)
+    train = load_split(recipe, workspace, "train", options=options)
     constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
     rivals = TrainedBaselines(workspace.cache / "rivals" / family, trained.sha256, constants, train, held_out, device)
     judged = recipe.evaluate(

@@ -30,8 +30,7 @@ def export(
     workspace: Workspace,
     *,
     folder: Path | None = None,
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     int8_limit: float = LIMIT,
     cost: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
@@ -53,11 +52,7 @@ def export(
             if _is_done(folder, trained.recipe.family, key):
                 print(f"{trained.recipe.title}: {workspace.relative(folder)} is up to date with this checkpoint.")
                 continue
-            held_out = (
-                load_split(trained.recipe, workspace, "val", audio_root=audio_root, midi_root=midi_root)
-                if manifest
-                else None
-            )
+            held_out = load_split(trained.recipe, workspace, "val", options=options) if manifest else None
             spent = (cost or {}).get(trained.recipe.family)
             _export_family(trained, folder, workspace, held_out, key, int8_limit, spent)
         _summary(folder, workspace, list(checkpoints))

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.data.identity import data_digest, is_synthetic, on_both_sides
-from training.errors import DataError, Interrupted
+from training.data.identity import data_digest, is_synthetic, refuse_leak
+from training.errors import Interrupted
 from training.recipe import Recipe
 from training.workspace import Workspace, exclusive
 
@@ -46,8 +46,7 @@ def train(
     *,
     device: str = "auto",
     resume: str = "auto",
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
     left: Callable[[], float] | None = None,
     limit: float | None = None,
@@ -56,12 +55,12 @@ def train(
     """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; go on with the run that is there if it is the
     same.
 
-    `device`: auto, cpu or cuda. `resume`: auto or never; other data is another run. The roots: where files of a
-    manifest from another host are looked up. `load`: split name (train, val) -> rows; default: the workspace's
-    manifests, encoded where they are not yet. `left`: the seconds of training still allowed, asked anew each time (on
-    the first rank): the schedule is planned to end with them. `limit`: the seconds of the whole budget that they are
-    of; a run that its budget ended goes on under a larger one. `persist`: a second place, to which what is saved is
-    copied in the background.
+    `device`: auto, cpu or cuda. `resume`: auto or never; other data is another run. `options`: the domain's, by
+    attribute: where files of a manifest from another host are looked up. `load`: split name (train, val) -> rows;
+    default: the workspace's manifests, encoded where they are not yet. `left`: the seconds of training still allowed,
+    asked anew each time (on the first rank): the schedule is planned to end with them. `limit`: the seconds of the
+    whole budget that they are of; a run that its budget ended goes on under a larger one. `persist`: a second place, to
+    which what is saved is copied in the background.
 
     Raises HostError (a GPU is demanded and absent, a folder is in use, no room), UsageError (a checkpoint is missing
     or does not fit), DataError (nothing to train on), TrainingError (non-finite numbers), Interrupted (stopped,
@@ -80,7 +79,7 @@ def train(
         if persist is not None and resume == "auto":
             ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.family))
         if load is None:
-            load = partial(_load, recipe, workspace, audio_root, midi_root)
+            load = partial(_load, recipe, workspace, options)
         rows = _rows(ranks, load)
         refuse_leak(rows)
         identity = {"data_digest": data_digest(rows), "synthetic": is_synthetic(rows)}
@@ -169,12 +168,10 @@ def _train(
         return _trained(recipe, folder, run_folder, state, already=False)
 
 
-def _load(
-    recipe: Recipe, workspace: Workspace, audio_root: Path | None, midi_root: Path | None, split: str
-) -> Sequence[Row]:
+def _load(recipe: Recipe, workspace: Workspace, options: Mapping[str, Any] | None, split: str) -> Sequence[Row]:
     from training.stages.splits import load_split
 
-    return load_split(recipe, workspace, split, audio_root=audio_root, midi_root=midi_root)
+    return load_split(recipe, workspace, split, options=options)
 
 
 def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Sequence[Row]]:
@@ -188,17 +185,6 @@ def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Seque
     if not ranks.is_first:
         both()
     return rows
-
-
-def refuse_leak(rows: Mapping[str, Sequence[Row]]) -> None:
-    """Raise DataError if a held-out song is trained on. `prepare` never makes such a split; hand-written ones can."""
-    both = on_both_sides(rows)
-    if both:
-        shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
-        raise DataError(
-            f"{len(both)} of {len(rows['val'])} held-out rows are trained on too (the same file content in both "
-            f"manifests): {shown}. Take them out of one of the manifests, or let `prepare` split the songs."
-        )
 
 
 def constants_of(

@@ -23,11 +23,6 @@ def demo_corpus(workspace: Workspace) -> Path:
     return workspace.root / "data" / "demo"
 
 
-def clouds_folder(workspace: Workspace) -> Path:
-    """Where target clouds that were drawn ahead lie."""
-    return workspace.root / "data" / "clouds"
-
-
 class Music(Domain):
     word = "music"
     title = "Music"
@@ -84,6 +79,9 @@ class Music(Domain):
                 "no --audio-root: Spectocloud needs audio and is left out.", families=request.without(SPECTOCLOUD.name)
             )
         return request
+
+    def given(self, options: Mapping[str, Any]) -> bool:
+        return any(options.get(name) is not None for name in ("audio_root", "midi_root", "data_mount"))
 
     def schema(self) -> Schema:
         from training.domains.music.rows import SCHEMA
