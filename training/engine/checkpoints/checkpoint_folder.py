@@ -212,6 +212,8 @@ class CheckpointFolder:
             number += 1
             aside = self.path / "previous" / f"{run_id}-{number}"
         aside.mkdir(parents=True, exist_ok=True)
+        for litter in aside.glob(f"{TEMPORARY}*"):  # of an earlier attempt that was killed
+            litter.unlink()
         if (self.path / INDEX).exists():
             shutil.copyfile(self.path / INDEX, aside / INDEX)
             sync(aside / INDEX)
