@@ -83,6 +83,18 @@ def a_run(here):
 # -- there and back ------------------------------------------------------------------------------------------------
 
 
+def test_the_runs_of_a_family_that_fans_out_are_copied_and_those_set_aside_are_not(here, there, tmp_path):
+    put(here / "checkpoints/toy/first", 1, [BEST], 0.1)
+    put(here / "checkpoints/toy/second", 2, [BEST], 0.1)
+    put(here / WHERE, 3, [BEST], 0.1)
+    assert CheckpointFolder(here / WHERE).set_aside("r")
+    persist(here, there)
+    restore(there, tmp_path / "new")
+    assert steps(tmp_path / "new/checkpoints/toy/first")["last.pt"] == 1
+    assert steps(tmp_path / "new/checkpoints/toy/second")["last.pt"] == 2
+    assert not (there / WHERE / "previous").exists()
+
+
 def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_path, capsys):
     """Bit for bit what an uninterrupted run gives."""
     straight = toy.run(tmp_path / "straight")

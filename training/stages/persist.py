@@ -135,8 +135,10 @@ def _persist_files(root: Path, place: Path, part: str, problems: list[str], puls
 
 
 def _families(root: Path) -> list[str]:
-    """Families with checkpoints under `root`."""
-    return sorted(path.parent.name for path in (root / "checkpoints").glob(f"*/{INDEX}"))
+    """Runs with checkpoints under `root`: "family", or "family/item" of one that fans out."""
+    top = root / "checkpoints"
+    found = [path.parent.relative_to(top) for path in (*top.glob(f"*/{INDEX}"), *top.glob(f"*/*/{INDEX}"))]
+    return sorted(str(path) for path in found if "previous" not in path.parts)
 
 
 @contextmanager
