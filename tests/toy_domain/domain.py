@@ -10,7 +10,6 @@ from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Node, O
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
-
     from training.workspace import Workspace
 
 HERE = Path(__file__).parent

@@ -6,11 +6,11 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from training.data.schema import PathKey, Schema, text
-from training.data.writing import file_name, write_manifests
 
 from training.data.encode import Encoder, encode_files, refuse_if_too_many
 from training.data.identity import MARKER
+from training.data.schema import PathKey, Schema, text
+from training.data.writing import file_name, write_manifests
 from training.domain import Job
 from training.errors import DataError, UsageError
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from training.budget import book as books
-from training.budget.account import duration, ledger_path
+from training.budget.account import ledger_path
 from training.export.receipt import read_receipt
-from training.export.table import megabytes, told
+from training.export.table import told
 from training.registry import domains, family_of, item_of
 from training.report import groups, measures
 from training.report.groups import Group, Quarantined
@@ -23,6 +23,7 @@ from training.report.reading import attempt, objects, read_json, read_lines
 from training.report.runs import RunLog
 from training.report.standing import Standing, stand, title_of
 from training.sampling_unit import UNIT, Unit
+from training.units import duration, size
 from training.workspace import Workspace
 
 METRICS, SUMMARY = "metrics.json", "summary.json"
@@ -217,9 +218,7 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
     out.notes = [str(note) for note in entry.get("notes") or []]
     for name, about in entry["files"].items():
         if about.get("kind") in ("onnx", "int8", "coreml", "weights"):
-            out.files.append(
-                {"name": name, "kind": about["kind"], "size": megabytes(about["bytes"]), "told": told(about)}
-            )
+            out.files.append({"name": name, "kind": about["kind"], "size": size(about["bytes"]), "told": told(about)})
 
 
 def _number(value: Any) -> float:

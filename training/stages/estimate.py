@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from training.budget.account import Account, duration
+from training.budget.account import Account
 from training.budget.limit import HOUR
-from training.data.files import disk_errors
 from training.data.identity import data_digest, is_synthetic, refuse_leak
 from training.recipe import Recipe
-from training.workspace import PROJECT, Workspace, exclusive
+from training.stages.scratch import scratch
+from training.units import duration, rate
+from training.workspace import PROJECT, Workspace
 
 if TYPE_CHECKING:
     from training.data.manifest import Row
@@ -130,7 +129,7 @@ def estimate(
         print(f"{recipe.title} is trained: {state.progress.step} steps ({state.progress.finished}).")
         return None
     origin = provenance(recipe.settings, ranks, run_id="estimate", data_digest=digest, synthetic=is_synthetic(rows))
-    with _scratch(workspace) as folder:
+    with scratch(workspace, SCRATCH, "estimating") as folder:
         silent = Tracker(
             folder / "run", plain(recipe.settings), recipe.settings.logging, title="", step=0, active=False
         )
@@ -150,12 +149,13 @@ def estimate(
 
 def _standing(folder: Path, wanted: Any, resume: str) -> tuple[Mapping[str, Any] | None, list[str]]:
     """The checkpoint that `train` would go on from, found without touching anything; and what to say of it."""
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.checkpoint_file import read
+    from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
     from training.engine.checkpoints.resume import differences
 
-    newest = checkpoint.latest(folder) if resume == "auto" else None
+    newest = CheckpointFolder(folder).latest() if resume == "auto" else None
     if newest is not None:
-        found = checkpoint.read(newest)
+        found = read(newest)
         differing = differences(found, wanted)
         if not differing:
             step = found["progress"]["step"]
@@ -165,22 +165,8 @@ def _standing(folder: Path, wanted: Any, resume: str) -> tuple[Mapping[str, Any]
     if source is None:
         return None, []
     path = Path(source).expanduser()
-    found = checkpoint.read(path if path.exists() or path.is_absolute() else PROJECT / path)
+    found = read(path if path.exists() or path.is_absolute() else PROJECT / path)
     return found, [f"It would go on from {source}, step {found['progress']['step']}."]
-
-
-@contextmanager
-def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder of our own, empty, removed at the end; what a killed estimate left is removed at the beginning."""
-    folder = workspace.root / SCRATCH
-    with disk_errors(folder), exclusive(folder, "estimating"):
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------
@@ -348,7 +334,7 @@ def show(told: Estimate, account: Account, family: str, families_left: int, othe
     _row("start", told.start, "loading, rehearsal, first step (once for every start)")
     _row(
         f"{told.steps:,} steps", told.steps * told.step,
-        f"{epochs:.1f} epochs of {told.steps_per_epoch:,}; {_rate(told.step)}, mostly {fast:.3g} to {slow:.3g} s a step"
+        f"{epochs:.1f} epochs of {told.steps_per_epoch:,}; {rate(told.step)}, mostly {fast:.3g} to {slow:.3g} s a step"
         + (f"; input is waited for {told.waiting:.0%} of the time" if told.waiting > 0.05 else ""),
     )  # fmt: skip
     _row(f"{told.evaluations} evaluations", told.evaluations * told.evaluation, f"{told.evaluation:.2g} s each")
@@ -380,10 +366,6 @@ def _within(told: Estimate, account: Account, family: str, families_left: int, o
         f"  About {steps:,} of {told.steps:,} steps fit ({epochs:.1f} of {told.steps / told.steps_per_epoch:.1f} "
         "epochs); the learning rate would fall to its floor by then."
     )
-
-
-def _rate(step: float) -> str:
-    return f"{1 / step:.3g} steps/s" if step < 1 else f"{step:.3g} s a step"
 
 
 def _row(name: str, seconds: float, told: str) -> None:

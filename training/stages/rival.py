@@ -57,7 +57,9 @@ class TrainedBaselines:
         return model
 
     def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> torch.nn.Module:
-        from training.engine.checkpoints import checkpoint_folder as checkpoint
+        from training.engine.checkpoints.checkpoint_file import read
+        from training.engine.checkpoints.index import BEST
+        from training.engine.checkpoints.partial import load_state
         from training.engine.loop.loop import fit
         from training.engine.loop.run import Run, batch_plan
         from training.engine.loop.state import State
@@ -86,9 +88,9 @@ class TrainedBaselines:
                 log = recipe.settings.logging
                 with Tracker(work, {}, log, title=recipe.title, step=0, active=False) as tracker:
                     fit(Run(state, *examples, tracker=tracker, signals=signals, folder=work, provenance={"run_id": ""}))
-            best = checkpoint.read(work / checkpoint.BEST)
+            best = read(work / BEST)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         model = recipe.build(dict(self.constants))
-        model.load_state_dict(best["ema"] or best["model"])
+        load_state(recipe, model, best, str(work / BEST), averaged=True)
         return model.eval()

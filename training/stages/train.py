@@ -93,7 +93,7 @@ def _train(
     rows: Mapping[str, Sequence[Row]], resume: str, identity: Mapping[str, Any], allowance: Allowance | None,
     persist: Path | None,
 ) -> Trained:  # fmt: skip
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.checkpoint_file import read
     from training.engine.checkpoints.provenance import plain, provenance
     from training.engine.checkpoints.resume import Wanted, decide
     from training.engine.loop.loop import fit
@@ -117,7 +117,7 @@ def _train(
     decision = ranks.on_rank_zero(lambda: decide(folder, wanted, resume))
 
     path = decision.path
-    begin = ranks.from_first_host(lambda: checkpoint.read(path)) if path else None
+    begin = ranks.from_first_host(lambda: read(path)) if path else None
     constants = constants_of(recipe, rows["train"], ranks, begin)
     run_folder = workspace.runs(recipe.family) / decision.run_id
     watch(recipe.settings.training.hang_minutes, run_folder / f"stacks_of_rank_{ranks.rank}.txt")
@@ -127,25 +127,26 @@ def _train(
     if state.progress.finished:
         return _trained(recipe, folder, run_folder, state, already=True)
 
-    mirrors = ExitStack()  # entered by the first rank alone, once there is somebody to tell
+    services = ExitStack()  # entered by the first rank alone, once the log is open
     origin = provenance(recipe.settings, ranks, run_id=decision.run_id, **identity)
     with Tracker(
         run_folder, plain(recipe.settings), recipe.settings.logging,
         title=recipe.title, step=state.progress.step, active=ranks.is_first,
-    ) as tracker, mirrors:  # fmt: skip
+    ) as tracker, services:  # fmt: skip
         for said in decision.said:
             tracker.say(said)
         tracker.say(_headline(recipe, state, ranks, resumed=begin is not None, synthetic=identity["synthetic"]))
         if recipe.settings.training.compile:
             keep_compiled(workspace.cache / "compiled")
-        mirror = None
+        saved = _nothing
         if persist is not None:
             also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
             also += ["runs/budget.json", "exports/report.html"]
-            mirror = Replicator(workspace.root, persist, recipe.family, also, tracker.say)
-            ranks.on_rank_zero(lambda: bool(mirrors.enter_context(mirror)))
+            replicator = Replicator(workspace.root, persist, recipe.family, also, tracker.say)
+            ranks.on_rank_zero(lambda: bool(services.enter_context(replicator)))
+            saved = replicator.saved
         page = Refresher(workspace, tracker.say)
-        mirrors.callback(page.close)
+        services.callback(page.close)
         run = Run(
             state,
             examples["train"],
@@ -155,7 +156,7 @@ def _train(
             folder=folder,
             provenance=origin,
             allowance=allowance,
-            mirror=mirror,
+            saved=saved,
             validated=page.refresh,
         )
         fit(run)
@@ -166,6 +167,10 @@ def _train(
                 f"{signals.name}: {recipe.title} is trained and saved. Run the same command again to go on."
             )
         return _trained(recipe, folder, run_folder, state, already=False)
+
+
+def _nothing() -> None:
+    """Nothing follows a save."""
 
 
 def _load(recipe: Recipe, workspace: Workspace, options: Mapping[str, Any] | None, split: str) -> Sequence[Row]:
@@ -214,13 +219,13 @@ def _headline(recipe: Recipe, state: State, ranks: Ranks, *, resumed: bool, synt
 
 
 def _trained(recipe: Recipe, folder: Path, run_folder: Path, state: State, *, already: bool) -> Trained:
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.index import BEST, LAST
 
     progress = state.progress
     return Trained(
         family=recipe.family,
-        best=folder / checkpoint.BEST,
-        last=folder / checkpoint.LAST,
+        best=folder / BEST,
+        last=folder / LAST,
         run=run_folder,
         metrics=dict(progress.best_metrics),
         step=progress.step,

@@ -10,7 +10,9 @@ import torch
 
 from training.config import Layer, build
 from training.data.files import sha256
-from training.engine.checkpoints import checkpoint_folder as checkpoints
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.partial import load_state
 from training.errors import UsageError
 from training.recipe import Recipe
 from training.registry import recipe_type
@@ -31,20 +33,20 @@ class Trained:
 def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
     """Read `checkpoint`, or the family's best. Raises UsageError, naming what to run, when there is none."""
     if checkpoint is None:
-        checkpoint = checkpoints.best(workspace.checkpoints(family))
+        checkpoint = CheckpointFolder(workspace.checkpoints(family)).best()
         if checkpoint is None:
             raise UsageError(
                 f"There is no trained {family} in {workspace.checkpoints(family)}. Train it first: "
                 f"python -m training train {family}"
             )
-    content = checkpoints.read(checkpoint)
+    content = read(checkpoint)
     if content["family"] != family:
         raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {family}.")
     kind = recipe_type(family)
     recipe = kind(build(kind.settings_type, Layer(content["settings"], name=str(checkpoint))))
     model = recipe.build({name: tensor.numpy() for name, tensor in content["constants"].items()})
     try:
-        model.load_state_dict(content["ema"] or content["model"])
+        load_state(recipe, model, content, str(checkpoint), averaged=True)
     except RuntimeError as error:
         raise UsageError(
             f"{checkpoint} does not fit this version of {family} ({str(error).splitlines()[-1].strip()}). Use the "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import BEST, LAST, epoch_name
 from training.engine.checkpoints.saver import Saver
 from training.engine.loading.batches import BatchPlan, MicroBatch
 from training.engine.loading.loader import Loader, Stopped
@@ -29,7 +29,6 @@ from training.engine.step.peak_flops import device_peak
 from training.engine.step.step_context import OutOfMemory, StepContext, StepResult, is_out_of_memory
 from training.engine.tracking.tracker import Tracker
 from training.errors import DataError, TrainingError
-from training.persist.replicator import Replicator
 from training.recipe import Batch, Dataset, TrainingProgress
 
 EXPORTED = 8  # times the float32 weights: what exports amount to at most (full and step graphs, int8, CoreML, weights)
@@ -48,8 +47,8 @@ class Work:
 
 class Run:
     """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `allowance`: the
-    time that it may take. `mirror`: copies what is saved to a second place. `validated`: called on the first rank after
-    every evaluation; returns at once."""
+    time that it may take. `saved` and `validated`: called on the first rank after every save and every evaluation; both
+    return at once."""
 
     def __init__(
         self,
@@ -62,7 +61,7 @@ class Run:
         folder: Path,
         provenance: Mapping[str, Any],
         allowance: Allowance | None = None,
-        mirror: Replicator | None = None,
+        saved: Callable[[], None] = lambda: None,
         validated: Callable[[], None] = lambda: None,
     ):
         self.state, self.train, self.held_out_dataset = state, train, held_out
@@ -72,7 +71,7 @@ class Run:
         self.model = state.model
         if self.settings.training.compile:
             self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch_size, tracker.say)
-        self.saver = Saver(folder, self.settings.training.keep, tracker.say, mirror)
+        self.saver = Saver(folder, self.settings.training.keep, tracker.say, saved)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
         self.pending: list[StepResult] = []  # steps whose values were not read yet
         self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for
@@ -101,7 +100,7 @@ class Run:
         self.meter = Meter(flops / len(first.indices) if flops else None, best and best * self.ranks.world)
         self._rehearse_validation()
         # asked of the first rank: another host's disk holds no checkpoints
-        there = self.ranks.on_rank_zero(lambda: (self.folder / checkpoint.LAST).exists())
+        there = self.ranks.on_rank_zero(lambda: (self.folder / LAST).exists())
         if state.progress.step == 0 or not there:
             self.save(wait=True)
         weights = sum(parameter.numel() * 4 for parameter in state.model.parameters())
@@ -278,7 +277,7 @@ class Run:
         if better:
             progress.best_value, progress.best_step = value, progress.step
             progress.best_metrics = dict(state.metrics)
-            self.names.append(checkpoint.BEST)
+            self.names.append(BEST)
         shown = dict(list(state.metrics.items())[:SHOWN])  # a recipe puts the telling ones first; all are on record
         told = "  ".join(f"{name} {number:.4g}" for name, number in shown.items())
         self.tracker.say(f"validation after {self.where}: {told}" + ("  (best)" if better else ""))
@@ -299,7 +298,7 @@ class Run:
         state, progress, training = self.state, self.state.progress, self.settings.training
         if state.at_epoch_end() and state.epoch % training.save_every == 0 and progress.archived < state.epoch:
             progress.archived = state.epoch
-            self.names.append(checkpoint.epoch_name(state.epoch))
+            self.names.append(epoch_name(state.epoch))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
             progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
