@@ -127,13 +127,12 @@ def _train(options: argparse.Namespace) -> None:
             workspace,
             device=options.device,
             resume=options.resume,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=_domain_options(options),
             left=left,
             limit=limit,
             persist=options.persist,
         )
-        from training.engine.loop.state import OUT_OF_BUDGET
+        from training.engine.loop.progress import OUT_OF_BUDGET
 
         if account is not None and done.finished == OUT_OF_BUDGET:
             account.ledger.note_ran_out()
@@ -159,8 +158,7 @@ def _estimate(options: argparse.Namespace) -> None:
         workspace,
         device=options.device,
         resume=options.resume,
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
+        options=_domain_options(options),
         ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
     )
     if told is not None:
@@ -191,6 +189,11 @@ def _prove_resume(options: argparse.Namespace) -> None:
         ranks=options.ranks,
         seed=options.kill_seed,
     )
+
+
+def _domain_options(options: argparse.Namespace) -> dict[str, object]:
+    """The domain's options, by attribute."""
+    return {"audio_root": options.audio_root, "midi_root": options.midi_root}
 
 
 def _allowance(options: argparse.Namespace, account: Account | None):
@@ -233,8 +236,7 @@ def _evaluate(options: argparse.Namespace) -> None:
             Workspace(options.out),
             checkpoint=options.checkpoint,
             device=options.device,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=_domain_options(options),
             share=options.rival_steps,
         )
     _refresh_report(Workspace(options.out))

@@ -54,7 +54,7 @@ def export(
                 print(f"{trained.recipe.title}: {workspace.relative(folder)} is up to date with this checkpoint.")
                 continue
             held_out = (
-                load_split(trained.recipe, workspace, "val", audio_root=audio_root, midi_root=midi_root)
+                load_split(trained.recipe, workspace, "val", options={"audio_root": audio_root, "midi_root": midi_root})
                 if manifest
                 else None
             )

@@ -1,4 +1,4 @@
-"""Before one's own eyes: a training that is killed again and again ends in the same bits as one that is not.
+"""Verify exact resume: a training that is killed again and again ends in the same bits as one that is not.
 
 Both are real processes with the user's own settings and data, in scratch folders under --out that share its manifests
 and its cache. One is left alone; the other is killed (SIGKILL, all of its processes) at random moments, and started
@@ -31,9 +31,9 @@ SCRATCH = ".prove-resume"  # under --out
 STEPS, KILLS = 30, 3
 MARK = "ATHANOR_TRIAL"  # in the environment of every process of a trial: so they are found, whoever started them
 POLL = 0.002  # seconds between two looks at the log
-COMPARED = ("model", "ema", "optimizer", "scaler", "constants", "early_stopping", "metrics", "progress")
+COMPARED = ("model", "ema", "fitted", "optimizer", "scaler", "constants", "early_stopping", "metrics", "progress")
 #: Of a record of metrics.jsonl, what the clock decides.
-CLOCKED = {"samples_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
+CLOCKED = {"samples_per_second", "rounds_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
 NOISE = 10.0  # times what two runs that nobody killed differ by on a GPU: more is not its rounding
 
 
@@ -103,7 +103,7 @@ def prove_resume(
         killed.run()
         print(f"  killed {killed.kills} times: {killed.result()['progress']['step']} steps")
         if not any(killed.went_on_from):
-            print("  No kill came after a save in the middle of the run: more --steps prove more.")
+            print("  No kill came after a save in the middle of the run: use more --steps.")
         found = compare(one, killed.result(), straight.records(), killed.records())
         if not found.none and one["provenance"]["hardware"]["device"] != "CPU":
             print(f"  Not equal bit for bit, as CUDA kernels need not be: {found} The straight run once more.")
@@ -132,7 +132,7 @@ def _launch(ranks: int) -> list[str]:
 
 @contextmanager
 def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder of our own, empty, removed at the end; what a killed proof left is removed at the beginning."""
+    """An empty folder, removed at the end; what a killed proof left is removed at the beginning."""
     folder = workspace.root.absolute() / SCRATCH
     with disk_errors(folder), exclusive(folder, "proving resume"):
         for path in folder.iterdir():
@@ -156,10 +156,13 @@ class _Trial:
         self.mark = secrets.token_hex(8)
         self.kills = 0
         self.went_on_from: list[int] = []  # the saved step, of each kill
+        from training.stages.trained import needed_runs
+
         folder.mkdir()
         root = workspace.root.absolute()
         workspace.cache.mkdir(exist_ok=True)
-        for name in ("data", "cache"):
+        for name in ("data", "cache", *(f"checkpoints/{needed}" for needed in needed_runs(family))):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(root / name)
 
     def run(self, moment: int | None = None, delay: float = 0.0) -> None:
@@ -255,10 +258,10 @@ def _marked(mark: bytes) -> set[int]:
 
 
 def _failure(code: int, said: str) -> AthanorError:
-    """What a run that failed by itself is told as: with its own exit code."""
+    """The error of a run that failed although it was not killed, with its exit code."""
     last = "\n".join(f"    {line}" for line in said.splitlines()[-15:])
     kinds = {kind.exit_code: kind for kind in (UsageError, DataError, TrainingError, HostError, Interrupted)}
-    return kinds.get(code, TrainingError)(f"A run of the proof ended by itself with exit code {code}:\n{last}")
+    return kinds.get(code, TrainingError)(f"A run of the proof ended with exit code {code}:\n{last}")
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------
@@ -276,7 +279,7 @@ def compare(
         if part == "progress":
             pair = [{k: v for k, v in state[part].items() if k != "seconds"} for state in (one, other)]
         else:
-            pair = [one[part], other[part]]
+            pair = [one.get(part), other.get(part)]  # a stepped family has no `fitted`
         _walk(pair[0], pair[1], part, out)
     for number in range(max(len(records), len(other_records))):
         mine, yours = (list_[number] if number < len(list_) else None for list_ in (records, other_records))

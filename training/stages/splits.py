@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.data import files, index, manifest
 from training.data.encode import describe, encode_all
@@ -25,8 +25,7 @@ def load_split(
     workspace: Workspace,
     split: str,
     *,
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Sequence[Row]:
@@ -36,6 +35,8 @@ def load_split(
     is as good as a built one. A manifest that was checked before is not read again while neither it nor any file that
     it names has changed. Raises DataError for a missing or faulty manifest, or too many unreadable files.
     """
+    options = options or {}
+    audio_root, midi_root = options.get("audio_root"), options.get("midi_root")
     settings = recipe.settings.data
     named = settings.train_manifest if split == "train" else settings.val_manifest
     path = _existing(Path(named).expanduser()) if named else workspace.manifest(recipe.manifest, split)

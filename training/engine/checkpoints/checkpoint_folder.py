@@ -40,6 +40,11 @@ def epoch_name(epoch: int) -> str:
     return f"checkpoint_epoch_{epoch}.pt"
 
 
+def step_name(step: int) -> str:
+    """File name of the checkpoint kept after `step` optimizer steps."""
+    return f"checkpoint_step_{step}.pt"
+
+
 @dataclass(frozen=True)
 class Entry:
     """What the index says of one file."""
@@ -134,8 +139,9 @@ def evict(folder: Path) -> str | None:
 
 
 def _epochs(files: Mapping[str, Any]) -> list[str]:
-    """The listed `checkpoint_epoch_N.pt`, oldest first."""
-    return sorted((name for name in files if name.startswith("checkpoint_epoch_")), key=lambda n: files[n]["epoch"])
+    """The listed `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt`, oldest first."""
+    kept = (name for name in files if name.startswith(("checkpoint_epoch_", "checkpoint_step_")))
+    return sorted(kept, key=lambda name: (files[name]["step"], name))
 
 
 def _spared(folder: Path, files: Mapping[str, Any], names: Sequence[str]) -> bool:

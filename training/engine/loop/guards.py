@@ -1,4 +1,4 @@
-"""Non-finite steps: skipped, counted, named; past a limit something has to change."""
+"""Non-finite steps: skipped, counted and logged; past a limit the run has diverged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class NonFinite:
             )
         return False
 
-    def begin_anew(self) -> None:
-        """Something was changed: count up to the limits once more."""
+    def reset(self) -> None:
+        """The learning rate was lowered: count from zero again."""
         self.in_a_row = 0
         self._allowed = self.skipped + self.limit

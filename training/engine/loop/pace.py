@@ -16,7 +16,7 @@ TOLERATED = 0.01  # of the steps still to do: a smaller change of the plan is le
 class Allowance:
     """What a run may use."""
 
-    left: Callable[[], float]  # seconds of training still allowed, asked anew each time
+    left: Callable[[], float]  # seconds of training still allowed, read at every step
     limit: float  # seconds of the whole budget; a larger one lets a run go on that a smaller one ended
 
 
@@ -36,14 +36,14 @@ class Pace:
         self._since: float | None = None
 
     def stepped(self) -> None:
-        """One step is done. The first of a process compiles and warms up: it tells nothing of the others."""
+        """One step is done. The first of a process, which compiles and warms up, is not measured."""
         now = time.monotonic()
         if self._since is not None:
             self._steps.append(now - self._since)
         self._since = now
 
     def rested(self) -> None:
-        """Something that is no step went on until now."""
+        """Restart the step timer, after an evaluation or a save."""
         if self._since is not None:
             self._since = time.monotonic()
 
