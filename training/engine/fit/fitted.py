@@ -109,8 +109,8 @@ def open_fitted(
     """See session.open_session."""
     require_examples(len(rows["train"]), len(rows["val"]))
     decision, content = decided(ranks, decide, Wanted(recipe.settings, data_digest, 1, recipe.rounds()))
-    begun(decision)
     constants = constants_of(recipe, rows["train"], ranks, content) if constants is None else constants
+    begun(decision)
     return FittedSession(recipe, ranks, rows, constants, decision, content, limit)
 
 

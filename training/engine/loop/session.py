@@ -110,7 +110,7 @@ def open_session(
 ) -> Session:
     """Open the run of `recipe` on the splits train and val. `decide`: from what it continues. `limit`: seconds of its
     budget; 0: it has none. `constants`: those of a run that this one is compared with; default: the checkpoint's, or
-    they are fitted. `begun`: called on every rank once that is decided, before a model is made.
+    they are fitted. `begun`: called on every rank once that is known, before a model is made.
 
     Raises DataError (nothing to train on), UsageError (settings that the family refuses, a checkpoint that does not
     fit), TrainingError (nothing to train).
@@ -138,8 +138,8 @@ def open_stepped(
     plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
     wanted = Wanted(recipe.settings, data_digest, plan.global_batch, planned(recipe.settings, plan))
     decision, content = decided(ranks, decide, wanted)
-    begun(decision)
     constants = constants_of(recipe, rows["train"], ranks, content) if constants is None else constants
+    begun(decision)
     state = State(recipe, plan, ranks, constants, limit=limit)
     if content is not None:
         state.load(content, str(decision.path))
