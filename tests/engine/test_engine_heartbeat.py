@@ -24,7 +24,7 @@ from training.workspace import PROJECT
 def process(tmp_path):
     """A process that beats once for each line it is sent, and rests at the line `rest`."""
     code = (
-        "import sys; from training.engine import heartbeat; heartbeat.SECONDS = 0.0\n"
+        "import sys; from training.engine.process import heartbeat; heartbeat.SECONDS = 0.0\n"
         "heartbeat.watch(0, None)\n"
         "for line in sys.stdin:\n"
         "    heartbeat.rest() if line == 'rest\\n' else heartbeat.beat()\n"

@@ -167,49 +167,53 @@ def _scratch(workspace: Workspace) -> Iterator[Path]:
 # -- output --------------------------------------------------------------------------------------------------------
 
 
-def show(told: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
+def show(found: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
     """For people: how long, how much, until when, and what fits into a limit."""
     price = account.limit.price
-    epochs, place = told.steps / told.steps_per_epoch, told.place
+    epochs, place = found.steps / found.steps_per_epoch, found.place
     print(
-        f"{told.title}, {told.millions:.2f} M parameters on {place}: {told.timed} steps were timed, nothing was kept."
+        f"{found.title}, {found.millions:.2f} M parameters on {place}: {found.timed} steps were timed, nothing was "
+        "kept."
     )
-    for note in told.notes:
+    for note in found.notes:
         print(f"  {note}")
-    fast, slow = told.spread
-    _row("start", told.start, "loading, sanity check, first step (once for every start)")
+    fast, slow = found.spread
+    _row("start", found.start, "loading, sanity check, first step (once for every start)")
     _row(
-        f"{told.steps:,} steps", told.steps * told.step,
-        f"{epochs:.1f} epochs of {told.steps_per_epoch:,}; {_rate(told.step)}, mostly {fast:.3g} to {slow:.3g} s a step"
-        + (f"; input is waited for {told.waiting:.0%} of the time" if told.waiting > 0.05 else ""),
+        f"{found.steps:,} steps", found.steps * found.step,
+        f"{epochs:.1f} epochs of {found.steps_per_epoch:,}; {_rate(found.step)}, mostly {fast:.3g} to {slow:.3g} s a "
+        "step"
+        + (f"; input is waited for {found.waiting:.0%} of the time" if found.waiting > 0.05 else ""),
     )  # fmt: skip
-    _row(f"{told.evaluations} evaluations", told.evaluations * told.evaluation, f"{told.evaluation:.2g} s each")
-    _row(f"{told.saves} saves", told.saves * told.save + told.last_save, f"training waits {told.save:.2g} s for one")
-    _row("the end", told.ending, "evaluate, export, verify: kept back for it")
-    low, high = max(0.0, told.all - told.doubt), told.all + told.doubt
-    money = "" if price is None else f"; {told.all / HOUR * price:.2f} USD at {price:g} USD/h"
-    _row("in all", told.all, f"between {duration(low)} and {duration(high)}{money}")
-    print(f"  Begun now it would end at {_clock(told.all)}.")
-    if told.least_evaluations < told.evaluations:
-        saved = (told.evaluations - told.least_evaluations) / told.evaluations * (told.training - told.start)
-        print(f"  Early stopping may end it sooner: after {duration(told.all - saved)} at the earliest.")
+    _row(f"{found.evaluations} evaluations", found.evaluations * found.evaluation, f"{found.evaluation:.2g} s each")
+    _row(
+        f"{found.saves} saves", found.saves * found.save + found.last_save, f"training waits {found.save:.2g} s for one"
+    )
+    _row("the end", found.ending, "evaluate, export, verify: reserved")
+    low, high = max(0.0, found.all - found.doubt), found.all + found.doubt
+    money = "" if price is None else f"; {found.all / HOUR * price:.2f} USD at {price:g} USD/h"
+    _row("in all", found.all, f"between {duration(low)} and {duration(high)}{money}")
+    print(f"  Begun now it would end at {_clock(found.all)}.")
+    if found.least_evaluations < found.evaluations:
+        saved = (found.evaluations - found.least_evaluations) / found.evaluations * (found.training - found.start)
+        print(f"  Early stopping may end it sooner: after {duration(found.all - saved)} at the earliest.")
     if price is None:
         print("  What an hour costs is not known: --price-per-hour USD.")
     if account.limit.given:
-        _within(told, account, family, families_left, others)
+        _within(found, account, family, families_left, others)
 
 
-def _within(told: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
-    left = account.training_left(family, families_left, others, **{family: told.millions})
+def _within(found: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
+    left = account.training_left(family, families_left, others, **{family: found.millions})
     allowed = max(0.0, left()) if left else math.inf
     print(f"  {account.told()} This training may use {duration(allowed)}.")
-    steps = told.steps_within(allowed)
-    if steps >= told.steps:
-        print(f"  It fits, with {duration(allowed - told.training)} to spare.")
+    steps = found.steps_within(allowed)
+    if steps >= found.steps:
+        print(f"  It fits, with {duration(allowed - found.training)} to spare.")
         return
-    epochs = steps / told.steps_per_epoch
+    epochs = steps / found.steps_per_epoch
     print(
-        f"  About {steps:,} of {told.steps:,} steps fit ({epochs:.1f} of {told.steps / told.steps_per_epoch:.1f} "
+        f"  About {steps:,} of {found.steps:,} steps fit ({epochs:.1f} of {found.steps / found.steps_per_epoch:.1f} "
         "epochs); the learning rate would fall to its floor by then."
     )
 
@@ -218,8 +222,8 @@ def _rate(step: float) -> str:
     return f"{1 / step:.3g} steps/s" if step < 1 else f"{step:.3g} s a step"
 
 
-def _row(name: str, seconds: float, told: str) -> None:
-    print(f"  {name:<18}{duration(seconds):>9}   {told}")
+def _row(name: str, seconds: float, text: str) -> None:
+    print(f"  {name:<18}{duration(seconds):>9}   {text}")
 
 
 def _clock(seconds: float) -> str:

@@ -53,14 +53,14 @@ class Difference:
         return not self.differing and not self.record
 
     def __str__(self) -> str:
-        told = []
+        parts = []
         if self.differing:
-            told.append(
+            parts.append(
                 f"{len(self.differing)} values differ, the first is {self.differing[0]}; the largest relative "
                 f"difference is {self.relative:.2g} ({self.worst or 'no tensor'})."
             )
-        told.append(f"In the log, the first difference is {self.record}." if self.record else "The logs are equal.")
-        return " ".join(told)
+        parts.append(f"In the log, the first difference is {self.record}." if self.record else "The logs are equal.")
+        return " ".join(parts)
 
 
 def prove_resume(
@@ -284,7 +284,7 @@ def compare(
     for number in range(max(len(records), len(other_records))):
         mine, yours = (list_[number] if number < len(list_) else None for list_ in (records, other_records))
         if repr(mine) != repr(yours):
-            out.record = _told(mine, yours)
+            out.record = _shown(mine, yours)
             break
     return out
 
@@ -325,7 +325,7 @@ def _relative(one: Any, other: Any) -> float:
     return float((one - other).abs().max() / one.abs().max().clamp(min=1e-30))
 
 
-def _told(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
+def _shown(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
     if one is None or other is None:
         return f"that one has no more records at step {(one or other or {}).get('step')}"
     names = [key for key in {**one, **other} if repr(one.get(key)) != repr(other.get(key))]

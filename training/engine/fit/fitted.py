@@ -56,8 +56,10 @@ class FittedSession:
             self._load(content, str(begin.path))
 
     def _load(self, content: Mapping[str, Any], name: str) -> None:
-        if content["family"] != self.recipe.run or content.get("kind") != KIND:
+        if content["family"] != self.recipe.run:
             raise UsageError(f"{name} is a checkpoint of {content['family']}, not of {self.recipe.run}.")
+        if content.get("kind") != KIND:
+            raise UsageError(f"{name} holds weights, and {self.recipe.title} is fitted. Start again without it.")
         limit = self.progress.limit
         self.progress = Progress.saved(content["progress"])
         self.patience.load(content["early_stopping"])

@@ -20,7 +20,7 @@ class NonFinite:
     def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0):
         self.limit = max(AT_LEAST, round(SHARE * total_steps))
         self.say = say
-        self.skipped = skipped  # in the whole run
+        self.skipped = skipped  # in this run, over all its processes
         self.in_a_row = 0
         self._allowed = self.limit
 

@@ -53,13 +53,13 @@ class Pace:
         return sum(self._steps) / len(self._steps) if len(self._steps) >= MEASURED else None
 
     def fitting(self, step: int, total: int, planned: int) -> int:
-        """Steps of the whole run that fit, given that `step` are done and `total` were thought to: at most `planned`.
+        """Steps of the run that fit, given that `step` are done and `total` were planned before; `planned` is the most.
 
         The last evaluation and the last save are inside the time. Less than `step + 1` means: end now.
         """
         left = self.allowance.left() - self.evaluation - self.saving
         if left <= 0:
-            return max(1, step)  # one step at least: without it there is nothing to evaluate
+            return max(1, step)  # one step is always done: without it there is nothing to evaluate
         each = self.seconds_per_step
         if each is None:
             return total

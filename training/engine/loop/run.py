@@ -102,7 +102,7 @@ class Run:
 
     @property
     def steps_per_evaluation(self) -> int:
-        """Steps between two evaluations, at most."""
+        """The most steps between two evaluations."""
         training = self.settings.training
         return min(training.eval_every * self.plan.steps_per_epoch, training.eval_steps or self.state.planned)
 
@@ -176,7 +176,7 @@ class Run:
             self._settle(self.lag)
 
     def _fitting(self) -> int:
-        """Steps of the whole run, by rank 0's clock."""
+        """Steps of the run, by rank 0's clock."""
         progress = self.state.progress
         if not self.pace:
             return progress.total_steps

@@ -29,7 +29,7 @@ INITIAL = 0x1417  # tells the seed of the weights from those of the steps
 
 
 def planned(settings: RunSettings, plan: BatchPlan) -> int:
-    """Optimizer steps of the whole run: the epochs', or `max_steps` if that is less."""
+    """Optimizer steps of the run: the epochs', or `max_steps` if that is less."""
     steps = settings.training.epochs * plan.steps_per_epoch
     return min(steps, settings.training.max_steps) if settings.training.max_steps else steps
 

@@ -81,7 +81,7 @@ def same_merit(before: EarlyStopping, now: EarlyStopping) -> bool:
 
 
 def missing_metrics(metrics: Mapping[str, float], stopping: EarlyStopping) -> list[str]:
-    """`setting: metric` of every metric that the rule needs and `metrics` lacks."""
+    """`setting: metric` of every metric that the rule needs and `metrics` does not hold."""
     needed = {"monitor": stopping.monitor, "constraint.metric": stopping.constraint.metric}
     return [
         f"training.early_stopping.{key}: `{name}`"

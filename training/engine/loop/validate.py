@@ -138,7 +138,7 @@ def means(ranks: Ranks, sums: Sums | Mapping[str, Sequence[Any]], empty: float |
 
 
 def require_metrics(metrics: Mapping[str, float], recipe: Recipe) -> None:
-    """Raise UsageError where an evaluation lacks a metric that early stopping is to watch."""
+    """Raise UsageError where an evaluation does not hold a metric that early stopping is to watch."""
     training = recipe.settings.training
     missing = missing_metrics(metrics, training.early_stopping)
     if missing:

@@ -40,7 +40,7 @@ class EMA:
             parameter.copy_(values[name])
 
     def state(self) -> dict[str, torch.Tensor]:
-        """A whole state dict of the model with the averaged weights in place of its own."""
+        """A complete state dict of the model with the averaged weights in place of its own."""
         return {name: self.shadow.get(name, value).detach() for name, value in self.model.state_dict().items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
