@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.engine.loop.run import Run, Work, batch_plan
+from training.engine.loop.rehearsal import rehearse
+from training.engine.loop.run import Run, Work
+from training.engine.loop.session import batch_plan
 from training.engine.loop.state import State
 from training.engine.process.distributed import joined
 from training.engine.process.signals import Signals
@@ -44,8 +46,8 @@ def running(
     recipe: Recipe, train: Dataset, held_out: Dataset, folder: Path, *, device: str = "cpu",
     constants: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
 ) -> Iterator[Going]:  # fmt: skip
-    """`recipe` in training on `train`, its rehearsal done; checkpoints and logs go to `folder`. `options`: further ones
-    for torch.compile."""
+    """`recipe` in training on `train`, its sanity check done; checkpoints and logs go to `folder`. `options`: further
+    ones for torch.compile."""
     with joined(device) as ranks:
         plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
         state = State(recipe, plan, ranks, constants or {})
@@ -60,7 +62,7 @@ def running(
             if options:
                 run.model = compiled(recipe, state.model, lambda: run.plan.micro_batch_size, tracker.say, **options)
             with run.saver:
-                run.rehearse()
+                rehearse(run)
                 with run.feed() as work:
                     yield Going(run, work)
 

@@ -114,8 +114,8 @@ def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
             (root / "not finite").touch()
         return write(path, state)
 
-    def told(run: Any, trouble: Exception) -> None:
-        roll_back(run, trouble)
+    def told(run: Any, error: Exception) -> None:
+        roll_back(run, error)
         kind.rate = run.state.progress.rate
 
     checkpoint_folder.write_state, loop.roll_back = looked_at, told
@@ -219,8 +219,8 @@ def _roomy(root: Path) -> None:
     train(root, **FULL)
 
 
-def _skipping(run: Any, lack: Exception, real: Callable[..., None] = recovery.halve) -> None:
-    real(run, lack)
+def _skipping(run: Any, error: Exception, real: Callable[..., None] = recovery.halve) -> None:
+    real(run, error)
     run.state.progress.step += 1
 
 

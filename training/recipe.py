@@ -12,7 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from training.judgement import Judgement, Verdict
 from training.settings import RunSettings
@@ -191,9 +192,18 @@ class Recipe(ABC):
     manifest: ClassVar[str]  # manifests are <manifest>_train.jsonl, <manifest>_val.jsonl and <manifest>_test.jsonl
     settings_type: ClassVar[type[RunSettings]]
     item: str = ""  # of a family that fans out: which item's model this is
+    #: Family that this one `needs` (domain.FamilyFacts) -> what was trained of it: `model` (as in EvaluationContext),
+    #: `recipe`, `sha256`. Set before a dataset is made, or `begin` is called.
+    needed: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, settings: RunSettings):
         self.settings = settings
+
+    def with_settings(self, settings: RunSettings) -> Self:
+        """The recipe of the same run with other settings."""
+        other = type(self)(settings)
+        other.item, other.needed = self.item, self.needed
+        return other
 
     @property
     def run(self) -> str:

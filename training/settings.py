@@ -17,13 +17,31 @@ Count = Annotated[int, Field(ge=0)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 
 
+class Constraint(Section):
+    """What an evaluation must satisfy to be the best one: a bound on another of its metrics."""
+
+    metric: str | None = None  # a validation metric; None: no constraint
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Constraint:
+        bounds = sum(bound is not None for bound in (self.at_most, self.at_least))
+        if bounds != (self.metric is not None):
+            raise ValueError("consistent: a metric with exactly one of at_most and at_least, or none of the three")
+        return self
+
+
 class EarlyStopping(Section):
     """Stop when the monitored value has not improved by `min_delta` in `patience` evaluations."""
 
     enabled: bool = True
     patience: AtLeastOne = 10
     min_delta: Annotated[float, Field(ge=0)] = 0.001
-    monitor: str = "val_loss"  # a validation metric; lower is better
+    monitor: str = "val_loss"  # a validation metric
+    direction: Literal["lower", "higher"] = "lower"  # which of its values are better
+    # Only evaluations that satisfy it compete for best.pt; while none does, the smallest violation does.
+    constraint: Constraint = Constraint()
 
 
 class Training(Section):
@@ -37,11 +55,15 @@ class Training(Section):
     resume_from: str | None = None  # a checkpoint to continue from
     log_every: AtLeastOne = 10  # optimizer steps
     eval_every: AtLeastOne = 1  # epochs
+    eval_steps: AtLeastOne | None = None  # optimizer steps: an evaluation in the middle of an epoch too; None: no
     save_every: AtLeastOne = 5  # epochs: a checkpoint_epoch_N.pt
-    keep: AtLeastOne = 3  # checkpoint_epoch_N.pt kept beside best.pt and last.pt
+    save_steps: AtLeastOne | None = None  # optimizer steps: a checkpoint_step_N.pt; None: no
+    keep: AtLeastOne = 3  # checkpoint_epoch_N.pt and checkpoint_step_N.pt kept beside best.pt and last.pt
     save_minutes: Positive = 10.0  # last.pt is written at least this often, in the middle of an epoch too
     # without a step or a held-out batch, after which a process dumps its stacks and ends itself; 0: never
     hang_minutes: Annotated[float, Field(ge=0)] = 15.0
+    appraise_rows: Count = 0  # held-out rows that Stepped.appraise gets after each evaluation; 0: it is not called
+    appraise_seconds: Positive = 60.0  # what it may take on each process
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
     compile: bool = False  # torch.compile, where a C compiler exists
 

@@ -118,6 +118,33 @@ def told(root, _patch, settings):
     return "ran"
 
 
+def validations(root, _patch, settings):
+    lines = (toy.run(root, **settings).run / "metrics.jsonl").read_text().splitlines()
+    return [record["step"] for record in map(json.loads, lines) if record["kind"] == "validation"]
+
+
+def best(root, _patch, settings):
+    """The step whose weights are the best ones. The last is, of an error that falls."""
+    return checkpoint.read(toy.run(root, **settings).best)["progress"]["step"]
+
+
+def recorded_bound(root, _patch, settings):
+    """What is said of a constraint at the end."""
+    return "No evaluation satisfied" in (toy.run(root, **settings).run / "log.txt").read_text()
+
+
+class Appraised(toy.ToyRecipe):
+    """Counts the rows that it is given, and how long it may take with them."""
+
+    def appraise(self, model, rows, seconds):
+        return {"rows": (float(len(rows)), 1.0), "seconds": (seconds, 1.0)}
+
+
+def appraised(root, _patch, settings):
+    metrics = toy.run(root, Appraised, **settings).metrics
+    return {name: metrics.get(name) for name in ("rows", "seconds")}
+
+
 def patience(root, patch, settings):
     waits = []
     patch.setattr(heartbeat.faulthandler, "dump_traceback_later", lambda seconds, **_: waits.append(seconds))
@@ -151,6 +178,9 @@ def stores(root, patch, settings):
 STOPPING = {"enabled": True, "patience": 1, "min_delta": 1e6}
 IMPATIENT = {"training": {"epochs": 5, "early_stopping": STOPPING}}
 EVERY = {"training": {"save_every": 1}}
+FEW = {"training": {"appraise_rows": 3}}
+LOOSE = {"training": {"early_stopping": {"constraint": {"metric": "val_loss", "at_most": 1e9}}}}
+LOOSE_BELOW = {"training": {"early_stopping": {"constraint": {"metric": "val_loss", "at_least": 0.0}}}}
 WORKER = {"data": {"num_workers": 1}, "training": {"epochs": 1}}
 #: key -> (another value, what it is seen by, settings under which it matters)
 CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
@@ -162,12 +192,20 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.early_stopping.patience": (3, steps, IMPATIENT),
     "training.early_stopping.min_delta": (0.0, steps, IMPATIENT),
     "training.early_stopping.monitor": ("colour", told, {}),
+    "training.early_stopping.direction": ("higher", best, {}),
+    "training.early_stopping.constraint.metric": ("colour", told, LOOSE),
+    "training.early_stopping.constraint.at_most": (-1.0, recorded_bound, LOOSE),
+    "training.early_stopping.constraint.at_least": (1e9, recorded_bound, LOOSE_BELOW),
     "training.amp": (True, weights, {}),
     "training.amp_dtype": ("float16", weights, {"training": {"amp": True}}),
     "training.grad_accum_steps": (2, steps, {}),
     "training.resume_from": ("nowhere.pt", told, {}),
     "training.log_every": (5, records, {}),
     "training.eval_every": (3, records, {}),
+    "training.eval_steps": (4, validations, {}),
+    "training.save_steps": (4, files, {}),
+    "training.appraise_rows": (3, appraised, {}),
+    "training.appraise_seconds": (7.0, appraised, FEW),
     "training.save_every": (1, files, {}),
     "training.keep": (1, files, EVERY),
     "training.save_minutes": (1e-9, saves, {}),

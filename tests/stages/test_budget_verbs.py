@@ -12,7 +12,7 @@ from training.budget import book as books
 from training.budget import limit as limits
 from training.budget.account import ledger_path
 from training.cli import main
-from training.engine.loop.state import ALL_STEPS, OUT_OF_BUDGET
+from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
 from training.errors import DataError
 from training.workspace import Workspace
 

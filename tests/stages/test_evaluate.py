@@ -103,7 +103,7 @@ def test_a_rival_is_trained_as_the_judged_model_was_and_once(workspace, monkeypa
     best = torch.load(workspace.checkpoints("toy") / "best.pt", weights_only=True)
     for name, value in same.state_dict().items():
         torch.testing.assert_close(value, best["ema"][name], rtol=0, atol=0)
-    monkeypatch.setattr("training.engine.loop.loop.fit", None)
+    monkeypatch.setattr("training.engine.loop.session.fit", None)
     again = context.train_baseline(toy.recipe(Judged, **SECTIONS), "twin", None, context.steps)  # read back
     assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
 

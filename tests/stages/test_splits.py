@@ -49,7 +49,9 @@ def root(built, tmp_path, monkeypatch) -> Path:
 def loads(monkeypatch) -> list[Path]:
     """The manifests that were read line by line."""
     read, plain = [], manifest.load
-    monkeypatch.setattr(manifest, "load", lambda path, *rest, **options: (read.append(path), plain(path, *rest, **options))[1])
+    monkeypatch.setattr(
+        manifest, "load", lambda path, *rest, **options: (read.append(path), plain(path, *rest, **options))[1]
+    )
     return read
 
 

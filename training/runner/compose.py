@@ -32,8 +32,8 @@ def variables() -> list[str]:
 def mounts() -> list[str]:
     """Lines of `volumes`. Without a value, an empty folder of the project stands in."""
     return [
-        f'- {{type: bind, source: "${{{option.environment}:-./wheelhouse}}", '
-        f'target: "${{{option.environment}:-/mnt/no-{option.name}}}", read_only: true, bind: {{create_host_path: false}}}}'
+        f'- {{type: bind, source: "${{{option.environment}:-./wheelhouse}}", target: '
+        f'"${{{option.environment}:-/mnt/no-{option.name}}}", read_only: true, bind: {{create_host_path: false}}}}'
         for _, option in options()
         if option.mounted
     ]

@@ -6,97 +6,155 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from training.data.files import write_atomic
-from training.registry import domain_of
+from training.data.files import sha256, write_atomic
+from training.errors import DataError
+from training.registry import domain_of, families, family_of
 from training.report.measures import ROWS, row_counts
-from training.sampling_unit import Unit
+from training.sampling_unit import UNIT, Unit
 from training.workspace import Workspace
+
+if TYPE_CHECKING:
+    from training.data.rows import Row
+    from training.stages.trained import Trained
 
 METRICS = "metrics.json"
 FORMAT = 1
-#: Raised when what is measured, or how, changes: what was measured before is then measured anew.
+#: Raised when what is measured, or how, changes: what was measured before is then measured again.
 VERSION = 2
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
 
 
 def evaluate(
-    family: str,
+    run: str,
     workspace: Workspace,
     *,
     checkpoint: Path | None = None,
     device: str = "auto",
     options: Mapping[str, Any] | None = None,
     share: float = SHARE,
+    test: bool = False,
 ) -> dict[str, Any]:
-    """Judge `checkpoint` (default: the family's best) on the held-out rows; returns what metrics.json holds of it.
+    """Judge `checkpoint` (default: the best of `run`) on the held-out rows; returns what metrics.json holds of it.
 
-    `share`: of the model's own steps, that models trained only to be compared with it may take (see
-    EvaluationContext.baseline_share).
+    `options`: of the domain, by attribute. `share`: of the model's own steps, that models trained only to be compared
+    with it may take (see EvaluationContext.baseline_share). `test`: judge it on the sealed test split too, which is
+    recorded as an opening; the result is under "test", beside that on the validation split.
 
-    Nothing is measured twice: the same checkpoint on the same held-out rows is read back. Raises UsageError without
-    a checkpoint, DataError without held-out rows.
+    Nothing is measured twice: a result on the same checkpoint and the same rows is read back. Raises UsageError without
+    a checkpoint, or where a family that this one needs is not trained, DataError without held-out rows.
     """
-    from training.engine.process.distributed import choose_device
-    from training.recipe import EvaluationContext
-    from training.stages.rival import TrainedBaselines
-    from training.stages.splits import load_split
-    from training.stages.trained import load_trained
-
-    trained = load_trained(family, workspace, checkpoint)
-    recipe = trained.recipe
-    held_out = load_split(recipe, workspace, "val", options=options)
-    subject = {
-        "checkpoint_sha256": trained.sha256,
-        "held_out": sorted(str(row.values["id"]) for row in held_out),
-        "share": share,
-        "version": VERSION,
-    }
-    unit = domain_of(family).unit
-    path = workspace.exports / METRICS
-    known = read_metrics(path)
-    if known.get(family, {}).get("subject") == subject:
-        print(f"{recipe.title}: up to date, measured before.")
-        _show(known[family], unit)
-        return known[family]
+    from training.stages.trained import load_trained, needed_of
 
     started = time.monotonic()
-    model = trained.model.to(choose_device(device))
-    train = load_split(recipe, workspace, "train", options=options)
-    constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
-    rivals = TrainedBaselines(workspace.cache / "rivals" / family, trained.sha256, constants, train, held_out, device)
-    judged = recipe.evaluate(
-        EvaluationContext(model, train, held_out, trained.content["progress"]["total_steps"], rivals, share)
-    )
-    result = {
-        "title": recipe.title,
-        "synthetic": bool(trained.content["provenance"]["synthetic"]),
-        "verdict": {"word": judged.verdict.word, "why": list(judged.verdict.why)},
-        "metrics": {name: metric.plain() for name, metric in judged.metrics.items()},
-        ROWS: {"train": len(train), "held_out": len(held_out)},
-        "subject": subject,
-        **judged.more,
-    }
-    known[family] = result
-    told = {"format": FORMAT, "families": known}
-    write_atomic(path, (json.dumps(_finite(told), indent=1, allow_nan=False) + "\n").encode())
-    _show(result, unit)
-    print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
+    trained = load_trained(run, workspace, checkpoint)
+    trained.recipe.needed = needed_of(run, workspace)
+    judge = _Judge(trained, workspace, device, options, share)
+    path = workspace.exports / METRICS
+    result = judge.judged("val", read_metrics(path).get(run, {}))
+    if test:
+        result["test"] = judge.judged("test", result.get("test", {}))
+    known = read_metrics(path)
+    if result != known.get(run):
+        known[run] = result
+        content = {"format": FORMAT, "families": known}
+        write_atomic(path, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
+        print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
 
 
+class _Judge:
+    """Judges one checkpoint, on one split or several."""
+
+    def __init__(
+        self, trained: Trained, workspace: Workspace, device: str, options: Mapping[str, Any] | None, share: float
+    ):
+        self.trained, self.recipe, self.workspace = trained, trained.recipe, workspace
+        self.device, self.options, self.share = device, options, share
+
+    def judged(self, split: Literal["val", "test"], known: dict[str, Any]) -> dict[str, Any]:
+        """What is measured on `split`; `known`, where it is of the same question."""
+        # The sealed split is known by its manifest, so that what was measured before is read back without opening it.
+        sealed = split == "test"
+        held_out = None if sealed else self._rows(split)
+        which = sha256(self._manifest(split)) if held_out is None else sorted(str(row.values["id"]) for row in held_out)
+        subject = {
+            "checkpoint_sha256": self.trained.sha256,
+            "held_out": which,
+            "share": self.share,
+            "version": VERSION,
+        }
+        if known.get("subject") == subject:
+            print(f"{self.recipe.title}: up to date, measured before.")
+            result = known
+        else:
+            result = self._measured(split, self._rows(split) if held_out is None else held_out) | {"subject": subject}
+            if known.get("subject", {}).get("checkpoint_sha256") == self.trained.sha256 and "test" in known:
+                result["test"] = known["test"]  # of the same model
+        _show(result, unit_of(self.recipe.run), split)
+        return result
+
+    def _measured(self, split: Literal["val", "test"], held_out: Sequence[Row]) -> dict[str, Any]:
+        from training.engine.loop.baselines import TrainedBaselines
+        from training.engine.process.distributed import choose_device
+        from training.recipe import EvaluationContext, Fitted
+
+        trained, recipe = self.trained, self.recipe
+        chosen = choose_device(self.device)
+        model = trained.model if isinstance(recipe, Fitted) else trained.model.to(chosen)
+        train = self._rows("train")
+        constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
+        # Their best checkpoints are chosen on the validation split, as the judged model's was: never on the sealed one.
+        chosen_on = held_out if split == "val" else self._rows("val")
+        baselines = TrainedBaselines(
+            self.workspace.cache / "rivals" / recipe.run, trained.sha256, constants, train, chosen_on, self.device,
+            recipe.needed,
+        )  # fmt: skip
+        steps = trained.content["progress"]["total_steps"]
+        needed = {name: one.model for name, one in recipe.needed.items()}
+        judged = recipe.evaluate(
+            EvaluationContext(model, train, held_out, steps, baselines, self.share, needed, split)
+        )  # fmt: skip
+        return {
+            "title": recipe.title,
+            "synthetic": bool(trained.content["provenance"]["synthetic"]),
+            "verdict": {"word": judged.verdict.word, "why": list(judged.verdict.why)},
+            "metrics": {name: metric.plain() for name, metric in judged.metrics.items()},
+            ROWS: {"train": len(train), "held_out": len(held_out)},
+            **judged.more,
+        }
+
+    def _rows(self, split: str) -> Sequence[Row]:
+        from training.stages.splits import load_split
+
+        opening = {"opening": "evaluate --test", "checkpoint_sha256": self.trained.sha256} if split == "test" else {}
+        return load_split(self.recipe, self.workspace, split, options=self.options, **opening)
+
+    def _manifest(self, split: str) -> Path:
+        """Of the sealed split. Raises DataError where the data has none."""
+        path = self.workspace.manifest(self.recipe.data, split)
+        if not path.is_file():
+            raise DataError(f"There is no {split} split of {self.recipe.title} ({path}): prepare makes none here.")
+        return path
+
+
+def unit_of(run: str) -> Unit:
+    """What the domain of `run` counts; rows, where no domain declares its family."""
+    return domain_of(run).unit if family_of(run) in families() else UNIT
+
+
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Family -> what was measured of it before; of a file that is of another form, or cannot be read: nothing."""
+    """Run -> what was measured of it before; nothing of a file that has another form, or cannot be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
-        print(f"{path} is not readable and is written anew.")
+        print(f"{path} is not readable and is written again.")
         return {}
     return dict(content["families"]) if content.get("format") == FORMAT else {}
 
@@ -110,12 +168,12 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _show(result: Mapping[str, Any], unit: Unit) -> None:
+def _show(result: Mapping[str, Any], unit: Unit, split: str) -> None:
     """The verdict, and a table: a metric a row, the model and every baseline a column."""
     title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
     count = row_counts(result).get("held_out", 0)
-    held_out = f"{count:,} held-out {unit.one if count == 1 else unit.many}"
-    print(f"{title} on {held_out}" + (" (synthetic data)" * result["synthetic"]))
+    rows = f"{count:,} {'held-out' if split == 'val' else 'sealed test'} {unit.one if count == 1 else unit.many}"
+    print(f"{title} on {rows}" + (" (synthetic data)" * result["synthetic"]))
     shown = dict(list(metrics.items())[:SHOWN])
     columns = ["model", *dict.fromkeys(name for metric in shown.values() for name in metric["baselines"])]
     print(f"  {'':24}{columns[0]:>26}" + "".join(f"{name:>19}" for name in columns[1:]))

@@ -1,4 +1,4 @@
-"""Before one's own eyes: a training that is killed again and again ends in the same bits as one that is not.
+"""Verify exact resume: a training that is killed again and again ends in the same bits as one that is not.
 
 Both are real processes with the user's own settings and data, in scratch folders under --out that share its manifests
 and its cache. One is left alone; the other is killed (SIGKILL, all of its processes) at random moments, and started
@@ -29,9 +29,20 @@ SCRATCH = ".prove-resume"  # under --out
 STEPS, KILLS = 30, 3
 MARK = "ATHANOR_TRIAL"  # in the environment of every process of a trial: so they are found, whoever started them
 POLL = 0.002  # seconds between two looks at the log
-COMPARED = ("model", "ema", "optimizer", "scaler", "constants", "frozen", "early_stopping", "metrics", "progress")
+COMPARED = (
+    "model",
+    "ema",
+    "optimizer",
+    "scaler",
+    "constants",
+    "frozen",
+    "fitted",
+    "early_stopping",
+    "metrics",
+    "progress",
+)
 #: Of a record of metrics.jsonl, what the clock decides.
-CLOCKED = {"samples_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
+CLOCKED = {"samples_per_second", "rounds_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
 NOISE = 10.0  # times what two runs that nobody killed differ by on a GPU: more is not its rounding
 
 
@@ -51,14 +62,14 @@ class Difference:
         return not self.differing and not self.record
 
     def __str__(self) -> str:
-        told = []
+        parts = []
         if self.differing:
-            told.append(
+            parts.append(
                 f"{len(self.differing)} values differ, the first is {self.differing[0]}; the largest relative "
                 f"difference is {self.relative:.2g} ({self.worst or 'no tensor'})."
             )
-        told.append(f"In the log, the first difference is {self.record}." if self.record else "The logs are equal.")
-        return " ".join(told)
+        parts.append(f"In the log, the first difference is {self.record}." if self.record else "The logs are equal.")
+        return " ".join(parts)
 
 
 def prove_resume(
@@ -101,7 +112,7 @@ def prove_resume(
         killed.run()
         print(f"  killed {killed.kills} times: {killed.result()['progress']['step']} steps")
         if not any(killed.went_on_from):
-            print("  No kill came after a save in the middle of the run: more --steps prove more.")
+            print("  No kill came after a save in the middle of the run: use more --steps.")
         found = compare(one, killed.result(), straight.records(), killed.records())
         if not found.none and one["provenance"]["hardware"]["device"] != "CPU":
             print(f"  Not equal bit for bit, as CUDA kernels need not be: {found} The straight run once more.")
@@ -140,10 +151,13 @@ class _Trial:
         self.mark = secrets.token_hex(8)
         self.kills = 0
         self.went_on_from: list[int] = []  # the saved step, of each kill
+        from training.stages.trained import needed_runs
+
         folder.mkdir()
         root = workspace.root.absolute()
         workspace.cache.mkdir(exist_ok=True)
-        for name in ("data", "cache"):
+        for name in ("data", "cache", *(f"checkpoints/{needed}" for needed in needed_runs(family))):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).symlink_to(root / name)
 
     def run(self, moment: int | None = None, delay: float = 0.0) -> None:
@@ -241,10 +255,10 @@ def _marked(mark: bytes) -> set[int]:
 
 
 def _failure(code: int, said: str) -> AthanorError:
-    """What a run that failed by itself is told as: with its own exit code."""
+    """The error of a run that failed although it was not killed, with its exit code."""
     last = "\n".join(f"    {line}" for line in said.splitlines()[-15:])
     kinds = {kind.exit_code: kind for kind in (UsageError, DataError, TrainingError, HostError, Interrupted)}
-    return kinds.get(code, TrainingError)(f"A run of the proof ended by itself with exit code {code}:\n{last}")
+    return kinds.get(code, TrainingError)(f"A run of the proof ended with exit code {code}:\n{last}")
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------
@@ -267,7 +281,7 @@ def compare(
     for number in range(max(len(records), len(other_records))):
         mine, yours = (list_[number] if number < len(list_) else None for list_ in (records, other_records))
         if repr(mine) != repr(yours):
-            out.record = _told(mine, yours)
+            out.record = _shown(mine, yours)
             break
     return out
 
@@ -308,7 +322,7 @@ def _relative(one: Any, other: Any) -> float:
     return float((one - other).abs().max() / one.abs().max().clamp(min=1e-30))
 
 
-def _told(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
+def _shown(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
     if one is None or other is None:
         return f"that one has no more records at step {(one or other or {}).get('step')}"
     names = [key for key in {**one, **other} if repr(one.get(key)) != repr(other.get(key))]

@@ -1,55 +1,111 @@
-"""A trained model, read back from its checkpoint: what evaluate and export start from."""
+"""A trained model, read back from its checkpoint: what evaluate and export start from, and what a family that needs
+another one is given."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from training.config import Layer, build
 from training.data.files import sha256
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.partial import load_state
+from training.engine.fit import fitted
 from training.errors import UsageError
-from training.recipe import Recipe
-from training.registry import recipe_type
+from training.recipe import Fitted, Recipe
+from training.registry import families, family_of, item_of, recipe_type
 from training.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint, its recipe with the settings that it was trained under, and the model in evaluation mode."""
+    """A checkpoint, its recipe with the settings that it was trained under, and the model.
+
+    `model` of a stepped family: the module in evaluation mode with averaged (EMA) weights where there are some,
+    float32, on the CPU; of a fitted one: its state, which predicts and does not advance.
+    """
 
     path: Path
     sha256: str
     content: dict[str, Any]  # the checkpoint as saved
     recipe: Recipe
-    model: torch.nn.Module  # averaged (EMA) weights where there are some; float32, on the CPU
+    model: Any
 
 
-def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
-    """Read `checkpoint`, or the family's best. Raises UsageError, naming what to run, when there is none."""
+def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
+    """Read `checkpoint`, or the best of `run` ("family" or "family/item"). Raises UsageError, naming what to run, where
+    there is none."""
     if checkpoint is None:
-        checkpoint = CheckpointFolder(workspace.checkpoints(family)).best()
+        checkpoint = CheckpointFolder(workspace.checkpoints(run)).best()
         if checkpoint is None:
             raise UsageError(
-                f"There is no trained {family} in {workspace.checkpoints(family)}. Train it first: "
-                f"python -m training train {family}"
+                f"There is no trained {run} in {workspace.checkpoints(run)}. Train it first: "
+                f"python -m training train {run}"
             )
     content = read(checkpoint)
-    if content["family"] != family:
-        raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {family}.")
-    kind = recipe_type(family)
+    if content["family"] != run:
+        raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {run}.")
+    kind = recipe_type(run)
     recipe = kind(build(kind.settings_type, Layer(content["settings"], name=str(checkpoint))))
-    model = recipe.build({name: tensor.numpy() for name, tensor in content["constants"].items()})
+    recipe.item = item_of(run)
+    recipe.needed = needed_of(run, workspace, required=False)
     try:
-        load_state(recipe, model, content, str(checkpoint), averaged=True)
-    except RuntimeError as error:
+        model = _model(recipe, content, str(checkpoint))
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise UsageError(
-            f"{checkpoint} does not fit this version of {family} ({str(error).splitlines()[-1].strip()}). Use the "
-            f"version that trained it ({content['provenance'].get('code_version', 'not recorded')}), or train anew."
+            f"{checkpoint} does not fit this version of {run} ({reason}). Use the version that trained it "
+            f"({content['provenance'].get('code_version', 'not recorded')}), or train it again."
         ) from None
-    return Trained(checkpoint, sha256(checkpoint), content, recipe, model.eval())
+    return Trained(checkpoint, sha256(checkpoint), content, recipe, model)
+
+
+def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:
+    if isinstance(recipe, Fitted):
+        return fitted.loaded(recipe, content)
+    constants = {name: tensor.numpy() for name, tensor in content["constants"].items()}
+    model = recipe.build(constants)  # type: ignore[attr-defined]  it is Stepped
+    load_state(recipe, model, content, name, averaged=True)
+    return model.eval()
+
+
+# -- families that need others -------------------------------------------------------------------------------------
+
+
+def needed_runs(run: str) -> tuple[str, ...]:
+    """The runs that must be trained before `run`: of the same item, where a needed family has one model an item."""
+    known = families()
+    facts = known.get(family_of(run))  # of a recipe that no domain declares, nothing is known
+    item = item_of(run)
+    return tuple(
+        f"{name}/{item}" if item and known[name].fan_out else name for name in (facts.needs if facts else ())
+    )  # fmt: skip
+
+
+def needed_of(run: str, workspace: Workspace, *, required: bool = True) -> dict[str, Trained]:
+    """Family -> what was trained of it, for every family that `run` needs. Raises UsageError, naming what to run, for
+    one that is not trained; with `required` false it is left out."""
+    found = {}
+    for name in needed_runs(run):
+        if CheckpointFolder(workspace.checkpoints(name)).best() is None:
+            if not required:
+                continue
+            raise UsageError(
+                f"{run} needs {name}, which is not trained in {workspace.checkpoints(name)}. Train it first: "
+                f"python -m training train {name}"
+            )
+        found[family_of(name)] = load_trained(name, workspace)
+    return found
+
+
+def digest_with(data_digest: str, needed: Mapping[str, Trained]) -> str:
+    """The digest of the data with that of the needed models: trained again, they make another run."""
+    if not needed:
+        return data_digest
+    models = {name: trained.sha256 for name, trained in sorted(needed.items())}
+    return hashlib.sha256(json.dumps([data_digest, models]).encode()).hexdigest()

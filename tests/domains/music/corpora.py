@@ -94,6 +94,6 @@ def recipe(kind=PairRecipe, **data) -> Stepped:
 def split(root: Path, which="train", kind=PairRecipe, data=None, **options):
     said = []
     out = load_split(
-        recipe(kind, **(data or {})), Workspace(root / "out"), which, say=said.append, workers=2, **options
+        recipe(kind, **(data or {})), Workspace(root / "out"), which, say=said.append, workers=2, options=options
     )
     return out, "\n".join(said)

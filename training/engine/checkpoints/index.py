@@ -33,6 +33,11 @@ def epoch_name(epoch: int) -> str:
     return f"checkpoint_epoch_{epoch}.pt"
 
 
+def step_name(step: int) -> str:
+    """File name of the checkpoint kept after `step` optimizer steps, or rounds."""
+    return f"checkpoint_step_{step}.pt"
+
+
 def constants_name(digest: str) -> str:
     """File name of constants whose file has this SHA-256. Raises ValueError where `digest` is none: a name is built of
     it, and must not lead out of the folder."""
@@ -132,8 +137,9 @@ class Index:
         return next((entry for entry in self.newest_first().values() if entry.sha256 == digest), None)
 
     def epochs(self) -> list[str]:
-        """The listed `checkpoint_epoch_N.pt`, oldest first."""
-        return sorted((n for n in self.files if n.startswith("checkpoint_epoch_")), key=lambda n: self.files[n].epoch)
+        """The listed `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt`, oldest first."""
+        kept = (name for name in self.files if name.startswith(("checkpoint_epoch_", "checkpoint_step_")))
+        return sorted(kept, key=lambda name: (self.files[name].step, name))
 
     def without(self, names: Iterable[str]) -> Index:
         """This index without the files `names`, and without the constants that no other file refers to."""

@@ -1,4 +1,4 @@
-"""Non-finite steps: skipped, counted, named; past a limit something has to change."""
+"""Non-finite steps: skipped, counted and logged; past a limit the run has diverged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class NonFinite:
     def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0):
         self.limit = max(AT_LEAST, round(SHARE * total_steps))
         self.say = say
-        self.skipped = skipped  # in the whole run
+        self.skipped = skipped  # in this run, over all its processes
         self.in_a_row = 0
         self._allowed = self.limit
 
@@ -40,7 +40,7 @@ class NonFinite:
             )
         return False
 
-    def begin_anew(self) -> None:
-        """Something was changed: count up to the limits once more."""
+    def reset(self) -> None:
+        """The learning rate was lowered: count from zero again."""
         self.in_a_row = 0
         self._allowed = self.skipped + self.limit

@@ -1,9 +1,10 @@
-"""The furnace: how anything is trained."""
+"""The training loop of a stepped family."""
 
 from __future__ import annotations
 
 from training.engine.loop.guards import Diverged
 from training.engine.loop.recovery import halve, roll_back
+from training.engine.loop.rehearsal import rehearse
 from training.engine.loop.run import Run
 from training.engine.step.step_context import OutOfMemory
 from training.errors import Interrupted
@@ -12,22 +13,22 @@ from training.errors import Interrupted
 def fit(run: Run) -> None:
     """Train `run` from where it stands to its end: all planned steps, the early stop, or the end of the budget.
 
-    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there; so a
-    run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when asked
-    to stop, and TrainingError when numbers stay non-finite or memory does not do for one sample.
+    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there, so that
+    a run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when a
+    stop was requested, and TrainingError when numbers stay non-finite or one sample does not fit in memory.
     """
     with run.saver:
-        run.rehearse()
+        rehearse(run)
         while not run.finished:
             try:
-                _work(run)
-            except OutOfMemory as lack:
-                halve(run, lack)
-            except Diverged as trouble:
-                roll_back(run, trouble)
+                _train(run)
+            except OutOfMemory as error:
+                halve(run, error)
+            except Diverged as error:
+                roll_back(run, error)
 
 
-def _work(run: Run) -> None:
+def _train(run: Run) -> None:
     with run.feed() as work:
         while True:
             if run.evaluation_due():

@@ -1,4 +1,4 @@
-"""What the steps since the last log line amount to: exact averages, throughput, time left."""
+"""Averages over the steps since the last log line, throughput, time left."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class Meter:
         """One step was launched; its input was waited for `waited` seconds."""
         self.samples += len(samples)
         self.waited += waited
-        if self.began is None:  # the first step compiles and warms up: it tells nothing of the others
+        if self.began is None:  # the first step compiles and warms up, and is not measured
             self.began = (time.perf_counter(), step)
 
     @contextmanager
     def pause(self) -> Any:
-        """Time that is no training (an evaluation, a save)."""
+        """Exclude an evaluation or a save from the throughput."""
         before = time.perf_counter()
         try:
             yield

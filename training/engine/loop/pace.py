@@ -16,7 +16,7 @@ TOLERATED = 0.01  # of the steps still to do: a smaller change of the plan is le
 class Allowance:
     """What a run may use."""
 
-    left: Callable[[], float]  # seconds of training still allowed, asked anew each time
+    left: Callable[[], float]  # seconds of training still allowed, read at every step
     limit: float  # seconds of the whole budget; a larger one lets a run go on that a smaller one ended
 
 
@@ -36,14 +36,14 @@ class Pace:
         self._since: float | None = None
 
     def stepped(self) -> None:
-        """One step is done. The first of a process compiles and warms up: it tells nothing of the others."""
+        """One step is done. The first of a process, which compiles and warms up, is not measured."""
         now = time.monotonic()
         if self._since is not None:
             self._steps.append(now - self._since)
         self._since = now
 
     def rested(self) -> None:
-        """Something that is no step went on until now."""
+        """Restart the step timer, after an evaluation or a save."""
         if self._since is not None:
             self._since = time.monotonic()
 
@@ -53,13 +53,13 @@ class Pace:
         return sum(self._steps) / len(self._steps) if len(self._steps) >= MEASURED else None
 
     def fitting(self, step: int, total: int, planned: int) -> int:
-        """Steps of the whole run that fit, given that `step` are done and `total` were thought to: at most `planned`.
+        """Steps of the run that fit, given that `step` are done and `total` were planned before; `planned` is the most.
 
         The last evaluation and the last save are inside the time. Less than `step + 1` means: end now.
         """
         left = self.allowance.left() - self.evaluation - self.saving
         if left <= 0:
-            return max(1, step)  # one step at least: without it there is nothing to evaluate
+            return max(1, step)  # one step is always done: without it there is nothing to evaluate
         each = self.seconds_per_step
         if each is None:
             return total

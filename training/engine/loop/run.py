@@ -1,4 +1,4 @@
-"""A training run: the acts that the loop is made of."""
+"""A training run of a stepped family: the operations that the loop calls."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from training.engine.checkpoints.index import BEST, LAST, epoch_name
+from training.engine.checkpoints.index import BEST, epoch_name, step_name
 from training.engine.checkpoints.saver import Saver
-from training.engine.loading.batches import BatchPlan, MicroBatch
+from training.engine.loading.batches import MicroBatch
 from training.engine.loading.loader import Loader, Stopped
+from training.engine.loop.appraise import Appraiser
+from training.engine.loop.evaluation import conclude, index_value, require_best
 from training.engine.loop.guards import NonFinite
 from training.engine.loop.meter import Meter, line
 from training.engine.loop.pace import Allowance, Pace
-from training.engine.loop.recovery import halve
-from training.engine.loop.state import ALL_STEPS, OUT_OF_BUDGET, State
-from training.engine.loop.validate import HeldOut, Interruption, held_out_micro_batches
-from training.engine.process.distributed import Ranks
+from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
+from training.engine.loop.state import State
+from training.engine.loop.validate import HeldOut, Interruption, require_metrics
 from training.engine.process.heartbeat import beat
 from training.engine.process.signals import Signals
 from training.engine.step import schedule
 from training.engine.step.compiled import compiled
 from training.engine.step.peak_flops import device_peak
-from training.engine.step.step_context import OutOfMemory, StepContext, StepResult, is_out_of_memory
+from training.engine.step.step_context import StepContext, StepResult
 from training.engine.tracking.tracker import Tracker
-from training.errors import DataError, TrainingError
 from training.recipe import Batch, Dataset, TrainingProgress
 
-EXPORTED = 8  # times the float32 weights: what exports amount to at most (full and step graphs, int8, CoreML, weights)
-SHOWN = 7  # validation metrics on a console line
+if TYPE_CHECKING:
+    from training.data.rows import Row
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Work:
 
 
 class Run:
-    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `allowance`: the
-    time that it may take. `saved` and `validated`: called on the first rank after every save and every evaluation; both
-    return at once."""
+    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `held_out_rows`: the
+    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `saved` and
+    `validated`: called on the first rank after every save and every evaluation; both return at once."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Run:
         signals: Signals,
         folder: Path,
         provenance: Mapping[str, Any],
+        held_out_rows: Sequence[Row] = (),
         allowance: Allowance | None = None,
         saved: Callable[[], None] = lambda: None,
         validated: Callable[[], None] = lambda: None,
@@ -81,13 +82,13 @@ class Run:
         self.saved_at = self.counted_at = time.monotonic()
         self.validated = validated
         self.tell = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
-        rhythm = self.settings.training.eval_every * self.plan.steps_per_epoch
-        self.pace = Pace(allowance, rhythm) if allowance else None
+        self.appraiser = Appraiser(self.recipe, held_out_rows, state.ranks, state.precision)
+        self.pace = Pace(allowance, self.steps_per_evaluation) if allowance else None
 
     # -- before the first step -------------------------------------------------------------------------------------
 
-    def rehearse(self) -> None:
-        """Whatever could fail after hours fails now: two held-out batches are judged, and a fresh run is saved."""
+    def prepare(self) -> None:
+        """Make the step's context and the meter, from the first micro-batch of the run."""
         state = self.state
         first = self.plan.micro_batches(0, 0)[0]
         batch = self.train.collate([self.train.item(first.epoch, index) for index in first.indices])
@@ -98,40 +99,15 @@ class Run:
         flops = self.recipe.flops(state.model, batch)
         best = device_peak(self.ranks.device, state.precision)
         self.meter = Meter(flops / len(first.indices) if flops else None, best and best * self.ranks.world)
-        self._rehearse_validation()
-        # asked of the first rank: another host's disk holds no checkpoints
-        there = self.ranks.on_rank_zero(lambda: (self.folder / LAST).exists())
-        if state.progress.step == 0 or not there:
-            self.save(wait=True)
-        weights = sum(parameter.numel() * 4 for parameter in state.model.parameters())
-        self.ranks.on_rank_zero(lambda: self.saver.require_room(EXPORTED * weights))
-        rising, asked = (
-            schedule.warmup(state.progress.total_steps, self.settings.scheduler),
-            self.settings.scheduler.warmup_steps,
-        )
-        if rising < asked:
-            self.tracker.say(
-                f"scheduler.warmup_steps {asked} is more than half the run: the rate rises over {rising} steps."
-            )
-        self.tracker.begin(state.progress.step, state.progress.total_steps)
 
-    def _rehearse_validation(self) -> None:
-        micro_batches = held_out_micro_batches(len(self.held_out_dataset), self.plan.micro_batch_size)
-        before, lack = time.monotonic(), ""
-        try:
-            self._held_out().rehearse(self.model, self.held_out_dataset, micro_batches[:2])
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            lack = str(error).splitlines()[0]
-        if self.ranks.any(bool(lack)):
-            halve(self, OutOfMemory(self.state.progress.step, lack or "on another rank"))
-            self._rehearse_validation()
-        elif self.pace:
-            rounds = math.ceil(len(micro_batches) / self.ranks.world)
-            self.pace.evaluation = (time.monotonic() - before) / len(micro_batches[:2]) * rounds
+    @property
+    def steps_per_evaluation(self) -> int:
+        """The most steps between two evaluations."""
+        training = self.settings.training
+        return min(training.eval_every * self.plan.steps_per_epoch, training.eval_steps or self.state.planned)
 
-    def _held_out(self) -> HeldOut:
+    def new_held_out(self) -> HeldOut:
+        """The held-out split in micro-batches of the present size."""
         return HeldOut(
             self.held_out_dataset, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch_size,
             say=self.tell, stop=self._told_to_stop,
@@ -147,7 +123,7 @@ class Run:
             Loader(
                 self.train, micro_batches, self.settings.data, self.ranks.device, say=self.tell, stop=self._told_to_stop
             ) as loader,
-            self._held_out() as self.held_out,
+            self.new_held_out() as self.held_out,
         ):
             yield self._work(steps, iter(loader))
 
@@ -200,14 +176,14 @@ class Run:
             self._settle(self.lag)
 
     def _fitting(self) -> int:
-        """Steps of the whole run, by rank 0's clock."""
+        """Steps of the run, by rank 0's clock."""
         progress = self.state.progress
         if not self.pace:
             return progress.total_steps
         return self.pace.fitting(progress.step, progress.total_steps, self.state.planned)
 
     def _replan(self, total: int) -> bool:
-        """BatchPlan the run's length anew; whether there is a step to do."""
+        """Plan the run's length again; whether there is a step to do."""
         progress = self.state.progress
         if total != progress.total_steps:
             if self.pace and not self.pace.said:
@@ -242,17 +218,18 @@ class Run:
         self.meter.reset()
 
     def _save_wanted(self) -> bool:
-        """By the clock; or because the save before failed, which the next one tells."""
+        """By the clock; or because the save before failed, which the next one reports."""
         return self.saver.failed or time.monotonic() - self.saved_at > 60 * self.settings.training.save_minutes
 
     # -- what is due -----------------------------------------------------------------------------------------------
 
     def evaluation_due(self) -> bool:
-        """At the end of every `eval_every`-th epoch, and at the end of the run; once."""
-        state, progress = self.state, self.state.progress
+        """After every `eval_every` epochs, after every `eval_steps` steps, and at the end of the run; once."""
+        state, progress, training = self.state, self.state.progress, self.settings.training
         if progress.evaluated >= progress.step or self.asked_to_stop or progress.finished:
             return False
-        regular = state.at_epoch_end() and state.epoch % self.settings.training.eval_every == 0
+        regular = state.at_epoch_end() and state.epoch % training.eval_every == 0
+        regular = regular or bool(training.eval_steps and progress.step % training.eval_steps == 0)
         return regular or progress.step >= progress.total_steps
 
     def evaluate(self) -> None:
@@ -263,35 +240,24 @@ class Run:
         self.ranks.broadcast(dict(state.model.named_buffers()))
         try:
             with self.meter.pause(), state.ema.applied() if state.ema else nullcontext():
-                state.metrics = self.held_out.judge(self.model)
+                metrics = self.held_out.judge(self.model)
+                state.metrics = metrics | self.appraiser.appraise(state.model)
         except Interruption:
             self.asked_to_stop = True
             return
+        require_metrics(state.metrics, self.recipe)
         progress.evaluated = progress.step
+        seconds = time.perf_counter() - before
         if self.pace:
-            self.pace.evaluation = time.perf_counter() - before
+            self.pace.evaluation = seconds
             self.pace.rested()
-        value = state.metrics[training.early_stopping.monitor]
-        state.patience.consider(value)
-        better = value < progress.best_value
-        if better:
-            progress.best_value, progress.best_step = value, progress.step
-            progress.best_metrics = dict(state.metrics)
+        if conclude(
+            progress, state.patience, state.metrics, training, self.tracker,
+            epoch=state.epoch, where=self.where, seconds=seconds,
+        ):  # fmt: skip
             self.names.append(BEST)
-        shown = dict(list(state.metrics.items())[:SHOWN])  # a recipe puts the telling ones first; all are on record
-        told = "  ".join(f"{name} {number:.4g}" for name, number in shown.items())
-        self.tracker.say(f"validation after {self.where}: {told}" + ("  (best)" if better else ""))
-        seconds = {"seconds": time.perf_counter() - before}
-        self.tracker.record("validation", progress.step, {"epoch": state.epoch, **state.metrics, **seconds})
         if self.ranks.is_first:
             self.validated()
-        if state.patience.exhausted(state.epoch, training.min_epochs):
-            stopping = training.early_stopping
-            progress.finished = (
-                f"early stopping: {stopping.monitor} has not improved by {stopping.min_delta:g} "
-                f"in {stopping.patience} evaluations"
-            )
-            self.tracker.say(f"{progress.finished}.")
 
     def save_due(self) -> bool:
         """For a new best, an epoch to keep, the clock, a request to stop, and the end of the run."""
@@ -299,6 +265,9 @@ class Run:
         if state.at_epoch_end() and state.epoch % training.save_every == 0 and progress.archived < state.epoch:
             progress.archived = state.epoch
             self.names.append(epoch_name(state.epoch))
+        if training.save_steps and progress.step % training.save_steps == 0 and progress.archived_step < progress.step:
+            progress.archived_step = progress.step
+            self.names.append(step_name(progress.step))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
             progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
@@ -309,12 +278,8 @@ class Run:
         self._settle()
         progress = self.state.progress
         with self.meter.pause():
-            if progress.finished and not math.isfinite(progress.best_value):
-                raise TrainingError(
-                    f"No evaluation gave a finite {self.settings.training.early_stopping.monitor}: nothing was "
-                    "learnt that "
-                    "could be exported. Look at the validation data, or try a lower optim.lr."
-                )
+            if progress.finished:
+                require_best(progress, self.settings.training.early_stopping, self.tracker.say)
             now = time.monotonic()
             progress.seconds += now - self.counted_at
             self.counted_at = now
@@ -330,17 +295,17 @@ class Run:
 
     def _write(self, content: Mapping[str, Any], wait: bool) -> None:
         state, progress = self.state, self.state.progress
-        monitor = self.settings.training.early_stopping.monitor
-        value = state.metrics.get(monitor) if progress.evaluated == progress.step else None
+        stopping = self.settings.training.early_stopping
+        value = index_value(state.metrics, stopping) if progress.evaluated == progress.step else None
         entry = {"step": progress.step, "epoch": state.epoch, "value": value, "run_id": self.provenance["run_id"]}
         self.saver.save(content, entry, self.names, wait=wait)
 
     def forget(self) -> None:
-        """The run stands somewhere else now: nothing of the steps before counts."""
+        """The run was rolled back: drop what was collected of the steps before."""
         self.pending.clear()
         self.names.clear()
         self.meter.reset()
-        self.guard.begin_anew()
+        self.guard.reset()
         if self.pace:
             self.pace.rested()
 
@@ -360,14 +325,3 @@ class Run:
         position = progress.step % self.plan.steps_per_epoch
         epoch = f"epoch {self.state.epoch}" if not position else f"{position} steps into epoch {self.state.epoch + 1}"
         return f"step {progress.step}/{progress.total_steps} ({epoch})"
-
-
-def batch_plan(samples: int, held_out: int, settings: Any, ranks: Ranks) -> BatchPlan:
-    """The run's plan. Raises DataError where there is nothing to train on or to judge by (T15)."""
-    for count, split in ((samples, "training"), (held_out, "validation")):
-        if count == 0:
-            raise DataError(
-                f"The {split} split holds no example: nothing can be trained. Look at the manifest and "
-                "prepare's summary."
-            )
-    return BatchPlan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)

@@ -1,10 +1,10 @@
-"""Everything that a training run is, in memory; to a checkpoint and back."""
+"""Model, optimizer and counters of a stepped run; to a checkpoint and back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,54 +15,31 @@ from training.engine.checkpoints.partial import load_state, split_state
 from training.engine.checkpoints.provenance import plain
 from training.engine.loading.batches import BatchPlan, mixed
 from training.engine.loop.guards import Diverged
+from training.engine.loop.progress import Progress
 from training.engine.loop.stopping import Patience
 from training.engine.process.distributed import Ranks
 from training.engine.step.ema import EMA
 from training.engine.step.optimizer import AdamW
-from training.engine.step.precision import Precision
+from training.engine.step.precision import Precision, held
 from training.errors import TrainingError, UsageError
-from training.recipe import Recipe
+from training.recipe import Stepped
 from training.settings import RunSettings
 
-ALL_STEPS = "every planned step is done"  # Progress.finished of a run that reached its end
-OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
 OWN_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")  # of the optimizer: the settings', not the checkpoint's
 INITIAL = 0x1417  # tells the seed of the weights from those of the steps
 
 
 def planned(settings: RunSettings, plan: BatchPlan) -> int:
-    """Optimizer steps of the whole run: the epochs', or `max_steps` if that is less."""
+    """Optimizer steps of the run: the epochs', or `max_steps` if that is less."""
     steps = settings.training.epochs * plan.steps_per_epoch
     return min(steps, settings.training.max_steps) if settings.training.max_steps else steps
-
-
-@dataclass
-class Progress:
-    """Where the run stands."""
-
-    step: int = 0  # global batches consumed; the sampler's whole state
-    total_steps: int = 1
-    samples: int = 0  # in an epoch
-    global_batch: int = 0
-    skipped: int = 0  # steps whose loss or gradient was not finite
-    evaluated: int = 0  # the step of the newest evaluation
-    archived: int = 0  # the epoch of the newest checkpoint_epoch_N.pt
-    best_value: float = math.inf  # of the monitored metric
-    best_step: int = 0
-    best_metrics: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0  # of training, all processes of the run in turn
-    finished: str = ""  # why the run ended; empty while it goes on
-    halvings: int = 0  # of the micro-batches, because memory ran out
-    retreats: int = 0  # to the last good checkpoint, because numbers stayed non-finite
-    rate: float = 1.0  # share of the planned learning rate that is left after the retreats
-    limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
 
 
 class State:
     """Model, optimizer, averages and counters of one run."""
 
     def __init__(
-        self, recipe: Recipe, plan: BatchPlan, ranks: Ranks, constants: Mapping[str, np.ndarray], limit: float = 0.0
+        self, recipe: Stepped, plan: BatchPlan, ranks: Ranks, constants: Mapping[str, np.ndarray], limit: float = 0.0
     ):
         settings = recipe.settings
         self.limit = limit  # seconds of the budget; 0: none
@@ -70,7 +47,7 @@ class State:
         self.planned = planned(settings, plan)
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in constants.items()}
         torch.manual_seed(mixed(settings.seed, INITIAL))
-        self.model = recipe.build(dict(constants)).to(ranks.device)
+        self.model = held(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
         self.model.train()
         ranks.broadcast({k: v for k, v in self.model.state_dict().items() if isinstance(v, torch.Tensor)})
         optim = settings.optim
@@ -85,7 +62,7 @@ class State:
         )
         for group in self.optimizer.param_groups:
             group["initial_lr"] = group["lr"]
-        self.precision = Precision(settings.training, ranks.device)
+        self.precision = Precision(settings.training, ranks.device, recipe.dtype_policy)
         self.ema = EMA(self.model, settings.training.ema_decay) if settings.training.ema_decay else None
         self.patience = Patience(settings.training.early_stopping)
         self.metrics: dict[str, float] = {}  # the newest evaluation's
@@ -109,11 +86,9 @@ class State:
         floats = [v for v in model.values() if v.is_floating_point()]
         if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
             raise Diverged(f"The weights are not finite after step {self.progress.step}; they were not saved.")
-        progress = asdict(self.progress)
-        progress |= {"epoch": self.epoch, "position": self.progress.step % self.plan.steps_per_epoch}
         return {
             "format": FORMAT,
-            "family": self.recipe.family,
+            "family": self.recipe.run,
             "settings": plain(self.recipe.settings),
             "model": model,
             "ema": self.ema.state(model) if self.ema else None,
@@ -121,7 +96,7 @@ class State:
             "constants": self.constants,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
-            "progress": progress,
+            "progress": self.progress.plain(self.epoch, self.progress.step % self.plan.steps_per_epoch),
             "early_stopping": self.patience.state(),
             "metrics": dict(self.metrics),
             "provenance": {**provenance, "seconds": self.progress.seconds},
@@ -129,8 +104,8 @@ class State:
 
     def load(self, checkpoint: Mapping[str, Any], name: str) -> None:
         """Become what was saved. Raises UsageError if it is another family's or another shape."""
-        if checkpoint["family"] != self.recipe.family:
-            raise UsageError(f"{name} is a checkpoint of {checkpoint['family']}, not of {self.recipe.family}.")
+        if checkpoint["family"] != self.recipe.run:
+            raise UsageError(f"{name} is a checkpoint of {checkpoint['family']}, not of {self.recipe.run}.")
         try:
             load_state(self.recipe, self.model, checkpoint, name)
             saved = checkpoint["optimizer"]
@@ -144,16 +119,13 @@ class State:
             raise UsageError(
                 f"{name} does not fit the model that the settings describe:\n{error}\nUse the settings it was "
                 "trained with "
-                f"(its `settings`), or start anew without it."
+                f"(its `settings`), or start again without it."
             ) from None
         if self.ema:
             self.ema.load(checkpoint["ema"] or checkpoint["model"])
         if self.precision.scaler and checkpoint["scaler"]:
             self.precision.scaler.load_state_dict(checkpoint["scaler"])
-        saved_progress = dict(checkpoint["progress"])
-        for derived in ("epoch", "position"):
-            saved_progress.pop(derived)
-        self.progress = Progress(**saved_progress)
+        self.progress = Progress.saved(checkpoint["progress"])
         self.patience.load(checkpoint["early_stopping"])
         self.metrics = dict(checkpoint["metrics"])
         self._replan(checkpoint)
@@ -170,18 +142,5 @@ class State:
         if checkpoint["settings"]["data"]["batch_size"] == settings["data"]["batch_size"]:
             self.plan = replace(self.plan, halvings=progress.halvings)
         progress.halvings = self.plan.halvings
-        before, now = checkpoint["settings"]["training"], settings["training"]
-        same_rule = all(before[key] == now[key] for key in ("early_stopping", "min_epochs"))
-        longer = self.planned > progress.total_steps
-        more = not self.limit or self.limit > progress.limit
-        if self.limit and progress.limit and longer:  # planned by the clock: in proportion, until steps are timed anew
-            share = self.limit / progress.limit if more else 1.0
-            progress.total_steps = min(self.planned, math.ceil(progress.total_steps * share))
-        else:
-            progress.total_steps = self.planned
-        progress.limit = self.limit
-        goes_on = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(progress.finished, False)
-        if progress.finished and (not same_rule or goes_on):
-            progress.finished = ""
-            if not same_rule:
-                self.patience.waited = 0
+        before = checkpoint["settings"]["training"]
+        progress.plan_again(self.patience, before, self.recipe.settings.training, self.planned, self.limit)

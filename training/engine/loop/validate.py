@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from training.engine.loading.batches import MicroBatch
 from training.engine.loading.loader import Loader, Stopped
+from training.engine.loop.stopping import missing_metrics
 from training.engine.process.distributed import Ranks
 from training.engine.process.heartbeat import beat
 from training.engine.step.precision import Precision
 from training.engine.step.step_context import seed_torch
 from training.errors import UsageError
-from training.recipe import Dataset, Recipe
+from training.recipe import Dataset, Recipe, Stepped, Sums
 
 VALIDATION_SEED = 0x7A11
 
 
 class Interruption(Exception):
-    """A stop was asked for in the middle of a validation: it will be done over."""
+    """A stop was requested in the middle of a validation, which will be repeated."""
 
 
 class HeldOut:
@@ -28,7 +31,7 @@ class HeldOut:
     time."""
 
     def __init__(
-        self, examples: Dataset, recipe: Recipe, ranks: Ranks, precision: Precision, size: int, *,
+        self, examples: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
         say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False,
     ):  # fmt: skip
         self.stop = stop
@@ -40,39 +43,34 @@ class HeldOut:
 
     def judge(self, model: torch.nn.Module) -> dict[str, float]:
         """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
-        sums: dict[str, list[torch.Tensor | float]] = {}
+        sums: dict[str, list[Any]] = {}
         model_was_training = model.training
         model.eval()
         batches: Iterator = iter(self.loader)
-        lacking = False  # a batch was not waited for: the ranks leave together
+        stopped = False  # a batch was not waited for: the ranks leave together
         try:
             for number in range(self.rounds):
-                if self.ranks.any(lacking or self.stop()):
+                if self.ranks.any(stopped or self.stop()):
                     raise Interruption
                 try:
                     batch = next(batches, None)
                 except Stopped:
-                    lacking = True
+                    stopped = True
                     continue
                 if batch is not None:
                     self._add(model, batch, number, sums)
                 beat()
-            if self.ranks.any(lacking):
+            if self.ranks.any(stopped):
                 raise Interruption
         finally:
             model.train(model_was_training)
-        own = {name: (float(total), count) for name, (total, count) in sums.items()}
-        merged: dict[str, list[float]] = {}
-        for part in self.ranks.gather(own):
-            for name, (total, count) in part.items():
-                at = merged.setdefault(name, [0.0, 0.0])
-                at[0] += total
-                at[1] += count
-        return self.summarise({name: total / count for name, (total, count) in merged.items() if count})
+        return self.summarise(means(self.ranks, sums))
 
-    def rehearse(self, model: torch.nn.Module, examples: Dataset, micro_batches: Sequence[MicroBatch]) -> None:
-        """Judge a few batches and forget the result: what validation would raise after an epoch, it raises now."""
-        sums: dict[str, list[torch.Tensor | float]] = {}
+    def rehearse(
+        self, model: torch.nn.Module, examples: Dataset, micro_batches: Sequence[MicroBatch]
+    ) -> dict[str, float]:
+        """Judge a few batches of this rank, for what validation would raise after the first epoch."""
+        sums: dict[str, list[Any]] = {}
         model.eval()
         for micro_batch in micro_batches:
             batch = examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
@@ -80,7 +78,7 @@ class HeldOut:
                 model, {key: value.to(self.ranks.device) for key, value in batch.items()}, micro_batch.number, sums
             )
         model.train()
-        self.summarise({name: float(total) / count for name, (total, count) in sums.items() if count})
+        return self.summarise({name: plain(total) / count for name, (total, count) in sums.items() if count})
 
     @torch.no_grad()
     def _add(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], number: int, sums: dict) -> None:
@@ -92,20 +90,16 @@ class HeldOut:
             at[0] = at[0] + total.detach().double()
             at[1] += count
 
-    def summarise(self, means: dict[str, float]) -> dict[str, float]:
-        """Recipe.summarise, held to its promise."""
-        metrics = self.recipe.summarise(means)
-        monitor = self.recipe.settings.training.early_stopping.monitor
-        for name in ("val_loss", monitor):
-            if name not in metrics:
-                raise UsageError(
-                    f"training.early_stopping.monitor: `{monitor}` is no validation metric of "
-                    f"{self.recipe.title}; there are "
-                    f"{', '.join(sorted(metrics))}."
-                    if name == monitor
-                    else f"{type(self.recipe).__name__}.summarise gives no val_loss."
-                )
-        return metrics
+    def summarise(self, averages: Mapping[str, Any]) -> dict[str, float]:
+        """Recipe.summarise, held to its promise: `val_loss`, and numbers alone."""
+        metrics = self.recipe.summarise(averages)
+        where = f"{type(self.recipe).__name__}.summarise"
+        if "val_loss" not in metrics:
+            raise UsageError(f"{where} gives no val_loss.")
+        vectors = [name for name, value in metrics.items() if np.ndim(value)]
+        if vectors:
+            raise UsageError(f"{where} must give one number a metric; these are vectors: {', '.join(vectors)}.")
+        return {name: float(value) for name, value in metrics.items()}
 
     def __enter__(self) -> HeldOut:
         return self
@@ -120,3 +114,38 @@ def held_out_micro_batches(samples: int, size: int) -> Sequence[MicroBatch]:
         MicroBatch(n, 0, tuple(range(start, min(start + size, samples))))
         for n, start in enumerate(range(0, samples, size))
     ]
+
+
+def plain(total: Any) -> Any:
+    """A sum as a number, or as a float64 vector."""
+    if isinstance(total, torch.Tensor):
+        total = total.cpu()
+    return np.asarray(total, np.float64) if np.ndim(total) else float(total)
+
+
+def means(ranks: Ranks, sums: Sums | Mapping[str, Sequence[Any]], empty: float | None = None) -> dict[str, Any]:
+    """Metric -> its mean over all ranks: a number, or a float64 vector. A metric that counted nothing is left out, or
+    is `empty`."""
+    own = {name: (plain(total), count) for name, (total, count) in sums.items()}
+    merged: dict[str, list[Any]] = {}
+    for part in ranks.gather(own):
+        for name, (total, count) in part.items():
+            at = merged.setdefault(name, [0.0, 0.0])
+            at[0] = at[0] + total
+            at[1] += count
+    found = {name: total / count for name, (total, count) in merged.items() if count}
+    return found if empty is None else dict.fromkeys(merged, empty) | found
+
+
+def require_metrics(metrics: Mapping[str, float], recipe: Recipe) -> None:
+    """Raise UsageError where an evaluation does not hold a metric that early stopping is to watch."""
+    training = recipe.settings.training
+    missing = missing_metrics(metrics, training.early_stopping)
+    if missing:
+        appraises = isinstance(recipe, Stepped) and type(recipe).appraise is not Stepped.appraise
+        appraises = appraises and not training.appraise_rows
+        raise UsageError(
+            f"{' and '.join(missing)} is not a validation metric of {recipe.title}; there are "
+            f"{', '.join(sorted(metrics))}."
+            + (" Those of `appraise` are measured where training.appraise_rows is above 0." if appraises else "")
+        )

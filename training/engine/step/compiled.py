@@ -23,11 +23,11 @@ class Compiled(torch.nn.Module):
     """`model` through torch.compile; the weights stay those of `model`.
 
     A batch of fewer than `rows()` samples (an epoch's last, the held-out split's last) is filled up with copies of its
-    first sample, whose outputs are dropped: compiling anew would cost more than it. So every argument and output must
+    first sample, whose outputs are dropped: compiling again would cost more. So every argument and output must
     have a sample a row, and no row may change another's (no batch normalisation).
 
     `model.varying` (default: nothing) names the other dimensions that differ between calls, which the compiler then
-    leaves open: argument of `forward` -> dimensions, each at least 2 long.
+    leaves open: argument of `forward` -> dimensions, each 2 or longer.
     """
 
     def __init__(self, model: torch.nn.Module, rows: Callable[[], int], **options: Any):
@@ -45,7 +45,7 @@ class Compiled(torch.nn.Module):
             arguments = tuple(_filled_up(a, missing) if isinstance(a, Tensor) else a for a in arguments)
         for at, dimension in self._varying:
             torch._dynamo.mark_dynamic(arguments[at], dimension)
-        with _told():
+        with _explained():
             out = self._run(*arguments)
         return _first(out, given) if missing > 0 else out
 
@@ -60,7 +60,7 @@ class CompiledFunction:
     def __call__(self, *arguments: Any) -> Any:
         if len(arguments[0]) != self.rows():
             return self.function(*arguments)
-        with _told():
+        with _explained():
             return self._run(*arguments)
 
 
@@ -80,17 +80,17 @@ def compiled(
 
 
 def keep_compiled(folder: Path) -> None:
-    """Have what is compiled kept in `folder`, so that a resume finds it. A folder of its own a torch and processor: a
+    """Have what is compiled kept in `folder`, so that a resume finds it. Each torch and processor has a folder: a
     volume may move to another host. TORCHINDUCTOR_CACHE_DIR, where it is set, stands."""
     there = Path("/proc/cpuinfo")
-    told = there.read_text(encoding="utf-8", errors="replace").splitlines() if there.exists() else []
-    processor = [line for line in told if line.startswith(("model name", "flags", "Features"))][:2]
+    lines = there.read_text(encoding="utf-8", errors="replace").splitlines() if there.exists() else []
+    processor = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
     place = hashlib.sha256("\n".join([torch.__version__, *processor]).encode()).hexdigest()[:12]
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / place))
 
 
-class _told:
-    """What the compiler fails with, as an error that says what to do."""
+class _explained:
+    """A failure of the compiler, as an error that says what to do."""
 
     def __enter__(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""What a GPU could do at best, to say how much of it a training uses (model FLOP utilisation)."""
+"""Peak FLOP/s of GPUs, for model FLOP utilisation (MFU)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from training.engine.step.precision import Precision
 
-#: Dense TFLOP/s with float32 accumulation, from NVIDIA's data sheets: name as the driver tells it (after "NVIDIA ",
+#: Dense TFLOP/s with float32 accumulation, from NVIDIA's data sheets: name as the driver reports it (after "NVIDIA ",
 #: "GeForce ", "Tesla "), bfloat16 and float16, TF32, float32. Laptop chips and slices (MIG) are other devices.
 PEAKS: tuple[tuple[str, float, float, float], ...] = (
     (r"B200", 2250, 1125, 75),

@@ -4,11 +4,15 @@ gradients need. On a processor that would have to emulate bfloat16, that is floa
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
 
+from training.errors import UsageError
+from training.recipe import Stepped
 from training.settings import Training
 
+DtypePolicy = Literal["autocast", "float32", "bfloat16_base"]
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -19,18 +23,37 @@ def emulates_bfloat16() -> bool:
     return not any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-class Precision:
-    """`dtype` is what autocast computes in (None: the weights' own). Autocast hangs on nothing but the settings and the
-    device's abilities; `scaler` is there only for float16, whose range is too narrow for gradients."""
+def require_precision(recipe: Stepped) -> None:
+    """Raise UsageError where the settings ask for a precision that the family does not train in."""
+    if recipe.dtype_policy == "float32" and recipe.settings.training.amp:
+        why = recipe.dtype_reason or f"{recipe.title} is trained in float32 only."
+        raise UsageError(f"training.amp is true, and cannot be: {why} Set training.amp: false.")
 
-    def __init__(self, settings: Training, device: torch.device):
+
+def held(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
+    """`model` with its parameters in the dtypes that the policy holds them in."""
+    if policy == "bfloat16_base":
+        for parameter in model.parameters():
+            if parameter.is_floating_point():
+                parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+    return model
+
+
+class Precision:
+    """`dtype` is what autocast computes in (None: the weights' own). It depends on the settings, the family's policy
+    and the device's abilities alone; `scaler` is there only for float16, whose range is too narrow for gradients."""
+
+    def __init__(self, settings: Training, device: torch.device, policy: DtypePolicy = "autocast"):
         self.device = device
-        self.dtype = DTYPES[settings.amp_dtype] if settings.amp else None
-        self.emulated = self.dtype is torch.bfloat16 and device.type == "cpu" and emulates_bfloat16()
+        if policy == "bfloat16_base":  # frozen parameters are held in it: whatever the device, it is computed in
+            self.dtype, self.emulated = torch.bfloat16, False
+        else:
+            self.dtype = DTYPES[settings.amp_dtype] if settings.amp else None
+            self.emulated = self.dtype is torch.bfloat16 and device.type == "cpu" and emulates_bfloat16()
         if self.emulated:
             self.dtype = None
         self.scaler = torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
-        if device.type == "cuda" and settings.amp:
+        if device.type == "cuda" and (settings.amp or policy == "bfloat16_base"):
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
 
     def autocast(self) -> AbstractContextManager[None]:

@@ -105,7 +105,7 @@ class StepResult:
 
 
 class OutOfMemory(Exception):
-    """Memory ran out on some rank, before any rank changed anything: the step can be done over, in smaller parts."""
+    """Memory ran out on some rank, before any rank changed anything: the step can be repeated in smaller parts."""
 
     def __init__(self, step: int, reason: str):
         super().__init__(reason)
@@ -132,7 +132,7 @@ class OwnStep(Protocol):
 
 
 class StepContext:
-    """The tools of a step: what the engine's own uses, and an OwnStep is given."""
+    """The context of a step: what the engine's own step uses, and an OwnStep is given."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class StepContext:
         self.gradients = Gradients((p for group in optimizer.param_groups for p in group["params"]), ranks.world > 1)
         self.clip = recipe.settings.optim.grad_clip
         self.device = ranks.device
-        # A GPU is never waited for: it decides by itself whether a step counts. On a CPU, to ask is quicker.
+        # The CPU never waits for a GPU, which decides on the device whether a step counts. On a CPU, asking is quicker.
         self.asks = self.device.type == "cpu" or precision.scaler is not None or not optimizer.defaults["fused"]
         self._names = frozenset(self.names)
         self._norm = torch.zeros((), device=self.device)
@@ -215,7 +215,7 @@ class StepContext:
             scaler.step(self.optimizer)
         before = scaler.get_scale()
         scaler.update()
-        self._rescaled = 1 <= scaler.get_scale() < before  # below 1 it is no matter of range any more
+        self._rescaled = 1 <= scaler.get_scale() < before  # below 1, range is not the cause any more
 
     def _step_on_device(self, bad: torch.Tensor, norm: torch.Tensor) -> None:
         """The fused kernel itself leaves everything as it is where `found_inf` is 1 (as under torch's own scaler)."""
@@ -241,7 +241,7 @@ class StepContext:
             self.ranks.all_reduce([report])
             report[-1] = sum(report[i] / counts[name] for i, name in enumerate(self.names) if counts[name])
         else:
-            lack = ""
+            reason = ""
             try:
                 for micro_batch, batch in zip(micro_batches, batches, strict=True):
                     seed_torch(self.device, seed, step, micro_batch.number)
@@ -249,10 +249,10 @@ class StepContext:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                lack = str(error).splitlines()[0]
-            if self.ranks.any(bool(lack)):
+                reason = str(error).splitlines()[0]
+            if self.ranks.any(bool(reason)):
                 self.gradients.clear()
-                raise OutOfMemory(step, lack or "on another rank")
+                raise OutOfMemory(step, reason or "on another rank")
             self.update(report)
         values = Reading(report, self._norm.detach())
         return StepResult(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)

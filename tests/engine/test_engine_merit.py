@@ -1,0 +1,216 @@
+"""Which checkpoint is the best one: direction, constraint, evaluations in the middle of an epoch, metrics by appraisal
+and of vectors."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tests.engine import toy
+from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.errors import Interrupted, UsageError
+from training.settings import Constraint
+
+
+class Scripted(toy.ToyRecipe):
+    """An evaluation gives the next numbers of a script: (error, score). The first two calls are the sanity check's."""
+
+    script = ((9.0, 9.0),)
+
+    def summarise(self, averages):
+        at = min(self.judged, len(self.script) - 1)
+        self.judged += 1
+        error, score = self.script[at]
+        return {"val_loss": error, "score": score}
+
+    judged = -1  # the sanity check summarises once
+
+
+def scripted(*script):
+    return type("Here", (Scripted,), {"script": script})
+
+
+def index(root):
+    return checkpoint.read_index(root / "checkpoints/toy")["files"]
+
+
+def run(root, kind, **stopping):
+    settings = {"epochs": kind.script and len(kind.script), "early_stopping": {"enabled": False, **stopping}}
+    return toy.run(root, kind, training=settings)
+
+
+FALLING_AND_RISING = ((3.0, 0.1), (2.0, 0.5), (1.0, 0.3))
+
+
+def test_higher_may_be_better(tmp_path):
+    trained = run(tmp_path, scripted(*FALLING_AND_RISING), monitor="score", direction="higher")
+    assert trained.metrics["score"] == 0.5
+    assert index(tmp_path)["best.pt"]["value"] == -0.5  # of the index, lower is better
+
+
+def test_the_best_is_the_best_of_those_within_the_constraint(tmp_path):
+    script = ((1.0, 0.9), (3.0, 0.2), (2.0, 0.1), (0.5, 0.8))
+    trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_most": 0.25})
+    assert trained.metrics == {"val_loss": 2.0, "score": 0.1}
+    assert index(tmp_path)["best.pt"]["value"] == 2.0
+    log = (trained.run / "log.txt").read_text()
+    assert "(best, but score <= 0.25 is not satisfied)" in log and "No evaluation satisfied" not in log
+
+
+def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_said(tmp_path):
+    script = ((1.0, 0.2), (2.0, 0.6), (0.5, 0.4))
+    trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_least": 0.7})
+    assert trained.metrics["score"] == 0.6
+    assert index(tmp_path)["best.pt"]["value"] is None
+    said = (trained.run / "log.txt").read_text()
+    assert "No evaluation satisfied training.early_stopping.constraint (score >= 0.7)" in said and "score 0.6" in said
+
+
+def test_early_stopping_counts_by_the_same_merit(tmp_path):
+    """The value rises from evaluation to evaluation, and so does what it is constrained by, towards the bound."""
+    script = ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (4.0, 0.4), (5.0, 0.4), (6.0, 0.4))
+    rule = {"enabled": True, "patience": 2, "min_delta": 0.0}
+    free = run(tmp_path / "free", scripted(*script), **rule)
+    bound = run(tmp_path / "bound", scripted(*script), **rule, constraint={"metric": "score", "at_least": 0.4})
+    assert (free.epoch, bound.epoch) == (3, 6)
+
+
+def test_merit_outlives_a_restart(tmp_path):
+    """What violated a constraint least before the stop is compared with what comes after."""
+    script = ((1.0, 0.5), (1.0, 0.3), (1.0, 0.4), (1.0, 0.1))
+    rule = {"constraint": {"metric": "score", "at_least": 0.7}}
+    straight = run(tmp_path / "straight", scripted(*script), **rule)
+
+    class Stopped(scripted(*script)):
+        signal_at = 14  # in the third epoch of six steps
+
+    with pytest.raises(Interrupted):
+        run(tmp_path / "stopped", Stopped, **rule)
+    rest = type("Rest", (Scripted,), {"script": script, "judged": 1})
+    again = run(tmp_path / "stopped", rest, **rule)
+    assert again.metrics == straight.metrics == {"val_loss": 1.0, "score": 0.5}
+
+
+def test_another_rule_ranks_what_was_the_best_again(tmp_path):
+    """A run whose best was of a low value goes on under a rule that wants a high score."""
+    script = (*FALLING_AND_RISING, (9.0, 0.4))
+    toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
+    more = type("More", (Scripted,), {"script": script, "judged": 2})
+    rule = {"enabled": False, "monitor": "score", "direction": "higher"}
+    trained = toy.run(tmp_path, more, training={"epochs": 4, "early_stopping": rule})
+    assert trained.metrics == {"val_loss": 9.0, "score": 0.4}
+
+
+@pytest.mark.parametrize(
+    "bounds", [{"at_most": 1.0}, {"metric": "score"}, {"metric": "x", "at_most": 1.0, "at_least": 0.0}]
+)
+def test_a_constraint_has_a_metric_and_one_bound(bounds):
+    with pytest.raises(ValueError, match="exactly one of at_most and at_least"):
+        Constraint(**bounds)
+
+
+def test_evaluations_and_checkpoints_come_by_steps_too(tmp_path):
+    trained = toy.run(tmp_path, training={"epochs": 2, "eval_steps": 4, "save_steps": 5, "keep": 2})
+    lines = (trained.run / "metrics.jsonl").read_text().splitlines()
+    validated = [record["step"] for record in map(json.loads, lines) if record["kind"] == "validation"]
+    assert validated == [4, 6, 8, 12]
+    kept = {path.name for path in trained.last.parent.glob("checkpoint_*")}
+    assert kept == {"checkpoint_step_5.pt", "checkpoint_step_10.pt"}
+    assert checkpoint.read(trained.last.with_name("checkpoint_step_10.pt"))["progress"]["step"] == 10
+
+
+def test_evaluating_more_often_changes_no_weight(tmp_path):
+    often = toy.run(tmp_path / "often", training={"eval_steps": 1, "save_steps": 1}, model={"dropout": 0.2})
+    seldom = toy.run(tmp_path / "seldom", model={"dropout": 0.2})
+    mine, theirs = (checkpoint.read(trained.last)["model"] for trained in (often, seldom))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+# -- vectors -------------------------------------------------------------------------------------------------------
+
+
+class PerRemainder(toy.ToyRecipe):
+    """How many samples of each remainder by 3 there are, as a vector; the largest share is reported."""
+
+    def validate(self, model, batch):
+        numbers = batch["number"] % 3
+        shares = torch.stack([(numbers == remainder).float().sum() for remainder in range(3)])
+        return {**super().validate(model, batch), "share": (shares, float(len(numbers)))}
+
+    def summarise(self, averages):
+        shares = averages["share"]
+        assert isinstance(shares, np.ndarray) and shares.shape == (3,)
+        return {"val_loss": averages["val_loss"], "largest": shares.max(), "sum": shares.sum()}
+
+
+def test_sums_may_be_vectors_whose_means_are_exact(tmp_path):
+    """1000 to 1009: four of them leave a remainder of 1, and a last batch of two counts as two."""
+    trained = toy.run(tmp_path, PerRemainder, val_rows=10)
+    assert trained.metrics["largest"] == 0.4 and trained.metrics["sum"] == pytest.approx(1.0)
+
+
+def test_a_vector_that_is_reported_is_refused_before_the_first_step(tmp_path):
+    class Raw(PerRemainder):
+        def summarise(self, averages):
+            return dict(averages)
+
+    with pytest.raises(UsageError, match=r"Raw\.summarise must give one number a metric; these are vectors: share"):
+        toy.run(tmp_path, Raw)
+    assert toy.ToyRecipe.log == []
+
+
+# -- appraisal -----------------------------------------------------------------------------------------------------
+
+
+class Generating(toy.ToyRecipe):
+    """Its metric is of the rows that it was given: the mean of their numbers, and whether it is in training mode."""
+
+    seen: list = []  # noqa: RUF012
+
+    def appraise(self, model, rows, seconds):
+        assert not model.training and not torch.is_grad_enabled()
+        numbers = [row.values["number"] for row in rows]
+        self.seen.append(numbers)
+        return {"number": (float(sum(numbers)), len(numbers))}
+
+
+def test_appraised_metrics_join_the_others_and_may_be_monitored(tmp_path):
+    Generating.seen.clear()
+    stopping = {"enabled": False, "monitor": "number", "direction": "higher"}
+    trained = toy.run(tmp_path, Generating, training={"appraise_rows": 4, "early_stopping": stopping})
+    assert trained.metrics["number"] == 1001.5 and "val_loss" in trained.metrics
+    assert Generating.seen[0] == [1000]  # the sanity check takes one
+    assert Generating.seen[1:] == [[1000, 1001, 1002, 1003]] * 3
+
+
+def test_without_rows_it_is_not_called_and_cannot_be_monitored(tmp_path):
+    Generating.seen.clear()
+    toy.run(tmp_path, Generating)
+    assert Generating.seen == []
+    with pytest.raises(UsageError, match=r"monitor: `number` is not .* where training\.appraise_rows is above 0"):
+        toy.run(tmp_path, Generating, training={"early_stopping": {"monitor": "number"}})
+
+
+def test_what_counted_nothing_in_its_time_is_no_improvement(tmp_path):
+    class Slow(Generating):
+        def appraise(self, model, rows, seconds):
+            return {"number": (0.0, 0)} if len(rows) > 1 else super().appraise(model, rows, seconds)
+
+    trained = toy.run(tmp_path, Slow, training={"appraise_rows": 4})
+    assert math.isnan(trained.metrics["number"]) and trained.finished
+
+
+def test_appraisal_leaves_the_random_numbers_of_the_steps_alone(tmp_path):
+    class Drawing(Generating):
+        def appraise(self, model, rows, seconds):
+            torch.rand(7)
+            return super().appraise(model, rows, seconds)
+
+    plain = toy.run(tmp_path / "plain", model={"dropout": 0.3})
+    drawing = toy.run(tmp_path / "drawing", Drawing, training={"appraise_rows": 4}, model={"dropout": 0.3})
+    mine, theirs = (checkpoint.read(trained.last)["model"] for trained in (plain, drawing))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)

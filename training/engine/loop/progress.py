@@ -1,0 +1,88 @@
+"""Where a run stands: what its checkpoints hold of it beside the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from training.engine.loop.stopping import Merit, Patience, same_merit
+from training.settings import EarlyStopping, Training
+
+ALL_STEPS = "every planned step is done"  # Progress.finished of a run that reached its end
+OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
+
+
+@dataclass
+class Progress:
+    """Where the run stands. A step of a fitted family is a round."""
+
+    step: int = 0  # global batches consumed; the sampler's whole state
+    total_steps: int = 1
+    samples: int = 0  # in an epoch
+    global_batch: int = 0
+    skipped: int = 0  # steps whose loss or gradient was not finite
+    evaluated: int = 0  # the step of the newest evaluation
+    archived: int = 0  # the epoch of the newest checkpoint_epoch_N.pt
+    best_value: float = math.inf  # of the best evaluation, as in Merit
+    best_step: int = 0
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0  # of training, all processes of the run in turn
+    finished: str = ""  # why the run ended; empty while it goes on
+    halvings: int = 0  # of the micro-batches, because memory ran out
+    retreats: int = 0  # times the run was rolled back to a good checkpoint, because numbers stayed non-finite
+    rate: float = 1.0  # share of the planned learning rate that is left after the rollbacks
+    limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
+    best_violation: float = 0.0  # of the best evaluation, as in Merit
+    archived_step: int = 0  # of the newest checkpoint_step_N.pt
+
+    @classmethod
+    def saved(cls, values: Mapping[str, Any]) -> Progress:
+        """From a checkpoint's `progress`."""
+        return cls(**{key: value for key, value in values.items() if key not in ("epoch", "position")})
+
+    def plain(self, epoch: int, position: int) -> dict[str, Any]:
+        """For a checkpoint; `position`: steps done within the epoch."""
+        return asdict(self) | {"epoch": epoch, "position": position}
+
+    @property
+    def best(self) -> Merit:
+        """Of the best evaluation so far."""
+        return Merit(self.best_violation, self.best_value)
+
+    def note_best(self, merit: Merit, metrics: Mapping[str, float]) -> None:
+        """The newest evaluation is the best one."""
+        self.best_violation, self.best_value, self.best_step = merit.violation, merit.value, self.step
+        self.best_metrics = dict(metrics)
+
+    def plan_again(
+        self, patience: Patience, before: Mapping[str, Any], training: Training, planned: int, limit: float
+    ) -> None:
+        """Fit what was saved under the settings `before` (of `training`, plain) to the run that is wanted now: its
+        length of `planned` steps, its budget of `limit` seconds, its stopping rule."""
+        rule = EarlyStopping.model_validate(before["early_stopping"])
+        same_rule = rule == training.early_stopping and before["min_epochs"] == training.min_epochs
+        longer = planned > self.total_steps
+        more = not limit or limit > self.limit
+        if limit and self.limit and longer:  # planned by the clock: in proportion, until steps are timed again
+            share = limit / self.limit if more else 1.0
+            self.total_steps = min(planned, math.ceil(self.total_steps * share))
+        else:
+            self.total_steps = planned
+        self.limit = limit
+        goes_on = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(self.finished, False)
+        if self.finished and (not same_rule or goes_on):
+            self.finished = ""
+            if not same_rule:
+                patience.waited = 0
+        if not same_merit(rule, training.early_stopping):
+            self._rank_again(patience, training.early_stopping)
+
+    def _rank_again(self, patience: Patience, stopping: EarlyStopping) -> None:
+        """The best evaluation under another rule is compared with later ones by that rule; without the metrics that the
+        rule needs, the next evaluation is the best."""
+        needed = {stopping.monitor, stopping.constraint.metric or stopping.monitor}
+        best = Merit.of(self.best_metrics, stopping) if needed <= self.best_metrics.keys() else Merit()
+        self.best_violation, self.best_value = best.violation, best.value
+        patience.best = best

@@ -1,0 +1,63 @@
+"""Sanity check before step 1: a two-batch validation and a trial save, so that what would fail after hours of training
+fails in its first minute."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING
+
+from training.engine.checkpoints.index import LAST
+from training.engine.loop.recovery import halve
+from training.engine.loop.validate import held_out_micro_batches, require_metrics
+from training.engine.step import schedule
+from training.engine.step.step_context import OutOfMemory, is_out_of_memory
+
+if TYPE_CHECKING:
+    from training.engine.loop.run import Run
+
+
+def rehearse(run: Run) -> None:
+    """Make `run` ready for its first step. Raises whatever validation, a save or the disk raises."""
+    run.prepare()
+    while True:
+        try:
+            _validate(run)
+            break
+        except OutOfMemory as error:
+            halve(run, error)
+    state, settings = run.state, run.settings
+    # rank 0 decides: the disk of another host holds no checkpoints
+    there = run.ranks.on_rank_zero(lambda: (run.folder / LAST).exists())
+    if state.progress.step == 0 or not there:
+        run.save(wait=True)
+    exports = run.recipe.room(state.model).exports or 0
+    run.ranks.on_rank_zero(lambda: run.saver.require_room(exports))
+    rising = schedule.warmup(state.progress.total_steps, settings.scheduler)
+    if rising < settings.scheduler.warmup_steps:
+        run.tracker.say(
+            f"scheduler.warmup_steps {settings.scheduler.warmup_steps} is more than half the run: the rate rises over "
+            f"{rising} steps."
+        )
+    run.tracker.begin(state.progress.step, state.progress.total_steps)
+
+
+def _validate(run: Run) -> None:
+    """Two held-out batches, and one row a rank of what is appraised. Raises OutOfMemory, on all ranks alike."""
+    micro_batches = held_out_micro_batches(len(run.held_out_dataset), run.plan.micro_batch_size)
+    before, reason = time.monotonic(), ""
+    metrics: dict[str, float] = {}
+    try:
+        metrics = run.new_held_out().rehearse(run.model, run.held_out_dataset, micro_batches[:2])
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0]
+    if run.ranks.any(bool(reason)):
+        raise OutOfMemory(run.state.progress.step, reason or "on another rank")
+    taken = time.monotonic() - before
+    appraised, seconds = run.appraiser.rehearse(run.state.model)
+    require_metrics(metrics | appraised, run.recipe)
+    if run.pace:
+        rounds = math.ceil(len(micro_batches) / run.ranks.world)
+        run.pace.evaluation = taken / len(micro_batches[:2]) * rounds + seconds

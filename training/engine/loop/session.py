@@ -1,0 +1,152 @@
+"""Opening a run: datasets, batch plan, the decision to resume, constants, state. `train`, `estimate` and trained
+baselines open their runs here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from training.engine.checkpoints.resume import Decision, Wanted
+from training.engine.fit.fitted import FittedSession, open_fitted
+from training.engine.loading.batches import BatchPlan
+from training.engine.loop.loop import fit
+from training.engine.loop.opening import Decide, constants_of, decided, place, require_examples, standing
+from training.engine.loop.progress import Progress
+from training.engine.loop.run import Run
+from training.engine.loop.state import State, planned
+from training.engine.process.distributed import Ranks
+from training.engine.process.signals import Signals
+from training.engine.step.precision import require_precision
+from training.engine.tracking.tracker import Tracker
+from training.errors import UsageError
+from training.recipe import Dataset, Fitted, Recipe, Stepped
+from training.settings import RunSettings
+from training.units import size
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from training.data.rows import Row
+
+
+@dataclass(frozen=True)
+class SteppedSession:
+    """An open run. `begin`: whether and from what it continues."""
+
+    recipe: Stepped
+    rows: Mapping[str, Sequence[Row]]
+    train: Dataset
+    held_out: Dataset
+    state: State
+    begin: Decision
+
+    @property
+    def progress(self) -> Progress:
+        return self.state.progress
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.state.epoch
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.state.model.parameters())
+
+    def headline(self) -> str:
+        """For people: the model, the epoch, the device, and where the run stands."""
+        plan, state = self.state.plan, self.state
+        return "; ".join(
+            [
+                f"{self.recipe.title}: {self.parameters / 1e6:.2f} M parameters, {plan.samples:,} samples an epoch, "
+                f"{plan.steps_per_epoch:,} steps of {plan.global_batch}",
+                f"{state.precision} on {place(state.ranks)}",
+                *self._memory(),
+                standing(self.progress, resumed=self.begin.path is not None),
+            ]
+        )
+
+    def _memory(self) -> list[str]:
+        needed, device = self.recipe.room(self.state.model).memory, self.state.ranks.device
+        if needed is None:
+            return []
+        text = f"about {size(needed)} of memory"
+        if device.type == "cuda":
+            free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+            text += f" of {size(free)} free"
+            if needed > free:
+                text += ", which is too little: out of memory, micro-batches are halved"
+        return [text]
+
+    def run(self, tracker: Tracker, signals: Signals, folder: Path, provenance: Mapping[str, Any], **more: Any) -> Run:
+        """The run, to be trained or timed. `more`: further arguments of Run."""
+        return Run(
+            self.state, self.train, self.held_out, tracker=tracker, signals=signals, folder=folder,
+            provenance=provenance, held_out_rows=self.rows["val"], **more,
+        )  # fmt: skip
+
+    def fit(self, *where: Any, **more: Any) -> None:
+        """Train it to its end. Arguments as of `run`."""
+        fit(self.run(*where, **more))
+
+
+Session = SteppedSession | FittedSession
+
+
+def open_session(
+    recipe: Recipe,
+    ranks: Ranks,
+    rows: Mapping[str, Sequence[Row]],
+    decide: Decide,
+    *,
+    data_digest: str = "",
+    limit: float = 0.0,
+    constants: Mapping[str, np.ndarray] | None = None,
+    begun: Callable[[Decision], None] = lambda _: None,
+) -> Session:
+    """Open the run of `recipe` on the splits train and val. `decide`: from what it continues. `limit`: seconds of its
+    budget; 0: it has none. `constants`: those of a run that this one is compared with; default: the checkpoint's, or
+    they are fitted. `begun`: called on every rank once that is known, before a model is made.
+
+    Raises DataError (nothing to train on), UsageError (settings that the family refuses, a checkpoint that does not
+    fit), TrainingError (nothing to train).
+    """
+    if isinstance(recipe, Fitted):
+        return open_fitted(recipe, ranks, rows, decide, data_digest, limit, constants, begun)
+    if isinstance(recipe, Stepped):
+        return open_stepped(recipe, ranks, rows, decide, data_digest, limit, constants, begun)
+    raise TypeError(f"{type(recipe).__name__} is neither Stepped nor Fitted")
+
+
+def open_stepped(
+    recipe: Stepped, ranks: Ranks, rows: Mapping[str, Sequence[Row]], decide: Decide, data_digest: str, limit: float,
+    constants: Mapping[str, np.ndarray] | None, begun: Callable[[Decision], None],
+) -> SteppedSession:  # fmt: skip
+    """See `open_session`."""
+    require_precision(recipe)
+    if recipe.parallel == "fsdp":
+        raise UsageError(
+            f'{recipe.title} asks for sharded training (parallel = "fsdp"), which Athanor does not have yet. Set '
+            'parallel = "ddp" in its recipe, which keeps a copy of the model on each GPU, with a model that one GPU '
+            "holds."
+        )
+    train, held_out = recipe.dataset(rows["train"], training=True), recipe.dataset(rows["val"], training=False)
+    plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
+    wanted = Wanted(recipe.settings, data_digest, plan.global_batch, planned(recipe.settings, plan))
+    decision, content = decided(ranks, decide, wanted)
+    constants = constants_of(recipe, rows["train"], ranks, content) if constants is None else constants
+    begun(decision)
+    state = State(recipe, plan, ranks, constants, limit=limit)
+    if content is not None:
+        state.load(content, str(decision.path))
+    return SteppedSession(recipe, rows, train, held_out, state, decision)
+
+
+def batch_plan(samples: int, held_out: int, settings: RunSettings, ranks: Ranks) -> BatchPlan:
+    """The run's plan. Raises DataError where there is nothing to train on or to judge by."""
+    require_examples(samples, held_out)
+    return BatchPlan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)

@@ -1,0 +1,215 @@
+"""Timing a run for `estimate`: some of its real steps, a part of an evaluation, a save."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from training.engine.fit.fitted import FittedRun
+    from training.engine.loop.run import Run
+
+PLACES = 4  # of the run that are timed: the cost of a step may change on the way (losses, windows)
+SECONDS, STEPS, LEAST = 20.0, 30, 3  # timed in all: until so long or so many, but at least a few
+PATIENCE = 3.0  # times SECONDS: the most, where loaders have much prepared ahead
+JUDGING = 10.0  # seconds of the held-out pass that are timed; the rest is scaled up
+
+
+def measure(run: Run, began: float) -> dict[str, Any]:
+    """The fields of Estimate that come from a stepped run."""
+    from training.engine.loop.rehearsal import rehearse
+
+    progress, training = run.state.progress, run.settings.training
+    first = progress.step
+    rehearse(run)  # saves where the run is fresh
+    start, places = 0.0, []
+    wanted = _places(first, progress.total_steps)
+    for place in wanted:
+        progress.step = place
+        seconds, waited, warm = _steps(run, len(wanted))
+        if not places:  # up to the second step, less the mean one that is counted among the steps
+            start = time.monotonic() - began - warm - fmean(seconds)
+        places.append((seconds, waited))
+    every = sorted(second for seconds, _ in places for second in seconds)
+    means = [fmean(seconds) for seconds, _ in places]
+    errors = [stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
+              for (seconds, _), mean in zip(places, means, strict=True)]  # fmt: skip
+    evaluation = _evaluation(run)
+    progress.step = max(1, progress.step)
+    save, last_save = _saving(run)
+    left = progress.total_steps - first
+    epoch = run.plan.steps_per_epoch
+    evaluations = _count(first, progress.total_steps, training.eval_every * epoch, training.eval_steps)
+    minutes = (left * fmean(means) + evaluations * evaluation) / (60 * training.save_minutes)
+    archives = _count(first, progress.total_steps, training.save_every * epoch, training.save_steps)
+    return {
+        "steps_per_epoch": epoch,
+        "begin": first,
+        "steps": left,
+        "step": fmean(means),
+        "spread": (every[len(every) // 10], every[-1 - len(every) // 10]),
+        "timed": len(every),
+        "error": 2 * math.sqrt(sum(error**2 for error in errors)) / len(errors),
+        "waiting": sum(waited for _, waited in places) / max(1e-9, sum(every)),
+        "start": start,
+        "evaluation": evaluation,
+        "evaluations": evaluations,
+        "least_evaluations": _least(run, first, evaluations),
+        "save": save,
+        "saves": max(evaluations, archives) + int(minutes),
+        "last_save": last_save,
+    }
+
+
+def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
+    """The fields of Estimate that come from a fitted run: the first chunks are timed from where it stands."""
+    progress, training, chunk = run.progress, run.training, run.recipe.chunk
+    first, total = progress.step, progress.total_steps
+    run.prepare()
+    start = time.monotonic() - began
+    seconds: list[float] = []  # a round, of each chunk
+    spent = 0.0
+    while progress.step < total and (len(seconds) < LEAST or spent < SECONDS) and len(seconds) < STEPS:
+        done, before = progress.step, time.perf_counter()
+        run.advance()
+        spent += time.perf_counter() - before
+        seconds.append((time.perf_counter() - before) / (progress.step - done))
+    before = time.perf_counter()
+    run.recipe.score(run.state, "val")
+    evaluation = time.perf_counter() - before
+    save, last_save = _saving(run)
+    ends = [*range((first // chunk + 1) * chunk, total, chunk), total]
+    evaluations = _chunks(ends, first, training.eval_every, training.eval_steps)
+    archives = _chunks(ends, first, training.save_every, training.save_steps)
+    mean = fmean(seconds)
+    minutes = ((total - first) * mean + evaluations * evaluation) / (60 * training.save_minutes)
+    error = 2 * stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else 2 * mean
+    least = run.session.patience.settings.patience - run.session.patience.waited
+    stops = run.session.patience.settings.enabled
+    return {
+        "begin": first, "steps": total - first, "steps_per_epoch": 1, "step": mean, "timed": progress.step - first,
+        "spread": (min(seconds), max(seconds)), "error": error, "waiting": 0.0, "start": start,
+        "evaluation": evaluation, "evaluations": evaluations,
+        "least_evaluations": max(1, min(evaluations, least + (not first))) if stops else evaluations,
+        "save": save, "saves": max(evaluations, archives) + int(minutes), "last_save": last_save,
+    }  # fmt: skip
+
+
+def _chunks(ends: Sequence[int], begin: int, *rhythms: int | None) -> int:
+    """Chunks in which a multiple of a rhythm lies, and the last one."""
+    before = [begin, *ends[:-1]]
+    due = (
+        end == ends[-1] or any(rhythm and end // rhythm > start // rhythm for rhythm in rhythms)
+        for start, end in zip(before, ends, strict=True)
+    )  # fmt: skip
+    return sum(due)
+
+
+def _count(begin: int, end: int, *rhythms: int | None) -> int:
+    """Multiples of any of `rhythms` after `begin` up to `end`, and `end` itself."""
+    every = {step for rhythm in rhythms if rhythm for step in range(rhythm * (begin // rhythm + 1), end + 1, rhythm)}
+    return len(every | {end})
+
+
+def _least(run: Run, begin: int, evaluations: int) -> int:
+    """Evaluations after which the run may stop early, if no value improves from now on."""
+    training = run.settings.training
+    stopping, epoch = training.early_stopping, run.plan.steps_per_epoch
+    if not stopping.enabled:
+        return evaluations
+    rhythms = (training.eval_every * epoch, training.eval_steps)
+    evaluated = begin >= min(filter(None, rhythms))
+    patient = stopping.patience - run.state.patience.waited + (0 if evaluated else 1)
+    until = training.min_epochs * epoch
+    required = _count(begin, until, *rhythms) if until > begin else 0
+    return max(1, min(evaluations, max(patient, required)))
+
+
+def _places(begin: int, end: int) -> list[int]:
+    """Steps to time from: the middles of equal parts of what is left, so that the parts' mean is the run's."""
+    left = end - begin
+    if left <= PLACES * (LEAST + 2):
+        return [begin]
+    return [begin + left * (2 * part + 1) // (2 * PLACES) for part in range(PLACES)]
+
+
+def _steps(run: Run, places: int) -> tuple[list[float], float, float]:
+    """Seconds of some steps from where the run stands, how much of them was waiting for input, and the seconds of all
+    steps but the first. What the loaders had prepared before is not counted: they may be slower than the model."""
+    from training.engine.loop.recovery import halve
+    from training.engine.step.step_context import OutOfMemory
+
+    data = run.settings.data
+    ahead = data.num_workers * data.prefetch_factor // run.settings.training.grad_accum_steps
+    begin = run.state.progress.step
+    most, longest = math.ceil(STEPS / places), SECONDS / places
+    while True:
+        run.state.progress.step = begin
+        seconds: list[float] = []
+        waits: list[float] = []
+        try:
+            with run.feed() as work:
+                while run.state.progress.step < run.state.progress.total_steps:
+                    if _enough(seconds[1:], most, longest, ahead):  # the first warms up
+                        break
+                    before = time.perf_counter()
+                    piece = next(work)
+                    run.advance(piece)
+                    _wait_for_device(run)
+                    seconds.append(time.perf_counter() - before)
+                    waits.append(piece.waited)
+            break
+        except OutOfMemory as error:
+            halve(run, error)
+    skipped = min(max(1, ahead), max(1, len(seconds) - LEAST)) if len(seconds) > 1 else 0
+    return seconds[skipped:], sum(waits[skipped:]), sum(seconds[1:])
+
+
+def _enough(seconds: Sequence[float], most: int, longest: float, ahead: int) -> bool:
+    done, passed = len(seconds), sum(seconds)
+    if done < LEAST or (done < 2 * ahead and passed < PATIENCE * longest):
+        return False
+    return passed >= longest or done >= most
+
+
+def _wait_for_device(run: Run) -> None:
+    if run.ranks.device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(run.ranks.device)
+
+
+def _evaluation(run: Run) -> float:
+    """Seconds of a held-out pass: of all of it where it is short, else of its beginning, scaled up."""
+    from training.engine.loop.validate import Interruption
+
+    times: list[float] = []
+
+    def enough() -> bool:
+        _wait_for_device(run)
+        times.append(time.perf_counter())
+        return len(times) > LEAST + 1 and times[-1] - times[0] > JUDGING
+
+    before = time.perf_counter()
+    with run.feed():
+        try:
+            run.held_out.stop = enough  # asked between two batches
+            run.held_out.judge(run.model)
+            _wait_for_device(run)
+            taken = time.perf_counter() - before
+        except Interruption:
+            begun = times[1] - before  # the first batch waits for the loaders to begin
+            taken = begun + (times[-1] - times[1]) / (len(times) - 2) * (run.held_out.rounds - 1)
+    return taken + run.appraiser.rehearse(run.state.model)[1]
+
+
+def _saving(run: Run | FittedRun) -> tuple[float, float]:
+    """Seconds that a save holds the training up; seconds until the last one is on the disk."""
+    before = time.perf_counter()
+    run.save()
+    held = time.perf_counter() - before
+    run.saver.finish()
+    return held, time.perf_counter() - before
