@@ -125,7 +125,7 @@ def validations(root, _patch, settings):
 
 def best(root, _patch, settings):
     """The step whose weights are the best ones. The last is, of an error that falls."""
-    return checkpoint.read(toy.run(root, **settings).best)["progress"]["step"]
+    return checkpoint_file.read(toy.run(root, **settings).best)["progress"]["step"]
 
 
 def recorded_bound(root, _patch, settings):
