@@ -254,8 +254,7 @@ def _export(options: argparse.Namespace) -> None:
             checkpoints,
             workspace,
             folder=options.output_dir,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options={"audio_root": options.audio_root, "midi_root": options.midi_root},
             cost=account.cost(list(checkpoints)) if account else None,
         )
     page = _refresh_report(workspace)

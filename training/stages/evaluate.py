@@ -4,13 +4,13 @@ exports/metrics.json."""
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from training.data.files import write_atomic
+from training.export.receipt import finite
 from training.workspace import Workspace
 
 METRICS = "metrics.json"
@@ -80,7 +80,7 @@ def evaluate(
     }
     known[family] = result
     told = {"format": FORMAT, "families": known}
-    write_atomic(path, (json.dumps(_finite(told), indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(path, (json.dumps(finite(told), indent=1, allow_nan=False) + "\n").encode())
     _show(result)
     print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
@@ -96,15 +96,6 @@ def read_metrics(path: Path) -> dict[str, Any]:
         print(f"{path} is not readable and is written anew.")
         return {}
     return dict(content["families"]) if content.get("format") == FORMAT else {}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no nan: null stands for them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(result: Mapping[str, Any]) -> None:

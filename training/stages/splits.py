@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.data import files, index, manifest
 from training.data.encode import describe, encode_all
@@ -27,6 +27,7 @@ def load_split(
     *,
     audio_root: Path | None = None,
     midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Sequence[Row]:
@@ -36,6 +37,8 @@ def load_split(
     is as good as a built one. A manifest that was checked before is not read again while neither it nor any file that
     it names has changed. Raises DataError for a missing or faulty manifest, or too many unreadable files.
     """
+    audio_root = audio_root or (options or {}).get("audio_root")
+    midi_root = midi_root or (options or {}).get("midi_root")
     settings = recipe.settings.data
     named = settings.train_manifest if split == "train" else settings.val_manifest
     path = _existing(Path(named).expanduser()) if named else workspace.manifest(recipe.manifest, split)

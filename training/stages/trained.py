@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.config import Layer, build
 from training.data.files import sha256
 from training.engine.checkpoints import checkpoint_folder as checkpoints
 from training.errors import UsageError
 from training.recipe import Recipe
-from training.registry import recipe_type
+from training.registry import item_of, recipe_type
 from training.workspace import Workspace
 
 
@@ -25,7 +23,8 @@ class Trained:
     sha256: str
     content: dict[str, Any]  # the checkpoint as saved
     recipe: Recipe
-    model: torch.nn.Module  # averaged (EMA) weights where there are some; float32, on the CPU
+    #: A module: averaged (EMA) weights where there are some, float32, on the CPU. Of a fitted family: its state.
+    model: Any
 
 
 def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
@@ -42,6 +41,7 @@ def load_trained(family: str, workspace: Workspace, checkpoint: Path | None = No
         raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {family}.")
     kind = recipe_type(family)
     recipe = kind(build(kind.settings_type, Layer(content["settings"], name=str(checkpoint))))
+    recipe.item = item_of(family)
     model = recipe.build({name: tensor.numpy() for name, tensor in content["constants"].items()})
     try:
         model.load_state_dict(content["ema"] or content["model"])
