@@ -4,7 +4,6 @@ exports/metrics.json."""
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from training.data.files import sha256, write_atomic
 from training.errors import DataError
+from training.export.receipt import finite
 from training.registry import domain_of, families, family_of
 from training.report.measures import ROWS, row_counts
 from training.sampling_unit import UNIT, Unit
@@ -62,7 +62,7 @@ def evaluate(
     if result != known.get(run):
         known[run] = result
         content = {"format": FORMAT, "families": known}
-        write_atomic(path, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
+        write_atomic(path, (json.dumps(finite(content), indent=1, allow_nan=False) + "\n").encode())
         print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
 
@@ -157,15 +157,6 @@ def read_metrics(path: Path) -> dict[str, Any]:
         print(f"{path} is not readable and is written again.")
         return {}
     return dict(content["families"]) if content.get("format") == FORMAT else {}
-
-
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no nan: null stands for them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _show(result: Mapping[str, Any], unit: Unit, split: str) -> None:
