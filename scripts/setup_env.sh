@@ -144,7 +144,7 @@ keep_environment() { # is there one already, of this Python?
 }
 
 link_host_torch() { # links to it on the environment's path, or none; $work/linked names what is linked
-    local site links=$venv/lib/athanor-host-torch
+    local site links=$venv/lib/host-torch-packages
     site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     rm -rf -- "$site/athanor-host.pth" "$links"
     : > "$work/linked"
@@ -196,9 +196,10 @@ with_uv() { # false: uv cannot be had, or could not install $failed
     if [[ $uv == "$work"/* ]]; then
         mv -- "$uv" "$venv/bin/uv" && uv=$venv/bin/uv || return
     fi
-    # pip too, for what someone may want to add
-    requirements+=(pip)
-    install_into --default-index "$uv" pip install "${uv_arguments[@]}" --python "$venv/bin/python" --excludes "$work/linked"
+    local install=("$uv" pip install "${uv_arguments[@]}" --python "$venv/bin/python")
+    install_into --default-index "${install[@]}" --excludes "$work/linked" || return
+    # pip too, for what someone may want to add; nothing here needs it, and an index may not have it
+    "${install[@]}" pip 2> /dev/null || true
 }
 
 with_pip() {
@@ -211,7 +212,7 @@ with_pip() {
 
 started=$SECONDS
 say "Setting up $venv with $("$base" --version) (${words[*]}; once, a few minutes) ..."
-by=uv
+by=uv failed=''
 if [[ $installer == pip ]] || ! with_uv; then
     if [[ $installer == uv && -z $failed ]]; then
         die "uv $uv_version cannot be had: pip install uv==$uv_version"
