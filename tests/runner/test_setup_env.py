@@ -71,7 +71,8 @@ class Setup:
         seen.write_text("")
         dropped = ("ATHANOR_", "TORCH_", "PIP_", "UV_", "SSL_", "REQUESTS_", "CURL_")
         clean = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-        clean |= {"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin", "ASKED": str(asked), "SEEN": str(seen), "DRIVER": driver}
+        clean |= {"PATH": f"{self.folder / 'bin'}:/usr/bin:/bin", "DRIVER": driver}
+        clean |= {"ASKED": str(asked), "SEEN": str(seen)}
         clean |= {"ATHANOR_BASE_PYTHON": str(self.folder / "bin/python"), "ATHANOR_VENV": str(self.venv)}
         clean |= {"REAL_PYTHON": sys.executable, "STAND_IN_UV": str(self.folder / "stand-in-uv")}
         clean |= {"PIP_CONFIG_FILE": os.devnull}  # whatever is configured on this host

@@ -1,5 +1,5 @@
-"""scripts/setup_env.sh with the real uv and pip, on wheels of a few lines: both install the same set, and a torch of the
-host is borrowed without its neighbours."""
+"""scripts/setup_env.sh with the real uv and pip, on wheels of a few lines: both install the same set, and a torch of
+the host is borrowed without its neighbours."""
 
 from __future__ import annotations
 
@@ -110,9 +110,10 @@ def test_constraints_that_are_set_for_pip_hold(place, installer):
 @pytest.fixture
 def host_with_torch(place):
     """A host whose Python has torch, what torch requires, and other packages in versions that do not fit."""
+    nvidia = "nvidia-all[fast]==13 ; platform_system == 'Linux'"
     put(
         place.site, "torch", "2.13.0+cu130",
-        requires=("filelock", "nvidia-all[fast]==13 ; platform_system == 'Linux'", "absent ; platform_system == 'Windows'", "opt ; extra == 'opt'"),
+        requires=("filelock", nvidia, "absent ; platform_system == 'Windows'", "opt ; extra == 'opt'"),
         modules={"torch/__init__.py": "import nvidia.fast\n", "torch/lib/a.so": "", "torchgen/__init__.py": ""},
     )  # fmt: skip
     put(place.site, "filelock", "2.0")
