@@ -60,7 +60,7 @@ def location(text: str) -> str:
     """A place that --find-links names, as a URL: uv separates several by commas, which a path may contain."""
     if "://" in text:
         return text.replace(",", "%2C")
-    return Path(text).expanduser().absolute().as_uri().replace(",", "%2C")
+    return Path(text).expanduser().absolute().as_uri()
 
 
 def certificates(options: dict[str, str], environment: dict[str, str]) -> dict[str, str]:

@@ -203,10 +203,18 @@ def test_a_failed_extra_does_not_unmake_the_first(bare):
     assert done.returncode == 6 and "ray.lock" in done.stderr
     assert bare("580.65.06", "--check")[0].returncode == 0
     assert bare("580.65.06", "ray", "--check")[0].returncode == 6
+    bare("580.65.06", "ray")
+    lock = bare.project / "requirements/ray.lock"
+    before = lock.read_text()
+    lock.write_text(before + "another==1.0\n")
+    bare("580.65.06", "ray", UV_FAILS="yes", PIP_FAILS="yes")
+    lock.write_text(before)
+    assert bare("580.65.06", "ray", "--check")[0].returncode == 6, "what was half installed is not complete"
 
 
 @pytest.mark.parametrize("word", ["nonsense", "../music", "-x", "MUSIC"])
 def test_an_unknown_word_is_refused_with_the_known_ones(bare, word):
+    (bare.project / "music.lock").write_text("elsewhere==1.0\n")
     done, asked = bare("580.65.06", word)
     assert done.returncode == 2 and not asked and word in done.stderr
     assert word == "-x" or "core dev music ray" in done.stderr
