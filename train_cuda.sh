@@ -112,7 +112,8 @@ else
     if [[ -n $persist && ! -d $persist && $dry_run == no ]]; then
         mkdir -- "$persist" || refuse "--persist '$persist' cannot be made."
     fi
-    setup_options=()
+    setup_options=(core) # or the domain's extra, where it has one
+    [[ ! -f $root/requirements/$domain.lock ]] || setup_options=("$domain")
     [[ $skip_build == no ]] || setup_options+=(--check)
     [[ $cpu == no ]] || setup_options+=(--cpu)
     if [[ $dry_run == yes ]]; then

@@ -30,7 +30,8 @@ why_no_engine() { # prints nothing where an engine answers, else the reason
 
 # -- the image -----------------------------------------------------------------------------------------------------
 
-choose_image() { # sets image, index, inputs
+choose_image() { # sets image, index, domains, inputs
+    domains=${DOMAINS:-music}
     # a CPU build of torch is a quarter of the size of one that brings CUDA
     if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
         index=''
@@ -46,10 +47,10 @@ choose_image() { # sets image, index, inputs
     fi
     inputs=$(
         cd -- "$root" && {
-            find training scripts train_cuda.sh Dockerfile.cuda .dockerignore requirements.lock \
+            find training scripts train_cuda.sh Dockerfile.cuda .dockerignore requirements \
                 -name __pycache__ -prune -o -type f ! -name '*.py[cod]' -print0 | sort -z | xargs -0 sha256sum
             find wheelhouse -name '*.whl' -printf '%f %s\n' | sort
-            printf '%s\n' "${BASE_IMAGE:-}" "$index"
+            printf '%s\n' "${BASE_IMAGE:-}" "$index" "$domains"
         } | sha256sum | cut -c 1-32
     )
 }
@@ -74,6 +75,7 @@ build_image() { # makes $image if what it is made from has changed, unless $skip
     docker buildx build --load --progress "${ATHANOR_BUILD_PROGRESS:-auto}" --file "$root/Dockerfile.cuda" --tag "$image" \
         --label "athanor.inputs=$inputs" \
         --build-arg "TORCH_INDEX=$index" \
+        --build-arg "DOMAINS=$domains" \
         --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/training/__init__.py")" \
         --build-arg "REVISION=$(git -C "$root" rev-parse HEAD 2> /dev/null || echo unknown)" \
         --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
