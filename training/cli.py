@@ -93,7 +93,7 @@ def _train(options: argparse.Namespace) -> None:
             limit=limit,
             persist=options.persist,
         )
-        from training.engine.loop.state import OUT_OF_BUDGET
+        from training.engine.loop.progress import OUT_OF_BUDGET
 
         if account is not None and done.finished == OUT_OF_BUDGET:
             account.ledger.note_ran_out()

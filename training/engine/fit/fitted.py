@@ -26,9 +26,10 @@ from training.engine.loop.validate import require_metrics
 from training.engine.process.distributed import Ranks
 from training.engine.process.heartbeat import beat
 from training.engine.process.signals import Signals
-from training.engine.tracking.tracker import Tracker, duration
+from training.engine.tracking.tracker import Tracker
 from training.errors import Interrupted, TrainingError, UsageError
 from training.recipe import Fitted
+from training.units import duration
 
 if TYPE_CHECKING:
     from training.data.rows import Row
