@@ -121,4 +121,5 @@ def _write_onnx(path, base: float, stumps: np.ndarray) -> None:
     ]
     shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "boost", shape[:1], shape[1:], tensors)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, path)
