@@ -15,12 +15,12 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
+from training.data.rows import NO_SCHEMA
 from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.engine.loading import loader as engine_loader
 from training.engine.process import heartbeat
 from training.errors import AthanorError, DataError
 from training.settings import RunSettings
-from training.data.rows import NO_SCHEMA
 from training.stages import splits
 from training.workspace import Workspace
 

@@ -1,6 +1,5 @@
 """Many hosts, one store: shares by content, merged to the same bytes; what is missing or foreign is told."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -15,8 +14,7 @@ from training.data.merging import contents
 from training.data.shards import shard_of
 from training.data.store import Store
 from training.domains.music.sharding import decode_shard
-from training.errors import DataError, HostError, UsageError
-from training.workspace import Workspace
+from training.errors import DataError, UsageError
 
 KINDS = ("logmel", "notes", "tokens")
 
