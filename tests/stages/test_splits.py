@@ -49,9 +49,12 @@ def root(built, tmp_path, monkeypatch) -> Path:
 def loads(monkeypatch) -> list[Path]:
     """The manifests that were read line by line."""
     read, plain = [], manifest.load
-    monkeypatch.setattr(
-        manifest, "load", lambda path, *rest, **options: (read.append(path), plain(path, *rest, **options))[1]
-    )
+
+    def load(path: Path, *rest, **options):
+        read.append(path)
+        return plain(path, *rest, **options)
+
+    monkeypatch.setattr(manifest, "load", load)
     return read
 
 

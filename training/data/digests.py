@@ -26,7 +26,7 @@ _SIGNED = 1 << 14  # files whose signatures are held as Python's numbers at a ti
 _ASKED = 500  # paths or keys in one query
 _DIGESTS = "path, signature, sha256 FROM digests WHERE path"
 _READ = 2048  # files that are read between two writes of what was learnt
-_TOGETHER = 16  # files at most that a thread takes at a time: a score is hashed as fast as a task is passed on
+_TOGETHER = 16  # files at most that a thread takes at a time: a small file is hashed as fast as a task is passed on
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from training.errors import HostError
 
-#: No recording is larger (a WAV cannot be); a sparse file that claims terabytes is not read for hours.
+#: No usable file is larger (a WAV cannot be); a sparse file that claims terabytes is not read for hours.
 LARGEST = 1 << 32
 
 
@@ -41,7 +41,7 @@ class Found:
 
     @property
     def key(self) -> str:
-        """`relative` without its extension: what a song is called."""
+        """`relative` without its extension: what a row is called."""
         relative, dot = self.relative, self.relative.rfind(".")
         return relative[:dot] if relative.rfind("/") + 1 < dot < len(relative) - 1 else relative
 

@@ -31,7 +31,7 @@ from training.errors import HostError
 _START_SECONDS = 120.0  # a worker may take to import what it needs, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # seconds of work, and items at most, that wait for a worker in its pipe
 _NAP = 0.005  # seconds that answers may wait for us, while every worker has work for longer
-_PIPE = 1 << 20  # bytes of answers that fit on the way: a dozen scores
+_PIPE = 1 << 20  # bytes of answers that fit on the way: a dozen records
 _METHOD = multiprocessing.get_context("forkserver")
 
 

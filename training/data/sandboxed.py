@@ -77,7 +77,7 @@ def _one_line(text: str, length: int = 300) -> str:
 
 def _keep_memory() -> None:
     """Let the allocator keep what is freed, for the next file: giving it back to the system and getting it anew, page
-    by page, took a fifth of the time of a MIDI file. glibc only; elsewhere the allocator's own rules stay."""
+    by page, took a fifth of the time of a small file. glibc only; elsewhere the allocator's own rules stay."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h

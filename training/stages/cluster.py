@@ -6,6 +6,7 @@ The nodes see the project, its data and its output folder under the paths that t
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from training.workspace import PROJECT
 #: Seconds in which every node must have answered a task that does nothing. A cold worker takes a few; one that cannot
 #: start (Ray or a package is not importable there) is started again and again, without an end.
 ANSWER_SECONDS = 120.0
+REACH_SECONDS = 20.0  # for a connection to the cluster
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def connected(address: str) -> Iterator[Cluster]:
         import ray
     except ImportError:
         raise HostError("--ray needs Ray, which is optional: pip install -r requirements-ray.txt") from None
+    _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _environment()})
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -135,6 +138,17 @@ def connected(address: str) -> Iterator[Cluster]:
         yield cluster
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raises HostError if nobody listens at "host:port": Ray would go on trying for many minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return  # "auto", or a name that Ray resolves
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise HostError(f"There is no Ray cluster at {address}: {error}") from None
 
 
 def assigned_cpus() -> int | None:
