@@ -107,24 +107,24 @@ def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
 
 def test_a_save_after_the_first_costs_no_look_at_the_frozen_bytes():
     recipe, model = model_of(model={"width": 500_000})
-    before = time.perf_counter()
+    before = time.process_time()
     first = split_state(recipe, model)[1]
-    hashed = time.perf_counter() - before
-    before = time.perf_counter()
+    hashed = time.process_time() - before
+    before = time.process_time()
     for _ in range(10):
         assert split_state(recipe, model)[1] == first
-    assert (time.perf_counter() - before) / 10 < hashed / 3
+    assert (time.process_time() - before) / 10 < hashed / 3
 
 
 def test_the_digest_is_of_names_types_shapes_and_bytes():
     recipe, model = model_of()
-    frozen = {"a": torch.arange(6.0), "b": torch.ones(2, dtype=torch.int64)}
+    frozen = {"a": torch.arange(6.0), "b": torch.zeros(2, dtype=torch.int32)}
     digest = frozen_digest(recipe, model, frozen)
     assert digest == frozen_digest(recipe, model, dict(reversed(frozen.items())))
     changed = [
         {"c": frozen["a"], "b": frozen["b"]},
         {"a": frozen["a"].reshape(2, 3), "b": frozen["b"]},
-        {"a": frozen["a"], "b": frozen["b"].int()},
+        {"a": frozen["a"], "b": torch.zeros(2)},  # the same bytes
         {"a": frozen["a"] + torch.tensor([0, 0, 0, 0, 0, 1e-6]), "b": frozen["b"]},
         {"a": frozen["a"]},
     ]

@@ -144,6 +144,17 @@ def test_a_save_that_failed_is_told_once_and_never_passes_for_saved(tmp_path, sa
     assert number_in(CheckpointFolder(tmp_path).latest()) == 4
 
 
+def test_who_waits_for_saves_hears_of_each_once_it_is_on_the_disk(tmp_path):
+    seen = []
+    saver = Saver(tmp_path, 3, print, saved=lambda: seen.append(number_in(tmp_path / LAST)))
+    for number in (1, 2):
+        saver.save(state(number), entry(number), [], wait=True)
+    (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
+    with pytest.raises(HostError):
+        saver.save(state(3), entry(3), [], wait=True)
+    assert seen == [1, 2]
+
+
 def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
     def broken(*_):
         raise MemoryError

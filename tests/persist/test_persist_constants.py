@@ -9,7 +9,7 @@ from tests.engine.test_engine_checkpoint import die_at
 from tests.engine.test_engine_constants import files, filled, put
 from tests.persist.copied import WHERE, tidy, whole
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
-from training.engine.checkpoints.index import BEST, INDEX, LAST, Index, epoch_name
+from training.engine.checkpoints.index import BEST, INDEX, LAST, Index, constants_name, epoch_name
 from training.errors import HostError
 from training.persist.copying import Pulse
 from training.persist.remote import CheckpointReplica
@@ -48,14 +48,23 @@ def test_constants_are_carried_once_and_listed(places, copies):
 def test_constants_that_nothing_refers_to_any_more_are_deleted_there(places):
     source, target = places
     put(source, 1, [BEST, epoch_name(1)], 1.0)
-    carried(source, target)
+    replica = CheckpointReplica(source, target, Pulse())
+    replica.carry()
     for number in (2, 3):
         put(source, number, [BEST, epoch_name(number)], 2.0)
     CheckpointFolder(source).apply_retention(1)
-    carried(source, target)  # before_last.pt there is still of the first constants
-    put(source, 4, [], 2.0)
-    carried(source, target)
+    replica.carry()
     assert files(target) == files(source) and filled(target / "before_last.pt") == 2
+    assert set(Index.read(target).constants) == set(files(target))
+
+
+def test_constants_of_a_copy_that_was_killed_before_it_listed_them_are_deleted(places):
+    source, target = places
+    put(source, 1, [BEST], 1.0)
+    carried(source, target)
+    (target / constants_name("0" * 64)).write_bytes(b"unlisted")
+    carried(source, target)
+    assert files(target) == files(source)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])

@@ -62,7 +62,7 @@ class Lease:
         if device != self._device:
             raise Taken(errno.ENOTCONN, f"{self.folder} has disappeared")
         text = self._read()
-        if text and _told(text).get("token") != self._token:
+        if text and _parsed(text).get("token") != self._token:
             raise Taken(errno.EBUSY, f"it is used by {_who(text)} now")
         if not text or time.monotonic() - self._renewed > BEAT:
             self._write()
@@ -71,15 +71,15 @@ class Lease:
         """Release the lease. Where that fails, it expires after SILENT seconds."""
         _held.discard(self._token)
         with suppress(OSError):
-            if _told(self._read()).get("token") == self._token:
+            if _parsed(self._read()).get("token") == self._token:
                 (self.folder / NAME).unlink()
 
     def _over(self, text: bytes, pulse: Pulse) -> bool:
-        """Whether the user that `text` tells of has ended."""
-        told = _told(text)
-        if told.get("place") == place():
-            return not _alive(told)
-        at = told.get("at")
+        """Whether the holder that `text` names has ended."""
+        notice = _parsed(text)
+        if notice.get("place") == place():
+            return not _alive(notice)
+        at = notice.get("at")
         if isinstance(at, int | float) and abs(time.time() - at) > LONG_DEAD:
             return True
         self.say(f"{self.folder} was last used by {_who(text)}; waiting {SILENT:.0f} s for a sign of life.")
@@ -105,13 +105,13 @@ class Lease:
             return b""
 
     def _write(self) -> None:
-        told = {
+        notice = {
             "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()), "place": place(),
             "purpose": self.purpose, "at": time.time(), "token": self._token,
         }  # fmt: skip
         temporary = self.folder / f"{NAME}-{self._token}"
         try:
-            temporary.write_text(json.dumps(told), encoding="utf-8")
+            temporary.write_text(json.dumps(notice), encoding="utf-8")
             temporary.replace(self.folder / NAME)
             sync(self.folder)
         finally:
@@ -138,31 +138,31 @@ def _began(process: int) -> str:
         return ""
 
 
-def _alive(told: dict[str, Any]) -> bool:
-    process = told.get("process")
+def _alive(notice: dict[str, Any]) -> bool:
+    process = notice.get("process")
     if not isinstance(process, int):
         return False
     if process == os.getpid():
-        return told.get("token") in _held
+        return notice.get("token") in _held
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return _began(process) == told.get("began")
+    return _began(process) == notice.get("began")
 
 
-def _told(text: bytes) -> dict[str, Any]:
+def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(text)
+        notice = json.loads(text)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return notice if isinstance(notice, dict) else {}
 
 
 def _who(text: bytes) -> str:
-    told = _told(text)
-    if not told:
+    notice = _parsed(text)
+    if not notice:
         return "another process"
-    return f"process {told.get('process')} on {told.get('host')} ({told.get('purpose')})"
+    return f"process {notice.get('process')} on {notice.get('host')} ({notice.get('purpose')})"

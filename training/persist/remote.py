@@ -1,4 +1,4 @@
-"""A replica of one family's checkpoints in a second place, with the rules of the first: each file is whole or absent,
+"""A replica of one family's checkpoints in a second place, with the rules of the first: each file is intact or absent,
 and the index is written last."""
 
 from __future__ import annotations

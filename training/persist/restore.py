@@ -1,4 +1,4 @@
-"""A family's checkpoints, copied back from a second place: what is whole there, and newer than what is here."""
+"""A family's checkpoints, copied back from a second place: what is intact there, and newer than what is here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
     """Copy what `theirs` lists and `ours` does not have, or has older; returns what was done, for people.
 
     The caller holds both. A run in `ours` that is older than another one in `theirs` is set aside. Raises HostError if
-    nothing that is listed is whole, OSError.
+    nothing that is listed is intact, OSError.
     """
     checkpoints = CheckpointFolder(ours)
     checkpoints.sweep()
@@ -29,26 +29,26 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
     standing = here.files[LAST].saved if LAST in here.files else 0.0
     if max(entry.saved for entry in listed.values()) <= standing:
         return _mend(theirs, listed, checkpoints, here, pulse)
-    whole, staged, damaged = _stage_all(theirs, listed, ours, pulse)
-    if not whole:
+    intact, staged, damaged = _stage_all(theirs, listed, ours, pulse)
+    if not intact:
         raise HostError(
             f"{theirs} lists {', '.join(listed)}, and none of them is whole. If it cannot be repaired, move that "
             "folder away: the next training then starts a new run."
         )
-    newest = next(iter(whole.values()))
+    newest = next(iter(intact.values()))
     if damaged:  # the place must not go on claiming to have what it has not
         for name in damaged:
             if (theirs / name).exists():
                 (theirs / name).replace(theirs / f"{name}.damaged")
-        Index({LAST: newest} | whole, [], there.constants).without(()).write(theirs)
+        Index({LAST: newest} | intact, [], there.constants).without(()).write(theirs)
     report = f"damaged there, and passed over: {', '.join(damaged)}; " if damaged else ""
     if newest.saved <= standing:
-        return report + _mend(theirs, whole, checkpoints, here, pulse)
+        return report + _mend(theirs, intact, checkpoints, here, pulse)
     if LAST in here.files and here.files[LAST].run_id != newest.run_id:
         aside = checkpoints.set_aside(here.files[LAST].run_id)
         report += f"the older run that was here is now in {aside}; "
         here = Index()
-    names = {LAST: newest} | whole
+    names = {LAST: newest} | intact
     constants = {}
     for digest in {entry.constants for entry in names.values()} - {""}:
         constants[constants_name(digest)] = {"sha256": digest, "bytes": staged[digest].stat().st_size}
@@ -64,18 +64,18 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
 def _stage_all(
     theirs: Path, listed: dict[str, Entry], ours: Path, pulse: Pulse
 ) -> tuple[dict[str, Entry], dict[str, Path], list[str]]:
-    """Copy each content in `theirs` once, to temporary names in `ours`; returns the entries that are whole, with the
+    """Copy each content in `theirs` once, to temporary names in `ours`; returns the entries that are intact, with the
     constants that they refer to, SHA-256 -> the copy, and the names of what is damaged."""
     staged: dict[str, Path] = {}
-    whole: dict[str, Entry] = {}
+    intact: dict[str, Entry] = {}
     damaged: list[str] = []
     for name, entry in listed.items():
         complete = not entry.constants or _has_constants(theirs, entry.constants, ours, staged, pulse)
         if complete and (entry.sha256 in staged or _stage(theirs, name, entry, ours, staged, pulse)):
-            whole[name] = entry
+            intact[name] = entry
         else:
             damaged.append(name)
-    return whole, staged, damaged
+    return intact, staged, damaged
 
 
 def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
@@ -104,13 +104,13 @@ def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder,
 
 
 def _stage(theirs: Path, name: str, entry: Entry, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
-    """Copy an entry's content to a temporary name in `ours`, verified; False if it is not there whole."""
+    """Copy an entry's content to a temporary name in `ours`, verified; False if it is not intact there."""
     # Where a copy was cut short between its two renames, the content is under the second name.
     return _copied((theirs / name, theirs / BEFORE_LAST), entry.sha256, ours, staged, pulse)
 
 
 def _has_constants(theirs: Path, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
-    """Have constants under a temporary name in `ours`: of `ours` where they are whole there, else of `theirs`; False
+    """Have constants under a temporary name in `ours`: of `ours` where they are intact there, else of `theirs`; False
     where they are in neither."""
     name = constants_name(digest)
     if digest not in staged and has(ours / name, digest):  # a link: the run here may be set aside, and they with it

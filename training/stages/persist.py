@@ -30,7 +30,7 @@ def restore(workspace: Workspace, place: Path) -> None:
     """Copy to the workspace what it does not have, or has older, than `place`; an empty place is a first start.
 
     Checkpoints are verified by their SHA-256. Nothing newer is overwritten, and an older run is set aside. Raises
-    HostError: the place cannot be used, is in use, or lists checkpoints of which none is whole.
+    HostError: the place cannot be used, is in use, or lists checkpoints of which none is intact.
     """
     pulse = Pulse()
     asked(lambda: _restore(workspace, place, pulse), pulse, place)
@@ -85,13 +85,13 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
             except (OSError, AthanorError) as error:
                 problems.append(f"checkpoints of {family}: {reason_of(error)}")
         for part in PARTS:
-            told = _persist_files(workspace.root, place, part, problems, pulse)
-            if told:
-                safe.append(told)
+            report = _persist_files(workspace.root, place, part, problems, pulse)
+            if report:
+                safe.append(report)
     if safe:
         print(f"Safe in {place}, each file read back:")
-        for told in safe:
-            print(f"  {told}")
+        for report in safe:
+            print(f"  {report}")
         print("  What a drive uploads later is there when it says so (Colab: drive.flush_and_unmount()).")
     _note_same_disk(workspace, place)
     if problems:

@@ -1,4 +1,4 @@
-"""A folder of checkpoints, each of which is whole or absent.
+"""A folder of checkpoints, each of which is intact or absent.
 
 A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
 in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
@@ -57,7 +57,7 @@ class CheckpointFolder:
 
         `entry`: step, epoch, value and run_id of Entry. Large constants in `state` go to a file of their own
         (constants.py). Raises HostError when it cannot be written (no room, no right); what was there before is still
-        there and whole.
+        there and intact.
 
         The order is what makes it safe, and no step may move:
         1. The state is complete, and on the disk, under a temporary name.
@@ -149,8 +149,8 @@ class CheckpointFolder:
         """Delete what is missed least, on a full disk; returns its name, or None where nothing may go.
 
         That is the oldest `checkpoint_epoch_N.pt`; when none is left, `before_last.pt`, if both `last.pt` and a third
-        checkpoint were read and are whole. Never `best.pt`, `last.pt`, or a name that is a hard link to one of them, or
-        to a file outside this folder: deleting it would free nothing. Raises HostError where nothing can be written.
+        checkpoint were read and are intact. Never `best.pt`, `last.pt`, or a name that is a hard link to one of them,
+        or to a file outside this folder: deleting it would free nothing. Raises HostError where nothing can be written.
         """
         index = Index.read(self.path)
         try:
@@ -176,7 +176,7 @@ class CheckpointFolder:
         return None
 
     def _can_spare(self, index: Index, names: Sequence[str]) -> bool:
-        """Whether `last.pt` and one more content beside it and `names` are whole."""
+        """Whether `last.pt` and one more content beside it and `names` are intact."""
         last = index.files[LAST].sha256
         others = [n for n, entry in index.files.items() if n not in names and n != LAST and entry.sha256 != last]
         return self.holds(LAST, last) and any(self.holds(n, index.files[n].sha256) for n in others)
@@ -264,12 +264,12 @@ class CheckpointFolder:
         return path.is_file() and index.of_content(sha256(path)) is not None
 
     def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
+        """The newest intact checkpoint, or None."""
         return self._find(Index.read(self.path).newest_first())
 
     def best(self) -> Path | None:
-        """`best.pt`; where it is damaged, the whole checkpoint with the lowest monitored value; None if there is
-        none."""
+        """`best.pt`; where it is damaged, the intact checkpoint with the lowest monitored value; None if
+        there is none."""
         path = self.path / BEST
         # The file before the index: a run that saves meanwhile lists a new content before it renames anything to it.
         digest = sha256(path) if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""Room on the disk: measured ahead for the whole run, so that it does not fill up in the night."""
+"""Room on the disk: what a run needs is computed before its first step, so that none fills up hours later."""
 
 from __future__ import annotations
 

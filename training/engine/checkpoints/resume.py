@@ -1,4 +1,4 @@
-"""Whether a run goes on, is done already, or starts anew; nothing that was trained is ever lost."""
+"""Whether a run continues, is finished, or starts from fresh weights; nothing that was trained is ever lost."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def new_run_id() -> str:
 def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     """Look at `folder` (held by this process) and decide; moves an older, different run's checkpoints aside.
 
-    `resume`: "auto" goes on with the newest whole checkpoint if nothing differs that changes the course of the
-    training; "never" starts anew. `training.resume_from` names a file to go on from, whatever differs. Raises
+    `resume`: "auto" continues from the newest intact checkpoint if nothing differs that changes the course of the
+    training; "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises
     UsageError if it is missing.
     """
     checkpoints = CheckpointFolder(folder)
@@ -111,7 +111,7 @@ def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     planned = found["progress"]["total_steps"]
-    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans anew, and says so itself
+    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans again, and logs that itself
         return ()
     return (
         f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned anew",

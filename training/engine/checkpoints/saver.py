@@ -55,7 +55,7 @@ class Saver:
 
     @property
     def failed(self) -> bool:
-        """A save in the background failed, and nobody was told yet. Cheap: to be asked at every step."""
+        """A save in the background failed, and its error was not raised yet. Cheap: asked at every step."""
         work = self._under_way
         return work is not None and work.done() and work.exception() is not None
 
@@ -75,7 +75,7 @@ class Saver:
                 self._under_way = None
 
     def require_room(self, exports: int) -> None:
-        """Raise HostError if the disk cannot hold the whole run's checkpoints at their most, and `exports` bytes more.
+        """Raise HostError if the disk cannot hold all checkpoints of the run at their most, and `exports` bytes more.
         To be asked when the first checkpoint is there: its size is known then."""
         room.require_room(self.folder, self.keep, self._growth, exports)
 
@@ -92,7 +92,7 @@ class Saver:
         except HostError as failed:
             if kind is None:
                 raise
-            self.say(str(failed))  # told beside the error that is on its way
+            self.say(str(failed))  # printed beside the error that is being raised
         finally:
             self._thread.shutdown()
 
@@ -118,7 +118,7 @@ class Saver:
                 self.say(f"The disk is full: {gone} was deleted to make room for the newest checkpoint.")
 
     def _require_folder(self) -> None:
-        """Raise HostError where the folder that was saved to is gone. It is never made anew: under a drive that was
+        """Raise HostError where the folder that was saved to is gone. It is never created again: under a drive that was
         detached, that would write to another disk, and call it saved."""
         try:
             same = self.folder.stat().st_dev == self._disk and (self.folder / INDEX).exists()
