@@ -39,7 +39,8 @@ def make(root: Path, *, synthetic: bool = True) -> Workspace:
     (workspace.manifests / "audit.json").write_text(json.dumps({"format": 1, "songs": 6, "flagged": [suspect]}))
     shifts = {"tempo": {"unit": "%", "emotions": {EVIL: {"model": 3.0, "training_music": -12.5}}}}
     judged = job.judged("Spectocloud", synthetic=synthetic) | {"shifts": shifts}
-    job.write_metrics(workspace, {"spectocloud": judged})
+    plain = job.judged("MIDI generator", synthetic=synthetic)
+    job.write_metrics(workspace, {"spectocloud": judged, "midi_generator": plain})
     return workspace
 
 

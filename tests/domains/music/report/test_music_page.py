@@ -24,6 +24,7 @@ def test_the_page_shows_pieces_clouds_emotions_the_corpus_and_doubtful_labels(tm
         "12 held-out songs; 1,044 were trained on. The difference to a baseline is taken song by song.",
     ):  # fmt: skip
         assert told in text, told
+    assert "Spectocloud: what each emotion does" in text and "MIDI generator: what each emotion does" not in text
 
 
 def test_pieces_and_clouds_stand_right_after_the_verdict_and_the_demo_is_explained_before_it(tmp_path):
