@@ -81,12 +81,16 @@ def test_a_missing_or_changed_artefact_does_not_verify(fitted, name):
     assert f"{name}: is missing" in problems_of(fitted.exports)
 
 
-def test_a_receipt_that_lost_an_artefact_or_its_weights_is_noticed(exported, fitted):
+def test_a_receipt_that_lost_an_artefact_or_what_it_is_proved_by_is_noticed(fitted):
     edit_receipt(fitted.exports, lambda families: families["toy_fitted"]["files"].pop(TREES))
     assert f"{TREES}: the receipt does not list it" in problems_of(fitted.exports)
     edit_receipt(fitted.exports, lambda families: families["toy_fitted"]["files"][TABLE].pop("about"))
     assert f"{TABLE}: the receipt's entry cannot be followed" in problems_of(fitted.exports)
+
+
+def test_a_receipt_that_lost_its_weights_is_noticed(exported):
     edit_receipt(exported.exports, lambda families: families["toy_encoder"]["files"].pop("toy_encoder.safetensors"))
+    assert "toy_encoder.safetensors: the receipt does not list it" in problems_of(exported.exports)
     edit_receipt(exported.exports, lambda families: families["toy_encoder"].pop("weights"))  # a receipt of old
     assert "toy_encoder.safetensors: the receipt does not list it" in problems_of(exported.exports)
 
