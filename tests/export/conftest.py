@@ -1,4 +1,4 @@
-"""Both toy families, exported once; each test works on a copy."""
+"""The toy families, exported once; each test works on a copy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.export import toy
+from tests.export import toy, toy_fitted
 from tests.toys import register
 from training.data.manifest import Row
 from training.export import receipt
@@ -18,7 +18,14 @@ ROWS = [Row({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
 
 
 def _register(patch: pytest.MonkeyPatch) -> None:
-    register(patch, toy.EncoderRecipe, toy.DecoderRecipe)
+    register(patch, toy.EncoderRecipe, toy.DecoderRecipe, toy_fitted.FittedRecipe)
+    real = stage.load_trained
+    fitted = toy_fitted.FittedRecipe.family
+
+    def load(run, *arguments):
+        return (toy_fitted.load_fitted if run.partition("/")[0] == fitted else real)(run, *arguments)
+
+    patch.setattr(stage, "load_trained", load)
     patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
     patch.setattr(receipt, "code_version", lambda *folders: f"code of {folders}")  # sources may change under a test
 
@@ -53,3 +60,25 @@ def exported_once(tmp_path_factory) -> Workspace:
 def exported(exported_once, tmp_path) -> Workspace:
     shutil.copytree(exported_once.root, tmp_path / "out")
     return Workspace(tmp_path / "out")
+
+
+def fitted_workspace(root: Path, *runs: str) -> Workspace:
+    """A workspace with what the fitted toy is exported from, for each of its runs."""
+    workspace = Workspace(root)
+    for run in runs:
+        manifest = workspace.manifest(run, "val")
+        checkpoint = workspace.checkpoints(run) / "best.pt"
+        for path in (manifest, checkpoint):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_text('{"id": "0"}\n')
+        checkpoint.write_text(f"the fitted model of {run}")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def fitted_once(tmp_path_factory) -> Workspace:
+    workspace = fitted_workspace(tmp_path_factory.mktemp("fitted") / "out", "toy_fitted")
+    with pytest.MonkeyPatch.context() as patch:
+        _register(patch)
+        stage.export({"toy_fitted": None}, workspace)
+    return workspace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import onnx
 import pytest
 import torch
 from onnxruntime.quantization import quantize_dynamic
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.export import toy
 from training.errors import ExportError
@@ -179,7 +180,26 @@ def test_mac_script_compares_every_package_with_its_golden_file(encoder, made, m
     assert told.count("toy.mlpackage  batch") == 3 and ("DIFFERS" in told) == bool(code)
 
 
+def test_mac_script_finds_the_packages_of_items_and_leaves_artefacts_to_their_own_proof(tmp_path, monkeypatch, capsys):
+    for name in ("left/toy.mlpackage", "right/toy.mlpackage", "own.mlpackage"):
+        (tmp_path / name).mkdir(parents=True)
+    kinds = {"left/toy.mlpackage": "coreml", "gone/toy.mlpackage": "coreml", "own.mlpackage": "artefact"}
+    receipt = {"families": {"toy": {"files": {name: {"kind": kind} for name, kind in kinds.items()}}}}
+    (tmp_path / "receipt.json").write_text(json.dumps(receipt))
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert mac_check().check(tmp_path) == 4
+    told = capsys.readouterr().out
+    assert "gone/toy.mlpackage: missing" in told and "2 CoreML models found" in told
+
+
 # weights
+
+
+def test_weights_may_be_arrays_of_numpy(tmp_path):
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    array.setflags(write=False)
+    assert weights.write_weights({"a": array}, tmp_path / "w.safetensors", {}) == {"tensors": 1, "values": 6}
+    assert torch.equal(load_file(tmp_path / "w.safetensors")["a"], torch.arange(6.0).reshape(2, 3))
 
 
 def test_weights_leave_under_plain_names_and_always_as_the_same_bytes(tmp_path):

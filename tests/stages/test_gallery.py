@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from tests.export import toy
 from training.domains.music.composing.synth import read_preview, write_preview
 from training.engine.tracking import wandb_process as courier
 from training.settings import Logging
+from training.stages import gallery
 from training.stages.gallery import show_exports
 from training.workspace import Workspace
 
@@ -112,3 +115,42 @@ def test_an_export_on_another_host_than_the_trainings_shows_nothing(exported, mo
     for named in ("20990101-000000-ffff", None, "../../exports"):
         show_exports(with_logging(recipe, wandb="online"), {**entry, "trained": {"run_id": named}}, workspace, Path())
     assert list(run.iterdir()) == []
+
+
+def wav(path, width: int, seconds: float = 30.0) -> None:
+    with wave.open(str(path), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(width)
+        sound.setframerate(1000)
+        sound.writeframes(b"\1" * int(seconds * 1000) * width)
+
+
+def test_a_wav_is_shown_as_it_is_up_to_its_longest_and_others_by_the_recipes_preview(tmp_path):
+    recipe = toy.DecoderRecipe(toy.ToySettings())
+    for name, width in (("plain.wav", 2), ("deep.wav", 3)):
+        wav(tmp_path / name, width)
+    with wave.open(io.BytesIO(gallery._beginning(recipe, tmp_path / "plain.wav"))) as sound:
+        assert sound.getframerate() == 1000 and sound.getnframes() == gallery.LONGEST * 1000
+    (tmp_path / "damaged.wav").write_bytes(b"RIFF")
+    (tmp_path / "other.mp3").write_bytes(b"ID3")
+    others = [tmp_path / name for name in ("deep.wav", "damaged.wav", "other.mp3")]
+    assert [gallery._beginning(recipe, path) for path in others] == [None, None, None]
+    recipe.preview = lambda path, seconds: f"{path.name} {seconds}".encode()
+    assert [gallery._beginning(recipe, path) for path in others] == [f"{p.name} 20.0".encode() for p in others]
+
+
+def test_a_sound_that_nobody_reads_is_left_out_of_tensorboard(exported):
+    workspace, recipe, entry, run = exported
+    del recipe.preview  # the contract's own: no sound
+    entry["files"].pop("samples/happy.png")
+    show_exports(with_logging(recipe, tensorboard=True), entry, workspace, workspace.exports)
+    assert list(run.iterdir()) == []
+
+
+def test_exports_of_an_item_are_shown_in_the_items_own_run(exported):
+    workspace, recipe, entry, run = exported
+    recipe.item = "left"
+    own = workspace.runs("toy_decoder/left") / run.name
+    own.mkdir(parents=True)
+    show_exports(with_logging(recipe, tensorboard=True), entry, workspace, workspace.exports)
+    assert list(run.iterdir()) == [] and len(list(own.iterdir())) == 1

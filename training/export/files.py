@@ -76,6 +76,11 @@ def publish(source: Path, target: Path) -> None:
         sync(target.parent)
 
 
+def folders_of(names: set[str]) -> set[str]:
+    """Every folder on the way to files of these names (with "/")."""
+    return {name[:at] for name in names for at, letter in enumerate(name) if letter == "/"}
+
+
 def remove_all_but(folder: Path, gone: set[str], kept: set[str]) -> None:
     """Delete the files and folders `gone` (names relative to `folder`), and nothing of what is `kept`: it may lie in a
     folder that is gone, or be a folder where a file that is gone was."""

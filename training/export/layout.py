@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from training.errors import ExportError
+from training.export.files import folders_of
 
 #: At the top of exports/ these belong to all runs together.
 RESERVED = ("receipt.json", "metrics.json", "report.html", "README.md")
@@ -85,12 +86,6 @@ class Layout:
 
 def collisions(names: Iterable[str], others: Iterable[str]) -> list[str]:
     """Those of `names` that are also in `others`, or that lie in a folder of `others`, or hold one of them."""
-    taken = set(others)
-    folders = {name[:at] for name in taken for at in _slashes(name)}
-    return sorted(
-        name for name in set(names) if name in taken | folders or any(name[:at] in taken for at in _slashes(name))
-    )
-
-
-def _slashes(name: str) -> list[int]:
-    return [at for at, letter in enumerate(name) if letter == "/"]
+    own, taken = set(names), set(others)
+    below = folders_of(taken)
+    return sorted(name for name in own if name in taken | below or folders_of({name}) & taken)

@@ -1,15 +1,17 @@
 """receipt.json: what made every exported file, and what was measured on it.
 
-    {"format": 1, "synthetic": bool, "families": {family: {
+    {"format": 1, "synthetic": bool, "families": {run, as "family" or "family/item": {
         "title", "synthetic", "checkpoint": {"file", "sha256", "bytes", "epoch", "step", "weights"},
         "trained": the checkpoint's provenance (data and config digest, seed, code, libraries, hardware, seconds),
         "metrics": held-out metrics at that checkpoint, "cost": {"seconds", "money", "currency"},
         "exported": {"at", "seconds", "code", "libraries", "hardware", "options"},
         "graphs": {graph: signature.Signature and the formats made},
-        "files": {name: {"kind", "sha256", "bytes", ... what was measured}},
+        "weights": the name of the safetensors file, or null; "artefacts": [names],
+        "files": {name below this folder: {"kind", "sha256", "bytes", ... what was measured}},
         "notes": [what its reader must know]}}}
 
-Families are exported in calls of their own and share one receipt.
+Of an artefact, `files` has "prover", "about" (what the prover gets) and "measured" (what it gave). A number that is not
+finite is null. Runs are exported in calls of their own and share one receipt.
 """
 
 from __future__ import annotations
@@ -51,10 +53,10 @@ def read_receipt(folder: Path) -> dict[str, Any] | None:
     return receipt
 
 
-def merge_family(folder: Path, family: str, entry: Mapping[str, Any]) -> None:
-    """Put one family's entry into the receipt, keeping the others'; atomic."""
+def merge_family(folder: Path, run: str, entry: Mapping[str, Any]) -> None:
+    """Put one run's entry into the receipt, keeping the others'; atomic."""
     families = dict((read_receipt(folder) or {"families": {}})["families"])
-    families[family] = entry
+    families[run] = entry
     receipt = {
         "format": FORMAT,
         "project": "athanor",

@@ -186,10 +186,12 @@ def _publish(room: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> No
     taken = collisions(entry["files"], others)
     if taken:
         raise ExportError(f"Two families export a file of the same name: {', '.join(taken)}. Rename a graph.")
+    made = set(entry["files"])
+    gone = set(before.get(run, {"files": {}})["files"]) - made
+    files.remove_all_but(folder, {name for name in gone if (folder / name).is_file()} & files.folders_of(made), set())
     for name in entry["files"]:
         files.publish(room / name, folder / name)
-    made = set(entry["files"])
-    files.remove_all_but(folder, set(before.get(run, {"files": {}})["files"]) - made, made)
+    files.remove_all_but(folder, gone, made)
     receipt.merge_family(folder, run, entry)
 
 

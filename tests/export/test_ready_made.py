@@ -1,0 +1,261 @@
+"""Ready-made ONNX is held to its numpy reference, recurrences to their blocks and start states."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests.export import toy, toy_fitted
+from tests.export.conftest import ROWS
+from tests.export.test_verify import accept, problems_of
+from training.errors import ExportError, HostError
+from training.export import golden, proof
+from training.export.package import Package
+from training.export.ready import write_ready
+from training.export.signature import Signature
+from training.stages.verify import verify
+from training.workspace import Workspace
+
+TREES = toy_fitted.tree_graph(toy_fitted.STUMPS)
+
+
+def exporting(tmp_path, *graphs) -> Package:
+    """A package of the fitted toy with these graphs instead of its own, made."""
+    recipe = toy_fitted.FittedRecipe(toy.ToySettings())
+    recipe.graphs = lambda model: list(graphs)
+    package = Package(tmp_path / "room", recipe, {"synthetic": "true"}, say=lambda text: None)
+    package.make(toy_fitted.state(), ROWS)
+    return package
+
+
+def stumps(tree: int, column: int, value: float) -> np.ndarray:
+    """The toy's trees with one number changed."""
+    changed = toy_fitted.STUMPS.copy()
+    changed[tree, column] = value
+    return changed
+
+
+def test_a_ready_made_graph_leaves_with_proof_metadata_and_golden_file(tmp_path):
+    package = exporting(tmp_path, TREES)
+    parity = package.files["toy_trees.onnx"]["parity"]
+    assert [trial["sizes"] for trial in parity["trials"]] == [{"n": 1}, {"n": 64}]
+    assert all(trial["error"] == {"y": 0.0} for trial in parity["trials"])
+    model = onnx.load(tmp_path / "room/toy_trees.onnx")
+    told = {prop.key: prop.value for prop in model.metadata_props}
+    assert told["synthetic"] == "true" and told["trees"] == "2" and told["input.x"] == "f32 [n, 3]: counts"
+    assert package.files["toy_trees.onnx"]["opset"] == 18 and package.graphs["toy_trees"]["formats"] == ["onnx"]
+    (_, (inputs, outputs)) = golden.read_golden(tmp_path / "room/golden/toy_trees.npz").trials
+    assert inputs["x"].shape == (64, 3) and set(np.unique(outputs["y"])) <= {1.25, 1.375, 1.75, 1.875}
+
+
+def test_the_same_ready_made_graph_gives_the_same_bytes_and_keeps_its_own_metadata(tmp_path):
+    def write(path):
+        TREES.write(path)
+        model = onnx.load(path)
+        onnx.helper.set_model_props(model, {"made by": "hand", "synthetic": "false"})
+        onnx.save(model, path)
+
+    for name in ("a.onnx", "b.onnx"):
+        write_ready(replace(TREES, write=write), tmp_path / name, {"synthetic": "true"})
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    told = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert told["made by"] == "hand" and told["synthetic"] == "true"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [stumps(0, 1, 5.0), stumps(0, 2, np.nextafter(np.float32(1.25), np.float32(2))), stumps(1, 0, 1)],
+    ids=["threshold off by one", "leaf off by a bit", "another feature"],
+)
+def test_trees_that_are_not_those_of_the_reference_are_refused(tmp_path, changed):
+    with pytest.raises(ExportError, match=r"toy_trees\.onnx differs from its model"):
+        exporting(tmp_path, replace(TREES, write=toy_fitted.tree_writer(changed)))
+
+
+def test_a_graph_is_a_module_or_ready_made_and_never_half_of_it(tmp_path):
+    for changes, said in (
+        ({"module": torch.nn.Identity()}, "module and write and reference"),
+        ({"write": None, "reference": None}, "neither a module nor a writer"),
+        ({"reference": None}, "has write"),
+        ({"write": None}, "has reference"),
+        ({"formats": ("onnx", "int8")}, "leaves as ONNX alone"),
+        ({"formats": ("onnx", "coreml")}, "leaves as ONNX alone"),
+        ({"formats": ()}, "every graph leaves as ONNX"),
+        ({"name": "../toy"}, "cannot be a graph's name"),
+        ({"trials": ({"n": 3}, {"n": 3})}, "two sizes"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            exporting(tmp_path, replace(TREES, **changes))
+    with pytest.raises(ExportError, match="used once"):
+        exporting(tmp_path, TREES, TREES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"inputs": (replace(TREES.inputs[0], name="z"),)}, r"inputs are \['x'\], not \['z'\]"),
+        ({"outputs": (replace(TREES.outputs[0], dtype="int64"),)}, "output y is float32, not int64"),
+        ({"inputs": (replace(TREES.inputs[0], shape=("n", 4)),)}, "axis 1 is 3, not 4"),
+        ({"outputs": (replace(TREES.outputs[0], shape=("n", 2)),)}, "axis 1 is 1, not 2"),
+    ],
+)
+def test_a_ready_made_graph_with_another_signature_is_refused(tmp_path, changes, said):
+    with pytest.raises(ExportError, match=said):
+        exporting(tmp_path, replace(TREES, **changes))
+
+
+def test_what_its_writer_does_wrong_is_an_export_error_with_the_reason(tmp_path):
+    def invalid(path):
+        node = onnx.helper.make_node("Nonsense", ["x"], ["y"])
+        values = [onnx.helper.make_tensor_value_info(n, 1, ["n", w]) for n, w in (("x", 3), ("y", 1))]
+        graph = onnx.helper.make_graph([node], "g", values[:1], values[1:])
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]), path)
+
+    def raising(path):
+        raise IndexError("no tree 7")
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    for write, kind, said in (
+        (raising, ExportError, "toy_trees cannot be written: IndexError: no tree 7"),
+        (lambda path: None, ExportError, "nothing at the path"),
+        (lambda path: path.write_bytes(b"\xff" * 50) and None, ExportError, r"toy_trees\.onnx is no readable ONNX"),
+        (invalid, ExportError, r"toy_trees\.onnx is no valid ONNX.*Nonsense"),
+        (full, HostError, "No space left"),
+    ):
+        with pytest.raises(kind, match=said):
+            exporting(tmp_path, replace(TREES, write=write))
+        assert not list((tmp_path / "room").glob("*.onnx"))
+
+
+def test_a_reference_must_give_every_declared_output_as_declared(tmp_path):
+    right = TREES.reference
+
+    def failing(inputs):
+        raise ZeroDivisionError("by zero")
+
+    for reference, said in (
+        (lambda inputs: {}, r"gives \[\]; its outputs are \['y'\]"),
+        (lambda inputs: {"y": right(inputs)["y"].astype(np.float64)}, "gives y as float64"),
+        (lambda inputs: {"y": right(inputs)["y"][:, 0]}, r"gives y as float32 \[1\]"),
+        (lambda inputs: {"y": right(inputs)["y"][:0]}, r"gives y as float32 \[0, 1\]"),
+        (failing, "ZeroDivisionError: by zero"),
+    ):
+        with pytest.raises(ExportError, match=said):
+            exporting(tmp_path, replace(TREES, reference=reference))
+
+
+# recurrences
+
+
+def test_a_recurrence_is_stepped_in_blocks_from_its_start_state(tmp_path):
+    package = exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY))
+    stepped = package.files["toy_filter_step.onnx"]["parity"]["stepped"]
+    assert stepped["sizes"] == {"batch": 2, "steps": 50, "block": 4} and stepped["error"]["y"] < 1e-6
+    kept = golden.read_golden(tmp_path / "room/golden/toy_filter_step.npz")
+    assert kept.steps[0]["u"].shape == (2, 200) and np.array_equal(kept.start["h"], toy_fitted.START)
+    told = package.graphs["toy_filter_step"]["recurrence"]
+    assert told["block"] == 4 and told["start"] == ["h"] and json.dumps(told)
+
+
+def recurrence(**changes):
+    return replace(toy_fitted.filter_graphs(toy_fitted.DECAY)[1].recurrence, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"recurrence": recurrence(start={})}, "stepped, differs"),
+        ({"recurrence": recurrence(start={"h": toy_fitted.START + np.float32(0.01)})}, "stepped, differs"),
+        ({"recurrence": recurrence(start={"h": np.zeros(2, np.float32)})}, r"`h` starts from float32 \[2\]"),
+        ({"recurrence": recurrence(start={"h": np.zeros(1)})}, "starts from float64"),
+        ({"recurrence": recurrence(start={"u": toy_fitted.START})}, r"values of \['u'\]"),
+        ({"recurrence": recurrence(block=3)}, "stepped, differs"),
+        ({"recurrence": recurrence(block=0)}, "one or more"),
+        ({"recurrence": recurrence(block=2000)}, "may be 1 to 1000"),
+        ({"recurrence": recurrence(full="nothing")}, "which is not exported"),
+    ],
+)
+def test_a_recurrence_that_is_not_the_full_graph_is_refused(tmp_path, changes, said):
+    with pytest.raises(ExportError, match=said):
+        exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY, **changes))
+
+
+def test_a_step_that_carries_the_wrong_element_to_the_next_block_is_refused(tmp_path):
+    wrong = toy_fitted.step_writer(float(toy_fitted.DECAY), carried=0)
+    with pytest.raises(ExportError, match=r"toy_filter_step\.onnx differs"):
+        exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY, write=wrong))
+    full, step = toy_fitted.filter_graphs(toy_fitted.DECAY)
+    wrong(tmp_path / "wrong.onnx")
+    inputs = proof.sequence_inputs(step, full)
+    trial = proof.stepped_trial(
+        proof.session(tmp_path / "wrong.onnx"), Signature.of(step), inputs, full.reference(inputs)["y"], {"h": [0.7]}
+    )
+    assert trial.worst > 1e-2
+
+
+def test_a_sequence_that_is_no_multiple_of_the_block_is_refused():
+    step = Signature.of(toy_fitted.filter_graphs(toy_fitted.DECAY)[1])
+    u = np.zeros((2, 10), np.float32)
+    trial = proof.stepped_trial(lambda inputs: {}, step, {"u": u}, u, {"h": toy_fitted.START})
+    assert "no multiple" in trial.failure
+
+
+def test_a_recurrence_of_the_largest_length_takes_as_many_steps_as_fit():
+    full, step = toy_fitted.filter_graphs(toy_fitted.DECAY)
+    full = replace(full, axes={"n": (1, 16), "length": (1, 30)})
+    assert proof.sequence_inputs(step, full)["u"].shape == (2, 28)
+
+
+def test_a_signature_with_blocks_and_start_states_survives_the_receipt():
+    for graph in toy_fitted.filter_graphs(toy_fitted.DECAY):
+        signature = Signature.of(graph)
+        assert Signature.from_dict(json.loads(json.dumps(signature.to_dict()))) == signature
+
+
+# verify, from the files alone
+
+
+@pytest.fixture
+def fitted(fitted_once, tmp_path) -> Workspace:
+    shutil.copytree(fitted_once.root, tmp_path / "out")
+    return Workspace(tmp_path / "out")
+
+
+def test_trees_off_by_one_bit_on_the_disk_do_not_verify(fitted):
+    verify(fitted.exports)
+    path = fitted.exports / "toy_trees.onnx"
+    model = onnx.load(path)
+    weights = next(a for a in model.graph.node[0].attribute if a.name == "target_weights").floats
+    weights[0] = np.nextafter(np.float32(weights[0]), np.float32(2))
+    path.write_bytes(model.SerializeToString())
+    accept(fitted.exports, "toy_fitted", "toy_trees.onnx")
+    assert "toy_trees.onnx: toy_trees.onnx differs from its model" in problems_of(fitted.exports)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [({}, r"starts from given values of ['h']; there are values of []"), ({"h": toy_fitted.START * 2}, "differs")],
+)
+def test_a_golden_file_without_its_start_state_does_not_verify(fitted, start, said):
+    name = "golden/toy_filter_step.npz"
+    kept = golden.read_golden(fitted.exports / name)
+    golden.write_golden(fitted.exports / name, kept.trials, kept.steps, start)
+    accept(fitted.exports, "toy_fitted", name)
+    assert said in problems_of(fitted.exports)
+
+
+def test_a_block_that_the_receipt_has_wrong_does_not_verify(fitted):
+    path = fitted.exports / "receipt.json"
+    for block, said in ((2, "differs from its model"), (0, "cannot be followed")):
+        told = json.loads(path.read_text())
+        told["families"]["toy_fitted"]["graphs"]["toy_filter_step"]["recurrence"]["block"] = block
+        path.write_text(json.dumps(told))
+        assert f"toy_filter_step.onnx {said}" in problems_of(fitted.exports).replace(": the receipt's entry", "")
