@@ -1,3 +1,3 @@
-"""Athanor: folders of audio and MIDI in; trained, verified and exported models out."""
+"""Athanor: data in; trained, verified and exported models out."""
 
 __version__ = "0.1.0"

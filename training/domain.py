@@ -39,11 +39,11 @@ class Option:
     name), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True or False).
     """
 
-    name: str  # without the dashes: "audio-root"
+    name: str  # without the dashes: "image-root"
     kind: Literal["folder", "file", "number", "text", "choice", "url", "flag"]
     help: str
     metavar: str = ""  # default: by kind
-    environment: str = ""  # the variable that stands in for it: "ATHANOR_AUDIO_ROOT"
+    environment: str = ""  # the variable that stands in for it: "ATHANOR_IMAGE_ROOT"
     choices: tuple[str, ...] = ()
     default: Any = None
     verbs: tuple[str, ...] = DATA_VERBS  # which of `python -m training` take it; ("",): the runner alone
@@ -188,7 +188,7 @@ class CardText:
     """A family's part of the model card."""
 
     about: str  # a sentence or two
-    task: str  # a few words, for the index of the Hub: "emotion to symbolic music"
+    task: str  # a few words, for the index of the Hub: "question to SQL"
     limits: Sequence[str]
 
 
@@ -198,15 +198,15 @@ class CardText:
 class Domain(ABC):
     """What a domain supplies. It is a singleton without state: registry.DOMAINS names it."""
 
-    word: ClassVar[str]  # the runner's first argument: "music"
-    title: ClassVar[str]  # "Music"
+    word: ClassVar[str]  # the runner's first argument: "market"
+    title: ClassVar[str]  # "Market"
     sentence: ClassVar[str]  # about it, for --help
     unit: ClassVar[Unit] = UNIT
     families: ClassVar[tuple[FamilyFacts, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
     sealed_test: ClassVar[bool] = False  # whether a job opens the sealed test split once, after the evaluation
-    data_words: ClassVar[str] = "data"  # what training data is called in the card: "music"
+    data_words: ClassVar[str] = "data"  # what training data is called in the card: "one-minute bars"
     val_split: ClassVar[float] = 0.1  # share of the units held out, where the command names none
     demo_val_split: ClassVar[float] = 0.2  # the same, of the demo data
 

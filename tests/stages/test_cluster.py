@@ -24,7 +24,7 @@ HAS_RAY = importlib.util.find_spec("ray") is not None
 
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_ray_is_optional_and_its_absence_is_reported():
-    with pytest.raises(HostError, match=r"pip install -r requirements-ray\.txt"):
+    with pytest.raises(HostError, match=r"setup_env\.sh WORD ray"):
         run_on_cluster("auto", len, [("a",)])
 
 
@@ -42,7 +42,7 @@ def test_nodes_import_from_where_this_process_does(monkeypatch, tmp_path):
 
 # -- a cluster on this host --------------------------------------------------------------------------------------------
 
-needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (requirements-ray.txt)")
+needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (scripts/setup_env.sh music ray --dev)")
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""How anything is trained. The engine is blind: it knows recipes, never music, models or exports."""
+"""How anything is trained. The engine knows recipes, never a domain, a model or an export."""

@@ -1,4 +1,4 @@
-"""Copies to and from folders that may fail, fill up, or hang: network drives, mounted cloud folders.
+"""Copies to and from folders that may fail, fill up, or hang: network drives, mounted buckets.
 
 A copy is written under a temporary name, synced, read back and compared, and only then renamed.
 """

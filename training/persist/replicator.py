@@ -1,5 +1,5 @@
-"""Replicates a run's checkpoints to a second place, which may be slow, full, or gone: a network drive, a mounted cloud
-folder.
+"""Replicates a run's checkpoints to a second place, which may be slow, full, or gone: a network drive, a mounted
+bucket.
 
 A background thread copies what was saved on this host's disk. An error or a delay of that place neither stops nor
 delays the training, and nothing is reported as copied before it was read back. The copy has the layout of the workspace

@@ -30,7 +30,7 @@ class Mount:
 class Step:
     """One command of a job, in the order of execution."""
 
-    name: str  # "prepare", "train spectocloud"
+    name: str  # "prepare", "train <family>"
     title: str  # for people
     command: tuple[str, ...]  # after the Python: -m training ...
     needs: tuple[str, ...]  # names of steps before

@@ -118,7 +118,7 @@ def connected(address: str) -> Iterator[Cluster]:
     try:
         import ray
     except ImportError:
-        raise HostError("--ray needs Ray, which is optional: pip install -r requirements-ray.txt") from None
+        raise HostError("--ray needs Ray, which is optional: scripts/setup_env.sh WORD ray") from None
     _reach(address)
     try:
         ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _environment()})
