@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 from training.data.files import write_atomic
@@ -43,7 +45,16 @@ def _predict(job: Job, family: str) -> None:
     write_atomic(predictions_path(job.workspace, family), json.dumps(out, sort_keys=True).encode())
 
 
+def _wait_to_be_killed() -> None:
+    """Tests kill a node in the middle: this one then says that it has begun, and waits."""
+    begun = os.environ.get("ATHANOR_TOY_SLOW_NODE")
+    if begun:
+        Path(begun).touch()
+        time.sleep(600)
+
+
 def predict_curve(job: Job) -> None:
+    _wait_to_be_killed()
     _predict(job, "curve")
 
 
@@ -57,6 +68,7 @@ def blend(job: Job) -> None:
 
     from tests.toy_domain.domain import blend_path
 
+    _wait_to_be_killed()
     both = {name: json.loads(predictions_path(job.workspace, name).read_text()) for name in ("curve", "boost")}
     keys = sorted(set(both["curve"]) & set(both["boost"]))
     columns = np.array([[v for key in keys for v in both[name][key]["own"]] for name in both]).T

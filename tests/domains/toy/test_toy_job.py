@@ -1,0 +1,150 @@
+"""The toy domain uses all of the contract: what a job of it leaves, and what the same command does again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from training import cli
+from training.data.sealed import openings
+from training.stages.fan_out import quarantined
+from training.workspace import Workspace
+
+from .conftest import ROOT
+
+DEVICES = ("ampere", "bar", "celsius")
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_job_leaves_a_model_an_item_one_for_all_their_blend_and_one_receipt(done):
+    receipt = done.json("exports/receipt.json")
+    assert set(receipt["families"]) == {*(f"curve/{device}" for device in DEVICES), "boost"}
+    assert receipt["synthetic"] is True
+    for device in DEVICES:
+        files = receipt["families"][f"curve/{device}"]["files"]
+        assert files[f"{device}/curve.cal"]["kind"] == "artefact" and f"{device}/curve.onnx" in files
+    assert receipt["families"]["boost"]["files"]["boost.onnx"]["kind"] == "onnx"
+    assert set(done.json("runs/blend.json")) == {"curve", "boost"}
+    metrics = done.json("exports/metrics.json")["families"]
+    assert all("test" in metrics[run] for run in receipt["families"])
+
+
+def test_the_report_and_the_card_show_the_domains_own_parts(done):
+    page = (done.out / "exports" / "report.html").read_text(encoding="utf-8")
+    assert "Weights of the families" in page and "ampere" in page and "sessions" in page
+    assert "Corrects what a device shows" in (done.out / "exports" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_same_command_does_nothing_twice_and_opens_the_sealed_split_no_second_time(done, capsys):
+    parts = [done.out / name for name in ("data", "checkpoints", "runs/nodes")]
+    before, opened = [contents(part) for part in parts], len(openings(Workspace(done.out)))
+    assert opened == 4
+    for name, command in done.steps().items():
+        if name not in ("doctor", "verify", "budget"):
+            assert cli.main(command) == 0, name
+    assert [contents(part) for part in parts] == before
+    assert len(openings(Workspace(done.out))) == opened
+    assert capsys.readouterr().out.count("done before") == 3
+
+
+def test_an_artefact_that_is_not_what_it_was_does_not_verify(done, capsys):
+    path = done.out / "exports" / "bar" / "curve.cal"
+    path.write_text(path.read_text().replace("0.", "0.9", 1))
+    assert done.run("verify") == 4
+    assert "bar/curve.cal" in capsys.readouterr().err
+
+
+def test_one_device_that_fails_is_quarantined_and_the_others_go_on(fresh, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "readings"
+    assert fresh.run("prepare") == 0
+    demo = fresh.out / "data" / "demo_readings"
+    demo.rename(folder)
+    (folder / "dead.csv").write_text("".join("0.0,1.0\n" for _ in range(160)))  # a scale of zero: nothing finite comes
+    words = ("--readings", folder)
+    assert fresh.run("prepare", *words) == 0
+    monkeypatch.setenv("ATHANOR_RESTARTS", "0")
+    assert fresh.run("train curve", *words) == 0
+    failed = quarantined(Workspace(fresh.out))
+    assert set(failed) == {"curve/dead"} and failed["curve/dead"]["exit"] == 5
+    assert "curve/dead: quarantined" in capsys.readouterr().out
+    assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES)
+    assert fresh.run("evaluate curve", *words) == 0, "it is passed over"
+
+
+def test_a_broken_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
+    folder = tmp_path / "readings"
+    folder.mkdir()
+    assert fresh.run("doctor", "--readings", folder) == 6
+    assert "holds no .csv file" in capsys.readouterr().err
+    good = "".join(f"{i / 64},{i / 32}\n" for i in range(64))
+    (folder / "good.csv").write_text(good)
+    (folder / "bad.csv").write_text(good + "1,2,3\n")
+    assert fresh.run("prepare", "--readings", folder) == 0
+    (line,) = (fresh.out / "data" / "manifests" / "quarantine.jsonl").read_text().splitlines()
+    assert "bad.csv" in line and "line 65 has 3 columns" in line
+    assert fresh.json("data/manifests/summary.json")["items"] == ["good"]
+
+
+@pytest.mark.parametrize("victim", ["predict-curve", "blend"])
+def test_a_plan_that_was_killed_in_a_node_ends_in_the_same_bytes(done, victim):
+    """kill -9 while the node runs; the same commands again."""
+    wanted = {
+        name: contents(done.out / "runs")[name] for name in contents(done.out / "runs") if "predictions" in name.name
+    }
+    wanted_blend = (done.out / "runs" / "blend.json").read_bytes()
+    for path in ((done.out / "runs" / "nodes") / f"{victim}.json", done.out / "runs" / "blend.json"):
+        path.unlink()
+    environment = {**os.environ, "ATHANOR_TOY_SLOW_NODE": str(done.out / "begun")}
+    command = [sys.executable, "-m", "training", *done.steps()[victim]]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not (done.out / "begun").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not ((done.out / "runs" / "nodes") / f"{victim}.json").exists()
+    for name in ("predict-curve", "predict-boost", "blend"):
+        assert done.run(name) == 0
+    assert (done.out / "runs" / "blend.json").read_bytes() == wanted_blend
+    now = contents(done.out / "runs")
+    assert all(now[name] == content for name, content in wanted.items())
+
+
+def test_a_node_is_run_again_when_what_it_read_or_wrote_has_changed(done, capsys):
+    predictions = done.out / "runs" / "predictions_boost.json"
+    predictions.write_text(predictions.read_text().replace("0.", "0.1", 1))
+    assert done.run("blend") == 0 and "done before" not in capsys.readouterr().out  # its input
+    assert done.run("predict-boost") == 0 and "done before" not in capsys.readouterr().out  # its output
+    assert done.run("blend") == 0 and done.run("blend") == 0
+    assert capsys.readouterr().out.count("done before") == 1
+
+
+def test_independent_nodes_run_at_once_in_processes(done, capsys):
+    for path in (done.out / "runs" / "nodes").glob("*.json"):
+        path.unlink()
+    blend = (done.out / "runs" / "blend.json").read_bytes()
+    words = ["--domain", "toy", "--out", str(done.out), "--device", "cpu", "--at-once", "2"]
+    assert cli.main(["node", "blend", "predict-curve", "predict-boost", *words]) == 0
+    out = capsys.readouterr().out
+    assert "[predict-curve] " in out and "[predict-boost] " in out
+    assert (done.out / "runs" / "blend.json").read_bytes() == blend
+    (done.out / "checkpoints" / "boost" / "best.pt").unlink()
+    (done.out / "checkpoints" / "boost" / "last.pt").unlink()
+    for path in (done.out / "checkpoints" / "boost").glob("*.pt"):
+        path.unlink()
+    assert cli.main(["node", "predict-curve", "predict-boost", *words]) == 2
+    assert "Node predict-boost ended with exit code 2" in capsys.readouterr().err
+
+
+def test_both_kinds_of_family_end_in_the_same_bytes_after_kills(done):
+    common = ["--out", str(done.out), "--device", "cpu", "--preset", "debug", "--kill-seed", "1"]
+    assert cli.main(["prove-resume", "boost", *common, "--steps", "12", "--kills", "1"]) == 0
+    assert cli.main(["prove-resume", "curve/bar", *common, "--steps", "12", "--kills", "1"]) == 0
