@@ -18,10 +18,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from training.host import available_cpus, cpu_name
 
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "symusic", "soundfile", "librosa", "mido",
              "pretty_midi", "miditok", "transformers", "accelerate")  # fmt: skip
@@ -66,14 +67,12 @@ def place() -> dict[str, Any]:
             found[library] = version(library)
         except PackageNotFoundError:
             found[library] = None
-    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    model = next((line.split(":", 1)[1].strip() for line in cpu if "model name" in line), "")
     return {
         "at": time.strftime("%Y-%m-%dT%H:%M:%S"),
         "command": shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
         "python": platform.python_version(),
-        "processor": model or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "processor": cpu_name(),
+        "cores": available_cpus(),
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "load": round(os.getloadavg()[0], 2),  # of the minute before
         "libraries": found,

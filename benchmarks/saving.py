@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.harness import Paired, Row, timed
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import LAST
 from training.engine.checkpoints.saver import Saver
 from training.engine.loading.batches import BatchPlan
 from training.engine.loop.state import State
@@ -35,7 +36,7 @@ def measure(small: bool) -> list[Row]:
     step()  # AdamW has its moments after its first step
     with tempfile.TemporaryDirectory() as place:
         held = _held(state, Path(place), rounds=3 if small else 12)
-        size = (Path(place) / "background" / checkpoint.LAST).stat().st_size
+        size = (Path(place) / "background" / LAST).stat().st_size
         often = _often(state, step, Path(place) / "often", every, saves=2)
     hold, plain = statistics.median(held.ours), statistics.median(held.rival)
     minutes = recipe.settings.training.save_minutes
@@ -100,7 +101,7 @@ def _held(state: State, place: Path, rounds: int) -> Paired:
             entry = _entry(number)
             hold = timed(lambda: saver.save(_content(state), entry, [], wait=False))  # noqa: B023
             saver.finish()
-            plain = timed(lambda: checkpoint.save(place / "plain", _content(state), entry))  # noqa: B023
+            plain = timed(lambda: CheckpointFolder(place / "plain").save(_content(state), entry))  # noqa: B023
             if number:  # the first round makes memory and files
                 ours.append(hold)
                 rival.append(plain)

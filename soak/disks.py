@@ -18,7 +18,9 @@ from typing import Any
 from soak.harness import Mutant, Row, Soak, StepResult, Trial, patched, several
 from soak.processes import Ended, expect, forked, start
 from soak.runs import STEPS, Toy, beside, expect_done, expect_same, folder_of, step_of, train
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, LAST
 from training.engine.checkpoints.saver import Saver
 
 LARGE = {"model": {"width": 4000}}  # a checkpoint of more than a megabyte: many blocks of a disk
@@ -100,18 +102,18 @@ def no_litter(disk: Path) -> list[str]:
 def filled(trial: Trial, disk: Path) -> None:
     """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
     somebody else takes what becomes free, too: what is given up for the newest checkpoint helps once, and no more."""
-    size = (folder_of(trial.soak.folder / "whole") / checkpoint.LAST).stat().st_size
+    size = (folder_of(trial.soak.folder / "whole") / LAST).stat().st_size
     left = int(LEVELS * size * trial.index / trial.soak.count)
     root, told = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
     greedy = trial.index % 2 == 0
     ended = forked(partial(train, root, befalls(partial(leave, disk, left), greedy), **LARGE))
     told += ", and whatever becomes free is taken" * greedy
     expect(ended.code in (0, 6) and not ended.timed_out, f"{told}: ended with {ended.code}\n{ended.tail}")
-    newest = checkpoint.latest(folder_of(root))
+    newest = CheckpointFolder(folder_of(root)).latest()
     expect(newest is not None, f"{told}: nothing loads")
-    step = checkpoint.read(newest)["progress"]["step"]
+    step = checkpoint_file.read(newest)["progress"]["step"]
     expect(step >= AT - 1, f"{told}: only step {step} is left")
-    expect(checkpoint.best(folder_of(root)) is not None, f"{told}: no best checkpoint")
+    expect(CheckpointFolder(folder_of(root)).best() is not None, f"{told}: no best checkpoint")
     expect(not no_litter(disk), f"{told}: left behind: {no_litter(disk)}")
     if ended.code == 6:
         said = "No space left on device" in ended.output and str(root) in ended.output
@@ -124,7 +126,7 @@ def filled(trial: Trial, disk: Path) -> None:
 
 def _in_its_place(path: Path, state: Any) -> str:
     """The new checkpoint over the old one: where there is no room, both are lost."""
-    for old in (checkpoint.LAST, checkpoint.BEFORE_LAST, checkpoint.BEST):
+    for old in (LAST, BEFORE_LAST, BEST):
         if (path.parent / old).exists():
             with (path.parent / old).open("wb"):
                 pass
@@ -135,7 +137,7 @@ def _leaves_litter(temporary: Path) -> None:
     """What a save that failed has written stays."""
 
 
-_write = checkpoint._write
+_write = checkpoint_folder.write_state
 
 
 # -- row 8 ---------------------------------------------------------------------------------------------------------
@@ -219,7 +221,7 @@ def cramped(soak: Soak) -> Iterator[StepResult]:
 
 def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
     forked(partial(train, soak.folder / "short", **{**EPOCHS, "training": {"max_steps": 2}}))
-    later = (folder_of(soak.folder / "short") / checkpoint.LAST).stat().st_size
+    later = (folder_of(soak.folder / "short") / LAST).stat().st_size
     root, settings = disk / "run", {**EPOCHS, "training": {**EPOCHS["training"], "epochs": soak.count}}
     folder = folder_of(root)
 
@@ -228,7 +230,7 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
             if (
                 step == 1 and not (disk / "somebody else's").exists()
             ):  # the disk was found large enough, and then others came
-                size = (folder / checkpoint.LAST).stat().st_size
+                size = (folder / LAST).stat().st_size
                 leave(disk, 5 * later - size + (256 << 10))
 
     child = start(partial(train, root, Cramped, **settings))
@@ -236,7 +238,7 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
     while child.running:
         if step_of(root) > 6:  # the first evaluation is past
             looks += 1
-            if checkpoint.latest(folder) is None or checkpoint.best(folder) is None:
+            if CheckpointFolder(folder).latest() is None or CheckpointFolder(folder).best() is None:
                 missing.append(step_of(root))
         else:
             threading.Event().wait(0.01)
@@ -248,11 +250,11 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
         yield StepResult(f"save {number}", held, "" if held else seen)
 
 
-def _keeps_all(folder: Path, keep: int) -> None:
+def _keeps_all(folder: CheckpointFolder, keep: int) -> None:
     """No retention."""
 
 
-def _gives_nothing_up(folder: Path) -> None:
+def _gives_nothing_up(folder: CheckpointFolder) -> None:
     """No pruning on a full disk either."""
 
 
@@ -262,9 +264,9 @@ ROWS = (
         "the old checkpoint loads, no litter, a clear error; with room again the run ends in the same bits",
         beside({"whole": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
         mutants=(
-            Mutant("written over the old ones", patched(checkpoint, "_write", _in_its_place)),
+            Mutant("written over the old ones", patched(checkpoint_folder, "write_state", _in_its_place)),
             # most of what is left is swept away by the next save that succeeds: it takes a last one that fails
-            Mutant("no clean-up of a failed save", patched(checkpoint, "_discard", _leaves_litter), trials=50),
+            Mutant("no clean-up of a failed save", patched(checkpoint_folder, "discard", _leaves_litter), trials=50),
         ),
         unable=unable, note=lambda: "tmpfs",
     ),
@@ -283,7 +285,8 @@ ROWS = (
         cramped, full=50, small=12,
         mutants=(
             Mutant("nothing is ever deleted", several(
-                patched(checkpoint, "apply_retention", _keeps_all), patched(checkpoint, "evict", _gives_nothing_up))),
+                patched(CheckpointFolder, "apply_retention", _keeps_all),
+                patched(CheckpointFolder, "evict", _gives_nothing_up))),
         ),
         unable=unable, note=lambda: "tmpfs",
     ),

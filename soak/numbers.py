@@ -26,7 +26,7 @@ from soak.runs import (
     train,
 )
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder
 from training.engine.loading.batches import BatchPlan
 from training.engine.loop import guards, loop, recovery
 from training.engine.loop.state import State
@@ -76,7 +76,7 @@ def not_a_number(trial: Trial) -> None:
     ended = forked(_guarded, root, kind, LONG if lasting else {})
     files = list(folder_of(root).glob("*.pt"))
     for path in files:
-        expect(_finite(checkpoint.read(path)), f"{told}: {path.name} is not finite")
+        expect(_finite(checkpoint_file.read(path)), f"{told}: {path.name} is not finite")
     expect(files and not (root / "not finite").exists(), f"{told}: a checkpoint was not finite on the way")
     if not lasting:
         _expect_left_out(trial, root, at, told, ended)
@@ -107,7 +107,7 @@ def _expect_left_out(trial: Trial, root: Path, at: int, told: str, ended: Any) -
 
 def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
     """Train, looking at everything that is written, and at the rate after a roll_back."""
-    write, roll_back = checkpoint._write, recovery.roll_back
+    write, roll_back = checkpoint_folder.write_state, recovery.roll_back
 
     def looked_at(path: Path, state: Any) -> str:
         if not _finite(state):
@@ -118,7 +118,7 @@ def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
         roll_back(run, error)
         kind.rate = run.state.progress.rate
 
-    checkpoint._write, loop.roll_back = looked_at, told
+    checkpoint_folder.write_state, loop.roll_back = looked_at, told
     train(root, kind, **settings)
 
 

@@ -35,7 +35,8 @@ from soak.processes import Ended, expect, forked, start
 from soak.runs import train, train_family
 from training import cli, config
 from training.domains.music.spectocloud import data as spectocloud_data
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.index import INDEX, LAST, Index
 from training.export import check, golden, proof
 from training.export.onnx import is_external, tensors
 from training.stages.export import export
@@ -86,7 +87,7 @@ def _in_checkpoint(place: Place, call: str, form: str, depth: str, verb: str) ->
     """Listed with its own digest: what `verb` reads."""
     shutil.copytree(place.base / "toy" if verb == "train" else place.base / FAMILY, place.folder / "run")
     folder = place.folder / "run" / "checkpoints" / ("toy" if verb == "train" else FAMILY)
-    state, planted = checkpoint.read(folder / checkpoint.LAST), CALLS[call](place.mark)
+    state, planted = checkpoint_file.read(folder / LAST), CALLS[call](place.mark)
     if depth == "as the metrics":
         state["metrics"] = {"val_loss": planted}
     elif depth == "as an optimizer's value":
@@ -94,12 +95,12 @@ def _in_checkpoint(place: Place, call: str, form: str, depth: str, verb: str) ->
     else:
         state = planted
     content = FORMS[form](state)
-    index = json.loads((folder / checkpoint.INDEX).read_text())
+    index = json.loads((folder / INDEX).read_text())
     for name, entry in index["files"].items():
         (folder / name).unlink()
         (folder / name).write_bytes(content)
         entry["sha256"] = hashlib.sha256(content).hexdigest()
-    (folder / checkpoint.INDEX).write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index))
     if verb == "train":
         train(place.folder / "run", training={"epochs": 9})
         return 0
@@ -282,8 +283,8 @@ ROWS = (
         "nothing runs, nothing outside is read or written; refused by name",
         _run, full=len(CASES), small=20, unable=_unable,
         mutants=(
-            Mutant("checkpoints are unpickled", edited(checkpoint, "read", "weights_only=True", "weights_only=False"),
-                   sign="planted code ran"),
+            Mutant("checkpoints are unpickled", edited(
+                checkpoint_file, "load", "weights_only=True", "weights_only=False"), sign="planted code ran"),
             Mutant("clouds are unpickled", edited(
                 spectocloud_data, "read_target", 'np.lib.format.open_memmap(path, mode="r")',
                 "np.load(path, allow_pickle=True)"), sign="planted code ran"),
@@ -299,7 +300,7 @@ ROWS = (
                 'if parts.is_absolute() or ".." in parts.parts or "\\\\" in name or not parts.parts:', "if False:"),
                 sign="outside was read", trials=len(CASES)),
             Mutant("an index's names are followed", edited(
-                checkpoint, "read_index", "Path(name).name != name", "False"), sign="a file outside"),
+                Index, "read", "Path(name).name != name", "False"), sign="a file outside"),
         ),
     ),
 )  # fmt: skip

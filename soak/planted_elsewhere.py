@@ -16,7 +16,7 @@ from onnx.external_data_helper import set_external_data
 from soak.planting import FAMILY, SECRET, Case, Place, exports_in, sign
 from soak.runs import train
 from training import cli
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import INDEX, LAST
 
 
 def _first_weight(model: onnx.ModelProto) -> onnx.TensorProto:
@@ -95,12 +95,12 @@ def _listed_outside(place: Place, verb: str) -> int:
     run, out = place.folder / "run", place.folder / "drive"
     shutil.copytree(place.base / "toy", out if verb == "restore" else run)
     folder = (out if verb == "restore" else run) / "checkpoints" / "toy"
-    index = json.loads((folder / checkpoint.INDEX).read_text())
-    entry = index["files"][checkpoint.LAST]
+    index = json.loads((folder / INDEX).read_text())
+    entry = index["files"][LAST]
     here = (run / "checkpoints" / "toy") if verb == "restore" else folder
     name = os.path.relpath(place.secret, here)
     index["files"][name] = entry | {"sha256": hashlib.sha256(SECRET).hexdigest(), "saved": entry["saved"] + 1}
-    (folder / checkpoint.INDEX).write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index))
     if verb == "restore":
         return cli.main(["restore", "--persist", str(out), "--out", str(run)])
     train(run, training={"epochs": 9})

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import HashedFile
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import INDEX, LAST
 
 
 class Watch:
@@ -33,7 +35,7 @@ class Watch:
         self._log = os.open(record / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for owner, name in (
             (os, "fsync"), (os, "replace"), (os, "link"), (os, "unlink"),
-            (checkpoint._Hashed, "write"), (json, "dump"), (checkpoint, "save"),
+            (HashedFile, "write"), (json, "dump"), (CheckpointFolder, "save"),
         ):  # fmt: skip
             setattr(owner, name, self._stand_in(name, getattr(owner, name)))
 
@@ -88,7 +90,7 @@ class Watch:
             real(handle)
             self._note("names")
         elif self._inside(path):
-            self._begin("fsync the index" if checkpoint.INDEX in path.name else "fsync")
+            self._begin("fsync the index" if INDEX in path.name else "fsync")
             real(handle)
             number = self._inode(path)
             copy = self.record / f"{number}-{len(self.acts)}"
@@ -101,7 +103,7 @@ class Watch:
         if not self._inside(target):
             return real(source, target, **options)
         number, name = self._inode(source), Path(target).name
-        self._begin("list" if name == checkpoint.INDEX else "rename" if name == checkpoint.LAST else "name")
+        self._begin("list" if name == INDEX else "rename" if name == LAST else "name")
         real(source, target, **options)
         self._note("name", name, number)
         self._note("gone", Path(source).name)
@@ -123,7 +125,7 @@ class Watch:
         self._note("gone", Path(path).name)
         return None
 
-    def _save(self, real: Callable[..., Any], folder: Path, state: Any, entry: Any, *names: Any) -> Any:
+    def _save(self, real: Callable[..., Any], folder: CheckpointFolder, state: Any, entry: Any, *names: Any) -> Any:
         done = real(folder, state, entry, *names)
         self._note("saved", entry["step"])
         return done

@@ -25,8 +25,10 @@ from soak.processes import Ended, expect, forked, start
 from tests.engine import toy
 from training.data.manifest import Row
 from training.data.store import Record
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints import resume as _resume  # noqa: F401
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import LAST
 from training.engine.loop import loop as _loop  # noqa: F401  here once, not in every process
 from training.engine.tracking import tracker as _tracking  # noqa: F401
 from training.recipe import Recipe
@@ -148,9 +150,9 @@ def folder_of(root: Path, family: str = "toy") -> Path:
     return root / "checkpoints" / family
 
 
-def saved(root: Path, family: str = "toy", name: str = checkpoint.LAST) -> dict[str, Any]:
+def saved(root: Path, family: str = "toy", name: str = LAST) -> dict[str, Any]:
     """A checkpoint's content."""
-    return checkpoint.read(folder_of(root, family) / name)
+    return checkpoint_file.read(folder_of(root, family) / name)
 
 
 def history(root: Path) -> list[int]:
@@ -221,7 +223,7 @@ def beside(
 
 def step_of(root: Path, family: str = "toy") -> int:
     """Optimizer steps in the newest checkpoint that is listed; -1: there is none yet."""
-    return next((entry.step for entry in checkpoint.listed(folder_of(root, family)).values()), -1)
+    return next((entry.step for entry in CheckpointFolder(folder_of(root, family)).listed().values()), -1)
 
 
 def kill_somewhere(

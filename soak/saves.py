@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 import torch
 
 from soak import power
-from soak.harness import Mutant, Row, Trial, patched
+from soak.harness import Mutant, Row, Trial, patched, several
 from soak.processes import expect, forked
 from soak.runs import beside, expect_done, expect_same, folder_of, train
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder, index
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, LAST, TEMPORARY
 
 #: What a save does, in order; `name` and `link` are before_last.pt, best.pt and the epochs'.
 PHASES = ("write", "fsync", "link", "name", "rename", "fsync the folder", "write the index", "fsync the index", "list",
@@ -39,19 +43,19 @@ def cut_short(trial: Trial) -> None:
     if power_too:
         power.cut(folder, record, trial.random)
     told, done = f"killed at act {chosen} ({phase}){', power cut' * power_too}", power.saves_done(record)
-    newest = checkpoint.latest(folder)
+    newest = CheckpointFolder(folder).latest()
     expect(newest is not None, f"{told}: no verified checkpoint; {sorted(p.name for p in folder.iterdir())}")
-    progress = checkpoint.read(newest)["progress"]
+    progress = checkpoint_file.read(newest)["progress"]
     step = progress["step"]
     expect(step >= done, f"{told}: the newest verified checkpoint is of step {step}; {done} had been saved")
     if done > 6:  # an epoch's end is past: there was a best one
-        expect(checkpoint.best(folder) is not None, f"{told}: no verified best checkpoint")
+        expect(CheckpointFolder(folder).best() is not None, f"{told}: no verified best checkpoint")
     ended = forked(partial(train, root))
     expect_done(ended)
     resumed = f"resumed at step {step} " in ended.output or progress["finished"]
     expect(resumed, f"{told}: did not resume at step {step}\n{ended.tail}")
     expect_same(root, trial.soak.folder / "watched" / "run")
-    litter = [path.name for path in folder.iterdir() if path.name.startswith(checkpoint.TEMPORARY)]
+    litter = [path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY)]
     expect(not litter, f"{told}: left behind: {litter}")
 
 
@@ -80,22 +84,22 @@ def _acts(folder: Path) -> list[str]:
     return (folder / "acts").read_text().splitlines()
 
 
-def _without_before_last(source: Path, name: Path, link: Any = checkpoint.link) -> None:
-    if name.name != checkpoint.BEFORE_LAST:
+def _without_before_last(source: Path, name: Path, link: Any = checkpoint_file.link) -> None:
+    if name.name != BEFORE_LAST:
         link(source, name)
 
 
 def _without_fsync(path: Path, state: Any) -> str:
     with path.open("wb") as file:
-        hashed = checkpoint._Hashed(file)
+        hashed = checkpoint_file.HashedFile(file)
         torch.save(dict(state), hashed)
     return hashed.sha256.hexdigest()
 
 
 def _in_place(path: Path, state: Any) -> str:
-    last = path.with_name(checkpoint.LAST)
+    last = path.with_name(LAST)
     with last.open("wb") as file:
-        hashed = checkpoint._Hashed(file)
+        hashed = checkpoint_file.HashedFile(file)
         torch.save(dict(state), hashed)
         file.flush()
         os.fsync(file.fileno())
@@ -114,8 +118,8 @@ def damaged(trial: Trial) -> None:
     root = trial.folder / "run"
     shutil.copytree(whole, root, copy_function=_link_or_copy(whole, root))
     folder = folder_of(root)
-    last = folder / checkpoint.LAST
-    entries = checkpoint.listed(folder)
+    last = folder / LAST
+    entries = CheckpointFolder(folder).listed()
     content = bytearray(last.read_bytes())
     if trial.index < FLIPPED * trial.soak.count:
         bit = trial.random.randrange(8 * len(content))
@@ -127,11 +131,11 @@ def damaged(trial: Trial) -> None:
         size = trial.random.randrange(len(content))
         told = f"cut to {size} of {len(content)} bytes"
         os.truncate(last, size)
-    expect(checkpoint.whole(last) is None, f"{told}: not noticed")
-    newest = checkpoint.latest(folder)
-    expect(newest == folder / checkpoint.BEFORE_LAST, f"{told}: falls back to {newest}")
-    step = checkpoint.read(newest)["progress"]["step"]
-    expect(step == entries[checkpoint.LAST].step - 1, f"{told}: falls back to step {step}")
+    expect(checkpoint_file.whole(last) is None, f"{told}: not noticed")
+    newest = CheckpointFolder(folder).latest()
+    expect(newest == folder / BEFORE_LAST, f"{told}: falls back to {newest}")
+    step = checkpoint_file.read(newest)["progress"]["step"]
+    expect(step == entries[LAST].step - 1, f"{told}: falls back to step {step}")
     if trial.index % 50 == 0:
         ended = forked(partial(train, root))
         expect_done(ended)
@@ -163,8 +167,8 @@ def _until_the_middle(root: Path) -> None:
         if not saves:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    real = checkpoint.apply_retention
-    checkpoint.apply_retention = partial(killed, real)
+    real = CheckpointFolder.apply_retention
+    CheckpointFolder.apply_retention = lambda *arguments: killed(real, *arguments)  # type: ignore[method-assign]
     train(root)
 
 
@@ -183,8 +187,13 @@ def _by_loading(path: Path) -> str:
 
 
 def _trusted(path: Path) -> str:
-    entry = checkpoint.listed(path.parent).get(path.name)
+    entry = CheckpointFolder(path.parent).listed().get(path.name)
     return entry.sha256 if entry else ""
+
+
+def _digests(stand_in: Callable[[Path], str]) -> Callable[[], AbstractContextManager[None]]:
+    """A fault: wherever a checkpoint is verified, its digest is what `stand_in` gives."""
+    return several(patched(checkpoint_file, "sha256", stand_in), patched(checkpoint_folder, "sha256", stand_in))
 
 
 ROWS = (
@@ -193,10 +202,11 @@ ROWS = (
         "resumes from a verified checkpoint, never one before the newest save that was done; same bits at the end",
         beside({"watched": _watch_whole}, cut_short, name=_told), full=60, small=20,
         mutants=(
-            Mutant("no before_last.pt", patched(checkpoint, "link", _without_before_last), 20),
-            Mutant("no fsync of the file", patched(checkpoint, "_write", _without_fsync), 20),
-            Mutant("no fsync of the folder", patched(checkpoint, "sync", lambda path: None), 20),
-            Mutant("written in place", patched(checkpoint, "_write", _in_place), 20),
+            Mutant("no before_last.pt", patched(checkpoint_folder, "link", _without_before_last), 20),
+            Mutant("no fsync of the file", patched(checkpoint_folder, "write_state", _without_fsync), 20),
+            Mutant("no fsync of the folder", several(
+                patched(checkpoint_folder, "sync", lambda path: None), patched(index, "sync", lambda path: None)), 20),
+            Mutant("written in place", patched(checkpoint_folder, "write_state", _in_place), 20),
         ),
     ),
     Row(
@@ -204,8 +214,8 @@ ROWS = (
         "noticed, and the one before is used",
         beside({"end": train, "middle": _stopped_in_the_middle}, damaged), full=700, small=28,
         mutants=(
-            Mutant("the digest is not looked at", patched(checkpoint, "sha256", _trusted)),
-            Mutant("torch's own checks in place of the digest", patched(checkpoint, "sha256", _by_loading)),
+            Mutant("the digest is not looked at", _digests(_trusted)),
+            Mutant("torch's own checks in place of the digest", _digests(_by_loading)),
         ),
     ),
 )  # fmt: skip

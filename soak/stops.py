@@ -35,7 +35,7 @@ from tests.engine import toy
 from tests.export import toy as exporting
 from training import cli
 from training.data.manifest import Row as Example
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_folder
 from training.engine.loop import run
 from training.engine.process import signals
 from training.errors import Interrupted
@@ -162,7 +162,7 @@ def _prepare_training(root: Path, phase: str) -> list[str]:
     toys.add(Phased)
     splits = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
     splits_stage.load_split = lambda recipe, workspace, split, **roots: splits[split]
-    _hold(checkpoint, "_write", "save")
+    _hold(checkpoint_folder, "write_state", "save")
     rare = {} if phase == "save" else {"save_minutes": 10.0}
     settings = merged(toy.BASE, merged(RICH, {"training": rare | {"compile": phase == "compile"}}))
     (root / "config.yaml").write_text(json.dumps(settings))  # which is YAML, too

@@ -19,8 +19,8 @@ from statistics import median
 from benchmarks import material
 from benchmarks.harness import Row, in_turn, lacking, not_measured
 from training.data.encode import encode
-from training.data.sandbox import available_cpus
 from training.domains.music.midi.tokens import TOKENS
+from training.host import available_cpus
 
 NOTES, SECONDS = 4900, 240.0  # a file: those of a long pop song, or a symphony's movement
 WANTED, WANTED_TWO = 40.0, 1.8

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import disk_space
+from training.engine.checkpoints.checkpoint_file import HashedFile
 
 
 class Mounted:
@@ -27,7 +28,7 @@ class Mounted:
     def fill(self, left: int) -> None:
         """Take all but `left` bytes."""
         with (self.folder / "other people's").open("ab") as file:
-            file.write(bytes(checkpoint.free(self.folder) - left))
+            file.write(bytes(disk_space.free(self.folder) - left))
 
     def read_only(self) -> None:
         subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
@@ -46,7 +47,7 @@ class Counted:
         self.folder, self.size, self.taken = folder, size, 0
         self.locked = False
         folder.mkdir()
-        real = checkpoint._Hashed.write
+        real = HashedFile.write
 
         def write(hashed, data):
             if self.locked:
@@ -59,8 +60,8 @@ class Counted:
             hashed.file.flush()
             return written
 
-        monkeypatch.setattr(checkpoint._Hashed, "write", write)
-        monkeypatch.setattr(checkpoint, "free", self.free)
+        monkeypatch.setattr(HashedFile, "write", write)
+        monkeypatch.setattr(disk_space, "free", self.free)
 
     def free(self, _folder: Path) -> int:
         about = [path.stat() for path in self.folder.rglob("*") if path.is_file()]

@@ -5,27 +5,30 @@ import json
 import os
 import random
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder, index
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, FORMAT, INDEX, LAST, epoch_name
 from training.engine.step.ema import EMA
 from training.errors import HostError, TrainingError, UsageError
 
 
 def state(number):
-    return {"format": checkpoint.FORMAT, "family": "toy", "model": {"w": torch.full((500,), float(number))}}
+    return {"format": FORMAT, "family": "toy", "model": {"w": torch.full((500,), float(number))}}
 
 
 def put(folder, number, names=(), value=None):
     entry = {"step": number, "epoch": number, "value": value, "run_id": "r"}
-    return checkpoint.save(folder, state(number), entry, names)
+    return CheckpointFolder(folder).save(state(number), entry, names)
 
 
 def number_in(path):
-    return int(checkpoint.read(path)["model"]["w"][0])
+    return int(checkpoint_file.read(path)["model"]["w"][0])
 
 
 PHASES = ["torch.save", "os.fsync", "Path.replace", "os.link"]
@@ -35,24 +38,24 @@ PHASES = ["torch.save", "os.fsync", "Path.replace", "os.link"]
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
 def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, phase, call):
     """Before and after each write, fsync, rename and link of a save: the newest and the best are whole, old or new."""
-    put(tmp_path, 1, [checkpoint.BEST], 0.5)
+    put(tmp_path, 1, [BEST], 0.5)
     put(tmp_path, 2, [], 0.6)
     for moment in ("before", "after"):
         shutil.copytree(tmp_path, copy := tmp_path.with_name(f"{tmp_path.name}-{moment}"))
-        killed(copy, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4, phase, call, moment)
-        assert number_in(checkpoint.latest(copy)) in (2, 3)
-        assert number_in(checkpoint.best(copy)) in (1, 3)
-        assert checkpoint.best(copy).name == checkpoint.BEST
-        checkpoint.sweep(copy)
+        killed(copy, 3, [BEST, epoch_name(3)], 0.4, phase, call, moment)
+        assert number_in(CheckpointFolder(copy).latest()) in (2, 3)
+        assert number_in(CheckpointFolder(copy).best()) in (1, 3)
+        assert CheckpointFolder(copy).best().name == BEST
+        CheckpointFolder(copy).sweep()
         put(copy, 4)
-        assert number_in(checkpoint.latest(copy)) == 4
+        assert number_in(CheckpointFolder(copy).latest()) == 4
         assert {path.suffix for path in copy.iterdir()} == {".pt", ".json"}
 
 
 def die_at(phase, call, moment):
     """Let the process end, as kill -9 would, before or after the `call`-th use of `phase`."""
     where, name = phase.split(".")
-    owner = {"torch": torch, "os": os, "Path": checkpoint.Path}[where]
+    owner = {"torch": torch, "os": os, "Path": Path}[where]
     real, left = getattr(owner, name), [call]
 
     def mortal(*arguments, **options):
@@ -84,21 +87,21 @@ def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call,
     put(tmp_path, 1)
     put(tmp_path, 2)
     killed(tmp_path, 3, [], None, "Path.replace", 2, "after")  # last.pt is 3, and not listed
-    assert number_in(checkpoint.latest(tmp_path)) == 2
-    checkpoint.sweep(tmp_path)
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 2
+    CheckpointFolder(tmp_path).sweep()
     killed(tmp_path, 4, [], None, "Path.replace", call, moment)
-    assert number_in(checkpoint.latest(tmp_path)) in (2, 4)
+    assert number_in(CheckpointFolder(tmp_path).latest()) in (2, 4)
 
 
 def test_a_kill_before_the_names_are_given_loses_none(tmp_path):
     """The best of a run stays its best, though the process died between saving it and calling it so."""
-    put(tmp_path, 1, [checkpoint.BEST], 0.5)
-    killed(tmp_path, 2, [checkpoint.BEST, checkpoint.epoch_name(2)], 0.4, "Path.replace", 3, "after")  # listed as last
-    checkpoint.sweep(tmp_path)
+    put(tmp_path, 1, [BEST], 0.5)
+    killed(tmp_path, 2, [BEST, epoch_name(2)], 0.4, "Path.replace", 3, "after")  # listed as last
+    CheckpointFolder(tmp_path).sweep()
     for number in (3, 4, 5):
         put(tmp_path, number, [], 0.9)
-    assert number_in(checkpoint.best(tmp_path)) == 2
-    assert number_in(tmp_path / checkpoint.epoch_name(2)) == 2
+    assert number_in(CheckpointFolder(tmp_path).best()) == 2
+    assert number_in(tmp_path / epoch_name(2)) == 2
 
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
@@ -118,51 +121,51 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
         (tmp_path / "last.pt").unlink()
         if harm != "remove":
             (tmp_path / "last.pt").write_bytes(data)
-        assert number_in(checkpoint.latest(tmp_path)) == 1
+        assert number_in(CheckpointFolder(tmp_path).latest()) == 1
         with pytest.raises(UsageError, match=r"before_last\.pt"):
-            checkpoint.read(tmp_path / "last.pt")
+            checkpoint_file.read(tmp_path / "last.pt")
         (tmp_path / "last.pt").write_bytes(good)
-    assert number_in(checkpoint.latest(tmp_path)) == 2
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 2
 
 
 def test_a_run_that_went_back_goes_on_from_where_it_went(tmp_path):
     """A retreat saves an earlier step than the checkpoint before it; a resume must not undo it."""
-    put(tmp_path, 5, [checkpoint.BEST, checkpoint.epoch_name(5)], 0.5)
+    put(tmp_path, 5, [BEST, epoch_name(5)], 0.5)
     put(tmp_path, 9)
     put(tmp_path, 5.5)
-    assert checkpoint.latest(tmp_path) == tmp_path / checkpoint.LAST
-    (tmp_path / checkpoint.LAST).write_bytes(b"")
-    assert number_in(checkpoint.latest(tmp_path)) == 9
-    (tmp_path / checkpoint.BEFORE_LAST).write_bytes(b"")
-    assert number_in(checkpoint.latest(tmp_path)) == 5
+    assert CheckpointFolder(tmp_path).latest() == tmp_path / LAST
+    (tmp_path / LAST).write_bytes(b"")
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 9
+    (tmp_path / BEFORE_LAST).write_bytes(b"")
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 5
 
 
 def test_a_later_save_is_later_though_the_clock_went_back(tmp_path, monkeypatch):
     times = []
     for now in (1000.0, 500.0, 500.0):
-        monkeypatch.setattr(checkpoint.time, "time", lambda now=now: now)
+        monkeypatch.setattr(checkpoint_folder.time, "time", lambda now=now: now)
         put(tmp_path, 1)
-        times.append(checkpoint.listed(tmp_path)[checkpoint.LAST].saved)
+        times.append(CheckpointFolder(tmp_path).listed()[LAST].saved)
     assert times == sorted(set(times)) and times[0] == 1000
 
 
 def test_a_damaged_best_gives_way_to_the_next_best(tmp_path):
-    put(tmp_path, 1, [checkpoint.epoch_name(1)], 0.5)
-    put(tmp_path, 2, [checkpoint.epoch_name(2)], 0.3)
-    put(tmp_path, 3, [checkpoint.BEST], 0.1)
-    put(tmp_path, 4, [checkpoint.epoch_name(4)], 0.4)
+    put(tmp_path, 1, [epoch_name(1)], 0.5)
+    put(tmp_path, 2, [epoch_name(2)], 0.3)
+    put(tmp_path, 3, [BEST], 0.1)
+    put(tmp_path, 4, [epoch_name(4)], 0.4)
     put(tmp_path, 5, [], 0.9)
-    assert number_in(checkpoint.best(tmp_path)) == 3
-    (tmp_path / checkpoint.BEST).write_bytes(b"")
-    assert number_in(checkpoint.best(tmp_path)) == 2
+    assert number_in(CheckpointFolder(tmp_path).best()) == 3
+    (tmp_path / BEST).write_bytes(b"")
+    assert number_in(CheckpointFolder(tmp_path).best()) == 2
 
 
 def test_a_file_that_is_not_listed_does_not_exist(tmp_path):
     put(tmp_path, 1)
     torch.save(state(9), tmp_path / "checkpoint_epoch_9.pt")
-    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
     with pytest.raises(UsageError, match="cut short"):
-        checkpoint.read(tmp_path / "checkpoint_epoch_9.pt")
+        checkpoint_file.read(tmp_path / "checkpoint_epoch_9.pt")
 
 
 def test_a_checkpoint_carried_elsewhere_can_be_read(tmp_path):
@@ -179,20 +182,20 @@ def test_nothing_in_a_foreign_file_is_run(tmp_path):
 
     torch.save({"format": 1, "model": Planted()}, tmp_path / "planted.pt")
     with pytest.raises(UsageError, match="not a readable checkpoint"):
-        checkpoint.read(tmp_path / "planted.pt")
+        checkpoint_file.read(tmp_path / "planted.pt")
     assert not (tmp_path / "ran").exists()
 
 
 def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
     """T13."""
-    put(tmp_path, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    put(tmp_path, 1, [BEST, epoch_name(1)], 0.1)
     for number in range(2, 12):
-        put(tmp_path, number, [checkpoint.epoch_name(number)], 0.5)
-        checkpoint.apply_retention(tmp_path, 2)
-        assert number_in(tmp_path / checkpoint.BEST) == 1 and number_in(tmp_path / checkpoint.LAST) == number
+        put(tmp_path, number, [epoch_name(number)], 0.5)
+        CheckpointFolder(tmp_path).apply_retention(2)
+        assert number_in(tmp_path / BEST) == 1 and number_in(tmp_path / LAST) == number
     epochs = sorted(path.name for path in tmp_path.glob("checkpoint_epoch_*"))
     assert epochs == ["checkpoint_epoch_10.pt", "checkpoint_epoch_11.pt"]
-    assert set(checkpoint.listed(tmp_path)) == {path.name for path in tmp_path.glob("*.pt")}
+    assert set(CheckpointFolder(tmp_path).listed()) == {path.name for path in tmp_path.glob("*.pt")}
 
 
 def test_a_run_keeps_the_epochs_it_was_told_to(tmp_path):
@@ -200,7 +203,7 @@ def test_a_run_keeps_the_epochs_it_was_told_to(tmp_path):
     toy.run(tmp_path, training={"epochs": 7, "save_every": 2, "keep": 2})
     names = {path.name for path in (tmp_path / "checkpoints/toy").glob("*.pt")}
     assert names == {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_4.pt", "checkpoint_epoch_6.pt"}
-    kept = checkpoint.read(tmp_path / "checkpoints/toy/checkpoint_epoch_4.pt")
+    kept = checkpoint_file.read(tmp_path / "checkpoints/toy/checkpoint_epoch_4.pt")
     assert kept["progress"]["epoch"] == 4
 
 
@@ -209,10 +212,10 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
-    put(tmp_path, 1, [checkpoint.BEST], 0.1)
+    put(tmp_path, 1, [BEST], 0.1)
     put(tmp_path, 2)
-    assert number_in(tmp_path / checkpoint.BEST) == 1 == number_in(tmp_path / checkpoint.BEFORE_LAST)
-    assert checkpoint.whole(tmp_path / checkpoint.BEST)
+    assert number_in(tmp_path / BEST) == 1 == number_in(tmp_path / BEFORE_LAST)
+    assert checkpoint_file.whole(tmp_path / BEST)
 
 
 def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
@@ -222,7 +225,7 @@ def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
     with pytest.raises(HostError, match="No space left on device") as caught:
         put(tmp_path, 2)
     assert caught.value.exit_code == 6
-    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
     assert not list(tmp_path.glob(".saving*"))
 
 
@@ -230,17 +233,17 @@ def test_a_missing_checkpoint_names_the_nearest(tmp_path):
     """E5 begins here: exit 2."""
     put(tmp_path / "checkpoints" / "toy", 1)
     with pytest.raises(UsageError, match=r"toy/last\.pt") as caught:
-        checkpoint.read(tmp_path / "checkpoints" / "toi" / "last.pt")
+        checkpoint_file.read(tmp_path / "checkpoints" / "toi" / "last.pt")
     assert caught.value.exit_code == 2
     with pytest.raises(UsageError, match="train first"):
-        checkpoint.read(tmp_path / "nowhere" / "last.pt")
+        checkpoint_file.read(tmp_path / "nowhere" / "last.pt")
 
 
 def test_a_broken_index_is_told(tmp_path):
     put(tmp_path, 1)
-    (tmp_path / checkpoint.INDEX).write_text("{")
+    (tmp_path / INDEX).write_text("{")
     with pytest.raises(UsageError, match=r"index\.json cannot be read"):
-        checkpoint.latest(tmp_path)
+        CheckpointFolder(tmp_path).latest()
 
 
 def test_the_index_says_what_each_file_is(tmp_path):
@@ -248,14 +251,14 @@ def test_the_index_says_what_each_file_is(tmp_path):
     files = json.loads((tmp_path / "checkpoints/toy/index.json").read_text())["files"]
     assert files["last.pt"]["step"] == 18 and files["last.pt"]["epoch"] == 3
     assert files["best.pt"]["value"] == pytest.approx(
-        checkpoint.read(tmp_path / "checkpoints/toy/best.pt")["metrics"]["val_loss"]
+        checkpoint_file.read(tmp_path / "checkpoints/toy/best.pt")["metrics"]["val_loss"]
     )
 
 
 def test_a_checkpoint_says_what_made_it(tmp_path):
     """Everything that the receipt needs, and that a resume needs."""
     trained = toy.run(tmp_path)
-    saved = checkpoint.read(trained.best)
+    saved = checkpoint_file.read(trained.best)
     assert set(saved) == {
         "format", "family", "settings", "model", "ema", "constants", "optimizer", "scaler", "progress",
         "early_stopping",
@@ -280,13 +283,13 @@ def test_a_checkpoint_says_what_made_it(tmp_path):
 def test_time_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """`save_minutes`: last.pt mid-epoch; the epoch's own checkpoints are not touched."""
     steps = []
-    real = checkpoint.save
+    real = CheckpointFolder.save
 
     def noted(folder, content, entry, names):
         steps.append((entry["step"], list(names)))
         return real(folder, content, entry, names)
 
-    monkeypatch.setattr(checkpoint, "save", noted)
+    monkeypatch.setattr(CheckpointFolder, "save", noted)
     toy.run(tmp_path, training={"epochs": 1, "save_minutes": 1e-9})
     assert steps == [(0, []), (1, []), (2, []), (3, []), (4, []), (5, []), (6, ["best.pt"])]
 
@@ -314,7 +317,7 @@ def test_averaged_weights_follow_the_formula_and_leave_the_own_ones_alone():
 
 def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
     trained = toy.run(tmp_path, training={"ema_decay": 0.98, "epochs": 2})
-    saved = checkpoint.read(trained.last)
+    saved = checkpoint_file.read(trained.last)
     recipe = toy.recipe()
     examples = recipe.dataset(toy.rows(9, 1000), training=False)
     batch = examples.collate([examples.item(0, index) for index in range(9)])
@@ -355,7 +358,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
     assert kinds == {"Compiled"}
     plain = toy.run(tmp_path / "plain", training={"epochs": 1, "ema_decay": 0.5})
     for part in ("model", "ema"):
-        one, other = checkpoint.read(compiled.last)[part], checkpoint.read(plain.last)[part]
+        one, other = checkpoint_file.read(compiled.last)[part], checkpoint_file.read(plain.last)[part]
         assert one.keys() == other.keys() and not any("_orig_mod" in name for name in one)
         for name in one:
             torch.testing.assert_close(one[name], other[name])
@@ -370,14 +373,15 @@ def test_no_compiler_is_said(tmp_path, monkeypatch):
 def test_a_new_name_is_on_the_disk_before_it_is_listed(tmp_path, monkeypatch):
     """Without the folder's fsync a power cut can leave an index that lists a file which is not there."""
     seen = []
-    real = checkpoint.sync
+    real = checkpoint_folder.sync
 
     def watched(path):
-        seen.append((path, checkpoint.LAST in checkpoint.listed(tmp_path)))
+        seen.append((path, LAST in CheckpointFolder(tmp_path).listed()))
         real(path)
 
-    monkeypatch.setattr(checkpoint, "sync", watched)
+    monkeypatch.setattr(checkpoint_folder, "sync", watched)
+    monkeypatch.setattr(index, "sync", watched)
     entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}
-    checkpoint.save(tmp_path, {"format": checkpoint.FORMAT}, entry)
+    CheckpointFolder(tmp_path).save({"format": FORMAT}, entry)
     assert seen[0] == (tmp_path, False)  # the rename first, while nothing is listed yet
     assert seen[-1] == (tmp_path, True)  # and the index's own rename at the end

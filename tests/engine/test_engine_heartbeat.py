@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import FORMAT
 from training.engine.process import distributed, heartbeat
 from training.workspace import PROJECT
 
@@ -175,9 +177,9 @@ def test_waiting_for_rank_0_is_no_hang(monkeypatch):
 
 def test_a_save_to_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     beats = []
-    monkeypatch.setattr(checkpoint, "beat", lambda: beats.append(1))
+    monkeypatch.setattr(checkpoint_file, "beat", lambda: beats.append(1))
     entry = {"step": 1, "epoch": 0, "value": None, "run_id": "a"}
-    checkpoint.save(tmp_path, {"format": checkpoint.FORMAT, "model": {str(n): torch.zeros(9) for n in range(5)}}, entry)
+    CheckpointFolder(tmp_path).save({"format": FORMAT, "model": {str(n): torch.zeros(9) for n in range(5)}}, entry)
     assert len(beats) >= 5, "a sign for each tensor at least"
 
 

@@ -243,7 +243,7 @@ class Stalled(toy.ToyRecipe):
 )
 def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
     """T10: in training, and in validation."""
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints import checkpoint_file
 
     settings = {"data": {"num_workers": 1, "prefetch_factor": 1}}
     stalled = type("Here", (Stalled,), {"stalls": stalls})
@@ -252,12 +252,12 @@ def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tm
         toy.run(tmp_path / "stopped", stalled, **settings)
     assert time.monotonic() - began < 10
     last = tmp_path / "stopped" / "checkpoints" / "toy" / "last.pt"
-    progress = checkpoint.read(last)["progress"]
+    progress = checkpoint_file.read(last)["progress"]
     assert progress["step"] >= 6  # none of the epoch before is lost
     assert progress["evaluated"] == (6 if stalls["training"] else 0)
     toy.run(tmp_path / "stopped", **settings)
     whole = toy.run(tmp_path / "whole", **settings)
-    assert_close(checkpoint.read(last)["model"], checkpoint.read(whole.last)["model"], rtol=0, atol=0)
+    assert_close(checkpoint_file.read(last)["model"], checkpoint_file.read(whole.last)["model"], rtol=0, atol=0)
 
 
 # -- what is left --------------------------------------------------------------------------------------------------

@@ -39,14 +39,14 @@ def kill_one() -> None:
 
 def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):
     """Nor does a death that comes in the middle of a step or of a save do any harm there."""
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints import checkpoint_file
 
     straight = toy.run(tmp_path / "straight", data={"num_workers": 0})
     killed = toy.run(tmp_path / "killed", Killed, data={"num_workers": 2})
     log = (killed.run / "log.txt").read_text()
     assert log.count("SIGKILL") >= 2
     assert_close(
-        checkpoint.read(killed.last)["model"], checkpoint.read(straight.last)["model"], rtol=0, atol=0
+        checkpoint_file.read(killed.last)["model"], checkpoint_file.read(straight.last)["model"], rtol=0, atol=0
     )  # fmt: skip
     assert killed.metrics == straight.metrics
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.engine.step.precision import Precision
 from training.settings import Training
 
@@ -23,7 +23,7 @@ def test_operations_inside_the_model_see_the_dtype_that_was_asked_for(tmp_path, 
     """T1: bf16 without any scaler, in training and in validation; weights stay float32."""
     toy.run(tmp_path, training={**training, "epochs": 1})
     assert toy.ToyRecipe.models[0].seen == {dtype}
-    saved = checkpoint.read(tmp_path / "checkpoints/toy/last.pt")
+    saved = checkpoint_file.read(tmp_path / "checkpoints/toy/last.pt")
     assert (saved["scaler"] is not None) == (dtype is torch.float16)
     assert {value.dtype for value in saved["model"].values()} == {torch.float32}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.engine.process import distributed
 
 PROJECT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
         for key in ("loss", "error", "size", "grad_norm", "val_loss"):
             if key in single:
                 assert double[key] == pytest.approx(single[key], rel=1e-4), (key, single["step"])
-    weights = [checkpoint.read(r / "checkpoints/toy/last.pt") for r in (tmp_path, root / name)]
+    weights = [checkpoint_file.read(r / "checkpoints/toy/last.pt") for r in (tmp_path, root / name)]
     for part in ("model", "ema"):
         for key in weights[0][part]:
             torch.testing.assert_close(weights[0][part][key], weights[1][part][key], rtol=1e-3, atol=1e-5)
@@ -85,10 +85,10 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(pairs):
     """T6, T10: exit 75 on both; a single process goes on from there, to the same end."""
     root, _, said = pairs
     assert [rank["exit"] for rank in said["stopped"]] == [75, 75]
-    at = checkpoint.read(root / "stopped/checkpoints/toy/last.pt")["progress"]["step"]
+    at = checkpoint_file.read(root / "stopped/checkpoints/toy/last.pt")["progress"]["step"]
     assert at == 4
     toy.run(root / "stopped", **ONE)
-    one, whole = (checkpoint.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("stopped", "whole"))
+    one, whole = (checkpoint_file.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("stopped", "whole"))
     for key in one:
         torch.testing.assert_close(one[key], whole[key], rtol=1e-3, atol=1e-5)
 
@@ -105,7 +105,7 @@ def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
     root, _, said = pairs
     assert [rank["step"] for rank in said["lacking"]] == [6, 6]
     toy.run(tmp_path, toy.hungry(2, 3), **ONE)
-    halved, alone = (checkpoint.read(r / "checkpoints/toy/last.pt") for r in (root / "lacking", tmp_path))
+    halved, alone = (checkpoint_file.read(r / "checkpoints/toy/last.pt") for r in (root / "lacking", tmp_path))
     for key in halved["model"]:
         torch.testing.assert_close(halved["model"][key], alone["model"][key], rtol=1e-3, atol=1e-5)
     assert halved["progress"]["halvings"] == 1 and halved["progress"]["skipped"] == 0
@@ -125,7 +125,7 @@ def test_a_host_without_the_checkpoints_goes_on_from_the_first_ones(pairs):
     root, _, said = pairs
     assert not list(root.glob("hosts/host1/checkpoints/toy/*.pt"))
     assert [rank.get("step") for rank in said["apart again"]] == [6, 6], said["apart again"]
-    one, whole = (checkpoint.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("hosts/host0", "whole"))
+    one, whole = (checkpoint_file.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("hosts/host0", "whole"))
     for key in one:
         torch.testing.assert_close(one[key], whole[key], rtol=0, atol=0)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.errors import DataError, HostError, Interrupted, UsageError
 from training.workspace import exclusive
 
@@ -32,7 +32,7 @@ def folder(root):
 
 
 def saved(root, name="last.pt"):
-    return checkpoint.read(folder(root) / name)
+    return checkpoint_file.read(folder(root) / name)
 
 
 def assert_same(one, other, path=""):
@@ -205,7 +205,7 @@ def test_another_run_starts_anew_and_loses_nothing(tmp_path, change, said):
     second = toy.run(tmp_path, **change)
     assert toy.ToyRecipe.log[0][0] == 0 and second.run != first.run
     assert said in (second.run / "log.txt").read_text()
-    assert_same(checkpoint.read(folder(tmp_path) / "previous" / first.run.name / "last.pt"), before)
+    assert_same(checkpoint_file.read(folder(tmp_path) / "previous" / first.run.name / "last.pt"), before)
 
 
 @pytest.mark.parametrize(

@@ -10,16 +10,19 @@ import torch
 
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder
 from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, FORMAT, INDEX, LAST, Index, epoch_name
 from training.engine.checkpoints.saver import Saver
 from training.errors import HostError
+from training.units import size
 
 SIZE = 100_000  # bytes of weights in a checkpoint
 
 
 def state(number):
-    return {"format": checkpoint.FORMAT, "family": "toy", "model": {"w": torch.full((SIZE // 4,), float(number))}}
+    return {"format": FORMAT, "family": "toy", "model": {"w": torch.full((SIZE // 4,), float(number))}}
 
 
 def put(saver, number, *names, value=None):
@@ -33,7 +36,9 @@ def names_in(folder):
 
 def whole_ones(folder):
     """Numbers of the checkpoints that are listed and whole."""
-    return {number_in(folder / name) for name in checkpoint.listed(folder) if checkpoint.whole(folder / name)}
+    return {
+        number_in(folder / name) for name in CheckpointFolder(folder).listed() if checkpoint_file.whole(folder / name)
+    }
 
 
 def no_litter(folder):
@@ -45,11 +50,11 @@ def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk
     place = disk(int(5.6 * SIZE))
     said = []
     saver = Saver(place.folder / "toy", 50, said.append)
-    put(saver, 1, checkpoint.BEST, checkpoint.epoch_name(1), value=0.1)
+    put(saver, 1, BEST, epoch_name(1), value=0.1)
     for number in range(2, 13):
-        put(saver, number, checkpoint.epoch_name(number), value=0.5)
-        assert number_in(checkpoint.best(saver.folder)) == 1
-        assert number_in(saver.folder / checkpoint.LAST) == number
+        put(saver, number, epoch_name(number), value=0.5)
+        assert number_in(CheckpointFolder(saver.folder).best()) == 1
+        assert number_in(saver.folder / LAST) == number
         assert no_litter(saver.folder)
     kept = names_in(saver.folder)
     assert kept > {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_12.pt", "checkpoint_epoch_11.pt"}
@@ -57,18 +62,18 @@ def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk
     assert said[0] == (
         "The disk is full: checkpoint_epoch_2.pt was deleted to make room for the newest checkpoint."
     )  # not epoch 1: it shares its place with best.pt, so that deleting it would free nothing
-    assert set(checkpoint.listed(saver.folder)) == kept
+    assert set(CheckpointFolder(saver.folder).listed()) == kept
 
 
 def test_before_last_goes_only_where_a_third_checkpoint_is_whole(disk):
     place = disk(int(3.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, lambda text: None)
-    put(saver, 1, checkpoint.BEST, value=0.1)
+    put(saver, 1, BEST, value=0.1)
     for number in (2, 3, 4, 5):
         put(saver, number, value=0.5)
         assert whole_ones(saver.folder) >= {1, number}
     place.fill(left=SIZE // 4)  # 1 (best), 4 and 5 are there
-    assert checkpoint.evict(saver.folder) == checkpoint.BEFORE_LAST
+    assert CheckpointFolder(saver.folder).evict() == BEFORE_LAST
     assert whole_ones(saver.folder) == {1, 5}
     with pytest.raises(HostError, match="No space left"):  # now nothing may go any more
         place.fill(left=SIZE // 2)
@@ -80,21 +85,21 @@ def test_before_last_stays_where_it_is_the_only_other(disk):
     place = disk(int(2.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, value=0.5)
-    put(saver, 2, checkpoint.BEST, value=0.1)  # best and last are one
+    put(saver, 2, BEST, value=0.1)  # best and last are one
     with pytest.raises(HostError, match="No space left"):
         put(saver, 3)
     assert whole_ones(saver.folder) == {1, 2}
-    assert number_in(checkpoint.latest(saver.folder)) == 2 and no_litter(saver.folder)
+    assert number_in(CheckpointFolder(saver.folder).latest()) == 2 and no_litter(saver.folder)
 
 
 def test_a_damaged_third_checkpoint_does_not_count(disk):
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
-    put(saver, 1, checkpoint.BEST, value=0.1)
+    put(saver, 1, BEST, value=0.1)
     put(saver, 2)
     put(saver, 3)
-    (saver.folder / checkpoint.BEST).write_bytes(b"damaged")
-    assert checkpoint.evict(saver.folder) is None
+    (saver.folder / BEST).write_bytes(b"damaged")
+    assert CheckpointFolder(saver.folder).evict() is None
     assert whole_ones(saver.folder) == {2, 3}
 
 
@@ -102,24 +107,22 @@ def test_what_last_holds_unlisted_protects_nothing(disk):
     """After a save that was cut short, before_last.pt is the newest verified one."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
-    put(saver, 1, checkpoint.BEST, value=0.1)
+    put(saver, 1, BEST, value=0.1)
     put(saver, 2)
     put(saver, 3)
-    shutil.copy(
-        saver.folder / checkpoint.LAST, saver.folder / checkpoint.BEFORE_LAST
-    )  # as a save does before its rename
-    torch.save(state(4), saver.folder / checkpoint.LAST)
-    assert checkpoint.evict(saver.folder) is None
-    assert number_in(checkpoint.latest(saver.folder)) == 3
+    shutil.copy(saver.folder / LAST, saver.folder / BEFORE_LAST)  # as a save does before its rename
+    torch.save(state(4), saver.folder / LAST)
+    assert CheckpointFolder(saver.folder).evict() is None
+    assert number_in(CheckpointFolder(saver.folder).latest()) == 3
 
 
 def test_another_run_s_checkpoints_are_never_given_up(disk):
     place = disk(int(4.6 * SIZE))
     folder = place.folder / "toy"
     first = Saver(folder, 3, print)
-    put(first, 1, checkpoint.epoch_name(1))
-    put(first, 2, checkpoint.epoch_name(2))
-    aside = checkpoint.set_aside(folder, "first")
+    put(first, 1, epoch_name(1))
+    put(first, 2, epoch_name(2))
+    aside = CheckpointFolder(folder).set_aside("first")
     second = Saver(folder, 3, print)
     put(second, 3)
     put(second, 4)
@@ -139,10 +142,10 @@ def test_at_any_fill_level_a_save_is_whole_or_told(disk, share):
         put(saver, 2)
     except HostError as error:
         assert "No space left on device" in str(error) and "MB free" in str(error) and error.exit_code == 6
-        assert number_in(checkpoint.latest(saver.folder)) == 1
+        assert number_in(CheckpointFolder(saver.folder).latest()) == 1
         assert share < 1.2
     else:
-        assert number_in(checkpoint.latest(saver.folder)) == 2
+        assert number_in(CheckpointFolder(saver.folder).latest()) == 2
         assert share >= 1
     assert no_litter(saver.folder)
 
@@ -150,8 +153,8 @@ def test_at_any_fill_level_a_save_is_whole_or_told(disk, share):
 def test_a_used_up_quota_is_a_full_disk(tmp_path, monkeypatch):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3, 4):
-        put(saver, number, checkpoint.epoch_name(number))
-    left, real = [2], checkpoint._write
+        put(saver, number, epoch_name(number))
+    left, real = [2], checkpoint_folder.write_state
 
     def over_quota(*arguments):
         if left[0]:
@@ -159,21 +162,21 @@ def test_a_used_up_quota_is_a_full_disk(tmp_path, monkeypatch):
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         return real(*arguments)
 
-    monkeypatch.setattr(checkpoint, "_write", over_quota)
-    put(saver, 5, checkpoint.epoch_name(5))
+    monkeypatch.setattr(checkpoint_folder, "write_state", over_quota)
+    put(saver, 5, epoch_name(5))
     assert {n for n in names_in(tmp_path) if "epoch" in n} == {f"checkpoint_epoch_{n}.pt" for n in (3, 4, 5)}
 
 
 def test_other_errors_delete_nothing(tmp_path, monkeypatch):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
-        put(saver, number, checkpoint.epoch_name(number))
+        put(saver, number, epoch_name(number))
     there = names_in(tmp_path)
 
     def broken(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "_write", broken)
+    monkeypatch.setattr(checkpoint_folder, "write_state", broken)
     with pytest.raises(HostError, match="Input/output error"):
         put(saver, 4)
     assert names_in(tmp_path) == there and whole_ones(tmp_path) == {1, 2, 3}
@@ -183,30 +186,30 @@ def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
     """The index finds no room after the rename: the save is repeated, and the verified one before it is not lost."""
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
-        put(saver, number, checkpoint.epoch_name(number))
-    left, real = [1], checkpoint.write_index
+        put(saver, number, epoch_name(number))
+    left, real = [1], Index.write
 
-    def full(folder, files, naming=()):
-        if files[checkpoint.LAST]["step"] == 4 and left[0]:
+    def full(index, folder):
+        if index.files[LAST].step == 4 and left[0]:
             left[0] -= 1
-            assert number_in(checkpoint.latest(folder)) == 3
+            assert number_in(CheckpointFolder(folder).latest()) == 3
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(folder, files, naming)
+        return real(index, folder)
 
-    monkeypatch.setattr(checkpoint, "write_index", full)
+    monkeypatch.setattr(Index, "write", full)
     put(saver, 4)
-    assert number_in(tmp_path / checkpoint.LAST) == 4 and number_in(tmp_path / checkpoint.BEFORE_LAST) == 3
+    assert number_in(tmp_path / LAST) == 4 and number_in(tmp_path / BEFORE_LAST) == 3
 
 
 def test_a_disk_that_turns_read_only_is_told(disk):
     """Row 8."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
-    put(saver, 1, checkpoint.BEST, value=0.1)
+    put(saver, 1, BEST, value=0.1)
     place.read_only()
     with pytest.raises(HostError, match="Read-only file system"):
         put(saver, 2)
-    assert number_in(checkpoint.latest(saver.folder)) == 1 == number_in(checkpoint.best(saver.folder))
+    assert number_in(CheckpointFolder(saver.folder).latest()) == 1 == number_in(CheckpointFolder(saver.folder).best())
     assert no_litter(saver.folder)
 
 
@@ -232,7 +235,7 @@ def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
     saver._disk += 1  # what a detached drive looks like: the same path, on another device
     with pytest.raises(HostError, match="has disappeared"):
         put(saver, 2)
-    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
 
 
 # -- ahead ---------------------------------------------------------------------------------------------------------
@@ -244,10 +247,10 @@ def test_a_run_that_will_not_fit_is_refused_at_its_beginning(disk, monkeypatch):
     place = disk(7 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 0)
-    with pytest.raises(HostError, match=r"7 checkpoints of 102 KB") as caught:
+    with pytest.raises(HostError, match=r"7 checkpoints of 102 kB") as caught:
         saver.require_room(exports=50_000)
     assert caught.value.exit_code == 6
-    for part in ("training.keep 3", "50 KB of exports", "is free", "too little", "lower training.keep", "--out DIR"):
+    for part in ("training.keep 3", "50 kB of exports", "is free", "too little", "lower training.keep", "--out DIR"):
         assert part in str(caught.value)
     fewer = Saver(saver.folder, 2, print)
     fewer.require_room(exports=0)
@@ -260,9 +263,9 @@ def test_what_is_there_already_counts(disk, monkeypatch):
     monkeypatch.setattr(room, "MARGIN", 0)
     place = disk(9 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
-    put(saver, 1, checkpoint.BEST, checkpoint.epoch_name(1), value=0.1)
+    put(saver, 1, BEST, epoch_name(1), value=0.1)
     for number in range(2, 6):
-        put(saver, number, checkpoint.epoch_name(number))
+        put(saver, number, epoch_name(number))
         put(saver, number + 0.5)
     place.fill(left=int(2.2 * SIZE))
     Saver(saver.folder, 3, print).require_room(exports=0)
@@ -281,40 +284,40 @@ def test_the_moments_that_the_first_checkpoint_lacks_are_counted(tmp_path, monke
     def save(step):
         content = {"format": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         saver.save(content, {"step": step, "epoch": 0, "value": None, "run_id": "r"}, [], wait=True)
-        monkeypatch.setattr(checkpoint, "free", lambda folder: 0)
+        monkeypatch.setattr(room, "free", lambda folder: 0)
         with pytest.raises(HostError) as caught:
             saver.require_room(0)
         needs.append(str(caught.value))
-        return (tmp_path / checkpoint.LAST).stat().st_size
+        return (tmp_path / LAST).stat().st_size
 
     small = save(0)
     model(torch.ones(1, 300)).sum().backward()
     optimizer.step()
     large = save(1)
     assert 2.8 * small < large < 3.2 * small
-    assert all(f"5 checkpoints of {room.told(large)}" in need for need in needs[1:])
+    assert all(f"5 checkpoints of {size(large)}" in need for need in needs[1:])
     assert f"5 checkpoints of {large / 1e6:.2f}"[:-1] in needs[0]
 
 
 def test_the_index_never_lists_what_was_given_up(tmp_path):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
-        put(saver, number, checkpoint.epoch_name(number))
-    assert checkpoint.evict(tmp_path) == "checkpoint_epoch_1.pt"
-    files = json.loads((Path(tmp_path) / checkpoint.INDEX).read_text())["files"]
+        put(saver, number, epoch_name(number))
+    assert CheckpointFolder(tmp_path).evict() == "checkpoint_epoch_1.pt"
+    files = json.loads((Path(tmp_path) / INDEX).read_text())["files"]
     assert set(files) == names_in(tmp_path)
 
 
 def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
     """Exit 6 at once, with the first checkpoint saved; also where it goes on."""
-    monkeypatch.setattr(checkpoint, "free", lambda folder: 10_000_000)
+    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
     toy.ToyRecipe.log.clear()
     with pytest.raises(HostError, match="not enough room") as caught:
         toy.run(tmp_path)
     assert caught.value.exit_code == 6 and toy.ToyRecipe.log == []
-    assert checkpoint.latest(tmp_path / "checkpoints" / "toy") is not None
+    assert CheckpointFolder(tmp_path / "checkpoints" / "toy").latest() is not None
     monkeypatch.undo()
     toy.run(tmp_path, training={"max_steps": 2})
-    monkeypatch.setattr(checkpoint, "free", lambda folder: 10_000_000)
+    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
     with pytest.raises(HostError, match="not enough room"):
         toy.run(tmp_path)

@@ -10,7 +10,9 @@ import torch
 
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import PHASES, die_at, number_in, put, state
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, FORMAT, LAST, epoch_name
 from training.engine.checkpoints.saver import Saver, Snapshot
 from training.errors import HostError
 
@@ -27,13 +29,13 @@ def saver(tmp_path):
 @pytest.fixture
 def gate(monkeypatch):
     """Holds every save at its beginning until it is set."""
-    opened, real = threading.Event(), checkpoint.save
+    opened, real = threading.Event(), CheckpointFolder.save
 
     def held(*arguments):
         assert opened.wait(30)
         return real(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save", held)
+    monkeypatch.setattr(CheckpointFolder, "save", held)
     yield opened
     opened.set()
 
@@ -55,7 +57,7 @@ def trained():
 
 def content(model, optimizer, progress):
     return {
-        "format": checkpoint.FORMAT,
+        "format": FORMAT,
         "family": "toy",
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -69,7 +71,7 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
     """Weights, nested optimizer state and plain numbers may change while they are written."""
     model, optimizer, step = trained()
     progress = {"step": 1, "values": [1, 2]}
-    names = [checkpoint.BEST]
+    names = [BEST]
     before = copy.deepcopy(content(model, optimizer, progress))
     saver.save(content(model, optimizer, progress), entry(1), names, wait=False)
     step()
@@ -79,7 +81,7 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
     optimizer.param_groups[0]["lr"] = 9.0
     gate.set()
     saver.finish()
-    saved = checkpoint.read(tmp_path / checkpoint.BEST)
+    saved = checkpoint_file.read(tmp_path / BEST)
     assert saved["progress"] == before["progress"] and saved["nothing"] is None
     assert saved["optimizer"]["param_groups"] == before["optimizer"]["param_groups"]
     for name, value in before["model"].items():
@@ -94,19 +96,19 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
 
 def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver, gate):
     saver.save(state(1), entry(1), [], wait=False)
-    assert not (tmp_path / checkpoint.LAST).exists()
+    assert not (tmp_path / LAST).exists()
     gate.set()
     saver.finish()
-    assert number_in(tmp_path / checkpoint.LAST) == 1
+    assert number_in(tmp_path / LAST) == 1
 
 
 def test_waiting_means_on_the_disk(tmp_path, saver):
     saver.save(state(1), entry(1), [], wait=True)
-    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
 
 
 def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
-    busy, order, real = threading.Lock(), [], checkpoint.save
+    busy, order, real = threading.Lock(), [], CheckpointFolder.save
 
     def alone(folder, content, entry, names):
         assert busy.acquire(blocking=False), "two saves at a time"
@@ -115,9 +117,9 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
         real(folder, content, entry, names)
         busy.release()
 
-    monkeypatch.setattr(checkpoint, "save", alone)
+    monkeypatch.setattr(CheckpointFolder, "save", alone)
     for number in range(1, 8):
-        saver.save(state(number), entry(number), [checkpoint.epoch_name(number)], wait=False)
+        saver.save(state(number), entry(number), [epoch_name(number)], wait=False)
     saver.finish()
     assert order == [1, 2, 3, 4, 5, 6, 7]
     kept = {path.name for path in tmp_path.glob("checkpoint_epoch_*")}
@@ -137,16 +139,16 @@ def test_a_save_that_failed_is_told_once_and_never_passes_for_saved(tmp_path, sa
     assert caught.value.exit_code == 6
     assert not saver.failed
     saver.finish()  # told already
-    assert number_in(checkpoint.latest(tmp_path)) == 1
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
     saver.save(state(4), entry(4), [], wait=True)  # once there is room, saving goes on
-    assert number_in(checkpoint.latest(tmp_path)) == 4
+    assert number_in(CheckpointFolder(tmp_path).latest()) == 4
 
 
 def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
     def broken(*_):
         raise MemoryError
 
-    monkeypatch.setattr(checkpoint, "save", broken)
+    monkeypatch.setattr(CheckpointFolder, "save", broken)
     saver.save(state(1), entry(1), [], wait=False)
     with pytest.raises(MemoryError):
         saver.finish()
@@ -171,8 +173,8 @@ def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver,
         signal.signal(signal.SIGALRM, before)
     threading.Timer(0.05, gate.set).start()
     saver.save(state(3), entry(3), [], wait=True)
-    assert number_in(tmp_path / checkpoint.BEFORE_LAST) == 1
-    assert number_in(tmp_path / checkpoint.LAST) == 3
+    assert number_in(tmp_path / BEFORE_LAST) == 1
+    assert number_in(tmp_path / LAST) == 3
 
 
 def test_one_copy_is_alive_and_used_again():
@@ -197,20 +199,20 @@ def test_a_state_that_changes_its_shape_is_copied_all_the_same():
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_process_killed_while_it_saves_in_the_background_leaves_verified_checkpoints(tmp_path, phase, moment):
-    put(tmp_path, 1, [checkpoint.BEST], 0.5)
+    put(tmp_path, 1, [BEST], 0.5)
     put(tmp_path, 2, [], 0.6)
     child = os.fork()
     if child == 0:
         saver = Saver(tmp_path, 1, print)
         die_at(phase, 2 if phase != "torch.save" else 1, moment)
-        saver.save(state(3), entry(3, 0.4), [checkpoint.BEST, checkpoint.epoch_name(3)], wait=False)
+        saver.save(state(3), entry(3, 0.4), [BEST, epoch_name(3)], wait=False)
         saver.finish()
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 9
-    assert number_in(checkpoint.latest(tmp_path)) in (2, 3)
-    assert number_in(checkpoint.best(tmp_path)) in (1, 3)
-    checkpoint.sweep(tmp_path)
+    assert number_in(CheckpointFolder(tmp_path).latest()) in (2, 3)
+    assert number_in(CheckpointFolder(tmp_path).best()) in (1, 3)
+    CheckpointFolder(tmp_path).sweep()
     put(tmp_path, 4)
     assert {path.suffix for path in tmp_path.iterdir()} == {".pt", ".json"}
 
@@ -242,7 +244,7 @@ def test_a_run_writes_beside_the_training_and_waits_only_for_its_first_and_last_
 
 def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
     """Not hours later, at the next save: nothing more would be safe."""
-    save = checkpoint.save
+    save = CheckpointFolder.save
 
     def full(folder, content, entry, names=()):
         if entry["step"] == 6:
@@ -265,9 +267,9 @@ def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_p
                 failed.set()
 
     monkeypatch.setattr(Saver, "_write", watched)
-    monkeypatch.setattr(checkpoint, "save", full)
+    monkeypatch.setattr(CheckpointFolder, "save", full)
     toy.ToyRecipe.log.clear()
     with pytest.raises(HostError, match="no room"):
         toy.run(tmp_path, Patient)
     assert max(step for step, _ in toy.ToyRecipe.log) <= 8
-    assert checkpoint.latest(tmp_path / "checkpoints" / "toy") is not None
+    assert CheckpointFolder(tmp_path / "checkpoints" / "toy").latest() is not None

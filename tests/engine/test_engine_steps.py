@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.engine.loading.batches import BatchPlan, mixed
 from training.engine.loop.run import Run
 from training.engine.loop.state import INITIAL
@@ -21,7 +21,7 @@ from training.settings import Scheduler
 
 
 def weights(root):
-    return checkpoint.read(root / "checkpoints" / "toy" / "last.pt")["model"]
+    return checkpoint_file.read(root / "checkpoints" / "toy" / "last.pt")["model"]
 
 
 def assert_close(one, other, **tolerance):
@@ -151,7 +151,7 @@ def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, fau
 
     monkeypatch.setattr(StepContext, "__init__", blind)
     decided = toy.run(tmp_path / "decides", **kind)
-    one, other = checkpoint.read(asked.last), checkpoint.read(decided.last)
+    one, other = checkpoint_file.read(asked.last), checkpoint_file.read(decided.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
     for part in ("model", "ema"):
         assert_close(one[part], other[part], rtol=1e-5, atol=1e-7)
@@ -183,7 +183,7 @@ def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
 def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
     """T9: weights and optimizer state stay finite; the log names the samples."""
     trained = toy.run(tmp_path, faults={"nan_samples": [5]})
-    saved = checkpoint.read(trained.last)
+    saved = checkpoint_file.read(trained.last)
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
     assert all(torch.isfinite(v).all() for s in saved["optimizer"]["state"].values() for v in s.values())
     assert saved["progress"]["skipped"] == 3  # once an epoch
@@ -201,7 +201,7 @@ def test_a_skipped_step_changes_nothing(tmp_path):
     faults = {"nan_samples": sorted(set(range(22)) - good)}
     trained = toy.run(tmp_path / "six", training={"epochs": 1}, faults=faults, **kind)
     toy.run(tmp_path / "one", training={"max_steps": 1}, **kind)
-    assert checkpoint.read(trained.last)["progress"]["skipped"] == 5
+    assert checkpoint_file.read(trained.last)["progress"]["skipped"] == 5
     assert_close(weights(tmp_path / "six"), weights(tmp_path / "one"), rtol=0, atol=0)
 
 
@@ -287,7 +287,7 @@ class TwoUpdates(toy.ToyRecipe):
 
 def test_a_recipe_may_own_its_step(tmp_path):
     trained = toy.run(tmp_path, TwoUpdates, training={"epochs": 2, "grad_accum_steps": 2})
-    saved = checkpoint.read(trained.last)
+    saved = checkpoint_file.read(trained.last)
     assert trained.step == 6
     assert {int(s["step"]) for s in saved["optimizer"]["state"].values()} == {12}
     first, last = records(trained)[0], records(trained)[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.engine import toy
 from tests.engine.test_engine_resume import saved
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import Interrupted
 
 HELD_UP = """
@@ -69,7 +69,7 @@ def test_a_signal_before_training_ends_at_once(tmp_path):
 @pytest.mark.parametrize("save", [1, 2, 4])
 def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
     """T10: in the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
-    real, left = checkpoint.save, [save]
+    real, left = CheckpointFolder.save, [save]
 
     def struck(*arguments):
         left[0] -= 1
@@ -77,7 +77,7 @@ def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    monkeypatch.setattr(checkpoint, "save", struck)
+    monkeypatch.setattr(CheckpointFolder, "save", struck)
     with pytest.raises(Interrupted):
         toy.run(tmp_path)
     again = toy.run(tmp_path)

@@ -18,7 +18,6 @@ from tests.engine import toy
 from training.engine.tracking import tracker as tracking
 from training.engine.tracking import wandb_process as courier
 from training.engine.tracking.append_only import AppendOnlyFile
-from training.engine.tracking.tracker import duration
 from training.errors import Interrupted, UsageError
 from training.settings import Logging
 
@@ -268,7 +267,3 @@ def test_a_full_disk_under_the_logs_is_told_once_and_stops_nothing(tmp_path, mon
     assert len(said) == 1 and "cannot be written (No space left on device); its records are kept" in said[0]
     tracker.close()
     assert "The last records are not in" in said[-1]
-
-
-def test_durations():
-    assert [duration(s) for s in (0.4, 61, 3723)] == ["0:00", "1:01", "1:02:03"]

@@ -15,7 +15,8 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.loading import loader as engine_loader
 from training.engine.process import heartbeat
 from training.errors import AthanorError, DataError
@@ -41,7 +42,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 def weights(root, _patch, settings):
     torch.set_num_threads(1)
-    model = checkpoint.read(toy.run(root, **settings).last)["model"]
+    model = checkpoint_file.read(toy.run(root, **settings).last)["model"]
     return torch.cat([tensor.flatten() for tensor in model.values()]).tolist()
 
 
@@ -59,13 +60,13 @@ def records(root, _patch, settings):
 
 
 def average(root, _patch, settings):
-    return checkpoint.read(toy.run(root, **settings).last)["ema"] is None
+    return checkpoint_file.read(toy.run(root, **settings).last)["ema"] is None
 
 
 def saves(root, patch, settings):
     done = []
-    save = checkpoint.save
-    patch.setattr(checkpoint, "save", lambda *a, **k: (done.append(1), save(*a, **k))[1])
+    save = CheckpointFolder.save
+    patch.setattr(CheckpointFolder, "save", lambda *a, **k: (done.append(1), save(*a, **k))[1])
     toy.run(root, **settings)
     return len(done)
 
@@ -123,7 +124,7 @@ def validations(root, _patch, settings):
 
 def best(root, _patch, settings):
     """The step whose weights are the best ones. The last is, of an error that falls."""
-    return checkpoint.read(toy.run(root, **settings).best)["progress"]["step"]
+    return checkpoint_file.read(toy.run(root, **settings).best)["progress"]["step"]
 
 
 def recorded_bound(root, _patch, settings):

@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine import toy_fitted as toy
 from tests.toys import register
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
 from training.errors import Interrupted, TrainingError, UsageError
 from training.stages.estimate import estimate
 from training.stages.evaluate import evaluate
@@ -32,7 +32,7 @@ def nothing_grown():
 
 
 def saved(root: Path, name: str = "last.pt") -> dict:
-    return checkpoint.read(root / "checkpoints" / "boosted" / name)
+    return read(root / "checkpoints" / "boosted" / name)
 
 
 def kind(**attributes) -> type[toy.BoostedRecipe]:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from training.config import Section
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEST, FORMAT
 from training.recipe import Graph, Int8Check, Recurrence, Stepped, TensorSpec
 from training.settings import RunSettings
 from training.workspace import Workspace
@@ -264,7 +265,7 @@ def save_checkpoint(workspace: Workspace, kind: type[Stepped], seed: int = 0, em
     torch.manual_seed(seed + 100)
     averaged = kind(settings).build({})
     state = {
-        "format": checkpoint.FORMAT,
+        "format": FORMAT,
         "family": kind.family,
         "settings": settings.model_dump(mode="json"),
         "model": model.state_dict(),
@@ -288,4 +289,4 @@ def save_checkpoint(workspace: Workspace, kind: type[Stepped], seed: int = 0, em
         **changes,
     }
     entry = {"step": 7, "epoch": 2, "value": 1.5, "run_id": "toy"}
-    checkpoint.save(workspace.checkpoints(kind.family), state, entry, names=[checkpoint.BEST])
+    CheckpointFolder(workspace.checkpoints(kind.family)).save(state, entry, names=[BEST])

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from training.data.files import sha256
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
 WHERE = Path("checkpoints/toy")
 
 
 def whole(folder):
     """Name -> step of every listed checkpoint, each of which must be whole."""
-    listed = checkpoint.listed(folder)
+    listed = CheckpointFolder(folder).listed()
     assert all(sha256(folder / name) == entry.sha256 for name, entry in listed.items())
     return {name: entry.step for name, entry in listed.items()}
 

@@ -8,7 +8,8 @@ import pytest
 
 from tests.engine.test_engine_checkpoint import die_at, number_in, put
 from tests.persist.copied import WHERE, tidy, whole
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEST, FORMAT, LAST, Index, epoch_name
 from training.errors import HostError
 from training.persist import copying, remote
 from training.persist.copying import Pulse
@@ -21,13 +22,13 @@ def carried(here, there):
 
 def test_what_is_listed_here_is_whole_there(here, there):
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
     put(here / WHERE, 2)
-    put(here / WHERE, 3, [checkpoint.epoch_name(3)], 0.5)
+    put(here / WHERE, 3, [epoch_name(3)], 0.5)
     assert carried(here, there) == []
     assert whole(there / WHERE) == whole(here / WHERE) and len(whole(here / WHERE)) == 5
-    put(here / WHERE, 4, [checkpoint.epoch_name(4)])
-    checkpoint.apply_retention(here / WHERE, 1)
+    put(here / WHERE, 4, [epoch_name(4)])
+    CheckpointFolder(here / WHERE).apply_retention(1)
     carried(here, there)
     assert whole(there / WHERE) == {"last.pt": 4, "before_last.pt": 3, "best.pt": 1, "checkpoint_epoch_4.pt": 4}
     assert {path.name for path in (there / WHERE).glob("*.pt")} == whole(there / WHERE).keys() and tidy(there / WHERE)
@@ -36,20 +37,20 @@ def test_what_is_listed_here_is_whole_there(here, there):
 def test_nothing_is_copied_twice(here, there, copies):
     """Nor for a further name of content that is there, nor by the next process on this host."""
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
+    put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
     carried(here, there)
     assert copies == ["last.pt"]
     carried(here, there)
     assert copies == ["last.pt"]
-    put(here / WHERE, 2, [checkpoint.epoch_name(2)])
+    put(here / WHERE, 2, [epoch_name(2)])
     carried(here, there)
     assert copies == ["last.pt", "last.pt"]
 
 
 def test_a_drive_without_hard_links_gets_copies(here, there, copies, monkeypatch):
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
-    put(here / WHERE, 2, [checkpoint.epoch_name(2)])
+    put(here / WHERE, 1, [BEST], 0.1)
+    put(here / WHERE, 2, [epoch_name(2)])
 
     def refuse(*_):
         raise OSError(errno.ENOTSUP, "Operation not supported")
@@ -68,11 +69,11 @@ PHASES = ["os.fsync", "Path.replace", "os.link"]
 def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, there, phase, call, moment):
     """And one that is killed again, at its first rename, after that."""
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST], 0.5)
+    put(here / WHERE, 1, [BEST], 0.5)
     carried(here, there)
     put(here / WHERE, 2, [], 0.6)
     carried(here, there)
-    put(here / WHERE, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.4)
+    put(here / WHERE, 3, [BEST, epoch_name(3)], 0.4)
     for again in (False, True):
         child = os.fork()
         if child == 0:
@@ -80,8 +81,8 @@ def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, 
             carried(here, there)
             os._exit(0)
         os.waitpid(child, 0)
-        assert number_in(checkpoint.latest(there / WHERE)) in (2, 3)
-        assert number_in(checkpoint.best(there / WHERE)) in (1, 3)
+        assert number_in(CheckpointFolder(there / WHERE).latest()) in (2, 3)
+        assert number_in(CheckpointFolder(there / WHERE).best()) in (1, 3)
     mending = CheckpointReplica(here / WHERE, there / WHERE, Pulse())
     mending.sweep()
     mending.carry()
@@ -90,13 +91,13 @@ def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, 
 
 
 def test_another_run_s_checkpoints_are_set_aside_there(here, there):
-    put(there / WHERE, 7, [checkpoint.BEST], 0.1)
+    put(there / WHERE, 7, [BEST], 0.1)
     entry = {"step": 1, "epoch": 1, "value": 0.5, "run_id": "second"}
-    state = {"format": checkpoint.FORMAT, "family": "toy", "model": {}}
-    checkpoint.save(here / WHERE, state, entry, [checkpoint.BEST])
+    state = {"format": FORMAT, "family": "toy", "model": {}}
+    CheckpointFolder(here / WHERE).save(state, entry, [BEST])
     carried(here, there)
     assert whole(there / WHERE / "previous" / "r") == {"last.pt": 7, "best.pt": 7}
-    assert set(checkpoint.listed(there / WHERE)) == {"last.pt", "best.pt"}
+    assert set(CheckpointFolder(there / WHERE).listed()) == {"last.pt", "best.pt"}
 
 
 def test_a_place_that_is_ahead_is_not_overwritten(here, there):
@@ -111,30 +112,30 @@ def test_a_place_that_is_ahead_is_not_overwritten(here, there):
 
 def test_what_is_gone_there_is_brought_anew(here, there):
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 1, [BEST], 0.1)
     put(here / WHERE, 2)
     carried(here, there)
-    (there / WHERE / checkpoint.BEST).unlink()
+    (there / WHERE / BEST).unlink()
     carried(here, there)
     assert whole(there / WHERE) == whole(here / WHERE)
 
 
 def test_what_rotted_there_is_given_no_further_name(here, there):
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 1, [BEST], 0.1)
     carried(here, there)
-    files = checkpoint.read_index(there / WHERE)["files"]
-    checkpoint.write_index(there / WHERE, {"last.pt": files["last.pt"]})  # as if killed before the second name
-    (there / WHERE / checkpoint.BEST).unlink()
-    (there / WHERE / checkpoint.LAST).write_bytes(bytes((here / WHERE / checkpoint.LAST).stat().st_size))
+    files = Index.read(there / WHERE).files
+    Index({"last.pt": files["last.pt"]}).write(there / WHERE)  # as if killed before the second name
+    (there / WHERE / BEST).unlink()
+    (there / WHERE / LAST).write_bytes(bytes((here / WHERE / LAST).stat().st_size))
     carried(here, there)
-    assert number_in(there / WHERE / checkpoint.BEST) == 1
+    assert number_in(there / WHERE / BEST) == 1
 
 
 def test_an_index_that_does_not_arrive_is_noticed(here, there, monkeypatch):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1)
-    monkeypatch.setattr(checkpoint, "write_index", lambda *_: None)
+    monkeypatch.setattr(Index, "write", lambda *_: None)
     with pytest.raises(OSError, match="index read back is not the one written"):
         carried(here, there)
 
@@ -157,11 +158,11 @@ def test_a_save_in_the_middle_of_a_copy_is_no_damage(here, there, monkeypatch):
 
 def test_what_is_damaged_here_stays_behind_and_is_named(here, there):
     (there / WHERE).mkdir(parents=True)
-    put(here / WHERE, 1, [checkpoint.BEST], 0.1)
+    put(here / WHERE, 1, [BEST], 0.1)
     put(here / WHERE, 2)
     put(here / WHERE, 3)
-    (here / WHERE / checkpoint.BEST).write_bytes(b"damaged")
-    assert carried(here, there) == [f"{here / WHERE / checkpoint.BEST} is missing or damaged"]
+    (here / WHERE / BEST).write_bytes(b"damaged")
+    assert carried(here, there) == [f"{here / WHERE / BEST} is missing or damaged"]
     assert whole(there / WHERE) == {"last.pt": 3, "before_last.pt": 2}
 
 

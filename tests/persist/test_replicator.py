@@ -13,7 +13,8 @@ from tests.engine import toy
 from tests.engine.disks import Mounted
 from tests.engine.test_engine_checkpoint import put
 from tests.persist.copied import WHERE, whole
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import HostError, Interrupted
 from training.persist import destination as place
 from training.persist import lease as claim
@@ -29,7 +30,7 @@ def mirrored(here, there, said, also=()):
 
 def test_a_training_leaves_a_copy_of_all_that_a_resume_needs(here, there):
     trained = toy.run(here, persist=there, training={"save_every": 1})
-    assert whole(there / WHERE).keys() | {"before_last.pt"} == checkpoint.listed(here / WHERE).keys()
+    assert whole(there / WHERE).keys() | {"before_last.pt"} == CheckpointFolder(here / WHERE).listed().keys()
     for name in ("last.pt", "best.pt", "checkpoint_epoch_3.pt"):
         assert (there / WHERE / name).read_bytes() == (here / WHERE / name).read_bytes()
     run = trained.run.relative_to(here)
@@ -43,13 +44,13 @@ def test_a_failing_place_neither_fails_nor_changes_the_training(here, there, tro
     trouble.error = OSError(errno.EIO, "Input/output error")
     trained = toy.run(here, persist=there)
     plain = toy.run(tmp_path / "plain")
-    weights = [checkpoint.read(t.last)["model"]["layers.0.weight"] for t in (trained, plain)]
+    weights = [checkpoint_file.read(t.last)["model"]["layers.0.weight"] for t in (trained, plain)]
     assert weights[0].equal(weights[1])
     log = (trained.run / "log.txt").read_text()
     told = [line for line in log.splitlines() if "copied" in line.lower()]
     assert all(line.startswith(f"NOT copied to {there}") and "Input/output error" in line for line in told)
     assert "step 18" in told[-1] and f"persist --out {here} --persist {there}" in told[-1]
-    assert not checkpoint.listed(there / WHERE)
+    assert not CheckpointFolder(there / WHERE).listed()
 
 
 def test_failures_are_told_once_and_so_is_the_recovery(here, there, trouble, said):
@@ -81,7 +82,7 @@ def test_a_hanging_place_holds_nobody(here, there, trouble, said, monkeypatch):
         made.saved()
     assert said[-1].startswith("NOT copied to") and "step 2" in said[-1]
     assert time.monotonic() - began < 20
-    assert not checkpoint.listed(there / WHERE)
+    assert not CheckpointFolder(there / WHERE).listed()
 
 
 def test_a_place_that_hangs_from_the_beginning_is_refused(here, there, said, monkeypatch):
@@ -209,7 +210,10 @@ def test_a_training_does_not_begin_anew_beside_what_is_there(here, there):
     fresh = here.with_name("fresh")
     with pytest.raises(HostError, match=r"holds none\. Bring it here first"):
         toy.run(fresh, persist=there)
-    assert not checkpoint.listed(fresh / WHERE)
+    assert not CheckpointFolder(fresh / WHERE).listed()
     toy.run(fresh, persist=there, resume="never", training={"epochs": 1})
-    assert checkpoint.listed(there / WHERE)["last.pt"].run_id == checkpoint.listed(fresh / WHERE)["last.pt"].run_id
+    assert (
+        CheckpointFolder(there / WHERE).listed()["last.pt"].run_id
+        == CheckpointFolder(fresh / WHERE).listed()["last.pt"].run_id
+    )
     assert len(list((there / WHERE / "previous").iterdir())) == 1

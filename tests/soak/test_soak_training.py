@@ -10,7 +10,7 @@ import torch
 from soak import power
 from soak.processes import NotHeld, forked
 from soak.runs import differences, expect_same, history, merged, saved, train
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
 
 def write(folder, record, acts):
@@ -78,7 +78,7 @@ def test_a_difference_of_one_bit_is_seen(tmp_path):
     assert [text.split(":")[0] for text in differences(state, saved(tmp_path / "a"))] == [".optimizer.state.0.exp_avg"]
     folder = tmp_path / "b" / "checkpoints" / "toy"
     entry = {"step": 6, "epoch": 1, "value": None, "run_id": "x"}
-    checkpoint.save(folder, state, entry)
+    CheckpointFolder(folder).save(state, entry)
     with pytest.raises(NotHeld, match="exp_avg"):
         expect_same(tmp_path / "b", tmp_path / "a")
 

@@ -11,7 +11,8 @@ import pytest
 from tests import toys
 from tests.engine import toy, toy_fitted
 from training.data.rows import Row
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import UsageError
 from training.stages.estimate import estimate
 from training.stages.evaluate import evaluate
@@ -81,7 +82,7 @@ def test_it_is_refused_until_what_it_needs_is_trained(workspace):
     best = base(workspace).best
     stack(workspace)
     given = Stacked.given[0]
-    assert given.sha256 == checkpoint.read_index(best.parent)["files"]["best.pt"]["sha256"]
+    assert given.sha256 == CheckpointFolder(best.parent).listed()["best.pt"].sha256
     assert not given.model.training and given.recipe.run == "toy"
 
 
@@ -121,7 +122,7 @@ def test_an_item_is_a_run_with_a_name_of_its_own(workspace):
     assert trained.family == "toy/one"
     assert trained.best == workspace.root / "checkpoints/toy/one/best.pt"
     assert trained.run.parent == workspace.root / "runs/toy/one"
-    assert checkpoint.read(trained.best)["family"] == "toy/one"
+    assert read(trained.best)["family"] == "toy/one"
     assert load_trained("toy/one", workspace).recipe.item == "one"
     with pytest.raises(UsageError, match="is a checkpoint of toy/one, not of toy"):
         load_trained("toy", workspace, trained.best)

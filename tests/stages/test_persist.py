@@ -16,7 +16,9 @@ from tests.engine.disks import Mounted
 from tests.engine.test_engine_checkpoint import die_at, number_in, put
 from training.cli import main
 from training.data.files import sha256
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEST, FORMAT, epoch_name
 from training.errors import HostError, Interrupted
 from training.persist import copying
 from training.persist import destination as place
@@ -62,14 +64,14 @@ def write(path, text, at=None):
 
 def steps(folder):
     """Name -> step of what is listed, all of which must be whole."""
-    listed = checkpoint.listed(folder)
+    listed = CheckpointFolder(folder).listed()
     assert all(sha256(folder / name) == entry.sha256 for name, entry in listed.items())
     return {name: entry.step for name, entry in listed.items()}
 
 
 def a_run(here):
-    put(here / WHERE, 1, [checkpoint.BEST, checkpoint.epoch_name(1)], 0.1)
-    put(here / WHERE, 2, [checkpoint.epoch_name(2)], 0.5)
+    put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
+    put(here / WHERE, 2, [epoch_name(2)], 0.5)
     write(here / "runs/toy/r/metrics.jsonl", "{}\n")
     write(here / "runs/budget.json", "{}")
     write(here / "data/manifests/midi_train.jsonl", "row\n")
@@ -79,6 +81,18 @@ def a_run(here):
 
 
 # -- there and back ------------------------------------------------------------------------------------------------
+
+
+def test_the_runs_of_a_family_that_fans_out_are_copied_and_those_set_aside_are_not(here, there, tmp_path):
+    put(here / "checkpoints/toy/first", 1, [BEST], 0.1)
+    put(here / "checkpoints/toy/second", 2, [BEST], 0.1)
+    put(here / WHERE, 3, [BEST], 0.1)
+    assert CheckpointFolder(here / WHERE).set_aside("r")
+    persist(here, there)
+    restore(there, tmp_path / "new")
+    assert steps(tmp_path / "new/checkpoints/toy/first")["last.pt"] == 1
+    assert steps(tmp_path / "new/checkpoints/toy/second")["last.pt"] == 2
+    assert not (there / WHERE / "previous").exists()
 
 
 def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_path, capsys):
@@ -91,8 +105,8 @@ def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_pa
     restore(there, tmp_path / "new")
     assert "toy: brought step 10 of run" in capsys.readouterr().out
     ended = toy.run(tmp_path / "new", persist=there)
-    assert ended.run.name == checkpoint.listed(there / WHERE)["last.pt"].run_id
-    one, other = checkpoint.read(straight.last), checkpoint.read(ended.last)
+    assert ended.run.name == CheckpointFolder(there / WHERE).listed()["last.pt"].run_id
+    one, other = checkpoint_file.read(straight.last), checkpoint_file.read(ended.last)
     assert all(one["model"][name].equal(other["model"][name]) for name in one["model"])
     assert (there / WHERE / "last.pt").read_bytes() == ended.last.read_bytes()
 
@@ -103,7 +117,9 @@ def vanish(here, there):
     class Vanishing(toy.ToyRecipe):
         def losses(self, model, batch, moment):
             if moment.step == 14:
-                while checkpoint.listed(there / WHERE)["last.pt"].step < 6:  # what a slow drive would have by then
+                while (
+                    CheckpointFolder(there / WHERE).listed()["last.pt"].step < 6
+                ):  # what a slow drive would have by then
                     os.sched_yield()
                 os.kill(os.getpid(), signal.SIGKILL)
             return super().losses(model, batch, moment)
@@ -119,10 +135,10 @@ def test_a_host_that_vanishes_without_a_word_leaves_what_a_new_one_needs(here, t
     assert child.returncode == -signal.SIGKILL
     shutil.rmtree(here)
     restore(there, tmp_path / "new")
-    assert checkpoint.listed(tmp_path / "new" / WHERE)["last.pt"].step >= 6
+    assert CheckpointFolder(tmp_path / "new" / WHERE).listed()["last.pt"].step >= 6
     ended, straight = toy.run(tmp_path / "new", persist=there), toy.run(tmp_path / "straight")
     for one, other in ((ended.last, straight.last), (ended.best, straight.best)):
-        weights, expected = checkpoint.read(one)["model"], checkpoint.read(other)["model"]
+        weights, expected = checkpoint_file.read(one)["model"], checkpoint_file.read(other)["model"]
         assert all(expected[name].equal(weights[name]) for name in expected)
 
 
@@ -187,7 +203,7 @@ def test_a_host_that_is_further_keeps_what_it_has(here, there, capsys):
     a_run(here)
     persist(here, there)
     put(here / WHERE, 3)
-    checkpoint.apply_retention(here / WHERE, 1)  # what it gave up does not come back
+    CheckpointFolder(here / WHERE).apply_retention(1)  # what it gave up does not come back
     restore(there, here)
     assert "step 3 is here, nothing newer is there" in capsys.readouterr().out
     assert steps(here / WHERE) == {"last.pt": 3, "before_last.pt": 2, "best.pt": 1, "checkpoint_epoch_2.pt": 2}
@@ -197,8 +213,8 @@ def test_a_host_that_fell_behind_in_the_same_run_is_brought_up(here, there, tmp_
     a_run(here)
     persist(here, there)
     restore(there, tmp_path / "second")
-    put(tmp_path / "second" / WHERE, 3, [checkpoint.BEST, checkpoint.epoch_name(3)], 0.05)
-    checkpoint.apply_retention(tmp_path / "second" / WHERE, 1)
+    put(tmp_path / "second" / WHERE, 3, [BEST, epoch_name(3)], 0.05)
+    CheckpointFolder(tmp_path / "second" / WHERE).apply_retention(1)
     persist(tmp_path / "second", there)
     with pytest.raises(HostError, match=r"is ahead: it holds step 3.* only step 2"):
         persist(here, there)
@@ -209,7 +225,7 @@ def test_a_host_that_fell_behind_in_the_same_run_is_brought_up(here, there, tmp_
 
 def another_run(folder, step):
     entry = {"step": step, "epoch": step, "value": 0.3, "run_id": "another"}
-    checkpoint.save(folder, {"format": checkpoint.FORMAT, "family": "toy", "model": {}}, entry, [checkpoint.BEST])
+    CheckpointFolder(folder).save({"format": FORMAT, "family": "toy", "model": {}}, entry, [BEST])
 
 
 def test_an_older_run_here_is_set_aside_and_a_newer_one_stays(here, there, tmp_path, capsys):
@@ -246,8 +262,8 @@ def test_what_is_damaged_there_is_passed_over_and_said(here, there, tmp_path, ca
     new = tmp_path / "new"
     restore(there, new)
     assert "damaged there, and passed over: last.pt; brought step 2" in capsys.readouterr().out
-    assert number_in(checkpoint.latest(new / WHERE)) == 2
-    assert number_in(checkpoint.latest(there / WHERE)) == 2  # it no longer claims to have step 3
+    assert number_in(CheckpointFolder(new / WHERE).latest()) == 2
+    assert number_in(CheckpointFolder(there / WHERE).latest()) == 2  # it no longer claims to have step 3
     persist(new, there)
     assert steps(there / WHERE) == {"last.pt": 2, "before_last.pt": 2}
     put(new / WHERE, 3)
@@ -262,7 +278,7 @@ def test_a_copy_that_was_cut_short_there_is_understood(here, there, tmp_path):
         persist(here, there)
     (there / WHERE / "last.pt").replace(there / WHERE / "before_last.pt")
     restore(there, tmp_path / "new")
-    assert number_in(checkpoint.latest(tmp_path / "new" / WHERE)) == 2
+    assert number_in(CheckpointFolder(tmp_path / "new" / WHERE).latest()) == 2
 
 
 def test_a_place_of_which_nothing_is_whole_does_not_pass_for_empty(here, there, tmp_path):
@@ -273,7 +289,7 @@ def test_a_place_of_which_nothing_is_whole_does_not_pass_for_empty(here, there, 
         path.write_bytes(b"damaged")
     with pytest.raises(HostError, match=r"none of them is whole.*move that folder away"):
         restore(there, tmp_path / "new")
-    assert not checkpoint.listed(tmp_path / "new" / WHERE)
+    assert not CheckpointFolder(tmp_path / "new" / WHERE).listed()
 
 
 def test_what_is_damaged_here_is_mended_from_there(here, there, capsys):
@@ -347,7 +363,7 @@ def test_a_drive_that_hangs_is_given_up(here, there, monkeypatch, verb, capsys):
 def test_a_place_in_use_by_a_training_is_left_alone(here, there, tmp_path):
     a_run(here)
     with Replicator(here, there, "toy", [], print):
-        while not checkpoint.listed(there / WHERE):
+        while not CheckpointFolder(there / WHERE).listed():
             os.sched_yield()
         with pytest.raises(HostError, match="in use by process"):
             restore(there, tmp_path / "new")
@@ -369,8 +385,8 @@ def test_a_kill_in_the_middle_of_a_restore_is_made_good_by_the_next(here, there,
     persist(here, there)
     new = tmp_path / "new"
     put(new / WHERE, 0)
-    old = checkpoint.listed(new / WHERE)["last.pt"].saved
-    assert old > checkpoint.listed(there / WHERE)["last.pt"].saved
+    old = CheckpointFolder(new / WHERE).listed()["last.pt"].saved
+    assert old > CheckpointFolder(there / WHERE).listed()["last.pt"].saved
     shutil.rmtree(new)
     shutil.copytree(here / WHERE, new / WHERE)
     put(here / WHERE, 3)
@@ -381,7 +397,7 @@ def test_a_kill_in_the_middle_of_a_restore_is_made_good_by_the_next(here, there,
         restore(there, new)
         os._exit(0)
     os.waitpid(child, 0)
-    assert number_in(checkpoint.latest(new / WHERE)) in (2, 3)
+    assert number_in(CheckpointFolder(new / WHERE).latest()) in (2, 3)
     restore(there, new)
     assert steps(new / WHERE).items() >= {"last.pt": 3, "best.pt": 1}.items()
     assert not list((new / WHERE).glob(".saving-*"))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
 from training.errors import HostError, TrainingError
 from training.stages import prove_resume as stage
 from training.stages.prove_resume import MARK, SCRATCH, compare, prove_resume
@@ -152,7 +152,7 @@ def run(tmp_path_factory):
     torch.set_num_threads(1)
     root = tmp_path_factory.mktemp("run")
     toy.run(root, training={"ema_decay": 0.9, "epochs": 1})
-    return checkpoint.read(root / "checkpoints/toy/last.pt")
+    return checkpoint_file.read(root / "checkpoints/toy/last.pt")
 
 
 RECORDS = [{"kind": "train", "step": n, "loss": 1.0 / n, "lr": 0.1} for n in range(1, 5)]

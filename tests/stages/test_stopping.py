@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.stages.corpora import make_corpus
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 LITTER = (".saving-*", ".writing-*", ".making-*")
@@ -83,5 +84,5 @@ def test_a_reader_that_ctrl_c_ended_too_costs_no_save(out):
     process.stdout.close()
     process.terminate()
     assert process.wait(60) == 75
-    newest = checkpoint.latest(out / "checkpoints" / "midi_generator")
-    assert checkpoint.read(newest)["progress"]["step"] >= 1
+    newest = CheckpointFolder(out / "checkpoints" / "midi_generator").latest()
+    assert checkpoint_file.read(newest)["progress"]["step"] >= 1

@@ -15,6 +15,7 @@ from training.budget.ledger import Ledger, Seen
 from training.budget.limit import CURRENCY, HOUR, Limit
 from training.budget.reserve import expected, reserve, sizes, slowness
 from training.errors import AthanorError, Interrupted, UsageError
+from training.units import duration
 from training.workspace import Workspace
 
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
@@ -136,14 +137,6 @@ def counted(
         raise
     finally:
         ledger.finish(code)
-
-
-def duration(seconds: float) -> str:
-    """1:02:03."""
-    if not math.isfinite(seconds):
-        return "no limit"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def table(book: books.Book) -> str:

@@ -18,6 +18,7 @@ from training.budget.limit import Used
 from training.config import Section
 from training.data.files import write_atomic
 from training.errors import HostError
+from training.host import cpu_name
 
 NAME = "budget.json"
 PATIENCE = 10.0  # seconds to wait for another process that is writing
@@ -201,9 +202,4 @@ def boot() -> str:
 
 def host() -> str:
     """Tells hosts of different speed apart."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
-    return f"{name} x {os.cpu_count()}"[:200]
+    return f"{cpu_name()} x {os.cpu_count()}"[:200]

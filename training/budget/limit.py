@@ -6,7 +6,6 @@ import argparse
 import math
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import Field
 
 from training.config import Section, build, read_yaml
 from training.errors import UsageError
+from training.host import gpus
 from training.workspace import PROJECT
 
 PRICES = PROJECT / "training" / "cuda_session" / "prices.yaml"
@@ -135,17 +135,6 @@ def _words(name: str) -> list[str]:
 def _within(some: list[str], words: list[str]) -> bool:
     rest = iter(words)
     return bool(some) and all(word in rest for word in some)
-
-
-def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that this host shows: what is paid for, whether it is used or not."""
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []  # no driver, or one that is stuck: `doctor` tells what is wrong with it
-    return [line.strip() for line in done.stdout.splitlines() if line.strip()] if done.returncode == 0 else []
 
 
 def amount(text: str) -> float:

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 from training.budget.book import Past, Session, host, paces
-from training.budget.limit import gpus
+from training.host import gpus
 from training.workspace import Workspace
 
 BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optimizer

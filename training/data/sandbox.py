@@ -190,15 +190,6 @@ def _no_main_module() -> Iterator[None]:
         sys.modules["__main__"] = kept
 
 
-def available_cpus() -> int:
-    """Processors that this process may use: affinity, and a container's quota."""
-    cpus = len(os.sched_getaffinity(0))
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cpus = min(cpus, max(1, int(int(quota) / int(period))))
-    return cpus
-
-
 @dataclass
 class _Worker:
     """The caller's side of one worker process."""

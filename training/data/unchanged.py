@@ -15,7 +15,7 @@ import numpy as np
 
 from training.data.digests import signatures
 from training.data.rows import Texts
-from training.data.sandbox import available_cpus
+from training.host import available_cpus
 
 SHARE = 25_000  # files; for fewer no process is worth its start
 MOST = 16  # processes

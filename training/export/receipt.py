@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -25,6 +24,7 @@ from typing import Any
 
 from training.data.files import write_atomic
 from training.errors import ExportError
+from training.host import available_cpus, cpu_name
 from training.workspace import PROJECT
 
 FORMAT = 1
@@ -88,16 +88,9 @@ def libraries() -> dict[str, str]:
 
 def hardware() -> dict[str, Any]:
     """Processor, cores that this process may use, and system."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": cores, "system": f"{platform.system()} {platform.machine()}"}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    return {
+        "processor": cpu_name(), "cores": available_cpus(), "system": f"{platform.system()} {platform.machine()}",
+    }  # fmt: skip
 
 
 def code_version(family: str) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-
-def megabytes(count: int) -> str:
-    """`21.3 MB`, `4.1 kB`."""
-    return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+from training.units import size
 
 
 def table(rows: Iterable[tuple[str, int, str]]) -> str:
     """(name, bytes, what is told of it) -> aligned lines."""
-    listed = [(name, megabytes(count), what) for name, count, what in rows]
+    listed = [(name, size(count), what) for name, count, what in rows]
     wide = max((len(name) for name, _, _ in listed), default=0)
     return "\n".join(f"  {name:<{wide}}  {amount:>9}  {what}".rstrip() for name, amount, what in listed)
 

@@ -1,6 +1,6 @@
-"""Copies onto and off folders that cannot be relied on: network drives, mounts that fail, fill up, or hang.
+"""Copies to and from folders that may fail, fill up, or hang: network drives, mounted cloud folders.
 
-A copy is written under a temporary name, synced, read back and compared, and only then named.
+A copy is written under a temporary name, synced, read back and compared, and only then renamed.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from typing import TypeVar
 from training.data.files import regular_file, sha256, sync
 from training.errors import HostError
 
-CHUNK = 4 << 20  # bytes between two signs of life
+CHUNK = 4 << 20  # bytes between two beats of the pulse
 SYNCED = 16 << 20  # bytes after which they must be on the disk: one sync of a large file could take a drive minutes
 TEMPORARY = ".copying-"
 T = TypeVar("T")
 
 
 class Changed(OSError):
-    """What was to be copied is not what it should be: replaced meanwhile, or damaged."""
+    """The source of a copy does not have the expected content: it was replaced meanwhile, or is damaged."""
 
 
 class Pulse:
-    """When work on a folder last got on. A call into a mount that hangs never returns; whoever watches can tell."""
+    """When work on a folder last made progress. A call into a mount that hangs never returns, so another thread watches
+    this clock."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
 
     def beat(self) -> None:
-        """It gets on."""
+        """Record progress."""
         self._last = time.monotonic()
 
     @property
     def silent(self) -> float:
-        """Seconds since the last sign of life."""
+        """Seconds since the last beat."""
         return time.monotonic() - self._last
 
 
 def answering(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path) -> T:
-    """Do `work` in a thread of its own, and return what it returns. Raises HostError when `pulse` was silent for
-    `patience` seconds: the thread is left behind, for nothing can end it."""
+    """Do `work` in another thread, and return what it returns. Raises HostError when `pulse` was silent for `patience`
+    seconds; the thread is abandoned, as a thread in a system call cannot be ended."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -69,7 +70,7 @@ def answering(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path
 
 
 def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) -> str:
-    """Put the content of `source` at `target`, whole or not at all, and read back; returns its SHA-256.
+    """Copy `source` to `target`, completely or not at all, and read the copy back; returns its SHA-256.
 
     Raises Changed if it is not `expected`, OSError.
     """
@@ -113,7 +114,8 @@ def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) 
 
 
 def read_back(path: Path, pulse: Pulse) -> str:
-    """SHA-256 of a file, read anew: the pages that writing left in memory are given up first, where the system can."""
+    """SHA-256 of a file as the disk has it: pages that writing left in the cache are dropped first, where the system
+    can do that."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

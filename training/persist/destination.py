@@ -1,4 +1,4 @@
-"""A --persist folder: a second place for what matters, on a drive that may be slow, full, or gone."""
+"""A --persist folder: a second place for results, on a drive that may be slow, full, or gone."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TypeVar
 from training.errors import HostError
 from training.persist.copying import Pulse, answering, copy, same
 
-PATIENCE = 180.0  # seconds without an answer after which a place is given up
+PATIENCE = 180.0  # seconds without an answer after which a place is abandoned
 T = TypeVar("T")
 
 
 def asked(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
-    """Do `work`, which beats `pulse`, on a --persist folder. Raises HostError where it fails, or does not answer."""
+    """Do `work`, which beats `pulse`, on a --persist folder. Raises HostError where it fails or does not answer."""
     try:
         return answering(work, pulse, PATIENCE, persist)
     except OSError as error:
@@ -37,7 +37,7 @@ def require_place(root: Path, persist: Path) -> None:
 
 def bring(source: Path, target: Path, relative: Path, pulse: Pulse) -> bool:
     """Copy the file `relative` from the folder `source` to the folder `target`, unless it is there already; returns
-    whether it was copied. A file that is gone by now is none. Raises OSError."""
+    whether it was copied. A file that was deleted meanwhile is no error. Raises OSError."""
     pulse.beat()
     try:
         if (target / relative).is_file() and same(source / relative, target / relative):

@@ -1,7 +1,8 @@
-"""One user at a time for a folder that several hosts can reach, where the kernel's locks often do nothing.
+"""A lease on a folder that several hosts can reach, where the kernel's file locks often have no effect.
 
-Who uses it says so in a small file, and renews it. It is a notice, not a lock: where hosts see each other's files late
-(a drive that synchronises now and then) two may begin; the one that finds another's name in it stops, and says so.
+The holder writes its name to a small file, and renews it. This is a notice, not a lock: where hosts see each other's
+files late (a drive that synchronises now and then) two may begin; the one that finds another's name in the file stops,
+and reports that.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from training.persist.copying import Pulse
 
 NAME = ".in_use.json"
 BEAT = 15.0  # seconds between two renewals
-SILENT = 90.0  # seconds without one after which the other is taken for dead
-LONG_DEAD = 3600.0  # seconds by the clocks, which may differ: then nobody is waited for
+SILENT = 90.0  # seconds without one after which the holder is considered dead
+LONG_DEAD = 3600.0  # seconds by the clocks of two hosts, which may differ: beyond this nobody waits for the holder
 _held: set[str] = set()  # tokens in use by this process
 
 
 class Taken(OSError):
-    """The folder is somebody else's now, or no longer there."""
+    """Another process holds the lease now, or the folder is no longer there."""
 
 
 class Lease:
@@ -67,7 +68,7 @@ class Lease:
             self._write()
 
     def free(self) -> None:
-        """Another may use it. Whatever goes wrong, it is free after SILENT seconds."""
+        """Release the lease. Where that fails, it expires after SILENT seconds."""
         _held.discard(self._token)
         with suppress(OSError):
             if _told(self._read()).get("token") == self._token:

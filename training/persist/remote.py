@@ -1,4 +1,5 @@
-"""The checkpoints of one family in a second place, with the discipline of the first: whole or absent, listed last."""
+"""A replica of one family's checkpoints in a second place, with the rules of the first: each file is whole or absent,
+and the index is written last."""
 
 from __future__ import annotations
 
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from training.data.files import sync
-from training.engine.checkpoints import checkpoint_folder as checkpoint
-from training.engine.checkpoints.checkpoint_folder import BEFORE_LAST, BEST, LAST
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, CONSTANTS, LAST, Entry, Index, constants_name
+from training.engine.checkpoints.index import TEMPORARY as SAVING
 from training.errors import HostError, UsageError
 from training.persist.copying import TEMPORARY, Changed, Pulse, copy, read_back
 from training.persist.destination import asked
@@ -19,30 +21,33 @@ ATTEMPTS = 5  # at a copy whose source is replaced meanwhile
 
 
 class CheckpointReplica:
-    """What `source` lists, brought to `target`.
+    """Copies what the index of `source` lists to `target`.
 
-    Not for two processes at a time: the caller holds a claim.
+    For one process at a time: the caller holds a lease. Only this object writes to `target`, so the index there is
+    parsed once, and kept until an error makes it doubtful (`forget`). The index of `source` belongs to the run that
+    saves: it is parsed again for each copy, and once more where a file was not what it should be, to tell a file that
+    was replaced from one that is damaged.
     """
 
     def __init__(self, source: Path, target: Path, pulse: Pulse):
         self.source, self.target, self.pulse = source, target, pulse
-        self._listed: dict[str, Any] | None = None  # what the index there says; None: not read yet
-        self._verified: dict[str, str] = {}  # name there -> digest, as read back by this process
+        self._listed: Index | None = None  # of `target`; None: not read yet
+        self._verified: dict[str, str] = {}  # name in `target` -> SHA-256, as read back by this process
 
     def sweep(self) -> None:
         """Remove what a killed copy left. Raises OSError."""
-        for pattern in (f"{TEMPORARY}*", f"{checkpoint.TEMPORARY}*"):
+        for pattern in (f"{TEMPORARY}*", f"{SAVING}*"):
             for litter in self.target.glob(pattern):
                 litter.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """After a failure nothing is known of the place."""
+        """After a failure nothing is known of `target`."""
         self._listed = None
         self._verified.clear()
 
     def carry(self) -> list[str]:
-        """Bring everything; returns what is damaged in `source` and stays behind. Another run's checkpoints are set
-        aside there. Raises HostError if the place is ahead in the same run, OSError."""
+        """Copy everything; returns what is damaged in `source` and was left out. Another run's checkpoints are set
+        aside in `target`. Raises HostError if `target` is ahead in the same run, OSError."""
         for _ in range(ATTEMPTS):
             try:
                 return self._carry()
@@ -51,52 +56,87 @@ class CheckpointReplica:
         raise HostError(f"the checkpoints in {self.source} change faster than they can be copied")
 
     def damaged(self) -> list[str]:
-        """Read everything back that is listed there; the names of what is missing or damaged, which the next `carry`
-        brings anew. Raises OSError."""
-        there = checkpoint.read_index(self.target)["files"]
+        """Read everything back that is listed in `target`; returns the names of what is missing or damaged, which the
+        next `carry` copies again. Raises OSError."""
+        there = Index.read(self.target)
+        expected = {name: entry.sha256 for name, entry in there.files.items()}
+        expected |= {name: about["sha256"] for name, about in there.constants.items()}
         bad = []
-        for name, entry in there.items():
+        for name, digest in expected.items():
             path = self.target / name
-            if not path.is_file() or read_back(path, self.pulse) != entry["sha256"]:
+            if not path.is_file() or read_back(path, self.pulse) != digest:
                 bad.append(name)
-        self._listed = {name: entry for name, entry in there.items() if name not in bad}
+        for listed in (there.files, there.constants):
+            for name in bad:
+                listed.pop(name, None)
+        self._listed = there
         return bad
 
     def _carry(self) -> list[str]:
-        mine = checkpoint.read_index(self.source)["files"]
-        if LAST not in mine:
+        mine = Index.read(self.source)
+        if LAST not in mine.files:
             return []
         there = self._load(mine)
-        epochs = sorted((n for n in mine if n not in (LAST, BEST, BEFORE_LAST)), key=lambda n: -mine[n]["epoch"])
-        problems = []
+        problems = self._carry_constants(mine, there)
+        epochs = mine.epochs()[::-1]  # the newest first
         # The one before last is, from the second time on, what was copied as last.pt before.
-        others = [name for name in (BEST, BEFORE_LAST) if name in mine and (name == BEST or name not in there)]
+        others = [n for n in (BEST, BEFORE_LAST) if n in mine.files and (n == BEST or n not in there.files)]
+        brought = {about["sha256"] for about in there.constants.values()} | {""}
         for name in (LAST, *others, *epochs):
-            if there.get(name, {}).get("sha256") == mine[name]["sha256"] and self._sized(name):
+            entry = mine.files[name]
+            if entry.constants not in brought:  # of no use without them
+                continue
+            if name in there.files and there.files[name].sha256 == entry.sha256 and self._sized(name):
                 continue
             try:
-                self._bring(name, mine[name], there)
+                self._bring(name, entry, there)
             except Changed:
-                if checkpoint.read_index(self.source)["files"].get(name) != mine[name]:
+                if Index.read(self.source).files.get(name) != entry:
                     raise
                 problems.append(f"{self.source / name} is missing or damaged")
-        old = [name for name in there if name not in mine and name != BEFORE_LAST]
-        if old:
-            for name in old:
-                del there[name]
-                self._verified.pop(name, None)
-            self._list(there)
-            for name in old:
-                (self.target / name).unlink(missing_ok=True)
+        self._drop(there, [name for name in there.files if name not in mine.files and name != BEFORE_LAST])
         return problems
 
-    def _load(self, mine: dict[str, Any]) -> dict[str, Any]:
+    def _carry_constants(self, mine: Index, there: Index) -> list[str]:
+        """Copy constants before the checkpoints that refer to them: they are listed together with the first of them.
+        Returns what is damaged in `source`."""
+        problems = []
+        for digest in {entry.constants for entry in mine.files.values()} - {""}:
+            name = constants_name(digest)
+            if name in there.constants and self._sized(name):
+                continue
+            try:
+                copy(self.source / name, self.target / name, self.pulse, digest)
+            except Changed:
+                if digest not in {entry.constants for entry in Index.read(self.source).files.values()}:
+                    raise
+                there.constants.pop(name, None)
+                problems.append(f"{self.source / name} is missing or damaged")
+            else:
+                there.constants[name] = {"sha256": digest, "bytes": (self.target / name).stat().st_size}
+        return problems
+
+    def _drop(self, there: Index, old: list[str]) -> None:
+        """Delete the checkpoints `old`, and constants that no other one refers to; the index first."""
+        left = there.without(old)
+        gone = [*old, *(there.constants.keys() - left.constants.keys())]
+        if gone:
+            there.files, there.constants = left.files, left.constants
+            self._list(there)
+            for name in gone:
+                self._verified.pop(name, None)
+                (self.target / name).unlink(missing_ok=True)
+
+    def _load(self, mine: Index) -> Index:
         if self._listed is None:
-            listed = checkpoint.read_index(self.target)["files"]
-            if LAST in listed and listed[LAST]["run_id"] != mine[LAST]["run_id"]:
-                checkpoint.set_aside(self.target, listed[LAST]["run_id"])
-                listed = {}
+            listed = Index.read(self.target)
+            if LAST in listed.files and listed.files[LAST].run_id != mine.files[LAST].run_id:
+                CheckpointFolder(self.target).set_aside(listed.files[LAST].run_id)
+                listed = Index()
             require_not_ahead(self.source, self.target)
+            for path in self.target.glob(CONSTANTS):  # of a copy that was killed before it listed them
+                if path.name not in listed.constants:
+                    path.unlink()
             self._listed = listed
         return self._listed
 
@@ -106,31 +146,37 @@ class CheckpointReplica:
         except FileNotFoundError:
             return False
 
-    def _bring(self, name: str, entry: dict[str, Any], there: dict[str, Any]) -> None:
+    def _bring(self, name: str, entry: Entry, there: Index) -> None:
+        """Put one checkpoint in place, and list it.
+
+        As in a save, the content that the index lists as `last.pt` is moved to `before_last.pt` before the new one gets
+        its name, and the folder is synced before the index is written: a copy that is cut short anywhere leaves a
+        replica whose index finds its newest content under one of the two names.
+        """
         staged = self.target / f"{TEMPORARY}{name}"
         try:
-            if not self._linked(entry["sha256"], there, staged):
-                copy(self.source / name, staged, self.pulse, entry["sha256"])
-            if name == LAST and LAST in there:
-                # Until the index is written, what it calls last is found under the other name; after a kill, it is.
-                if self._holds(LAST, there[LAST]["sha256"]):
+            if not self._linked(entry.sha256, there, staged):
+                copy(self.source / name, staged, self.pulse, entry.sha256)
+            if name == LAST and LAST in there.files:
+                last = there.files[LAST]
+                if self._holds(LAST, last.sha256):
                     (self.target / LAST).replace(self.target / BEFORE_LAST)
                     self._verified[BEFORE_LAST] = self._verified.pop(LAST)
-                if self._holds(BEFORE_LAST, there[LAST]["sha256"]):
-                    there[BEFORE_LAST] = there[LAST]
+                if self._holds(BEFORE_LAST, last.sha256):
+                    there.files[BEFORE_LAST] = last
             staged.replace(self.target / name)
             sync(self.target)
         finally:
             with suppress(OSError):
                 staged.unlink(missing_ok=True)
-        self._verified[name] = entry["sha256"]
-        there[name] = entry
+        self._verified[name] = entry.sha256
+        there.files[name] = entry
         self._list(there)
 
-    def _linked(self, digest: str, there: dict[str, Any], staged: Path) -> bool:
-        """Whether content that is there already could be given a further name."""
-        for name, entry in there.items():
-            if entry["sha256"] == digest:
+    def _linked(self, digest: str, there: Index, staged: Path) -> bool:
+        """Whether content that is in `target` already could be given a further name."""
+        for name, entry in there.files.items():
+            if entry.sha256 == digest:
                 try:
                     os.link(self.target / name, staged)
                 except OSError:  # a drive without hard links, or nothing to link to: it is copied
@@ -141,33 +187,35 @@ class CheckpointReplica:
         return False
 
     def _holds(self, name: str, digest: str) -> bool:
-        """Whether the file there has this content; read once."""
+        """Whether the file in `target` has this content; it is read once."""
         path = self.target / name
         if self._verified.get(name) != digest and path.is_file() and read_back(path, self.pulse) == digest:
             self._verified[name] = digest
         return self._verified.get(name) == digest
 
-    def _list(self, there: dict[str, Any]) -> None:
-        checkpoint.write_index(self.target, there)
+    def _list(self, there: Index) -> None:
+        listed = Index(there.files, [], there.constants)
+        listed.write(self.target)
         self.pulse.beat()
-        if checkpoint.read_index(self.target)["files"] != there:
+        if Index.read(self.target) != listed:
             raise OSError(errno.EIO, "the index read back is not the one written", str(self.target))
 
 
 def require_not_ahead(source: Path, target: Path) -> None:
-    """Raise HostError if the newest checkpoint in `target` was saved after the newest in `source`: it must be brought
-    here first, not overwritten."""
-    theirs, ours = checkpoint.read_index(target)["files"].get(LAST), checkpoint.read_index(source)["files"].get(LAST)
-    if theirs is not None and (ours is None or theirs["saved"] > ours["saved"]):
-        here = f"only step {ours['step']}" if ours else "none"
+    """Raise HostError if the newest checkpoint in `target` was saved after the newest in `source`: it must be restored
+    first, not overwritten."""
+    theirs, ours = Index.read(target).files.get(LAST), Index.read(source).files.get(LAST)
+    if theirs is not None and (ours is None or theirs.saved > ours.saved):
+        here = f"only step {ours.step}" if ours else "none"
         raise HostError(
-            f"{target} is ahead: it holds step {theirs['step']} of run {theirs['run_id']}, and {source} holds {here}. "
-            "Bring it here first: python -m training restore (--resume never starts anew, and keeps it aside)."
+            f"{target} is ahead: it holds step {theirs.step} of run {theirs.run_id}, and {source} holds {here}. "
+            "Bring it here first: python -m training restore (--resume never starts a new run, and keeps it aside)."
         )
 
 
 def require_restored(root: Path, persist: Path, family: str) -> None:
-    """Raise HostError if `persist` holds more of `family` than `root` does: a training would begin anew beside it."""
+    """Raise HostError if `persist` holds a newer checkpoint of `family` than `root`: a training would begin again
+    beside it."""
     part = Path("checkpoints") / family
     asked(lambda: require_not_ahead(root / part, persist / part), Pulse(), persist)
 
@@ -175,11 +223,11 @@ def require_restored(root: Path, persist: Path, family: str) -> None:
 def shown(folder: Path) -> str:
     """What a folder's index lists, for people."""
     try:
-        files = checkpoint.read_index(folder)["files"]
+        files: dict[str, Any] = Index.read(folder).files
     except (OSError, UsageError) as error:
         return f"nothing that can be read ({error})"
     if LAST not in files:
         return "nothing"
-    best = f", best of step {files[BEST]['step']}" if BEST in files else ""
+    best = f", best of step {files[BEST].step}" if BEST in files else ""
     epochs = sum(name.startswith("checkpoint_epoch_") for name in files)
-    return f"step {files[LAST]['step']}{best}" + (f", {epochs} kept epochs" if epochs else "")
+    return f"step {files[LAST].step}{best}" + (f", {epochs} kept epochs" if epochs else "")

@@ -1,8 +1,9 @@
-"""A run's checkpoints in a second place, which may be slow, full, or gone: a network drive, a mounted cloud folder.
+"""Replicates a run's checkpoints to a second place, which may be slow, full, or gone: a network drive, a mounted cloud
+folder.
 
-What is saved on this host's disk is copied there by a thread of its own. Whatever that place does, the training neither
-waits nor fails; what is not there is never called copied. The copy has the layout of the workspace, and its index is
-written last: a place in which verbs can be run with --out.
+A background thread copies what was saved on this host's disk. An error or a delay of that place neither stops nor
+delays the training, and nothing is reported as copied before it was read back. The copy has the layout of the workspace
+and its index is written last, so that commands can be run on it with --out.
 """
 
 from __future__ import annotations
@@ -13,24 +14,24 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import INDEX
 from training.errors import HostError, Interrupted
 from training.persist.copying import Pulse, files_under
 from training.persist.destination import asked, bring, reason_of, require_place
 from training.persist.lease import BEAT, Lease
 from training.persist.remote import CheckpointReplica, shown
 
-PATIENCE = 60.0  # seconds without an answer after which the place is said to hang
+PATIENCE = 60.0  # seconds without an answer after which the place is reported as hanging
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, after a failure
-HURRY = 3.0  # seconds that an interrupted run gives the copy in hand
+HURRY = 3.0  # seconds that an interrupted run waits for the copy under way
 
 
 class Replicator:
     """While entered, copies the checkpoints of `family` from the workspace `root` to `persist`, and the files and
-    folders `also` (relative names). The newest is copied; what became old while the place was busy is not.
+    folders `also` (relative names). The newest state is copied; states that were replaced while a copy was under way
+    are skipped.
 
-    Entering raises HostError where the place cannot be used from the beginning: not writable, not answering, or in use
-    by another host.
+    Entering raises HostError where the place cannot be used: not writable, not answering, or in use by another host.
     """
 
     def __init__(self, root: Path, persist: Path, family: str, also: Sequence[str], say: Callable[[str], None]):
@@ -43,8 +44,8 @@ class Replicator:
         self._wanted = self._done = 0  # saves; `_done` are there
         self._busy = False
         self._reason = ""  # why the newest attempt failed
-        self._thread = threading.Thread(target=self._work, daemon=True, name="mirror")
-        self._watcher = threading.Thread(target=self._watch, daemon=True, name="mirror-watch")
+        self._thread = threading.Thread(target=self._work, daemon=True, name="replicate")
+        self._watcher = threading.Thread(target=self._watch, daemon=True, name="replicate-watch")
 
     def saved(self) -> None:
         """There is something new to copy. Returns at once."""
@@ -55,12 +56,12 @@ class Replicator:
         asked(self._begin, self.pulse, self.persist)
         self._thread.start()
         self._watcher.start()
-        if (self._replica.source / checkpoint.INDEX).exists():
+        if (self._replica.source / INDEX).exists():
             self.saved()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for the copy in hand: as long as it gets on, or briefly when the run was interrupted."""
+        """Wait for the copy under way: as long as it makes progress, or briefly when the run was interrupted."""
         self._closing.set()
         self._wake.set()
         hurry = kind is not None and issubclass(kind, Interrupted)
@@ -96,14 +97,14 @@ class Replicator:
                 self._lease.renew()
                 if wanted > self._done and (closing or time.monotonic() >= due):
                     self._copy()
-                    self._tell_done(wanted)
+                    self._report_done(wanted)
                     pause = due = 0.0
-            except Exception as error:  # noqa: BLE001  whatever it is, the training goes on, and it is told
+            except Exception as error:  # noqa: BLE001  whatever it is, it is reported, and the training continues
                 pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
                 due = time.monotonic() + pause
                 self._replica.forget()
                 if wanted > self._done:
-                    self._tell_failed(error, pause, closing)
+                    self._report_failed(error, pause, closing)
             self._busy = False
             if closing:
                 self._lease.free()
@@ -117,14 +118,14 @@ class Replicator:
         if problems:
             raise HostError("; ".join(problems))
 
-    def _tell_done(self, wanted: int) -> None:
+    def _report_done(self, wanted: int) -> None:
         if self._reason:
             self.say(f"Copied to {self.persist} again, it has caught up: {shown(self._replica.target)}.")
         elif not self._done:
             self.say(f"Copied to {self.persist}, and read back there: {shown(self._replica.target)}.")
         self._done, self._reason = wanted, ""
 
-    def _tell_failed(self, error: Exception, pause: float, closing: bool) -> None:
+    def _report_failed(self, error: Exception, pause: float, closing: bool) -> None:
         reason = reason_of(error)
         if reason != self._reason and not closing:
             self.say(

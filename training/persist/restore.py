@@ -1,91 +1,131 @@
-"""A family's checkpoints, brought from a second place: only what is whole, and only where it is newer."""
+"""A family's checkpoints, copied back from a second place: what is whole there, and newer than what is here."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 
 from training.data.files import sync
-from training.engine.checkpoints import checkpoint_folder as checkpoint
-from training.engine.checkpoints.checkpoint_folder import BEFORE_LAST, LAST, Entry
+from training.engine.checkpoints.checkpoint_file import has, link
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import BEFORE_LAST, LAST, TEMPORARY, Entry, Index, constants_name
 from training.errors import HostError
 from training.persist.copying import Changed, Pulse, copy
 
-_STAGED = f"{checkpoint.TEMPORARY}restored-"
+_STAGED = f"{TEMPORARY}restored-"
 
 
 def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
-    """Bring what `theirs` lists and `ours` lacks or has older; returns what was done, for people.
+    """Copy what `theirs` lists and `ours` does not have, or has older; returns what was done, for people.
 
-    The caller holds both. A run in `ours` that gives way to a newer one is set aside. Raises HostError if nothing that
-    is listed is whole, OSError.
+    The caller holds both. A run in `ours` that is older than another one in `theirs` is set aside. Raises HostError if
+    nothing that is listed is whole, OSError.
     """
-    checkpoint.sweep(ours)
-    listed, here = checkpoint.listed(theirs), checkpoint.listed(ours)
+    checkpoints = CheckpointFolder(ours)
+    checkpoints.sweep()
+    there, here = Index.read(theirs), Index.read(ours)
+    listed = there.newest_first()
     if not listed:
         return "nothing there"
-    standing = here[LAST].saved if LAST in here else 0.0
+    standing = here.files[LAST].saved if LAST in here.files else 0.0
     if max(entry.saved for entry in listed.values()) <= standing:
-        return _mend(theirs, listed, ours, here, pulse)
-    staged: dict[str, Path] = {}
-    whole: dict[str, Entry] = {}
-    damaged: list[str] = []
-    for name, entry in listed.items():
-        if entry.sha256 in staged or _stage(theirs, name, entry, ours, staged, pulse):
-            whole[name] = entry
-        else:
-            damaged.append(name)
+        return _mend(theirs, listed, checkpoints, here, pulse)
+    whole, staged, damaged = _stage_all(theirs, listed, ours, pulse)
     if not whole:
         raise HostError(
-            f"{theirs} lists {', '.join(listed)}, and none of them is whole. If it cannot be mended, move that folder "
-            "away: the training then begins anew."
+            f"{theirs} lists {', '.join(listed)}, and none of them is whole. If it cannot be repaired, move that "
+            "folder away: the next training then starts a new run."
         )
     newest = next(iter(whole.values()))
     if damaged:  # the place must not go on claiming to have what it has not
         for name in damaged:
             if (theirs / name).exists():
                 (theirs / name).replace(theirs / f"{name}.damaged")
-        checkpoint.write_index(theirs, {n: asdict(e) for n, e in ({LAST: newest} | whole).items()})
-    told = f"damaged there, and passed over: {', '.join(damaged)}; " if damaged else ""
+        Index({LAST: newest} | whole, [], there.constants).without(()).write(theirs)
+    report = f"damaged there, and passed over: {', '.join(damaged)}; " if damaged else ""
     if newest.saved <= standing:
-        return told + _mend(theirs, whole, ours, here, pulse)
-    if LAST in here and here[LAST].run_id != newest.run_id:
-        aside = checkpoint.set_aside(ours, here[LAST].run_id)
-        told += f"the older run that was here is now in {aside}; "
-        here = {}
+        return report + _mend(theirs, whole, checkpoints, here, pulse)
+    if LAST in here.files and here.files[LAST].run_id != newest.run_id:
+        aside = checkpoints.set_aside(here.files[LAST].run_id)
+        report += f"the older run that was here is now in {aside}; "
+        here = Index()
     names = {LAST: newest} | whole
+    constants = {}
+    for digest in {entry.constants for entry in names.values()} - {""}:
+        constants[constants_name(digest)] = {"sha256": digest, "bytes": staged[digest].stat().st_size}
+        staged[digest].replace(ours / constants_name(digest))
     for name in sorted(names, key=lambda n: n == LAST):  # the newest last
-        checkpoint.link(staged[names[name].sha256], ours / name)
+        link(staged[names[name].sha256], ours / name)
     sync(ours)
-    checkpoint.write_index(ours, {n: asdict(e) for n, e in (here | names).items()})
-    checkpoint.sweep(ours)
-    return f"{told}brought step {newest.step} of run {newest.run_id} ({', '.join(names)})"
+    Index(here.files | names, [], here.constants | constants).without(()).write(ours)
+    checkpoints.sweep()
+    return f"{report}brought step {newest.step} of run {newest.run_id} ({', '.join(names)})"
 
 
-def _mend(theirs: Path, listed: dict[str, Entry], ours: Path, here: dict[str, Entry], pulse: Pulse) -> str:
-    """Nothing there is newer; what is lost or damaged here is brought all the same."""
+def _stage_all(
+    theirs: Path, listed: dict[str, Entry], ours: Path, pulse: Pulse
+) -> tuple[dict[str, Entry], dict[str, Path], list[str]]:
+    """Copy each content in `theirs` once, to temporary names in `ours`; returns the entries that are whole, with the
+    constants that they refer to, SHA-256 -> the copy, and the names of what is damaged."""
+    staged: dict[str, Path] = {}
+    whole: dict[str, Entry] = {}
+    damaged: list[str] = []
+    for name, entry in listed.items():
+        complete = not entry.constants or _has_constants(theirs, entry.constants, ours, staged, pulse)
+        if complete and (entry.sha256 in staged or _stage(theirs, name, entry, ours, staged, pulse)):
+            whole[name] = entry
+        else:
+            damaged.append(name)
+    return whole, staged, damaged
+
+
+def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
+    """Nothing there is newer; what is lost or damaged here is copied all the same."""
     mended = []
-    for name, entry in here.items():
-        same = [n for n, other in listed.items() if other.sha256 == entry.sha256]
+    ours = checkpoints.path
+    for name, about in here.constants.items():
         staged: dict[str, Path] = {}
-        if checkpoint.holds(ours / name, entry.sha256):
+        if has(ours / name, about["sha256"]):
+            continue
+        if _has_constants(theirs, about["sha256"], ours, staged, pulse):
+            staged[about["sha256"]].replace(ours / name)
+            sync(ours)
+            mended.append(name)
+    for name, entry in here.files.items():
+        same = [n for n, other in listed.items() if other.sha256 == entry.sha256]
+        staged = {}
+        if checkpoints.holds(name, entry.sha256):
             continue
         if any(_stage(theirs, n, entry, ours, staged, pulse) for n in same):
-            checkpoint.link(staged[entry.sha256], ours / name)
+            link(staged[entry.sha256], ours / name)
             mended.append(name)
-    checkpoint.sweep(ours)
+    checkpoints.sweep()
     done = f"; brought what was damaged here: {', '.join(mended)}" if mended else ""
-    return f"step {here[LAST].step} is here, nothing newer is there{done}"
+    return f"step {here.files[LAST].step} is here, nothing newer is there{done}"
 
 
 def _stage(theirs: Path, name: str, entry: Entry, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
     """Copy an entry's content to a temporary name in `ours`, verified; False if it is not there whole."""
-    path = ours / f"{_STAGED}{entry.sha256[:16]}"
-    for source in (theirs / name, theirs / BEFORE_LAST):  # where a copy was cut short, it is under the second
+    # Where a copy was cut short between its two renames, the content is under the second name.
+    return _copied((theirs / name, theirs / BEFORE_LAST), entry.sha256, ours, staged, pulse)
+
+
+def _has_constants(theirs: Path, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+    """Have constants under a temporary name in `ours`: of `ours` where they are whole there, else of `theirs`; False
+    where they are in neither."""
+    name = constants_name(digest)
+    if digest not in staged and has(ours / name, digest):  # a link: the run here may be set aside, and they with it
+        staged[digest] = ours / f"{_STAGED}{digest[:16]}"
+        link(ours / name, staged[digest])
+    return digest in staged or _copied((theirs / name,), digest, ours, staged, pulse)
+
+
+def _copied(sources: tuple[Path, ...], digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+    path = ours / f"{_STAGED}{digest[:16]}"
+    for source in sources:
         try:
-            copy(source, path, pulse, entry.sha256)
+            copy(source, path, pulse, digest)
         except Changed:
             continue
-        staged[entry.sha256] = path
+        staged[digest] = path
         return True
     return False

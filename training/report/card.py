@@ -15,13 +15,13 @@ from typing import Any
 
 import yaml
 
-from training.budget.account import duration
 from training.data.files import write_atomic
 from training.export.receipt import read_receipt
-from training.export.table import megabytes, told
+from training.export.table import told
 from training.report.facts import METRICS
 from training.report.measures import other_weights
 from training.report.plots import number
+from training.units import duration, size
 from training.workspace import Workspace
 
 NAME = "README.md"
@@ -136,7 +136,7 @@ def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any]) -> s
     if table:
         lines.append(f"### Held-out metrics\n\n95 % intervals in brackets.\n\n{table}")
     lines.append("### Files\n\n| file | size | measured |\n|---|---|---|\n" + "\n".join(
-        f"| `{file}` | {megabytes(about['bytes'])} | {plain(told(about))} |"
+        f"| `{file}` | {size(about['bytes'])} | {plain(told(about))} |"
         for file, about in entry["files"].items() if about.get("kind") in ("onnx", "int8", "coreml", "weights")
     ))  # fmt: skip
     for graph in (entry.get("graphs") or {}).values():

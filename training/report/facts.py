@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from training.budget import book as books
-from training.budget.account import duration, ledger_path
+from training.budget.account import ledger_path
 from training.domains.music.report.samples import Piece, clouds, pieces
 from training.errors import ExportError
 from training.export.receipt import read_receipt
-from training.export.table import megabytes, told
+from training.export.table import told
 from training.report import measures
 from training.report.measures import Metric, Shift
 from training.report.plots import Chart, chart, number
 from training.report.runs import RunLog
 from training.report.standing import Standing, stand
+from training.units import duration, size
 from training.workspace import Workspace
 
 METRICS, SUMMARY, AUDIT = "metrics.json", "summary.json", "audit.json"
@@ -214,9 +215,7 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
     out.notes = [str(note) for note in entry.get("notes") or []]
     for name, about in entry["files"].items():
         if about.get("kind") in ("onnx", "int8", "coreml", "weights"):
-            out.files.append(
-                {"name": name, "kind": about["kind"], "size": megabytes(about["bytes"]), "told": told(about)}
-            )
+            out.files.append({"name": name, "kind": about["kind"], "size": size(about["bytes"]), "told": told(about)})
 
 
 def _number(value: Any) -> float:

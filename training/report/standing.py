@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from training.budget import book as books
-from training.budget.account import duration, ledger_path
+from training.budget.account import ledger_path
 from training.budget.limit import Limit
 from training.registry import families
 from training.report.runs import RunLog, newest
+from training.units import duration
 from training.workspace import Workspace
 
 ALIVE = 30.0  # seconds since the ledger's last tick within which a stage that has not ended is running

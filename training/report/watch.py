@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 from training.data.files import printable
 from training.engine.tracking.tracker import LOG
 from training.errors import Interrupted
+from training.host import nvidia_smi
 from training.report.plots import number, thinned
 from training.report.runs import RunLog
 from training.report.standing import Job, Standing, stand
@@ -142,17 +142,9 @@ def spark(values: Sequence[float], room: int, fancy: bool) -> str:
 
 
 def gpus() -> list[str]:
-    """A line a GPU, as nvidia-smi tells; none where there is none. (Written after its manual; no GPU was at hand.)"""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    asked = ["nvidia-smi", f"--query-gpu={ASKED}", "--format=csv,noheader,nounits"]
-    try:
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=SMI_SECONDS)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [f"nvidia-smi does not answer: {error}"]
-    if told.returncode:
-        return [f"nvidia-smi: {printable(' '.join((told.stdout + told.stderr).split()))}"]
-    return [gpu_line(line) for line in told.stdout.splitlines() if line.strip()]
+    """A line a GPU, as nvidia-smi reports it; none where there is none."""
+    lines, why_not = nvidia_smi(ASKED, SMI_SECONDS)
+    return [printable(why_not)] if why_not else [gpu_line(line) for line in lines]
 
 
 def gpu_line(line: str) -> str:

@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.units import duration
+
 STOPPED = 75  # training.errors.Interrupted
 CRASHED = 1  # an unhandled exception, or the hang watchdog (engine/process/heartbeat.py)
 NOTE = "ATHANOR_CRASH_NOTE"  # names the file in which cli.py writes what it crashed with
@@ -128,7 +130,7 @@ class Supervisor:
                 tries = 1 if grown else tries + 1
                 same = last is not None and not grown and end.repeats(last)
                 before, last = saved, end
-                self._say(f"{end}, after {_duration(end.seconds)}.{self._so_far(saved)}")
+                self._say(f"{end}, after {duration(end.seconds)}.{self._so_far(saved)}")
                 if same:
                     self._say(f"the same crash twice at the same place: it would come again. Exit code {end.code}.")
                     return end.code
@@ -256,11 +258,6 @@ class Supervisor:
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # whoever read it has gone; the work goes on
             print(f"{self.title}: {text}", file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def _going_on(command: Sequence[str]) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import HostError
+from training.host import available_cpus, available_memory, nvidia_smi
 from training.workspace import PROJECT, Workspace
 
 GIB = 2**30
@@ -86,23 +87,12 @@ def doctor(
 
 
 def _system() -> Iterator[Finding]:
-    cpus, memory = len(os.sched_getaffinity(0)), _memory()
+    cpus, memory = available_cpus(), available_memory()
     told = f"Python {platform.python_version()}, {cpus} CPUs, {memory / GIB:.0f} GiB of memory"
     if memory < MEMORY:
         yield Finding("note", "host", told, "Export and data loading may need up to 8 GiB: lower data.num_workers.")
     else:
         yield Finding("ok", "host", told)
-
-
-def _memory() -> int:
-    """Bytes that this process may use: the host's, or its container's limit."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            total = min(total, int(Path(limit).read_text(encoding="ascii")))
-        except (OSError, ValueError):  # no such limit, or "max"
-            continue
-    return total
 
 
 # -- driver, CUDA, torch, GPU memory ---------------------------------------------------------------------------------
@@ -186,15 +176,8 @@ def _driver() -> str:
     found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)
     if found:
         return found[1]
-    if shutil.which("nvidia-smi") is None:
-        return ""
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        said = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    found = re.search(r"^\d+(?:\.\d+)+$", said.strip(), re.MULTILINE)
-    return found[0] if found else ""
+    found = [re.fullmatch(r"\d+(?:\.\d+)+", line) for line in nvidia_smi("driver_version", seconds=60)[0]]
+    return found[0][0] if found and found[0] else ""
 
 
 def _which_torch(driver: str) -> str:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.budget.account import Account, duration
+from training.budget.account import Account
 from training.budget.limit import HOUR
-from training.data.files import disk_errors
 from training.recipe import Recipe
-from training.workspace import PROJECT, Workspace, exclusive
+from training.stages.scratch import scratch
+from training.units import duration, rate
+from training.workspace import PROJECT, Workspace
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -105,17 +104,17 @@ def estimate(
 
     ranks = Ranks(0, 1, choose_device(device))
     ready, settings = prepared(recipe, workspace, ranks, options, load), recipe.settings
-    folder = workspace.checkpoints(recipe.run)
+    there = workspace.checkpoints(recipe.run)
     session = open_session(
-        recipe, ranks, ready.rows, lambda wanted: _standing(folder, wanted, resume), data_digest=ready.digest
+        recipe, ranks, ready.rows, lambda wanted: _standing(there, wanted, resume), data_digest=ready.digest
     )
     if session.progress.finished:
         print(f"{recipe.title} is trained: {session.progress.step} steps ({session.progress.finished}).")
         return None
     origin = provenance(settings, ranks, run_id="estimate", data_digest=ready.digest, synthetic=ready.synthetic)
-    with _scratch(workspace) as scratch:
-        silent = Tracker(scratch / "run", plain(settings), settings.logging, title="", step=0, active=False)
-        run = session.run(silent, Signals(), scratch / "checkpoints", origin)
+    with scratch(workspace, SCRATCH, "estimating") as folder:
+        silent = Tracker(folder / "run", plain(settings), settings.logging, title="", step=0, active=False)
+        run = session.run(silent, Signals(), folder / "checkpoints", origin)
         with run.saver:
             measured = (measure if isinstance(session, SteppedSession) else measure_rounds)(run, began)
     rest()
@@ -128,12 +127,13 @@ def estimate(
 
 def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
     """What `train` would continue from, found without touching anything; and what to say of it."""
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.checkpoint_file import read
+    from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
     from training.engine.checkpoints.resume import Decision, differences
 
-    newest = checkpoint.latest(folder) if resume == "auto" else None
+    newest = CheckpointFolder(folder).latest() if resume == "auto" else None
     if newest is not None:
-        found = checkpoint.read(newest)
+        found = read(newest)
         differing = differences(found, wanted)
         if differing:
             why = f"The run in {folder} would be set aside and a new one begun: {'; '.join(differing)}."
@@ -146,22 +146,8 @@ def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
         return Decision(None, SCRATCH)
     path = Path(source).expanduser()
     path = path if path.exists() or path.is_absolute() else PROJECT / path
-    step = checkpoint.read(path)["progress"]["step"]
+    step = read(path)["progress"]["step"]
     return Decision(path, SCRATCH, (f"It would go on from {source}, step {step}.",))
-
-
-@contextmanager
-def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """A folder of our own, empty, removed at the end; what a killed estimate left is removed at the beginning."""
-    folder = workspace.root / SCRATCH
-    with disk_errors(folder), exclusive(folder, "estimating"):
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 # -- output --------------------------------------------------------------------------------------------------------
@@ -181,7 +167,7 @@ def show(found: Estimate, account: Account, family: str, families_left: int, oth
     _row("start", found.start, "loading, sanity check, first step (once for every start)")
     _row(
         f"{found.steps:,} steps", found.steps * found.step,
-        f"{epochs:.1f} epochs of {found.steps_per_epoch:,}; {_rate(found.step)}, mostly {fast:.3g} to {slow:.3g} s a "
+        f"{epochs:.1f} epochs of {found.steps_per_epoch:,}; {rate(found.step)}, mostly {fast:.3g} to {slow:.3g} s a "
         "step"
         + (f"; input is waited for {found.waiting:.0%} of the time" if found.waiting > 0.05 else ""),
     )  # fmt: skip
@@ -216,10 +202,6 @@ def _within(found: Estimate, account: Account, family: str, families_left: int, 
         f"  About {steps:,} of {found.steps:,} steps fit ({epochs:.1f} of {found.steps / found.steps_per_epoch:.1f} "
         "epochs); the learning rate would fall to its floor by then."
     )
-
-
-def _rate(step: float) -> str:
-    return f"{1 / step:.3g} steps/s" if step < 1 else f"{step:.3g} s a step"
 
 
 def _row(name: str, seconds: float, text: str) -> None:

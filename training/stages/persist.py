@@ -1,7 +1,8 @@
-"""What a run left, in a second place that outlives this host, and back from there on the next.
+"""`persist` copies the results of a workspace to a second place that outlives this host; `restore` copies them back on
+the next host.
 
-The second place has the layout of the workspace. What can be made again (the cache, clouds) and what was set aside
-(checkpoints/*/previous) stays here.
+The second place has the layout of the workspace. What can be made again (the cache) and what was set aside
+(checkpoints/*/previous) is not copied.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from training.data.files import sha256
-from training.engine.checkpoints.checkpoint_folder import INDEX
+from training.engine.checkpoints.index import INDEX
 from training.errors import AthanorError, HostError
 from training.persist.copying import Pulse, copy, files_under, read_back
 from training.persist.destination import asked, bring, reason_of, require_place
 from training.persist.lease import Lease
 from training.persist.remote import CheckpointReplica, shown
 from training.persist.restore import restore_family
+from training.units import size
 from training.workspace import Workspace, exclusive
 
 PARTS = ("data/manifests", "runs", "exports")
@@ -25,9 +27,9 @@ SHOWN = 8  # problems that are listed one by one
 
 
 def restore(workspace: Workspace, place: Path) -> None:
-    """Bring to the workspace what `place` has and it lacks or has older; a new place is a first start.
+    """Copy to the workspace what it does not have, or has older, than `place`; an empty place is a first start.
 
-    Checkpoints are verified by their SHA-256. Nothing newer is overwritten: a run that gives way is set aside. Raises
+    Checkpoints are verified by their SHA-256. Nothing newer is overwritten, and an older run is set aside. Raises
     HostError: the place cannot be used, is in use, or lists checkpoints of which none is whole.
     """
     pulse = Pulse()
@@ -35,8 +37,8 @@ def restore(workspace: Workspace, place: Path) -> None:
 
 
 def persist(workspace: Workspace, place: Path) -> None:
-    """Copy to `place` what is not there yet, read everything back, and say what is safe there. Raises HostError that
-    names what is not."""
+    """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError,
+    naming what is not."""
     pulse = Pulse()
     asked(lambda: _persist(workspace, place, pulse), pulse, place)
 
@@ -46,12 +48,12 @@ def persist(workspace: Workspace, place: Path) -> None:
 
 def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
     require_place(workspace.root, place)
-    with _claimed(place, "restoring", pulse):  # shows that it can be written, too
+    with _leased(place, "restoring", pulse):  # which also proves that it can be written
         families = _families(place)
         for family in families:
             folder = workspace.checkpoints(family)
             theirs = place / "checkpoints" / family
-            with exclusive(folder, f"restoring {family}"), _claimed(theirs, "restoring", pulse):
+            with exclusive(folder, f"restoring {family}"), _leased(theirs, "restoring", pulse):
                 print(f"{family}: {restore_family(theirs, folder, pulse)}")
         brought = kept = 0
         for part in PARTS:
@@ -76,7 +78,7 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
     require_place(workspace.root, place)
     safe: list[str] = []
     problems: list[str] = []
-    with _claimed(place, "copying", pulse):
+    with _leased(place, "copying", pulse):
         for family in _families(workspace.root):
             try:
                 safe.append(_persist_family(workspace, place, family, problems, pulse))
@@ -105,18 +107,18 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
 
 def _persist_family(workspace: Workspace, place: Path, family: str, problems: list[str], pulse: Pulse) -> str:
     source, target = workspace.checkpoints(family), place / "checkpoints" / family
-    with _claimed(target, "copying", pulse):
-        shelf = CheckpointReplica(source, target, pulse)
-        shelf.sweep()
-        problems += shelf.carry()
-        if shelf.damaged():
-            shelf.carry()
-            problems += [f"{target / name} is damaged there again and again" for name in shelf.damaged()]
+    with _leased(target, "copying", pulse):
+        replica = CheckpointReplica(source, target, pulse)
+        replica.sweep()
+        problems += replica.carry()
+        if replica.damaged():
+            replica.carry()
+            problems += [f"{target / name} is damaged there again and again" for name in replica.damaged()]
         return f"checkpoints of {family}: {shown(target)}"
 
 
 def _persist_files(root: Path, place: Path, part: str, problems: list[str], pulse: Pulse) -> str | None:
-    count = size = 0
+    count = total = 0
     for path in files_under(root / part):
         relative = path.relative_to(root)
         try:
@@ -125,26 +127,28 @@ def _persist_files(root: Path, place: Path, part: str, problems: list[str], puls
         except OSError as error:
             problems.append(f"{relative}: {reason_of(error)}")
         else:
-            count, size = count + 1, size + path.stat().st_size
-    return f"{part}: {count} files, {size / 1e6:,.1f} MB" if count else None
+            count, total = count + 1, total + path.stat().st_size
+    return f"{part}: {count} files, {size(total)}" if count else None
 
 
 # -- both ----------------------------------------------------------------------------------------------------------
 
 
 def _families(root: Path) -> list[str]:
-    """Families with checkpoints under `root`."""
-    return sorted(path.parent.name for path in (root / "checkpoints").glob(f"*/{INDEX}"))
+    """Runs with checkpoints under `root`: "family", or "family/item" of one that fans out."""
+    top = root / "checkpoints"
+    found = [path.parent.relative_to(top) for path in (*top.glob(f"*/{INDEX}"), *top.glob(f"*/*/{INDEX}"))]
+    return sorted(str(path) for path in found if "previous" not in path.parts)
 
 
 @contextmanager
-def _claimed(folder: Path, purpose: str, pulse: Pulse) -> Iterator[None]:
-    claim = Lease(folder, purpose, print)
-    claim.take(pulse)
+def _leased(folder: Path, purpose: str, pulse: Pulse) -> Iterator[None]:
+    lease = Lease(folder, purpose, print)
+    lease.take(pulse)
     try:
         yield
     finally:
-        claim.free()
+        lease.free()
 
 
 def _note_same_disk(workspace: Workspace, place: Path) -> None:

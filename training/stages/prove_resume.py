@@ -12,26 +12,35 @@ import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.data.files import disk_errors
 from training.errors import AthanorError, DataError, HostError, Interrupted, TrainingError, UsageError
-from training.workspace import Workspace, exclusive
+from training.stages.scratch import scratch
+from training.workspace import Workspace
 
 SCRATCH = ".prove-resume"  # under --out
 STEPS, KILLS = 30, 3
 MARK = "ATHANOR_TRIAL"  # in the environment of every process of a trial: so they are found, whoever started them
 POLL = 0.002  # seconds between two looks at the log
-COMPARED = ("model", "ema", "fitted", "optimizer", "scaler", "constants", "early_stopping", "metrics", "progress")
+COMPARED = (
+    "model",
+    "ema",
+    "fitted",
+    "optimizer",
+    "scaler",
+    "constants",
+    "frozen",
+    "early_stopping",
+    "metrics",
+    "progress",
+)
 #: Of a record of metrics.jsonl, what the clock decides.
 CLOCKED = {"samples_per_second", "rounds_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
 NOISE = 10.0  # times what two runs that nobody killed differ by on a GPU: more is not its rounding
@@ -87,7 +96,7 @@ def prove_resume(
     words += ["--set", f"training.max_steps={steps}", "--set", "training.log_every=1"]
     together = f", {ranks} processes each" if ranks > 1 else ""
     print(f"{steps} steps of {family} straight, and with {kills} times kill -9 (--kill-seed {seed}){together}.")
-    with _scratch(workspace) as folder:
+    with scratch(workspace, SCRATCH, "proving resume") as folder:
         straight = _Trial(folder / "straight", workspace, family, words)
         before = time.monotonic()
         straight.run()
@@ -128,20 +137,6 @@ def _launch(ranks: int) -> list[str]:
         return [sys.executable, "-m", "training"]
     launcher = [sys.executable, "-m", "training.runner.launch"]
     return [*launcher, "--standalone", f"--nproc_per_node={ranks}", "-m", "training"]
-
-
-@contextmanager
-def _scratch(workspace: Workspace) -> Iterator[Path]:
-    """An empty folder, removed at the end; what a killed proof left is removed at the beginning."""
-    folder = workspace.root.absolute() / SCRATCH
-    with disk_errors(folder), exclusive(folder, "proving resume"):
-        for path in folder.iterdir():
-            if path.name != ".lock":
-                shutil.rmtree(path)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder)
 
 
 # -- a trial -------------------------------------------------------------------------------------------------------
@@ -210,10 +205,11 @@ class _Trial:
                 process.wait()
 
     def _saved(self) -> int:
-        from training.engine.checkpoints import checkpoint_folder as checkpoint
+        from training.engine.checkpoints.checkpoint_file import read
+        from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
-        newest = checkpoint.latest(self.folder / "checkpoints" / self.family)
-        return checkpoint.read(newest)["progress"]["step"] if newest else 0
+        newest = CheckpointFolder(self.folder / "checkpoints" / self.family).latest()
+        return read(newest)["progress"]["step"] if newest else 0
 
     def _written(self) -> int:
         """When something was written to the log last, on the file's own clock."""
@@ -239,12 +235,13 @@ class _Trial:
 
     def result(self) -> dict[str, Any]:
         """The newest checkpoint."""
-        from training.engine.checkpoints import checkpoint_folder as checkpoint
+        from training.engine.checkpoints.checkpoint_file import read
+        from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
-        newest = checkpoint.latest(self.folder / "checkpoints" / self.family)
+        newest = CheckpointFolder(self.folder / "checkpoints" / self.family).latest()
         if newest is None:
             raise HostError(f"The trial in {self.folder} ended without a checkpoint.")
-        return checkpoint.read(newest)
+        return read(newest)
 
 
 def _marked(mark: bytes) -> set[int]:
@@ -279,7 +276,7 @@ def compare(
         if part == "progress":
             pair = [{k: v for k, v in state[part].items() if k != "seconds"} for state in (one, other)]
         else:
-            pair = [one.get(part), other.get(part)]  # a stepped family has no `fitted`
+            pair = [one.get(part), other.get(part)]  # `fitted`, `frozen`: not of every family
         _walk(pair[0], pair[1], part, out)
     for number in range(max(len(records), len(other_records))):
         mine, yours = (list_[number] if number < len(list_) else None for list_ in (records, other_records))

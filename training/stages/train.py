@@ -113,15 +113,15 @@ def _train(
     with Tracker(
         run_folder, plain(settings), settings.logging,
         title=recipe.title, step=session.progress.step, active=ranks.is_first,
-    ) as tracker, ExitStack() as beside:  # fmt: skip
+    ) as tracker, ExitStack() as services:  # fmt: skip
         for note in session.begin.said:
             tracker.say(note)
         tracker.say(session.headline() + (" [synthetic data]" if ready.synthetic else ""))
         if settings.training.compile:
             keep_compiled(workspace.cache / "compiled")
-        mirror = _replicating(workspace, recipe, run_folder, ranks, tracker, persist, beside)
-        validated = _refreshing(workspace, tracker, beside)
-        session.fit(tracker, signals, folder, origin, allowance=allowance, mirror=mirror, validated=validated)
+        saved = _replicating(workspace, recipe, run_folder, ranks, tracker, persist, services)
+        validated = _refreshing(workspace, tracker, services)
+        session.fit(tracker, signals, folder, origin, allowance=allowance, saved=saved, validated=validated)
         rest()
         signals.immediate = True
         if signals.name:  # it came during the last save: the stages after this one must not begin
@@ -133,26 +133,26 @@ def _train(
 
 def _replicating(
     workspace: Workspace, recipe: Recipe, run_folder: Path, ranks: Ranks, tracker: Tracker, persist: Path | None,
-    beside: ExitStack,
-) -> Any:  # fmt: skip
-    """What copies the run to `persist`, as long as `beside` lasts; the first rank's alone works."""
+    services: ExitStack,
+) -> Callable[[], None]:  # fmt: skip
+    """To be called after every save: it is copied to `persist`, as long as `services` last, by the first rank."""
     from training.persist.replicator import Replicator
 
     if persist is None:
-        return None
+        return lambda: None
     also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
     also += ["runs/budget.json", "exports/report.html"]
-    mirror = Replicator(workspace.root, persist, recipe.run, also, tracker.say)
-    ranks.on_rank_zero(lambda: bool(beside.enter_context(mirror)))
-    return mirror
+    replicator = Replicator(workspace.root, persist, recipe.run, also, tracker.say)
+    ranks.on_rank_zero(lambda: bool(services.enter_context(replicator)))
+    return replicator.saved
 
 
-def _refreshing(workspace: Workspace, tracker: Tracker, beside: ExitStack) -> Callable[[], None]:
+def _refreshing(workspace: Workspace, tracker: Tracker, services: ExitStack) -> Callable[[], None]:
     """To be called after every evaluation: the report is written again in the background."""
     from training.report.refresher import Refresher
 
     page = Refresher(workspace, tracker.say)
-    beside.callback(page.close)
+    services.callback(page.close)
     return page.refresh
 
 
@@ -227,13 +227,13 @@ def refuse_leak(rows: Mapping[str, Sequence[Row]]) -> None:
 
 
 def _trained(session: Session, folder: Path, run_folder: Path, *, already: bool) -> Trained:
-    from training.engine.checkpoints import checkpoint_folder as checkpoint
+    from training.engine.checkpoints.index import BEST, LAST
 
     progress = session.progress
     return Trained(
         family=session.recipe.run,
-        best=folder / checkpoint.BEST,
-        last=folder / checkpoint.LAST,
+        best=folder / BEST,
+        last=folder / LAST,
         run=run_folder,
         metrics=dict(progress.best_metrics),
         step=progress.step,

@@ -12,7 +12,9 @@ from typing import Any
 
 from training.config import Layer, build
 from training.data.files import sha256
-from training.engine.checkpoints import checkpoint_folder as checkpoints
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.partial import load_state
 from training.engine.fit import fitted
 from training.errors import UsageError
 from training.recipe import Fitted, Recipe
@@ -39,13 +41,13 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
     """Read `checkpoint`, or the best of `run` ("family" or "family/item"). Raises UsageError, naming what to run, where
     there is none."""
     if checkpoint is None:
-        checkpoint = checkpoints.best(workspace.checkpoints(run))
+        checkpoint = CheckpointFolder(workspace.checkpoints(run)).best()
         if checkpoint is None:
             raise UsageError(
                 f"There is no trained {run} in {workspace.checkpoints(run)}. Train it first: "
                 f"python -m training train {run}"
             )
-    content = checkpoints.read(checkpoint)
+    content = read(checkpoint)
     if content["family"] != run:
         raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {run}.")
     kind = recipe_type(run)
@@ -53,7 +55,7 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
     recipe.item = item_of(run)
     recipe.needed = needed_of(run, workspace, required=False)
     try:
-        model = _model(recipe, content)
+        model = _model(recipe, content, str(checkpoint))
     except (RuntimeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()
         raise UsageError(
@@ -63,12 +65,12 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
     return Trained(checkpoint, sha256(checkpoint), content, recipe, model)
 
 
-def _model(recipe: Recipe, content: Mapping[str, Any]) -> Any:
+def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:
     if isinstance(recipe, Fitted):
         return fitted.loaded(recipe, content)
     constants = {name: tensor.numpy() for name, tensor in content["constants"].items()}
     model = recipe.build(constants)  # type: ignore[attr-defined]  it is Stepped
-    model.load_state_dict(content["ema"] or content["model"])
+    load_state(recipe, model, content, name, averaged=True)  # type: ignore[arg-type]
     return model.eval()
 
 
@@ -90,7 +92,7 @@ def needed_of(run: str, workspace: Workspace, *, required: bool = True) -> dict[
     one that is not trained; with `required` false it is left out."""
     found = {}
     for name in needed_runs(run):
-        if checkpoints.best(workspace.checkpoints(name)) is None:
+        if CheckpointFolder(workspace.checkpoints(name)).best() is None:
             if not required:
                 continue
             raise UsageError(

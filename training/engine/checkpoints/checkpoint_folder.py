@@ -1,384 +1,290 @@
-"""Checkpoints that are either whole or absent.
+"""A folder of checkpoints, each of which is whole or absent.
 
 A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
 in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
 is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
-`best.pt` and `checkpoint_epoch_N.pt` are further names (hard links where the file system has them) of the same content;
+`best.pt`, `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt` are further names (hard links where the file system has them) of the same content;
 the index says which are still to be given, so that the next start gives those that a kill prevented.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import json
 import os
-import pickle
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.data.files import Signature, disk_errors, sha256, signature, sync
-from training.engine.process.heartbeat import beat
-from training.errors import HostError, UsageError
-
-FORMAT = 1
-LAST, BEFORE_LAST, BEST = "last.pt", "before_last.pt", "best.pt"
-INDEX = "index.json"
-TEMPORARY = ".saving-"
-_written: dict[Path, tuple[Signature, str]] = {}  # what this process wrote as last.pt, so as not to read it again
-
-
-def epoch_name(epoch: int) -> str:
-    """File name of the checkpoint kept after `epoch` (1 for the first)."""
-    return f"checkpoint_epoch_{epoch}.pt"
-
-
-def step_name(step: int) -> str:
-    """File name of the checkpoint kept after `step` optimizer steps."""
-    return f"checkpoint_step_{step}.pt"
+from training.engine.checkpoints import disk_space
+from training.engine.checkpoints.checkpoint_file import has, link, write_state
+from training.engine.checkpoints.constants import StoredOnce, are_large
+from training.engine.checkpoints.index import (
+    BEFORE_LAST,
+    BEST,
+    CONSTANTS,
+    INDEX,
+    LAST,
+    TEMPORARY,
+    Entry,
+    Index,
+    constants_name,
+    discard,
+)
+from training.errors import HostError
 
 
-@dataclass(frozen=True)
-class Entry:
-    """What the index says of one file."""
+class CheckpointFolder:
+    """The checkpoints in the folder `path`, which need not exist yet.
 
-    sha256: str
-    step: int  # optimizer steps done
-    epoch: int  # epochs finished
-    value: float | None  # the monitored validation metric of these weights (lower is better); None: not measured
-    run_id: str
-    saved: float  # Unix time; in one folder, later is larger
-
-
-# -- write ---------------------------------------------------------------------------------------------------------
-
-
-def save(folder: Path, state: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str] = ()) -> Path:
-    """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
-
-    `entry`: the fields of Entry but `sha256` and `saved`. Raises HostError when it cannot be written (no room, no
-    right); what was there before is still there and whole.
+    Each method parses the index once, when it begins, and works on that. Nothing of it is kept between two calls:
+    between them another process may have replaced it. The run that holds the folder's lock is the only one that saves;
+    but `restore` writes the index before the run begins, and an export or a replica reads it while a run saves. A
+    reader may thus work on an index that is one save old. That is safe: what it lists is still there, under the same
+    name or, in the case of `last.pt`, under `before_last.pt`.
     """
-    temporary = folder / f"{TEMPORARY}{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        digest = _write(temporary, state)
-        files = read_index(folder)["files"]
-        if LAST in files:
-            # Where a save was cut short between its rename and its listing, before_last.pt is the verified one.
-            if holds(folder / LAST, files[LAST]["sha256"]):
-                link(folder / LAST, folder / BEFORE_LAST)
-                files[BEFORE_LAST] = files[LAST]
-            elif BEFORE_LAST in files and holds(folder / BEFORE_LAST, files[LAST]["sha256"]):
-                files[BEFORE_LAST] = files[LAST]
-        temporary.replace(folder / LAST)
-        sync(folder)
-        # Always later than the one before, though the run may have moved to a host whose clock is behind.
-        saved = max(time.time(), files[LAST]["saved"] + 0.001 if LAST in files else 0.0)
-        files[LAST] = {**entry, "sha256": digest, "saved": saved}
-        others = [name for name in names if name != LAST]
-        write_index(folder, files, others)
-        # Only now the other names: their content is listed already, so no instant is without a verified `best.pt`.
-        _name(folder, files, others)
-        _written[folder / LAST] = signature(folder / LAST), digest
-    except OSError as error:
-        raise _not_saved(folder, error) from error
-    finally:
-        _discard(temporary)
-    return folder / LAST
 
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._written: tuple[Signature, str] | None = None  # what this object wrote as last.pt, so as not to hash it
+        self._stored = StoredOnce(self.path)
 
-def apply_retention(folder: Path, keep: int) -> None:
-    """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`; `best.pt` and `last.pt` are never touched.
-    Raises HostError where nothing can be written."""
-    try:
-        files = read_index(folder)["files"]
-        old = _epochs(files)[:-keep]
-        if old:
-            write_index(folder, {name: entry for name, entry in files.items() if name not in old})
-            for name in old:
-                (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise _not_saved(folder, error) from error
+    # -- write -----------------------------------------------------------------------------------------------------
 
+    def save(self, state: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str] = ()) -> Path:
+        """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
 
-def evict(folder: Path) -> str | None:
-    """Delete what is missed least, on a full disk; returns its name, or None where nothing may go.
+        `entry`: step, epoch, value and run_id of Entry. Large constants in `state` go to a file of their own
+        (constants.py). Raises HostError when it cannot be written (no room, no right); what was there before is still
+        there and whole.
 
-    That is the oldest `checkpoint_epoch_N.pt`; when none is left, `before_last.pt`, if both `last.pt` and a third
-    checkpoint were read and are whole. Never `best.pt`, `last.pt`, or what shares its place with them: that would free
-    nothing. Raises HostError where nothing can be written.
-    """
-    index = read_index(folder)
-    files = index["files"]
-    try:
-        about = {name: (folder / name).stat() for name in files if (folder / name).is_file()}
-        for name in (*_epochs(files), BEFORE_LAST):
-            if name not in about:
-                continue
-            same = [other for other in about if about[other].st_ino == about[name].st_ino]
-            if {LAST, BEST} & set(same) or about[name].st_nlink > len(same):
-                continue
-            if BEFORE_LAST in same and not _spared(folder, files, same):
-                continue
-            for other in same:
-                (folder / other).unlink()
-            # The other way round the index would have to be written on a disk that is full.
-            write_index(folder, {k: entry for k, entry in files.items() if k not in same}, index["naming"])
-            return name
-    except OSError as error:
-        raise _not_saved(folder, error) from error
-    return None
-
-
-def _epochs(files: Mapping[str, Any]) -> list[str]:
-    """The listed `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt`, oldest first."""
-    kept = (name for name in files if name.startswith(("checkpoint_epoch_", "checkpoint_step_")))
-    return sorted(kept, key=lambda name: (files[name]["step"], name))
-
-
-def _spared(folder: Path, files: Mapping[str, Any], names: Sequence[str]) -> bool:
-    """Whether `last.pt` and one more content beside it and `names` are whole."""
-    last = files[LAST]["sha256"]
-    others = [n for n in files if n not in names and n != LAST and files[n]["sha256"] != last]
-    return holds(folder / LAST, last) and any(holds(folder / n, files[n]["sha256"]) for n in others)
-
-
-def _not_saved(folder: Path, error: OSError) -> HostError:
-    try:
-        room = f" ({free(folder) / 1e6:,.0f} MB free)"
-    except OSError:  # the disk is gone
-        room = ""
-    return HostError(
-        f"Could not save a checkpoint to {folder}: {error.strerror or error}{room}. "
-        "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
-    )
-
-
-def _discard(temporary: Path) -> None:
-    with suppress(OSError):  # where it cannot be removed, nothing could be written either; `sweep` comes by later
-        temporary.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Finish what a killed save left: its temporary files go, the names it was to give are given. Only for the holder
-    of the folder's lock. Raises HostError where nothing can be written."""
-    with disk_errors(folder):
-        for litter in folder.glob(f"{TEMPORARY}*"):
-            litter.unlink(missing_ok=True)
-        index = read_index(folder)
-        if index["naming"] and holds(folder / LAST, index["files"][LAST]["sha256"]):
-            _name(folder, index["files"], index["naming"])
-
-
-def _name(folder: Path, files: dict[str, Any], names: Sequence[str]) -> None:
-    """Give the content of `last.pt`, which is listed, further names, and list them."""
-    if names:
-        for name in names:
-            link(folder / LAST, folder / name)
-            files[name] = files[LAST]
-        sync(folder)
-        write_index(folder, files)
-
-
-def holds(path: Path, digest: str) -> bool:
-    """Whether the file at `path` has this content."""
-    if not path.is_file():
-        return False
-    if path in _written and _written[path][0] == signature(path):
-        return _written[path][1] == digest
-    return sha256(path) == digest
-
-
-def set_aside(folder: Path, run_id: str) -> Path | None:
-    """Move a run's checkpoints to `previous/<run_id>/`; returns that folder, or None if there was nothing to move."""
-    files = [path for path in folder.glob("*.pt") if not path.is_dir()]
-    if not files:
-        return None
-    aside = folder / "previous" / run_id
-    number = 1
-    while (aside / LAST).exists():
-        number += 1
-        aside = folder / "previous" / f"{run_id}-{number}"
-    aside.mkdir(parents=True, exist_ok=True)
-    if (folder / INDEX).exists():
-        shutil.copyfile(folder / INDEX, aside / INDEX)
-        sync(aside / INDEX)
-    for path in sorted(files, key=lambda p: p.name == LAST):  # `last.pt` goes last: a kill in between is taken up again
-        path.replace(aside / path.name)
-    sync(aside)
-    (folder / INDEX).unlink(missing_ok=True)
-    sync(folder)
-    return aside
-
-
-class _Hashed:
-    """A file that hashes what torch writes to it. torch reports an OSError from here as RuntimeError, so keep it."""
-
-    def __init__(self, file: Any):
-        self.file, self.sha256, self.error = file, hashlib.sha256(), None
-
-    def write(self, data: Any) -> int:
+        The order is what makes it safe, and no step may move:
+        1. The state is complete, and on the disk, under a temporary name.
+        2. `before_last.pt` becomes the verified newest checkpoint, by a link. From here on that content has two names.
+        3. The rename to `last.pt` takes one of the two. The index still lists the old content as `last.pt`; a reader
+           finds it under `before_last.pt`.
+        4. The folder is synced before the index is written. In the other order a power cut could keep the new index
+           and lose the rename: it would list a content that is nowhere.
+        5. The index lists the new `last.pt`, and in `naming` the names that follow.
+        6. The further names are linked only now, when their content is listed: `best.pt` has, at each instant, a
+           content that the index knows.
+        """
+        temporary = self.path / f"{TEMPORARY}{os.getpid()}"
         try:
-            self.file.write(data)
+            self.path.mkdir(parents=True, exist_ok=True)
+            state, reference, stored = self._constants_outside(state)
+            digest = write_state(temporary, state)
+            index = Index.read(self.path)
+            self._keep_before_last(index)
+            temporary.replace(self.path / LAST)
+            sync(self.path)
+            # Later than the save before, though the clock may be behind it: a run moves to hosts whose clocks differ,
+            # and a clock may be set back. `saved` decides between two places which of them is ahead (persist), so in
+            # one folder it must grow with each save, if only by a millisecond.
+            before = index.files.get(LAST)
+            saved = max(time.time(), before.saved + 0.001 if before else 0.0)
+            index.files[LAST] = Entry(**entry, sha256=digest, saved=saved, constants=reference)
+            index.constants |= stored
+            index.naming = [name for name in names if name != LAST]
+            index.write(self.path)
+            self._give_names(index)
+            self._written = signature(self.path / LAST), digest
         except OSError as error:
-            self.error = error
-            raise
-        self.sha256.update(data)
-        beat()  # a slow disk is no hang
-        return len(data)
+            raise self._not_saved(error) from error
+        finally:
+            discard(temporary)
+        return self.path / LAST
 
-    def flush(self) -> None:
-        self.file.flush()
+    def _constants_outside(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
+        """`state` with a reference in place of large constants, the reference, and what the index lists of them."""
+        constants = state.get("constants") or {}
+        if not are_large(constants):
+            return state, "", {}
+        digest, about = self._stored.put(constants)
+        return {**state, "constants": {}, "constants_ref": digest}, digest, {constants_name(digest): about}
 
+    def _keep_before_last(self, index: Index) -> None:
+        """Have `before_last.pt` be what the index lists as `last.pt`, whichever of the two names that content has.
 
-def _write(path: Path, state: Mapping[str, Any]) -> str:
-    with path.open("wb") as file:
-        hashed = _Hashed(file)
+        A save that was killed between its rename and its listing left an unlisted content as `last.pt`; the verified
+        one is `before_last.pt` then, and must not be replaced by what nobody verified.
+        """
+        last = index.files.get(LAST)
+        if last is None:
+            return
+        if self.holds(LAST, last.sha256):
+            link(self.path / LAST, self.path / BEFORE_LAST)
+            index.files[BEFORE_LAST] = last
+        elif BEFORE_LAST in index.files and self.holds(BEFORE_LAST, last.sha256):
+            index.files[BEFORE_LAST] = last
+
+    def _give_names(self, index: Index) -> None:
+        """Link `last.pt`, which is listed, to the names in `naming`, and list them."""
+        if index.naming:
+            for name in index.naming:
+                link(self.path / LAST, self.path / name)
+                index.files[name] = index.files[LAST]
+            sync(self.path)
+            index.naming = []
+            index.write(self.path)
+
+    def apply_retention(self, keep: int) -> None:
+        """Delete the oldest `checkpoint_epoch_N.pt` beyond the newest `keep`, and constants that no listed checkpoint
+        refers to; `best.pt` and `last.pt` are never touched. Raises HostError where nothing can be written."""
         try:
-            torch.save(dict(state), hashed)
-        except RuntimeError as error:
-            raise hashed.error or error from error
-        file.flush()
-        os.fsync(file.fileno())
-    return hashed.sha256.hexdigest()
+            index = Index.read(self.path)
+            old = index.epochs()[:-keep]
+            left = index.without(old)
+            unused = index.constants.keys() - left.constants.keys()
+            if old or unused:
+                left.naming = []
+                left.write(self.path)
+                for name in (*old, *unused):
+                    (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._not_saved(error) from error
 
+    def evict(self) -> str | None:
+        """Delete what is missed least, on a full disk; returns its name, or None where nothing may go.
 
-def link(source: Path, name: Path) -> None:
-    """Give `source`'s content the further name `name`, atomically replacing what had it."""
-    temporary = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
-    temporary.unlink(missing_ok=True)
-    try:
+        That is the oldest `checkpoint_epoch_N.pt`; when none is left, `before_last.pt`, if both `last.pt` and a third
+        checkpoint were read and are whole. Never `best.pt`, `last.pt`, or a name that is a hard link to one of them, or
+        to a file outside this folder: deleting it would free nothing. Raises HostError where nothing can be written.
+        """
+        index = Index.read(self.path)
         try:
-            os.link(source, temporary)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, temporary)
-            sync(temporary)
-        temporary.replace(name)  # leaves `temporary` behind when both are the same file already
-    finally:
-        _discard(temporary)
-
-
-def write_index(folder: Path, files: Mapping[str, Any], naming: Sequence[str] = ()) -> None:
-    """Replace the index. `naming`: the names that `last.pt` is about to be given. Raises OSError."""
-    temporary = folder / f"{TEMPORARY}{os.getpid()}-{INDEX}"
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"format": FORMAT, "files": files, "naming": list(naming)}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(folder / INDEX)
-    finally:
-        _discard(temporary)
-    sync(folder)
-
-
-def free(folder: Path) -> int:
-    """Bytes free for this user on the disk of `folder`, which need not exist yet."""
-    at = folder
-    while not at.exists():
-        at = at.parent
-    return shutil.disk_usage(at).free
-
-
-# -- read ----------------------------------------------------------------------------------------------------------
-
-
-def listed(folder: Path) -> dict[str, Entry]:
-    """The index, newest content first: what was saved last, though it may stand at an earlier step than one before it
-    (a run that went back). A listed file may still be damaged: see `whole`."""
-    entries = {name: Entry(**values) for name, values in read_index(folder)["files"].items()}
-    order = {LAST: 0, BEFORE_LAST: 1}
-    return dict(sorted(entries.items(), key=lambda e: (order.get(e[0], 2), -e[1].step, -e[1].saved, e[0] != BEST)))
-
-
-def whole(path: Path) -> Entry | None:
-    """The entry of the file at `path` if its content is listed in its folder's index, else None."""
-    if not path.is_file():
+            about = {name: (self.path / name).stat() for name in index.files if (self.path / name).is_file()}
+            for name in (*index.epochs(), BEFORE_LAST):
+                if name not in about:
+                    continue
+                same = [other for other in about if about[other].st_ino == about[name].st_ino]
+                if {LAST, BEST} & set(same) or about[name].st_nlink > len(same):
+                    continue
+                if BEFORE_LAST in same and not self._can_spare(index, same):
+                    continue
+                left = index.without(same)
+                # Files first: the other way round the index would have to be written on a disk that is full. A kill in
+                # between leaves names listed that are gone, which readers pass over.
+                for other in (*same, *(index.constants.keys() - left.constants.keys())):
+                    (self.path / other).unlink(missing_ok=other not in same)
+                left.naming = index.naming
+                left.write(self.path)
+                return name
+        except OSError as error:
+            raise self._not_saved(error) from error
         return None
-    digest = sha256(path)
-    entries = listed(path.parent)
-    same = [entry for entry in entries.values() if entry.sha256 == digest]
-    return same[0] if same else None
 
+    def _can_spare(self, index: Index, names: Sequence[str]) -> bool:
+        """Whether `last.pt` and one more content beside it and `names` are whole."""
+        last = index.files[LAST].sha256
+        others = [n for n, entry in index.files.items() if n not in names and n != LAST and entry.sha256 != last]
+        return self.holds(LAST, last) and any(self.holds(n, index.files[n].sha256) for n in others)
 
-def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`, or None."""
-    return _find(folder, listed(folder))
+    def sweep(self) -> None:
+        """Finish what a killed save left: temporary files are removed, names are given, constants that are not listed
+        are deleted. Only for the holder of the folder's lock. Raises HostError where nothing can be written."""
+        with disk_errors(self.path):
+            for litter in self.path.glob(f"{TEMPORARY}*"):
+                litter.unlink(missing_ok=True)
+            index = Index.read(self.path)
+            if index.naming and self.holds(LAST, index.files[LAST].sha256):
+                self._give_names(index)
+            if index.files:
+                for path in self.path.glob(CONSTANTS):
+                    if path.name not in index.constants:
+                        path.unlink()
 
+    def set_aside(self, run_id: str) -> Path | None:
+        """Move a run's checkpoints to `previous/<run_id>/`; returns that folder, or None if there was nothing to move.
 
-def best(folder: Path) -> Path | None:
-    """`best.pt`; where it is damaged, the whole checkpoint with the lowest monitored value; None if there is none."""
-    if whole(folder / BEST):
-        return folder / BEST
-    entries = listed(folder)  # once: a run may be changing it
-    valued = [(entry.value, name) for name, entry in entries.items() if entry.value is not None]
-    return _find(folder, {name: entries[name] for _, name in sorted(valued)})
+        `last.pt` goes last, so that a kill in between is taken up again by the next start, which finds it. Constants
+        are linked before anything is moved and deleted here after everything is: at each instant a checkpoint has them
+        beside it, in either folder.
+        """
+        constants = list(self.path.glob(CONSTANTS))
+        files = [path for path in self.path.glob("*.pt") if not path.is_dir() and path not in constants]
+        if not files:
+            return None
+        aside = self.path / "previous" / run_id
+        number = 1
+        while (aside / LAST).exists():
+            number += 1
+            aside = self.path / "previous" / f"{run_id}-{number}"
+        aside.mkdir(parents=True, exist_ok=True)
+        for litter in aside.glob(f"{TEMPORARY}*"):  # of an earlier attempt that was killed
+            litter.unlink()
+        if (self.path / INDEX).exists():
+            shutil.copyfile(self.path / INDEX, aside / INDEX)
+            sync(aside / INDEX)
+        for path in constants:
+            link(path, aside / path.name)
+        if constants:
+            sync(aside)
+        for path in sorted(files, key=lambda p: p.name == LAST):
+            path.replace(aside / path.name)
+        sync(aside)
+        (self.path / INDEX).unlink(missing_ok=True)
+        for path in constants:
+            path.unlink()
+        sync(self.path)
+        return aside
 
-
-def _find(folder: Path, entries: Mapping[str, Entry]) -> Path | None:
-    """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its
-    rename and its listing, under `before_last.pt`."""
-    for name, entry in entries.items():
-        for path in (folder / name, folder / BEFORE_LAST):
-            if path.is_file() and sha256(path) == entry.sha256:
-                return path
-    return None
-
-
-def read(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """A checkpoint's content (the keys of ARCHITECTURE.md), tensors on `device`.
-
-    Raises UsageError, naming what to do, for a file that is missing, cut short, damaged, or no checkpoint of ours.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UsageError(f"There is no checkpoint {path}. {_nearest(path)}")
-    if (path.parent / INDEX).exists() and whole(path) is None:
-        raise UsageError(
-            f"{path} is damaged or was cut short: its content is not listed in {path.parent / INDEX}. {_nearest(path)}"
+    def _not_saved(self, error: OSError) -> HostError:
+        try:
+            room = f" ({disk_space.free(self.path) / 1e6:,.0f} MB free)"
+        except OSError:  # the disk is gone
+            room = ""
+        return HostError(
+            f"Could not save a checkpoint to {self.path}: {error.strerror or error}{room}. "
+            "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
         )
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"{path} is not a readable checkpoint ({reason}). {_nearest(path)}") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UsageError(f"{path} is no Athanor checkpoint of format {FORMAT}. {_nearest(path)}")
-    return state
 
+    # -- read ------------------------------------------------------------------------------------------------------
 
-def _nearest(path: Path) -> str:
-    """A sentence with the checkpoints that could have been meant."""
-    folder = path.parent
-    at = folder if folder.is_dir() else next((p for p in path.parents if p.is_dir()), Path())
-    there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]
-    there = [p for p in there if p != str(path) and whole(Path(p))]
-    near = difflib.get_close_matches(str(path), there, 5, 0.0)
-    return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."
+    def listed(self) -> dict[str, Entry]:
+        """The index, newest content first. A listed file may still be damaged: see `damaged`."""
+        return Index.read(self.path).newest_first()
 
+    def holds(self, name: str, digest: str) -> bool:
+        """Whether the file `name` is there with this content. What this object wrote as `last.pt` is not read again,
+        as long as inode, size and times are the same: two reads of gigabytes a save would hold up the next one."""
+        path = self.path / name
+        if name == LAST and self._written and path.is_file() and self._written[0] == signature(path):
+            return self._written[1] == digest
+        return has(path, digest)
 
-def read_index(folder: Path) -> dict[str, Any]:
-    """`files`: name -> its entry, as plain values. `naming`: names that a killed save did not come to give. Raises
-    UsageError if it is damaged."""
-    try:
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        files, naming = dict(index["files"]), list(index.get("naming", ()))
-        for name in (*files, *naming):  # files are linked and deleted by these names
-            if not isinstance(name, str) or Path(name).name != name:
-                raise ValueError(f"{name!r} is no name of a file in it")
-        return {"files": files, "naming": naming}
-    except FileNotFoundError:
-        return {"files": {}, "naming": []}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{folder / INDEX} cannot be read ({error}). Without it no checkpoint in {folder} can be trusted: "
-            "restore it, or move the folder away to start anew."
-        ) from None
+    def damaged(self) -> list[str]:
+        """Names that are listed while what is there has no listed content, or is missing."""
+        index = Index.read(self.path)
+        return [name for name in index.newest_first() if not self._whole(name, index)]
+
+    def _whole(self, name: str, index: Index) -> bool:
+        path = self.path / name
+        return path.is_file() and index.of_content(sha256(path)) is not None
+
+    def latest(self) -> Path | None:
+        """The newest whole checkpoint, or None."""
+        return self._find(Index.read(self.path).newest_first())
+
+    def best(self) -> Path | None:
+        """`best.pt`; where it is damaged, the whole checkpoint with the lowest monitored value; None if there is
+        none."""
+        path = self.path / BEST
+        # The file before the index: a run that saves meanwhile lists a new content before it renames anything to it.
+        digest = sha256(path) if path.is_file() else ""
+        index = Index.read(self.path)
+        if index.of_content(digest):
+            return path
+        entries = index.newest_first()
+        valued = [(entry.value, name) for name, entry in entries.items() if entry.value is not None]
+        return self._find({name: entries[name] for _, name in sorted(valued)})
+
+    def _find(self, entries: Mapping[str, Entry]) -> Path | None:
+        """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its
+        rename and its listing, under `before_last.pt`."""
+        for name, entry in entries.items():
+            for path in (self.path / name, self.path / BEFORE_LAST):
+                if has(path, entry.sha256):
+                    return path
+        return None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import BEFORE_LAST, BEST, LAST, Index
 from training.errors import HostError
+from training.units import size
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-OTHERS = ("last.pt", "before_last.pt", "best.pt", "the one being written")  # beside the kept epochs
+OTHERS = (LAST, BEFORE_LAST, BEST, "the one being written")  # beside the kept epochs
 MARGIN = 32 << 20  # bytes, for logs and indices
 
 
@@ -37,17 +39,19 @@ def require_room(folder: Path, keep: int, growth: int, exports: int) -> None:
     bytes that will be written beside them. Content that shares its place by hard links would need less; it is not
     relied on.
     """
-    size = (folder / checkpoint.LAST).stat().st_size + growth
+    each = (folder / LAST).stat().st_size + growth
     count = keep + len(OTHERS)
-    need = count * size + exports + MARGIN
-    there = min(_used(folder), count * size)
-    free = checkpoint.free(folder)
-    if need - there > free:
+    constants = sum(about["bytes"] for about in Index.read(folder).constants.values())  # once, whatever refers to them
+    need = count * each + constants + exports + MARGIN
+    there = min(_used(folder), count * each + constants)
+    left = free(folder)
+    if need - there > left:
+        beside = f"{size(constants)} of constants, " if constants else ""
         raise HostError(
-            f"There is not enough room on the disk of {folder}. At its fullest this run needs {told(need)}: {count} "
-            f"checkpoints of {told(size)} (training.keep {keep}; {', '.join(OTHERS)}), {told(exports)} of exports "
-            f"and {told(MARGIN)} to spare. {told(there)} of it is there, {told(free)} is free: "
-            f"{told(need - there - free)} too little. Make room, lower training.keep, or choose another disk with "
+            f"There is not enough room on the disk of {folder}. At its fullest this run needs {size(need)}: {count} "
+            f"checkpoints of {size(each)} (training.keep {keep}; {', '.join(OTHERS)}), {beside}{size(exports)} of "
+            f"exports and {size(MARGIN)} to spare. {size(there)} of it is there, {size(left)} is free: "
+            f"{size(need - there - left)} too little. Make room, lower training.keep, or choose another disk with "
             "--out DIR."
         )
 
@@ -58,7 +62,9 @@ def _used(folder: Path) -> int:
     return sum({(s.st_dev, s.st_ino): s.st_size for s in about}.values())
 
 
-def told(size: int) -> str:
-    """Bytes, as people read them."""
-    unit, scale = ("GB", 1e9) if size >= 1e9 else ("MB", 1e6) if size >= 1e6 else ("KB", 1e3)
-    return f"{size / scale:,.3g} {unit}"
+def free(folder: Path) -> int:
+    """Bytes free for this user on the disk of `folder`, which need not exist yet."""
+    at = folder
+    while not at.exists():
+        at = at.parent
+    return shutil.disk_usage(at).free

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 
 import training
 from training.engine.process.distributed import Ranks
+from training.host import available_cpus, cpu_name
 from training.settings import RunSettings
 
 #: Settings that say how long, how often or where, and leave the course of the training as it is. Batch size and
@@ -71,19 +71,11 @@ def hardware(ranks: Ranks) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU",
         "processes": ranks.world,
-        "cpu": _cpu(),
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpu": cpu_name(),
+        "cpus": available_cpus(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def provenance(

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.provenance import course, plain
 from training.errors import UsageError
 from training.settings import RunSettings
@@ -47,40 +48,42 @@ def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     training; "never" starts anew. `training.resume_from` names a file to go on from, whatever differs. Raises
     UsageError if it is missing.
     """
-    checkpoint.sweep(folder)
-    newest = checkpoint.latest(folder)
-    there = checkpoint.read(newest) if newest else None
+    checkpoints = CheckpointFolder(folder)
+    checkpoints.sweep()
+    newest = checkpoints.latest()
+    there = read(newest) if newest else None
     source = wanted.settings.training.resume_from
     if source is not None:
-        return _from_file(folder, wanted, resume, _resolve(source), newest, there)
+        return _from_file(checkpoints, wanted, resume, _resolve(source), newest, there)
     if newest is None or there is None:
-        return Decision(None, new_run_id(), _damaged(folder))
+        return Decision(None, new_run_id(), _damaged(checkpoints))
     if resume == "never":
-        return Decision(None, new_run_id(), _aside(folder, there, "--resume never was given"))
+        return Decision(None, new_run_id(), _aside(checkpoints, there, "--resume never was given"))
     differing = differences(there, wanted)
     if differing:
-        return Decision(None, new_run_id(), _aside(folder, there, "it differs: " + "; ".join(differing)))
-    return Decision(newest, there["provenance"]["run_id"], (*_damaged(folder), *_replanned(there, wanted)))
+        return Decision(None, new_run_id(), _aside(checkpoints, there, "it differs: " + "; ".join(differing)))
+    return Decision(newest, there["provenance"]["run_id"], (*_damaged(checkpoints), *_replanned(there, wanted)))
 
 
 def _from_file(
-    folder: Path, wanted: Wanted, resume: str, source: Path, newest: Path | None, there: Mapping[str, Any] | None
-) -> Decision:
+    checkpoints: CheckpointFolder, wanted: Wanted, resume: str, source: Path, newest: Path | None,
+    there: Mapping[str, Any] | None,
+) -> Decision:  # fmt: skip
     if there is not None and newest is not None and resume == "auto" and not differences(there, wanted):
         branched = there["settings"]["training"]["resume_from"] == wanted.settings.training.resume_from
         same_file = source.exists() and source.resolve() == newest.resolve()
         if branched or same_file:  # that file was gone on from before, and this is how far it came
             return Decision(newest, there["provenance"]["run_id"], _replanned(there, wanted))
-    begin = checkpoint.read(source)
+    begin = read(source)
     said: tuple[str, ...] = (f"going on from {source} (step {begin['progress']['step']})",)
     differing = differences(begin, wanted)
     if differing:
         said += ("what differs from it: " + "; ".join(differing),)
     if there is not None:
-        inside = source.resolve().parent == folder.resolve()
-        said += _aside(folder, there, f"training.resume_from begins a new run from {source.name}")
+        inside = source.resolve().parent == checkpoints.path.resolve()
+        said += _aside(checkpoints, there, f"training.resume_from begins a new run from {source.name}")
         if inside:
-            aside = folder / "previous"
+            aside = checkpoints.path / "previous"
             found = [p for p in sorted(aside.glob(f"*/{source.name}"), key=lambda p: p.stat().st_mtime) if p.is_file()]
             source = next(p for p in reversed(found) if p.parent.name.startswith(there["provenance"]["run_id"]))
     return Decision(source, new_run_id(), (*said, *_replanned(begin, wanted)))
@@ -115,13 +118,13 @@ def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     )
 
 
-def _aside(folder: Path, found: Mapping[str, Any], why: str) -> tuple[str, ...]:
-    aside = checkpoint.set_aside(folder, found["provenance"]["run_id"])
+def _aside(checkpoints: CheckpointFolder, found: Mapping[str, Any], why: str) -> tuple[str, ...]:
+    aside = checkpoints.set_aside(found["provenance"]["run_id"])
     return (f"starting anew, because of the run that is there {why}. Its checkpoints are now in {aside}",)
 
 
-def _damaged(folder: Path) -> tuple[str, ...]:
-    bad = [name for name in checkpoint.listed(folder) if not checkpoint.whole(folder / name)]
+def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
+    bad = checkpoints.damaged()
     return (f"damaged or missing, and passed over: {', '.join(bad)}",) if bad else ()
 
 

@@ -11,22 +11,24 @@ from typing import Any
 import torch
 
 from training.data.files import disk_errors
-from training.engine.checkpoints import checkpoint_folder as checkpoint
 from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.constants import are_large
+from training.engine.checkpoints.index import INDEX
 from training.errors import HostError
-from training.persist.replicator import Replicator
 
 
 class Saver:
     """Checkpoints of one run, written by a thread of its own.
 
-    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. `mirror`: copies what is saved to a
-    second place. One save is under way at most, so the order of saves is kept, and beyond the model one copy of its
-    state is alive, which the next save reuses.
+    `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. `saved`: called after each save, by the
+    thread that wrote it; returns at once. One save is under way at a time, so the order of saves is kept, and beyond
+    the model one copy of its state is alive, which the next save reuses.
     """
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], mirror: Replicator | None = None):
-        self.folder, self.keep, self.say, self.mirror = folder, keep, say, mirror
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], saved: Callable[[], None] = lambda: None):
+        self.folder, self.keep, self.say, self.saved = folder, keep, say, saved
+        self.checkpoints = CheckpointFolder(folder)
         self._copy = Snapshot(say)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
         self._under_way: Future[None] | None = None
@@ -35,14 +37,18 @@ class Saver:
 
     def save(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str], *, wait: bool) -> None:
         """Save `content` as `last.pt` and the further `names`; with `wait` it is on the disk on return, otherwise only
-        its copy was taken. `entry`: as in checkpoint.save.
+        its copy was taken. `entry`: as in CheckpointFolder.save.
 
         A save under way is waited for first. Raises HostError for an earlier save that failed (then nothing is saved
         now), and with `wait` for this one.
         """
         self.finish()
         self._growth = room.still_to_come(content)
-        copied = self._copy.take(content)
+        constants = content.get("constants") or {}
+        if are_large(constants):  # they never change, and are recognised by identity: see StoredOnce
+            copied = {**self._copy.take({**content, "constants": {}}), "constants": constants}
+        else:
+            copied = self._copy.take(content)
         self._under_way = self._thread.submit(self._write, copied, dict(entry), list(names))
         if wait:
             self.finish()
@@ -93,21 +99,20 @@ class Saver:
     def _write(self, content: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str]) -> None:
         self._copy.arrived()
         self._require_folder()
-        self._making_room(lambda: checkpoint.save(self.folder, content, entry, names))
+        self._making_room(lambda: self.checkpoints.save(content, entry, names))
         with disk_errors(self.folder):
             self._disk = self.folder.stat().st_dev
-        self._making_room(lambda: checkpoint.apply_retention(self.folder, self.keep))
-        if self.mirror is not None:
-            self.mirror.saved()
+        self._making_room(lambda: self.checkpoints.apply_retention(self.keep))
+        self.saved()
 
     def _making_room(self, work: Callable[[], object]) -> None:
-        """Do `work`, and where the disk is full give up one old checkpoint after the other for it."""
+        """Do `work`, and where the disk is full delete one old checkpoint after the other for it."""
         while True:
             try:
                 work()
                 return
             except HostError as error:
-                gone = checkpoint.evict(self.folder) if room.is_full(error.__cause__) else None
+                gone = self.checkpoints.evict() if room.is_full(error.__cause__) else None
                 if gone is None:
                     raise
                 self.say(f"The disk is full: {gone} was deleted to make room for the newest checkpoint.")
@@ -116,7 +121,7 @@ class Saver:
         """Raise HostError where the folder that was saved to is gone. It is never made anew: under a drive that was
         detached, that would write to another disk, and call it saved."""
         try:
-            same = self.folder.stat().st_dev == self._disk and (self.folder / checkpoint.INDEX).exists()
+            same = self.folder.stat().st_dev == self._disk and (self.folder / INDEX).exists()
         except OSError:
             same = False
         if self._disk and not same:

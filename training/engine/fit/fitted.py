@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import BEST, FORMAT, LAST, epoch_name, step_name
 from training.engine.checkpoints.provenance import plain
 from training.engine.checkpoints.resume import Decision, Wanted
 from training.engine.checkpoints.saver import Saver
@@ -26,9 +26,10 @@ from training.engine.loop.validate import require_metrics
 from training.engine.process.distributed import Ranks
 from training.engine.process.heartbeat import beat
 from training.engine.process.signals import Signals
-from training.engine.tracking.tracker import Tracker, duration
+from training.engine.tracking.tracker import Tracker
 from training.errors import Interrupted, TrainingError, UsageError
 from training.recipe import Fitted
+from training.units import duration
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -132,14 +133,15 @@ class FittedRun:
         folder: Path,
         provenance: Mapping[str, Any],
         allowance: Allowance | None = None,
-        mirror: Any = None,
+        saved: Callable[[], None] = lambda: None,
         validated: Callable[[], None] = lambda: None,
     ):
         self.session, self.recipe, self.progress = session, session.recipe, session.progress
         self.training = self.recipe.settings.training
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
         self.allowance, self.validated = allowance, validated
-        self.saver = Saver(folder, self.training.keep, tracker.say, mirror)
+        self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()}
+        self.saver = Saver(folder, self.training.keep, tracker.say, saved)
         self.state: Any = None
         self.asked_to_stop = False
         self.names: list[str] = []  # what the next save is called besides last.pt
@@ -178,7 +180,7 @@ class FittedRun:
             self.state = loaded(self.recipe, session.saved, session.rows)
             session.saved = None  # its bytes are not held twice
         beat()
-        if progress.step == 0 or not (self.folder / checkpoint.LAST).exists():
+        if progress.step == 0 or not (self.folder / LAST).exists():
             self.save(wait=True)
         self.saver.require_room(0)
         self.tracker.begin(progress.step, progress.total_steps)
@@ -259,7 +261,7 @@ class FittedRun:
             progress, self.session.patience, metrics, self.training, self.tracker,
             epoch=progress.step, where=self.where, seconds=self.evaluation,
         ):  # fmt: skip
-            self.names.append(checkpoint.BEST)
+            self.names.append(BEST)
         self.validated()
 
     def save_due(self) -> bool:
@@ -267,10 +269,10 @@ class FittedRun:
         progress, training = self.progress, self.training
         if self._passed(training.save_every) and progress.archived < progress.step:
             progress.archived = progress.step
-            self.names.append(checkpoint.epoch_name(progress.step))
+            self.names.append(epoch_name(progress.step))
         if self._passed(training.save_steps) and progress.archived_step < progress.step:
             progress.archived_step = progress.step
-            self.names.append(checkpoint.step_name(progress.step))
+            self.names.append(step_name(progress.step))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
             progress.finished = ALL_STEPS if progress.total_steps >= self.session.planned else OUT_OF_BUDGET
         clock = time.monotonic() - self.saved_at > 60 * training.save_minutes
@@ -296,14 +298,14 @@ class FittedRun:
         """Plain containers and tensors only, with the keys of every checkpoint."""
         session = self.session
         return {
-            "format": checkpoint.FORMAT,
+            "format": FORMAT,
             "kind": KIND,
             "family": self.recipe.run,
             "settings": plain(self.recipe.settings),
             "fitted": as_tensor(self.recipe.dump(self.state)),
             "model": {},
             "ema": None,
-            "constants": {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()},
+            "constants": self.constants,
             "optimizer": None,
             "scaler": None,
             "progress": self.progress.plain(self.progress.step, 0),

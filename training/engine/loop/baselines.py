@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from training.data.files import write_atomic
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.index import BEST
+from training.engine.checkpoints.partial import load_state
 from training.engine.checkpoints.resume import Decision
 from training.engine.fit import fitted
 from training.engine.loop.session import open_session
@@ -56,27 +58,28 @@ class TrainedBaselines:
         asked = json.dumps([self.sha256, name, begin is not None, steps, recipe.settings.model_dump(mode="json")])
         path = self.folder / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:32]}.pt"
         if path.exists():
-            return self._model(recipe, torch.load(path, weights_only=True))
+            return self._model(recipe, torch.load(path, weights_only=True), path)
         print(f"  {name.replace('_', ' ')}: {steps} steps to train it")
         for old in self.folder.glob(f"{name}-*.pt"):
             old.unlink()
-        weights = self._trained(recipe, begin, steps)
-        content = io.BytesIO()
-        torch.save(weights, content)
-        write_atomic(path, content.getvalue())
-        return self._model(recipe, weights)
+        content = self._trained(recipe, begin, steps)
+        written = io.BytesIO()
+        torch.save(content, written)
+        write_atomic(path, written.getvalue())
+        return self._model(recipe, content, path)
 
-    def _model(self, recipe: Recipe, weights: Mapping[str, torch.Tensor]) -> Any:
+    def _model(self, recipe: Recipe, content: Mapping[str, Any], path: Path) -> Any:
         if isinstance(recipe, Fitted):
-            return recipe.load(weights[fitted.KIND].numpy().tobytes(), None, self.constants)
+            return recipe.load(content[fitted.KIND].numpy().tobytes(), None, self.constants)
         model = recipe.build(dict(self.constants))  # type: ignore[attr-defined]
-        model.load_state_dict(weights)
+        if not isinstance(content.get("model"), dict):  # kept by an earlier version: the weights alone
+            content = {"model": content}
+        load_state(recipe, model, {"ema": None, **content}, str(path))  # type: ignore[arg-type]
         return model.eval()
 
-    def _trained(
-        self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int
-    ) -> Mapping[str, torch.Tensor]:
-        """The weights of its best evaluation; of a fitted family, its bytes."""
+    def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> dict[str, Any]:
+        """What is kept of its best evaluation: the weights, as a checkpoint holds them; of a fitted family, its
+        bytes."""
         work = self.folder / "training"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -89,12 +92,13 @@ class TrainedBaselines:
                 log = recipe.settings.logging
                 with Tracker(work, {}, log, title=recipe.title, step=0, active=False) as tracker:
                     session.fit(tracker, signals, work, {"run_id": ""})
-            best = checkpoint.read(work / checkpoint.BEST)
+            best = read(work / BEST)
         finally:
             shutil.rmtree(work, ignore_errors=True)
         if isinstance(recipe, Fitted):
             return {fitted.KIND: best[fitted.KIND]}
-        return best["ema"] or best["model"]
+        frozen = {"frozen": best["frozen"]} if "frozen" in best else {}
+        return {"model": best["ema"] or best["model"], **frozen}
 
     def _quiet(self, recipe: Recipe, steps: int) -> Recipe:
         """`recipe` with settings for a run of so many steps."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from training.engine.step.step_context import StepResult
-from training.engine.tracking.tracker import duration
+from training.units import duration
 
 
 class Meter:

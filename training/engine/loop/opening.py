@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.provenance import hardware
 from training.engine.checkpoints.resume import Decision, Wanted
 from training.engine.loop.progress import Progress
@@ -26,7 +26,7 @@ def decided(ranks: Ranks, decide: Decide, wanted: Wanted) -> tuple[Decision, dic
     """Rank 0's decision, and the content of the checkpoint that it names, on every rank."""
     decision = ranks.on_rank_zero(lambda: decide(wanted))
     path = decision.path
-    return decision, ranks.from_first_host(lambda: checkpoint.read(path)) if path else None
+    return decision, ranks.from_first_host(lambda: read(path)) if path else None
 
 
 def constants_of(

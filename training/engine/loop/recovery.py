@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.loop.guards import Diverged
 from training.engine.step.step_context import OutOfMemory
 from training.errors import TrainingError
@@ -55,11 +56,11 @@ def roll_back(run: Run, error: Diverged) -> None:
         )
     run.settle_saves()
     # At first the newest; if that did not help, the best, which is older.
-    find = checkpoint.latest if not before.retreats else _best_or_latest
-    path = run.ranks.on_rank_zero(lambda: find(run.folder))
+    find = _best_or_latest if before.retreats else CheckpointFolder.latest
+    path = run.ranks.on_rank_zero(lambda: find(CheckpointFolder(run.folder)))
     if path is None:
         raise TrainingError(f"{error} There is no complete checkpoint to go back to. {advice}")
-    state.load(run.ranks.from_first_host(lambda: checkpoint.read(path)), str(path))
+    state.load(run.ranks.from_first_host(lambda: read(path)), str(path))
     progress = state.progress
     progress.retreats, progress.rate = before.retreats + 1, before.rate * SMALLER
     progress.skipped, progress.seconds, progress.total_steps = before.skipped, before.seconds, before.total_steps
@@ -75,5 +76,5 @@ def roll_back(run: Run, error: Diverged) -> None:
     run.save(wait=True)  # a kill must not forget that this was tried
 
 
-def _best_or_latest(folder: Path) -> Path | None:
-    return checkpoint.best(folder) or checkpoint.latest(folder)
+def _best_or_latest(checkpoints: CheckpointFolder) -> Path | None:
+    return checkpoints.best() or checkpoints.latest()

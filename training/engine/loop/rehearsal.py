@@ -7,7 +7,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import LAST
 from training.engine.loop.recovery import halve
 from training.engine.loop.validate import held_out_micro_batches, require_metrics
 from training.engine.step import schedule
@@ -28,7 +28,7 @@ def rehearse(run: Run) -> None:
             halve(run, error)
     state, settings = run.state, run.settings
     # rank 0 decides: the disk of another host holds no checkpoints
-    there = run.ranks.on_rank_zero(lambda: (run.folder / checkpoint.LAST).exists())
+    there = run.ranks.on_rank_zero(lambda: (run.folder / LAST).exists())
     if state.progress.step == 0 or not there:
         run.save(wait=True)
     exports = run.recipe.room(state.model).exports or 0

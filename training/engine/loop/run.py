@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.index import BEST, epoch_name, step_name
 from training.engine.checkpoints.saver import Saver
 from training.engine.loading.batches import MicroBatch
 from training.engine.loading.loader import Loader, Stopped
@@ -47,8 +47,8 @@ class Work:
 
 class Run:
     """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `held_out_rows`: the
-    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `mirror`: copies what is saved to
-    a second place. `validated`: called on the first rank after every evaluation; returns at once."""
+    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `saved` and `validated`: called on
+    the first rank after every save and every evaluation; both return at once."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Run:
         provenance: Mapping[str, Any],
         held_out_rows: Sequence[Row] = (),
         allowance: Allowance | None = None,
-        mirror: Any = None,
+        saved: Callable[[], None] = lambda: None,
         validated: Callable[[], None] = lambda: None,
     ):
         self.state, self.train, self.held_out_dataset = state, train, held_out
@@ -72,7 +72,7 @@ class Run:
         self.model = state.model
         if self.settings.training.compile:
             self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch_size, tracker.say)
-        self.saver = Saver(folder, self.settings.training.keep, tracker.say, mirror)
+        self.saver = Saver(folder, self.settings.training.keep, tracker.say, saved)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
         self.pending: list[StepResult] = []  # steps whose values were not read yet
         self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for
@@ -255,7 +255,7 @@ class Run:
             progress, state.patience, state.metrics, training, self.tracker,
             epoch=state.epoch, where=self.where, seconds=seconds,
         ):  # fmt: skip
-            self.names.append(checkpoint.BEST)
+            self.names.append(BEST)
         if self.ranks.is_first:
             self.validated()
 
@@ -264,10 +264,10 @@ class Run:
         state, progress, training = self.state, self.state.progress, self.settings.training
         if state.at_epoch_end() and state.epoch % training.save_every == 0 and progress.archived < state.epoch:
             progress.archived = state.epoch
-            self.names.append(checkpoint.epoch_name(state.epoch))
+            self.names.append(epoch_name(state.epoch))
         if training.save_steps and progress.step % training.save_steps == 0 and progress.archived_step < progress.step:
             progress.archived_step = progress.step
-            self.names.append(checkpoint.step_name(progress.step))
+            self.names.append(step_name(progress.step))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
             progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)

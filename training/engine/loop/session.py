@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from training.engine.checkpoints.disk_space import told as size_of
 from training.engine.checkpoints.resume import Decision, Wanted
 from training.engine.fit.fitted import FittedSession, open_fitted
 from training.engine.loading.batches import BatchPlan
@@ -26,6 +25,7 @@ from training.engine.tracking.tracker import Tracker
 from training.errors import UsageError
 from training.recipe import Dataset, Fitted, Recipe, Stepped
 from training.settings import RunSettings
+from training.units import size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,10 +74,10 @@ class SteppedSession:
         needed, device = self.recipe.room(self.state.model).memory, self.state.ranks.device
         if needed is None:
             return []
-        text = f"about {size_of(needed)} of memory"
+        text = f"about {size(needed)} of memory"
         if device.type == "cuda":
             free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-            text += f" of {size_of(free)} free"
+            text += f" of {size(free)} free"
             if needed > free:
                 text += ", which is too little: out of memory, micro-batches are halved"
         return [text]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.engine.checkpoints.checkpoint_folder import FORMAT
+from training.engine.checkpoints.index import FORMAT
+from training.engine.checkpoints.partial import load_state, split_state
 from training.engine.checkpoints.provenance import plain
 from training.engine.loading.batches import BatchPlan, mixed
 from training.engine.loop.guards import Diverged
@@ -81,7 +82,7 @@ class State:
     def to_checkpoint(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Plain containers and tensors only: loadable with weights_only=True. Raises Diverged for weights that are not
         finite: they are never saved."""
-        model = self.model.state_dict()
+        model, frozen = split_state(self.recipe, self.model)
         floats = [v for v in model.values() if v.is_floating_point()]
         if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
             raise Diverged(f"The weights are not finite after step {self.progress.step}; they were not saved.")
@@ -89,8 +90,9 @@ class State:
             "format": FORMAT,
             "family": self.recipe.run,
             "settings": plain(self.recipe.settings),
-            "model": dict(model),
-            "ema": self.ema.state() if self.ema else None,
+            "model": model,
+            "ema": self.ema.state(model) if self.ema else None,
+            **({"frozen": frozen} if frozen else {}),
             "constants": self.constants,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
@@ -105,7 +107,7 @@ class State:
         if checkpoint["family"] != self.recipe.run:
             raise UsageError(f"{name} is a checkpoint of {checkpoint['family']}, not of {self.recipe.run}.")
         try:
-            self.model.load_state_dict(checkpoint["model"])
+            load_state(self.recipe, self.model, checkpoint, name)
             saved = checkpoint["optimizer"]
             for group in saved["param_groups"]:  # how it is computed belongs to this host, not to the file
                 group["fused"], group["foreach"] = self.fused, None

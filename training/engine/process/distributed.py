@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
-from training.data.sandbox import available_cpus
 from training.engine.process.heartbeat import beat
 from training.errors import AthanorError, HostError, Interrupted
+from training.host import available_cpus
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
 T = TypeVar("T")

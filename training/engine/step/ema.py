@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -39,9 +39,10 @@ class EMA:
         for name, parameter in self.live.items():
             parameter.copy_(values[name])
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """A complete state dict of the model with the averaged weights in place of its own."""
-        return {name: self.shadow.get(name, value).detach() for name, value in self.model.state_dict().items()}
+    def state(self, saved: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """A state dict of the model with the averaged weights in place of its own: all of it, or what is in `saved`."""
+        state = self.model.state_dict() if saved is None else saved
+        return {name: self.shadow.get(name, value).detach() for name, value in state.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Continue from a checkpoint's `ema`."""

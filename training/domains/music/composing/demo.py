@@ -21,6 +21,7 @@ from training.domains.music.composing import synth
 from training.domains.music.composing.compose import compose
 from training.domains.music.emotion import BASES
 from training.errors import HostError, UsageError
+from training.host import available_cpus
 
 MARKER = "synthetic.json"
 PIECES = 180
@@ -72,7 +73,7 @@ def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tupl
     made = functools.partial(_make, folder, seed)
     if len(missing) > ALONE:
         for outcome in sandbox.run(
-            made, list(missing.items()), seconds=SECONDS, megabytes=MEGABYTES, workers=sandbox.available_cpus()
+            made, list(missing.items()), seconds=SECONDS, megabytes=MEGABYTES, workers=available_cpus()
         ):
             if outcome.error:
                 raise HostError(f"A piece of the demo corpus cannot be made in {folder}: {outcome.error}")

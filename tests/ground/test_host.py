@@ -1,0 +1,87 @@
+"""What a host and a container's cgroup let a process use, on made-up /proc and /sys."""
+
+import os
+
+import pytest
+
+from training import host
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """put(path, text): a file of the made-up host. Eight CPUs, 64 GiB."""
+    monkeypatch.setattr(host, "ROOT", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * GIB // 4096}.__getitem__)
+
+    def put(path, text):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+
+    return put
+
+
+def test_without_limits_all_of_the_host_counts(root):
+    assert (host.available_cpus(), host.available_memory()) == (8, 64 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("900000 100000", 8), ("odd", 8)]
+)
+def test_a_container_of_cgroup_2_has_its_quota(root, quota, cpus):
+    root("sys/fs/cgroup/cpu.max", quota + "\n")
+    assert host.available_cpus() == cpus
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(-1, 8), (300_000, 3), (50_000, 1)])
+def test_a_container_of_cgroup_1_has_its_quota(root, quota, cpus):
+    root("sys/fs/cgroup/cpu/cpu.cfs_quota_us", f"{quota}\n")
+    root("sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n")
+    assert host.available_cpus() == cpus
+
+
+def test_the_limits_of_enclosing_groups_hold_too(root):
+    """A service of systemd, or a job of a batch system: the limit is on a group above the process's own."""
+    root("proc/self/cgroup", "0::/jobs/17/task\n")
+    root("sys/fs/cgroup/jobs/17/cpu.max", "400000 100000")
+    root("sys/fs/cgroup/jobs/17/task/cpu.max", "max 100000")
+    root("sys/fs/cgroup/jobs/memory.max", str(16 * GIB))
+    root("sys/fs/cgroup/jobs/17/memory.max", str(8 * GIB))
+    assert (host.available_cpus(), host.available_memory()) == (4, 8 * GIB)
+
+
+def test_a_group_of_cgroup_1_is_found_by_its_controller(root):
+    root("proc/self/cgroup", "5:cpu,cpuacct:/jobs\n4:memory:/jobs\n1:name=systemd:/jobs\n")
+    root("sys/fs/cgroup/cpu/jobs/cpu.cfs_quota_us", "200000")
+    root("sys/fs/cgroup/cpu/jobs/cpu.cfs_period_us", "100000")
+    root("sys/fs/cgroup/memory/jobs/memory.limit_in_bytes", str(4 * GIB))
+    assert (host.available_cpus(), host.available_memory()) == (2, 4 * GIB)
+
+
+@pytest.mark.parametrize("limit", ["max", str(1 << 62)])
+def test_a_memory_limit_beyond_the_host_is_none(root, limit):
+    root("sys/fs/cgroup/memory.max", limit)
+    assert host.available_memory() == 64 * GIB
+
+
+def test_a_processor_is_named_and_one_without_a_name_by_its_machine(root, monkeypatch):
+    monkeypatch.setattr(host.platform, "machine", lambda: "aarch64")
+    assert host.cpu_name() == "aarch64"
+    root("proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 9654\n\nmodel name\t: other\n")
+    assert host.cpu_name() == "AMD EPYC 9654"
+
+
+def test_why_nvidia_smi_gives_no_answer_is_reported(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.nvidia_smi("name") == ([], "")
+    tool.write_text("#!/bin/sh\necho NVML: Driver mismatch; exit 9\n")
+    tool.chmod(0o755)
+    assert host.nvidia_smi("name") == ([], "nvidia-smi: NVML: Driver mismatch")
+    tool.write_text("#!/bin/sh\nexec /bin/sleep 9\n")
+    lines, why_not = host.nvidia_smi("name", seconds=0.2)
+    assert lines == [] and "does not answer" in why_not
+    tool.write_text("#!/bin/sh\necho 'NVIDIA L4'; echo; echo 'NVIDIA L4'\n")
+    assert host.gpus() == ["NVIDIA L4", "NVIDIA L4"]

@@ -1,0 +1,151 @@
+"""One checkpoint file: written with its SHA-256, linked to a further name, verified, read."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.data.files import regular_file, sha256, sync
+from training.engine.checkpoints.index import FORMAT, INDEX, TEMPORARY, Entry, Index, constants_name, discard
+from training.engine.process.heartbeat import beat
+from training.errors import UsageError
+
+
+class HashedFile:
+    """A file that hashes what torch writes to it. torch reports an OSError from here as RuntimeError, so keep it."""
+
+    def __init__(self, file: Any):
+        self.file, self.sha256, self.error = file, hashlib.sha256(), None
+
+    def write(self, data: Any) -> int:
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+        self.sha256.update(data)
+        beat()  # a slow disk is no hang
+        return len(data)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_state(path: Path, state: Mapping[str, Any]) -> str:
+    """Write `state` to `path` and onto the disk (fsync); returns the file's SHA-256. Raises OSError."""
+    with path.open("wb") as file:
+        hashed = HashedFile(file)
+        try:
+            torch.save(dict(state), hashed)
+        except RuntimeError as error:
+            raise hashed.error or error from error
+        file.flush()
+        os.fsync(file.fileno())
+    return hashed.sha256.hexdigest()
+
+
+def link(source: Path, name: Path) -> None:
+    """Give `source`'s content the further name `name`, atomically replacing what had it. Raises OSError.
+
+    A hard link costs no room and no time. It is made under a temporary name and renamed, as os.link refuses a name that
+    exists, and removing that first would leave an instant without it. On a file system without hard links the content
+    is copied, and synced before the rename: a copy, unlike a link, has content that a power cut can lose.
+    """
+    temporary = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            sync(temporary)
+        temporary.replace(name)  # POSIX: does nothing, and leaves `temporary`, when both are the same file already
+    finally:
+        discard(temporary)
+
+
+def has(path: Path, digest: str) -> bool:
+    """Whether `path` is a file with this SHA-256."""
+    return path.is_file() and sha256(path) == digest
+
+
+def whole(path: Path) -> Entry | None:
+    """The entry of the file at `path` if its content is listed in its folder's index, under whatever name, else
+    None."""
+    if not path.is_file():
+        return None
+    # The file before the index: a run that saves meanwhile lists a new content before it renames anything to it.
+    digest = sha256(path)
+    return Index.read(path.parent).of_content(digest)
+
+
+def read(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """A checkpoint's content, tensors on `device`: `format`, `family`, `settings`, `model`, `ema`, `constants`,
+    `optimizer`, `scaler`, `progress`, `early_stopping`, `metrics`, `provenance`; and `frozen` where only a part of the
+    weights is saved (partial.py). Constants that lie beside it are in their place.
+
+    Raises UsageError, naming what to do, for a file that is missing, cut short, damaged, or no checkpoint of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"There is no checkpoint {path}. {_nearest(path)}")
+    if (path.parent / INDEX).exists() and whole(path) is None:
+        raise UsageError(
+            f"{path} is damaged or was cut short: its content is not listed in {path.parent / INDEX}. {_nearest(path)}"
+        )
+    state = load(path, device)
+    _resolve_constants(state, path, device)
+    return state
+
+
+def load(path: Path, device: str = "cpu") -> dict[str, Any]:
+    """What `write_state` wrote to `path`; no code in it is run. Raises UsageError for anything else."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"{path} is not a readable checkpoint ({reason}). {_nearest(path)}") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UsageError(f"{path} is no Athanor checkpoint of format {FORMAT}. {_nearest(path)}")
+    return state
+
+
+def _resolve_constants(state: dict[str, Any], path: Path, device: str) -> None:
+    """Put the constants that the checkpoint `state`, read from `path`, refers to into it. Raises UsageError, naming the
+    file and the remedy, where they are missing or damaged."""
+    digest = state.pop("constants_ref", None)
+    if digest is None:
+        return
+    try:
+        file = path.parent / constants_name(digest)
+    except ValueError as error:
+        raise UsageError(f"{path} refers to constants that cannot be found: {error}.") from None
+    if regular_file(file) is not None:
+        raise UsageError(
+            f"{path} refers to its constants in {file}, which is missing. Copy that file from where the checkpoint was "
+            "saved, or bring it back with `python -m training restore`."
+        )
+    if sha256(file) != digest:
+        raise UsageError(
+            f"{file}, the constants of {path}, is damaged: its SHA-256 is not that of its name. Bring it back with "
+            "`python -m training restore`, or copy it from where the checkpoint was saved."
+        )
+    state["constants"] = load(file, device)["constants"]
+
+
+def _nearest(path: Path) -> str:
+    """A sentence with the checkpoints that could have been meant."""
+    folder = path.parent
+    at = folder if folder.is_dir() else next((p for p in path.parents if p.is_dir()), Path())
+    there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]
+    there = [p for p in there if p != str(path) and whole(Path(p))]
+    near = difflib.get_close_matches(str(path), there, 5, 0.0)
+    return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."

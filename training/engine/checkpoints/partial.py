@@ -1,0 +1,131 @@
+"""Checkpoints of models most of whose weights are frozen: only what is trained is saved.
+
+`Stepped.saved(model)` names the entries of the state_dict that a checkpoint holds. The others, the base, come from
+`build` each time; a checkpoint holds their digest, so that it is never loaded onto another base.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+from training.errors import TrainingError, UsageError
+
+if TYPE_CHECKING:
+    from training.recipe import Stepped
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    """The frozen tensors of a model as they were hashed."""
+
+    marks: dict[str, tuple[int, int]]  # name -> (address, number of in-place changes): moves when the tensor does
+    sha256: str
+
+
+_hashed: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
+
+
+def split_state(recipe: Stepped, model: torch.nn.Module) -> tuple[State, dict[str, Any] | None]:
+    """(what a checkpoint holds of the model's state_dict, {"sha256", "tensors"} of the frozen rest); (all of it, None)
+    where the recipe saves everything.
+
+    The rest is hashed once a process and model: gigabytes take seconds. Raises TrainingError where `saved` names what
+    the model has not, where a parameter that is trained is not saved, and where a frozen tensor has changed.
+    """
+    state = model.state_dict()
+    names = recipe.saved(model)
+    if names is None:
+        return dict(state), None
+    names = set(names)
+    _require_sensible(recipe, model, state, names)
+    frozen = {name: value for name, value in state.items() if name not in names}
+    saved = {name: value for name, value in state.items() if name in names}
+    return saved, {"sha256": _digest_once(recipe, model, frozen), "tensors": len(frozen)}
+
+
+def load_state(
+    recipe: Stepped, model: torch.nn.Module, content: Mapping[str, Any], name: str, *, averaged: bool = False
+) -> None:
+    """Load the weights of the checkpoint `content` into `model`; with `averaged`, the averaged ones where there are
+    some. `name`: the checkpoint, for messages.
+
+    Raises UsageError where it was trained on another base than the model has; RuntimeError, as torch does, where names
+    or shapes do not fit.
+    """
+    weights = (content["ema"] if averaged else None) or content["model"]
+    frozen = content.get("frozen")
+    if frozen is None:
+        model.load_state_dict(weights)
+        return
+    _, own = split_state(recipe, model)
+    if own is None:
+        raise RuntimeError(f"it holds {len(weights)} tensors, and refers to {frozen['tensors']} frozen ones")
+    if own != frozen:
+        raise UsageError(
+            f"{name} was trained on another base: the {frozen['tensors']} frozen tensors that it refers to have the "
+            f"SHA-256 {frozen['sha256'][:12]}..., the {own['tensors']} of this model have {own['sha256'][:12]}... "
+            "(base changed). Put the base back that it was trained on, or start a new run with --resume never."
+        )
+    wrong = model.load_state_dict(weights, strict=False)
+    saved = set(recipe.saved(model) or ())
+    missing = [key for key in wrong.missing_keys if key in saved]
+    if missing or wrong.unexpected_keys:
+        raise RuntimeError(f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(wrong.unexpected_keys)}")
+
+
+def _require_sensible(recipe: Stepped, model: torch.nn.Module, state: State, names: Collection[str]) -> None:
+    unknown = sorted(set(names) - state.keys())
+    if unknown:
+        raise TrainingError(f"{recipe.title} saves {unknown[0]}, which its model has not ({len(unknown)} such names).")
+    lost = [name for name, p in model.named_parameters() if p.requires_grad and name not in names]
+    if lost:
+        raise TrainingError(
+            f"{recipe.title} trains {lost[0]} and does not save it ({len(lost)} such parameters): `saved` has to name "
+            "it, or `build` has to freeze it."
+        )
+
+
+def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
+    """The digest of the frozen tensors, from memory where none of them was touched since."""
+    marks = {name: (value.data_ptr(), _version(value)) for name, value in frozen.items()}
+    known = _hashed.get(model)
+    if known is not None and known.marks == marks:
+        return known.sha256
+    digest = frozen_digest(recipe, model, frozen)
+    if known is not None and known.sha256 != digest:
+        moved = next(name for name in marks if known.marks.get(name) != marks[name])
+        raise TrainingError(
+            f"{recipe.title}: {moved} changed, and is not saved. A buffer that training updates belongs into `saved`."
+        )
+    _hashed[model] = _Hashed(marks, digest)
+    return digest
+
+
+def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of names.
+
+    Under the policy "bfloat16_base", frozen parameters count as bfloat16 whatever they are held in: training holds them
+    in it, while an export builds the model in float32.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    total = hashlib.sha256()
+    for name in sorted(frozen):
+        value = frozen[name].detach()
+        if recipe.dtype_policy == "bfloat16_base" and name in parameters and value.is_floating_point():
+            value = value.to(torch.bfloat16)
+        value = value.cpu().contiguous()
+        total.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        total.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
