@@ -97,13 +97,13 @@ def test_merit_outlives_a_restart(tmp_path):
 
 
 def test_another_rule_ranks_what_was_the_best_again(tmp_path):
-    """A run whose best was of a low value goes on under a rule that wants a high score."""
-    script = (*FALLING_AND_RISING, (9.0, 0.4))
+    """A run whose best was of a low value goes on under a rule that wants a high score: a lower score is no better."""
+    script = (*FALLING_AND_RISING, (9.0, 0.2))
     toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
     more = type("More", (Scripted,), {"script": script, "judged": 2})
     rule = {"enabled": False, "monitor": "score", "direction": "higher"}
     trained = toy.run(tmp_path, more, training={"epochs": 4, "early_stopping": rule})
-    assert trained.metrics == {"val_loss": 9.0, "score": 0.4}
+    assert trained.metrics == {"val_loss": 1.0, "score": 0.3}
 
 
 @pytest.mark.parametrize(

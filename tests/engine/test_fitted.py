@@ -105,6 +105,17 @@ def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path):
     same(root, tmp_path / "straight")
 
 
+@pytest.mark.slow
+def test_of_two_processes_the_first_fits_and_both_end(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*launch, COMMAND[1], "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    toy.run(tmp_path / "one")
+    same(tmp_path / "two", tmp_path / "one")
+
+
 def _step(root: Path) -> int:
     logs = list(root.glob("runs/boosted/*/metrics.jsonl"))
     lines = logs[0].read_bytes().rpartition(b"\n")[0].splitlines() if logs else []
