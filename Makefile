@@ -16,7 +16,7 @@ help:
 	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
 	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
-	@echo "make lock    pin the dependencies afresh"
+	@echo "make lock    pin the dependencies of pyproject.toml in requirements/ (ARGS=--upgrade: in their newest versions)"
 	@echo "make clean   remove caches of tools; never data, checkpoints or exports"
 
 setup:
@@ -54,7 +54,7 @@ lint:
 	"$$bin/ruff" check . && "$$bin/lint-imports" && "$$bin/shellcheck" $(SCRIPTS)
 
 lock:
-	scripts/lock.sh
+	scripts/lock.sh $(ARGS)
 
 clean:
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness import Row
-from training.domains.music.composing.demo import make_demo_corpus
+from benchmarks.music.demo import prepared_demo
 from training.registry import load_recipe
 from training.stages.estimate import estimate
-from training.stages.prepare import prepare
 from training.stages.train import train
 from training.workspace import Workspace
 
@@ -29,7 +28,7 @@ def measure(small: bool) -> list[Row]:
     """Rows E1 and E2: a family each."""
     with tempfile.TemporaryDirectory() as place, _quiet():
         workspace = Workspace(Path(place))
-        prepare(workspace, *make_demo_corpus(workspace.demo_corpus, 10 if small else 60), val_split=0.2)
+        prepared_demo(workspace, 10 if small else 60)
         return [_row(f"E{n}", *run, workspace, small) for n, run in enumerate(RUNS, 1)]
 
 

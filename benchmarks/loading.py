@@ -16,8 +16,9 @@ import numpy as np
 from benchmarks.harness import Row, in_turn
 from benchmarks.music import simulated
 from training.data.rows import stored
+from training.domain import Job
+from training.domains.music.domain import MUSIC
 from training.registry import load_recipe
-from training.stages.prepare import prepare
 from training.stages.splits import load_split
 from training.workspace import PROJECT, Workspace
 
@@ -32,7 +33,7 @@ def measure(small: bool) -> list[Row]:
         root = Path(place)
         midi = simulated.corpus(root, songs, LENGTHS)
         workspace = Workspace(root / "out")
-        prepare(workspace, None, midi, val_split=0.05, say=lambda _: None)
+        MUSIC.prepare(Job(workspace, {"midi_root": midi, "val_split": 0.05}, say=lambda _: None))
         recipe = load_recipe("midi_generator", "debug" if small else "demo", None, [])
         rows = load_split(recipe, workspace, "train", say=lambda _: None)
         return [

@@ -15,10 +15,9 @@ import time
 from pathlib import Path
 
 from benchmarks.harness import Row, median
+from benchmarks.music.demo import prepared_demo
 from benchmarks.running import quiet
-from training.domains.music.composing.demo import make_demo_corpus
 from training.registry import recipe_type
-from training.stages.prepare import prepare
 from training.workspace import PROJECT, Workspace
 
 HELP, FIRST_STEP = 0.5, 10.0  # s
@@ -33,7 +32,7 @@ def measure(small: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         workspace = Workspace(Path(place))
         with quiet():
-            prepare(workspace, *make_demo_corpus(workspace.demo_corpus, 10 if small else 60), val_split=0.2)
+            prepared_demo(workspace, 10 if small else 60)
         families = {"8b": "spectocloud", "8c": "midi_generator"}
         for bar, family in list(families.items())[-1 if small else 0 :]:
             preset = "debug" if small else "demo"

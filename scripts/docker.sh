@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
 # Docker for train_cuda.sh, which sources this: is there an engine, an image, a GPU; and how a stage runs in a container.
-# Reads $root (the project), $out, the data roots and $cpu of the runner. Every function that can refuse prints why and
+# Reads $root (the project) and what the plan sets: $out, $mounts, $persist, $cpu ... Every function that can refuse prints why and
 # what to do, and exits with 6.
 
 # Stands for / where signs of drivers and containers are looked for; tests set it.
@@ -30,7 +30,8 @@ why_no_engine() { # prints nothing where an engine answers, else the reason
 
 # -- the image -----------------------------------------------------------------------------------------------------
 
-choose_image() { # sets image, index, inputs
+choose_image() { # sets image, index, domains, inputs
+    domains=${DOMAINS:-music}
     # a CPU build of torch is a quarter of the size of one that brings CUDA
     if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
         index=''
@@ -46,10 +47,10 @@ choose_image() { # sets image, index, inputs
     fi
     inputs=$(
         cd -- "$root" && {
-            find training scripts train_cuda.sh Dockerfile.cuda .dockerignore requirements.lock \
+            find training scripts train_cuda.sh Dockerfile.cuda .dockerignore requirements \
                 -name __pycache__ -prune -o -type f ! -name '*.py[cod]' -print0 | sort -z | xargs -0 sha256sum
             find wheelhouse -name '*.whl' -printf '%f %s\n' | sort
-            printf '%s\n' "${BASE_IMAGE:-}" "$index"
+            printf '%s\n' "${BASE_IMAGE:-}" "$index" "$domains"
         } | sha256sum | cut -c 1-32
     )
 }
@@ -74,6 +75,7 @@ build_image() { # makes $image if what it is made from has changed, unless $skip
     docker buildx build --load --progress "${ATHANOR_BUILD_PROGRESS:-auto}" --file "$root/Dockerfile.cuda" --tag "$image" \
         --label "athanor.inputs=$inputs" \
         --build-arg "TORCH_INDEX=$index" \
+        --build-arg "DOMAINS=$domains" \
         --build-arg "VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' "$root/training/__init__.py")" \
         --build-arg "REVISION=$(git -C "$root" rev-parse HEAD 2> /dev/null || echo unknown)" \
         --build-arg "CREATED=$(date -u +%Y-%m-%dT%H:%M:%SZ)" \
@@ -147,11 +149,44 @@ Docker said: $said
 To train on the CPU all the same: --cpu. Without Docker: --native."
 }
 
+# -- the plan ------------------------------------------------------------------------------------------------------
+
+planned_in_image() { # planned_in_image WORDS...: the plan of a command, on a host that has Docker and no Python
+    local word reason path paths=() look options=() cpu=no skip_build=no
+    for word in "$@"; do
+        case $word in
+            --cpu) cpu=yes ;;
+            --skip-build) skip_build=yes ;;
+        esac
+    done
+    reason=$(why_no_engine)
+    [[ -z $reason ]] || refuse "there is neither a Python (3.11 to 3.13) nor Docker here: $reason. On Debian or Ubuntu:
+    sudo apt-get install python3 python3-venv"
+    {
+        [[ $cpu == yes ]] || look_for_gpu
+        choose_image
+        build_image
+    } >&2
+    for word in $(compgen -e | grep '^ATHANOR_'); do options+=(--env "$word"); done
+    look=(docker run --rm --pull never --network none --read-only --user "$(id -u):$(id -g)" ${options[@]+"${options[@]}"}
+        --env "ATHANOR_OUT=${ATHANOR_OUT:-$root}" --env "ATHANOR_PWD=$PWD" --entrypoint python)
+    # what the command names is there at the second look; a folder that is to be made is looked for in the one around it
+    eval "paths=($("${look[@]}" "$image" -S -m training.runner --paths -- "$@"))" || exit
+    local binds=()
+    declare -A bound=()
+    for path in ${paths[@]+"${paths[@]}"}; do
+        [[ -e $path ]] || path=$(dirname -- "$path")
+        [[ ! -e $path || $path == / || -n ${bound[$path]:-} ]] || bind "$path" readonly
+        bound[$path]=yes
+    done
+    "${look[@]:0:${#look[@]}-2}" ${binds[@]+"${binds[@]}"} --entrypoint python "$image" -S -m training.runner -- "$@"
+}
+
 # -- a container ---------------------------------------------------------------------------------------------------
 
 bind() { # bind FOLDER [readonly]: the same path inside as outside. CSV, so that commas and quotes are part of a name.
     local field=${1//\"/\"\"}
-    mounts+=(--mount "type=bind,\"source=$field\",\"target=$field\"${2:+,$2}")
+    binds+=(--mount "type=bind,\"source=$field\",\"target=$field\"${2:+,$2}")
 }
 
 bind_data() { # bind_data FOLDER: read-only; where it is reached through a link, under its own name too
@@ -162,17 +197,6 @@ bind_data() { # bind_data FOLDER: read-only; where it is reached through a link,
         bound[$folder]=yes
         bind "$folder" readonly
     done
-}
-
-plain_path() { # plain_path NAME: the variable's folder without `.`, `..` and slashes at its end, which mounts do not keep
-    local real=${!1}
-    [[ -n $real ]] || return 0
-    if [[ $real/ == */./* || $real/ == */../* ]]; then
-        real=$(readlink -m -- "$real" && printf x)
-        real=${real%$'\n'x}
-    fi
-    while [[ $real == ?*/ ]]; do real=${real%/}; done
-    printf -v "$1" %s "$real"
 }
 
 check_mount() { # can a container have this folder under its own name?
@@ -186,10 +210,10 @@ Name a folder further down, or use --native."
 }
 
 prepare_container() { # sets container, the words before a stage's command, and container_name
-    local folder name user groups=() group mounts=()
+    local folder name user groups=() group binds=()
     declare -A bound=()
-    for folder in "$out" "$audio_root" "$midi_root" "$data_mount" "${persist:-}"; do
-        [[ -z $folder ]] || check_mount "$folder"
+    for folder in "$out" ${mounts[@]+"${mounts[@]}"} ${persist:+"$persist"}; do
+        check_mount "$folder"
     done
     user=$(id -u):$(id -g)
     if [[ $user == 0:* && ${SUDO_UID:-0} != 0 ]]; then
@@ -221,8 +245,8 @@ prepare_container() { # sets container, the words before a stage's command, and 
         bound[$persist]=yes
         bind "$persist"
     fi
-    for folder in "$audio_root" "$midi_root" "$data_mount"; do
-        [[ -z $folder ]] || bind_data "$folder"
+    for folder in ${mounts[@]+"${mounts[@]}"}; do
+        bind_data "$folder"
     done
 
     container_name=athanor-$$-$RANDOM
@@ -231,7 +255,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
         --read-only --tmpfs "/tmp:rw,exec,nosuid,nodev,mode=1777"
         --cap-drop=ALL --security-opt=no-new-privileges --pids-limit=16384
         --shm-size="${ATHANOR_SHM_SIZE:-8g}" --stop-timeout=600
-        "${mounts[@]}"
+        "${binds[@]}"
         --env "ATHANOR_OUT=$out"
         # what is compiled once serves every later stage
         --env "NUMBA_CACHE_DIR=$out/cache/compiled/numba"

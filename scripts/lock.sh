@@ -1,36 +1,56 @@
 #!/usr/bin/env bash
-# Resolves requirements.in and requirements-dev.in afresh, in throw-away environments, and pins what came out.
-# CUDA packages are left out on purpose: torch itself pins the exact ones it needs, and a CPU build needs none.
+# Pins the dependencies of pyproject.toml in requirements/: core.lock, and one file for each extra with what it needs
+# beyond the core. All come from one resolution, so that any of them fit together. They hold for Python 3.11 to 3.13 and
+# name no index: where packages come from is the host's matter.
+#
+#   scripts/lock.sh [--upgrade]
+#
+# The versions pinned now are kept where they still fit; --upgrade takes the newest. CUDA packages are left out: torch
+# itself pins the exact ones that it needs, and a CPU build needs none.
 set -euo pipefail
-cd "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+cd -- "$root"
+# shellcheck source=scripts/installer.sh
+source scripts/installer.sh
 
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT
+find_base
+find_uv "$root/.venv/bin/uv" "$work/uv"
+[[ -n $uv ]] || die "lock.sh needs uv $uv_version or newer: pip install uv"
+configure_uv
+unset UV_FIND_LINKS # a local build of torch knows only its own Python, and a lock serves three
 
-freeze() {  # freeze INTO FROM...
+compile() { # compile INTO OPTIONS...: pins of the core and of what the options add
     local into=$1
     shift
-    python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "${@/#/--requirement=}"
-    "$work/venv/bin/pip" freeze --disable-pip-version-check |
-        sed -E 's/^(torch==[0-9.]+).*/\1/' | grep -viE '^(nvidia-|cuda-|triton)' > "$into"
-    rm -rf -- "$work/venv"
+    "$uv" pip compile "${uv_arguments[@]}" --universal --python-version 3.11 --no-header --no-annotate \
+        --no-emit-index-url --output-file "$into" "$@" pyproject.toml > /dev/null
+    sed -E 's/^(torch==[0-9.]+)\+[^ ]*/\1/' "$into" |
+        grep -vE "^(nvidia-|cuda-|triton=)|sys_platform == 'win32'" > "$into.kept"
 }
 
+mapfile -t extras < <("$base" -c 'import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep="\n")')
+
+cat requirements/*.lock 2> /dev/null | grep '==' | sort -u > "$work/all" || true
+compile "$work/all" --all-extras "$@"
+compile "$work/core" --constraints "$work/all"
+mkdir -p requirements
 {
-    echo "# Made by scripts/lock.sh from requirements.in. Python 3.11 to 3.13."
-    freeze "$work/runtime" requirements.in
-    cat "$work/runtime"
-    # librosa and audioread ask for these where the standard library no longer has them
-    for name in audioop-lts==0.2.2 standard-aifc==3.13.0 standard-chunk==3.13.0 standard-sunau==3.13.0; do
-        grep -q "^${name%%==*}==" "$work/runtime" || echo "$name ; python_version >= '3.13'"
-    done
-} > requirements.lock.new
-{
-    echo "# Made by scripts/lock.sh from requirements-dev.in: what tests and lint need on top of requirements.lock."
-    echo "-r requirements.lock"
-    freeze "$work/all" requirements.lock.new requirements-dev.in
-    grep -vxFf "$work/runtime" "$work/all"
-} > requirements-dev.lock.new
-mv requirements.lock.new requirements.lock
-mv requirements-dev.lock.new requirements-dev.lock
+    echo "# Made by scripts/lock.sh from pyproject.toml: the core. Python 3.11 to 3.13."
+    cat "$work/core.kept"
+} > requirements/core.lock
+for extra in "${extras[@]}"; do
+    compile "$work/$extra" --constraints "$work/all" --extra "$extra"
+    {
+        echo "# Made by scripts/lock.sh from pyproject.toml: what the extra '$extra' needs beyond the core."
+        echo "-r core.lock"
+        grep -vxFf "$work/core.kept" "$work/$extra.kept" || true
+    } > "requirements/$extra.lock"
+done
+for file in requirements/*.lock; do # of an extra that is no more
+    file=${file#requirements/}
+    [[ " core ${extras[*]} " == *" ${file%.lock} "* ]] || rm -- "requirements/$file"
+done

@@ -1,34 +1,58 @@
 #!/usr/bin/env bash
 # Makes the Python environment that everything runs in, once, and prints its interpreter's path on standard output.
 #
-#   scripts/setup_env.sh [--dev] [--check] [--cpu]
+#   scripts/setup_env.sh [WORD...] [--dev] [--check] [--cpu]
 #
-# --dev: tests and lint too    --check: use what is there, install nothing    --cpu: any torch will do, no GPU is used
+# WORD     a domain, or another extra of pyproject.toml: requirements/WORD.lock exists (default: music; core: no extra)
+# --dev    tests and lint too      --check   use what is there, install nothing      --cpu   any torch will do
 #
-# The environment is .venv beside the project (elsewhere: ATHANOR_VENV=DIR). It is made again when the lock or the
-# Python changes; otherwise this takes milliseconds. Where the host's Python already has a fitting torch (a rented
-# pod's image), the environment sees that one instead of fetching another; where it has none, the build of torch is
-# chosen that the NVIDIA driver can run (scripts/torch_index.sh; TORCH_INDEX=URL decides instead).
+# The environment is .venv beside the project (elsewhere: ATHANOR_VENV=DIR). What is missing or was pinned to another
+# version since is installed into it; where nothing is, this takes milliseconds. uv installs (pinned; fetched with pip),
+# pip where uv cannot be had or fails; ATHANOR_INSTALLER=uv or pip decides. Index, wheel folders, certificates and
+# constraints are those that pip is configured for.
+# Where the host's Python already has a torch of a version that Athanor was tested with (a rented pod's image), the
+# environment uses that one and what it requires, and nothing else of the host's packages (ATHANOR_HOST_TORCH=no:
+# never). Where it has none, the build of torch is chosen that the NVIDIA driver can run (scripts/torch_index.sh;
+# TORCH_INDEX=URL, or a folder that holds the wheel, decides instead).
 # ATHANOR_PYTHON=FILE uses that interpreter as it is. Exit 6: something is missing on the host, and the message names
 # the line that installs it.
 set -euo pipefail
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${ATHANOR_VENV:-$root/.venv}
-lock=$root/requirements.lock
-kind=runtime
-check=no cpu=no
+locks=$root/requirements
+tested_torch=(2.13) # versions that the test suite passed with
+installer=${ATHANOR_INSTALLER:-}
+
+# shellcheck source=scripts/installer.sh
+source "$root/scripts/installer.sh"
+
+words=() check=no cpu=no dev=no
 for argument in "$@"; do
     case $argument in
-        --dev) lock=$root/requirements-dev.lock kind=dev ;;
+        --dev) dev=yes ;;
         --check) check=yes ;;
         --cpu) cpu=yes ;;
-        *) echo "setup_env.sh: unknown argument $argument" >&2; exit 2 ;;
+        -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"; exit 0 ;;
+        -*) say "setup_env.sh: unknown argument $argument"; exit 2 ;;
+        *)
+            if [[ ! $argument =~ ^[a-z0-9_-]+$ || ! -f $locks/$argument.lock ]]; then
+                known=("$locks"/*.lock)
+                known=("${known[@]##*/}")
+                say "setup_env.sh: unknown word $argument; there are: ${known[*]%.lock}"
+                exit 2
+            fi
+            words+=("$argument")
+            ;;
     esac
 done
+((${#words[@]})) || words=(music)
+[[ $dev == no ]] || words+=(dev)
 
-say() { printf '%s\n' "$*" >&2; }
-die() { say "error: $*"; exit 6; }
+if [[ $installer != '' && $installer != uv && $installer != pip ]]; then
+    say "setup_env.sh: ATHANOR_INSTALLER is uv or pip, not $installer"
+    exit 2
+fi
 
 if [[ -n ${ATHANOR_PYTHON:-} ]]; then
     [[ -x $ATHANOR_PYTHON ]] || die "ATHANOR_PYTHON=$ATHANOR_PYTHON is not a program."
@@ -36,15 +60,28 @@ if [[ -n ${ATHANOR_PYTHON:-} ]]; then
     exit 0
 fi
 
-digest=$(cat "$root/requirements.lock" "$root/requirements-dev.lock" | sha256sum | cut -d ' ' -f 1)
-fresh() { # is the environment complete for this lock? A dev environment serves as a runtime one.
-    local wanted
+# -- is there anything to do? --------------------------------------------------------------------------------------
+
+# A word's mark in the environment holds the digests of the locks from which it was installed: the core's and its own.
+declare -A digest=()
+while read -r sum file; do
+    file=${file##*/}
+    digest[${file%.lock}]=$sum
+done < <(sha256sum -- "$locks"/*.lock)
+
+is_installed() {
+    local mark=$venv/.athanor-$1
+    [[ -f $mark && $(< "$mark") == "${digest[core]} ${digest[$1]}" ]]
+}
+
+fresh() { # is the environment complete for all words?
+    local word
+    [[ -x $venv/bin/python ]] || return 1
     # a TORCH_INDEX given now must be the one that torch came from (a borrowed torch came from none)
     [[ -z ${TORCH_INDEX+given} || ! -f $venv/.athanor-torch || $(< "$venv/.athanor-torch") == "$TORCH_INDEX" ]] || return 1
-    for wanted in "$kind" dev; do
-        [[ -f $venv/.athanor-$wanted && $(< "$venv/.athanor-$wanted") == "$digest" && -x $venv/bin/python ]] && return 0
+    for word in "${words[@]}"; do
+        is_installed "$word" || return 1
     done
-    return 1
 }
 
 if fresh; then
@@ -54,19 +91,7 @@ fi
 if [[ $check == yes ]]; then
     die "there is no finished environment in $venv for this version. Leave out --skip-build once to make it."
 fi
-
-base=
-for candidate in "${ATHANOR_BASE_PYTHON:-}" python3 python python3.13 python3.12 python3.11; do
-    if command -v "$candidate" > /dev/null &&
-        "$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null; then
-        base=$(command -v "$candidate")
-        break
-    fi
-done
-[[ -n $base ]] || die "Python 3.11, 3.12 or 3.13 is needed and none was found. On Debian or Ubuntu:
-    sudo apt-get install python3 python3-venv"
-"$base" -c 'import venv, ensurepip' 2> /dev/null || die "$base cannot make environments. On Debian or Ubuntu:
-    sudo apt-get install python3-venv"
+find_base
 
 exec 9> "$venv.lock"
 if ! flock --nonblock 9; then
@@ -78,60 +103,137 @@ if ! flock --nonblock 9; then
     fi
 fi
 
-torch=$(sed -n 's/^torch==\([0-9]*\.[0-9]*\).*/\1/p' "$root/requirements.lock")
-# version and folder of the torch that the host's Python has, if it has one
-mapfile -t found < <("$base" -c 'import importlib.metadata as m
-torch = m.distribution("torch")
-print(torch.version, torch.locate_file("").resolve(), sep="\n")' 2> /dev/null || true)
-borrowed=
-wanted=$lock
-requirements=$(mktemp -d)
-trap 'rm -rf -- "$requirements"' EXIT
-if [[ ${found[0]:-} == "$torch".* ]]; then
-    say "Using the torch ${found[0]} that $base already has."
-    borrowed=${found[1]}
-    # the same lock without its torch line; the dev lock includes the runtime one by name, so both are rewritten
-    for file in requirements.lock requirements-dev.lock; do
-        grep -v '^torch==' "$root/$file" > "$requirements/$file"
-    done
-    wanted=$requirements/$(basename -- "$lock")
-elif ((${#found[@]})); then
-    say "$base has torch ${found[0]}; Athanor is proven with $torch, so its environment gets its own."
+# -- which torch ---------------------------------------------------------------------------------------------------
+
+pin=$(grep '^torch==' "$locks/core.lock")
+borrowed=no index='' host_torch=''
+if [[ ${ATHANOR_HOST_TORCH:-} != no ]]; then
+    host_torch=$("$base" "$root/scripts/host_torch.py" version 2> /dev/null || true)
+fi
+for version in "${tested_torch[@]}"; do
+    [[ $host_torch != "$version".* ]] || borrowed=yes
+done
+if [[ $borrowed == yes ]]; then
+    say "Using the torch $host_torch that $base already has."
+elif [[ -n $host_torch ]]; then
+    say "$base has torch $host_torch; Athanor is tested with ${tested_torch[*]}, so its environment gets its own."
+fi
+if [[ $borrowed == no && $cpu == no ]]; then
+    index=$("$root/scripts/torch_index.sh")
+elif [[ $borrowed == no ]]; then
+    index=${TORCH_INDEX:-}
 fi
 
-index=''
-if [[ -z $borrowed ]]; then
-    if [[ $cpu == no ]]; then
-        index=$("$root/scripts/torch_index.sh")
-    else
-        index=${TORCH_INDEX:-}
-    fi
+# -- installing ----------------------------------------------------------------------------------------------------
+
+work=$(mktemp -d)
+trap 'rm -rf -- "$work"' EXIT
+cp -- "$locks"/*.lock "$work"
+if [[ $borrowed == yes ]]; then # the locks include the core's by its name
+    grep -v '^torch==' "$locks/core.lock" > "$work/core.lock"
 fi
+requirements=()
+for word in "${words[@]}"; do
+    requirements+=(--requirement "$work/$word.lock")
+done
+
+python_of() { "$1" -c 'import sys; print(sys.version_info[:2])' 2> /dev/null; }
+
+keep_environment() { # is there one already, of this Python?
+    [[ -x $venv/bin/python && $(python_of "$venv/bin/python") == $(python_of "$base") ]]
+}
+
+link_host_torch() { # links to it on the environment's path, or none; $work/linked names what is linked
+    local site links=$venv/lib/host-torch-packages
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    rm -rf -- "$site/athanor-host.pth" "$links"
+    : > "$work/linked"
+    [[ $borrowed == yes ]] || return 0
+    "$base" "$root/scripts/host_torch.py" link "$links" "$locks"/*.lock > "$work/linked" || return
+    # A path file, so that what the environment itself has comes first.
+    printf '%s\n' "$links" > "$site/athanor-host.pth"
+}
+
+install_into() { # install_into INDEX_OPTION COMMAND...: links, torch and locks into the environment that there is now
+    local had from=() more=() index_option=$1
+    shift
+    had=$(cat "$venv/.athanor-torch" 2> /dev/null || true)
+    # what is about to change counts as missing until it is done
+    rm -f -- "${words[@]/#/$venv/.athanor-}"
+    is_installed core && [[ $borrowed == yes || $index == "$had" ]] || rm -f -- "$venv"/.athanor-*
+    failed="the host's torch"
+    link_host_torch || return
+    if [[ $borrowed == no && $index != "$had" ]]; then
+        failed="torch from ${index:-PyPI}"
+        if [[ -d $index ]]; then
+            from=(--no-index --find-links "$index")
+        elif [[ -n $index ]]; then
+            from=("$index_option" "$index")
+        fi
+        # Only from there: another build of the same version might not run on this driver, and no installer sees a difference.
+        env ${index:+-u UV_INDEX -u UV_FIND_LINKS -u PIP_EXTRA_INDEX_URL -u PIP_FIND_LINKS} \
+            "$@" --no-deps --force-reinstall ${from[@]+"${from[@]}"} "$pin" >&2 || return
+        printf '%s\n' "$index" > "$venv/.athanor-torch"
+    fi
+    failed="${words[*]/%/.lock}"
+    [[ -z $index || -d $index ]] || more=(--extra-index-url "$index")
+    "$@" ${more[@]+"${more[@]}"} "${requirements[@]}" >&2
+}
+
+with_uv() { # false: uv cannot be had, or could not install $failed
+    failed='' uv_arguments=()
+    find_uv "$venv/bin/uv" "$work/uv"
+    [[ -n $uv ]] || return
+    configure_uv
+    failed="an environment of $base"
+    if ! keep_environment; then
+        if [[ $uv == "$venv"/* ]]; then
+            mv -- "$uv" "$work/uv" && uv=$work/uv || return
+        fi
+        rm -rf -- "$venv"
+        "$uv" venv --quiet --no-project --python "$("$base" -c 'import sys; print(sys.executable)')" "$venv" >&2 || return
+    fi
+    if [[ $uv == "$work"/* ]]; then
+        mv -- "$uv" "$venv/bin/uv" && uv=$venv/bin/uv || return
+    fi
+    local install=("$uv" pip install "${uv_arguments[@]}" --python "$venv/bin/python")
+    install_into --default-index "${install[@]}" --excludes "$work/linked" || return
+    # pip too, for what someone may want to add; nothing here needs it, and an index may not have it
+    "${install[@]}" pip 2> /dev/null || true
+}
+
+with_pip() {
+    if ! keep_environment || ! "$venv/bin/python" -c 'import pip' 2> /dev/null; then
+        rm -rf -- "$venv"
+        "$base" -m venv "$venv" >&2 || return
+    fi
+    install_into --index-url "$venv/bin/python" -m pip install --quiet --disable-pip-version-check
+}
 
 started=$SECONDS
-say "Setting up $venv with $("$base" --version) ($kind; once, a few minutes) ..."
-if [[ ! -x $venv/bin/python ]] || ! "$venv/bin/python" -c 'import pip' 2> /dev/null ||
-    [[ $("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])') != $("$base" -c 'import sys; print(sys.version_info[:2])') ]]; then
-    rm -rf -- "$venv"
-    "$base" -m venv "$venv" >&2
+say "Setting up $venv with $("$base" --version) (${words[*]}; once, a few minutes) ..."
+by=uv failed=''
+if [[ $installer == pip ]] || ! with_uv; then
+    if [[ $installer == uv && -z $failed ]]; then
+        die "uv $uv_version cannot be had: pip install uv==$uv_version"
+    elif ! can_make_environments; then
+        [[ -z $failed ]] || die "uv could not install $failed; its message is above. The next start tries again."
+        die "$base cannot make environments. On Debian or Ubuntu:
+    sudo apt-get install python3-venv"
+    elif [[ $installer == uv ]]; then
+        die "uv could not install $failed; its message is above. The next start tries again."
+    elif [[ -n $failed ]]; then
+        say "uv could not install $failed; its message is above. Trying with pip."
+    elif [[ $installer != pip ]]; then
+        say "uv $uv_version cannot be had here; using pip, which takes longer."
+    fi
+    by=pip
+    with_pip || die "pip could not install $failed; its message is above. The next start tries again.
+Behind a mirror: pip's configuration names it, and TORCH_INDEX=URL its copy of torch's builds."
 fi
-# A path file rather than --system-site-packages, which would miss a torch that itself lies in an environment.
-site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-rm -f -- "$site/athanor-host.pth"
-[[ -z $borrowed ]] || printf '%s\n' "$borrowed" > "$site/athanor-host.pth"
-had=$(cat "$venv/.athanor-torch" 2> /dev/null || true)
-rm -f -- "$venv/.athanor-runtime" "$venv/.athanor-dev"
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
-if [[ -z $borrowed && $index != "$had" ]]; then
-    # Only from there: another build of the same version might not run on this driver, and pip sees no difference.
-    "${pip[@]}" --no-deps --force-reinstall ${index:+--index-url "$index"} "$(grep '^torch==' "$root/requirements.lock")" >&2 ||
-        die "pip could not install torch from ${index:-PyPI}; its message is above. Behind a mirror: TORCH_INDEX=URL of its copy."
-    printf '%s\n' "$index" > "$venv/.athanor-torch"
-fi
-[[ -z $index ]] || pip+=(--extra-index-url "$index")
-"${pip[@]}" --requirement "$wanted" >&2 ||
-    die "pip could not install $(basename -- "$lock"); its message is above. The next start tries again."
-[[ -n $borrowed ]] || printf '%s\n' "$index" > "$venv/.athanor-torch"
-printf '%s\n' "$digest" > "$venv/.athanor-$kind"
-say "Environment ready in $((SECONDS - started)) s."
+[[ $borrowed == yes ]] || printf '%s\n' "$index" > "$venv/.athanor-torch"
+for word in core "${words[@]}"; do
+    printf '%s\n' "${digest[core]} ${digest[$word]}" > "$venv/.athanor-$word"
+done
+say "Environment ready in $((SECONDS - started)) s ($by)."
 printf '%s\n' "$venv/bin/python"

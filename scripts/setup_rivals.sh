@@ -11,7 +11,7 @@ venv=${ATHANOR_RIVALS:-$root/.venv-rivals}
 list=$root/benchmarks/requirements-rivals.txt
 python=$("$root/scripts/setup_env.sh" --dev)
 
-digest=$({ "$python" -c 'import sys, torch; print(sys.prefix, sys.version, torch.__version__)'; cat "$list" "$root/requirements-dev.lock"; } |
+digest=$({ "$python" -c 'import sys, torch; print(sys.prefix, sys.version, torch.__version__)'; cat "$list" "$root"/requirements/{core,music,dev}.lock; } |
     sha256sum | cut -d ' ' -f 1)
 if [[ -f $venv/.athanor-rivals && $(< "$venv/.athanor-rivals") == "$digest" ]]; then
     printf '%s\n' "$venv/bin/python"

@@ -121,10 +121,10 @@ def _no_time_limit() -> AbstractContextManager[None]:
 
 
 def _not_listed() -> AbstractContextManager[None]:
-    from training.stages import prepare
+    from training.data import writing
 
-    real = prepare.write_quarantine
-    return patched(prepare, "write_quarantine", lambda path, items: real(path, items[1:]))()
+    real = writing.write_quarantine
+    return patched(writing, "write_quarantine", lambda path, items: real(path, items[1:]))()
 
 
 def _in_worker(name: str) -> Mutant:

@@ -172,7 +172,7 @@ def _prepare_training(root: Path, phase: str) -> list[str]:
 def _prepare_export(root: Path) -> list[str]:
     toys.add(exporting.EncoderRecipe, exporting.DecoderRecipe)
     export_stage.load_split = lambda *_, **__: [Example({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
-    receipt.code_version = lambda family: f"code of {family}"
+    receipt.code_version = lambda *folders: f"code of {folders}"
     coreml.installed = lambda: False  # the slow part, and no other kind of moment
     workspace, recipe = Workspace(root), exporting.EncoderRecipe
     if not workspace.manifests.exists():

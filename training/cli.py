@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import signal
@@ -16,17 +17,20 @@ from training.budget.account import Account, counted, ledger_path, table
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
 from training.console import mute_what_is_gone
+from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
-from training.flags import DEMO_VAL_SPLIT, VAL_SPLIT, parser_of
-from training.registry import families
+from training.flags import data_options, parser_of
+from training.registry import domains
+from training.stages.run_names import exported, others, trained_runs
 from training.workspace import Workspace
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
-    options = parser_of(VERBS).parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = parser_of(VERBS, words).parse_args(words)
     before = listen()
     try:
         code = _run(options)
@@ -66,53 +70,10 @@ def _prepare(options: argparse.Namespace) -> None:
 
 
 def _prepare_counted(options: argparse.Namespace) -> None:
-    from training.data.summary import summary_of
-    from training.domains.music.composing.demo import make_demo_corpus
     from training.stages.prepare import prepare
 
-    workspace = Workspace(options.out)
-    audio_root, midi_root, val_split = options.audio_root, options.midi_root, options.val_split
-    if audio_root is None and midi_root is None:
-        if options.shard or options.merge or options.ray:
-            raise UsageError("--shard, --merge and --ray need --midi-root (and --audio-root): the folders to prepare.")
-        before = summary_of(workspace)
-        if before is not None and not before["synthetic"]:
-            raise UsageError(
-                f"{workspace.manifests} holds manifests of real music; without --audio-root and --midi-root the demo "
-                "corpus would replace them. Name the folders again, use --skip-manifests, or choose another --out."
-            )
-        print(f"No data was named: composing the demo corpus in {workspace.relative(workspace.demo_corpus)}")
-        print("  synthetic: true (whatever is trained on it can do little, and says so)")
-        audio_root, midi_root = make_demo_corpus(workspace.demo_corpus)
-        val_split = DEMO_VAL_SPLIT if val_split is None else val_split
-    merge = options.merge
-    if options.shard:
-        if options.audit:
-            raise UsageError("--audit looks at whole corpora: give it to the run with --merge, not to a --shard.")
-        from training.data.shards import prepare_shard, shard_of
-
-        prepare_shard(workspace, audio_root, midi_root, shard_of(options.shard), labels_file=options.labels)
-        return
-    if options.ray:
-        from training.stages.cluster import prepare_on_ray
-
-        merge = prepare_on_ray(options.ray, workspace, audio_root, midi_root, labels_file=options.labels)
-    prepare(
-        workspace,
-        audio_root,
-        midi_root,
-        val_split=VAL_SPLIT if val_split is None else val_split,
-        seed=options.seed,
-        labels_file=options.labels,
-        generate_clouds=options.generate_clouds,
-        out_dir=options.out_dir,
-        clouds_dir=options.clouds_dir,
-        merge=merge,
-    )
-    if options.audit:
-        from training.domains.music.label_audit import audit
-
-        audit(workspace, options.out_dir, midi_root=midi_root)
+    common = {name: getattr(options, name) for name in ("val_split", "shard", "merge", "ray")}
+    prepare(options.of, Job(Workspace(options.out), data_options(options) | common, options.seed))
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -127,7 +88,7 @@ def _train(options: argparse.Namespace) -> None:
             workspace,
             device=options.device,
             resume=options.resume,
-            options=_domain_options(options),
+            options=data_options(options),
             left=left,
             limit=limit,
             persist=options.persist,
@@ -158,12 +119,12 @@ def _estimate(options: argparse.Namespace) -> None:
         workspace,
         device=options.device,
         resume=options.resume,
-        options=_domain_options(options),
+        options=data_options(options),
         ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
     )
     if told is not None:
-        others = [name for name in families() if name != options.family]
-        show(told, account, options.family, options.families_left, others)
+        rest = others(options.of, workspace, options.family)
+        show(told, account, options.family, options.families_left, rest)
 
 
 def _prove_resume(options: argparse.Namespace) -> None:
@@ -175,9 +136,9 @@ def _prove_resume(options: argparse.Namespace) -> None:
         "--epochs": options.epochs,
         "--seed": options.seed,
         "--device": options.device,
-        "--audio-root": options.audio_root,
-        "--midi-root": options.midi_root,
     }
+    named |= {option.flag: value for option in options.of.options
+              if (value := getattr(options, option.attribute, None)) is not None and option.kind != "flag"}  # fmt: skip
     arguments = [f"{flag}={value}" for flag, value in named.items() if value is not None]
     arguments += [f"--set={assignment}" for assignment in options.set]
     prove_resume(
@@ -191,20 +152,15 @@ def _prove_resume(options: argparse.Namespace) -> None:
     )
 
 
-def _domain_options(options: argparse.Namespace) -> dict[str, object]:
-    """The domain's options, by attribute."""
-    return {"audio_root": options.audio_root, "midi_root": options.midi_root}
-
-
 def _allowance(options: argparse.Namespace, account: Account | None):
     """(seconds that this training may still use, seconds of the whole job), or (None, None) without a limit."""
     if options.max_hours is None and options.budget_usd is None:
         return None, None
     if account is None:  # the first rank counts for all
         return (lambda: math.inf), math.inf
-    others = [name for name in families() if name != options.family]
-    left = account.training_left(options.family, options.families_left, others)
-    account.require_time(left(), [*families()])
+    rest = others(options.of, account.workspace, options.family)
+    left = account.training_left(options.family, options.families_left, rest)
+    account.require_time(left(), [options.family, *rest])
     return left, round(account.seconds, 1)  # it is recorded and compared: no noise in its last digits
 
 
@@ -236,8 +192,9 @@ def _evaluate(options: argparse.Namespace) -> None:
             Workspace(options.out),
             checkpoint=options.checkpoint,
             device=options.device,
-            options=_domain_options(options),
-            share=options.rival_steps,
+            options=data_options(options),
+            share=options.baseline_steps,
+            test=options.test,
         )
     _refresh_report(Workspace(options.out))
 
@@ -246,18 +203,17 @@ def _export(options: argparse.Namespace) -> None:
     from training.stages.export import export
 
     workspace = Workspace(options.out)
-    checkpoints = dict.fromkeys(options.families or families())
+    checkpoints = dict.fromkeys(exported(options.of, options.families, workspace))
     if options.checkpoint is not None:
-        if len(options.families) != 1:
+        if len(checkpoints) != 1 or not options.families:
             raise UsageError("--checkpoint goes with exactly one family.")
-        checkpoints[options.families[0]] = options.checkpoint
+        checkpoints[next(iter(checkpoints))] = options.checkpoint
     with _counted(options, "export", list(checkpoints)) as account:
         export(
             checkpoints,
             workspace,
             folder=options.output_dir,
-            audio_root=options.audio_root,
-            midi_root=options.midi_root,
+            options=data_options(options),
             cost=account.cost(list(checkpoints)) if account else None,
         )
     page = _refresh_report(workspace)
@@ -272,7 +228,7 @@ def _verify(options: argparse.Namespace) -> None:
     if not ledger_path(Workspace(options.out)).exists():  # somebody else's exports: nothing here is counted
         verify(options.folder)
         return
-    trained = [family for family in families() if any(Workspace(options.out).checkpoints(family).glob("*.pt"))]
+    trained = trained_runs(Workspace(options.out))
     with _counted(options, "verify", trained):
         verify(options.folder)
     _refresh_report(Workspace(options.out))
@@ -329,12 +285,48 @@ def _doctor(options: argparse.Namespace) -> None:
 
     _limit(options)
     doctor(
-        Workspace(options.out),
-        audio_root=options.audio_root,
-        midi_root=options.midi_root,
-        device=options.device,
-        gpus=options.gpus,
-    )
+        Workspace(options.out), options.of, data_options(options), device=options.device, gpus=options.gpus
+    )  # fmt: skip
+
+
+def _each(options: argparse.Namespace) -> None:
+    from training.stages.fan_out import each
+
+    words, left = list(options.words), 1
+    if "--families-left" in words:
+        at = words.index("--families-left")
+        left = int(words[at + 1])
+        del words[at : at + 2]
+    if "--out" in words:  # of the verb: the same folder
+        at = words.index("--out")
+        options.out = Path(words[at + 1])
+        del words[at : at + 2]
+    each(
+        options.of, options.family, Workspace(options.out), options.verb, words, at_once=options.at_once,
+        others_left=left - 1,
+    )  # fmt: skip
+
+
+def _node(options: argparse.Namespace) -> None:
+    from training.stages.nodes import run_nodes
+
+    known = data_options(options)
+    job = Job(Workspace(options.out), known, options.seed)
+    words = ["--out", str(options.out), "--seed", str(options.seed), "--domain", options.of.word]
+    for option in options.of.options:
+        value = known[option.attribute]
+        if value is not None and "node" in option.verbs:
+            words += [option.flag] if option.kind == "flag" else [option.flag, str(value)]
+    with _counted(options, "node"):
+        run_nodes(options.of, options.nodes, job, words, at_once=options.at_once, ray=options.ray)
+    _refresh_report(Workspace(options.out))
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from training.runner.options import parse
+    from training.runner.plan import plan_of
+
+    print(json.dumps(plan_of(parse(options.words, domains())).plain(), indent=1))
 
 
 # -- what is counted -----------------------------------------------------------------------------------------------
@@ -359,11 +351,14 @@ def _counted(
 # -- doors ---------------------------------------------------------------------------------------------------------
 
 VERBS = {
+    "plan": _plan,
     "doctor": _doctor,
     "prepare": _prepare,
     "train": _train,
     "estimate": _estimate,
     "prove-resume": _prove_resume,
+    "each": _each,
+    "node": _node,
     "evaluate": _evaluate,
     "export": _export,
     "verify": _verify,

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from training.sampling_unit import UNIT, Unit
+
 if TYPE_CHECKING:
     from training.data.schema import Schema
     from training.workspace import Workspace
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 #: The verbs that look data up, and take the options that say where it lies.
 DATA_VERBS = ("doctor", "prepare", "train", "estimate", "prove-resume", "evaluate", "export", "node", "each")
 PRESETS = ("full", "small", "demo", "debug")
+
+__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Domain", "FamilyFacts", "Finding", "Job", "Node", "Option",
+           "Request", "Section", "Unit"]  # fmt: skip
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -88,24 +93,6 @@ class FamilyFacts:
         return f"--skip-{self.short or self.name.replace('_', '-')}"
 
 
-# -- the unit ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What is independent of its like: bootstraps draw it, splits keep it together."""
-
-    one: str  # "song"
-    many: str  # "songs"
-
-    def of(self, count: int) -> str:
-        """ "1 song", "12 songs"."""
-        return f"{count:,} {self.one if count == 1 else self.many}"
-
-
-UNIT = Unit("row", "rows")
-
-
 # -- a job ---------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +119,6 @@ class Request:
     options: Mapping[str, Any]  # of the domain, by attribute
     families: tuple[str, ...]  # in the order in which they are trained; skipped ones are left out
     skip_prepare: bool = False
-    native: bool = True  # not in a container
     notes: tuple[str, ...] = ()  # printed before anything starts
 
     def noting(self, text: str, **changes: Any) -> Request:
@@ -180,8 +166,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. `template`: a Jinja file of the domain that is given `facts`; what it shows is escaped.
-    `script`: a JavaScript file of the domain, added to the page once; `style`: a CSS file."""
+    """A part of the report. `template`: a Jinja file of the domain that is given `facts`; what it shows is escaped; the
+    page draws the heading, from `title`. `script`: a JavaScript file of the domain, added to the page once, so that it
+    should keep its names in a function or block; `style`: a CSS file. Both are allowed by hash in the page's policy.
+
+    `facts` hold what JSON can hold, dataclasses and paths. `problems`: files that could not be read, and why; they are
+    listed at the top of the page."""
 
     name: str  # of its anchor, "listen"
     title: str  # in the page's navigation
@@ -190,6 +180,7 @@ class Section:
     place: Literal["after verdict", "after results", "data"] = "after results"
     script: Path | None = None
     style: Path | None = None
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +205,10 @@ class Domain(ABC):
     families: ClassVar[tuple[FamilyFacts, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
+    sealed_test: ClassVar[bool] = False  # whether a job opens the sealed test split once, after the evaluation
     data_words: ClassVar[str] = "data"  # what training data is called in the card: "music"
+    val_split: ClassVar[float] = 0.1  # share of the units held out, where the command names none
+    demo_val_split: ClassVar[float] = 0.2  # the same, of the demo data
 
     def arrange(self, request: Request) -> Request:
         """Check the options of a command together, and derive what follows from them: options that stand for others,

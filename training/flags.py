@@ -1,40 +1,216 @@
-"""Verbs and their flags: names, defaults, what `--help` says. What they do is cli.py's."""
+"""Verbs and their flags: names, defaults, what `--help` says. What they do is cli.py's.
+
+The options of a domain (domain.Option) are added to the verbs that take them. Which domain a command is about is seen
+from its words: `--domain WORD`, else the family that it names, else the first of the registry.
+"""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from training.budget.limit import amount
-from training.domain import PRESETS
-from training.registry import families
+from training.domain import PRESETS, Domain, Option
+from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
-VAL_SPLIT, DEMO_VAL_SPLIT = 0.1, 0.2  # shares held out
+FAN_OUT = ("train", "evaluate")  # verbs that `each` runs for every item of a family
 
 
-def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argparse.ArgumentParser:
-    """The parser of `python -m training`; what it gives has `run`, the function of `runs` for the verb."""
-    parser = argparse.ArgumentParser(
-        prog="python -m training",
-        description="Folders of audio and MIDI in; trained, verified, exported models out.",
-        epilog="Exit codes: 0 done, 2 usage, 3 data refused, 4 export differs, 5 training failed, 6 environment, "
-        "75 interrupted with everything saved.",
+def domain_of(words: Sequence[str]) -> Domain:
+    """The domain that a command line is about."""
+    known = domains()
+    for at, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--domain":
+            value = value if equals else (words[at + 1] if at + 1 < len(words) else "")
+            if value in known:
+                return known[value]
+    named = {family_of(word) for word in words if not word.startswith("-")}
+    for domain in known.values():
+        if any(facts.name in named for facts in domain.families):
+            return domain
+    return next(iter(known.values()))
+
+
+class Verbs:
+    """The parser of `python -m training`, for commands about one domain; what it gives has `run`, the function for the
+    verb."""
+
+    def __init__(self, runs: Mapping[str, Callable[[argparse.Namespace], None]], domain: Domain):
+        self.domain = domain
+        self.parser = argparse.ArgumentParser(
+            prog="python -m training",
+            description="One command a step of a job: data in; trained, verified, exported models out.",
+            epilog="Exit codes: 0 done, 2 usage, 3 data refused, 4 export differs, 5 training failed, 6 environment, "
+            "75 interrupted with everything saved.",
+        )
+        self.verbs = self.parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+        self.out, self.device, self.money = _out(), _device(), _money()
+        self._of_data()
+        self._of_training()
+        self._of_exports()
+        self._of_jobs()
+        for name, verb in self.verbs.choices.items():
+            verb.set_defaults(run=runs[name], of=domain)
+
+    def _add(self, name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        verb = self.verbs.add_parser(name, parents=list(parents), help=text)
+        add_domain_options(verb, self.domain, name)
+        return verb
+
+    def _family(self, verb: argparse.ArgumentParser) -> None:
+        verb.add_argument("family", type=_run_name, metavar="FAMILY", help=f"{', '.join(families())}; or FAMILY/ITEM")
+
+    def _of_data(self) -> None:
+        verb = self._add("doctor", "look at this host: what is missing", self.out, self.device, self.money)
+        verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
+        verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
+        add_manifest_options(verb, self.domain)
+
+    def _of_training(self) -> None:
+        verb = self._add("train", "train one model family, or continue", self.out, self.device, self.money)
+        self._family(verb)
+        add_train_options(verb)
+        _add_persist(verb, required=False)
+
+        text = "what a training would take, by a few of its real steps"
+        verb = self._add("estimate", text, self.out, self.device, self.money)
+        self._family(verb)
+        add_train_options(verb)
+
+        text = "kill a short run again and again; compare it with a straight one"
+        verb = self._add("prove-resume", text, self.out, self.device)
+        self._family(verb)
+        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
+        verb.add_argument(
+            "--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)"
+        )
+        verb.add_argument(
+            "--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)"
+        )
+        verb.add_argument(
+            "--kill-seed", type=int, metavar="N", help="seed for the kill times (default: another each time)"
+        )
+        add_train_options(verb)
+
+        text = "held-out metrics beside baselines"
+        verb = self._add("evaluate", text, self.out, self.device, self.money)
+        self._family(verb)
+        verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
+        verb.add_argument("--test", action="store_true", help="open the sealed test split; each opening is recorded")
+        verb.add_argument(
+            "--baseline-steps", "--rival-steps", dest="baseline_steps", type=_share, default=0.2, metavar="SHARE",
+            help="of the model's own steps, for models trained only to be compared with it (default: 0.2, continuing "
+            "from its weights; 1: as long as it, from the start)",
+        )  # fmt: skip
+
+        verb = self._add("each", "a verb for every item of a family that trains one model an item", self.out)
+        verb.add_argument(
+            "--at-once", type=_count, default=1, metavar="N", help="so many at once, each with its own GPU"
+        )
+        verb.add_argument("verb", choices=FAN_OUT)
+        verb.add_argument("family", type=_run_name, metavar="FAMILY")
+        verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="further options of the verb")
+
+        verb = self._add(
+            "node", "run nodes of a domain's plan, unless their receipts hold", self.out, self.money, self.device
+        )
+        names = [node.name for node in self.domain.nodes()]
+        verb.add_argument(
+            "nodes", nargs="+", metavar="NODE", choices=names or None, help=", ".join(names) or "it has none"
+        )
+        verb.add_argument("--seed", type=int, default=42, metavar="N")
+        verb.add_argument(
+            "--at-once", type=_count, default=1, metavar="N", help="independent ones, each with its own GPU"
+        )
+        verb.add_argument("--ray", metavar="ADDRESS", help="independent ones on the nodes of this Ray cluster")
+
+    def _of_exports(self) -> None:
+        known = [facts.name for facts in self.domain.families]
+        verb = self._add("export", "write ONNX, int8, CoreML, weights, artefacts, goldens", self.out, self.money)
+        verb.add_argument(
+            "families", nargs="*", metavar="FAMILY", type=_run_name, help=f"{', '.join(known)} (default: all)"
+        )
+        verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
+        verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
+
+        verb = self._add("verify", "prove exported files against golden files and receipt", self.money)
+        verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
+
+    def _of_jobs(self) -> None:
+        verb = self._add("restore", "bring back what an earlier host left in a second place", self.out)
+        _add_persist(verb, required=True)
+        verb = self._add("persist", "copy what matters to a second place, and verify it", self.out)
+        _add_persist(verb, required=True)
+        verb = self._add("watch", "how the job stands: progress, losses, budget, GPUs", self.out)
+        verb.add_argument("--once", action="store_true", help="print once and exit, as in a pipe")
+        self._add("report", "write exports/report.html and the model card again, from what is there", self.out)
+        verb = self._add("budget", "what the job has used, by stage, and what is left", self.out)
+        verb.add_argument("--done", action="store_true", help="the job is over: the next run starts a new job")
+        verb = self.verbs.add_parser("plan", help="the job of a command as JSON: mounts and nodes", add_help=False)
+        verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[WORD] ...", help="as after train_cuda.sh")
+
+
+def parser_of(
+    runs: Mapping[str, Callable[[argparse.Namespace], None]], words: Sequence[str]
+) -> argparse.ArgumentParser:
+    """The parser for the command line `words`."""
+    return Verbs(runs, domain_of(words)).parser
+
+
+# -- groups of options ---------------------------------------------------------------------------------------------
+
+
+def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str) -> None:
+    """The domain's options that the verb `name` takes."""
+    options = [option for option in domain.options if name in option.verbs]
+    if not options and name not in ("doctor", "prepare", "node", "export"):
+        return
+    group = verb.add_argument_group(f"data ({domain.word})")
+    group.add_argument(
+        "--domain", choices=tuple(domains()), default=domain.word, help=f"default: {next(iter(domains()))}"
     )
-    known = families()
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for option in options:
+        if option.kind == "flag":
+            group.add_argument(option.flag, action="store_true", default=option.default, help=option.help)
+        else:
+            kind, choices = _KINDS[option.kind], option.choices or None
+            group.add_argument(
+                option.flag,
+                type=kind,
+                choices=choices,
+                default=option.default,
+                metavar=_metavar(option),
+                help=option.help,
+            )
 
-    roots = argparse.ArgumentParser(add_help=False)
-    roots.add_argument("--audio-root", type=_folder, metavar="DIR", help="audio files")
-    roots.add_argument("--midi-root", type=_folder, metavar="DIR", help="MIDI files")
+
+def data_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The domain's options of a command by attribute; None for those that the verb does not take."""
+    return {option.attribute: getattr(options, option.attribute, None) for option in options.of.options}
+
+
+def _metavar(option: Option) -> str | None:
+    if option.choices:
+        return None
+    return option.metavar or {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL"}.get(option.kind, "TEXT")
+
+
+def _out() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(add_help=False)
     out.add_argument(
         "--out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
         help="where everything is written (default: ATHANOR_OUT, or the project's folder)",
     )  # fmt: skip
+    return out
+
+
+def _money() -> argparse.ArgumentParser:
     money = argparse.ArgumentParser(add_help=False)
     limits = money.add_argument_group("the limit of the whole job: all stages, all restarts (runs/budget.json)")
     limits.add_argument("--max-hours", type=amount, metavar="H")
@@ -43,87 +219,23 @@ def parser_of(runs: Mapping[str, Callable[[argparse.Namespace], None]]) -> argpa
         "--price-per-hour", type=amount, metavar="Y",
         help="USD for all that is rented (default: by the GPU's name, from cuda_session/prices.yaml)",
     )  # fmt: skip
+    return money
+
+
+def _device() -> argparse.ArgumentParser:
     device = argparse.ArgumentParser(add_help=False)
     device.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: a GPU if one works")
-
-    verb = verbs.add_parser("doctor", parents=[roots, out, device, money], help="look at this host: what is missing")
-    verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
-
-    verb = verbs.add_parser("prepare", parents=[roots, out, money], help="scan, pair, label, split and encode a corpus")
-    add_manifest_options(verb)
-
-    verb = verbs.add_parser("train", parents=[roots, out, device, money], help="train one model family, or continue")
-    verb.add_argument("family", choices=known)
-    add_train_options(verb)
-    _add_persist(verb, required=False)
-
-    verb = verbs.add_parser(
-        "estimate", parents=[roots, out, device, money], help="what a training would take, by a few of its real steps"
-    )
-    verb.add_argument("family", choices=known)
-    add_train_options(verb)
-
-    verb = verbs.add_parser(
-        "prove-resume",
-        parents=[roots, out, device],
-        help="kill a short run again and again; compare it with a straight one",
-    )
-    verb.add_argument("family", choices=known)
-    verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
-    verb.add_argument("--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)")
-    verb.add_argument("--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)")
-    verb.add_argument("--kill-seed", type=int, metavar="N", help="the same moments once more (default: others)")
-    add_train_options(verb)
-
-    verb = verbs.add_parser("evaluate", parents=[roots, out, device, money], help="held-out metrics beside baselines")
-    verb.add_argument("family", choices=known)
-    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
-    verb.add_argument(
-        "--rival-steps", type=_share, default=0.2, metavar="SHARE",
-        help="of the model's own steps, for models trained only to be compared with it (default: 0.2, going on from "
-        "its weights; 1: as long as it, from the start)",
-    )  # fmt: skip
-
-    verb = verbs.add_parser("export", parents=[roots, out, money], help="write ONNX, int8, CoreML, weights, goldens")
-    verb.add_argument("families", nargs="*", metavar="FAMILY", help=f"{', '.join(known)} (default: all)")
-    verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
-    verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
-
-    verb = verbs.add_parser("verify", parents=[money], help="prove exported files against golden files and receipt")
-    verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
-
-    verb = verbs.add_parser("restore", parents=[out], help="bring back what an earlier host left in a second place")
-    _add_persist(verb, required=True)
-
-    verb = verbs.add_parser("persist", parents=[out], help="copy what matters to a second place, and verify it")
-    _add_persist(verb, required=True)
-
-    verb = verbs.add_parser("watch", parents=[out], help="how the job stands: progress, losses, budget, GPUs")
-    verb.add_argument("--once", action="store_true", help="tell it one time, as in a pipe")
-
-    verb = verbs.add_parser(
-        "report", parents=[out], help="write exports/report.html and the model card anew, from what is there"
-    )
-
-    verb = verbs.add_parser("budget", parents=[out], help="what the job has used, by stage, and what is left")
-    verb.add_argument("--done", action="store_true", help="the job is over: what is started next is another one's")
-    for name, verb in verbs.choices.items():
-        verb.set_defaults(run=runs[name])
-    return parser
+    return device
 
 
-def add_manifest_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of `prepare` that scripts/build_manifests.py shares."""
+def add_manifest_options(parser: argparse.ArgumentParser, domain: Domain) -> None:
+    """The flags of `prepare` that every domain has."""
     parser.add_argument(
         "--val-split", type=float, metavar="SHARE",
-        help=f"held-out share of the songs (default: {VAL_SPLIT:g}; {DEMO_VAL_SPLIT:g} of the demo corpus)",
+        help=f"held-out share of the {domain.unit.many} (default: {domain.val_split:g}; {domain.demo_val_split:g} of "
+        "demo data)",
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the split (default: 42)")
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="emotions by hand: CSV, JSON or JSONL")
-    parser.add_argument("--generate-clouds", action="store_true", help="also write each song's target cloud as .npy")
-    parser.add_argument("--out-dir", type=Path, metavar="DIR", help="of the manifests (default: data/manifests)")
-    parser.add_argument("--clouds-dir", type=Path, metavar="DIR", help="of the clouds (default: data/clouds)")
-    parser.add_argument("--audit", action="store_true", help="list labels that the notes speak against (audit.json)")
     hosts = parser.add_mutually_exclusive_group()
     hosts.add_argument("--shard", metavar="I/N", help="only decode the I-th of N shares; then --merge N on one host")
     hosts.add_argument("--merge", type=_count, metavar="N", help="put N shares together first, then prepare as usual")
@@ -132,7 +244,7 @@ def add_manifest_options(parser: argparse.ArgumentParser) -> None:
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
     """The flags of `train` that the doors in cuda_session/ share."""
-    parser.add_argument("--preset", choices=PRESETS, help="default: full; demo on the demo corpus")
+    parser.add_argument("--preset", choices=PRESETS, help="default: full; demo on demo data")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of your own, instead of a preset")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     parser.add_argument("--epochs", type=int, metavar="N")
@@ -140,8 +252,24 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="continue a run that is there")
     parser.add_argument(
         "--families-left", type=_count, default=1, metavar="N",
-        help="how many families, this one included, share what the limit leaves for training (default: 1)",
+        help="how many trainings, this one included, share what the limit leaves for training (default: 1)",
     )  # fmt: skip
+
+
+def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--persist", type=_absolute, metavar="DIR", required=required,
+        help="a second place for what is saved, which outlives this host; it may be slow, or a network drive",
+    )  # fmt: skip
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def _run_name(text: str) -> str:
+    if family_of(text) not in families():
+        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {', '.join(families())})")
+    return text
 
 
 def _count(text: str) -> int:
@@ -160,13 +288,6 @@ def _share(text: str) -> float:
     return value
 
 
-def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    parser.add_argument(
-        "--persist", type=_absolute, metavar="DIR", required=required,
-        help="a second place for what is saved, which outlives this host; it may be slow, or a network drive",
-    )  # fmt: skip
-
-
 def _absolute(text: str) -> Path:
     return Path(text).absolute()
 
@@ -176,3 +297,15 @@ def _folder(text: str) -> Path:
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"'{text}' is not a folder")
     return path.absolute()
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a file")
+    return path.absolute()
+
+
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "folder": _folder, "file": _file, "number": float, "text": str, "choice": str, "url": str,
+}  # fmt: skip

@@ -1,8 +1,9 @@
-"""How sure a held-out figure is, and what it amounts to: bootstrap intervals over songs, comparisons, a verdict.
+"""How sure a held-out figure is, and what it amounts to: bootstrap intervals over units, comparisons, a verdict.
 
-Songs are the independent unit: windows and tokens of one song are alike, so whole songs are drawn with replacement, and
-the model and everything that it is compared with are judged on the same draws. Intervals are BCa (bias-corrected and
-accelerated: Efron 1987, "Better bootstrap confidence intervals"; DiCiccio and Efron 1996), 95 %, seeded.
+A domain's unit (training/sampling_unit.py) is what is independent: samples within a unit are alike, so complete units
+are drawn with replacement, and the model and everything that it is compared with are judged on the same draws.
+Intervals are BCa (bias-corrected and accelerated: Efron 1987, "Better bootstrap confidence intervals"; DiCiccio and
+Efron 1996), 95 %, seeded.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from training.sampling_unit import UNIT, Unit
+
 DRAWS = 1_000
 COVERAGE = 0.95
 
-#: Metric -> (sum, number of elements) of every song: f64 [songs, 2].
+#: Metric -> (sum, number of elements) of every unit: f64 [units, 2].
 Sums = Mapping[str, np.ndarray]
 Word = Literal["learnt", "weak", "not learnt"]
 Mark = Literal["good", "fair", "bad"]
@@ -56,7 +59,7 @@ class About:
     better: Literal["lower", "higher"]
     unit: str
     meaning: str  # a sentence for people who do not know the field
-    floor: float | None = None  # what the design asks for, where it names a number
+    floor: float | None = None  # what the design requires, where it names a number; 0 is a bound, not a demand
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,11 @@ class Metric:
     about: About
     model: Interval
     baselines: Mapping[str, Interval] = field(default_factory=dict)
-    #: baseline -> model - baseline on the same songs: an interval without 0 tells them apart though the two overlap
+    #: baseline -> model - baseline on the same units: an interval without 0 tells them apart though the two overlap
     gaps: Mapping[str, Interval] = field(default_factory=dict)
 
     def beats(self, name: str) -> Literal["apart", "paired", "no"]:
-        """Whether the model is better than a baseline: with intervals apart, song by song only, or not surely."""
+        """Whether the model is better than a baseline: with intervals apart, unit by unit only, or not surely."""
         sign = 1 if self.about.better == "higher" else -1
         other = self.baselines[name]
         if sign * (self.model.value - other.value) <= 0:
@@ -115,9 +118,9 @@ class Judgement:
 
 
 class Resampling:
-    """Draws of units (songs), the same for whoever is judged by them.
+    """Draws of units, the same for whoever is judged by them.
 
-    `strata`: int [units]; units are then drawn within their stratum only (pieces within the emotion asked for).
+    `strata`: int [units]; units are then drawn within their stratum only (samples within the class requested).
     """
 
     def __init__(self, units: int, seed: int, strata: np.ndarray | None = None, draws: int = DRAWS):
@@ -172,13 +175,13 @@ def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
 def resample(
     sums: Sums, resampling: Resampling, summarise: Callable[[Mapping[str, float]], Mapping[str, float]]
 ) -> dict[str, BootstrapDraws]:
-    """Sums of every song -> the metrics that `summarise` makes of their means: of all songs, of every draw, and with
-    each song left out. A metric that some draw lacks is nan there."""
+    """Sums of every unit -> the metrics that `summarise` makes of their means: of all units, of every draw, and with
+    each unit left out. A metric that is missing in a draw is nan there."""
     names = list(sums)
-    table = np.stack([np.asarray(sums[name], np.float64) for name in names], 1)  # [songs, names, 2]
+    table = np.stack([np.asarray(sums[name], np.float64) for name in names], 1)  # [units, names, 2]
 
     def of(weights: np.ndarray) -> list[dict[str, float]]:
-        totals = np.einsum("ds,snk->dnk", weights.astype(np.float64), table)
+        totals = np.einsum("du,unk->dnk", weights.astype(np.float64), table)
         return [
             dict(summarise({name: total / count for name, (total, count) in zip(names, row, strict=True) if count}))
             for row in totals.tolist()
@@ -232,36 +235,45 @@ class Finding:
 
 
 def against(
-    metric: Metric, name: str, title: str, what: str, *, song_by_song: bool = False, ahead: Mark = "bad"
+    metric: Metric, name: str, title: str, what: str, *, paired: bool = False, ahead: Mark = "bad", unit: Unit = UNIT
 ) -> Finding:
-    """The model against one baseline. `title`: the baseline in words; `what`: the figure in words. `song_by_song`:
-    being better on the same songs will do, for the two can never be as far apart as songs are. `ahead`: the mark of a
-    figure that is better, but not surely."""
-    other, unit = metric.baselines[name], _unit(metric)
-    figures = f"{what} {metric.model.told(unit)}, {title} {other.told(unit)}"
+    """The model against one baseline. `title`: the baseline in words; `what`: the figure in words. `paired`: being
+    better on the same units is sufficient, where the two can never be as far apart as units are. `ahead`: the mark of
+    a figure that is better, but not surely. `unit`: the domain's."""
+    other, measure = metric.baselines[name], _measure(metric)
+    figures = f"{what} {metric.model.told(measure)}, {title} {other.told(measure)}"
     match metric.beats(name):
         case "apart":
             return Finding("good", f"Better than {title}: {figures}; the intervals are apart.")
         case "paired":
-            said = f"Better than {title} song by song, by {metric.gaps[name].size().told(unit)}: {figures}"
-            if song_by_song:
-                return Finding("good", f"{said}.")
-            return Finding("fair", f"{said}; but the intervals overlap. More held-out songs would tell.")
+            gap = metric.gaps[name].size().told(measure)
+            sentence = f"Better than {title} {unit.one} by {unit.one}, by {gap}: {figures}"
+            if paired:
+                return Finding("good", f"{sentence}.")
+            return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would tell.")
     sign = 1 if metric.about.better == "higher" else -1
     mark: Mark = ahead if sign * (metric.model.value - other.value) > 0 else "bad"
     return Finding(mark, f"Not surely better than {title}: {figures}.")
 
 
 def floor(metric: Metric, what: str) -> Finding:
-    """The model against the number that the design asks for."""
-    unit, bound = _unit(metric), metric.about.floor
-    asked = f"{'at least' if metric.about.better == 'higher' else 'at most'} {bound:.3g}{unit}"
+    """The model against the number that the design requires. A floor of 0 (what a baseline reaches may be nothing) is
+    no demand: the sentence does not present it as one."""
+    measure, bound, higher = _measure(metric), metric.about.floor, metric.about.better == "higher"
+    figure = f"{what} is {metric.model.told(measure)}"
+    if not bound:
+        return (
+            Finding("good", f"{figure}.")
+            if metric.meets()
+            else Finding("fair", f"{figure}, {'below' if higher else 'above'} 0.")
+        )
+    asked = f"{'at least' if higher else 'at most'} {bound:.3g}{measure}"
     if metric.meets():
-        return Finding("good", f"{what} is {metric.model.told(unit)}; asked for: {asked}.")
-    return Finding("fair", f"{what} is {metric.model.told(unit)}, which misses what is asked for: {asked}.")
+        return Finding("good", f"{figure}; asked for: {asked}.")
+    return Finding("fair", f"{figure}, which misses what is asked for: {asked}.")
 
 
-def _unit(metric: Metric) -> str:
+def _measure(metric: Metric) -> str:
     return " %" if metric.about.unit == "%" else f" {metric.about.unit}" if metric.about.unit else ""
 
 

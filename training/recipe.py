@@ -246,6 +246,11 @@ class Recipe(ABC):
         """Write a few samples for people into `folder`; return what was written."""
         return []
 
+    def preview(self, path: Path, seconds: float) -> bytes | None:
+        """The first `seconds` of a sample's sound as a 16-bit WAV, for those who play nothing else; None: it cannot be
+        read. Called for samples that are no such WAV already (.mp3)."""
+        return None
+
     # export
 
     def graphs(self, model: Any) -> list[Graph]:

@@ -1,6 +1,6 @@
 """One object owns every path that a run writes to; `--out DIR` moves all of them.
 
-data/manifests/{spectocloud,midi}_{train,val}.jsonl   data/clouds/*.npy
+data/manifests/<manifest>_{train,val,test}.jsonl      checked rows; summary.json, quarantine.jsonl
 cache/<kind>/                                         stores: arrays and index
 checkpoints/<family>/                                 best.pt last.pt checkpoint_epoch_N.pt index.json
 runs/<family>/<run-id>/                               config, metrics.jsonl, TensorBoard events, log
@@ -34,14 +34,6 @@ class Workspace:
         return self.root / "data" / "manifests"
 
     @property
-    def clouds(self) -> Path:
-        return self.root / "data" / "clouds"
-
-    @property
-    def demo_corpus(self) -> Path:
-        return self.root / "data" / "demo"
-
-    @property
     def cache(self) -> Path:
         return self.root / "cache"
 
@@ -50,7 +42,7 @@ class Workspace:
         return self.root / "exports"
 
     def manifest(self, name: str, split: str) -> Path:
-        """`name` is the recipe's manifest name (spectocloud, midi), `split` is train or val."""
+        """`name` is the name of a run's manifests (Recipe.data), `split` is train, val or test."""
         return self.manifests / f"{name}_{split}.jsonl"
 
     def checkpoints(self, family: str) -> Path:

@@ -92,7 +92,8 @@ def row(family: str, told: Mapping[str, Any], corpus: str, preset: str, changes:
     figures = [cell(told["metrics"].get(name), BESIDE.get(name)) for name in COLUMNS[family]]
     varied = ", ".join(changes) or "as it is"
     times = [f"{value:.0f} s" for value in seconds]
-    songs = f"{corpus}, {told['songs']['train']} + {told['songs']['held_out']}"
+    rows = told.get("rows") or told["songs"]  # the key of files of older versions
+    songs = f"{corpus}, {rows['train']} + {rows['held_out']}"
     cells = [note or preset, songs, f"{preset}: {varied}", *times, told["verdict"]["word"], *figures]
     return "| " + " | ".join(cells) + " |"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.music import by_folder
-from tests.stages.corpora import EMOTIONS, make_corpus
+from tests.domains.music.corpora import EMOTIONS, make_corpus
 from training.cli import main
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.music import learning
 
 METRIC = {"model": {"value": 0.5, "low": 0.25, "high": 0.75}, "baselines": {"emotion_only": {"value": 1.0}}}
-TOLD = {"metrics": {"sounding_pos_loss": METRIC}, "songs": {"train": 8, "held_out": 2}, "verdict": {"word": "weak"}}
+TOLD = {"metrics": {"sounding_pos_loss": METRIC}, "rows": {"train": 8, "held_out": 2}, "verdict": {"word": "weak"}}
 
 
 def a_row(family, note):

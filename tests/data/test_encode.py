@@ -76,7 +76,7 @@ def test_too_many_bad_files_refuse_the_run_and_say_why(folder, tmp_path):
 
 
 def test_nothing_left_is_refused(folder, tmp_path):
-    with pytest.raises(DataError, match="No song is left"):
+    with pytest.raises(DataError, match="No row is left"):
         run(folder(a="bad"), tmp_path, too_many=1.0)
 
 

@@ -2,21 +2,23 @@
 
 import json
 import os
+import pickle
 import unicodedata
 from pathlib import Path
 
 import pytest
 
+from tests.data.schemas import PARTS, PICTURES
 from training.data import manifest
 from training.errors import DataError
 
-KEYS = ("audio_path", "midi_path")
+KEYS = ("image_path", "mask_path")
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    """root/audio/happy/t.wav and root/midi/happy/t.mid; manifests lie in root/out."""
-    for name in ("audio/happy/t.wav", "audio/t.wav", "midi/happy/t.mid", "out/manifests/here.mid"):
+    """root/images/cats/t.png and root/masks/cats/t.pgm; manifests lie in root/out."""
+    for name in ("images/cats/t.png", "images/t.png", "masks/cats/t.pgm", "out/manifests/here.pgm"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     return tmp_path
@@ -24,9 +26,9 @@ def corpus(tmp_path):
 
 def row(corpus: Path, **changes) -> dict:
     base = {
-        "audio_path": str(corpus / "audio/happy/t.wav"),
-        "midi_path": str(corpus / "midi/happy/t.mid"),
-        "emotion": [0.8, -0.7, 0.7],
+        "image_path": str(corpus / "images/cats/t.png"),
+        "mask_path": str(corpus / "masks/cats/t.pgm"),
+        "grade": [0.8, -0.7, 0.7],
     }
     return {key: value for key, value in {**base, **changes}.items() if value is not None}
 
@@ -39,7 +41,7 @@ def file(corpus: Path, *lines) -> Path:
 
 
 def load(path: Path, keys=KEYS, **options):
-    return manifest.load(path, path_keys=keys, **options)
+    return manifest.load(path, PICTURES, path_keys=keys, **options)
 
 
 def refusal(path: Path, **options) -> str:
@@ -50,12 +52,12 @@ def refusal(path: Path, **options) -> str:
 
 
 def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
-    """Neither id nor label_source is needed; both are there afterwards, and ids are unique."""
-    rows = load(file(corpus, row(corpus), row(corpus), b"", row(corpus, id="x", label_source="labels", _mine={"a": 1})))
-    assert [Path(r.values["audio_path"]).is_absolute() for r in rows] == [True] * 3
+    """Neither id nor source is needed; both are there afterwards, and ids are unique."""
+    rows = load(file(corpus, row(corpus), row(corpus), b"", row(corpus, id="x", source="labels", _mine={"a": 1})))
+    assert [Path(r.values["image_path"]).is_absolute() for r in rows] == [True] * 3
     assert len({r.values["id"] for r in rows}) == 3
-    assert [r.values["label_source"] for r in rows] == ["manifest", "manifest", "labels"]
-    assert rows[0].values["emotion"] == [0.8, -0.7, 0.7], "negative arousal is legal"
+    assert [r.values["source"] for r in rows] == ["manifest", "manifest", "labels"]
+    assert rows[0].values["grade"] == [0.8, -0.7, 0.7]
     assert [r.place.rpartition(":")[2] for r in rows] == ["1", "2", "4"]
 
 
@@ -63,7 +65,7 @@ def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
     """P4."""
     message = refusal(corpus / "nowhere.jsonl")
     assert "nowhere.jsonl" in message
-    assert "build_manifests.py" in message
+    assert "build_pictures.py" in message
     os.mkfifo(corpus / "pipe.jsonl")
     assert "FIFO" in refusal(corpus / "pipe.jsonl")
 
@@ -78,35 +80,26 @@ def test_an_empty_manifest_is_refused(corpus, content):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"emotion": None}, "`emotion` is missing"),
-        ({"emotion": []}, "length 0"),
-        ({"emotion": [0.1, 0.2]}, "length 2"),
-        ({"emotion": [0.1] * 4}, "length 4"),
-        ({"emotion": [0.1] * 63}, "length 63"),
-        ({"emotion": "happy"}, "'happy'"),
-        ({"emotion": {"v": 1}}, "dict"),
-        ({"emotion": [1.2, 0, 0.5]}, "valence should be a number from -1 to 1; it is 1.2"),
-        ({"emotion": [0, -1.01, 0.5]}, "arousal"),
-        ({"emotion": [0, 0, -0.1]}, "intensity should be a number from 0 to 1"),
-        ({"emotion": [0, 0, True]}, "True"),
-        ({"emotion": [0, 0, "0.5"]}, "'0.5'"),
-        ({"emotion": [0, 0, None]}, "None"),
-        ({"emotion": [0, 0, 10**400]}, "intensity"),
-        ({"emotion": [0.0] * 63 + [1.5]}, "number 64"),
-        ({"audio_path": None}, "`audio_path` is missing"),
-        ({"audio_path": ""}, "should be the path"),
-        ({"audio_path": 5}, "it is 5"),
-        ({"audio_path": ["x.wav"]}, "should be the path"),
-        ({"audio_path": "a\0b.wav"}, "NUL"),
-        ({"midi_path": "/no/such.mid"}, "no such file"),
-        ({"midi_path": "/"}, "folder"),
+        ({"grade": None}, "`grade` is missing"),
+        ({"grade": [0.1]}, "three numbers"),
+        ({"grade": "good"}, "'good'"),
+        ({"grade": [1.2, 0, 0.5]}, "it is 1.2"),
+        ({"grade": [0, 0, True]}, "True"),
+        ({"grade": [0, 0, 10**400]}, "a number from -1 to 1"),
+        ({"image_path": None}, "`image_path` is missing"),
+        ({"image_path": ""}, "should be the path"),
+        ({"image_path": 5}, "it is 5"),
+        ({"image_path": ["x.png"]}, "should be the path"),
+        ({"image_path": "a\0b.png"}, "NUL"),
+        ({"mask_path": "/no/such.pgm"}, "no such file"),
+        ({"mask_path": "/"}, "folder"),
         ({"id": 7}, "`id` should be a text"),
         ({"id": ""}, "`id` should be a text"),
-        ({"label_source": 1}, "`label_source` should be a text"),
-        ({"emotoin": [0, 0, 0]}, "did you mean `emotion`?"),
-        ({"wav": "x"}, "known are audio_path"),
-        ({"target_pointcloud_path": "none.npy"}, "target_pointcloud_path"),
-        ({"target_pointcloud_start": -1}, "seconds"),
+        ({"source": 1}, "`source` should be a text"),
+        ({"garde": [0, 0, 0]}, "did you mean `grade`?"),
+        ({"png": "x"}, "known are image_path"),
+        ({"preview_path": "none.npz"}, "preview_path"),
+        ({"offset": -1}, "seconds"),
     ],
 )
 def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
@@ -122,12 +115,12 @@ def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
         (b"[]", "JSON object"),
         (b"null", "JSON object"),
         (b'"text"', "JSON object"),
-        (b'{"emotion": [NaN, 0, 0]}', "NaN"),
-        (b'{"emotion": [0, 0, -Infinity]}', "-Infinity"),
-        (b'{"emotion": [0,0,0], "emotion": [0,0,1]}', "`emotion` is there twice"),
+        (b'{"grade": [NaN, 0, 0]}', "NaN"),
+        (b'{"grade": [0, 0, -Infinity]}', "-Infinity"),
+        (b'{"grade": [0,0,0], "grade": [0,0,1]}', "`grade` is there twice"),
         (b"\xff\xfe{}", "UTF-8"),
         (b'{"a": 1} {"b": 2}', "valid JSON"),
-        (b'{"emotion": [0, 0, 0]} // comment', "valid JSON"),
+        (b'{"grade": [0, 0, 0]} // comment', "valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
@@ -138,7 +131,7 @@ def test_lines_that_are_no_json_objects_are_told(corpus, line, told):
 
 
 def test_all_bad_lines_are_told_at_once_up_to_a_number(corpus):
-    message = refusal(file(corpus, *[row(corpus, emotion=[n]) for n in range(50)]))
+    message = refusal(file(corpus, *[row(corpus, grade=[n]) for n in range(50)]))
     assert "50 bad lines" in message
     assert message.count("m.jsonl:") == manifest.MOST_SHOWN
     assert "30 more" in message
@@ -164,88 +157,132 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(corpus):
 
 def test_a_fifo_in_a_row_is_refused_and_not_opened(corpus):
     """P17."""
-    os.mkfifo(corpus / "pipe.wav")
-    assert "FIFO" in refusal(file(corpus, row(corpus, audio_path=str(corpus / "pipe.wav"))))
+    os.mkfifo(corpus / "pipe.png")
+    assert "FIFO" in refusal(file(corpus, row(corpus, image_path=str(corpus / "pipe.png"))))
 
 
 # -- paths ---------------------------------------------------------------------------------------------------------
 
 
 def paths(corpus: Path, text: str, **options) -> str:
-    rows = load(file(corpus, row(corpus, audio_path=text)), **options)
-    return str(Path(rows[0].values["audio_path"]).relative_to(corpus))
+    rows = load(file(corpus, row(corpus, image_path=text)), **options)
+    return str(Path(rows[0].values["image_path"]).relative_to(corpus))
 
 
 @pytest.mark.parametrize(
     ("elsewhere", "here"),
     [
-        ("/mnt/host/audio/happy/t.wav", "audio/happy/t.wav"),
-        ("/data/happy/t.wav", "audio/happy/t.wav"),
-        ("/t.wav", "audio/t.wav"),
-        ("/other/folder/t.wav", "audio/t.wav"),
-        ("C:\\Music\\audio\\happy\\t.wav", "audio/happy/t.wav"),
-        ("\\\\server\\share\\happy\\t.wav", "audio/happy/t.wav"),
-        ("happy/t.wav", "audio/happy/t.wav"),
+        ("/mnt/host/images/cats/t.png", "images/cats/t.png"),
+        ("/data/cats/t.png", "images/cats/t.png"),
+        ("/t.png", "images/t.png"),
+        ("/other/folder/t.png", "images/t.png"),
+        ("C:\\Pictures\\images\\cats\\t.png", "images/cats/t.png"),
+        ("\\\\server\\share\\cats\\t.png", "images/cats/t.png"),
+        ("cats/t.png", "images/cats/t.png"),
     ],
 )
 def test_paths_of_another_host_are_found_by_their_longest_ending(corpus, elsewhere, here):
     """P16."""
-    assert paths(corpus, elsewhere, audio_root=corpus / "audio") == here
+    assert paths(corpus, elsewhere, roots={"image_path": corpus / "images"}) == here
 
 
 def test_a_path_that_exists_is_kept(corpus):
     other = corpus / "other"
-    (other / "happy").mkdir(parents=True)
-    (other / "happy" / "t.wav").write_bytes(b"y")
-    assert paths(corpus, str(corpus / "audio/happy/t.wav"), audio_root=other) == "audio/happy/t.wav"
+    (other / "cats").mkdir(parents=True)
+    (other / "cats" / "t.png").write_bytes(b"y")
+    assert paths(corpus, str(corpus / "images/cats/t.png"), roots={"image_path": other}) == "images/cats/t.png"
 
 
 def test_a_root_is_never_left(corpus):
-    secret = corpus / "secret.wav"
+    secret = corpus / "secret.png"
     secret.write_bytes(b"x")
     message = refusal(
-        file(corpus, row(corpus, audio_path="/elsewhere/../../secret.wav")), audio_root=corpus / "audio" / "happy"
+        file(corpus, row(corpus, image_path="/elsewhere/../../secret.png")),
+        roots={"image_path": corpus / "images" / "cats"},
     )
     assert "no such file" in message
-    assert "--audio-root" in message
+    assert "--image-root" in message
 
 
 def test_relative_paths_mean_beside_the_manifest_then_where_the_user_stands(corpus, monkeypatch):
-    path = file(corpus, *({"midi_path": text, "emotion": [0, 0, 0]} for text in ("here.mid", "midi/happy/t.mid")))
+    path = file(corpus, *({"mask_path": text, "grade": [0, 0, 0]} for text in ("here.pgm", "masks/cats/t.pgm")))
     monkeypatch.chdir(corpus)
-    rows = load(path, keys=("midi_path",))
-    assert [r.values["midi_path"] for r in rows] == [
-        str(corpus / "out/manifests/here.mid"),
-        str(corpus / "midi/happy/t.mid"),
+    rows = load(path, keys=("mask_path",))
+    assert [r.values["mask_path"] for r in rows] == [
+        str(corpus / "out/manifests/here.pgm"),
+        str(corpus / "masks/cats/t.pgm"),
     ]
 
 
 def test_a_moved_file_that_is_not_found_names_the_option(corpus):
-    assert "give --audio-root" in refusal(file(corpus, row(corpus, audio_path="/elsewhere/t.wav")))
+    assert "give --image-root" in refusal(file(corpus, row(corpus, image_path="/elsewhere/t.png")))
 
 
 def test_accents_are_found_in_whichever_form_the_disk_has_them(corpus):
-    name = corpus / "audio" / unicodedata.normalize("NFD", "été.wav")
+    name = corpus / "images" / unicodedata.normalize("NFD", "été.png")
     name.write_bytes(b"x")
-    rows = load(file(corpus, row(corpus, audio_path=str(corpus / "audio" / unicodedata.normalize("NFC", "été.wav")))))
-    assert Path(rows[0].values["audio_path"]).is_file()
+    rows = load(file(corpus, row(corpus, image_path=str(corpus / "images" / unicodedata.normalize("NFC", "été.png")))))
+    assert Path(rows[0].values["image_path"]).is_file()
 
 
-def test_clouds_follow_their_manifest_to_another_host(corpus):
-    (corpus / "out" / "clouds").mkdir()
-    (corpus / "out" / "clouds" / "c.npy").write_bytes(b"x")
-    rows = load(file(corpus, row(corpus, target_pointcloud_path="/old/host/data/clouds/c.npy")))
-    assert rows[0].values["target_pointcloud_path"] == str(corpus / "out" / "clouds" / "c.npy")
+def test_previews_follow_their_manifest_to_another_host(corpus):
+    (corpus / "out" / "previews").mkdir()
+    (corpus / "out" / "previews" / "c.npz").write_bytes(b"x")
+    rows = load(file(corpus, row(corpus, preview_path="/old/host/data/previews/c.npz")))
+    assert rows[0].values["preview_path"] == str(corpus / "out" / "previews" / "c.npz")
 
 
 def test_odd_names_survive_writing_and_loading(corpus):
     """P16: a space, quote, newline or leading dash in a name."""
     written = []
     for name in ("a b", "it's", 'q"q', "new\nline", "-rf", "$(x)", "back\\slash", "été", "日本"):
-        path = corpus / "midi" / f"{name}.mid"
+        path = corpus / "masks" / f"{name}.pgm"
         path.write_bytes(b"x")
-        written.append({"midi_path": str(path), "emotion": [0.0, 0.0, 0.5], "id": name, "label_source": "path"})
+        written.append({"mask_path": str(path), "grade": [0.0, 0.0, 0.5], "id": name, "source": "path"})
     path = corpus / "w.jsonl"
     assert manifest.write(path, written)
     assert not manifest.write(path, written)
-    assert [dict(r.values) for r in load(path, keys=("midi_path",))] == written
+    assert [dict(r.values) for r in load(path, keys=("mask_path",))] == written
+
+
+# -- parts of files, and groups ----------------------------------------------------------------------------------------
+
+
+def parts(corpus: Path, *changes: dict) -> Path:
+    return file(corpus, *({"path": str(corpus / "images/t.png"), **change} for change in changes))
+
+
+def test_rows_may_mean_parts_of_files(corpus):
+    path = parts(corpus, {"begin": 0, "end": 1.5}, {"begin": 1.5, "end": 3, "device": "a"}, {"device": 7})
+    rows = manifest.load(path, PARTS, path_keys=("path",))
+    assert [(row.values.get("begin"), row.values.get("end")) for row in rows] == [(0, 1.5), (1.5, 3), (None, None)]
+    assert [row.values["level"] for row in rows] == [1, 1, 1], "a default"
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"begin": 1}, "`end` is missing: a row has both `begin` and `end`, or neither"),
+        ({"end": 1}, "`begin` is missing"),
+        ({"begin": -1, "end": 1}, "`begin` should be a number from 0 up; it is -1"),
+        ({"begin": 0, "end": "1"}, "`end` should be a number"),
+        ({"begin": 2, "end": 2}, "`begin` 2 is not before `end` 2"),
+        ({"device": ["a"]}, "`device` should be a text or a number"),
+        ({"bgein": 2}, "did you mean `begin`?"),
+    ],
+)
+def test_a_part_or_group_that_cannot_be_meant_is_refused_with_its_line(corpus, change, told):
+    with pytest.raises(DataError, match=r"m\.jsonl:2: ") as error:
+        manifest.load(parts(corpus, {}, change), PARTS, path_keys=("path",))
+    assert told in str(error.value)
+
+
+def test_a_row_that_names_no_file_needs_an_id(corpus):
+    rows = manifest.load(file(corpus, {"id": "a", "level": 2}), PARTS, path_keys=())
+    assert rows[0].values["id"] == "a"
+    with pytest.raises(DataError, match="`id` is missing"):
+        manifest.load(file(corpus, {"level": 2}), PARTS, path_keys=())
+
+
+def test_a_schema_travels_by_its_place():
+    assert pickle.loads(pickle.dumps(PARTS)) is PARTS

@@ -165,7 +165,7 @@ def build_settings(project: Path, folder: Path) -> dict[str, str]:
     conf.write_text("\n".join(lines) + "\n", encoding="utf-8")
     settings["ATHANOR_PIP_CONF"] = str(conf)
 
-    torch = next(x for x in (project / "requirements.lock").read_text().splitlines() if x.startswith("torch=="))
+    torch = next(x for x in (project / "requirements/core.lock").read_text().splitlines() if x.startswith("torch=="))
     ask = ["install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", torch]
     report = subprocess.run([*pip, *ask], capture_output=True, text=True)
     chosen = json.loads(report.stdout)["install"][0] if report.returncode == 0 else None

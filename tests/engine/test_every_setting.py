@@ -15,6 +15,7 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_tracking import FAKE_WANDB
 from training.config import dotted_keys
+from training.data.rows import NO_SCHEMA
 from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.loading import loader as engine_loader
@@ -154,7 +155,7 @@ def patience(root, patch, settings):
 def split_of(split: str) -> Callable:
     def manifest(root, _patch, settings):
         with pytest.raises(AthanorError) as refused:
-            splits.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split)
+            splits.load_split(toy.recipe(**settings), Workspace(root / "nowhere"), split, schema=NO_SCHEMA)
         return str(refused.value)
 
     return manifest
@@ -170,7 +171,7 @@ def stores(root, patch, settings):
     patch.setattr(splits, "encode_all", encode_all)
     patch.setattr(splits.manifest, "load", lambda *a, **k: [])
     with pytest.raises(DataError, match="seen"):
-        splits.load_split(toy.recipe(**settings), Workspace(root), "train")
+        splits.load_split(toy.recipe(**settings), Workspace(root), "train", schema=NO_SCHEMA)
     return str(used[0].relative_to(root) if used[0].is_relative_to(root) else used[0])
 
 

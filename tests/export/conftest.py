@@ -20,7 +20,7 @@ ROWS = [Row({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
 def _register(patch: pytest.MonkeyPatch) -> None:
     register(patch, toy.EncoderRecipe, toy.DecoderRecipe)
     patch.setattr(stage, "load_split", lambda *_, **__: ROWS)
-    patch.setattr(receipt, "code_version", lambda family: f"code of {family}")  # sources may change under a test
+    patch.setattr(receipt, "code_version", lambda *folders: f"code of {folders}")  # sources may change under a test
 
 
 @pytest.fixture(autouse=True)

@@ -221,7 +221,7 @@ def test_files_that_a_family_no_longer_has_go_with_its_next_export(exported, mon
     toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
     changes = {"formats": ("onnx",), "name": "renamed"}
     monkeypatch.setattr(toy.EncoderRecipe, "graphs", lambda self, model: [toy.encoder_graph(model, **changes)])
-    monkeypatch.setattr(toy.EncoderRecipe, "exam", lambda self, rows: None)
+    monkeypatch.setattr(toy.EncoderRecipe, "int8_check", lambda self, rows: None)
     stage.export({"toy_encoder": None}, exported)
     left = {p.name for p in exported.exports.iterdir()}
     assert "renamed.onnx" in left and not {"toy.onnx", "toy.int8.onnx", "toy.mlpackage"} & left
@@ -236,7 +236,7 @@ def test_two_families_never_overwrite_each_others_files(exported, monkeypatch):
         "graphs",
         lambda self, model: [toy.encoder_graph(model, formats=("onnx",), name="toy_decoder")],
     )
-    monkeypatch.setattr(toy.EncoderRecipe, "exam", lambda self, rows: None)
+    monkeypatch.setattr(toy.EncoderRecipe, "int8_check", lambda self, rows: None)
     with pytest.raises(ExportError, match=r"same name.*toy_decoder\.onnx"):
         stage.export({"toy_encoder": None}, exported)
     verify(exported.exports)

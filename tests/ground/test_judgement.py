@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, comparisons on the same songs, and a verdict that never claims too much."""
+"""Intervals that hold what they promise, comparisons on the same units, and a verdict that never claims too much."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from training.judgement import (
     resample,
     verdict,
 )
+from training.sampling_unit import Unit
 
 LOSS = About("lower", "nats", "a loss")
 
 
-def by_song(values):
-    """Sums of songs that have one element each."""
+def by_unit(values):
+    """Sums of units that have one element each."""
     return {"val_loss": np.stack([np.asarray(values, float), np.ones(len(values))], 1)}
 
 
 def test_the_interval_is_scipys_bca():
     values = np.random.default_rng(0).gamma(1.0, size=40)
-    ours = resample(by_song(values), Resampling(40, 1, draws=20_000), dict)["val_loss"].interval()
+    ours = resample(by_unit(values), Resampling(40, 1, draws=20_000), dict)["val_loss"].interval()
     theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, random_state=1).confidence_interval
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.025)  # the percentiles: 0.05 off
 
 
 def test_a_figure_that_resampling_shifts_is_put_right():
-    """The spread of resampled songs is too small on the average: BCa's correction of the bias counts."""
+    """The spread of resampled units is too small on the average: BCa's correction of the bias counts."""
     values = np.random.default_rng(3).normal(size=15)
     ours = drawn(lambda units: float(values[units].std()), Resampling(15, 1, draws=9_000)).interval()
     theirs = scipy.stats.bootstrap((values,), np.std, n_resamples=9_000, random_state=1).confidence_interval
@@ -47,17 +48,17 @@ def test_a_figure_that_resampling_shifts_is_put_right():
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """Of twenty intervals of 95 %, one misses on the average; 12 songs a corpus."""
+    """Of twenty intervals of 95 %, one misses on the average; 12 units a data set."""
     random, hits = np.random.default_rng(0), 0
     for trial in range(200):
         values = random.normal(3.0, 1.0, 12)
-        found = resample(by_song(values), Resampling(12, trial, draws=400), dict)["val_loss"].interval()
+        found = resample(by_unit(values), Resampling(12, trial, draws=400), dict)["val_loss"].interval()
         hits += found.low <= 3.0 <= found.high
     assert 0.85 <= hits / 200 <= 0.99
 
 
-def test_songs_are_drawn_whole():
-    """A song of a thousand equal windows is one song: the interval is that of two."""
+def test_units_are_drawn_whole():
+    """A unit of a thousand equal samples is one unit: the interval is that of two."""
     sums = {"val_loss": np.array([[1000.0, 1000.0], [0.0, 1000.0]])}
     found = resample(sums, Resampling(2, 0), dict)["val_loss"].interval()
     assert found == Interval(0.5, 0.0, 1.0)
@@ -73,7 +74,7 @@ def test_the_same_seed_gives_the_same_draws_and_strata_are_kept():
 
 def test_what_never_varies_is_certain_and_what_is_missing_is_left_out():
     assert bca(2.0, np.full(10, 2.0), np.full(3, 2.0)) == Interval(2.0, 2.0, 2.0)
-    sums = by_song([1.0, 2.0]) | {"eos_loss": np.array([[1.0, 1.0], [0.0, 0.0]])}
+    sums = by_unit([1.0, 2.0]) | {"eos_loss": np.array([[1.0, 1.0], [0.0, 0.0]])}
     assert resample(sums, Resampling(2, 0), dict)["eos_loss"].interval().value == 1.0
     assert Interval(2.0, 2.0, 2.0).told(" %") == "2 %"
 
@@ -84,23 +85,23 @@ def test_any_figure_of_units_can_be_drawn():
     assert found.low < 4.5 < found.high and found.value == 4.5
 
 
-def songs_that_differ(gap, noise=0.05):
-    """The model and a rival on 12 songs that differ much more from each other than the two do."""
+def units_that_differ(gap, noise=0.05):
+    """The model and a rival on 12 units that differ much more from each other than the two do."""
     random = np.random.default_rng(0)
     level = random.normal(3.0, 1.0, 12)
     resampling = Resampling(12, 0)
-    model = resample(by_song(level), resampling, dict)
-    rival = resample(by_song(level + gap + random.normal(0, noise, 12)), resampling, dict)
+    model = resample(by_unit(level), resampling, dict)
+    rival = resample(by_unit(level + gap + random.normal(0, noise, 12)), resampling, dict)
     return compare({"val_loss": LOSS}, model, {"rival": rival})["val_loss"]
 
 
-def test_better_on_the_same_songs_is_told_from_apart():
-    assert songs_that_differ(0.2).beats("rival") == "paired"
-    assert songs_that_differ(5.0).beats("rival") == "apart"
-    assert songs_that_differ(0.0).beats("rival") == "no"
-    by_luck = songs_that_differ(0.1, noise=0.3)
+def test_better_on_the_same_units_is_told_from_apart():
+    assert units_that_differ(0.2).beats("rival") == "paired"
+    assert units_that_differ(5.0).beats("rival") == "apart"
+    assert units_that_differ(0.0).beats("rival") == "no"
+    by_luck = units_that_differ(0.1, noise=0.3)
     assert by_luck.model.value < by_luck.baselines["rival"].value and by_luck.beats("rival") == "no"
-    assert songs_that_differ(-0.2).beats("rival") == "no"
+    assert units_that_differ(-0.2).beats("rival") == "no"
     higher = Metric(About("higher", "", ""), Interval(0.9, 0.8, 1.0), {"x": Interval(0.1, 0.0, 0.2)})
     assert higher.beats("x") == "apart"
 
@@ -114,22 +115,35 @@ def test_the_verdict_claims_no_more_than_its_worst_finding():
 
 
 def test_findings_say_what_was_compared():
-    overlapping = songs_that_differ(0.2)
+    overlapping = units_that_differ(0.2)
     assert against(overlapping, "rival", "the rival", "loss").mark == "fair"
-    assert against(overlapping, "rival", "the rival", "loss", song_by_song=True).mark == "good"
-    assert "song by song, by 0.187" in against(overlapping, "rival", "the rival", "loss").sentence
-    assert against(songs_that_differ(5.0), "rival", "the rival", "loss").mark == "good"
-    assert against(songs_that_differ(0.0), "rival", "the rival", "loss").mark == "bad"
-    by_luck = songs_that_differ(0.1, noise=0.3)
+    assert against(overlapping, "rival", "the rival", "loss", paired=True).mark == "good"
+    sentence = against(overlapping, "rival", "the rival", "loss").sentence
+    assert "row by row, by 0.187" in sentence and sentence.endswith("More held-out rows would tell.")
+    sentence = against(overlapping, "rival", "the rival", "loss", unit=Unit("tone", "tones")).sentence
+    assert "tone by tone, by 0.187" in sentence and sentence.endswith("More held-out tones would tell.")
+    assert against(units_that_differ(5.0), "rival", "the rival", "loss").mark == "good"
+    assert against(units_that_differ(0.0), "rival", "the rival", "loss").mark == "bad"
+    by_luck = units_that_differ(0.1, noise=0.3)
     assert against(by_luck, "rival", "the rival", "loss").mark == "bad"
     assert against(by_luck, "rival", "the rival", "loss", ahead="fair").mark == "fair"
-    assert against(songs_that_differ(-0.2), "rival", "the rival", "loss", ahead="fair").mark == "bad"
+    assert against(units_that_differ(-0.2), "rival", "the rival", "loss", ahead="fair").mark == "bad"
     asked = Metric(About("higher", "%", "", 45.0), Interval(12.0, 9.0, 20.0))
     assert floor(asked, "The gain").mark == "fair" and "asked for: at least 45 %" in floor(asked, "The gain").sentence
 
 
+@pytest.mark.parametrize(
+    ("better", "value", "mark", "sentence"),
+    [("higher", 12.0, "good", "The gain is 12 %."), ("higher", -2.0, "fair", "The gain is -2 %, below 0."),
+     ("lower", 2.0, "fair", "The gain is 2 %, above 0."), ("lower", -2.0, "good", "The gain is -2 %.")],
+)  # fmt: skip
+def test_a_floor_of_nothing_is_not_reported_as_a_demand(better, value, mark, sentence):
+    found = floor(Metric(About(better, "%", "", 0.0), Interval.exactly(value)), "The gain")
+    assert (found.mark, found.sentence) == (mark, sentence)
+
+
 def test_a_metric_is_plain_json_with_value_low_and_high():
-    plain = songs_that_differ(0.2).plain()
+    plain = units_that_differ(0.2).plain()
     assert set(plain) == {"model", "baselines", "better", "unit", "meaning"}
     assert set(plain["model"]) == {"value", "low", "high"}
     assert set(plain["baselines"]["rival"]) == {"value", "low", "high", "gap"}

@@ -15,6 +15,27 @@ from typing import Any
 
 PATIENCE = 60.0  # seconds for one answer: the host may be busy
 
+UNTESTED = "NO BROWSER HERE: how the report looks, plays and turns is NOT TESTED (apt-get install chromium)"
+#: Texts whose contrast is below 4.5 to 1 (WCAG 2.1, 1.4.3), as a JavaScript expression.
+CONTRAST = """
+(() => {
+  const parts = c => (c.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+  const over = (a, b) => { const k = a.length > 3 ? a[3] : 1; return [0, 1, 2].map(i => a[i] * k + b[i] * (1 - k)); };
+  const light = c => { const [r, g, b] = c.map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+  const behind = e => e ? over(parts(getComputedStyle(e).backgroundColor), behind(e.parentElement)) : [255, 255, 255];
+  const bad = [];
+  for (const e of document.querySelectorAll("body *")) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length || ["SCRIPT", "STYLE", "NOSCRIPT"].includes(e.tagName)) continue;
+    const back = behind(e), ink = over(parts(getComputedStyle(e).color), back);
+    const [a, b] = [light(ink), light(back)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < 4.5) bad.push(`${e.tagName}.${e.className} ${ratio.toFixed(2)} ${e.textContent.trim().slice(0, 40)}`);
+  }
+  return bad;
+})()
+"""
+
 
 def find() -> str | None:
     """The browser of this host; CHROMIUM names another one."""

@@ -48,7 +48,7 @@ def test_the_front_matter_is_what_the_hub_specifies(tmp_path):
                 check(metric, *METRIC)
                 assert isinstance(metric["type"], str) and isinstance(metric["value"], float)
     assert front["model-index"][0]["results"][0]["metrics"][0] == {
-        "type": "chamfer", "name": "held-out chamfer", "value": 0.05,
+        "type": "error", "name": "held-out error", "value": 0.05,
     }  # fmt: skip
 
 
@@ -58,15 +58,20 @@ def test_it_is_honest_about_synthetic_data_and_limits(tmp_path):
     assert "synthetic" in front["model-index"][0]["results"][0]["dataset"]["name"]
     front, text = read(job.make(tmp_path / "real", synthetic=False))
     assert "synthetic" not in str(front) and "synthetic" not in text
-    assert "### Limits" in text and "## Licence" in text and "owner's music; not published" in text
+    assert "### Limits" in text and "## Licence" in text and "owner's letters; not published" in text
+    assert "the rights in the letters that" in text and "- It knows 26 letters." in text and "Reads alpha." in text
+    assert front["tags"] == ["letters", "onnx", "athanor"]
+    (model,) = front["model-index"]
+    assert model["results"][0]["task"]["name"] == "letters to numbers"
+    assert model["results"][0]["dataset"]["name"] == "Held-out letters"
 
 
 def test_verdict_metrics_and_files_are_those_of_the_job(tmp_path):
     workspace = job.make(tmp_path)
     _, text = read(workspace)
-    assert "**Verdict: learnt.**" in text and "- It beats the mean cloud." in text
-    assert "| chamfer (windows) | lower | 0.05 (0.04 to 0.06) | 0.1 (0.09 to 0.11) | 0.2 |" in text
-    assert "| `spectocloud.onnx` | 123 kB |" in text
+    assert "**Verdict: learnt.**" in text and "- It beats the plain mean." in text
+    assert "| error (windows) | lower | 0.05 (0.04 to 0.06) | 0.1 (0.09 to 0.11) | 0.2 |" in text
+    assert "| `alpha.onnx` | 123 kB |" in text
     (workspace.exports / "metrics.json").unlink()
     front, text = read(workspace)
     assert "model-index" not in front and "**Not judged**" in text

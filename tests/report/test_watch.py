@@ -31,18 +31,18 @@ case "$*" in *--query-gpu=index,name,*) echo '0, NVIDIA H200, 87, 42189, 143771,
 def running(tmp_path):
     """A job in the middle of a training."""
     workspace = job.make(tmp_path)
-    train = books.Session(id="b", stage="train", families=("spectocloud",), began=books.now(), seconds=90, price=2.0)
+    train = books.Session(id="b", stage="train", families=("alpha",), began=books.now(), seconds=90, price=2.0)
     books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(train,), hours=1.0)))
-    path = next(workspace.runs("spectocloud").glob("*/metrics.jsonl"))
+    path = next(workspace.runs("alpha").glob("*/metrics.jsonl"))
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
-    (path.parent / "log.txt").write_text("first\nstep 28/60 \x1b[2J of songs\n")
+    (path.parent / "log.txt").write_text("first\nstep 28/60 \x1b[2J of letters\n")
     return workspace
 
 
 def test_progress_losses_budget_and_pace_are_told(running):
     text = "\n".join(screen(running, 120))
     for told in (
-        "running: train spectocloud", "0:01:30 used of 1:00:00, 0:58:30 left", "0.05 USD at 2 USD an hour",
+        "running: train alpha", "0:01:30 used of 1:00:00, 0:58:30 left", "0.05 USD at 2 USD an hour",
         "training: step 28 of 60, 0:00:32 left", " 47%", "50.0 samples/s", "best 1.175 at step 20", "step 28/60",
     ):  # fmt: skip
         assert told in text, told
@@ -80,7 +80,7 @@ def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):
     told = capsys.readouterr().out
     assert told.count("Athanor") == 1 and "\x1b" not in told
     watch(running, once=True, out=(out := io.StringIO()))
-    assert "Spectocloud" in out.getvalue()
+    assert "Alpha" in out.getvalue()
 
 
 def test_on_a_terminal_it_is_shown_anew_until_ctrl_c_and_the_terminal_comes_back(running):
@@ -110,3 +110,14 @@ def test_on_a_terminal_it_is_shown_anew_until_ctrl_c_and_the_terminal_comes_back
 def test_a_curve_of_one_line():
     assert spark([1, 2, 3, float("nan")], 10, True) == "▁▅█" and spark([5, 5], 10, False) == "__"
     assert spark([], 10, True) == "" and len(spark(list(range(1000)), 30, True)) == 30
+
+
+def test_of_a_family_with_many_items_those_that_run_are_shown_and_the_others_counted(running):
+    for item in ("one", "two", "three"):
+        job.write_run(running, f"beta/{item}")
+    text = "\n".join(screen(running, 120))
+    assert re.search(r"^Beta +3 trained$", text, re.M) and "Beta: one" not in text and "step 28 of 60" in text
+    train = books.Session(id="c", stage="train", families=("beta/two",), began=books.now(), seconds=9)
+    books.store(ledger_path(running), books.Book(job=books.Job(began=books.now(), sessions=(train,))))
+    text = "\n".join(screen(running, 120))
+    assert re.search(r"^Beta: two +training: step 60 of 60", text, re.M) and re.search(r"^Beta +2 trained$", text, re.M)

@@ -47,10 +47,11 @@ class Host:
             path.mkdir(parents=True, exist_ok=True)
         # a checkout of its own: whether the real one has wheels in wheelhouse/ is no matter
         self.project = folder / "project"
-        for name in ("training", "wheelhouse"):
-            (self.project / name).mkdir(parents=True)
+        (self.project / "wheelhouse").mkdir(parents=True)
+        shutil.copytree(PROJECT / "training", self.project / "training", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(PROJECT / "scripts", self.project / "scripts")
-        for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore", "requirements.lock", "training/__init__.py"):
+        shutil.copytree(PROJECT / "requirements", self.project / "requirements")
+        for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore"):
             shutil.copy2(PROJECT / name, self.project / name)
 
     def has(self, name: str, text: str = "#!/bin/sh\nexit 0\n") -> None:
@@ -84,7 +85,7 @@ class Host:
         """The runner on this host -> (how it ended, what Docker was asked)."""
         for old in self.record.iterdir():
             old.unlink()
-        dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_")
+        dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         clean |= {"PATH": self.path, "ATHANOR_HOST_ROOT": str(self.root), "RECORD": str(self.record)}
         clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", **environment}

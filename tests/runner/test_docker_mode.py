@@ -102,14 +102,25 @@ def test_it_builds_when_and_only_when_what_the_image_is_made_from_changed(host, 
     assert build(calls) is None
     _, calls = host.run("--cpu", "--out", tmp_path / "out", IMAGE_INPUTS=made, BASE_IMAGE="another")
     assert "BASE_IMAGE=another" in build(calls)
-    (host.project / "training/new.py").touch()
-    _, calls = host.run("--cpu", "--out", tmp_path / "out", IMAGE_INPUTS=made)
-    assert inputs(build(calls)) != made
+    for changed in ("training/new.py", "requirements/new.lock"):
+        (host.project / changed).touch()
+        _, calls = host.run("--cpu", "--out", tmp_path / "out", IMAGE_INPUTS=made)
+        assert inputs(build(calls)) != made, changed
+        (host.project / changed).unlink()
     done, calls = host.run("--cpu", "--skip-build", "--out", tmp_path / "out", IMAGE_INPUTS="other")
     assert build(calls) is None and "other sources" in done.stdout
     done, calls = host.run("--cpu", "--skip-build", "--out", tmp_path / "out")
     assert done.returncode == 6 and "there is no image" in done.stderr
     assert not stages(calls)[0]
+
+
+def test_the_image_gets_the_packages_of_the_domains_that_are_named(host):
+    host.has_docker()
+    _, calls = host.run("--cpu", BUILD_ENDS="1")
+    music = inputs(build(calls))
+    assert "DOMAINS=music" in build(calls)
+    _, calls = host.run("--cpu", BUILD_ENDS="1", IMAGE_INPUTS=music, DOMAINS="music ray")
+    assert "DOMAINS=music ray" in build(calls) and inputs(build(calls)) != music
 
 
 def test_a_build_that_fails_or_cannot_be_stops_everything(host):

@@ -278,17 +278,6 @@ def test_data_mount_supplies_the_roots_that_are_not_given(run, roots):
     assert calls[0][calls[0].index("--audio-root") + 1] == str(roots / "audio")
 
 
-def test_missing_ffmpeg_is_told_before_anything_starts(run, roots, tmp_path):
-    (roots / "audio" / "song.M4A").write_bytes(b"x")
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("bash", "env", "readlink", "dirname", "find", "grep"):
-        (tools / name).symlink_to(subprocess.check_output(["which", name], text=True).strip())
-    done, calls = run("--audio-root", roots / "audio", "--midi-root", roots / "midi", PATH=str(tools))
-    assert (done.returncode, calls) == (6, [])
-    assert "sudo apt-get install ffmpeg" in done.stderr
-
-
 def test_dry_run_prints_commands_that_a_shell_reads_back(run, tmp_path):
     odd = tmp_path / "a 'b'"
     odd.mkdir()

@@ -7,10 +7,13 @@ import shutil
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from training.cli import main
+from training.data.rows import NO_SCHEMA
+from training.domain import Domain, FamilyFacts, Finding, Option
 from training.errors import HostError
 from training.stages import doctor as room
 from training.stages.doctor import doctor
@@ -19,12 +22,47 @@ from training.workspace import PROJECT, Workspace
 GIB = 2**30
 
 
+class Photos(Domain):
+    """A domain whose stores take seven tenths of its files, and that needs a program."""
+
+    word, title, sentence = "photos", "Photos", "Photographs."
+    families = (
+        FamilyFacts("first", "First", "", Path(), {}, "a", checkpoint_bytes=GIB // 4, export_bytes=GIB // 4),
+        FamilyFacts("second", "Second", "", Path(), {}, "b", checkpoint_bytes=GIB // 12, export_bytes=GIB // 4),
+    )
+    options = (Option("photo-root", "folder", "photographs"), Option("photo-list", "file", "their names"))
+
+    def schema(self):
+        return NO_SCHEMA
+
+    def demo(self, job):
+        return {}
+
+    def prepare(self, job):
+        pass
+
+    def checks(self, job):
+        if shutil.which("develop"):
+            yield Finding("ok", "develop", "installed")
+        elif job.path("photo_root") is not None:
+            yield Finding("fails", "develop", "missing", "Install it.")
+
+    def store_bytes(self, job):
+        root = job.path("photo_root")
+        return int(0.7 * sum(path.stat().st_size for path in root.iterdir())) if root else 0
+
+
+PHOTOS = Photos()
+
+
 @pytest.fixture
 def look(tmp_path, capsys):
     """look(**options) -> findings by what they are about; `device` is cpu unless given."""
 
     def call(**options):
-        found = doctor(Workspace(tmp_path / "out"), **{"device": "cpu", **options})
+        options = {"device": "cpu", **options}
+        named = {name: options.pop(name) for name in [*options] if name.endswith(("_root", "_list"))}
+        found = doctor(Workspace(tmp_path / "out"), PHOTOS, named, **options)
         return {finding.about: finding for finding in found}
 
     (tmp_path / "out").mkdir()
@@ -37,9 +75,9 @@ def usage(total=100 * GIB, free=50 * GIB):
 
 def test_this_host_is_ready_and_every_line_says_what_was_found(look, capsys):
     found = look()
-    assert set(found) == {"host", "torch", "compiler", "/dev/shm", "disk", "ffmpeg", "clock", "outputs"}
+    assert set(found) == {"host", "torch", "compiler", "/dev/shm", "disk", "clock", "outputs"}
     printed = capsys.readouterr().out
-    assert all(finding.told in printed for finding in found.values())
+    assert all(finding.text in printed for finding in found.values())
 
 
 def test_it_leaves_nothing_behind(look, tmp_path):
@@ -64,14 +102,16 @@ def test_disk_is_held_against_what_a_full_run_writes(look, monkeypatch, free, st
         assert look()["disk"].state == state
 
 
-def test_the_cache_is_reckoned_from_the_files_that_are_there(look, monkeypatch, tmp_path):
-    songs = tmp_path / "songs"
-    songs.mkdir()
-    with (songs / "a.mp3").open("wb") as file:
+def test_the_disk_holds_what_the_domain_and_its_families_say(look, monkeypatch, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    with (photos / "a.raw").open("wb") as file:
         file.truncate(10 * GIB)  # sparse
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=5 * GIB))
-    found = look(audio_root=songs)
-    assert found["disk"].state == "note" and "cache 7.0" in found["disk"].told
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/bin/{name}")
+    found = look(photo_root=photos)["disk"]
+    assert found.state == "note"
+    assert "checkpoints 2.0, cache 7.0, exports 0.5" in found.text
 
 
 def test_room_that_earlier_runs_took_is_not_asked_for_again(look, monkeypatch, tmp_path):
@@ -86,16 +126,16 @@ def test_room_that_earlier_runs_took_is_not_asked_for_again(look, monkeypatch, t
 def test_small_shared_memory_is_noted(look, monkeypatch):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda p: usage(64 * 2**20) if str(p) == "/dev/shm" else usage())
     found = look()["/dev/shm"]
-    assert found.state == "note" and "64 MiB" in found.told and "--shm-size" in found.do
+    assert found.state == "note" and "64 MiB" in found.text and "--shm-size" in found.do
 
 
-def test_ffmpeg_is_demanded_where_files_need_it(look, monkeypatch, tmp_path):
-    monkeypatch.setattr(room.shutil, "which", lambda name: None if name == "ffmpeg" else f"/bin/{name}")
-    assert look()["ffmpeg"].state == "note"
-    (tmp_path / "songs").mkdir()
-    (tmp_path / "songs" / "x.M4A").touch()
-    with pytest.raises(HostError, match="ffmpeg"):
-        look(audio_root=tmp_path / "songs")
+def test_a_check_of_the_domain_can_refuse_the_host(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/bin/{name}")
+    assert look()["develop"].state == "ok"
+    monkeypatch.setattr(room.shutil, "which", lambda name: None if name == "develop" else f"/bin/{name}")
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(HostError, match="develop: missing"):
+        look(photo_root=tmp_path / "photos")
 
 
 def test_a_missing_compiler_is_noted(look, monkeypatch):
@@ -133,13 +173,19 @@ def test_outputs_of_someone_else_are_refused_by_name(tmp_path):
 
 
 def test_data_that_cannot_be_read_is_named(look, tmp_path, monkeypatch):
-    songs = tmp_path / "songs"
-    songs.mkdir()
-    (songs / "gone.mid").symlink_to("/nowhere/gone.mid")
-    found = look(midi_root=songs)["data"]
-    assert found.state == "note" and "gone.mid" in found.told and "--data-mount" in found.do
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/bin/{name}")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "gone.raw").symlink_to("/nowhere/gone.raw")
+    monkeypatch.setattr(PHOTOS.__class__, "store_bytes", lambda self, job: 0)
+    found = look(photo_root=photos)["data"]
+    assert found.state == "note" and "gone.raw" in found.text and "--data-mount" in found.do
     with pytest.raises(HostError, match="cannot be read"):
-        look(midi_root=tmp_path / "absent")
+        look(photo_root=tmp_path / "absent")
+    with pytest.raises(HostError, match=r"absent\.txt cannot be read"):
+        look(photo_list=tmp_path / "absent.txt")
+    (tmp_path / "names.txt").write_text("a")
+    assert look(photo_list=tmp_path / "names.txt")["data"].state == "ok"
 
 
 # -- the GPU: a made-up torch ------------------------------------------------------------------------------------------
@@ -187,8 +233,8 @@ def gpu(monkeypatch, look):
 
 def test_a_good_gpu_is_told_with_its_memory(gpu):
     found = gpu()
-    assert found["GPU 0"].state == "ok" and "23.0 of 24.0 GiB" in found["GPU 0"].told
-    assert "580.65.06" in found["torch"].told and "CUDA 13.0" in found["torch"].told
+    assert found["GPU 0"].state == "ok" and "23.0 of 24.0 GiB" in found["GPU 0"].text
+    assert "580.65.06" in found["torch"].text and "CUDA 13.0" in found["torch"].text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import toys
 from tests.engine import toy
 from training.data.manifest import Row
 from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
@@ -38,6 +39,7 @@ class Judged(toy.ToyRecipe):
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """A workspace in which a toy was trained."""
+    toys.register(monkeypatch, Judged)
     toy.run(tmp_path, Judged, **SECTIONS)
     rows = {"train": toy.rows(22), "val": toy.rows(9, 1000)}
     named = {side: [Row({**row.values, "id": row.place}, row.place) for row in some] for side, some in rows.items()}
@@ -58,13 +60,18 @@ def test_metrics_json_has_the_shape_that_the_report_reads(workspace, capsys):
     family = content["families"]["toy"]
     assert family["title"] == "Toy" and family["synthetic"] is False
     assert family["verdict"] == {"word": "learnt", "why": ["All is well."]}
-    assert family["songs"] == {"train": 22, "held_out": 9} and family["more"] == [1]
+    assert family["rows"] == {"train": 22, "held_out": 9} and family["more"] == [1]
     metric = family["metrics"]["val_loss"]
     assert metric["model"] == {"value": 1.0, "low": 0.5, "high": None}  # JSON knows no nan
     assert metric["baselines"] == {"other_seed": {"value": 2.0, "low": 2.0, "high": 2.0}}
     assert (metric["better"], metric["unit"], metric["meaning"]) == ("lower", "", "How wrong it is.")
     said = capsys.readouterr().out
     assert "Toy: LEARNT\n  All is well." in said and "other_seed" in said
+    assert "Toy on 9 held-out rows\n" in said
+    family["songs"] = family.pop("rows")  # as older versions wrote it
+    (workspace.exports / "metrics.json").write_text(json.dumps(content))
+    evaluate("toy", workspace, device="cpu")
+    assert "Toy on 9 held-out rows\n" in capsys.readouterr().out and "songs" in told(workspace)["families"]["toy"]
 
 
 def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.export import toy
-from training.domains.music.composing.synth import write_preview
+from training.domains.music.composing.synth import read_preview, write_preview
 from training.engine.tracking import wandb_process as courier
 from training.settings import Logging
 from training.stages.gallery import show_exports
@@ -43,6 +43,7 @@ def exported(tmp_path):
 
     workspace = Workspace(tmp_path)
     recipe = toy.DecoderRecipe(toy.ToySettings())
+    recipe.preview = read_preview  # as the MIDI generator's
     run = workspace.runs(recipe.family) / "20260101-000000-aaaa"
     run.mkdir(parents=True)
     samples = workspace.exports / "samples"

@@ -52,8 +52,8 @@ def workspace(tmp_path, monkeypatch):
     added.families = (facts["toy"], replace(facts["stacked"], needs=("toy",)))
     opened = []
 
-    def load_split(recipe, workspace, split, *, options=None, opening=""):
-        assert bool(opening) == (split == "test")
+    def load_split(recipe, workspace, split, *, options=None, opening="", checkpoint_sha256=""):
+        assert bool(opening) == bool(checkpoint_sha256) == (split == "test")
         opened.extend([opening] * (split == "test"))
         return ROWS[split]
 
@@ -61,6 +61,9 @@ def workspace(tmp_path, monkeypatch):
     Stacked.given.clear()
     Stacked.contexts.clear()
     space = Workspace(tmp_path)
+    sealed = space.manifest("toy", "test")
+    sealed.parent.mkdir(parents=True)
+    sealed.write_text("".join(json.dumps(row.values) + "\n" for row in ROWS["test"]), encoding="utf-8")
     space.__dict__["opened"] = opened
     return space
 
@@ -145,12 +148,13 @@ def test_the_sealed_split_is_judged_beside_the_other_when_it_is_asked_for(worksp
     assert "test" not in json.loads(path.read_text())["families"]["stacked"] and not workspace.opened
     result = evaluate("stacked", workspace, device="cpu", test=True)
     written = json.loads(path.read_text())["families"]["stacked"]
-    assert result["test"]["songs"]["held_out"] == 5 and written["test"]["songs"]["held_out"] == 5
-    assert written["songs"]["held_out"] == 9
+    assert result["test"]["rows"]["held_out"] == 5 and written["test"]["rows"]["held_out"] == 5
+    assert written["rows"]["held_out"] == 9
     assert [context.split for context in Stacked.contexts] == ["val", "test"]
     assert [len(context.held_out) for context in Stacked.contexts] == [9, 5]
-    assert set(workspace.opened) == {"evaluate --test"}
-    evaluate("stacked", workspace, device="cpu", test=True)  # of the same model and rows: read back
+    assert workspace.opened == ["evaluate --test"]
+    evaluate("stacked", workspace, device="cpu", test=True)  # of the same model and rows: read back, unopened
+    assert workspace.opened == ["evaluate --test"]
     evaluate("stacked", workspace, device="cpu")
     assert len(Stacked.contexts) == 2 and "test" in json.loads(path.read_text())["families"]["stacked"]
     base(workspace, optim={"lr": 0.02})

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.corpora import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
+from tests.domains.music.corpora import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
 from training.data import digests, encode, index, manifest, rows, unchanged
 from training.data.identity import data_digest
 from training.data.index import Shared, kept
 from training.data.rows import Rows, Texts, counts, select, stored
 from training.data.store import Store
 from training.domains.music.midi.tokens import TOKENS
+from training.domains.music.rows import SCHEMA
 from training.errors import DataError
 
 
@@ -48,7 +49,9 @@ def root(built, tmp_path, monkeypatch) -> Path:
 def loads(monkeypatch) -> list[Path]:
     """The manifests that were read line by line."""
     read, plain = [], manifest.load
-    monkeypatch.setattr(manifest, "load", lambda path, **options: (read.append(path), plain(path, **options))[1])
+    monkeypatch.setattr(
+        manifest, "load", lambda path, *rest, **options: (read.append(path), plain(path, *rest, **options))[1]
+    )
     return read
 
 
@@ -82,7 +85,7 @@ def test_rows_of_an_index_are_those_of_the_manifest(root, loads):
         listed = {which: list(part) for which, part in slow.items()}
         assert plain(quick["train"]) == plain(slow["train"])
         assert plain(quick["val"]) == plain(slow["val"])
-        assert digest == data_digest(slow) == data_digest(listed)
+        assert digest == data_digest(slow) == data_digest(listed, SCHEMA)
     assert len(loads) == 4
 
 
@@ -174,9 +177,9 @@ def test_files_that_changed_a_moment_ago_are_looked_at_again(root, loads, monkey
 
 def test_a_root_that_decides_where_files_are_is_part_of_the_index(root, loads):
     shutil.move(root / "midi", root / "scores")
-    moved = split(root, kind=ScoreRecipe, midi_root=root / "scores")[0]
+    moved = split(root, kind=ScoreRecipe, options={"midi_root": root / "scores"})[0]
     assert all(row.values["midi_path"].startswith(str(root / "scores")) for row in moved)
-    split(root, kind=ScoreRecipe, midi_root=root / "scores")
+    split(root, kind=ScoreRecipe, options={"midi_root": root / "scores"})
     assert len(loads) == 1
     with pytest.raises(DataError, match="--midi-root"):
         split(root, kind=ScoreRecipe)
@@ -265,7 +268,7 @@ def test_the_digest_of_an_index_is_that_of_its_rows_whatever_they_say(root):
     split(root, kind=ScoreRecipe)
     both = {which: split(root, which, ScoreRecipe)[0] for which in ("train", "val")}
     assert all(isinstance(part, Shared) for part in both.values())
-    assert data_digest(both) == data_digest({which: list(part) for which, part in both.items()})
+    assert data_digest(both) == data_digest({which: list(part) for which, part in both.items()}, SCHEMA)
 
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 14])

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.corpora import make_corpus
+from tests.domains.music.corpora import make_corpus
 from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 

@@ -259,7 +259,7 @@ def encode_all(
         refuse_if_too_many(of_name, len(files[name].paths), too_many)
     kept = np.flatnonzero(~bad)
     if not len(kept):
-        raise DataError("No song is left to train on.\n" + describe(listed))
+        raise DataError("No row is left to train on.\n" + describe(listed))
     return _with_records(rows, kept, encoders, files, done, cache), listed
 
 

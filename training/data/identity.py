@@ -1,11 +1,15 @@
-"""Which data a run was trained on: a digest of its content, and whether it was made up."""
+"""Which data a run was trained on: a digest of its content, whether it was made up, and whether its splits overlap."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from array import array
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +17,30 @@ import numpy as np
 
 from training.data.files import sha256
 from training.data.index import Shared, kept
-from training.data.rows import Row, Rows
-from training.domains.music.composing.demo import MARKER
+from training.data.rows import NO_SCHEMA, Row, Rows
+from training.data.schema import ID, SPLITS, Schema, floats
+from training.errors import DataError
 
-CLOUD = "target_pointcloud_path"
-NAMES = ("id", "label_source", CLOUD)  # of a row: what it is called, not what is learnt from
-MOST_TEXTS = 4096  # emotions whose JSON is held
+MARKER = "synthetic.json"  # in a folder: what lies under it was made by rules
+MOST_TEXTS = 4096  # values whose JSON is held
 _AT_ONCE = 1 << 14  # digests in hex at a time
 _AS_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
-def data_digest(rows: Mapping[str, Sequence[Row]]) -> str:
-    """SHA-256 over both splits: each row's emotion, the content of its files, the version of what decoded them.
+# -- the digest --------------------------------------------------------------------------------------------------------
 
-    Paths and manifest formatting do not count: the same songs are the same data on every host."""
+
+def data_digest(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> str:
+    """SHA-256 over the splits: what each row says, the content of its files, the version of what decoded them.
+
+    Paths, names (`Schema.names`) and manifest formatting do not count: the same rows are the same data on every host.
+    `schema`: of rows that are not from a manifest.
+    """
 
     def find() -> np.ndarray:
         total = hashlib.sha256()
         for split in sorted(rows):
-            told = _told_quickly(rows[split]) or _told(rows[split])
+            told = _told_quickly(rows[split]) or _told(rows[split], schema_of(rows[split], schema))
             for values, content in told:
                 total.update(f'["{split}", {values}, {content}]\n'.encode())
         return np.frombuffer(total.digest(), np.uint8)
@@ -42,43 +51,56 @@ def data_digest(rows: Mapping[str, Sequence[Row]]) -> str:
     return kept(next(iter(rows.values())), f"data digest 1 {' '.join(parts)}", find).tobytes().hex()
 
 
-def _told(rows: Sequence[Row]) -> Iterator[tuple[str, str]]:
+def schema_of(rows: Sequence[Row], schema: Schema | None = None) -> Schema:
+    """The schema of rows: their manifest's, else `schema`, else one that knows `id` alone."""
+    return rows.table.schema if isinstance(rows, Rows) else schema or NO_SCHEMA
+
+
+def _told(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, str]]:
     """What a row says but for names and paths, and what its files hold: JSON, keys in order."""
+    named = [key.name for key in schema.paths if key.name in schema.names]
     for values, content in _contents(rows):
-        if CLOUD in values:
-            content[CLOUD] = sha256(Path(values[CLOUD]))
-        told = {key: value for key, value in values.items() if key not in content and key not in NAMES}
+        for key in named:
+            if key in values and key not in content:
+                content[key] = sha256(Path(values[key]))
+        told = {key: value for key, value in values.items() if key not in content and key not in schema.names}
         yield _AS_JSON(told), _AS_JSON(content)
 
 
 def _told_quickly(rows: Sequence[Row]) -> Iterator[tuple[str, str]] | None:
-    """`_told`, three times as fast; None where a row names a file of which nothing is stored (a cloud)."""
+    """`_told`, three times as fast; None where a row names a file of which nothing is stored."""
     if not isinstance(rows, Rows) or any(files.keys is None for files in rows.table.files.values()):
         return None
     keys = sorted(rows.table.files)
     form = "{" + ", ".join(f'"{key}": "%s"' for key in keys) + "}"
-    digests = zip(*(_hex(rows.keys(key)) for key in keys), strict=True)
-    return zip(map(_Teller(keys), rows.plain()), (form % several for several in digests), strict=True)
+    digests = zip(*(_hex(rows.keys(key)) for key in keys), strict=True) if keys else iter([()] * len(rows))
+    return zip(map(_Teller(keys, rows.table.schema), rows.plain()), (form % part for part in digests), strict=True)
 
 
 class _Teller:
     """JSON of a row's values but for names and paths."""
 
-    def __init__(self, paths: Sequence[str]):
-        self.others = (*paths, *NAMES)
-        self.known: dict[bytes, str] = {}  # by the emotion's bits, where that is all: songs share them
+    def __init__(self, paths: Sequence[str], schema: Schema):
+        self.schema = schema
+        self.others = (*paths, *schema.names)
+        self.vectors = {name for name, key in schema.keys.items() if key.normalise is floats}
+        self.defaults = {name for name in schema.defaults if name not in schema.names}
+        #: Of rows that say nothing but a list of numbers, by its name and bits: many rows say the same.
+        self.known: dict[tuple[str, bytes], str] = {}
 
     def __call__(self, values: dict[str, Any]) -> str:
         for key in self.others:
             values.pop(key, None)
-        values["emotion"] = emotion = array("d", values["emotion"])
-        if len(values) > 1:
-            return _AS_JSON(values | {"emotion": emotion.tolist()})
-        bits = emotion.tobytes()
+        name = next(iter(values), "")
+        if len(values) != 1 or name not in self.vectors or self.defaults:
+            self.schema.complete(values)
+            return _AS_JSON({key: value for key, value in values.items() if key not in self.others})
+        numbers = array("d", values[name])
+        bits = name, numbers.tobytes()
         if bits not in self.known:
             if len(self.known) >= MOST_TEXTS:
                 self.known.clear()
-            self.known[bits] = _AS_JSON({"emotion": emotion.tolist()})
+            self.known[bits] = _AS_JSON({name: numbers.tolist()})
         return self.known[bits]
 
 
@@ -91,10 +113,9 @@ def _hex(column: np.ndarray) -> Iterator[str]:
 
 
 def _contents(rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
-    """Values of every row, and which records hold its files. (One `Row` each, of a
-    million, would take twice as long.)"""
+    """Values of every row, and which records hold its files. (A `Row` each, of a million, takes twice as long.)"""
     if isinstance(rows, Rows):
-        keys = {key: rows.keys(key) for key in _stored_keys(rows)}
+        keys = {key: rows.keys(key) for key in stored_keys(rows)}
         for number, values in enumerate(rows.values()):
             yield values, {key: column[number].tobytes().hex() for key, column in keys.items()}
     else:
@@ -103,11 +124,11 @@ def _contents(rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, Any], dict[str
 
 
 def is_synthetic(rows: Mapping[str, Sequence[Row]]) -> bool:
-    """Whether any file lies in a folder that the demo corpus marked as its own."""
+    """Whether any file lies under a folder that is marked as made by rules."""
     folders: set[str] = set()
     for part in rows.values():
         if isinstance(part, Rows):
-            folders |= {folder for key in _stored_keys(part) for folder in _folders(part, key)}
+            folders |= {folder for key in stored_keys(part) for folder in _folders(part, key)}
         else:
             folders |= {str(Path(row.values[key]).parent) for row in part for key in row.records}
     every = {Path(folder) for folder in folders}
@@ -125,29 +146,124 @@ def _folders(rows: Rows, key: str) -> list[str]:
     return kept(rows, f"folders of {key} 1", find).tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
-def on_both_sides(rows: Mapping[str, Sequence[Row]]) -> list[str]:
-    """Ids of held-out rows that share a file's content with a training row: a model is not judged by those."""
-    train, held_out = rows["train"], rows["val"]
-    if isinstance(train, Rows) and isinstance(held_out, Rows):
-
-        def find() -> np.ndarray:
-            heads = np.concatenate([_heads(train, key) for key in _stored_keys(train)])
-            alike = [np.isin(_heads(held_out, key), heads) for key in _stored_keys(held_out)]
-            return np.flatnonzero(np.logical_or.reduce(alike))
-
-        identity = train.table.identity if isinstance(train, Shared) and train.order is None else ""
-        near = kept(held_out, f"held out, alike to {identity}", find) if identity else find()
-        held_out = held_out.select(near)  # few or none: now look closely
-    if not len(held_out):
-        return []
-    seen = {record.key for row in train for record in row.records.values()}
-    return [str(row.values["id"]) for row in held_out if any(record.key in seen for record in row.records.values())]
+def lies_in_marked(*folders: Path | None) -> bool:
+    """Whether a folder, or the one that holds it, is marked as made by rules."""
+    resolved = [folder.resolve() for folder in folders if folder is not None]
+    return any((place / MARKER).is_file() for folder in resolved for place in (folder, folder.parent))
 
 
-def _stored_keys(rows: Rows) -> list[str]:
+def stored_keys(rows: Rows) -> list[str]:
     return [key for key, files in rows.table.files.items() if files.keys is not None]
+
+
+# -- splits that overlap -----------------------------------------------------------------------------------------------
+
+_SHOWN = 5
+_IS_IN = {"train": "trained on", "val": "held out for validation"}
+
+
+def refuse_leak(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> None:
+    """Raise DataError if a held-out or test row is in an earlier split too: `prepare` never makes such splits, but
+    hand-written manifests can."""
+    for (first, second), ids in _leaks(rows, schema).items():
+        if ids:
+            shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
+            rule = "the same file content in both manifests"
+            of = schema_of(rows[second], schema)
+            rule += ", where parts of files overlap" if of.spans else ""
+            rule += f", or the same `{of.group}`" if of.group else ""
+            raise DataError(
+                f"{len(ids)} of {len(rows[second])} {'test' if second == 'test' else 'held-out'} rows are "
+                f"{_IS_IN[first]} too ({rule}): {shown}. Take them out of one of the manifests, or let `prepare` split "
+                "the data."
+            )
+
+
+def on_both_sides(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> list[str]:
+    """Ids of the rows that `refuse_leak` would refuse: a model is not judged by those."""
+    return list(dict.fromkeys(name for ids in _leaks(rows, schema).values() for name in ids))
+
+
+def _leaks(rows: Mapping[str, Sequence[Row]], schema: Schema | None) -> dict[tuple[str, str], list[str]]:
+    """(earlier split, later split) -> ids of rows of the later one that leak: one of their files has the content of a
+    file of an earlier row, and the parts that the rows mean overlap; or both are of one group."""
+    found = {}
+    for first, second in combinations([split for split in SPLITS if split in rows], 2):
+        later = rows[second]
+        leaking = _leaking(rows[first], later, schema_of(later, schema))
+        found[first, second] = [str(later[index].values[ID]) for index in leaking.tolist()]
+    return found
+
+
+def _leaking(first: Sequence[Row], second: Sequence[Row], schema: Schema) -> np.ndarray:
+    """Indices of rows of `second`, ascending; kept beside the index of rows that have one."""
+
+    def find() -> np.ndarray:
+        return np.array(sorted({*_same_content(first, second, schema), *_same_group(first, second, schema)}), np.int64)
+
+    if isinstance(first, Shared) and first.order is None:
+        name = f"alike to {first.table.identity} by {schema.place} {schema.version}, 2"
+        return kept(second, name, find)
+    return find()
+
+
+def _same_content(first: Sequence[Row], second: Sequence[Row], schema: Schema) -> Iterator[int]:
+    far, near = _alike(first, second)
+    parts: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for _, content, part in _parts(first, far, schema):
+        parts[content].append(part)
+    # sorted by their begin, and the latest end up to each: an overlap is found by bisection
+    begins, ends = {}, {}
+    for content, of_content in parts.items():
+        of_content.sort()
+        begins[content] = [begin for begin, _ in of_content]
+        ends[content] = list(accumulate((end for _, end in of_content), max))
+    for index, content, (begin, end) in _parts(second, near, schema):
+        before = bisect_left(begins.get(content, []), end)  # parts that begin before this one ends
+        if before and ends[content][before - 1] > begin:
+            yield index
+
+
+def _parts(rows: Sequence[Row], indices: np.ndarray, schema: Schema) -> Iterator[tuple[int, str, tuple[float, float]]]:
+    """(index, key of the record, begin and end) of every file of some rows."""
+    chosen = rows.select(indices) if isinstance(rows, Rows) else [rows[index] for index in indices.tolist()]
+    for index, (values, content) in zip(indices.tolist(), _contents(chosen), strict=True):
+        for key, record in content.items():
+            begin, end = schema.spans.get(key, (None, None))
+            yield index, record, (values.get(begin, 0), values.get(end, math.inf))
+
+
+def _alike(first: Sequence[Row], second: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rows of both that may share content: by the first eight bytes of the records' keys, which takes
+    no time for a million rows. All rows where they are no columns."""
+    if not (isinstance(first, Rows) and isinstance(second, Rows)):
+        return np.arange(len(first)), np.arange(len(second))
+    before, after = ([_heads(rows, key) for key in stored_keys(rows)] for rows in (first, second))
+    if not before or not after:
+        return np.arange(0), np.arange(0)
+    every = np.concatenate(before)
+    near = np.flatnonzero(np.logical_or.reduce([np.isin(heads, every) for heads in after]))
+    if not len(near):
+        return np.arange(0), near
+    close = np.concatenate([heads[near] for heads in after])
+    return np.flatnonzero(np.logical_or.reduce([np.isin(heads, close) for heads in before])), near
 
 
 def _heads(rows: Rows, key: str) -> np.ndarray:
     """uint64 [n]: the first eight bytes of the records' keys."""
     return np.ascontiguousarray(rows.keys(key)).view(np.uint64)[:, 0]
+
+
+def _same_group(first: Sequence[Row], second: Sequence[Row], schema: Schema) -> Iterator[int]:
+    if not schema.group:
+        return
+    known = set(_groups(first, schema.group))
+    for index, group in enumerate(_groups(second, schema.group)):
+        if group is not None and group in known:
+            yield index
+
+
+def _groups(rows: Sequence[Row], key: str) -> Iterator[Any]:
+    """The group of every row; None for a row without."""
+    values = rows.values() if isinstance(rows, Rows) else (row.values for row in rows)
+    return (of_row.get(key) for of_row in values)

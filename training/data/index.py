@@ -26,10 +26,11 @@ from training.data.digests import SETTLED, signatures
 from training.data.files import sha256, write_atomic
 from training.data.records import dtype_of, parts, unpack
 from training.data.rows import Files, Layout, Row, Rows, Table, Texts
+from training.data.schema import schema_at
 from training.data.unchanged import looking
 from training.errors import DataError
 
-FORMAT = 1
+FORMAT = 2
 _MAGIC = b"ATHANOR\x03"
 _HEADER = struct.Struct("<8sII48x")
 _COLUMNS = ("text", "spans", "numbers", "numbered")
@@ -57,7 +58,8 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
         path.unlink(missing_ok=True)
         return None
     columns: dict[str, np.ndarray] = {name: getattr(table, name) for name in _COLUMNS}
-    about: dict[str, Any] = {"made": _told(origin), "under": None if table.plain else dict(origin.under), "files": {}}
+    about: dict[str, Any] = {"made": _told(origin), "under": None if table.plain else dict(origin.under),
+                             "schema": table.schema.place, "files": {}}  # fmt: skip
     whole = hashlib.sha256(table.text)
     for key, files in table.files.items():
         columns[f"{key} paths"], columns[f"{key} ends"] = files.paths.data, files.paths.ends
@@ -136,6 +138,7 @@ def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] |
     table = Table(
         **{column: columns[column] for column in _COLUMNS},
         name=name, files=files, plain=about["under"] is None, cache=cache, identity=about["identity"],
+        schema=schema_at(about["schema"]),
     )  # fmt: skip
     return Shared(table, None, path), about
 

@@ -1,11 +1,10 @@
-"""JSONL manifests: one row a song, every row checked with its line number before anything trains."""
+"""JSONL manifests: a row a line, every row checked with its line number before anything trains."""
 
 from __future__ import annotations
 
 import difflib
 import io
 import json
-import math
 import os
 import re
 import stat
@@ -19,14 +18,11 @@ import numpy as np
 
 from training.data.files import printable, regular_file, write_atomic
 from training.data.rows import Files, Row, Rows, Table, Texts, plain_id
+from training.data.schema import ID, PathKey, Schema, is_number
 from training.errors import DataError
 
 __all__ = ["Row", "load", "write"]
 
-#: Keys that hold the path of a file.
-PATH_KEYS = ("audio_path", "midi_path", "target_pointcloud_path")
-#: Every key that a row may have. Those that begin with "_" are the user's own and are ignored.
-KEYS = (*PATH_KEYS, "emotion", "id", "label_source", "target_pointcloud_start")
 MOST_SHOWN = 20
 CHECKS = 1  # raised when a row that passed may no longer pass
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -34,37 +30,36 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 def load(
     path: Path,
+    schema: Schema,
     *,
     path_keys: Sequence[str],
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
-    clouds_root: Path | None = None,
+    roots: Mapping[str, Path | None] | None = None,
     check: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Rows:
-    """The rows of a manifest, each with absolute paths of existing files, a unique `id` and a `label_source`.
+    """The rows of a manifest, each with absolute paths of existing files, a unique `id` and the schema's defaults.
 
     A path is looked up as it stands (a relative one beside the manifest, then where the user stands), then, since the
     manifest may come from another host, as the longest of its endings that exists under the key's root.
 
     Args:
-        path_keys: keys that every row needs (`audio_path`, `midi_path`); other path keys are optional.
-        check: a family's own check of a row; its ValueError is told with the line number.
+        path_keys: keys that every row needs, since the family reads those files; other path keys are optional.
+        roots: path key -> folder under which moved files are looked up. A key with a folder of the workspace needs
+            none: it is then the folder of that name beside the manifest's own folder.
+        check: a family's own check of a row; its ValueError is reported with the line number.
 
     Raises DataError that lists every bad line.
     """
     reason = regular_file(path)
     if reason:
         raise DataError(
-            f"There is no manifest {printable(path)} ({reason}). Build it from your folders:\n"
-            "  python scripts/build_manifests.py --audio-root DIR --midi-root DIR\n"
+            f"There is no manifest {printable(path)} ({reason}). Build it from your data:\n"
+            f"  {schema.build}\n"
             "or name your own with data.train_manifest and data.val_manifest. Nothing is made up in its place."
         )
     name = printable(path)
-    clouds = clouds_root or path.absolute().parent.parent / "clouds"
-    finder = _Finder(
-        path.absolute().parent, {"audio_path": audio_root, "midi_path": midi_root, "target_pointcloud_path": clouds}
-    )
+    finder = _Finder(path.absolute().parent, schema, roots or {})
     text = path.read_bytes()
+    named = [key.name for key in schema.paths]
     faults: list[str] = []
     ids: dict[str, int] = {}
     spans, numbers, numbered = array("q"), array("q"), bytearray()
@@ -78,21 +73,21 @@ def load(
         if not line.strip():
             continue
         try:
-            values = _parse(line)
-            _check_keys(values, path_keys)
-            values["emotion"] = _emotion(values["emotion"])
-            for key in PATH_KEYS:
+            values = _parse(line, schema)
+            _check_keys(values, schema, path_keys)
+            for key in named:
                 if key in values:
                     values[key] = finder.find(key, values[key])
-            values["id"], is_numbered = _identity(values, path_keys, ids, number)
-            values.setdefault("label_source", "manifest")
+            values[ID], is_numbered = _identity(values, path_keys, ids, number)
+            for key, default in schema.defaults.items():
+                values.setdefault(key, default)
             if check is not None:
                 check(values)
         except ValueError as error:
             faults.append(f"{name}:{number}: {error}")
             continue
-        ids[values["id"]] = number
-        for key in PATH_KEYS:
+        ids[values[ID]] = number
+        for key in named:
             if key in values and key not in found:
                 found[key] = [""] * len(numbers)
         for key, paths in found.items():
@@ -116,6 +111,7 @@ def load(
         numbered=np.frombuffer(bytes(numbered), bool),
         files={key: Files(Texts.of(found.pop(key))) for key in keys},
         plain=finder.plain,
+        schema=schema,
     )
     return Rows(table)
 
@@ -155,7 +151,7 @@ _text = json.encoder.encode_basestring  # what _AS_JSON makes of a text, without
 # -- one row -------------------------------------------------------------------------------------------------------
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse(line: bytes, schema: Schema) -> dict[str, Any]:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -167,7 +163,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("is not a manifest row: nested too deeply") from None
     if not isinstance(values, dict):
-        raise ValueError('is not a JSON object like {"midi_path": ..., "emotion": [...]}')
+        raise ValueError(f"is not a JSON object like {schema.example}")
     return values
 
 
@@ -184,53 +180,55 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number that can be trained on")
 
 
-def _check_keys(values: Mapping[str, Any], path_keys: Sequence[str]) -> None:
-    unknown = [key for key in values if key not in KEYS and not key.startswith("_")]
+def _check_keys(values: dict[str, Any], schema: Schema, path_keys: Sequence[str]) -> None:
+    """Check a row but for whether its files exist; values become what is learnt from. Raises ValueError."""
+    known = schema.known
+    unknown = [key for key in values if key not in known and not key.startswith("_")]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], KEYS, 1, 0.6)
-        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(KEYS)}; begin your own with `_`"
+        near = difflib.get_close_matches(unknown[0], known, 1, 0.6)
+        hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}; begin your own with `_`"
         raise ValueError(f"`{printable(unknown[0])}` is no manifest key: {hint}")
-    for key in (*path_keys, "emotion"):
+    for key in (*path_keys, *schema.required):
         if key not in values:
             raise ValueError(f"`{key}` is missing")
-    for key in PATH_KEYS:
-        if key in values and (not isinstance(values[key], str) or not values[key].strip()):
-            raise ValueError(f"`{key}` should be the path of a file; it is {values[key]!r}")
-    for key in ("id", "label_source"):
-        if key in values and (not isinstance(values[key], str) or not values[key]):
-            raise ValueError(f"`{key}` should be a text; it is {values[key]!r}")
-    start = values.get("target_pointcloud_start", 0)
-    if not _is_number(start) or start < 0:
-        raise ValueError(f"`target_pointcloud_start` should be seconds from the start of the audio; it is {start!r}")
+    for path in schema.paths:
+        value = values.get(path.name, ".")
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError(f"`{path.name}` should be the path of a file; it is {value!r}")
+    if ID in values and (not isinstance(values[ID], str) or not values[ID]):
+        raise ValueError(f"`{ID}` should be a text; it is {values[ID]!r}")
+    for name, key in schema.keys.items():
+        if name in values:
+            values[name] = key.check(values[name])
+    for pair in schema.spans.values():
+        _check_span(values, *pair)
+    group = values.get(schema.group, "") if schema.group else ""
+    if not isinstance(group, str) and not is_number(group):
+        raise ValueError(f"`{schema.group}` should be a text or a number; it is {group!r}")
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
-
-
-def _emotion(value: Any) -> list[float]:
-    """[valence, arousal, intensity] or 64 numbers, checked. Raises ValueError."""
-    if not isinstance(value, list) or len(value) not in (3, 64):
-        count = f" of length {len(value)}" if isinstance(value, list) else f": {value!r}"
-        raise ValueError(
-            f"`emotion` should be [valence, arousal, intensity] or 64 numbers; it is a {type(value).__name__}{count}"
-        )
-    names = ("valence", "arousal", "intensity") if len(value) == 3 else tuple(f"number {n + 1}" for n in range(64))
-    for name, number in zip(names, value, strict=True):
-        low = 0 if name == "intensity" else -1
-        if not _is_number(number) or not math.isfinite(number) or not low <= number <= 1:
-            raise ValueError(f"`emotion`: {name} should be a number from {low} to 1; it is {number!r}")
-    return [float(number) for number in value]
+def _check_span(values: Mapping[str, Any], begin: str, end: str) -> None:
+    if begin not in values and end not in values:
+        return
+    for key in (begin, end):
+        if key not in values:
+            raise ValueError(f"`{key}` is missing: a row has both `{begin}` and `{end}`, or neither")
+        if not is_number(values[key]) or values[key] < 0:
+            raise ValueError(f"`{key}` should be a number from 0 up; it is {values[key]!r}")
+    if values[begin] >= values[end]:
+        raise ValueError(f"`{begin}` {values[begin]!r} is not before `{end}` {values[end]!r}")
 
 
 def _identity(
     values: Mapping[str, Any], path_keys: Sequence[str], ids: Mapping[str, int], number: int
 ) -> tuple[str, bool]:
-    """The row's id, and whether it took the line's number to make it unique."""
-    if "id" in values:
-        if values["id"] in ids:
-            raise ValueError(f"`id` {printable(values['id'])!r} is that of line {ids[values['id']]} too")
-        return values["id"], False
+    """The row's id, and whether it took the line's number to make it unique. Raises ValueError."""
+    if ID in values:
+        if values[ID] in ids:
+            raise ValueError(f"`{ID}` {printable(values[ID])!r} is that of line {ids[values[ID]]} too")
+        return values[ID], False
+    if not path_keys:
+        raise ValueError(f"`{ID}` is missing: a row that names no file cannot be called by it")
     plain = plain_id(values[path_keys[0]])
     return (f"{plain}:{number}", True) if plain in ids else (plain, False)
 
@@ -241,9 +239,15 @@ def _identity(
 class _Finder:
     """Finds the file that a row means on this host."""
 
-    def __init__(self, folder: Path, roots: Mapping[str, Path | None]):
-        self.folder, self.roots = folder, roots
+    def __init__(self, folder: Path, schema: Schema, roots: Mapping[str, Path | None]):
+        self.folder = folder
+        self.keys = {key.name: key for key in schema.paths}
+        self.roots = {key.name: self._root(key, roots) for key in schema.paths}
         self.plain = True  # so far, every file was where the row said, in so many words
+
+    def _root(self, key: PathKey, roots: Mapping[str, Path | None]) -> Path | None:
+        root = roots.get(key.name)
+        return self.folder.parent / Path(key.folder).name if root is None and key.folder else root
 
     def find(self, key: str, text: str) -> str:
         """Absolute path of a regular file. Raises ValueError."""
@@ -265,8 +269,7 @@ class _Finder:
                 return str(found)
         reason = regular_file(places[0]) or "no such file"
         hint = ""
-        if key in ("audio_path", "midi_path"):
-            option = "--" + key.replace("_path", "-root")
+        if option := self.keys[key].flag:
             hint = f"; give {option} if it moved" if root is None else f"; nor is it under {option} {printable(root)}"
         raise ValueError(f"`{key}` {printable(text)}: {reason}{hint}")
 

@@ -14,10 +14,6 @@ from training.data.files import Found, printable
 from training.data.rows import Files, Layout, Texts
 from training.data.sandbox import start_server
 from training.data.store import Store
-from training.domains.music.audio import LOGMEL
-from training.domains.music.corpora.corpus import Pair
-from training.domains.music.midi.reader import NOTES
-from training.domains.music.midi.tokens import TOKENS
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Shard:
 
 @dataclass
 class Media:
-    """Recordings, or scores. Files are told apart by their `number`."""
+    """Files of one kind. They are told apart by their `number`."""
 
     every: Sequence[Found]  # that the scan found; a file's number is its place here
     cache: Path
@@ -99,16 +95,6 @@ class Media:
             keys,
             Layout.of(Store.at(self.cache / encoder.kind), keys),
         )
-
-
-def decode(
-    sounds: Media, scores: Media, own: Sequence[Found], pairs: Sequence[Pair]
-) -> tuple[list[Quarantined], list[Quarantined]]:
-    """Have in the stores what the manifests need: of the scores `own` and of `pairs`. Returns the scores, and the
-    recordings, that cannot be decoded."""
-    bad = scores.decode(own, TOKENS)
-    bad += scores.decode([pair.midi for pair in pairs if scores.has(pair.midi, TOKENS)], NOTES)
-    return bad, sounds.decode([pair.audio for pair in pairs], LOGMEL)
 
 
 def _numbers(files: Sequence[Found]) -> np.ndarray:

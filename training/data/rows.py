@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from training.data.records import dtype_of, listing
+from training.data.schema import ID, Schema
 from training.data.store import Store
 
 RELEASED = 8192  # records that are read between two releases of their pages, by who reads all
@@ -25,13 +26,16 @@ _RECENT = 256  # rows that are kept once made
 _EVERY = 1 << 14  # texts that are taken out of their column at a time
 
 
+NO_SCHEMA = Schema("training.data.rows:NO_SCHEMA", (), {})
+
+
 @dataclass(frozen=True)
 class Row:
     """One checked manifest row."""
 
     values: Mapping[str, Any]  # the row; paths are absolute and exist
     place: str  # "path/of/manifest.jsonl:12"
-    #: manifest key (`audio_path`) -> stored arrays of that file, memory-mapped, as its encoder returned them
+    #: path key of the manifest -> stored arrays of that file, memory-mapped, as its encoder returned them
     records: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
@@ -175,7 +179,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Table:
-    """The columns of a whole manifest."""
+    """The columns of a manifest."""
 
     name: str  # of the manifest, for people
     text: np.ndarray  # uint8: the manifest
@@ -186,6 +190,7 @@ class Table:
     plain: bool = False  # every file is where the manifest says, in so many words
     cache: Path | None = None
     identity: str = ""  # SHA-256 of the manifest and the keys of its records, where that is known
+    schema: Schema = NO_SCHEMA  # of its rows
 
     def __len__(self) -> int:
         return len(self.spans)
@@ -196,14 +201,15 @@ class Table:
         return replace(self, files={key: of_key.take(indices) for key, of_key in self.files.items()}, **part)
 
     @classmethod
-    def written(cls, path: Path, files: Mapping[str, Files], cache: Path) -> Table:
+    def written(cls, path: Path, files: Mapping[str, Files], cache: Path, schema: Schema) -> Table:
         """Of a manifest that was written here: a row a line, none empty, every path absolute and as it stands."""
         text = np.asarray(np.memmap(path, np.uint8, mode="r"))
         starts = range(0, len(text), 1 << 24)  # a part at a time: it may be large
         ends = np.concatenate([np.flatnonzero(text[at : at + starts.step] == ord("\n")) + at for at in starts])
         spans = np.stack([np.concatenate([[0], ends[:-1] + 1]), ends], axis=1)
         numbers = np.arange(1, len(ends) + 1)
-        return cls(str(path), text, spans, numbers, np.zeros(len(ends), bool), files, plain=True, cache=cache)
+        numbered = np.zeros(len(ends), bool)
+        return cls(str(path), text, spans, numbers, numbered, files, plain=True, cache=cache, schema=schema)
 
 
 class Rows(Sequence[Row]):
@@ -262,14 +268,13 @@ class Rows(Sequence[Row]):
     def _values(self, index: int) -> dict[str, Any]:
         table = self.table
         values = json.loads(str(self.line(index), "utf-8"))
-        values["emotion"] = [float(number) for number in values["emotion"]]
+        table.schema.complete(values)
         for key, files in table.files.items():
             if key in values:
                 values[key] = files.paths[index]
-        if "id" not in values:
+        if ID not in values:
             plain = plain_id(values[next(iter(table.files))])
-            values["id"] = f"{plain}:{table.numbers[index]}" if table.numbered[index] else plain
-        values.setdefault("label_source", "manifest")
+            values[ID] = f"{plain}:{table.numbers[index]}" if table.numbered[index] else plain
         return values
 
     def line(self, index: int) -> bytes:

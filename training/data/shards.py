@@ -10,23 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.data.encode import expect, ledger
-from training.data.files import printable, write_atomic
-from training.data.media import Media, Shard, decode
+from training.data.digests import Ledger
+from training.data.encode import Encoder, expect, ledger
+from training.data.files import Found, printable, write_atomic
+from training.data.media import Media, Shard
 from training.data.merging import contents, merge, part_folder
 from training.data.store import PART
-from training.domains.music.audio import LOGMEL
-from training.domains.music.corpora import corpus, labels
-from training.domains.music.midi.reader import NOTES
-from training.domains.music.midi.tokens import TOKENS
 from training.errors import DataError, UsageError
-from training.workspace import Workspace, exclusive
-
-ENCODERS = (TOKENS, NOTES, LOGMEL)
+from training.workspace import exclusive
 
 
 def shard_of(text: str) -> Shard:
@@ -37,65 +32,51 @@ def shard_of(text: str) -> Shard:
     return Shard(int(number), int(of))
 
 
-def prepare_shard(
-    workspace: Workspace,
-    audio_root: Path | None,
-    midi_root: Path | None,
-    shard: Shard,
-    *,
-    labels_file: Path | None = None,
-    workers: int | None = None,
-    say: Callable[[str], None] = print,
+def write_share(
+    cache: Path, shard: Shard, encoders: Sequence[Encoder], decode: Callable[[Ledger], tuple[str, int]]
 ) -> dict[str, Any]:
-    """Decode one share of a corpus into the stores' parts; returns what is kept about it. No manifest is written: that
-    is for `prepare --merge`, once all shares are done.
+    """Have `decode` put one share of a corpus into the stores' parts; returns what is kept about it.
 
-    A file that cannot be decoded is counted, and refused when the shares are merged. Raises as `prepare` does.
+    `decode`: given the share's own ledger; returns the digest of the corpus (`corpus_digest`) and how many files were
+    refused. Raises HostError where another process is at the same share.
     """
-    if midi_root is None:
-        raise UsageError("--midi-root is needed: both models learn from notes.")
-    given = labels.read(labels_file) if labels_file else labels.Labels()
-    sounds, scores = (
-        Media(corpus.find(root, suffixes, option)[0], workspace.cache, workers, say, shard)
-        for root, suffixes, option in (
-            (audio_root, corpus.AUDIO, "--audio-root"),
-            (midi_root, corpus.MIDI, "--midi-root"),
-        )
-    )
-    with exclusive(_folder(workspace.cache) / shard.name, f"preparing shard {shard}"):
-        expect(*ENCODERS)
-        known = ledger(workspace.cache, shard.name)
-        bad = sounds.read(known) + scores.read(known)
-        pairs = corpus.match(sounds.files, scores.files, given).pairs
-        of_scores, of_sounds = decode(sounds, scores, scores.files, pairs)
-        bad += of_scores + of_sounds
+    with exclusive(_folder(cache) / shard.name, f"preparing shard {shard}"):
+        expect(*encoders)
+        corpus, refused = decode(ledger(cache, shard.name))
         receipt = {
             "shard": str(shard),
-            "corpus": digest(sounds, scores, pairs),
-            "versions": _versions(),
-            "stores": {encoder.kind: list(_held(workspace.cache, encoder.kind, shard)) for encoder in ENCODERS},
-            "refused": len(bad),
+            "corpus": corpus,
+            "versions": _versions(encoders),
+            "stores": {encoder.kind: list(_held(cache, encoder.kind, shard)) for encoder in encoders},
+            "refused": refused,
         }
-        write_atomic(_receipt(workspace.cache, shard), json.dumps(receipt, indent=1).encode() + b"\n")
-    told = ", ".join(f"{count} {kind}" for kind, (count, _) in receipt["stores"].items())
-    say(f"  shard {shard}: {told}; {len(bad)} files refused")
+        write_atomic(_receipt(cache, shard), json.dumps(receipt, indent=1).encode() + b"\n")
     return receipt
 
 
-def digest(sounds: Media, scores: Media, pairs: Sequence[corpus.Pair]) -> str:
-    """SHA-256 of what hosts must agree on: names, contents, and which recording belongs to which score."""
+def line_of(receipt: Mapping[str, Any]) -> str:
+    """A share, for people."""
+    counts = ", ".join(f"{count} {kind}" for kind, (count, _) in receipt["stores"].items())
+    return f"  shard {receipt['shard']}: {counts}; {receipt['refused']} files refused"
+
+
+def corpus_digest(media: Iterable[Media], belonging: Iterable[tuple[Found, ...]] = ()) -> str:
+    """SHA-256 of what hosts must agree on: names, contents, and which files belong together."""
     total = hashlib.sha256()
-    for media in (sounds, scores):
-        for file in media.files:
+    for of_kind in media:
+        for file in of_kind.files:
             total.update(f"{file.relative}\0{file.content.hex()}\n".encode())
         total.update(b"\n")
-    for pair in pairs:
-        total.update(f"{pair.audio.relative}\0{pair.midi.relative}\n".encode())
+    for files in belonging:
+        total.update(("\0".join(file.relative for file in files) + "\n").encode())
     return total.hexdigest()
 
 
-def merge_shards(cache: Path, count: int, corpus_digest: str, say: Callable[[str], None] = print) -> None:
+def merge_shards(
+    cache: Path, count: int, digest: str, encoders: Sequence[Encoder], say: Callable[[str], None] = print
+) -> None:
     """Put the parts that `count` hosts decoded together: the stores are then the same, bit for bit, for any `count`.
+    `digest`: of the corpus (`corpus_digest`); `encoders`: as the shares had them.
 
     Raises DataError if a shard is missing or incomplete, or was made from other files, by other code or of another
     number of shares.
@@ -103,31 +84,31 @@ def merge_shards(cache: Path, count: int, corpus_digest: str, say: Callable[[str
     shards = [Shard(number, count) for number in range(1, count + 1)]
     receipts = {shard: _read(cache, shard) for shard in shards}
     for shard, receipt in receipts.items():
-        _check(cache, shard, receipt, corpus_digest)
+        _check(cache, shard, receipt, digest, encoders)
     names = {part_folder(Path(), shard.name).name for shard in shards}
-    for encoder in ENCODERS:
+    for encoder in encoders:
         for other in sorted(cache.glob(f"{encoder.kind}/{PART}*")):
             if other.name not in names:
                 raise DataError(
                     f"{printable(other)} is no shard of {count}. Merge what it belongs to first, or delete that folder."
                 )
     total: Counter[str] = Counter()
-    for encoder in ENCODERS:
+    for encoder in encoders:
         total[encoder.kind] = merge(cache / encoder.kind, [shard.name for shard in shards])
     for shard, receipt in receipts.items():
         write_atomic(_receipt(cache, shard), json.dumps(receipt | {"merged": True}, indent=1).encode() + b"\n")
     say(f"  {count} shards merged: " + ", ".join(f"{new} {kind}" for kind, new in total.items()))
 
 
-def _check(cache: Path, shard: Shard, receipt: Mapping[str, Any], corpus_digest: str) -> None:
+def _check(cache: Path, shard: Shard, receipt: Mapping[str, Any], digest: str, encoders: Sequence[Encoder]) -> None:
     place = printable(_receipt(cache, shard))
     again = f"Run `prepare --shard {shard}` with the same folders again."
-    if receipt["corpus"] != corpus_digest:
+    if receipt["corpus"] != digest:
         raise DataError(
             f"Shard {shard} ({place}) was made from other files than those that are merged here: all hosts must see "
-            f"the same folders (and the same --labels). {again}"
+            f"the same folders and files, named by the same options. {again}"
         )
-    if receipt["versions"] != _versions():
+    if receipt["versions"] != _versions(encoders):
         raise DataError(f"Shard {shard} ({place}) was made by another version of this program. {again}")
     if receipt.get("merged"):
         return
@@ -156,8 +137,8 @@ def _held(cache: Path, kind: str, shard: Shard) -> tuple[int, str]:
     return contents(part_folder(cache / kind, shard.name))
 
 
-def _versions() -> dict[str, str]:
-    return {encoder.kind: encoder.version for encoder in ENCODERS}
+def _versions(encoders: Sequence[Encoder]) -> dict[str, str]:
+    return {encoder.kind: encoder.version for encoder in encoders}
 
 
 def _folder(cache: Path) -> Path:

@@ -1,45 +1,14 @@
-"""What prepare found and made: for summary.json, and for people."""
+"""summary.json: what `prepare` found and made. A domain decides what it holds; all of them have `synthetic`."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from training.data.files import printable
 from training.errors import DataError
 from training.workspace import Workspace
 
 SUMMARY = "summary.json"
-
-
-@dataclass
-class Summary:
-    """What prepare found and made. `manifests/summary.json` holds the same; nothing in it depends on the clock."""
-
-    synthetic: bool
-    seed: int
-    val_split: float
-    audio_files: int = 0
-    midi_files: int = 0
-    pairs: int = 0
-    paired_by_stem: int = 0
-    songs: dict[str, dict[str, int]] = field(default_factory=dict)  # manifest -> split -> rows
-    hours: float = 0.0  # of paired recordings
-    notes: int = 0  # in all scores
-    emotions: dict[str, int] = field(default_factory=dict)  # songs (scores) per emotion
-    label_sources: dict[str, int] = field(default_factory=dict)  # labels, path, none (neutral)
-    unused_labels: list[str] = field(default_factory=list)
-    unmatched_audio: list[str] = field(default_factory=list)
-    unmatched_midi: list[str] = field(default_factory=list)
-    ambiguous: list[dict[str, Any]] = field(default_factory=list)
-    lengths_differ: list[str] = field(default_factory=list)
-    quarantined: list[dict[str, str]] = field(default_factory=list)
-    clouds: int = 0
-    digest: str = ""  # of the data: contents, ids, emotions and sides; the same on every host
-    manifests: list[str] = field(default_factory=list)  # file names that this run stands for
-    up_to_date: bool = field(default=False, compare=False)  # nothing had to be written
 
 
 def summary_of(workspace: Workspace) -> dict[str, Any] | None:
@@ -50,43 +19,3 @@ def summary_of(workspace: Workspace) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise DataError(f"{workspace.manifests / SUMMARY} is damaged ({error}). Run prepare again.") from None
-
-
-def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
-    """The summary for people; `folder`: of the manifests, as it is to be shown."""
-    if summary.synthetic:
-        say("  synthetic: true (a composed demo corpus, no real music)")
-    say(
-        f"  {summary.audio_files} recordings, {summary.midi_files} scores: {summary.pairs} pairs "
-        f"({summary.paired_by_stem} by name alone), {summary.hours:.2f} hours, {summary.notes:,} notes"
-    )
-    for name, sides in summary.songs.items():
-        say(f"  {name}: {sides['train']} songs to train on, {sides['val']} held out")
-    if not summary.audio_files:
-        say("  No --audio-root: only the MIDI manifests are written; Spectocloud needs recordings.")
-    say("  emotions: " + ", ".join(f"{name} {count}" for name, count in summary.emotions.items()))
-    unlabelled = summary.label_sources.get("none", 0)
-    if unlabelled:
-        say(f"  {unlabelled} songs have no hint of emotion in their names: taken as neutral [0, 0, 0.5]")
-    _list(say, "labels that name no file", summary.unused_labels)
-    _list(say, "recordings without a score (not used)", summary.unmatched_audio)
-    _list(say, "scores without a recording (used for MIDI only)", summary.unmatched_midi)
-    _list(
-        say,
-        "ambiguous (not paired)",
-        [f"{', '.join(a['audio'])} | {', '.join(a['midi'])}: {a['reason']}" for a in summary.ambiguous],
-    )
-    _list(say, "pairs whose lengths differ (check that they are the same song)", summary.lengths_differ)
-    _list(say, "quarantined", [f"{item['path']}: {item['reason']}" for item in summary.quarantined])
-    say(f"  data digest {summary.digest[:16]}, manifests in {folder}")
-    if summary.up_to_date:
-        say("  up to date: nothing had changed")
-
-
-def _list(say: Callable[[str], None], title: str, items: Sequence[str], most: int = 5) -> None:
-    if items:
-        say(f"  {len(items)} {title}:")
-        for item in items[:most]:
-            say(f"    {printable(item)}")
-        if len(items) > most:
-            say(f"    ... and {len(items) - most} more (see summary.json)")

@@ -11,12 +11,17 @@ import numpy as np
 
 from training.errors import ExportError
 from training.export import coreml, golden, proof
+from training.export.artefact import prove
 from training.export.files import sha256, size
 from training.export.int8 import measure
+from training.export.layout import Layout
 from training.export.onnx import interface_problems, read_model
 from training.export.package import exam_outputs
+from training.export.receipt import figure
 from training.export.signature import Signature
+from training.export.table import measured_text
 from training.export.weights import inspect_weights
+from training.recipe import Prover
 
 #: How far a metric may lie from the receipt's on another processor: of fp32, and of int8, where a value that lies
 #: between two steps may be rounded to the other.
@@ -29,22 +34,26 @@ Grade = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str,
 class Line:
     """One file: what was found."""
 
-    family: str
+    run: str
     name: str
     bytes: int
     told: str
     problems: tuple[str, ...] = ()
 
 
-def check_family(folder: Path, family: str, entry: Mapping[str, Any], grade: Grade) -> list[Line]:
-    """Every file that the receipt's entry of a family names. A file that is not the one named is not opened."""
-    checker = _Checker(folder, family, entry, grade)
+def check_run(
+    folder: Path, run: str, entry: Mapping[str, Any], grade: Grade, provers: Mapping[str, Prover]
+) -> list[Line]:
+    """Every file that the receipt's entry of a run names. A file that is not the one named is not opened. `grade` and
+    `provers` are the recipe's. Raises ExportError for a run whose files would lie elsewhere."""
+    checker = _Checker(folder, run, entry, grade, provers)
     return [checker.line(name) for name in entry["files"]] + checker.unlisted()
 
 
 class _Checker:
-    def __init__(self, folder: Path, family: str, entry: Mapping[str, Any], grade: Grade):
-        self.folder, self.family, self.grade = folder, family, grade
+    def __init__(self, folder: Path, run: str, entry: Mapping[str, Any], grade: Grade, provers: Mapping[str, Prover]):
+        self.folder, self.layout, self.grade, self.provers = folder, Layout.of(run), grade, provers
+        self.entry = entry
         self.files: Mapping[str, Any] = entry["files"]
         self.graphs = entry["graphs"]
         self.digest = str(entry.get("checkpoint", {}).get("sha256", ""))
@@ -58,6 +67,7 @@ class _Checker:
             "golden": self._golden,
             "exam": self._exam,
             "sample": self._sample,
+            "artefact": self._artefact,
         }
 
     def line(self, name: str) -> Line:
@@ -70,15 +80,19 @@ class _Checker:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             told, problems = "", [f"the receipt's entry cannot be followed ({type(error).__name__}: {error})"]
         path = self.folder / name
-        return Line(self.family, name, size(path) if path.exists() else 0, told, tuple(problems))
+        return Line(self.layout.run, name, size(path) if path.exists() else 0, told, tuple(problems))
 
     def unlisted(self) -> list[Line]:
-        """Formats that a graph was exported in, and the receipt names no file of."""
-        suffixes = {"onnx": ".onnx", "int8": ".int8.onnx", "coreml": ".mlpackage"}
-        promised = [f"{graph}{suffixes[form]}" for graph, about in self.graphs.items() for form in about["formats"]]
-        promised += [f"golden/{graph}.npz" for graph in self.graphs] + [f"{self.family}.safetensors"]
-        missing = [name for name in promised if name not in self.files]
-        return [Line(self.family, name, 0, "", ("the receipt does not list it",)) for name in missing]
+        """What the receipt promises, and names no file of: formats that a graph was exported in, weights, artefacts."""
+        name = self.layout
+        forms = {"onnx": name.onnx, "int8": name.int8, "coreml": name.coreml}
+        promised = [forms[form](graph) for graph, about in self.graphs.items() for form in about["formats"]]
+        promised += [name.golden(graph) for graph in self.graphs]
+        weights = self.entry.get("weights", name.weights)  # receipts of old name none, and always have some
+        promised += [weights] if weights is not None else []
+        promised += self.entry.get("artefacts", [])
+        missing = [one for one in promised if one not in self.files]
+        return [Line(name.run, one, 0, "", ("the receipt does not list it",)) for one in missing]
 
     def _is_the_one(self, name: str) -> None:
         """Raises ExportError unless `name` lies in the folder, is no link, and has the digest of the receipt."""
@@ -112,14 +126,16 @@ class _Checker:
         signature = self._signature(found["graph"])
         problems = self._model_problems(name, signature)
         run = proof.session(self.folder / name)
-        kept = golden.read_golden(self._needed(f"golden/{signature.name}.npz"))
+        kept = golden.read_golden(self._needed(self.layout.golden(signature.name)))
         trials = proof.compare(run, [(_sizes(signature, i), i, o) for i, o in kept.trials])
         if signature.recurrence:
             if kept.steps is None:
                 problems.append("its golden file holds no sequence to step along")
             else:
                 inputs, wanted = kept.steps
-                trials.append(proof.stepped_trial(run, signature, inputs, wanted[signature.recurrence.compare]))
+                trials.append(
+                    proof.stepped_trial(run, signature, inputs, wanted[signature.recurrence.compare], kept.start)
+                )
         try:
             proof.require(name, trials, signature.tolerance)
         except ExportError as error:
@@ -131,7 +147,7 @@ class _Checker:
         signature = self._signature(found["graph"])
         problems = self._model_problems(name, signature)
         run = proof.session(self.folder / name)
-        kept = golden.read_golden(self._needed(f"golden/{signature.name}.npz"))
+        kept = golden.read_golden(self._needed(self.layout.golden(signature.name)))
         trials = proof.compare(run, [(_sizes(signature, i), i, o) for i, o in kept.trials])
         try:
             proof.require(name, trials, 1e30)
@@ -141,24 +157,24 @@ class _Checker:
             return f"outputs move by {max(t.worst for t in trials):.1%}; no task metric", problems
         then = found["change"]
         inputs, references, fp32 = self._exam_run()
-        examined = self.files[f"golden/{self.family}_exam.npz"]["graph"]
-        outputs = exam_outputs(run, signature, examined, inputs)
+        examined = self.files[self.layout.exam]["graph"]
+        outputs = exam_outputs(run, signature, examined, inputs, kept.start)
         if outputs is None:
             raise ExportError(f"the exam is on {examined}, which it does not answer")
         change = measure(self.grade, fp32, outputs, references, float(then["limit"]))
         for kind, now, allowed in (("fp32", change.fp32, SAME_FP32), ("int8", change.int8, SAME_INT8)):
             for metric in {*now, *then[kind]}:
-                a, b = now.get(metric, float("nan")), float(then[kind].get(metric, "nan"))
+                a, b = now.get(metric, float("nan")), figure(then[kind].get(metric))
                 if not abs(a - b) <= allowed * abs(b) + 1e-9:
                     problems.append(f"{metric} of the {kind} file is {a:.5g}; the receipt says {b:.5g}")
         return f"held-out {change}" + ("" if change.within else f", above the limit of {change.limit:.0%}"), problems
 
     def _exam_run(self) -> tuple[proof.Named, proof.Named, proof.Named]:
         """(inputs, references, outputs of the fp32 file), kept: two int8 files are graded on one exam."""
-        name = f"golden/{self.family}_exam.npz"
+        name = self.layout.exam
         inputs, references = golden.read_exam(self._needed(name))
         if self.exam_fp32 is None:
-            self.exam_fp32 = proof.session(self._needed(f"{self.files[name]['graph']}.onnx"))(inputs)
+            self.exam_fp32 = proof.session(self._needed(self.layout.onnx(self.files[name]["graph"])))(inputs)
         return inputs, references, self.exam_fp32
 
     def _model_problems(self, name: str, signature: Signature) -> list[str]:
@@ -177,7 +193,7 @@ class _Checker:
         problems = coreml.description_problems(self.folder / name, self._signature(found["graph"]))
         if not coreml.can_execute():
             return f"description agrees; {coreml.NOT_EXECUTED}", problems
-        trials = coreml.executed_trials(self.folder / name, self._needed(f"golden/{found['graph']}.npz"))
+        trials = coreml.executed_trials(self.folder / name, self._needed(self.layout.golden(found["graph"])))
         try:
             proof.require(name, trials, float(found["tolerance"]))
         except ExportError as error:
@@ -201,6 +217,11 @@ class _Checker:
         inputs, references = golden.read_exam(self.folder / name)
         problems = [] if inputs and references else ["holds no inputs or no references"]
         return f"{next(iter(inputs.values())).shape[0] if inputs else 0} held-out examples", problems
+
+    def _artefact(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        measured = prove(name, self.provers, found["prover"], self.folder / name, found["about"])
+        values = ", ".join(f"{key} {measured_text(value)}" for key, value in measured.items())
+        return f"proved by {found['prover']}" + (f": {values}" if values else ""), []
 
     def _sample(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
         return "as written", []

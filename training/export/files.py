@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from training.data.files import disk_errors, sync
 from training.data.files import sha256 as file_sha256
-from training.errors import ExportError
+from training.errors import AthanorError, ExportError, HostError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def sha256(path: Path) -> str:
@@ -37,6 +42,22 @@ def files_below(folder: Path) -> list[str]:
     return sorted(names)
 
 
+@contextmanager
+def writer_errors(name: str) -> Iterator[None]:
+    """Around a writer that a family supplies. A full disk is a HostError; anything else that it raises, an ExportError
+    with the type and text of the error."""
+    try:
+        yield
+    except AthanorError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise HostError(f"Cannot write {name}: {error.strerror or error}.") from None
+        raise ExportError(f"{name} cannot be written: {type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise ExportError(f"{name} cannot be written: {type(error).__name__}: {error}") from error
+
+
 def publish(source: Path, target: Path) -> None:
     """Move a finished file or folder to its final name, in place of what was there. Raises HostError."""
     with disk_errors(target):
@@ -47,9 +68,31 @@ def publish(source: Path, target: Path) -> None:
         else:
             sync(source)
         old = target.with_name(f".old-{target.name}")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.is_dir() and not target.is_symlink():
-            target.rename(old)  # a folder cannot be replaced in one step
+        _remove(old)
+        if (target.is_dir() and not target.is_symlink()) or (source.is_dir() and target.exists()):
+            target.rename(old)  # a folder neither is replaced nor replaces a file in one step
         source.replace(target)
-        shutil.rmtree(old, ignore_errors=True)
+        _remove(old)
         sync(target.parent)
+
+
+def remove_all_but(folder: Path, gone: set[str], kept: set[str]) -> None:
+    """Delete the files and folders `gone` (names relative to `folder`), and nothing of what is `kept`: it may lie in a
+    folder that is gone, or be a folder where a file that is gone was."""
+    for name in gone:
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()) or any(name.startswith(f"{k}/") for k in kept):
+            continue
+        inside = {k.removeprefix(f"{name}/") for k in kept if k.startswith(f"{name}/")}
+        if inside and path.is_dir():
+            below = {n for n in files_below(path) if not any(n == k or n.startswith(f"{k}/") for k in inside)}
+            remove_all_but(path, below, inside)
+        else:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

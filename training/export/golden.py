@@ -2,7 +2,8 @@
 
 golden/<graph>.npz      trial<N>/in/<input>, trial<N>/out/<output>       one pair a set of axis sizes
                         steps/in/<input>, steps/out/<output>             recurrent graphs: whole sequences, and what
-                                                                         stepping along them must give
+                                                                         stepping along them must give,
+                        steps/start/<input>                              from these states on (without the batch axis)
 golden/<family>_exam.npz  in/<input>, ref/<name>                         held-out material and what to grade against
 """
 
@@ -30,9 +31,15 @@ class Golden:
 
     trials: list[tuple[Named, Named]]  # (inputs, outputs)
     steps: tuple[Named, Named] | None = field(default=None)  # (the full graph's inputs, {output: expected})
+    start: Named = field(default_factory=dict)  # state input -> what stepping starts from
 
 
-def write_golden(path: Path, cases: Sequence[tuple[Named, Named]], steps: tuple[Named, Named] | None) -> list[int]:
+def write_golden(
+    path: Path,
+    cases: Sequence[tuple[Named, Named]],
+    steps: tuple[Named, Named] | None,
+    start: Mapping[str, np.ndarray] | None = None,
+) -> list[int]:
     """Write what fits the budget, the smallest cases first, never less than one; returns the places of those kept."""
     sizes = [sum(a.nbytes for part in case for a in part.values()) for case in cases]
     order = sorted(range(len(cases)), key=lambda at: sizes[at])
@@ -46,7 +53,7 @@ def write_golden(path: Path, cases: Sequence[tuple[Named, Named]], steps: tuple[
     for place, at in enumerate(kept):
         arrays |= _flat(f"trial{place}", cases[at])
     if steps:
-        arrays |= _flat("steps", steps)
+        arrays |= _flat("steps", steps) | {f"steps/start/{name}": value for name, value in (start or {}).items()}
     _write(path, arrays)
     return kept
 
@@ -54,13 +61,18 @@ def write_golden(path: Path, cases: Sequence[tuple[Named, Named]], steps: tuple[
 def read_golden(path: Path) -> Golden:
     """Raises ExportError for a file that is not what write_golden writes."""
     groups: dict[str, tuple[Named, Named]] = {}
+    start: Named = {}
     for key, array in _read(path).items():
         group, side, name = _split(path, key, 3)
-        groups.setdefault(group, ({}, {}))[side != "in"][name] = array
+        if (group, side) == ("steps", "start"):
+            start[name] = array
+        else:
+            groups.setdefault(group, ({}, {}))[side != "in"][name] = array
     steps = groups.pop("steps", None)
     if not groups:
         raise ExportError(f"{path.name} holds no trial.")
-    return Golden([groups[name] for name in sorted(groups, key=lambda g: int(g.removeprefix("trial")))], steps)
+    trials = [groups[name] for name in sorted(groups, key=lambda g: int(g.removeprefix("trial")))]
+    return Golden(trials, steps, start)
 
 
 def write_exam(path: Path, inputs: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> None:

@@ -46,14 +46,25 @@ def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path, 
             reason = "\n".join(str(error).splitlines()[:12])
             raise ExportError(f"{graph.name} cannot be exported to ONNX: {type(error).__name__}: {reason}") from error
     _tidy(model, graph)
+    write_atomic(path, finish(model, graph, path, metadata))
+
+
+def finish(model: onnx.ModelProto, graph: Graph, path: Path, metadata: Mapping[str, str]) -> bytes:
+    """The content of `path`: `model` with its metadata, checked. The same model and metadata give the same bytes.
+
+    Raises ExportError for a model that is too large or invalid, or whose inputs and outputs are not those of `graph`.
+    """
     onnx.helper.set_model_props(model, {**metadata, **units(graph)})
     if model.ByteSize() > LARGEST:
         raise ExportError(f"{graph.name} would be {model.ByteSize():,} bytes; a single ONNX file ends at 2 GB.")
     problems = interface_problems(model, Signature.of(graph))
     if problems:
         raise ExportError(f"{path.name} is not the graph that was asked for:\n  " + "\n  ".join(problems))
-    onnx.checker.check_model(model, full_check=True)
-    write_atomic(path, model.SerializeToString(deterministic=True))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:  # the checker's and shape inference's errors share no base
+        raise ExportError(f"{path.name} is no valid ONNX: {' '.join(str(error).split())[:300]}") from error
+    return model.SerializeToString(deterministic=True)
 
 
 def units(graph: Graph) -> dict[str, str]:
@@ -65,18 +76,19 @@ def units(graph: Graph) -> dict[str, str]:
     } | dict(graph.metadata)
 
 
-def read_model(path: Path) -> onnx.ModelProto:
+def read_model(path: Path, called: str = "") -> onnx.ModelProto:
     """The model in a file, which must be whole in itself: a tensor stored elsewhere is refused, and never opened.
 
-    Raises ExportError for that and for what is no ONNX file.
+    Raises ExportError for that and for what is no ONNX file; `called` is the file's name in it (default: its own).
     """
+    called = called or path.name
     try:
         model = onnx.load_model(path, load_external_data=False)
     except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
-        raise ExportError(f"{path.name} is no readable ONNX file: {error}") from None
+        raise ExportError(f"{called} is no readable ONNX file: {error}") from None
     outside = sorted({tensor.name for tensor in tensors(model) if is_external(tensor)})
     if outside:
-        raise ExportError(f"{path.name} refers to data outside itself ({', '.join(outside[:3])}); it was not opened.")
+        raise ExportError(f"{called} refers to data outside itself ({', '.join(outside[:3])}); it was not opened.")
     return model
 
 

@@ -1,4 +1,4 @@
-"""All files of one family, made in a folder of their own and proved before they are called finished."""
+"""All files of one run, made in a folder of their own and proved before they are called finished."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from training.errors import ExportError
 from training.export import coreml, golden, proof
+from training.export.artefact import plain_values, prove, write_artefact
 from training.export.files import files_below, sha256, size
 from training.export.int8 import LIMIT, Change, measure, write_int8
-from training.export.onnx import OPSET, write_onnx
+from training.export.layout import Layout, collisions, safe_part
+from training.export.onnx import write_onnx
+from training.export.ready import is_ready, opset, write_ready
 from training.export.signature import Signature
+from training.export.table import told
 from training.export.trace import trace
 from training.export.weights import plain_names, write_weights
-from training.recipe import Graph, Int8Check, Recipe
+from training.recipe import Artefact, Graph, Int8Check, Recipe
 
 if TYPE_CHECKING:
-    from training.data.manifest import Row
+    import numpy as np
+    import torch
+
+    from training.data.rows import Row
 
 #: Golden files travel with every export; together they stay small.
 GOLDEN_TOTAL = 20_000_000
@@ -29,9 +34,9 @@ GOLDEN_TOTAL = 20_000_000
 
 @dataclass
 class Package:
-    """The files of one family while they are made, and what was measured on them."""
+    """The files of one run while they are made, and what was measured on them."""
 
-    room: Path  # the folder that they are made in; names below it are the final ones
+    room: Path  # the folder that they are made in, a stand-in for exports/; names below it are the final ones
     recipe: Recipe
     metadata: Mapping[str, str]  # written into every file
     int8_limit: float = LIMIT
@@ -40,38 +45,61 @@ class Package:
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def make(self, model: torch.nn.Module, held_out: Sequence[Row] | None) -> None:
+    def __post_init__(self) -> None:
+        self.layout = Layout.of(self.recipe.run)
+
+    def make(self, model: Any, held_out: Sequence[Row] | None) -> None:
         """Export everything that the recipe names. Raises ExportError for the first file that differs from the model.
 
         Without held-out rows there are no samples, and no int8 files: nobody could say what they cost.
         """
-        family = self.recipe.family
         self._weights(model)
         graphs = self.recipe.graphs(model)
         programs = {}
         for graph in graphs:
-            if "onnx" not in graph.formats:
-                raise ExportError(f"{graph.name}: every graph leaves as ONNX; its formats are {graph.formats}.")
+            self._check_asked(graph, graphs)
             began = time.monotonic()
-            programs[graph.name] = trace(graph)
-            self._onnx(graph, graphs, programs[graph.name], began)
+            if not is_ready(graph):
+                programs[graph.name] = trace(graph)
+            self._onnx(graph, graphs, programs.get(graph.name), began)
         self._eight_bits(graphs, self.recipe.int8_check(held_out) if held_out else None, bool(held_out))
         for graph in graphs:
             if "coreml" in graph.formats:
                 self._coreml(graph, programs[graph.name])
-        if held_out:
-            began = time.monotonic()
-            folder = self.room / "samples" / family
-            folder.mkdir(parents=True)
-            self.recipe.samples(model, held_out, folder, self.recipe.settings.seed)
-            for name in files_below(folder):
-                self._list(f"samples/{family}/{name}", {"kind": "sample"})
-            self.say(f"  samples/{family}/: {len(files_below(folder))} files, {time.monotonic() - began:.1f} s")
-        else:
-            self.note(f"No samples of {self.recipe.title}: there is no held-out data here.")
+        for artefact in self.recipe.artefacts(model):
+            self._artefact(artefact)
+        self._samples(model, held_out)
         kept = sum(entry["bytes"] for entry in self.files.values() if entry["kind"] in ("golden", "exam"))
         if kept > GOLDEN_TOTAL:
             self.note(f"The golden files take {kept / 1e6:.0f} MB; {GOLDEN_TOTAL / 1e6:.0f} are meant.")
+
+    @property
+    def promised(self) -> dict[str, Any]:
+        """What a receipt must list beside the graphs in their formats: a receipt that lost one of them is noticed."""
+        kinds = {name: about["kind"] for name, about in self.files.items()}
+        return {
+            "weights": next((name for name, kind in kinds.items() if kind == "weights"), None),
+            "artefacts": [name for name, kind in kinds.items() if kind == "artefact"],
+        }
+
+    def _check_asked(self, graph: Graph, graphs: Sequence[Graph]) -> None:
+        if not safe_part(graph.name) or [other.name for other in graphs].count(graph.name) > 1:
+            raise ExportError(f"`{graph.name}` cannot be a graph's name: it must be the name of a file, and used once.")
+        if "onnx" not in graph.formats:
+            raise ExportError(f"{graph.name}: every graph leaves as ONNX; its formats are {graph.formats}.")
+
+    def _samples(self, model: Any, held_out: Sequence[Row] | None) -> None:
+        if not held_out:
+            self.note(f"No samples of {self.recipe.title}: there is no held-out data here.")
+            return
+        began = time.monotonic()
+        name = self.layout.samples
+        folder = self.room / name
+        folder.mkdir(parents=True)
+        self.recipe.samples(model, held_out, folder, self.recipe.settings.seed)
+        for below in files_below(folder):
+            self._list(f"{name}/{below}", {"kind": "sample"})
+        self.say(f"  {name}/: {len(files_below(folder))} files, {time.monotonic() - began:.1f} s")
 
     def note(self, text: str) -> None:
         """Say something, and keep it in the receipt."""
@@ -82,50 +110,82 @@ class Package:
         path = self.room / name
         self.files[name] = {**entry, "sha256": sha256(path), "bytes": size(path)}
 
-    def _weights(self, model: torch.nn.Module) -> None:
-        name = f"{self.recipe.family}.safetensors"
-        counts = write_weights(plain_names(model.state_dict()), self.room / name, self.metadata)
+    def _weights(self, model: Any) -> None:
+        state = self.recipe.weights(model)
+        if state is None:
+            return
+        name = self.layout.weights
+        counts = write_weights(plain_names(state), self.room / name, self.metadata)
         self._list(name, {"kind": "weights", **counts})
         self.say(f"  {name}: {counts['values']:,} numbers in {counts['tensors']} tensors")
 
-    def _onnx(self, graph: Graph, graphs: Sequence[Graph], program: torch.export.ExportedProgram, began: float) -> None:
+    def _onnx(
+        self, graph: Graph, graphs: Sequence[Graph], program: torch.export.ExportedProgram | None, began: float
+    ) -> None:
         """Write, prove at every trial, prove the recurrence, and keep what the proof was made with."""
-        name, signature = f"{graph.name}.onnx", Signature.of(graph)
-        write_onnx(graph, program, self.room / name, self.metadata)
-        run, truth = proof.session(self.room / name), proof.module_run(graph)
+        name, signature = self.layout.onnx(graph.name), Signature.of(graph)
+        path = self.room / name
+        if program is None:
+            write_ready(graph, path, self.metadata)
+        else:
+            write_onnx(graph, program, path, self.metadata)
+        run, truth = proof.session(path), proof.truth(graph)
         cases = [(sizes, inputs, truth(inputs)) for sizes, inputs in proof.trial_inputs(graph)]
         trials = proof.compare(run, cases)
         proof.require(name, trials, graph.tolerance)
         entry: dict[str, Any] = {
             "kind": "onnx",
             "graph": graph.name,
-            "opset": OPSET,
+            "opset": opset(path),
             "parity": {"tolerance": graph.tolerance, "trials": [t.to_dict() for t in trials]},
         }
-        steps = None
+        steps, start = None, {}
         if graph.recurrence:
-            full = next((g for g in graphs if g.name == graph.recurrence.full), None)
-            if full is None:
-                raise ExportError(f"{graph.name} must agree with `{graph.recurrence.full}`, which is not exported.")
-            inputs = proof.sequence_inputs(graph, full)
-            wanted = proof.module_run(full)(inputs)[graph.recurrence.compare]
-            stepped = proof.stepped_trial(run, signature, inputs, wanted)
-            proof.require(f"{name}, stepped,", [stepped], graph.tolerance)
+            steps, start, stepped = self._stepped(graph, graphs, run, name)
             entry["parity"]["stepped"] = stepped.to_dict()
             trials = [*trials, stepped]
-            steps = (inputs, {graph.recurrence.compare: wanted})
-        kept = golden.write_golden(
-            self.room / "golden" / f"{graph.name}.npz", [(inputs, outputs) for _, inputs, outputs in cases], steps
-        )
-        self._list(
-            f"golden/{graph.name}.npz",
-            {"kind": "golden", "graph": graph.name, "trials": [cases[at][0] for at in kept]},
-        )
+        kept_in = self.layout.golden(graph.name)
+        kept = golden.write_golden(self.room / kept_in, [(i, o) for _, i, o in cases], steps, start)
+        self._list(kept_in, {"kind": "golden", "graph": graph.name, "trials": [cases[at][0] for at in kept]})
         self.graphs[graph.name] = {**signature.to_dict(), "formats": ["onnx"]}
         worst = max(trial.worst for trial in trials)
         entry["seconds"] = round(time.monotonic() - began, 1)
         self._list(name, entry)
         self.say(f"  {name}: differs by {worst:.1e} at most (allowed {graph.tolerance:g}), {entry['seconds']} s")
+
+    def _stepped(
+        self, graph: Graph, graphs: Sequence[Graph], run: proof.Run, name: str
+    ) -> tuple[tuple[proof.Named, proof.Named], Mapping[str, Any], proof.Trial]:
+        """Prove a recurrence: the sequences with what they must give, the states that it starts from, and the trial."""
+        recurrence = graph.recurrence
+        assert recurrence is not None
+        full = next((g for g in graphs if g.name == recurrence.full), None)
+        if full is None:
+            raise ExportError(f"{graph.name} must agree with `{recurrence.full}`, which is not exported.")
+        inputs = proof.sequence_inputs(graph, full)
+        wanted = proof.truth(full)(inputs)[recurrence.compare]
+        stepped = proof.stepped_trial(run, Signature.of(graph), inputs, wanted, recurrence.start)
+        proof.require(f"{name}, stepped,", [stepped], graph.tolerance)
+        return (inputs, {recurrence.compare: wanted}), recurrence.start, stepped
+
+    def _artefact(self, artefact: Artefact) -> None:
+        """Write, and prove from the written files alone."""
+        began = time.monotonic()
+        name = self.layout.artefact(artefact.name)
+        if collisions([name], self.files):
+            raise ExportError(f"{self.recipe.title} exports two files of the same name: {name}. Rename the artefact.")
+        about = plain_values(f"`about` of {artefact.name}", artefact.about)
+        write_artefact(artefact, self.room / name)
+        measured = prove(name, self.recipe.provers, artefact.prover, self.room / name, about)
+        entry: dict[str, Any] = {
+            "kind": "artefact",
+            "prover": artefact.prover,
+            "about": about,
+            "measured": measured,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+        self._list(name, entry)
+        self.say(f"  {name}: {told(self.files[name])}, {entry['seconds']} s")
 
     def _eight_bits(self, graphs: Sequence[Graph], exam: Int8Check | None, had_data: bool) -> None:
         wanted = [graph for graph in graphs if "int8" in graph.formats]
@@ -138,19 +198,19 @@ class Package:
         examined = next((graph for graph in graphs if graph.name == exam.graph), None)
         if examined is None:
             raise ExportError(f"The exam of {self.recipe.title} is on `{exam.graph}`, which is no graph of it.")
-        name = f"golden/{self.recipe.family}_exam.npz"
+        name = self.layout.exam
         golden.write_exam(self.room / name, exam.inputs, exam.references)
         self._list(name, {"kind": "exam", "graph": exam.graph})
-        fp32 = proof.session(self.room / f"{exam.graph}.onnx")(exam.inputs)
+        fp32 = proof.session(self.room / self.layout.onnx(exam.graph))(exam.inputs)
         for graph in wanted:
             self._int8(graph, exam, fp32)
 
     def _int8(self, graph: Graph, exam: Int8Check, fp32: proof.Named) -> None:
         began = time.monotonic()
-        source, name = f"{graph.name}.onnx", f"{graph.name}.int8.onnx"
+        source, name = self.layout.onnx(graph.name), self.layout.int8(graph.name)
         write_int8(self.room / source, self.room / name)
         run = proof.session(self.room / name)
-        kept = golden.read_golden(self.room / "golden" / f"{graph.name}.npz")
+        kept = golden.read_golden(self.room / self.layout.golden(graph.name))
         trials = proof.compare(run, [({}, inputs, outputs) for inputs, outputs in kept.trials])
         proof.require(name, trials, 1e30)  # any finite figure; what it is worth, the task's metric says
         entry: dict[str, Any] = {
@@ -158,7 +218,7 @@ class Package:
             "graph": graph.name,
             "largest_error": max(trial.worst for trial in trials),
         }
-        outputs = exam_outputs(run, Signature.of(graph), exam.graph, exam.inputs)
+        outputs = exam_outputs(run, Signature.of(graph), exam.graph, exam.inputs, kept.start)
         if outputs is None:
             self.note(f"{name}: the exam is on {exam.graph}; what int8 costs here is not measured by a task metric.")
         else:
@@ -168,8 +228,8 @@ class Package:
         entry["seconds"] = round(time.monotonic() - began, 1)
         self.graphs[graph.name]["formats"].append("int8")
         self._list(name, entry)
-        told = f"held-out {change}" if outputs is not None else f"outputs move by {entry['largest_error']:.1%}"
-        self.say(f"  {name}: {told}, {entry['seconds']} s")
+        cost = f"held-out {change}" if outputs is not None else f"outputs move by {entry['largest_error']:.1%}"
+        self.say(f"  {name}: {cost}, {entry['seconds']} s")
 
     def _judge(self, name: str, change: Change) -> None:
         if not all(abs(v) < float("inf") for v in change.int8.values()):
@@ -178,7 +238,7 @@ class Package:
             self.note(f"{name} costs the task more than {change.limit:.0%}: {change}. Prefer the fp32 file.")
 
     def _coreml(self, graph: Graph, program: torch.export.ExportedProgram) -> None:
-        name = f"{graph.name}.mlpackage"
+        name = self.layout.coreml(graph.name)
         if not coreml.installed():
             self.note(f"{name} was not made: coremltools is not installed.")
             return
@@ -197,7 +257,7 @@ class Package:
             "axes": {axis: list(ends) for axis, ends in coreml.coreml_axes(graph.axes).items()},
         }
         if coreml.can_execute():
-            trials = coreml.executed_trials(self.room / name, self.room / "golden" / f"{graph.name}.npz")
+            trials = coreml.executed_trials(self.room / name, self.room / self.layout.golden(graph.name))
             proof.require(name, trials, coreml.TOLERANCE)
             entry |= {"status": coreml.EXECUTED, "parity": [t.to_dict() for t in trials]}
         entry["seconds"] = round(time.monotonic() - began, 1)
@@ -206,10 +266,17 @@ class Package:
         self.say(f"  {name}: {entry['status']}; {coreml.PRECISION}, {coreml.TARGET}, {entry['seconds']} s")
 
 
-def exam_outputs(run: proof.Run, signature: Signature, examined: str, inputs: proof.Named) -> proof.Named | None:
-    """What a graph answers in an exam: itself the one examined, or stepped along its inputs; None if it is neither."""
+def exam_outputs(
+    run: proof.Run,
+    signature: Signature,
+    examined: str,
+    inputs: Mapping[str, np.ndarray],
+    start: Mapping[str, np.ndarray],
+) -> proof.Named | None:
+    """What a graph answers in an exam: itself the one examined, or stepped along its inputs from `start`; None if it is
+    neither."""
     if signature.name == examined:
         return run(inputs)
     if signature.recurrence and signature.recurrence.full == examined:
-        return {signature.recurrence.compare: proof.step_through(run, signature, inputs)}
+        return {signature.recurrence.compare: proof.step_through(run, signature, inputs, start)}
     return None

@@ -12,6 +12,7 @@ import torch
 
 from training.errors import ExportError
 from training.export.onnx import read_model
+from training.export.ready import is_ready, reference_run
 from training.export.signature import Signature
 from training.export.trace import example_sizes, plain_attention
 from training.recipe import Graph
@@ -87,22 +88,31 @@ def module_run(graph: Graph) -> Run:
     return run
 
 
+def truth(graph: Graph) -> Run:
+    """What a graph's file is compared with: its torch module, or the numpy reference of ready-made ONNX."""
+    return reference_run(graph) if is_ready(graph) else module_run(graph)
+
+
 def trial_inputs(graph: Graph) -> list[tuple[dict[str, int], Named]]:
     """The axis sizes to try and fresh inputs of those sizes.
 
     Raises ExportError where an axis is never tried at a size other than the one that the tracer saw: a baked axis
     would go unnoticed.
     """
-    seen = example_sizes(graph)
+    seen = {} if is_ready(graph) else example_sizes(graph)
     for axis in graph.axes:
         tried = {trial[axis] for trial in graph.trials}
-        if len(tried - {seen[axis]}) < 2:
+        if len(tried - {seen.get(axis)}) < 2:
             raise ExportError(f"{graph.name}: axis `{axis}` is tried at {sorted(tried)} only; try two sizes or more.")
-    names = [spec.name for spec in graph.inputs]
-    return [
-        (dict(sizes), dict(zip(names, graph.example(sizes, FRESH_SEED + at), strict=True)))
-        for at, sizes in enumerate(graph.trials)
-    ]
+    return [(dict(sizes), _example(graph, sizes, FRESH_SEED + at)) for at, sizes in enumerate(graph.trials)]
+
+
+def _example(graph: Graph, sizes: Mapping[str, int], seed: int) -> Named:
+    """Inputs by name. Raises ExportError where the example is of other inputs than those declared."""
+    arrays = graph.example(sizes, seed)
+    if len(arrays) != len(graph.inputs):
+        raise ExportError(f"{graph.name} names {len(graph.inputs)} inputs; its example has {len(arrays)}.")
+    return {spec.name: array for spec, array in zip(graph.inputs, arrays, strict=True)}
 
 
 def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -> list[Trial]:
@@ -121,46 +131,77 @@ def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -
     return trials
 
 
-def step_through(run: Run, signature: Signature, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """A one-step graph run along whole sequences: `inputs` are the full graph's, its streams [B, S, ...]. Returns the
-    compared output of all S steps, concatenated along axis 1."""
+def step_through(
+    run: Run, signature: Signature, inputs: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """A one-step graph run along whole sequences: `inputs` are the full graph's, its streams [B, S, ...] of S = steps x
+    block elements; `start`: state input -> value before the first step, without the batch axis. Returns the compared
+    output of all steps, concatenated along axis 1. Raises ExportError where S is no multiple of the block."""
     recurrence = signature.recurrence
     assert recurrence is not None
     fixed = {spec.name: inputs[spec.name] for spec in signature.inputs if spec.name in inputs}
-    first = {name: np.ascontiguousarray(fixed[name][:, :1]) for name in recurrence.stream}
-    state = signature.empty_state({**fixed, **first})
+    length, block = fixed[recurrence.stream[0]].shape[1], recurrence.block
+    if length % block:
+        raise ExportError(f"{signature.name} takes {block} elements a step; a sequence of {length} is no multiple.")
+
+    def elements(at: int) -> Named:
+        return {name: np.ascontiguousarray(fixed[name][:, at : at + block]) for name in recurrence.stream}
+
+    state = signature.first_state({**fixed, **elements(0)}, start)
     pieces = []
-    for at in range(fixed[recurrence.stream[0]].shape[1]):
-        now = {name: np.ascontiguousarray(fixed[name][:, at : at + 1]) for name in recurrence.stream}
-        outputs = run({**fixed, **now, **state})
+    for at in range(0, length, block):
+        outputs = run({**fixed, **elements(at), **state})
         state = {taken: outputs[given] for taken, given in recurrence.state}
         pieces.append(outputs[recurrence.compare])
     return np.concatenate(pieces, 1)
 
 
-def stepped_trial(run: Run, signature: Signature, inputs: Mapping[str, np.ndarray], expected: np.ndarray) -> Trial:
+def stepped_trial(
+    run: Run,
+    signature: Signature,
+    inputs: Mapping[str, np.ndarray],
+    expected: np.ndarray,
+    start: Mapping[str, np.ndarray] | None = None,
+) -> Trial:
     """A one-step graph against the full one's output for the same sequences."""
-    assert signature.recurrence is not None
-    sizes = {"batch": int(expected.shape[0]), "steps": int(expected.shape[1])}
+    recurrence = signature.recurrence
+    assert recurrence is not None
+    length = inputs[recurrence.stream[0]].shape[1]
+    sizes = {"batch": int(expected.shape[0]), "steps": length // recurrence.block}
+    if recurrence.block > 1:
+        sizes["block"] = recurrence.block
     try:
-        got = step_through(run, signature, inputs)
+        got = step_through(run, signature, inputs, start or {})
     except Exception as error:  # noqa: BLE001  (a graph that cannot be stepped has failed)
         return Trial(sizes, {}, _line(error))
-    return Trial(sizes, {signature.recurrence.compare: relative_error(got, expected)})
+    return Trial(sizes, {recurrence.compare: relative_error(got, expected)})
 
 
 def sequence_inputs(graph: Graph, full: Graph) -> Named:
-    """Fresh inputs of the full graph, as long as the recurrence asks for (or as that graph allows)."""
+    """Fresh inputs of the full graph, of as many steps as the recurrence asks for (or as that graph allows).
+
+    Raises ExportError where the full graph cannot take a single step's elements.
+    """
     recurrence = graph.recurrence
     assert recurrence is not None
+    if recurrence.block < 1:
+        raise ExportError(f"{graph.name} takes {recurrence.block} elements a step; it must be one or more.")
     specs = {spec.name: spec for spec in full.inputs}
     sizes = dict(full.trials[0])
     lengths = {specs[name].shape[1] for name in recurrence.stream}
     for axis in full.axes:
         low, high = full.axes[axis]
-        sizes[axis] = min(high, max(low, recurrence.steps if axis in lengths else 2))
-    arrays = full.example(sizes, FRESH_SEED + 999)
-    return dict(zip(specs, arrays, strict=True))
+        if axis not in lengths:
+            sizes[axis] = min(high, max(low, 2))
+            continue
+        steps = min(high // recurrence.block, max(-(-low // recurrence.block), recurrence.steps))
+        sizes[axis] = steps * recurrence.block
+        if not low <= sizes[axis] or steps < 1:
+            raise ExportError(
+                f"{graph.name} takes {recurrence.block} elements a step, and `{axis}` of {full.name} may be {low} to "
+                f"{high}."
+            )
+    return _example(full, sizes, FRESH_SEED + 999)
 
 
 def require(name: str, trials: Sequence[Trial], tolerance: float) -> None:

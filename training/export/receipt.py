@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -60,19 +61,22 @@ def merge_family(folder: Path, family: str, entry: Mapping[str, Any]) -> None:
         "synthetic": any(e["synthetic"] for e in families.values()),
         "families": {name: families[name] for name in sorted(families)},
     }
-    text = json.dumps(_finite(receipt), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(receipt), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomic(folder / NAME, (text + "\n").encode())
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: both are told as text."""
+def finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: null stands for them, in receipt.json as in metrics.json."""
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not abs(value) < float("inf"):
-        return str(value)
-    return value
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def figure(value: Any, unknown: float = float("nan")) -> float:
+    """A number of a receipt, `unknown` for one that was not finite."""
+    return unknown if value is None else float(value)
 
 
 def libraries() -> dict[str, str]:
@@ -93,12 +97,14 @@ def hardware() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def code_version(family: str) -> str:
-    """A digest of the sources that decide what a family's files hold: the same wherever the same code lies."""
+def code_version(*folders: Path) -> str:
+    """A digest of the sources that decide what a run's files hold: the contract, how data is read, how models leave,
+    and the run's own domain (`folders`). It is the same wherever the same code lies."""
     total = hashlib.sha256()
     root = PROJECT / "training"
-    rooms = [root / room for room in ("recipe.py", "export", "data", "domains/music")]
-    for path in sorted(p for room in rooms for p in ([room] if room.is_file() else room.rglob("*"))):
-        if path.suffix in (".py", ".yaml"):
-            total.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for room in (root / "recipe.py", root / "export", root / "data", *folders):
+        for path in [room] if room.is_file() else sorted(room.rglob("*")):
+            if path.suffix in (".py", ".yaml"):
+                name = path.relative_to(room.parent).as_posix()
+                total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]

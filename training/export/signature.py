@@ -4,17 +4,19 @@ so that files can be checked without the model."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from training.errors import ExportError
 from training.recipe import Graph, Recurrence, TensorSpec
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as recipe.Graph defines them."""
+    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as recipe.Graph defines them; of the states
+    that a recurrence starts from, the names (the values are in its golden file)."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -22,29 +24,39 @@ class Signature:
     axes: Mapping[str, tuple[int, int]]
     tolerance: float
     recurrence: Recurrence | None = None
+    start: tuple[str, ...] = ()  # state inputs that do not start from zeros
 
     @classmethod
     def of(cls, graph: Graph) -> Signature:
-        return cls(graph.name, graph.inputs, graph.outputs, dict(graph.axes), graph.tolerance, graph.recurrence)
+        recurrence = graph.recurrence and replace(graph.recurrence, start={})
+        start = tuple(sorted(graph.recurrence.start)) if graph.recurrence else ()
+        return cls(graph.name, graph.inputs, graph.outputs, dict(graph.axes), graph.tolerance, recurrence, start)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         out = asdict(self)
         out["axes"] = {axis: list(ends) for axis, ends in self.axes.items()}
+        start = list(out.pop("start"))
+        if self.recurrence:
+            out["recurrence"]["start"] = start
         return out
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
-        """The inverse of to_dict. Raises KeyError or TypeError for what is not one."""
-        recurrence = values.get("recurrence")
+        """The inverse of to_dict. Raises KeyError, TypeError or ValueError for what is not one."""
+        recurrence, start = values.get("recurrence"), ()
         if recurrence:
+            start = tuple(str(name) for name in recurrence.get("start", ()))
             recurrence = Recurrence(
                 recurrence["full"],
                 tuple(recurrence["stream"]),
                 tuple((a, b) for a, b in recurrence["state"]),
                 recurrence["compare"],
                 int(recurrence["steps"]),
+                int(recurrence.get("block", 1)),
             )
+            if recurrence.block < 1:
+                raise ValueError(f"a block of {recurrence.block} elements")
         return cls(
             str(values["name"]),
             tuple(_spec(v) for v in values["inputs"]),
@@ -52,13 +64,22 @@ class Signature:
             {axis: (int(low), int(high)) for axis, (low, high) in values["axes"].items()},
             float(values["tolerance"]),
             recurrence or None,
+            start,
         )
 
-    def empty_state(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What a recurrence starts from: zeros, an axis that only states have being at its smallest (no past yet);
-        shared axes take their size from `inputs`, the graph's other inputs."""
+    def first_state(self, inputs: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What a recurrence starts from: `start` for every sequence of the batch, else zeros, an axis that only states
+        have being at its smallest (no past yet); shared axes take their size from `inputs`, the graph's other inputs.
+
+        Raises ExportError where `start` does not hold the states that it should, or one of another type or shape.
+        """
         assert self.recurrence is not None
         states = {name for name, _ in self.recurrence.state}
+        if set(start) != set(self.start) or not set(start) <= states:
+            raise ExportError(
+                f"{self.name} starts from given values of {sorted(self.start)}; there are values of {sorted(start)}, "
+                f"and its states are {sorted(states)}."
+            )
         sizes = {
             axis: inputs[spec.name].shape[at]
             for spec in self.inputs
@@ -66,13 +87,26 @@ class Signature:
             for at, axis in enumerate(spec.shape)
             if isinstance(axis, str)
         }
-        return {
-            spec.name: np.zeros(
-                [d if isinstance(d, int) else sizes.get(d, self.axes[d][0]) for d in spec.shape], spec.dtype
+        found = {}
+        for spec in self.inputs:
+            if spec.name in states:
+                shape = [d if isinstance(d, int) else sizes.get(d, self.axes[d][0]) for d in spec.shape]
+                given = start.get(spec.name)
+                found[spec.name] = np.zeros(shape, spec.dtype) if given is None else self._given(spec, shape[0], given)
+        return found
+
+    def _given(self, spec: TensorSpec, batch: int, value: np.ndarray) -> np.ndarray:
+        """A start value [...], once for each sequence: [batch, ...]."""
+        fits = len(value.shape) == len(spec.shape) - 1 and all(
+            n == d if isinstance(d, int) else self.axes[d][0] <= n <= self.axes[d][1]
+            for d, n in zip(spec.shape[1:], value.shape, strict=True)
+        )
+        if not fits or value.dtype != spec.dtype:
+            raise ExportError(
+                f"{self.name}: `{spec.name}` starts from {value.dtype} {list(value.shape)}; without its batch axis it "
+                f"is {spec.dtype} {list(spec.shape[1:])}."
             )
-            for spec in self.inputs
-            if spec.name in states
-        }
+        return np.ascontiguousarray(np.broadcast_to(value, (batch, *value.shape)))
 
 
 def _spec(values: Mapping[str, Any]) -> TensorSpec:

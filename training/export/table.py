@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from training.export.receipt import figure
 from training.units import size
+
+#: Kinds of files that are shown one by one; golden files and samples are counted.
+SHOWN = ("onnx", "int8", "coreml", "weights", "artefact")
 
 
 def table(rows: Iterable[tuple[str, int, str]]) -> str:
@@ -19,7 +23,7 @@ def told(about: Mapping[str, Any]) -> str:
     """What the receipt measured on one file, in a line."""
     if about["kind"] == "onnx":
         trials = [*about["parity"]["trials"], *([about["parity"]["stepped"]] if "stepped" in about["parity"] else [])]
-        worst = max(v for trial in trials for v in trial["error"].values())
+        worst = max(figure(v, float("inf")) for trial in trials for v in trial["error"].values())
         batches = sorted({t["sizes"]["batch"] for t in trials if "batch" in t["sizes"]})
         at = f" at batch {', '.join(map(str, batches))}" if batches else ""
         stepped = f", {about['parity']['stepped']['sizes']['steps']} steps" if "stepped" in about["parity"] else ""
@@ -28,7 +32,20 @@ def told(about: Mapping[str, Any]) -> str:
         if "change" not in about:
             return f"outputs move by {about['largest_error']:.1%}; no task metric"
         changes = about["change"]["relative_change"]
-        return ", ".join(f"{k} {float(about['change']['int8'][k]):.4g} ({float(v):+.2%})" for k, v in changes.items())
+        after = about["change"]["int8"]
+        return ", ".join(f"{k} {figure(after[k]):.4g} ({figure(v, float('inf')):+.2%})" for k, v in changes.items())
     if about["kind"] == "coreml":
         return f"{about['status']}; {about['precision']}, {about['target']}"
+    if about["kind"] == "artefact":
+        measured = ", ".join(f"{name} {measured_text(value)}" for name, value in about["measured"].items())
+        return f"proved by {about['prover']}" + (f": {measured}" if measured else "")
     return f"{about['values']:,} numbers"
+
+
+def measured_text(value: Any) -> str:
+    """A plain value in a line: four digits of a number, nothing of a nested one but how many there are."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict | list):
+        return f"({len(value)})"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -14,17 +16,21 @@ from training.data.files import write_atomic
 from training.errors import ExportError
 
 
-def plain_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """The state of a model, its names rid of what torch.compile puts into them, also where it compiled a part."""
     return {".".join(part for part in name.split(".") if part != "_orig_mod"): t for name, t in state.items()}
 
 
-def write_weights(state: Mapping[str, torch.Tensor], path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
-    """Write parameters and buffers; tensors that share memory are written each in full. Returns the counts of
-    inspect_weights."""
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(state.items())}
+def write_weights(state: Mapping[str, Any], path: Path, metadata: Mapping[str, str]) -> dict[str, int]:
+    """Write parameters and buffers (tensors, or arrays of numpy); tensors that share memory are written each in full.
+    Returns the counts of inspect_weights."""
+    tensors = {name: _tensor(value).detach().cpu().contiguous().clone() for name, value in sorted(state.items())}
     write_atomic(path, _ordered(save(tensors, {"format": "pt", **metadata})))
     return inspect_weights(path)
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else torch.from_numpy(np.array(value))
 
 
 def _ordered(content: bytes) -> bytes:

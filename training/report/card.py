@@ -16,38 +16,20 @@ from typing import Any
 import yaml
 
 from training.data.files import write_atomic
+from training.domain import CardText, Domain
 from training.export.receipt import read_receipt
 from training.export.table import told
+from training.registry import domains, family_of, item_of
 from training.report.facts import METRICS
 from training.report.measures import other_weights
 from training.report.plots import number
+from training.sampling_unit import UNIT
 from training.units import duration, size
 from training.workspace import Workspace
 
 NAME = "README.md"
-ABOUT = {
-    "spectocloud": (
-        "Draws the musical space that a moment of sound occupies, as a cloud of 1,200 particles: sound and emotion in, "
-        "positions, colours and properties out. Small enough to run live.",
-        "sound and emotion to a cloud of particles",
-        [
-            "It learns from clouds that a fixed renderer makes of the notes; it is judged by them, not by taste.",
-            "It hears short windows of mono sound at 44,100 Hz. Speech, noise and silence are not what it knows.",
-            "The emotion is an input. It does not detect what a listener feels.",
-        ],
-    ),
-    "midi_generator": (
-        "Writes music as tokens for an emotion that it is told: notes, velocities, positions, instruments and tempi, "
-        "which become a MIDI file. One token at a time with a key-value cache, live if need be.",
-        "emotion to symbolic music",
-        [
-            "Sampled without a grammar, token sequences may be illegal; the project's own sampler has one.",
-            "It knows the styles of its training music alone, and a small corpus invites copying: see the metrics.",
-            "Emotions are points in valence, arousal and intensity; how people hear them differs between cultures.",
-        ],
-    ),
-}
-TAGS = ["music", "audio", "midi", "onnx", "coreml", "safetensors", "athanor"]
+#: Kind of an exported file -> the tag of its format.
+FORMATS = {"onnx": "onnx", "coreml": "coreml", "weights": "safetensors"}
 
 
 def write_card(workspace: Workspace) -> Path | None:
@@ -74,16 +56,21 @@ def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
         name: about for name, about in judged.items() if name in families and not other_weights(about, families[name])
     }
     front = yaml.safe_dump(front_matter(receipt, judged), sort_keys=False, allow_unicode=True)
-    parts = [f"---\n{front}---\n", "# " + " and ".join(plain(e["title"]) for e in families.values())]
+    parts = [f"---\n{front}---\n", "# " + " and ".join(dict.fromkeys(plain(e["title"]) for e in families.values()))]
     if receipt["synthetic"]:
         parts.append(
-            "> **Trained on synthetic data** (`synthetic: true`): a small corpus that a program composed, not music. "
-            "These files show that the chain from data to export works. They are of no other use."
+            "> **Trained on synthetic data** (`synthetic: true`): a small data set that a program generated. These "
+            "files show that the chain from data to export works. They are of no other use."
         )
-    parts += [_family(name, entry, judged.get(name, {})) for name, entry in families.items()]
+    described: set[str] = set()  # families: what holds for all items of one stands once
+    for name, entry in families.items():
+        about = _about(name) if family_of(name) not in described else None
+        described.add(family_of(name))
+        parts.append(_family(name, entry, judged.get(name, {}), about))
+    words = " and ".join(dict.fromkeys(one.data_words for name in families if (one := _domain(name)))) or "data"
     parts.append(
         "## Licence\n\nNone is stated. Whoever publishes these files chooses one (`license` in the front matter), in "
-        "keeping with the rights in the music that they were trained on."
+        f"keeping with the rights in the {words} that they were trained on."
     )
     parts.append(
         "## Where this comes from\n\nThis card was written by Athanor from `receipt.json` (what made each file, with "
@@ -97,7 +84,7 @@ def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[
     """Metadata for the Hub."""
     front: dict[str, Any] = {
         "library_name": "onnx",
-        "tags": TAGS + (["synthetic-data"] if receipt["synthetic"] else []),
+        "tags": _tags(receipt),
     }
     index = []
     for name, entry in receipt["families"].items():
@@ -108,12 +95,13 @@ def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[
         ]
         if not values:
             continue
-        synthetic = " of a composed demo corpus (synthetic)" if entry["synthetic"] else ""
+        synthetic = " of a generated demo corpus (synthetic)" if entry["synthetic"] else ""
+        unit = one.unit if (one := _domain(name)) else UNIT
         index.append({
             "name": name,
             "results": [{
-                "task": {"type": "other", "name": ABOUT[name][1] if name in ABOUT else name},
-                "dataset": {"type": "private", "name": f"Held-out songs{synthetic}", "split": "validation"},
+                "task": {"type": "other", "name": about.task if (about := _about(name)) else family_of(name)},
+                "dataset": {"type": "private", "name": f"Held-out {unit.many}{synthetic}", "split": "validation"},
                 "metrics": values,
             }],
         })  # fmt: skip
@@ -122,10 +110,34 @@ def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[
     return front
 
 
-def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
-    what, _, limits = ABOUT.get(name, ("", "", []))
+def _domain(name: str) -> Domain | None:
+    """Of a run's family; None for one that is not known here."""
+    family = family_of(name)
+    return next((one for one in domains().values() if any(facts.name == family for facts in one.families)), None)
+
+
+def _about(name: str) -> CardText | None:
+    found = _domain(name)
+    return found.card(family_of(name)) if found else None
+
+
+def _tags(receipt: Mapping[str, Any]) -> list[str]:
+    """Of the domains, then of the formats that are there."""
+    entries = receipt["families"]
+    kinds = {about.get("kind") for entry in entries.values() for about in entry["files"].values()}
+    tags = [tag for name in entries if (one := _domain(name)) for tag in one.tags]
+    tags += [tag for kind, tag in FORMATS.items() if kind in kinds] + ["athanor"]
+    return list(dict.fromkeys(tags)) + (["synthetic-data"] if receipt["synthetic"] else [])
+
+
+def _heading(name: str, entry: Mapping[str, Any]) -> str:
+    item = item_of(name)
+    return plain(f"{entry['title']}: {item}" if item else entry["title"])
+
+
+def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any], about: CardText | None) -> str:
     trained = entry.get("trained") or {}
-    lines = [f"## {plain(entry['title'])}", what]
+    lines = [f"## {_heading(name, entry)}", about.about if about else ""]
     verdict = judged.get("verdict") or {}
     if verdict.get("word"):
         why = "\n".join(f"- {plain(sentence)}" for sentence in verdict.get("why") or [])
@@ -141,7 +153,8 @@ def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any]) -> s
     ))  # fmt: skip
     for graph in (entry.get("graphs") or {}).values():
         lines.append(_signature(graph))
-    data = "synthetic (composed by a program)" if entry["synthetic"] else "the owner's music; not published"
+    words = one.data_words if (one := _domain(name)) else "data"
+    data = "synthetic (generated by a program)" if entry["synthetic"] else f"the owner's {words}; not published"
     facts = [
         ("training data", data),
         ("data digest", f"`{trained.get('data_digest', '')}`"),
@@ -152,7 +165,7 @@ def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any]) -> s
         ("code", f"`{trained.get('code_version', '')}`"),
     ]
     lines.append("### Training\n\n" + "\n".join(f"- {key}: {value}" for key, value in facts if value))
-    notes = [*limits, *(str(note) for note in entry.get("notes") or [])]
+    notes = [*(about.limits if about else ()), *(str(note) for note in entry.get("notes") or [])]
     if notes:
         lines.append("### Limits\n\n" + "\n".join(f"- {plain(note)}" for note in notes))
     return "\n\n".join(line for line in lines if line)

@@ -1,31 +1,33 @@
-"""What the page tells, gathered from the files that a job leaves. Nothing is measured here, and what is missing (the
+"""What the page shows, gathered from the files that a job leaves. Nothing is measured here, and what is missing (the
 job may still be at its beginning) is left out."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from training.budget import book as books
 from training.budget.account import ledger_path
-from training.domains.music.report.samples import Piece, clouds, pieces
-from training.errors import ExportError
 from training.export.receipt import read_receipt
 from training.export.table import told
-from training.report import measures
-from training.report.measures import Metric, Shift
+from training.registry import domains, family_of, item_of
+from training.report import groups, measures
+from training.report.groups import Group, Quarantined
+from training.report.measures import Metric
+from training.report.parts import Part, domains_of, parts
 from training.report.plots import Chart, chart, number
+from training.report.reading import attempt, objects, read_json, read_lines
 from training.report.runs import RunLog
-from training.report.standing import Standing, stand
+from training.report.standing import Standing, stand, title_of
+from training.sampling_unit import UNIT, Unit
 from training.units import duration, size
 from training.workspace import Workspace
 
-METRICS, SUMMARY, AUDIT = "metrics.json", "summary.json", "audit.json"
+METRICS, SUMMARY = "metrics.json", "summary.json"
+OPENINGS = "test_openings.jsonl"  # under runs/: each use of the sealed test split
 MOST_CHARTS = 12
 WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
 NOT_CURVES = {"step", "epoch", "kind", "seconds"}
@@ -33,7 +35,9 @@ NOT_CURVES = {"step", "epoch", "kind", "seconds"}
 
 @dataclass
 class Family:
-    name: str
+    """A training: of a family, or of an item of one."""
+
+    name: str  # "family", or "family/item"
     title: str
     state: str  # for people
     running: bool = False
@@ -42,14 +46,14 @@ class Family:
     look: str = "none"
     why: list[str] = field(default_factory=list)
     caveat: str = ""  # to the verdict
+    judged_on: str = ""  # "36 held-out rows; 144 were trained on"
+    unit: Unit = UNIT
     share: float | None = None  # of the steps, while it trains
     numbers: list[tuple[str, str]] = field(default_factory=list)
     charts: list[Chart] = field(default_factory=list)
     small: list[Chart] = field(default_factory=list)
     validations: list[dict[str, str]] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
-    emotions: list[str] = field(default_factory=list)  # the columns of `shifts`
-    shifts: list[Shift] = field(default_factory=list)
     receipt: Mapping[str, Any] | None = None
     files: list[dict[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -64,85 +68,85 @@ class Facts:
     state: str
     running: bool
     finished: bool  # the job, its exports verified
-    families: list[Family]
+    families: list[Family]  # those with one model
+    groups: list[Group]  # those with a model an item
+    parts: list[Part]  # what the domains add
     stages: list[tuple[str, str, str]]
     spent: list[tuple[str, str]]
-    corpus: Mapping[str, Any] | None
-    emotions: list[tuple[str, int, float]]
-    audit: list[dict[str, str]]
-    pieces: list[Piece]
-    clouds: list[dict[str, Any]]
+    openings: list[dict[str, str]]  # of the sealed test split
+    data: Mapping[str, Any] | None  # summary.json
     problems: list[str]
     receipt: Mapping[str, Any] | None
 
 
 def gather(workspace: Workspace) -> Facts:
-    """Of the job in `workspace`, as it stands now. A damaged file is told on the page, in `problems`."""
+    """Of the job in `workspace`, as it stands now. A damaged file is listed on the page, in `problems`."""
     problems: list[str] = []
-    receipt = _or_told(lambda: read_receipt(workspace.exports), problems)
-    metrics = _or_told(lambda: _json(workspace.exports / METRICS), problems) or {}
-    summary = _or_told(lambda: _json(workspace.manifests / SUMMARY), problems)
-    audit = _or_told(lambda: _json(workspace.manifests / AUDIT), problems)
-    book = _or_told(lambda: books.read(ledger_path(workspace)), problems)
-    judged = metrics.get("families") if isinstance(metrics.get("families"), dict) else {}
+    receipt = attempt(lambda: read_receipt(workspace.exports), problems)
+    metrics = attempt(lambda: read_json(workspace.exports / METRICS), problems) or {}
+    summary = attempt(lambda: read_json(workspace.manifests / SUMMARY), problems)
+    book = attempt(lambda: books.read(ledger_path(workspace)), problems)
+    out = attempt(lambda: groups.quarantined(workspace), problems) or {}
+    judged = dict(objects(metrics.get("families")))
     exported = (receipt or {"families": {}})["families"]
-    titles = {name: str(about.get("title") or name) for name, about in {**judged, **exported}.items()}
+    titles = {name: str(about.get("title") or family_of(name)) for name, about in {**judged, **exported}.items()}
     job = stand(workspace, titles, book or books.Book())
-    families = [_family(one, exported.get(one.name), judged.get(one.name) or {}) for one in job.families]
+    units = {facts.name: one.unit for one in domains().values() for facts in one.families}
+    families = [
+        _family(one, exported.get(one.name), judged.get(one.name) or {}, units.get(family_of(one.name), UNIT))
+        for one in job.families
+    ]
+    names = {one.name for one in families} | set(out)
     synthetic = any(f.synthetic for f in families) or bool((receipt or {}).get("synthetic"))
-    synthetic = synthetic or bool((summary or {}).get("synthetic"))
-    counts = dict((summary or {}).get("emotions") or {})
-    most = max(counts.values(), default=1) or 1
-    samples = workspace.exports / "samples"
-    order = ("happy", "sad", "angry", "fear", "surprise", "disgust")
     return Facts(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        synthetic=synthetic,
+        synthetic=synthetic or bool((summary or {}).get("synthetic")),
         state=job.told,
         running=job.running,
         finished=job.book is not None and job.book.done is not None,
-        families=families,
+        families=_single(families, out),
+        groups=groups.group(families, {family_of(n): title_of(family_of(n), titles.get(n)) for n in names}, out),
+        parts=parts(workspace, domains_of(workspace, names, summary), problems),
         stages=job.stages,
         spent=job.spent,
-        corpus=summary,
-        emotions=[(name, count, 100 * count / most) for name, count in sorted(counts.items(), key=lambda c: -c[1])],
-        audit=_audit(audit),
-        pieces=_or_told(lambda: pieces(samples / "midi_generator", order), problems) or [],
-        clouds=_or_told(lambda: clouds(samples / "spectocloud"), problems) or [],
+        openings=_openings(attempt(lambda: read_lines(workspace.root / "runs" / OPENINGS), problems) or []),
+        data=summary,
         problems=problems,
         receipt=receipt,
     )
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} cannot be read: it holds no object.")
+def _single(families: list[Family], out: Mapping[str, Quarantined]) -> list[Family]:
+    """The families that have one model; a quarantined one says why."""
+    found = [one for one in families if not item_of(one.name)]
+    known = {one.name for one in found}
+    found += [Family(name, title_of(name), "") for name in out if not item_of(name) and name not in known]
+    for one in found:
+        if one.name in out:
+            one.state = out[one.name].told
+            one.caveat = out[one.name].reason or one.caveat
     return found
 
 
-def _or_told(read: Any, problems: list[str]) -> Any:
-    """What `read` returns; None where it cannot, and the page says why."""
-    try:
-        return read()
-    except (OSError, ValueError, KeyError, ExportError) as error:
-        problems.append(f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error))
-        return None
+def _openings(records: list[dict[str, Any]]) -> list[dict[str, str]]:
+    keys = ("at", "run", "purpose", "checkpoint_sha256", "data_digest")
+    return [{key: str(record.get(key) or "") for key in keys} for record in records]
 
 
 # -- a family ------------------------------------------------------------------------------------------------------
 
 
-def _family(standing: Standing, entry: Any, judged: Mapping[str, Any]) -> Family:
+def _family(standing: Standing, entry: Any, judged: Mapping[str, Any], unit: Unit) -> Family:
     out = Family(
-        standing.name, standing.title, standing.told, standing.running, share=standing.share,
+        standing.name, standing.title, standing.told, standing.running, share=standing.share, unit=unit,
         synthetic=bool((entry or {}).get("synthetic") or judged.get("synthetic")), receipt=entry,
     )  # fmt: skip
+    rows = measures.row_counts(judged)
+    if isinstance(rows.get("held_out"), int):
+        count = rows["held_out"]
+        out.judged_on = f"{count:,} held-out {unit.one if count == 1 else unit.many}"
+        if isinstance(rows.get("train"), int):
+            out.judged_on += f"; {rows['train']:,} were trained on"
     verdict = judged.get("verdict") or {}
     if verdict.get("word"):
         out.word = str(verdict["word"])
@@ -153,7 +157,6 @@ def _family(standing: Standing, entry: Any, judged: Mapping[str, Any]) -> Family
         elif measures.other_weights(judged, entry):
             out.caveat = "This is the verdict on other weights than those that are exported: evaluate or export again."
     out.metrics = measures.metrics(judged)
-    out.emotions, out.shifts = measures.shifts(judged)
     if standing.run is not None:
         _add_run(out, standing.run)
     if entry is not None:
@@ -220,16 +223,3 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def _audit(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Labels that the notes speak against, as `prepare --audit` lists them."""
-    return [
-        {
-            "song": str(item.get("song")),
-            "label": str(item.get("label")),
-            "likelier": str(item.get("likelier")),
-            "why": "; ".join(str(reason) for reason in item.get("why") or []),
-        }
-        for item in (audit or {}).get("flagged") or []
-    ]

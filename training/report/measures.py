@@ -1,4 +1,4 @@
-"""exports/metrics.json as pictures: every metric beside its baselines on one axis, and what emotions do to music."""
+"""exports/metrics.json as pictures: every metric beside its baselines on one axis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from training.report.plots import Axis, Bar, number
 
 MODEL = "this model"
+ROWS, ROWS_BEFORE = "rows", "songs"  # key of the numbers of rows; as files of older versions have it
 #: From the interval of the paired difference between model and baseline (`gap`).
 BEATEN, AHEAD, UNSURE = "beaten", "ahead", "too close to call"
 
@@ -33,18 +34,9 @@ class Metric:
     unit: str
     better: str  # lower, higher, or empty
     rows: list[Row]
-    floor: str  # what is asked for; empty: nothing
+    floor: str  # what is required; empty: nothing
     floor_at: float  # percent
-
-
-@dataclass(frozen=True)
-class Shift:
-    """One trait of the music: of each emotion what the model writes, and what the training music has, as differences
-    from the mean of all emotions."""
-
-    trait: str
-    unit: str
-    cells: list[tuple[str, str]]
+    value: float  # of the model
 
 
 def other_weights(judged: Mapping[str, Any], entry: Mapping[str, Any] | None) -> bool:
@@ -54,30 +46,16 @@ def other_weights(judged: Mapping[str, Any], entry: Mapping[str, Any] | None) ->
     return bool(measured and exported and measured != exported)
 
 
+def row_counts(judged: Mapping[str, Any]) -> Mapping[str, int]:
+    """How many rows were trained on and held out, {"train", "held_out"}; of files of older versions too."""
+    found = judged.get(ROWS) or judged.get(ROWS_BEFORE)
+    return found if isinstance(found, Mapping) else {}
+
+
 def metrics(judged: Mapping[str, Any]) -> list[Metric]:
     """Those that have a value, in the order in which they were written: the telling ones first."""
     found = (_metric(key, about) for key, about in (judged.get("metrics") or {}).items())
     return [metric for metric in found if metric]
-
-
-def shifts(judged: Mapping[str, Any]) -> tuple[list[str], list[Shift]]:
-    """(emotions, a row a trait)."""
-    listed = judged.get("shifts") or {}
-    emotions = list(dict.fromkeys(name for about in listed.values() for name in about.get("emotions") or {}))
-    rows = []
-    for trait, about in listed.items():
-        of = about.get("emotions") or {}
-        cells = [
-            (_signed((of.get(name) or {}).get("model")), _signed((of.get(name) or {}).get("training_music")))
-            for name in emotions
-        ]
-        rows.append(Shift(trait.replace("_", " "), str(about.get("unit") or ""), cells))
-    return emotions, rows
-
-
-def _signed(value: Any) -> str:
-    found = _number(value)
-    return "" if math.isnan(found) else ("+" if found > 0 else "") + number(found, 2)
 
 
 def _number(value: Any) -> float:
@@ -95,7 +73,7 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
         for key, v in values.items()
     }
-    asked = [floor] if math.isfinite(floor) else []
+    asked = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no demand
     axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()] + asked)
     rows = []
     for key, v in values.items():
@@ -106,12 +84,12 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == MODEL, against))
     return Metric(
         name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""), better, rows,
-        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0,
+        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0, float(values[MODEL]["value"]),
     )  # fmt: skip
 
 
 def _against(gap: Any, better: str) -> str:
-    """`gap`: model minus baseline on the same songs, with its interval."""
+    """`gap`: model minus baseline on the same units, with its interval."""
     low, high = (_number((gap or {}).get(end)) for end in ("low", "high"))
     if better not in ("lower", "higher") or math.isnan(low) or math.isnan(high):
         return ""

@@ -1,4 +1,5 @@
-"""What runs/<family>/<run>/ tells of a training: metrics.jsonl and settings.yaml, read as they are being written."""
+"""What runs/<family>/<run-id>/, or runs/<family>/<item>/<run-id>/, holds of a training: metrics.jsonl and
+settings.yaml, read while they are being written."""
 
 from __future__ import annotations
 
@@ -59,9 +60,16 @@ class RunLog:
         return statistics.median(values) if values else None
 
 
-def newest(workspace: Workspace, family: str) -> RunLog | None:
-    """The run of `family` that was written last; None where there is none."""
-    found = [(path.stat().st_mtime, path) for path in workspace.runs(family).glob(f"*/{METRICS}")]
+def names(workspace: Workspace) -> set[str]:
+    """Of every training that has a log: "family", or "family/item"."""
+    root = workspace.root / "runs"
+    logs = [*root.glob(f"*/*/{METRICS}"), *root.glob(f"*/*/*/{METRICS}")]
+    return {path.parent.parent.relative_to(root).as_posix() for path in logs}
+
+
+def newest(workspace: Workspace, name: str) -> RunLog | None:
+    """The run of that name that was written last; None where there is none."""
+    found = [(path.stat().st_mtime, path) for path in workspace.runs(name).glob(f"*/{METRICS}")]
     return read(max(found)[1].parent) if found else None
 
 

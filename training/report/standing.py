@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from training.budget import book as books
 from training.budget.account import ledger_path
 from training.budget.limit import Limit
-from training.registry import families
-from training.report.runs import RunLog, newest
+from training.registry import families, family_of, item_of
+from training.report.runs import RunLog, names, newest
 from training.units import duration
 from training.workspace import Workspace
 
@@ -20,9 +20,9 @@ ALIVE = 30.0  # seconds since the ledger's last tick within which a stage that h
 
 @dataclass(frozen=True)
 class Standing:
-    """One family's training."""
+    """One training: of a family, or of an item of one."""
 
-    name: str
+    name: str  # "family", or "family/item"
     title: str
     run: RunLog | None
     session: books.Session | None  # the newest training of the job
@@ -114,7 +114,7 @@ class Job:
 
 
 def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book: books.Book | None = None) -> Job:
-    """Of the job in `workspace`. `exported`: titles of families that left something in exports/. `book`: the ledger,
+    """Of the job in `workspace`. `exported`: titles of what left something in exports/, by name. `book`: the ledger,
     where it was read already. Raises ValueError for a damaged ledger, OSError."""
     path = ledger_path(workspace)
     if book is None:
@@ -122,19 +122,25 @@ def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book:
     job = book.job if book else None
     alive = job is not None and time.time() - path.stat().st_mtime < ALIVE
     known = exported or {}
-    ran = {folder.name for folder in workspace.runs("").glob("*") if folder.is_dir()}
+    trainings = [s for s in (job.sessions if job else ()) if s.stage == "train"]
     registered = families()
+    order = {name: place for place, name in enumerate(registered)}
+    found = names(workspace) | set(known) | {name for session in trainings for name in session.families}
     standings = []
-    for name in [*registered, *sorted((ran | set(known)) - set(registered))]:
+    for name in sorted(found, key=lambda name: (order.get(family_of(name), len(order)), name)):
         run = newest(workspace, name)
-        sessions = reversed(job.sessions if job else ())
-        session = next((s for s in sessions if s.stage == "train" and name in s.families), None)
-        if run is None and name not in known and session is None:
-            continue
+        session = next((s for s in reversed(trainings) if name in s.families), None)
         running = bool(session and session.exit is None and alive)
-        title = known.get(name) or (registered[name].title if name in registered else name)
-        standings.append(Standing(name, title, run, session, running, name in known))
+        standings.append(Standing(name, title_of(name, known.get(name)), run, session, running, name in known))
     return Job(job, alive, tuple(standings))
+
+
+def title_of(name: str, known: str | None = None) -> str:
+    """For people, of a run's name; `known`: its family's title, where something that was written names it."""
+    family, item = family_of(name), item_of(name)
+    registered = families()
+    title = known or (registered[family].title if family in registered else family)
+    return f"{title}: {item}" if item else title
 
 
 def money(amount: float | None) -> str:

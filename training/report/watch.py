@@ -6,6 +6,7 @@ import math
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +18,10 @@ from training.data.files import printable
 from training.engine.tracking.tracker import LOG
 from training.errors import Interrupted
 from training.host import nvidia_smi
+from training.registry import family_of, item_of
 from training.report.plots import number, thinned
 from training.report.runs import RunLog
-from training.report.standing import Job, Standing, stand
+from training.report.standing import Job, Standing, stand, title_of
 from training.workspace import Workspace
 
 SECONDS = 2.0  # between two looks
@@ -69,7 +71,9 @@ def screen(workspace: Workspace, width: int = 80, fancy: bool = True) -> list[st
         lines += _budget(job)
     lines += gpus()
     for family in job.families:
-        lines += ["", *_family(family, width, fancy)]
+        if family.running or not item_of(family.name):
+            lines += ["", *_family(family, width, fancy)]
+    lines += _items(job)
     return [_cut(line, width, fancy) for line in lines]
 
 
@@ -83,6 +87,20 @@ def _budget(job: Job) -> list[str]:
     if "price" in spent:
         told += f"; {spent['cost of the job']} at {spent['price']}"
     return [f"The job is {job.told}" if job.told else "", told]
+
+
+def _items(job: Job) -> list[str]:
+    """Of families with a model an item: how many of the items that do not run stand how; a screen has no room for
+    each."""
+    counts: dict[str, Counter[str]] = {}
+    for one in job.families:
+        if item_of(one.name) and not one.running:
+            counts.setdefault(family_of(one.name), Counter())[one.told.split(" at ")[0].partition(":")[0]] += 1
+    return [
+        line
+        for family, states in counts.items()
+        for line in ("", f"{title_of(family):<16}" + ", ".join(f"{n} {state}" for state, n in states.most_common()))
+    ]
 
 
 def _family(family: Standing, width: int, fancy: bool) -> list[str]:
@@ -175,7 +193,7 @@ def _is_number(value: object) -> bool:
 
 
 def _last_line(path: Path) -> str:
-    """Of a log; control characters escaped, since names of songs stand in it."""
+    """Of a log; control characters escaped, since names of the user's files stand in it."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))

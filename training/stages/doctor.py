@@ -12,11 +12,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from training.domain import Domain, Finding, Job
 from training.errors import HostError
 from training.host import available_cpus, available_memory, nvidia_smi
 from training.workspace import PROJECT, Workspace
@@ -26,63 +26,42 @@ FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
 SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; loader processes use none
 MEMORY = 8 * GIB
 
-# A checkpoint takes 16 bytes a weight (weights, their average, two of the optimizer; demo checkpoints measured 12.5 and
-# 18.1 MB for 0.77 and 1.13 M parameters). The `full` preset's have 5.8 M and 16.3 M. Of each family best, last, three
-# epochs and the one that is being written may be there at once.
-CHECKPOINTS = 6 * 16 * (5_800_000 + 16_320_000)
-EXPORTS = int(0.5 * GIB)  # both families, all formats, with golden files
-# A store's bytes for each byte of the source: 11 kB for a second of audio, of which a wav holds 176 kB, an mp3 of
-# 128 kbit/s 16 kB, and a flac about 100 kB.
-STORE_SHARE = {".wav": 0.07, ".flac": 0.15, ".mp3": 0.7, ".ogg": 0.9, ".m4a": 0.9, ".aac": 0.9, ".mid": 4, ".midi": 4}
-NEEDS_FFMPEG = (".m4a", ".aac")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report. `state`: ok, note (it works, and here is what to know) or fails (it cannot work)."""
-
-    state: str
-    about: str
-    told: str
-    do: str = ""
-
-    def __str__(self) -> str:
-        mark = {"ok": "  ok   ", "note": "  note ", "fails": "  FAILS"}[self.state]
-        return f"{mark} {self.about:<12} {self.told}" + (f"\n{'':21}-> {self.do}" if self.do else "")
+#: Checkpoints of a family that may be there at once: best, last, three epochs and the one that is being written.
+CHECKPOINTS = 6
 
 
 def doctor(
     workspace: Workspace,
+    domain: Domain,
+    options: Mapping[str, Any] | None = None,
     *,
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
     device: str = "auto",
     gpus: int | None = None,
 ) -> list[Finding]:
-    """Print what was found and return it. `device`, `gpus`: what the run is going to ask for.
+    """Print what was found and return it. `options`: the domain's, by attribute; `device`, `gpus`: what the run is
+    going to request.
 
     Raises HostError naming everything that would make the run fail.
     """
-    roots = [root for root in (audio_root, midi_root) if root is not None]
-    sizes = _sizes(roots)
+    job = Job(workspace, options or {})
     findings: list[Finding] = []
     for check in (
         _system(),
         _gpu(device, gpus),
         _compiler(),
         _shared_memory(),
-        _disk(workspace, sizes),
-        _ffmpeg(sizes),
+        _disk(workspace, domain, job),
+        domain.checks(job),
         _clock(workspace),
         _outputs(workspace),
-        _inputs(roots),
+        _inputs([path for option in domain.options if option.mounted and (path := job.path(option.attribute))]),
     ):
         for finding in check:
             print(finding, flush=True)
             findings.append(finding)
     failed = [finding for finding in findings if finding.state == "fails"]
     if failed:
-        raise HostError("this host is not ready: " + "; ".join(f"{f.about}: {f.told}" for f in failed))
+        raise HostError("this host is not ready: " + "; ".join(f"{f.about}: {f.text}" for f in failed))
     return findings
 
 
@@ -219,12 +198,12 @@ def _shared_memory() -> Iterator[Finding]:
         yield Finding("ok", "/dev/shm", f"{size / GIB:.1f} GiB")
 
 
-def _disk(workspace: Workspace, sizes: dict[str, int]) -> Iterator[Finding]:
-    store = int(sum(size * STORE_SHARE.get(suffix, 0) for suffix, size in sizes.items()))
+def _disk(workspace: Workspace, domain: Domain, job: Job) -> Iterator[Finding]:
+    checkpoints = CHECKPOINTS * sum(family.checkpoint_bytes for family in domain.families)
     needs = [
-        ("checkpoints", workspace.root / "checkpoints", CHECKPOINTS),
-        ("cache", workspace.cache, store),
-        ("exports", workspace.exports, EXPORTS),
+        ("checkpoints", workspace.root / "checkpoints", checkpoints),
+        ("cache", workspace.cache, domain.store_bytes(job)),
+        ("exports", workspace.exports, sum(family.export_bytes for family in domain.families)),
     ]
     places: dict[int, list[tuple[str, Path, int]]] = {}
     for name, folder, need in needs:
@@ -252,34 +231,6 @@ def _existing(folder: Path) -> Path:
 
 def _written(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-
-
-def _sizes(roots: list[Path]) -> dict[str, int]:
-    """Bytes of the source files by (lower-case) suffix."""
-    sizes: dict[str, int] = {}
-    for root in roots:
-        for folder, _, names in os.walk(root, followlinks=True, onerror=None):
-            for name in names:
-                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: no Path for each
-                if suffix in STORE_SHARE:
-                    try:
-                        sizes[suffix] = sizes.get(suffix, 0) + os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
-                    except OSError:  # a dangling link: `prepare` lists it
-                        continue
-    return sizes
-
-
-def _ffmpeg(sizes: dict[str, int]) -> Iterator[Finding]:
-    needed = any(suffix in sizes for suffix in NEEDS_FFMPEG)
-    if shutil.which("ffmpeg"):
-        yield Finding("ok", "ffmpeg", "installed")
-    elif needed:
-        yield Finding(
-            "fails", "ffmpeg", "missing, and there are m4a or aac files",
-            "On Debian or Ubuntu: sudo apt-get install ffmpeg",
-        )  # fmt: skip
-    else:
-        yield Finding("note", "ffmpeg", "missing; needed for m4a and aac only")
 
 
 def _clock(workspace: Workspace) -> Iterator[Finding]:
@@ -337,7 +288,7 @@ def _try_writing(folder: Path) -> None:
 def _inputs(roots: list[Path]) -> Iterator[Finding]:
     for root in roots:
         try:
-            next(os.scandir(root), None)
+            _try_reading(root)
         except OSError as error:
             do = "Make it readable for this user: chmod -R a+rX DIR."
             yield Finding("fails", "data", f"{root} cannot be read ({error.strerror})", do)
@@ -350,6 +301,15 @@ def _inputs(roots: list[Path]) -> Iterator[Finding]:
             )  # fmt: skip
         else:
             yield Finding("ok", "data", f"{root} can be read")
+
+
+def _try_reading(path: Path) -> None:
+    """Raises OSError."""
+    if path.is_file():
+        with path.open("rb"):
+            return
+    with os.scandir(path) as entries:
+        next(entries, None)
 
 
 def _unreadable(root: Path) -> Iterator[str]:

@@ -104,17 +104,17 @@ def estimate(
 
     ranks = Ranks(0, 1, choose_device(device))
     ready, settings = prepared(recipe, workspace, ranks, options, load), recipe.settings
-    there = workspace.checkpoints(recipe.run)
+    folder = workspace.checkpoints(recipe.run)
     session = open_session(
-        recipe, ranks, ready.rows, lambda wanted: _standing(there, wanted, resume), data_digest=ready.digest
+        recipe, ranks, ready.rows, lambda wanted: _standing(folder, wanted, resume), data_digest=ready.digest
     )
     if session.progress.finished:
         print(f"{recipe.title} is trained: {session.progress.step} steps ({session.progress.finished}).")
         return None
     origin = provenance(settings, ranks, run_id="estimate", data_digest=ready.digest, synthetic=ready.synthetic)
-    with scratch(workspace, SCRATCH, "estimating") as folder:
-        silent = Tracker(folder / "run", plain(settings), settings.logging, title="", step=0, active=False)
-        run = session.run(silent, Signals(), folder / "checkpoints", origin)
+    with scratch(workspace, SCRATCH, "estimating") as work:
+        silent = Tracker(work / "run", plain(settings), settings.logging, title="", step=0, active=False)
+        run = session.run(silent, Signals(), work / "checkpoints", origin)
         with run.saver:
             measured = (measure if isinstance(session, SteppedSession) else measure_rounds)(run, began)
     rest()

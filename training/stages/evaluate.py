@@ -4,15 +4,17 @@ exports/metrics.json."""
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.data.files import write_atomic
-from training.domain import UNIT, Unit
+from training.data.files import sha256, write_atomic
+from training.errors import DataError
+from training.export.receipt import finite
 from training.registry import domain_of, families, family_of
+from training.report.measures import ROWS, row_counts
+from training.sampling_unit import UNIT, Unit
 from training.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def evaluate(
     if result != known.get(run):
         known[run] = result
         content = {"format": FORMAT, "families": known}
-        write_atomic(path, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
+        write_atomic(path, (json.dumps(finite(content), indent=1, allow_nan=False) + "\n").encode())
         print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
     return result
 
@@ -76,10 +78,13 @@ class _Judge:
 
     def judged(self, split: Literal["val", "test"], known: dict[str, Any]) -> dict[str, Any]:
         """What is measured on `split`; `known`, where it is of the same question."""
-        held_out = self._rows(split)
+        # The sealed split is known by its manifest, so that what was measured before is read back without opening it.
+        sealed = split == "test"
+        held_out = None if sealed else self._rows(split)
+        which = sha256(self._manifest(split)) if held_out is None else sorted(str(row.values["id"]) for row in held_out)
         subject = {
             "checkpoint_sha256": self.trained.sha256,
-            "held_out": sorted(str(row.values["id"]) for row in held_out),
+            "held_out": which,
             "share": self.share,
             "version": VERSION,
         }
@@ -87,7 +92,7 @@ class _Judge:
             print(f"{self.recipe.title}: up to date, measured before.")
             result = known
         else:
-            result = self._measured(split, held_out) | {"subject": subject}
+            result = self._measured(split, self._rows(split) if held_out is None else held_out) | {"subject": subject}
             if known.get("subject", {}).get("checkpoint_sha256") == self.trained.sha256 and "test" in known:
                 result["test"] = known["test"]  # of the same model
         _show(result, unit_of(self.recipe.run), split)
@@ -119,15 +124,22 @@ class _Judge:
             "synthetic": bool(trained.content["provenance"]["synthetic"]),
             "verdict": {"word": judged.verdict.word, "why": list(judged.verdict.why)},
             "metrics": {name: metric.plain() for name, metric in judged.metrics.items()},
-            "songs": {"train": len(train), "held_out": len(held_out)},
+            ROWS: {"train": len(train), "held_out": len(held_out)},
             **judged.more,
         }
 
     def _rows(self, split: str) -> Sequence[Row]:
         from training.stages.splits import load_split
 
-        opening = {"opening": "evaluate --test"} if split == "test" else {}
+        opening = {"opening": "evaluate --test", "checkpoint_sha256": self.trained.sha256} if split == "test" else {}
         return load_split(self.recipe, self.workspace, split, options=self.options, **opening)
+
+    def _manifest(self, split: str) -> Path:
+        """Of the sealed split. Raises DataError where the data has none."""
+        path = self.workspace.manifest(self.recipe.data, split)
+        if not path.is_file():
+            raise DataError(f"There is no {split} split of {self.recipe.title} ({path}): prepare makes none here.")
+        return path
 
 
 def unit_of(run: str) -> Unit:
@@ -147,20 +159,12 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(content["families"]) if content.get("format") == FORMAT else {}
 
 
-def _finite(value: Any) -> Any:
-    """JSON knows no infinity and no nan: null stands for them."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _show(result: Mapping[str, Any], unit: Unit, split: str) -> None:
     """The verdict, and a table: a metric a row, the model and every baseline a column."""
     title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
-    count = f"{result['songs']['held_out']} {'held-out' if split == 'val' else 'sealed test'} {unit.many}"
-    print(f"{title} on {count}" + (" (synthetic data)" * result["synthetic"]))
+    count = row_counts(result).get("held_out", 0)
+    rows = f"{count:,} {'held-out' if split == 'val' else 'sealed test'} {unit.one if count == 1 else unit.many}"
+    print(f"{title} on {rows}" + (" (synthetic data)" * result["synthetic"]))
     shown = dict(list(metrics.items())[:SHOWN])
     columns = ["model", *dict.fromkeys(name for metric in shown.values() for name in metric["baselines"])]
     print(f"  {'':24}{columns[0]:>26}" + "".join(f"{name:>19}" for name in columns[1:]))

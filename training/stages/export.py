@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,9 +18,11 @@ from training.errors import ExportError
 from training.export import files, receipt
 from training.export.coreml import installed
 from training.export.int8 import LIMIT
+from training.export.layout import Layout, collisions
 from training.export.package import Package
-from training.export.table import table, told
+from training.export.table import SHOWN, table, told
 from training.recipe import Recipe
+from training.registry import domain_of, facts
 from training.stages.gallery import show_exports
 from training.stages.splits import load_split
 from training.stages.trained import Trained, load_trained
@@ -30,43 +34,47 @@ def export(
     workspace: Workspace,
     *,
     folder: Path | None = None,
-    audio_root: Path | None = None,
-    midi_root: Path | None = None,
+    options: Mapping[str, Any] | None = None,
     int8_limit: float = LIMIT,
     cost: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Export each family from its checkpoint (None: its best) into `folder` (default: the workspace's exports/).
+    """Export each run ("family" or "family/item") from its checkpoint (None: its best) into `folder` (default: the
+    workspace's exports/); the files of an item lie in a folder named after it.
 
-    Files are made beside their final place and moved there only when all of a family's are proved; what an earlier
-    export left stays until then. A family whose files already are those of this checkpoint is not made again.
-    `cost`: of each family where it is known, as {"money": 1.23, "currency": "USD"}.
+    Files are made beside their final place and moved there only when all of a run's are proved; what an earlier export
+    left stays until then. A run whose files already are those of this checkpoint is not made again. `options`: the
+    domain's, which say where held-out data lies. `cost`: of each run where it is known, as {"money": 1.23,
+    "currency": "USD"}.
 
     Raises UsageError for a missing or foreign checkpoint (before anything is made), ExportError where a file differs
     from its model, HostError where the folder is in use or cannot be written.
     """
     folder = folder or workspace.exports
-    sources = [load_trained(family, workspace, path) for family, path in checkpoints.items()]
+    for run in checkpoints:
+        Layout.of(run)
+    sources = [load_trained(run, workspace, path) for run, path in checkpoints.items()]
     with exclusive(folder, "export"):
         for trained in sources:
             manifest = _held_out_manifest(trained.recipe, workspace)
             key = _key(trained, int8_limit, manifest)
-            if _is_done(folder, trained.recipe.family, key):
-                print(f"{trained.recipe.title}: {workspace.relative(folder)} is up to date with this checkpoint.")
+            if _is_done(folder, trained.recipe.run, key):
+                print(f"{_title(trained.recipe)}: {workspace.relative(folder)} is up to date with this checkpoint.")
                 continue
-            held_out = (
-                load_split(trained.recipe, workspace, "val", options={"audio_root": audio_root, "midi_root": midi_root})
-                if manifest
-                else None
-            )
-            spent = (cost or {}).get(trained.recipe.family)
-            _export_family(trained, folder, workspace, held_out, key, int8_limit, spent)
+            held_out = load_split(trained.recipe, workspace, "val", options=options) if manifest else None
+            spent = (cost or {}).get(trained.recipe.run)
+            _export_run(trained, folder, workspace, held_out, key, int8_limit, spent)
         _summary(folder, workspace, list(checkpoints))
+
+
+def _title(recipe: Recipe) -> str:
+    """Of a run, for people."""
+    return f"{recipe.title} ({recipe.item})" if recipe.item else recipe.title
 
 
 def _held_out_manifest(recipe: Recipe, workspace: Workspace) -> Path | None:
     """The validation manifest, None where this host has none: a checkpoint can be exported without its data."""
     named = recipe.settings.data.val_manifest
-    path = Path(named).expanduser() if named else workspace.manifest(recipe.manifest, "val")
+    path = Path(named).expanduser() if named else workspace.manifest(recipe.data, "val")
     return path if path.is_file() else None
 
 
@@ -75,15 +83,25 @@ def _key(trained: Trained, int8_limit: float, manifest: Path | None) -> dict[str
     return {
         "checkpoint_sha256": trained.sha256,
         "held_out_sha256": files.sha256(manifest) if manifest else None,
-        "code": receipt.code_version(trained.recipe.family),
+        "code": receipt.code_version(*code_folders(trained.recipe.run)),
         "libraries": receipt.libraries(),
         "options": {"int8_limit": int8_limit},
     }
 
 
-def _is_done(folder: Path, family: str, key: Mapping[str, Any]) -> bool:
+def code_folders(run: str) -> list[Path]:
+    """The folders whose code decides what the files of a run hold: its domain's, and its recipe's where that lies
+    elsewhere. Nothing is imported for it but packages on the way (no torch)."""
+    domain = Path(str(sys.modules[type(domain_of(run)).__module__].__file__)).parent
+    package = facts(run).recipe.partition(":")[0].rpartition(".")[0]
+    spec = importlib.util.find_spec(package) if package else None
+    recipe = Path(str(spec.origin)).parent if spec and spec.origin else domain
+    return [domain] if recipe.is_relative_to(domain) else [domain, recipe]
+
+
+def _is_done(folder: Path, run: str, key: Mapping[str, Any]) -> bool:
     try:
-        entry = (receipt.read_receipt(folder) or {"families": {}})["families"].get(family)
+        entry = (receipt.read_receipt(folder) or {"families": {}})["families"].get(run)
     except ExportError as error:
         print(f"{error} It is written anew.")
         (folder / receipt.NAME).unlink()
@@ -98,7 +116,7 @@ def _is_done(folder: Path, family: str, key: Mapping[str, Any]) -> bool:
     return True
 
 
-def _export_family(
+def _export_run(
     trained: Trained,
     folder: Path,
     workspace: Workspace,
@@ -110,12 +128,14 @@ def _export_family(
     recipe, began = trained.recipe, time.monotonic()
     provenance, progress = dict(trained.content["provenance"]), trained.content["progress"]
     synthetic = bool(provenance["synthetic"])
-    print(f"{recipe.title}: exporting {workspace.relative(trained.path)} to {workspace.relative(folder)}")
+    print(f"{_title(recipe)}: exporting {workspace.relative(trained.path)} to {workspace.relative(folder)}")
     if synthetic:
         print("  synthetic: true (trained on the demo corpus; every file says so)")
-    _check_finite(trained)
-    model = trained.model.float().eval().requires_grad_(False)
-    room = folder / f".making-{recipe.family}"
+    model = trained.model
+    if isinstance(model, torch.nn.Module):
+        _check_finite(trained)
+        model = model.float().eval().requires_grad_(False)
+    room = folder / f".making-{recipe.run.replace('/', '-')}"
     shutil.rmtree(room, ignore_errors=True)
     with disk_errors(room):
         room.mkdir(parents=True)
@@ -125,17 +145,17 @@ def _export_family(
             "family": recipe.family,
             "synthetic": str(synthetic).lower(),
             "checkpoint_sha256": trained.sha256,
-        }
+        } | ({"item": recipe.item} if recipe.item else {})
         package = Package(room, recipe, metadata, int8_limit)
         package.make(model, held_out)
         entry = {
-            "title": recipe.title,
+            "title": _title(recipe),
             "synthetic": synthetic,
             "checkpoint": {
                 "file": trained.path.name,
                 "sha256": trained.sha256,
                 "bytes": trained.path.stat().st_size,
-                "weights": "ema" if trained.content["ema"] else "model",
+                "weights": "ema" if trained.content.get("ema") else "model",
                 **{k: progress[k] for k in ("step", "epoch") if k in progress},
             },
             "trained": provenance,
@@ -149,29 +169,28 @@ def _export_family(
             },
             "graphs": package.graphs,
             "files": package.files,
+            **package.promised,
             "notes": package.notes,
         }
-        _publish(room, folder, recipe.family, entry)
+        _publish(room, folder, recipe.run, entry)
         show_exports(recipe, entry, workspace, folder)
     finally:
         shutil.rmtree(room, ignore_errors=True)
     print(f"  took {time.monotonic() - began:.0f} s")
 
 
-def _publish(room: Path, folder: Path, family: str, entry: Mapping[str, Any]) -> None:
-    """Move proved files to their names, drop those that this family no longer has, and write the receipt last."""
+def _publish(room: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> None:
+    """Move proved files to their names, drop those that this run no longer has, and write the receipt last."""
     before = (receipt.read_receipt(folder) or {"families": {}})["families"]
-    others = {name for other, had in before.items() if other != family for name in had["files"]}
-    taken = sorted(set(entry["files"]) & others)
+    others = {name for other, had in before.items() if other != run for name in had["files"]}
+    taken = collisions(entry["files"], others)
     if taken:
         raise ExportError(f"Two families export a file of the same name: {', '.join(taken)}. Rename a graph.")
     for name in entry["files"]:
         files.publish(room / name, folder / name)
-    for name in set(before.get(family, {"files": {}})["files"]) - set(entry["files"]):
-        gone = folder / name
-        if gone.resolve().is_relative_to(folder.resolve()):
-            shutil.rmtree(gone) if gone.is_dir() else gone.unlink(missing_ok=True)
-    receipt.merge_family(folder, family, entry)
+    made = set(entry["files"])
+    files.remove_all_but(folder, set(before.get(run, {"files": {}})["files"]) - made, made)
+    receipt.merge_family(folder, run, entry)
 
 
 def _check_finite(trained: Trained) -> None:
@@ -184,12 +203,12 @@ def _check_finite(trained: Trained) -> None:
         raise ExportError(f"{trained.path} holds weights that are not finite: {', '.join(bad[:5])}. Train again.")
 
 
-def _summary(folder: Path, workspace: Workspace, families: list[str]) -> None:
+def _summary(folder: Path, workspace: Workspace, runs: list[str]) -> None:
     entries = (receipt.read_receipt(folder) or {"families": {}})["families"]
-    for family in families:
-        entry = entries[family]
+    for run in runs:
+        entry = entries[run]
         print(f"\n{entry['title']}" + (" (synthetic: true)" if entry["synthetic"] else ""))
-        shown = {n: f for n, f in entry["files"].items() if f["kind"] in ("onnx", "int8", "coreml", "weights")}
+        shown = {n: f for n, f in entry["files"].items() if f["kind"] in SHOWN}
         print(table((name, about["bytes"], told(about)) for name, about in shown.items()))
         rest = [f["bytes"] for n, f in entry["files"].items() if n not in shown]
         print(table([(f"golden/ and samples/ ({len(rest)} files)", sum(rest), "")]))

@@ -3,7 +3,9 @@ exported files as an artifact."""
 
 from __future__ import annotations
 
+import contextlib
 import io
+import wave
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from training.recipe import Recipe
 from training.workspace import Workspace
 
+PICTURES, SOUNDS = (".png",), (".wav", ".mp3")
 LONGEST = 20.0  # seconds of a sound in TensorBoard, which takes no compressed ones
 UPLOAD_SECONDS = 120.0  # that an export waits for W&B to take its files
 
@@ -18,27 +21,28 @@ UPLOAD_SECONDS = 120.0  # that an export waits for W&B to take its files
 def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace, folder: Path) -> None:
     """Add the samples and files that `entry` (of the receipt) names in `folder` to their training's run; nothing where
     that run is not on this host."""
-    run = workspace.runs(recipe.family) / Path(str(entry["trained"].get("run_id") or ".")).name
+    run = workspace.runs(recipe.run) / Path(str(entry["trained"].get("run_id") or ".")).name
     logging = recipe.settings.logging
-    if not run.is_dir() or run == workspace.runs(recipe.family):
+    if not run.is_dir() or run == workspace.runs(recipe.run):
         return
     step = int(entry["checkpoint"].get("step") or 0)
     samples = {
-        f"samples/{Path(name).stem}{'' if name.endswith('.png') else ' (sound)'}": folder / name
+        f"samples/{Path(name).stem}{'' if name.endswith(PICTURES) else ' (sound)'}": folder / name
         for name, about in entry["files"].items()
-        if about["kind"] == "sample" and name.endswith((".png", ".mp3"))
+        if about["kind"] == "sample" and name.endswith((*PICTURES, *SOUNDS))
     }
     if logging.tensorboard:
-        _to_board(run, step, samples)
+        _to_board(recipe, run, step, samples)
     if logging.wandb != "off":
         _to_wandb(recipe, entry, run, step, samples, folder)
 
 
-def _to_board(run: Path, step: int, samples: Mapping[str, Path]) -> None:
+def _to_board(recipe: Recipe, run: Path, step: int, samples: Mapping[str, Path]) -> None:
     from training.engine.tracking.board import Board
 
-    pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix == ".png"}
-    sounds = {name: _wav(path) for name, path in samples.items() if path.suffix == ".mp3"}
+    pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix in PICTURES}
+    heard = {name: _beginning(recipe, path) for name, path in samples.items() if path.suffix in SOUNDS}
+    sounds = {name: content for name, content in heard.items() if content is not None}
     if not pictures and not sounds:
         return
     board = Board(run)
@@ -48,15 +52,25 @@ def _to_board(run: Path, step: int, samples: Mapping[str, Path]) -> None:
         print(f"  NOTE: samples are not in TensorBoard: {board.file.path}: {board.file.failed.strerror}")
 
 
-def _wav(path: Path) -> bytes:
-    """The beginning of a sound, as 16-bit PCM."""
-    import soundfile
+def _beginning(recipe: Recipe, path: Path) -> bytes | None:
+    """The beginning of a sound as a 16-bit WAV: of a WAV by the standard library, of other formats by the recipe; None
+    where neither reads it."""
+    if path.suffix == ".wav":
+        with contextlib.suppress(wave.Error, EOFError):  # of floating point, say: the standard library reads none
+            return _cut(path)
+    return recipe.preview(path, LONGEST)
 
-    with soundfile.SoundFile(path) as sound:
-        rate = sound.samplerate
-        wave = sound.read(int(LONGEST * rate), dtype="float32")
+
+def _cut(path: Path) -> bytes:
+    """Raises wave.Error for anything but integer PCM."""
+    with wave.open(str(path)) as sound:
+        about, frames = sound.getparams(), sound.readframes(int(LONGEST * sound.getframerate()))
+    if about.sampwidth != 2:
+        raise wave.Error(f"{8 * about.sampwidth} bits")
     out = io.BytesIO()
-    soundfile.write(out, wave, rate, subtype="PCM_16", format="WAV")
+    with wave.open(out, "wb") as sound:
+        sound.setparams(about)
+        sound.writeframes(frames)
     return out.getvalue()
 
 
@@ -75,5 +89,5 @@ def _to_wandb(
     beside = [name for name in ("receipt.json", "metrics.json") if (folder / name).is_file()]
     files = {name: folder / name for name in [*entry["files"], *beside]}
     about = {key: entry[key] for key in ("title", "synthetic", "checkpoint", "metrics")}
-    courier.artifact(f"{recipe.family}-{run.name}", files, about)
+    courier.artifact(f"{recipe.run.replace('/', '-')}-{run.name}", files, about)
     courier.close(UPLOAD_SECONDS)

@@ -1,366 +1,92 @@
-"""Folders in, manifests and stores out."""
+"""Data in, manifests and stores out: the verb `prepare`. What that means is the domain's."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from training.data import index, manifest
-from training.data.encode import TOO_MANY, Quarantined, describe, expect, ledger, refuse_if_too_many, write_quarantine
-from training.data.files import Refused, sha256, write_atomic
-from training.data.identity import data_digest, is_synthetic, on_both_sides
-from training.data.media import Media, decode
-from training.data.rows import RELEASED, Files, Rows, Stored, Table, Texts
-from training.data.shards import digest, merge_shards
-from training.data.store import Store
-from training.data.summary import SUMMARY, Summary, report
-from training.domains.music.audio import HOP, LOGMEL, SAMPLE_RATE
-from training.domains.music.clouds.precomputed import write_cloud
-from training.domains.music.corpora import corpus, labels
-from training.domains.music.midi.reader import NOTES
-from training.domains.music.midi.tokens import NOTE as FIRST_NOTE
-from training.domains.music.midi.tokens import TOKENS, VELOCITY
-from training.domains.music.midi_generator.steering import styles_of
-from training.errors import DataError, UsageError
-from training.stages.splits import how, index_path
-from training.workspace import Workspace, exclusive
-
-SPECTOCLOUD, MIDI = "spectocloud", "midi"
-#: Which family trains on a manifest, the version of its own checks that all rows written here pass, and its encoders.
-#: (Recipes know this; but to ask them would be to import torch.)
-TRAINED_ON = {
-    SPECTOCLOUD: ("spectocloud", 1, {"audio_path": LOGMEL, "midi_path": NOTES}),
-    MIDI: ("midi_generator", 1, {"midi_path": TOKENS}),
-}
-SIDES = ("train", "val")
-CLOUD = "target_pointcloud_path"
-_ascii = json.encoder.encode_basestring_ascii  # what json.dumps makes of a text
-#: A recording and its score may differ by this much (seconds, share) before that is remarked on.
-_APART = (5.0, 0.2)
-_UNPAIRED = (
-    "No recording could be paired with a score. Give both the same relative path (happy/track001.wav, "
-    "happy/track001.mid), or a name that no other file has."
-)
-_ONE_SONG = (
-    "There is only one song (copies and formats of it count as one); two are needed, to train on and to check with."
-)
+from training.data.shards import shard_of
+from training.data.summary import summary_of
+from training.domain import Domain, Job
+from training.errors import UsageError
+from training.registry import domain as domain_named
+from training.workspace import Workspace
 
 
-def prepare(
-    workspace: Workspace,
-    audio_root: Path | None,
-    midi_root: Path | None,
-    *,
-    val_split: float = 0.1,
-    seed: int = 42,
-    generate_clouds: bool = False,
-    out_dir: Path | None = None,
-    clouds_dir: Path | None = None,
-    labels_file: Path | None = None,
-    workers: int | None = None,
-    merge: int | None = None,
-    say: Callable[[str], None] = print,
-) -> Summary:
-    """Scan, pair, decode, label, split and write the manifests; a second run over the same files changes nothing.
+def prepare(domain: Domain, job: Job) -> None:
+    """Prepare the data that the options name, or the domain's demo data where they name none.
 
-    Without `audio_root` only the MIDI manifests are written. Every file is decoded here, so that what cannot be read is
-    known, listed in `quarantine.jsonl`, and in no manifest. `merge`: what so many shares of the corpus hold, decoded by
-    other hosts (shards.py), is put into the stores first.
+    Options beside the domain's: `val_split` (share held out; None: the domain's), `shard` ("I/N": only decode that
+    share), `merge` (N: put so many shares together first), `ray` (address of a cluster that decodes the shares).
 
-    Raises DataError if there is nothing to train on, UsageError for arguments that cannot be meant.
+    Raises UsageError for options that cannot be meant, DataError if there is nothing to train on, HostError.
     """
-    if not 0 < val_split < 1:
-        raise UsageError(f"--val-split is the share of songs held out, between 0 and 1; it is {val_split:g}.")
-    if midi_root is None:
+    options = _absolute(domain, job.options)
+    val_split = domain.val_split
+    if not domain.given(options):
+        options |= _demo(domain, replace(job, options=options))
+        val_split = domain.demo_val_split
+    if options.get("val_split") is None:
+        options["val_split"] = val_split
+    job = replace(job, options=options)
+    if options.get("shard"):
+        shard = shard_of(options["shard"])
+        job.say(domain.prepare_share(job, shard.number, shard.of))
+        return
+    if options.get("ray"):
+        job = replace(job, options=options | {"merge": _decode_on_cluster(domain, job)})
+    domain.prepare(job)
+
+
+def _absolute(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with absolute paths: other hosts stand elsewhere."""
+    named = {option.attribute for option in domain.options if option.mounted}
+    return {
+        key: Path(value).absolute() if key in named and value is not None else value for key, value in options.items()
+    }
+
+
+def _demo(domain: Domain, job: Job) -> dict[str, Any]:
+    """Make the demo data; returns the options that name it. Raises UsageError where it would replace other data."""
+    options = [option for option in domain.options if option.mounted and option.runner and "prepare" in option.verbs]
+    flags = ", ".join(option.flag for option in options)
+    if any(job.options.get(name) for name in ("shard", "merge", "ray")):
+        raise UsageError(f"--shard, --merge and --ray need the data to prepare: name it with {flags}.")
+    before = summary_of(job.workspace)
+    if before is not None and not before["synthetic"]:
         raise UsageError(
-            "--midi-root is needed: both models learn from notes (a song's score is what its cloud is drawn from)."
+            f"{job.workspace.manifests} holds manifests of real data; without {flags} the demo data would replace "
+            "them. Name the data again, use --skip-manifests, or choose another --out."
         )
-    out = (out_dir or workspace.manifests).absolute()
-    given = labels.read(labels_file) if labels_file else labels.Labels()
-    preparation = _Preparation(workspace, out, val_split, seed, given, workers, say, merge)
-    preparation.scan(audio_root, midi_root)
-    with exclusive(out, "preparing data"):
-        return preparation.run(
-            _is_synthetic(audio_root, midi_root),
-            (clouds_dir or workspace.clouds).absolute() if generate_clouds else None,
-        )
+    job.say(f"No data was named: making demo data under {job.workspace.relative(job.workspace.root / 'data')}")
+    job.say("  synthetic: true (whatever is trained on it can do little, and says so)")
+    return dict(domain.demo(job))
 
 
-def _is_synthetic(*roots: Path | None) -> bool:
-    """The demo corpus marks its folder, which holds both roots."""
-    places = [place for root in roots if root is not None for place in (root.resolve(), root.resolve().parent)]
-    return any((place / "synthetic.json").is_file() for place in places)
+# -- several hosts -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Built:
-    """A manifest that was written, as columns."""
+def _decode_on_cluster(domain: Domain, job: Job) -> int:
+    """Have every node of a Ray cluster decode a share; returns their number, for `merge`."""
+    from training.stages.cluster import connected
 
-    name: str
-    held_out: np.ndarray  # bool [n]
-    files: Mapping[str, Files]
-
-
-@dataclass
-class _Preparation:
-    workspace: Workspace
-    out: Path
-    val_split: float
-    seed: int
-    given: labels.Labels
-    workers: int | None
-    say: Callable[[str], None]
-    merge: int | None = None
-
-    def scan(self, audio_root: Path | None, midi_root: Path | None) -> None:
-        sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
-        scores, bad_scores = corpus.find(midi_root, corpus.MIDI, "--midi-root")
-        self.refused = [*bad_sounds, *bad_scores]
-        self.sounds = Media(sounds, self.workspace.cache, self.workers, self.say)
-        self.scores = Media(scores, self.workspace.cache, self.workers, self.say)
-
-    def run(self, synthetic: bool, clouds: Path | None) -> Summary:
-        summary = Summary(synthetic, self.seed, self.val_split, len(self.sounds.every), len(self.scores.every))
-        manifests = self._build(summary, clouds)
-        del self.sounds, self.scores  # what was known about a million files is let go before their index is made
-        while manifests:
-            self._index(manifests.pop(0))
-        report(summary, self.workspace.relative(self.out), self.say)
-        return summary
-
-    def _build(self, summary: Summary, clouds: Path | None) -> list[_Built]:
-        """Write the manifests, and fill in the summary."""
-        refused = self.refused
-        quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
-        expect(LOGMEL, NOTES, TOKENS)
-        self.ledger = ledger(self.workspace.cache)
-
-        # Paired before anything is decoded: that a file is broken must not make another one's name unique.
-        quarantine += self.sounds.read(self.ledger) + self.scores.read(self.ledger)
-        pairing = corpus.match(self.sounds.files, self.scores.files, self.given)
-        if self.merge:
-            merge_shards(self.workspace.cache, self.merge, digest(self.sounds, self.scores, pairing.pairs), self.say)
-        bad, bad_sounds = decode(self.sounds, self.scores, self.scores.files, pairing.pairs)
-        quarantine += self._judge(bad, len(self.scores.files), refused, corpus.MIDI)
-        heard = len({pair.audio.number for pair in pairing.pairs})
-        quarantine += self._judge(bad_sounds, heard, refused, corpus.AUDIO)
-
-        usable = [score for score in self.scores.files if self.scores.has(score, TOKENS)]
-        whole = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
-        self._refuse(not usable, "No score can be used.", quarantine)
-        self._refuse(bool(self.sounds.files) and not whole, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
-        paired, alone = corpus.songs(whole, usable, self.given, self.val_split, self.seed)
-        songs = {MIDI: alone} | ({SPECTOCLOUD: paired} if self.sounds.files else {})
-        for of_name in songs.values():
-            sides = {song.held_out for song in of_name}
-            self._refuse(len(sides) < 2, f"{_ONE_SONG}\n{_examples(pairing)}", quarantine)
-
-        columns = {MIDI: {"midi_path": self.scores.columns([song.midi for song in alone], TOKENS)}}
-        if SPECTOCLOUD in songs:
-            columns[SPECTOCLOUD] = {
-                "audio_path": self.sounds.columns([song.audio for song in paired], LOGMEL),
-                "midi_path": self.scores.columns([song.midi for song in paired], NOTES),
-            }
-        drawn = self._clouds(paired, columns[SPECTOCLOUD], clouds) if clouds and paired else None
-        self._count(summary, pairing, paired, alone, columns, quarantine)
-        summary.paired_by_stem = sum(pair.by == "stem" for pair in whole)
-        summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
-        summary.digest = _data_digest(paired, alone)
-        self._write(summary, songs, drawn, quarantine)
-        if drawn is not None:
-            columns[SPECTOCLOUD][CLOUD] = Files(Texts.of(cloud[CLOUD] for cloud in drawn))
-        return [_Built(name, _held_out(of_name), columns[name]) for name, of_name in songs.items()]
-
-    # refusing
-
-    def _judge(
-        self, bad: list[Quarantined], count: int, refused: Sequence[Refused], suffixes: Sequence[str]
-    ) -> list[Quarantined]:
-        """Refuse too many unreadable files; those that the scan refused count (hidden ones are no songs)."""
-        scanned = [
-            Quarantined(item.path, "scan", item.reason)
-            for item in refused
-            if item.path.lower().endswith(tuple(suffixes)) and item.reason != "a hidden file"
-        ]
-        try:
-            refuse_if_too_many([*bad, *scanned], count + len(scanned), TOO_MANY)
-        except DataError:
-            write_quarantine(self.out / "quarantine.jsonl", [*bad, *scanned])
-            raise
-        return bad
-
-    def _refuse(self, hopeless: bool, why: str, quarantine: Sequence[Quarantined]) -> None:
-        if hopeless:
-            write_quarantine(self.out / "quarantine.jsonl", quarantine)
-            raise DataError("\n".join([why.rstrip(), *([describe(quarantine)] if quarantine else [])]))
-
-    # rows
-
-    def _clouds(self, paired: Sequence[corpus.Song], columns: Mapping[str, Files], folder: Path) -> list[dict]:
-        """A cloud for every song, drawn ahead: its keys of the manifest row."""
-        notes, frames = Store.at(self.workspace.cache / NOTES.kind), columns["audio_path"].layout.counts["logmel"]
-        return [
-            write_cloud(folder, notes.get(key.tobytes())["notes"], int(count), song.label.emotion)
-            for song, key, count in zip(paired, columns["midi_path"].keys, frames, strict=True)
-        ]
-
-    def _count(self, summary: Summary, pairing, paired, alone, columns, quarantine) -> None:
-        summary.pairs = len(paired)
-        told = self._facts("notes in tokens 1", columns[MIDI]["midi_path"], _notes_told)
-        summary.notes = int(told.sum())
-        summary.emotions = labels.count(song.label for song in alone)
-        summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
-        summary.unused_labels = self.given.unused()
-        summary.unmatched_audio = [file.relative for file in pairing.unmatched_audio]
-        summary.unmatched_midi = [file.relative for file in pairing.unmatched_midi] if summary.audio_files else []
-        summary.ambiguous = [
-            {
-                "audio": [file.relative for file in item.audio],
-                "midi": [file.relative for file in item.midi],
-                "reason": item.reason,
-            }
-            for item in pairing.ambiguous
-        ]
-        if paired:
-            frames = columns[SPECTOCLOUD]["audio_path"].layout.counts["logmel"]
-            once = np.unique([song.audio.number for song in paired], return_index=True)[1]
-            summary.hours = round(int(frames[once].sum()) * HOP / SAMPLE_RATE / 3600, 4)
-            lengths = self._facts("end of notes 1", columns[SPECTOCLOUD]["midi_path"], _end_of_notes)
-            for song, count, written in zip(paired, frames.tolist(), lengths.tolist(), strict=True):
-                heard = count * HOP / SAMPLE_RATE
-                if abs(heard - written) > max(_APART[0], _APART[1] * max(heard, written)):
-                    summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
-        summary.quarantined = [asdict(item) for item in quarantine]
-
-    def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
-        """A number about each record, remembered: a corpus is not read whole to be prepared again."""
-        store = Store.at(self.workspace.cache / files.kind)
-        return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
-
-    # writing
-
-    def _path(self, name: str, side: str) -> Path:
-        return self.out / f"{name}_{side}.jsonl"
-
-    def _write(self, summary: Summary, songs: Mapping[str, Sequence[corpus.Song]], drawn, quarantine) -> None:
-        """All manifests, then the summary: a run that was cut short leaves none, and is begun anew."""
-        changed = False
-        summary.manifests = [f"{name}_{side}.jsonl" for name in sorted(songs) for side in SIDES]
-        summary.songs = {
-            name: {side: sum(song.held_out == (side == "val") for song in of_name) for side in SIDES}
-            for name, of_name in songs.items()
-        }
-        stale = self.out / SUMMARY
-        told = {key: value for key, value in asdict(summary).items() if key != "up_to_date"}
-        text = json.dumps(told, indent=2, ensure_ascii=False).encode() + b"\n"
-        if stale.is_file() and stale.read_bytes() != text:
-            stale.unlink()
-        for name, of_name in songs.items():
-            for side in SIDES:
-                rows = _rows(of_name, side == "val", drawn if name == SPECTOCLOUD else None)
-                changed |= manifest.write(self._path(name, side), rows)
-        write_quarantine(self.out / "quarantine.jsonl", quarantine)
-        summary.up_to_date = not write_atomic(stale, text) and not changed
-
-    def _index(self, built: _Built) -> None:
-        """Leave what training would find out about the manifests: that they are right, and where their arrays lie."""
-        name = built.name
-        shared = {side: rows for side in SIDES if (rows := self._shared(built, side)) is not None}
-        del built  # its columns are in the indices
-        if len(shared) == len(SIDES):
-            data_digest(shared)
-            on_both_sides(shared)
-            is_synthetic(shared)
-            if name == MIDI:
-                styles_of(shared["train"])
-
-    def _shared(self, built: _Built, side: str) -> Rows | None:
-        """The rows of a manifest, from its index; None where a file changed too lately for one."""
-        family, checks, encoders = TRAINED_ON[built.name]
-        path, cache = self._path(built.name, side), self.workspace.cache
-        origin = partial(index.Origin, how=how(family, checks, encoders), under={})
-        place = index_path(cache, family, path)
-        found = index.read(place, cache, path, origin)
-        if found is None:
-            rows = np.flatnonzero(built.held_out == (side == "val"))
-            files = {key: of_key.take(rows) for key, of_key in built.files.items()}
-            found = index.write(place, Table.written(path, files, cache), origin(sha256(path)))
-        return found
+    with connected(address := job.options["ray"]) as cluster:
+        count = len(cluster.nodes)
+        job.say(f"  {count} nodes of the Ray cluster at {address} decode a share each")
+        # an audit looks at all of the data: it is for the merge
+        options = {key: value for key, value in job.options.items() if key not in ("ray", "audit")}
+        root = job.workspace.root.absolute()
+        shares = [(domain.word, root, options, job.seed, number, count) for number in range(1, count + 1)]
+        for line in cluster.run(_share, shares):
+            job.say(line)
+    return count
 
 
-def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
-    emotions = _Emotions()
-    for number, song in enumerate(songs):
-        if song.held_out == held_out:
-            row: dict[str, Any] = {} if song.audio is None else {"audio_path": song.audio.place}
-            row |= {"midi_path": song.midi.place, "emotion": emotions.of(song.label)}
-            row |= {"id": song.id, "label_source": song.label.source}
-            yield row if drawn is None else row | drawn[number]
+def _share(word: str, root: Path, options: Mapping[str, Any], seed: int, number: int, of: int) -> str:
+    """On a node: decode one share; returns a line about it."""
+    from training.stages.cluster import assigned_cpus
 
-
-def _held_out(songs: Sequence[corpus.Song]) -> np.ndarray:
-    return np.fromiter((song.held_out for song in songs), bool, len(songs))
-
-
-def _notes_told(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
-    """How many notes are in the tokens of some records."""
-    out = np.zeros(len(indices))
-    for part, records, starts, counts in files.layout.blocks(store, "ids", indices):
-        ids = records.view(np.uint16)
-        told = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
-        out[part] = told[starts // 2 + counts] - told[starts // 2]
-    return out
-
-
-def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
-    """Seconds, of some records."""
-    out = np.zeros(len(indices))
-    for place, record in enumerate(indices.tolist()):
-        if place % RELEASED == 0:
-            store.release()
-        notes = Stored(files, store, record)["notes"]
-        out[place] = (notes["onset"] + notes["duration"]).max()
-    return out
-
-
-def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:
-    """SHA-256 of a JSON list a song: id, whether it is held out, emotion, its files' contents."""
-    total, emotions = hashlib.sha256(), _Emotions()
-    for songs in (paired, alone):
-        for song in songs:
-            files = ", ".join([f'"{file.content.hex()}"' for file in (song.audio, song.midi) if file is not None])
-            side = "true" if song.held_out else "false"
-            total.update(f"[{_ascii(song.id)}, {side}, {emotions.of(song.label)}, [{files}]]\n".encode())
-    return total.hexdigest()
-
-
-class _Emotions:
-    """Labels' emotions as JSON: songs share them."""
-
-    def __init__(self) -> None:
-        self.known: dict[int, tuple[labels.Label, manifest.AsJson]] = {}  # by the label's id, so it is held
-
-    def of(self, label: labels.Label) -> manifest.AsJson:
-        known = self.known.get(id(label))
-        if known is None:
-            text = manifest.AsJson(manifest.as_json(list(label.emotion)))
-            known = self.known[id(label)] = (label, text)
-        return known[1]
-
-
-def _examples(pairing) -> str:
-    lines = [f"  recording {file.relative}" for file in pairing.unmatched_audio[:3]]
-    lines += [f"  score {file.relative}" for file in pairing.unmatched_midi[:3]]
-    lines += [
-        f"  {', '.join(f.relative for f in item.audio)} | {', '.join(f.relative for f in item.midi)}: {item.reason}"
-        for item in pairing.ambiguous[:3]
-    ]
-    return "\n".join(lines)
+    job = Job(Workspace(root), options, seed, workers=assigned_cpus(), say=lambda _: None)
+    return domain_named(word).prepare_share(job, number, of)

@@ -32,11 +32,11 @@ POLL = 0.002  # seconds between two looks at the log
 COMPARED = (
     "model",
     "ema",
-    "fitted",
     "optimizer",
     "scaler",
     "constants",
     "frozen",
+    "fitted",
     "early_stopping",
     "metrics",
     "progress",
@@ -276,7 +276,7 @@ def compare(
         if part == "progress":
             pair = [{k: v for k, v in state[part].items() if k != "seconds"} for state in (one, other)]
         else:
-            pair = [one.get(part), other.get(part)]  # `fitted`, `frozen`: not of every family
+            pair = [one.get(part), other.get(part)]  # `frozen`: only where most weights are
         _walk(pair[0], pair[1], part, out)
     for number in range(max(len(records), len(other_records))):
         mine, yours = (list_[number] if number < len(list_) else None for list_ in (records, other_records))

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.data.identity import data_digest, is_synthetic, on_both_sides
-from training.errors import DataError, Interrupted
+from training.data.identity import data_digest, is_synthetic, refuse_leak
+from training.errors import Interrupted
 from training.recipe import Recipe
 from training.workspace import Workspace, exclusive
 
@@ -113,14 +113,14 @@ def _train(
     with Tracker(
         run_folder, plain(settings), settings.logging,
         title=recipe.title, step=session.progress.step, active=ranks.is_first,
-    ) as tracker, ExitStack() as services:  # fmt: skip
+    ) as tracker, ExitStack() as beside:  # fmt: skip
         for note in session.begin.said:
             tracker.say(note)
         tracker.say(session.headline() + (" [synthetic data]" if ready.synthetic else ""))
         if settings.training.compile:
             keep_compiled(workspace.cache / "compiled")
-        saved = _replicating(workspace, recipe, run_folder, ranks, tracker, persist, services)
-        validated = _refreshing(workspace, tracker, services)
+        saved = _replicating(workspace, recipe, run_folder, ranks, tracker, persist, beside)
+        validated = _refreshing(workspace, tracker, beside)
         session.fit(tracker, signals, folder, origin, allowance=allowance, saved=saved, validated=validated)
         rest()
         signals.immediate = True
@@ -133,9 +133,9 @@ def _train(
 
 def _replicating(
     workspace: Workspace, recipe: Recipe, run_folder: Path, ranks: Ranks, tracker: Tracker, persist: Path | None,
-    services: ExitStack,
+    beside: ExitStack,
 ) -> Callable[[], None]:  # fmt: skip
-    """To be called after every save: it is copied to `persist`, as long as `services` last, by the first rank."""
+    """To be called after every save: it is copied to `persist` in the background, as long as `beside` lasts."""
     from training.persist.replicator import Replicator
 
     if persist is None:
@@ -143,16 +143,16 @@ def _replicating(
     also = [str(path.relative_to(workspace.root)) for path in (run_folder, workspace.manifests)]
     also += ["runs/budget.json", "exports/report.html"]
     replicator = Replicator(workspace.root, persist, recipe.run, also, tracker.say)
-    ranks.on_rank_zero(lambda: bool(services.enter_context(replicator)))
+    ranks.on_rank_zero(lambda: bool(beside.enter_context(replicator)))
     return replicator.saved
 
 
-def _refreshing(workspace: Workspace, tracker: Tracker, services: ExitStack) -> Callable[[], None]:
+def _refreshing(workspace: Workspace, tracker: Tracker, beside: ExitStack) -> Callable[[], None]:
     """To be called after every evaluation: the report is written again in the background."""
     from training.report.refresher import Refresher
 
     page = Refresher(workspace, tracker.say)
-    services.callback(page.close)
+    beside.callback(page.close)
     return page.refresh
 
 
@@ -213,17 +213,6 @@ def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Seque
     if not ranks.is_first:
         both()
     return rows
-
-
-def refuse_leak(rows: Mapping[str, Sequence[Row]]) -> None:
-    """Raise DataError if a held-out row is trained on. `prepare` never makes such a split; hand-written ones can."""
-    both = on_both_sides(rows)
-    if both:
-        shown = ", ".join(both[:5]) + (f" and {len(both) - 5} more" if len(both) > 5 else "")
-        raise DataError(
-            f"{len(both)} of {len(rows['val'])} held-out rows are trained on too (the same file content in both "
-            f"manifests): {shown}. Take them out of one of the manifests, or let `prepare` make the split."
-        )
 
 
 def _trained(session: Session, folder: Path, run_folder: Path, *, already: bool) -> Trained:

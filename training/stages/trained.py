@@ -70,7 +70,7 @@ def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:
         return fitted.loaded(recipe, content)
     constants = {name: tensor.numpy() for name, tensor in content["constants"].items()}
     model = recipe.build(constants)  # type: ignore[attr-defined]  it is Stepped
-    load_state(recipe, model, content, name, averaged=True)  # type: ignore[arg-type]
+    load_state(recipe, model, content, name, averaged=True)
     return model.eval()
 
 

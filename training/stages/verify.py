@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from training.errors import AthanorError, ExportError
-from training.export.check import Line, check_family
+from training.export.check import Line, check_run
+from training.export.layout import Layout
 from training.export.receipt import NAME, read_receipt
 from training.export.table import table
 from training.registry import recipe_type
@@ -15,29 +16,33 @@ _MODELS = (".onnx", ".mlpackage", ".safetensors")
 
 def verify(folder: Path) -> None:
     """Digests, ONNX Runtime against the golden files, recurrences, int8 in the task's metric, CoreML descriptions,
-    weights. Prints a line a file. Raises ExportError, listing every problem, for any missing or differing file."""
+    weights, artefacts by their provers. Prints a line a file. Raises ExportError, listing every problem, for any
+    missing or differing file."""
     receipt = read_receipt(folder)
     if receipt is None or not receipt["families"]:
         raise ExportError(f"There are no exports in {folder} (no {NAME}). `python -m training export` makes them.")
     problems: list[str] = []
-    for family, entry in receipt["families"].items():
+    places = {folder}
+    for run, entry in receipt["families"].items():
         try:
-            grade = recipe_type(family).grade
+            kind, layout = recipe_type(run), Layout.of(run)
+            lines = check_run(folder, run, entry, kind.grade, kind.provers)
         except AthanorError as error:
             problems.append(str(error))
             continue
-        lines = check_family(folder, family, entry, grade)
         made = entry.get("exported", {}).get("at", "at an unknown time")
         synthetic = ", synthetic: true" if entry.get("synthetic") else ""
-        print(f"{entry.get('title', family)} (exported {made}{synthetic})")
+        print(f"{entry.get('title', run)} (exported {made}{synthetic})")
         print(table((line.name, line.bytes, _told(line)) for line in lines))
         for note in entry.get("notes", []):
             print(f"  NOTE: {note}")
         problems += [f"{line.name}: {problem}" for line in lines for problem in line.problems]
+        places.add(folder / layout.item)
     listed = {name for entry in receipt["families"].values() for name in entry["files"]}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _MODELS and not path.name.startswith(".") and path.name not in listed:
-            print(f"  NOTE: {path.name} is not in the receipt; it was not checked.")
+    for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix in _MODELS and not path.name.startswith(".") and name not in listed:
+            print(f"  NOTE: {name} is not in the receipt; it was not checked.")
     if problems:
         raise ExportError(f"{folder} does not verify:\n" + "\n".join(f"  {problem}" for problem in problems))
     print(f"All {len(listed)} files verified.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import Domain, Finding, Job, Option, Request, Unit
-from training.domains.music.families import MIDI_GENERATOR, SPECTOCLOUD
+from training.domain import CardText, Domain, Finding, Job, Option, Request, Section
+from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,16 +23,11 @@ def demo_corpus(workspace: Workspace) -> Path:
     return workspace.root / "data" / "demo"
 
 
-def clouds_folder(workspace: Workspace) -> Path:
-    """Where target clouds that were drawn ahead lie."""
-    return workspace.root / "data" / "clouds"
-
-
 class Music(Domain):
     word = "music"
     title = "Music"
     sentence = "Folders of audio and MIDI in; a sound-to-cloud model and a MIDI generator out."
-    unit = Unit("song", "songs")
+    unit = SONG
     families = (SPECTOCLOUD, MIDI_GENERATOR)
     tags = ("music", "audio", "midi")
     data_words = "music"
@@ -85,6 +80,9 @@ class Music(Domain):
             )
         return request
 
+    def given(self, options: Mapping[str, Any]) -> bool:
+        return any(options.get(name) is not None for name in ("audio_root", "midi_root", "data_mount"))
+
     def schema(self) -> Schema:
         from training.domains.music.rows import SCHEMA
 
@@ -115,6 +113,16 @@ class Music(Domain):
         from training.domains.music.checks import store_bytes
 
         return store_bytes(job)
+
+    def sections(self, workspace: Workspace) -> Sequence[Section]:
+        from training.domains.music.report.sections import sections
+
+        return tuple(sections(workspace))
+
+    def card(self, family: str) -> CardText | None:
+        from training.domains.music.card import CARDS
+
+        return CARDS.get(family)
 
 
 MUSIC = Music()

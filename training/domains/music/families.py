@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from training.domain import FamilyFacts
+from training.domain import FamilyFacts, Unit
 from training.workspace import PROJECT
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 CONFIGS = PROJECT / "training" / "cuda_session"
+SONG = Unit("song", "songs")
 BYTES_A_PARAMETER = 16  # of a checkpoint: weights, their average, two moments of the optimizer
 
 

@@ -14,10 +14,13 @@ import numpy as np
 from training.data import manifest
 from training.data.encode import encode_all
 from training.data.files import printable, write_atomic
+from training.data.writing import file_name
 from training.domains.music import emotion
 from training.domains.music.corpora import audit as auditing
+from training.domains.music.families import MIDI_GENERATOR
 from training.domains.music.midi import style
 from training.domains.music.midi.tokens import TOKENS
+from training.domains.music.rows import EMOTION, LABEL_SOURCE, MIDI, SCHEMA
 from training.workspace import Workspace
 
 AUDIT = "audit.json"
@@ -42,13 +45,15 @@ def audit(
     rows = [
         row
         for side in ("train", "val")
-        for row in manifest.load(out / f"midi_{side}.jsonl", path_keys=("midi_path",), midi_root=midi_root)
+        for row in manifest.load(
+            out / file_name(MIDI_GENERATOR.manifest, side), SCHEMA, path_keys=(MIDI,), roots={MIDI: midi_root}
+        )
     ]
-    rows, _ = encode_all(rows, {"midi_path": TOKENS}, workspace.cache, workers, say=say)
+    rows, _ = encode_all(rows, {MIDI: TOKENS}, workspace.cache, workers, say=say)
     # a song without any hint is taken for neutral: that is no claim that could be wrong
-    labelled = [row for row in rows if row.values.get("label_source") != "none"]
-    labels = [emotion.classify(row.values["emotion"]) for row in labelled]
-    measured = np.array([style.measure(row.records["midi_path"]["ids"]) for row in labelled])
+    labelled = [row for row in rows if row.values[LABEL_SOURCE] != "none"]
+    labels = [emotion.classify(row.values[EMOTION]) for row in labelled]
+    measured = np.array([style.measure(row.records[MIDI]["ids"]) for row in labelled])
     found = auditing.suspects([str(row.values["id"]) for row in labelled], labels, measured.reshape(-1, 6))
     told = {
         "format": FORMAT,

@@ -34,7 +34,7 @@ def epoch_name(epoch: int) -> str:
 
 
 def step_name(step: int) -> str:
-    """File name of the checkpoint kept after `step` optimizer steps."""
+    """File name of the checkpoint kept after `step` optimizer steps, or rounds."""
     return f"checkpoint_step_{step}.pt"
 
 

@@ -140,6 +140,7 @@ class FittedRun:
         self.training = self.recipe.settings.training
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
         self.allowance, self.validated = allowance, validated
+        # One tensor each for as long as the run lasts: large ones are written once, and recognised by identity.
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()}
         self.saver = Saver(folder, self.training.keep, tracker.say, saved)
         self.state: Any = None

@@ -58,28 +58,27 @@ class TrainedBaselines:
         asked = json.dumps([self.sha256, name, begin is not None, steps, recipe.settings.model_dump(mode="json")])
         path = self.folder / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:32]}.pt"
         if path.exists():
-            return self._model(recipe, torch.load(path, weights_only=True), path)
+            return self._model(recipe, torch.load(path, weights_only=True))
         print(f"  {name.replace('_', ' ')}: {steps} steps to train it")
         for old in self.folder.glob(f"{name}-*.pt"):
             old.unlink()
-        content = self._trained(recipe, begin, steps)
-        written = io.BytesIO()
-        torch.save(content, written)
-        write_atomic(path, written.getvalue())
-        return self._model(recipe, content, path)
+        weights = self._trained(recipe, begin, steps)
+        content = io.BytesIO()
+        torch.save(weights, content)
+        write_atomic(path, content.getvalue())
+        return self._model(recipe, weights)
 
-    def _model(self, recipe: Recipe, content: Mapping[str, Any], path: Path) -> Any:
+    def _model(self, recipe: Recipe, weights: Mapping[str, Any]) -> Any:
         if isinstance(recipe, Fitted):
-            return recipe.load(content[fitted.KIND].numpy().tobytes(), None, self.constants)
+            return recipe.load(weights[fitted.KIND].numpy().tobytes(), None, self.constants)
         model = recipe.build(dict(self.constants))  # type: ignore[attr-defined]
-        if not isinstance(content.get("model"), dict):  # kept by an earlier version: the weights alone
-            content = {"model": content}
-        load_state(recipe, model, {"ema": None, **content}, str(path))  # type: ignore[arg-type]
+        if "model" not in weights:  # kept by an earlier version: the weights alone
+            weights = {"model": weights, "ema": None}
+        load_state(recipe, model, weights, str(self.folder), averaged=True)
         return model.eval()
 
-    def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> dict[str, Any]:
-        """What is kept of its best evaluation: the weights, as a checkpoint holds them; of a fitted family, its
-        bytes."""
+    def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> Mapping[str, Any]:
+        """What a checkpoint holds of its best evaluation's weights; of a fitted family, its bytes."""
         work = self.folder / "training"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -97,8 +96,7 @@ class TrainedBaselines:
             shutil.rmtree(work, ignore_errors=True)
         if isinstance(recipe, Fitted):
             return {fitted.KIND: best[fitted.KIND]}
-        frozen = {"frozen": best["frozen"]} if "frozen" in best else {}
-        return {"model": best["ema"] or best["model"], **frozen}
+        return {key: best.get(key) for key in ("model", "ema", "frozen")}
 
     def _quiet(self, recipe: Recipe, steps: int) -> Recipe:
         """`recipe` with settings for a run of so many steps."""

@@ -47,8 +47,8 @@ class Work:
 
 class Run:
     """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `held_out_rows`: the
-    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `saved` and `validated`: called on
-    the first rank after every save and every evaluation; both return at once."""
+    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `saved` and
+    `validated`: called on the first rank after every save and every evaluation; both return at once."""
 
     def __init__(
         self,

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from training.data import sandbox
+from training.data.identity import MARKER
 from training.domains.music.composing import synth
 from training.domains.music.composing.compose import compose
 from training.domains.music.emotion import BASES
 from training.errors import HostError, UsageError
 from training.host import available_cpus
 
-MARKER = "synthetic.json"
 PIECES = 180
 ALONE = 12  # pieces up to which one process is done sooner than several have started
 SECONDS, MEGABYTES = 300.0, 4_096  # that a piece may take at most: minutes and gigabytes more than it does

@@ -8,6 +8,7 @@ than a loud one. A gentle limiter above -4 dB keeps the loudest from clipping.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,16 @@ def write_preview(path: Path, wave: np.ndarray, seconds: float = PREVIEW) -> Non
         wave[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     half = resample_poly(wave, 1, 2).astype(np.float32)
     soundfile.write(path, half, SAMPLE_RATE // 2, format="MP3", subtype="MPEG_LAYER_III")
+
+
+def read_preview(path: Path, seconds: float) -> bytes:
+    """The first `seconds` of a sound file, as a WAV of 16-bit PCM."""
+    with soundfile.SoundFile(path) as sound:
+        rate = sound.samplerate
+        wave = sound.read(int(seconds * rate), dtype="float32")
+    out = io.BytesIO()
+    soundfile.write(out, wave, rate, subtype="PCM_16", format="WAV")
+    return out.getvalue()
 
 
 def loudness(velocity: np.ndarray | int) -> np.ndarray:

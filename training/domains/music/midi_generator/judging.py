@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from training.domains.music import emotion
+from training.domains.music.families import SONG
 from training.domains.music.midi import tokens
 from training.domains.music.midi.grammar import legal
 from training.domains.music.midi_generator import copying, metrics, steering
@@ -318,16 +319,16 @@ def shifts(made: Written, known: np.ndarray) -> dict[str, Any]:
 def findings(found: Mapping[str, Metric]) -> list[Finding]:
     """What the verdict rests on."""
     perplexity, loss = found["perplexity"], found["val_loss"]
-    out = [against(perplexity, "kneser_ney_5gram", TITLES["kneser_ney_5gram"], "perplexity")]
+    out = [against(perplexity, "kneser_ney_5gram", TITLES["kneser_ney_5gram"], "perplexity", unit=SONG)]
     # What a label tells is worth log(emotions) nats a song at most, be it thousands of tokens long: far less than songs
     # differ. So against who is not told the emotion, the difference on the same songs counts. A few songs may not show
     # it even where every piece that is written follows the emotion: then it is weak, not nothing.
-    out.append(against(loss, "plain_transformer", TITLES["plain_transformer"], "loss", song_by_song=True, ahead="fair"))
-    out.append(against(loss, "swapped_emotion", TITLES["swapped_emotion"], "loss", song_by_song=True))
+    for name, ahead in (("plain_transformer", "fair"), ("swapped_emotion", "bad")):
+        out.append(against(loss, name, TITLES[name], "loss", paired=True, ahead=ahead, unit=SONG))
     if "emotion_named" not in found:
         return [*out, Finding("fair", "The training music has fewer than two emotions: nothing can be steered.")]
     named = found["emotion_named"]
-    out.append(against(named, "by_chance", "chance", "emotions named right"))
+    out.append(against(named, "by_chance", "chance", "emotions named right", unit=SONG))
     out.append(floor(named, "The share of pieces whose emotion is named right"))
     can = [feature for feature in DESIGN if f"shift_{feature}" in found]
     follow = [feature for feature in can if found[f"shift_{feature}"].model.low > 0]

@@ -11,7 +11,7 @@ import torch
 
 from training.data.rows import select
 from training.domains.music import emotion
-from training.domains.music.composing.synth import PREVIEW, render, write_preview
+from training.domains.music.composing.synth import PREVIEW, read_preview, render, write_preview
 from training.domains.music.midi import tokens
 from training.domains.music.midi.reader import write_midi
 from training.domains.music.midi_generator import judging, metrics, steering
@@ -182,6 +182,9 @@ class MidiGeneratorRecipe(Stepped):
             write_preview(folder / f"{name}.mp3", render(notes[notes["onset"] < PREVIEW], seed))
             written += [folder / f"{name}{end}" for end in (".mid", ".png", ".mp3")]
         return written
+
+    def preview(self, path: Path, seconds: float) -> bytes:
+        return read_preview(path, seconds)
 
     def graphs(self, model: torch.nn.Module) -> list[Graph]:
         export = self.settings.export

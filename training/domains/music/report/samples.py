@@ -16,7 +16,7 @@ from training.domains.music.midi.reader import read_score
 from training.report.plots import SIDE, Tick, nice
 
 LOUD = (45, 70, 95)  # velocities at which a note's shade changes
-#: General MIDI's sixteen families of eight programs, as the page tells them.
+#: General MIDI's sixteen families of eight programs, as the page names them.
 INSTRUMENTS = (
     "piano", "tuned percussion", "organ", "guitar", "bass", "strings", "ensemble", "brass", "reed", "pipe",
     "synth lead", "synth pad", "synth effects", "plucked folk instruments", "percussion", "sound effects",
@@ -45,7 +45,7 @@ class Piece:
     voices: tuple[Voice, ...]
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
-    told: str
+    description: str  # the roll in words
     heard: float  # percent of the roll that the preview plays
 
 
@@ -83,7 +83,7 @@ def _piece(path: Path) -> Piece:
         voices=tuple(_voices(notes, end, low, high)),
         across=tuple(Tick(round(100 * s / end, 2), f"{s:g} s") for s in nice(0, end, 5)),
         up=tuple(Tick(round(100 * (high - p + 0.5) / (high - low + 1), 2), f"C{p // 12 - 1}") for p in octaves),
-        told=_told(notes, tones, end),
+        description=_description(notes, tones, end),
         heard=heard,
     )
 
@@ -108,7 +108,7 @@ def _voices(notes: np.ndarray, end: float, low: int, high: int) -> list[Voice]:
     return out
 
 
-def _told(notes: np.ndarray, tones: np.ndarray, end: float) -> str:
+def _description(notes: np.ndarray, tones: np.ndarray, end: float) -> str:
     """The roll in words."""
     if not len(notes):
         return "No notes."

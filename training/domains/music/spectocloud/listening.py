@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from training.domains.music.families import SONG
 from training.domains.music.spectocloud import judge
 from training.domains.music.spectocloud.config import Loss as LossSettings
 from training.domains.music.spectocloud.data import Songs
@@ -138,7 +139,11 @@ def findings(metrics: Mapping[str, Metric]) -> list[Finding]:
     if "sounding_pos_loss" not in metrics:
         return [Finding("bad", "No held-out window is without silence, so nothing tells whether the sound matters.")]
     distance = metrics["sounding_pos_loss"]
-    out = [against(distance, name, title, "distance") for name, title in TITLES.items() if name in distance.baselines]
+    out = [
+        against(distance, name, title, "distance", unit=SONG)
+        for name, title in TITLES.items()
+        if name in distance.baselines
+    ]
     if "swapped_audio" not in distance.baselines:
         out.append(Finding("fair", "Only one held-out song: the sound could not be swapped for another song's."))
     asked = {

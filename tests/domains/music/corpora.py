@@ -7,12 +7,13 @@ import mido
 import numpy as np
 import soundfile
 
+from training.domain import Job
 from training.domains.music.audio import LOGMEL
 from training.domains.music.midi.reader import NOTES
 from training.domains.music.midi.tokens import TOKENS
+from training.domains.music.prepare import prepare
 from training.recipe import Stepped
 from training.settings import Data, RunSettings
-from training.stages.prepare import prepare
 from training.stages.splits import load_split
 from training.workspace import Workspace
 
@@ -44,11 +45,15 @@ def make_corpus(root: Path, songs: int = 9) -> Path:
     return root
 
 
+def job(root: Path, out: Path | None = None, *, seed: int = 42, workers: int = 2, say=lambda _: None, **options) -> Job:
+    """`prepare`'s job over the corpus in `root`; options are music's, and those of the verb."""
+    named = {"audio_root": root / "audio", "midi_root": root / "midi", "val_split": 0.2, **options}
+    return Job(Workspace(out or root / "out"), named, seed, workers, say)
+
+
 def run(root: Path, **options):
     said = []
-    options = {"val_split": 0.2, "say": said.append, **options}
-    audio = options.pop("audio", root / "audio")
-    summary = prepare(Workspace(root / "out"), audio, root / "midi", workers=2, **options)
+    summary = prepare(job(root, say=said.append, **options))
     summary.said = "\n".join(said)
     return summary
 
@@ -61,7 +66,7 @@ class PairRecipe(Stepped):
     """The part of a recipe that preparing needs."""
 
     family, title, manifest, settings_type = "spectocloud", "Spectocloud", "spectocloud", RunSettings
-    build = counts = losses = validate = examples = graphs = None
+    build = counts = losses = validate = dataset = None
     __abstractmethods__ = frozenset()
 
     def encoders(self):

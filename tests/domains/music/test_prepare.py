@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.stages.corpora import (
+from tests.domains.music.corpora import (
     EMOTIONS,
     make_corpus,
     rows,
@@ -180,7 +180,7 @@ def test_the_fullest_window_is_where_most_notes_sound():
 
 def test_labels_of_the_user_win_and_unused_ones_are_told(root):
     (root / "labels.csv").write_text("path,emotion\nhappy/t0.WAV,angry\nhappy/t3,fear\nnowhere,sad\n")
-    summary = run(root, labels_file=root / "labels.csv")
+    summary = run(root, labels=root / "labels.csv")
     by_id = {row["id"]: row for side in ("train", "val") for row in rows(root, f"spectocloud_{side}")}
     assert by_id["happy/t0"]["label_source"] == "labels"
     assert (summary.emotions["angry"], summary.emotions["fear"]) == (1, 1)
@@ -205,7 +205,7 @@ def test_a_demo_corpus_is_called_synthetic_everywhere(root):
 
 
 def test_scores_alone_give_midi_manifests_and_say_so(root):
-    summary = run(root, audio=None)
+    summary = run(root, audio_root=None)
     assert summary.manifests == ["midi_train.jsonl", "midi_val.jsonl"]
     assert not (root / "out/data/manifests/spectocloud_train.jsonl").exists()
     assert "only the MIDI manifests" in summary.said
@@ -239,12 +239,12 @@ def refusal(root: Path, kind=DataError, **options) -> str:
 
 def test_an_empty_folder_is_refused(root):
     (root / "nothing").mkdir()
-    assert "holds no usable file" in refusal(root, audio=root / "nothing")
+    assert "holds no usable file" in refusal(root, audio_root=root / "nothing")
 
 
 def test_a_folder_that_is_not_there_is_wrong_usage(root):
-    assert "No such file" in refusal(root, UsageError, audio=root / "nowhere")
-    assert "Not a directory" in refusal(root, UsageError, audio=root / "audio/happy/t0.WAV")
+    assert "No such file" in refusal(root, UsageError, audio_root=root / "nowhere")
+    assert "Not a directory" in refusal(root, UsageError, audio_root=root / "audio/happy/t0.WAV")
 
 
 def test_nothing_paired_is_refused_with_examples(root):
@@ -273,7 +273,7 @@ def test_one_song_is_refused(tmp_path):
     write_mid(tmp_path / "midi/a.mid", 1)
     assert "only one song" in refusal(tmp_path)
     shutil.copy(tmp_path / "midi/a.mid", tmp_path / "midi/b.mid")
-    assert "only one song" in refusal(tmp_path, audio=None)
+    assert "only one song" in refusal(tmp_path, audio_root=None)
 
 
 def test_two_songs_are_enough(tmp_path):

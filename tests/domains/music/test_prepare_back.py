@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.corpora import (
+from tests.domains.music.corpora import (
     ScoreRecipe,
     rows,
     run,
@@ -61,7 +61,7 @@ def test_manifests_of_another_host_find_their_files(root):
     shutil.move(root / "audio", root / "elsewhere")
     with pytest.raises(DataError, match="--audio-root"):
         split(root)
-    moved, _ = split(root, audio_root=root / "elsewhere")
+    moved, _ = split(root, options={"audio_root": root / "elsewhere"})
     assert len(moved) == 7
     assert Path(moved[0].values["audio_path"]).is_relative_to(root / "elsewhere")
 
@@ -85,7 +85,7 @@ def test_a_song_that_broke_since_is_left_out_and_said(root):
     victim.write_bytes(b"broken now")
     kept, said = split(root)
     assert len(kept) == 6
-    assert "1 of 7 songs" in said
+    assert "1 of 7 rows" in said
     assert victim.name in said
     assert (root / "out/cache/quarantine/spectocloud_train.jsonl").read_text().count("\n") == 1
 
@@ -94,10 +94,12 @@ def test_prepare_needs_no_torch_and_a_known_corpus_takes_no_time(root):
     """Seconds of importing torch would be spent at every start."""
     run(root)
     code = (
-        "import sys, time; from pathlib import Path; from training.stages.prepare import prepare\n"
-        "from training.workspace import PROJECT, Workspace\n"
+        "import sys, time; from pathlib import Path; from training.domain import Job\n"
+        "from training.registry import domain; from training.stages.prepare import prepare\n"
+        "from training.workspace import Workspace\n"
         "root = Path(sys.argv[1]); begin = time.process_time()\n"
-        "prepare(Workspace(root / 'out'), root / 'audio', root / 'midi', val_split=0.2)\n"
+        "options = {'audio_root': root / 'audio', 'midi_root': root / 'midi', 'val_split': 0.2}\n"
+        "prepare(domain('music'), Job(Workspace(root / 'out'), options))\n"
         "print('torch' in sys.modules, time.process_time() - begin)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}

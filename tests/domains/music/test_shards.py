@@ -1,21 +1,20 @@
 """Many hosts, one store: shares by content, merged to the same bytes; what is missing or foreign is told."""
 
-import importlib.util
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.stages.corpora import make_corpus, rows, run, write_mid
+from tests.domains.music.corpora import job, make_corpus, rows, run, write_mid
 from training.cli import main
 from training.data import shards
 from training.data.media import Shard
 from training.data.merging import contents
-from training.data.shards import prepare_shard, shard_of
+from training.data.shards import shard_of
 from training.data.store import Store
-from training.errors import DataError, HostError, UsageError
-from training.workspace import Workspace
+from training.domains.music.sharding import decode_shard
+from training.errors import DataError, UsageError
 
 KINDS = ("logmel", "notes", "tokens")
 
@@ -39,9 +38,7 @@ def parts(corpus, tmp_path_factory) -> Path:
 
 
 def share(corpus: Path, out: Path, which: str) -> dict:
-    return prepare_shard(
-        Workspace(out), corpus / "audio", corpus / "midi", shard_of(which), workers=1, say=lambda _: None
-    )
+    return decode_shard(job(corpus, out, workers=1), shard_of(which))
 
 
 @pytest.fixture
@@ -176,37 +173,3 @@ def test_the_command_line_shares_and_merges(corpus, tmp_path, capsys):
     assert (tmp_path / "data/manifests/midi_train.jsonl").exists()
     assert "2 shards merged" in capsys.readouterr().out
     assert main(["prepare", "--out", str(tmp_path), "--shard", "1/2"]) == 2
-
-
-# -- Ray -----------------------------------------------------------------------------------------------------------
-
-HAS_RAY = importlib.util.find_spec("ray") is not None
-
-
-@pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
-def test_ray_is_optional_and_its_absence_is_told(corpus, tmp_path):
-    from training.stages.cluster import prepare_on_ray
-
-    with pytest.raises(HostError, match=r"pip install -r requirements-ray\.txt"):
-        prepare_on_ray("auto", Workspace(tmp_path), corpus / "audio", corpus / "midi")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (requirements-ray.txt)")
-def test_a_cluster_of_two_makes_the_store_of_one_host(hosts, corpus, tmp_path, capsys):
-    from ray.cluster_utils import Cluster
-
-    run(hosts, merge=3)
-    out = tmp_path / "by ray"
-    folders = ["--audio-root", str(corpus / "audio"), "--midi-root", str(corpus / "midi"), "--out", str(out)]
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        assert main(["prepare", *folders, "--ray", cluster.address]) == 0
-    finally:
-        cluster.shutdown()
-    said = capsys.readouterr().out
-    assert "2 nodes of the Ray cluster" in said and "shard 1/2:" in said and "shard 2/2:" in said
-    assert "2 shards merged" in said
-    assert shard_files(hosts / "out") == shard_files(out)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stages.corpora import make_corpus, run
+from tests.domains.music.corpora import make_corpus, run
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,94 @@
+"""What music adds to the page: pieces, clouds, emotions, the corpus."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+
+import numpy as np
+
+from tests.domains.music.report import job
+from tests.report.reading import read
+from training.domains.music.report.samples import packed
+from training.registry import domain
+from training.report.page import write_report
+from training.workspace import Workspace
+
+
+def test_the_page_shows_pieces_clouds_emotions_the_corpus_and_doubtful_labels(tmp_path):
+    text = read(job.make(tmp_path)).text
+    for told in (
+        "happy 4", "Quarantined files: 1", "midi: trained on, held out 4, 2", "tempo % +3 -12", "sad happy It is fast.",
+        "Scores without a recording: 1", "The preview plays its beginning.", "Target: from its notes",
+        "12 held-out songs; 1,044 were trained on. The difference to a baseline is taken song by song.",
+    ):  # fmt: skip
+        assert told in text, told
+
+
+def test_pieces_and_clouds_stand_right_after_the_verdict_and_the_demo_is_explained_before_it(tmp_path):
+    workspace = job.make(tmp_path)
+    ids = [a["id"] for t, a in read(workspace).elements if t == "section"]
+    assert ids == [
+        "verdict",
+        "listen",
+        "clouds",
+        "cost",
+        "curves",
+        "metrics",
+        "emotions",
+        "corpus",
+        "exports",
+        "receipt",
+    ]
+    source = (workspace.exports / "report.html").read_text()
+    body = source[source.index("<body") :]
+    assert body.index("<h1>") < body.index("A demo on data that a program generated") < body.index('id="verdict"')
+
+
+def test_names_from_files_are_text_and_nothing_else(tmp_path):
+    workspace = job.make(tmp_path)
+    source = write_report(workspace).read_text()
+    reader = read(workspace)
+    assert "<script>alert" not in source and "<img src=x" not in source
+    assert not [a for t, a in reader.elements if t == "img" or "onerror" in a]
+    assert sum(t == "script" for t, _ in reader.elements) == 2  # the clouds' data, and music's own
+    assert reader.text.count("<script>alert(1)</script>") >= 12  # song, file, emotion, baseline, meaning, why, note
+    data = re.search(r'id="cloud-data">(.*?)</script>', source, re.S)
+    assert json.loads(data[1])[0]["song"] == job.EVIL
+
+
+def test_nothing_is_fetched(tmp_path):
+    for tag, attributes in read(job.make(tmp_path)).elements:
+        for name in ("src", "href", "action", "data", "poster", "srcset"):
+            value = attributes.get(name, "#")
+            assert value.startswith(("#", "data:")), (tag, name, value[:60])
+
+
+def test_a_damaged_piece_is_named_and_the_rest_is_shown(tmp_path):
+    workspace = job.make(tmp_path)
+    (workspace.exports / "samples" / "midi_generator" / "happy.mid").write_bytes(b"no MIDI")
+    (workspace.manifests / "audit.json").write_text("{")
+    text = read(workspace).text
+    assert "happy.mid" in text and "audit.json cannot be read" in text
+    assert "Target: from its notes" in text and "happy 4" in text
+
+
+def test_what_was_not_made_yet_is_left_out(tmp_path):
+    assert domain("music").sections(Workspace(tmp_path)) == ()
+    workspace = Workspace(tmp_path)
+    workspace.manifests.mkdir(parents=True)
+    (workspace.manifests / "summary.json").write_text(json.dumps({"audio_files": 3, "emotions": {"sad": 3}}))
+    (workspace.manifests / "midi_train.jsonl").touch()
+    reader = read(workspace)
+    assert "recordings 3" in reader.text and "sad 3" in reader.text
+    assert not {"listen", "clouds", "emotions"} & {a.get("id") for _, a in reader.elements}
+
+
+def test_clouds_are_packed_to_thirteen_bytes_a_particle_and_come_back():
+    cloud = np.random.default_rng(1).random((1200, 10)).astype(np.float32)
+    raw = base64.b64decode(packed(cloud, np.zeros(3), np.ones(3)))
+    assert len(raw) == 13 * 1200
+    places = np.frombuffer(raw[: 6 * 1200], "<u2").reshape(-1, 3) / 65535
+    colours = np.frombuffer(raw[6 * 1200 : 10 * 1200], np.uint8).reshape(-1, 4) / 255
+    assert np.abs(places - cloud[:, :3]).max() < 1e-4 and np.abs(colours - cloud[:, 3:7]).max() < 3e-3

@@ -1,0 +1,120 @@
+"""Rows of music's manifests: emotions, scores, recordings and clouds, refused with their line or taken as they are."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.data import manifest
+from training.domains.music.rows import SCHEMA
+from training.errors import DataError
+
+KEYS = ("audio_path", "midi_path")
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """root/audio/happy/t.wav and root/midi/happy/t.mid; manifests lie in root/out."""
+    for name in ("audio/happy/t.wav", "audio/t.wav", "midi/happy/t.mid", "out/manifests/here.mid"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return tmp_path
+
+
+def row(corpus: Path, **changes) -> dict:
+    base = {
+        "audio_path": str(corpus / "audio/happy/t.wav"),
+        "midi_path": str(corpus / "midi/happy/t.mid"),
+        "emotion": [0.8, -0.7, 0.7],
+    }
+    return {key: value for key, value in {**base, **changes}.items() if value is not None}
+
+
+def file(corpus: Path, *lines) -> Path:
+    path = corpus / "out" / "manifests" / "m.jsonl"
+    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    path.write_bytes(b"\n".join(texts) + b"\n")
+    return path
+
+
+def load(path: Path, keys=KEYS, **options):
+    return manifest.load(path, SCHEMA, path_keys=keys, **options)
+
+
+def refusal(path: Path, **options) -> str:
+    with pytest.raises(DataError) as error:
+        load(path, **options)
+    assert error.value.exit_code == 3
+    return str(error.value)
+
+
+def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
+    """Neither id nor label_source is needed; both are there afterwards, and ids are unique."""
+    rows = load(file(corpus, row(corpus), row(corpus), b"", row(corpus, id="x", label_source="labels", _mine={"a": 1})))
+    assert [Path(r.values["audio_path"]).is_absolute() for r in rows] == [True] * 3
+    assert len({r.values["id"] for r in rows}) == 3
+    assert [r.values["label_source"] for r in rows] == ["manifest", "manifest", "labels"]
+    assert rows[0].values["emotion"] == [0.8, -0.7, 0.7], "negative arousal is legal"
+    assert [r.place.rpartition(":")[2] for r in rows] == ["1", "2", "4"]
+
+
+def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
+    """P4."""
+    message = refusal(corpus / "nowhere.jsonl")
+    assert "nowhere.jsonl" in message
+    assert "build_manifests.py" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"emotion": None}, "`emotion` is missing"),
+        ({"emotion": []}, "length 0"),
+        ({"emotion": [0.1, 0.2]}, "length 2"),
+        ({"emotion": [0.1] * 4}, "length 4"),
+        ({"emotion": [0.1] * 63}, "length 63"),
+        ({"emotion": "happy"}, "'happy'"),
+        ({"emotion": {"v": 1}}, "dict"),
+        ({"emotion": [1.2, 0, 0.5]}, "valence should be a number from -1 to 1; it is 1.2"),
+        ({"emotion": [0, -1.01, 0.5]}, "arousal"),
+        ({"emotion": [0, 0, -0.1]}, "intensity should be a number from 0 to 1"),
+        ({"emotion": [0, 0, True]}, "True"),
+        ({"emotion": [0, 0, "0.5"]}, "'0.5'"),
+        ({"emotion": [0, 0, None]}, "None"),
+        ({"emotion": [0, 0, 10**400]}, "intensity"),
+        ({"emotion": [0.0] * 63 + [1.5]}, "number 64"),
+        ({"audio_path": None}, "`audio_path` is missing"),
+        ({"audio_path": ""}, "should be the path"),
+        ({"audio_path": 5}, "it is 5"),
+        ({"audio_path": ["x.wav"]}, "should be the path"),
+        ({"audio_path": "a\0b.wav"}, "NUL"),
+        ({"midi_path": "/no/such.mid"}, "no such file"),
+        ({"midi_path": "/"}, "folder"),
+        ({"id": 7}, "`id` should be a text"),
+        ({"id": ""}, "`id` should be a text"),
+        ({"label_source": 1}, "`label_source` should be a text"),
+        ({"emotoin": [0, 0, 0]}, "did you mean `emotion`?"),
+        ({"wav": "x"}, "known are audio_path"),
+        ({"target_pointcloud_path": "none.npy"}, "target_pointcloud_path"),
+        ({"target_pointcloud_start": -1}, "seconds"),
+    ],
+)
+def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
+    message = refusal(file(corpus, row(corpus), row(corpus, **change)))
+    assert "m.jsonl:2: " in message
+    assert told in message
+
+
+def test_a_moved_file_that_is_not_found_names_the_option(corpus):
+    assert "give --audio-root" in refusal(file(corpus, row(corpus, audio_path="/elsewhere/t.wav")))
+
+
+def test_clouds_follow_their_manifest_to_another_host(corpus):
+    (corpus / "out" / "clouds").mkdir()
+    (corpus / "out" / "clouds" / "c.npy").write_bytes(b"x")
+    rows = load(file(corpus, row(corpus, target_pointcloud_path="/old/host/data/clouds/c.npy")))
+    assert rows[0].values["target_pointcloud_path"] == str(corpus / "out" / "clouds" / "c.npy")
+
+
+def test_a_line_that_is_no_object_is_shown_what_a_row_is(corpus):
+    assert '{"midi_path": ..., "emotion": [...]}' in refusal(file(corpus, []))

@@ -1,0 +1,43 @@
+"""A page as a reader of HTML sees it."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+
+from training.report.page import write_report
+from training.workspace import Workspace
+
+EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr", "path"}
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes; what is open; the text that is seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.elements, self.open, self.text = [], [], ""
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in EMPTY:
+            return
+        assert self.open and self.open[-1] == tag, f"</{tag}> ends {self.open[-3:]}"
+        self.open.pop()
+        self.text += " "
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+
+def read(workspace: Workspace) -> Reader:
+    """The page of a job, written now; its elements are closed."""
+    reader = Reader()
+    reader.feed(write_report(workspace).read_text(encoding="utf-8"))
+    assert reader.open == []
+    reader.text = " ".join(reader.text.split())
+    return reader

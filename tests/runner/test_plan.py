@@ -1,0 +1,149 @@
+"""A job as data: what is planned follows from the domain and the command alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.toy_domain.domain import TOY
+from training.domain import Node
+from training.errors import UsageError
+from training.registry import domains
+from training.runner import compose
+from training.runner.options import parse
+from training.runner.plan import ordered, plan_of
+from training.runner.shell import script
+
+from .conftest import PROJECT
+
+KNOWN = {**domains(), "toy": TOY}
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("ATHANOR_")]:
+        monkeypatch.delenv(name)
+
+
+def plan(*words):
+    return plan_of(parse(list(map(str, words)), KNOWN))
+
+
+def names(*words):
+    return [step.name for step in plan(*words).steps]
+
+
+def test_a_domain_that_fans_out_has_nodes_and_a_sealed_test_is_planned_by_the_same_code():
+    assert names("toy") == [
+        "doctor", "prepare", "train curve", "train boost", "predict-curve", "predict-boost", "blend",
+        "evaluate curve", "test curve", "evaluate boost", "test boost", "export", "verify", "budget",
+    ]  # fmt: skip
+    steps = {step.name: step for step in plan("toy").steps}
+    assert steps["blend"].needs == ("prepare", "predict-curve", "predict-boost")
+    assert steps["predict-curve"].needs == ("prepare", "train curve")
+    assert steps["train curve"].command[2:5] == ("each", "train", "curve")
+    assert steps["train boost"].command[2:4] == ("train", "boost")
+    assert steps["test curve"].command[-1] == "--test" and steps["prepare"].command[2:5] == (
+        "prepare",
+        "--domain",
+        "toy",
+    )
+    assert steps["blend"].receipt.endswith("runs/nodes/blend.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "gone"),
+    [
+        (["--skip", "blend"], {"blend"}),
+        (["--skip-curve"], {"train curve", "evaluate curve", "test curve"}),
+        (
+            ["--skip-export"],
+            {"evaluate curve", "test curve", "evaluate boost", "test boost", "export", "verify", "budget"},
+        ),
+        (["--skip-manifests"], {"prepare"}),
+    ],
+)
+def test_what_is_skipped_is_left_out_and_nothing_else(words, gone):
+    assert set(names("toy")) - set(names("toy", *words)) == gone
+
+
+@pytest.mark.parametrize(
+    ("part", "left"),
+    [("prepare", ["doctor", "prepare"]), ("train", ["doctor", "train spectocloud", "train midi_generator"])],
+)
+def test_parts_of_a_job_for_services_that_run_one_after_another(part, left):
+    assert names("--only", part) == left
+    assert names("--only", "export")[1:] == [
+        "evaluate spectocloud",
+        "evaluate midi_generator",
+        "export",
+        "verify",
+        "budget",
+    ]
+
+
+def test_options_of_a_domain_reach_the_verbs_that_take_them_and_become_mounts(tmp_path, monkeypatch):
+    made = plan("toy", "--readings", tmp_path, "--noise", "0.5")
+    words = {step.name: step.command for step in made.steps}
+    assert "--noise" in words["prepare"] and "--noise" not in words["train boost"]
+    assert words["train boost"][words["train boost"].index("--readings") + 1] == str(tmp_path)
+    assert [(mount.option, mount.path) for mount in made.mounts] == [("readings", str(tmp_path))]
+    monkeypatch.setenv("ATHANOR_TOY_READINGS", str(tmp_path))
+    assert plan("toy").mounts == made.mounts
+
+
+def test_the_word_comes_from_the_environment_where_the_command_has_none(monkeypatch):
+    monkeypatch.setenv("ATHANOR_JOB", "toy")
+    assert plan().command.domain.word == "toy" and plan("music").command.domain.word == "music"
+    monkeypatch.setenv("ATHANOR_JOB", "painting")
+    with pytest.raises(UsageError, match="no domain 'painting'; there are music, toy"):
+        plan()
+
+
+def test_nodes_that_may_run_at_once_are_one_step_where_there_are_several_gpus():
+    text = script(plan("toy", "--gpus", "2"))
+    (line,) = [line for line in text.splitlines() if "training node" in line]
+    assert "node predict-curve predict-boost blend --domain toy" in line and "--at-once 2" in line
+    assert script(plan("toy")).count("training node") == 3
+    assert "training node predict-curve predict-boost blend" in script(plan("toy", "--ray", "auto"))
+
+
+def test_needs_decide_the_order_and_circles_are_refused(monkeypatch):
+    nodes = [Node("b", "B", "m:f", ("a",)), Node("a", "A", "m:f", ("boost",))]
+    monkeypatch.setattr(type(TOY), "nodes", lambda self: tuple(nodes))
+    assert [one.name for one in ordered(TOY, ["boost"])] == ["boost", "a", "b"]
+    nodes[1] = Node("a", "A", "m:f", ("b",))
+    with pytest.raises(UsageError, match="a, b need each other"):
+        ordered(TOY, ["boost"])
+    nodes[1] = Node("a", "A", "m:f", ("nobody",))
+    with pytest.raises(UsageError, match="needs nobody"):
+        ordered(TOY, ["boost"])
+
+
+def test_the_verb_prints_it_as_json(tmp_path):
+    environment = {**os.environ, "ATHANOR_DOMAINS": "tests.toy_domain.domain:TOY"}
+    command = [sys.executable, "-m", "training", "plan", "toy", "--readings", str(tmp_path)]
+    done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    job = json.loads(done.stdout)
+    assert (job["word"], job["demo"]) == ("toy", False)
+    assert job["mounts"] == [{"option": "readings", "path": str(tmp_path), "kind": "folder"}]
+    assert job["nodes"][0]["command"][:4] == ["python", "-m", "training", "doctor"]
+    assert all(set(node) >= {"title", "command", "needs", "receipt"} for node in job["nodes"])
+
+
+def test_planning_needs_the_standard_library_alone():
+    """A host's own Python plans, before there is an environment."""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "-S", "-m", "training.runner", "--", "--preset", "demo"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "steps() {" in done.stdout
+
+
+def test_compose_and_its_settings_follow_from_the_options():
+    for name, parts in compose.FILES.items():
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        assert compose.rewritten(text, parts) == text, f"{name} is out of date: python -m training.runner.compose"

@@ -1,0 +1,141 @@
+"""A stepped family: one small network a device."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.toy_domain.domain import TOY
+from tests.toy_domain.readings import READINGS, pairs
+from training.config import Section
+from training.errors import ExportError
+from training.judgement import About, Judgement, Resampling, compare, resample, verdict
+from training.judgement import against as beside
+from training.recipe import Artefact, Graph, Loss, Stepped, TensorSpec
+from training.settings import RunSettings
+
+POINTS = 33  # of the table that leaves
+ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected readings.")}
+
+
+class Model(Section):
+    width: int = 8
+
+
+class CurveSettings(RunSettings):
+    model: Model = Model()
+
+
+class Sessions:
+    """A session an item."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
+        return {"xy": pairs([self.rows[index]])}
+
+    def collate(self, items) -> dict[str, torch.Tensor]:
+        return {"xy": torch.from_numpy(np.stack([item["xy"] for item in items]))}
+
+
+class Network(torch.nn.Module):
+    """x [batch, 1] -> y [batch, 1]."""
+
+    def __init__(self, width: int, scale: np.ndarray):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Linear(1, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
+        self.register_buffer("scale", torch.as_tensor(scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x / self.scale)
+
+
+def squared(model, xy: torch.Tensor) -> torch.Tensor:
+    """Squared errors of readings [batch, n, 2]: [batch, n]."""
+    return (model(xy[..., :1].reshape(-1, 1)).reshape(xy.shape[:-1]).float() - xy[..., 1]) ** 2
+
+
+class Curve(Stepped):
+    family, title, manifest, settings_type = "curve", "Curve", "curve", CurveSettings
+    dtype_policy, dtype_reason = "float32", "a calibration is worth more digits than bfloat16 has"
+
+    def encoders(self):
+        return {"readings_path": READINGS}
+
+    def fit_constants(self, rows):
+        return {"scale": np.abs(pairs(rows)[:, :1]).max(0)}
+
+    def dataset(self, rows, training):
+        return Sessions(rows)
+
+    def build(self, constants):
+        return Network(self.settings.model.width, constants["scale"])
+
+    def counts(self, batch):
+        return {"error": float(batch["xy"][..., 0].numel())}
+
+    def losses(self, model, batch, progress):
+        return {"error": Loss(squared(model, batch["xy"]).sum())}
+
+    def validate(self, model, batch):
+        errors = squared(model, batch["xy"])
+        return {"val_loss": (errors.sum(), float(errors.numel())), "worst": (errors.amax(1).sum(), float(len(errors)))}
+
+    def evaluate(self, context):
+        def sums(predict):
+            errors = [(predict(xy[:, :1]) - xy[:, 1]) ** 2 for xy in (pairs([row]) for row in context.held_out)]
+            return {"val_loss": np.array([[error.sum(), len(error)] for error in errors])}
+
+        resampling = Resampling(len(context.held_out), self.settings.seed)
+        mean = pairs(context.train)[:, 1].mean()
+        with torch.no_grad():
+            own = sums(
+                lambda x: context.model(torch.from_numpy(x).to(next(context.model.parameters()))).cpu().numpy()[:, 0]
+            )
+        others = {"mean": resample(sums(lambda x: mean), resampling, dict)}
+        metrics = compare(ABOUT, resample(own, resampling, dict), others)
+        found = [beside(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
+        return Judgement(metrics, verdict(found))
+
+    def graphs(self, model):
+        spec = {"inputs": (TensorSpec("x", "float32", ("batch", 1), "as the device shows it"),),
+                "outputs": (TensorSpec("y", "float32", ("batch", 1), "corrected"),)}  # fmt: skip
+
+        def example(sizes, seed):
+            return (np.random.default_rng(seed).uniform(-1, 1, (sizes["batch"], 1)).astype(np.float32),)
+
+        return [
+            Graph("curve", model, axes={"batch": (1, 64)}, example=example, trials=({"batch": 1}, {"batch": 5}), **spec)
+        ]
+
+    def artefacts(self, model):
+        x = np.linspace(-1, 1, POINTS).astype(np.float32)
+        with torch.no_grad():
+            y = model(torch.from_numpy(x[:, None]))[:, 0].numpy()
+
+        def write(path: Path) -> None:
+            path.write_text("".join(f"{a:.9g}\t{b:.9g}\n" for a, b in zip(x, y, strict=True)), encoding="utf-8")
+
+        at = float(np.interp(0.3, x, y))
+        return [Artefact("curve.cal", write, "table", {"points": POINTS, "at": 0.3, "value": at, "tolerance": 1e-6})]
+
+    @staticmethod
+    def prove_table(path: Path, about) -> dict[str, float]:
+        """Read the table as its users do, and interpolate."""
+        rows = np.array([line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()], np.float64)
+        if rows.shape != (about["points"], 2):
+            raise ExportError(f"{path.name} holds {json.dumps(rows.shape)} numbers; {about['points']} pairs are meant.")
+        off = abs(float(np.interp(about["at"], rows[:, 0], rows[:, 1])) - about["value"])
+        if not off <= about["tolerance"]:
+            raise ExportError(f"{path.name} is off by {off:.2g} at {about['at']} (allowed {about['tolerance']:g}).")
+        return {"off": off}
+
+
+Curve.provers = {"table": Curve.prove_table}

@@ -1,0 +1,92 @@
+"""The domain: what is known without torch and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Node, Option, Section, Unit
+
+if TYPE_CHECKING:
+    from training.data.schema import Schema
+    from training.workspace import Workspace
+
+HERE = Path(__file__).parent
+
+
+def _encoders() -> Mapping[str, Any]:
+    from tests.toy_domain.readings import READINGS
+
+    return {"readings_path": READINGS}
+
+
+def _family(name: str, title: str, **more: Any) -> FamilyFacts:
+    presets = dict.fromkeys(("small", "demo", "debug"), HERE / f"{name}_debug.yaml")
+    recipe = f"tests.toy_domain.{name}:{title}"
+    return FamilyFacts(name, title, recipe, HERE / f"{name}.yaml", presets, name, _encoders, **more)
+
+
+def blend_path(workspace: Workspace) -> Path:
+    return workspace.root / "runs" / "blend.json"
+
+
+class Toy(Domain):
+    word = "toy"
+    title = "Calibration curves"
+    sentence = "A folder of readings in; a calibration curve for every device out."
+    unit = Unit("session", "sessions")
+    families = (_family("curve", "Curve", fan_out=True), _family("boost", "Boost"))
+    options = (
+        Option("readings", "folder", "CSV files, one a device: x,y a line", environment="ATHANOR_TOY_READINGS"),
+        Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
+    )
+    sealed_test = True
+
+    def schema(self) -> Schema:
+        from tests.toy_domain.readings import SCHEMA
+
+        return SCHEMA
+
+    def demo(self, job: Job) -> Mapping[str, Any]:
+        from tests.toy_domain.readings import make_demo
+
+        return {"readings": make_demo(job)}
+
+    def prepare(self, job: Job) -> None:
+        from tests.toy_domain.readings import prepare
+
+        prepare(job)
+
+    def items(self, workspace: Workspace) -> tuple[str, ...]:
+        from training.data.summary import summary_of
+
+        return tuple((summary_of(workspace) or {}).get("items", ()))
+
+    def checks(self, job: Job) -> Iterator[Finding]:
+        folder = job.path("readings")
+        count = len(list(folder.glob("*.csv"))) if folder else 0
+        if folder and not count:
+            yield Finding("fails", "readings", f"{folder} holds no .csv file", "Name the folder of the readings.")
+        elif folder:
+            yield Finding("ok", "readings", f"{count} devices")
+
+    def nodes(self) -> tuple[Node, ...]:
+        from tests.toy_domain.blend import NODES
+
+        return NODES
+
+    def sections(self, workspace: Workspace) -> Sequence[Section]:
+        import json
+
+        path = blend_path(workspace)
+        if not path.exists():
+            return ()
+        facts = {"weights": json.loads(path.read_text(encoding="utf-8"))}
+        return (Section("blend", "Blend", HERE / "blend.html.j2", facts),)
+
+    def card(self, family: str) -> CardText:
+        return CardText("Corrects what a device shows.", "reading to value", ["It knows the range of its readings."])
+
+
+TOY = Toy()

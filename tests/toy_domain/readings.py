@@ -1,0 +1,100 @@
+"""Readings: the encoder, the schema of a manifest row, the demo, and prepare."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from training.data.encode import Encoder, encode_files, refuse_if_too_many
+from training.data.identity import MARKER
+from training.data.schema import PathKey, Schema, text
+from training.data.writing import file_name, write_manifests
+from training.domain import Job
+from training.errors import DataError, UsageError
+
+SESSION = 16  # readings; a session is the unit, and stays in one split
+DEVICES = ("ampere", "bar", "celsius")
+
+
+def decode(path: Path) -> dict[str, np.ndarray]:
+    """A CSV file -> xy, float32 [n, 2]. Raises ValueError, which becomes the reason of its quarantine."""
+    rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise ValueError(f"line {number} has {len(row)} columns; x,y is wanted")
+    xy = np.array(rows, np.float64).astype(np.float32).reshape(-1, 2)
+    if not np.isfinite(xy).all():
+        raise ValueError("a reading is not finite")
+    return {"xy": xy}
+
+
+READINGS = Encoder("readings", "readings 1", decode)
+SCHEMA = Schema(
+    place="tests.toy_domain.readings:SCHEMA",
+    paths=(PathKey("readings_path", root="readings"),),
+    keys={"device": text("device")},
+    required=("device",),
+    names=("id",),
+    spans={"readings_path": ("begin", "end")},
+    group="session",
+    example='{"readings_path": ..., "device": ..., "begin": 0, "end": 16, "session": ...}',
+)
+
+
+def make_demo(job: Job) -> Path:
+    """Three devices with known curves, marked as synthetic."""
+    folder = job.workspace.root / "data" / "demo_readings"
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = 0.05 if job.options.get("noise") is None else float(job.options["noise"])
+    for number, device in enumerate(DEVICES):
+        random = np.random.default_rng([job.seed, number])
+        x = random.uniform(-1, 1, 10 * SESSION)
+        y = np.sin((1 + number) * x) + noise * random.standard_normal(len(x))
+        lines = [f"{a:.6f},{b:.6f}\n" for a, b in zip(x, y, strict=True)]
+        (folder / f"{device}.csv").write_text("".join(lines), encoding="utf-8")
+    (folder / MARKER).write_text('{"synthetic": true}\n', encoding="utf-8")
+    return folder
+
+
+def split_of(session: int, sessions: int) -> str:
+    """The last session is sealed, the one before it validates."""
+    return {sessions - 1: "test", sessions - 2: "val"}.get(session, "train")
+
+
+def prepare(job: Job) -> None:
+    """Readings -> manifests of `curve`, one set a device, and of `boost`, all devices together."""
+    folder = job.path("readings")
+    if folder is None:
+        raise UsageError("--readings is needed: the folder of the CSV files.")
+    paths = sorted(folder.glob("*.csv"))
+    records, refused = encode_files(paths, READINGS, job.workspace.cache, job.workers, job.say)
+    refuse_if_too_many(list(refused.values()), len(paths), 0.5)
+    rows: dict[str, list[dict]] = {}
+    items, content = [], hashlib.sha256()
+    for path in records:
+        sessions = len(records[path]["xy"]) // SESSION
+        if sessions < 3:
+            raise DataError(f"{path} has {len(records[path]['xy'])} readings; {3 * SESSION} are needed.")
+        items.append(path.stem)
+        content.update(path.stem.encode() + records[path].key)
+        for number in range(sessions):
+            row = {"readings_path": str(path), "device": path.stem, "id": f"{path.stem} {number}",
+                   "begin": number * SESSION, "end": (number + 1) * SESSION,
+                   "session": f"{path.stem}/{number}"}  # fmt: skip
+            split = split_of(number, sessions)
+            for name in (f"curve/{path.stem}", "boost"):
+                rows.setdefault(file_name(name, split), []).append(row)
+    if not items:
+        raise DataError(f"{folder} holds no usable .csv file.")
+    summary = {"synthetic": (folder / MARKER).is_file(), "items": items, "digest": content.hexdigest(),
+               "manifests": sorted(rows)}  # fmt: skip
+    write_manifests(job.workspace.manifests, rows, summary, list(refused.values()))
+    job.say(f"  {len(items)} devices, {sum(len(of) for of in rows.values()) // 2} sessions, {len(refused)} quarantined")
+
+
+def pairs(rows) -> np.ndarray:
+    """The readings of all rows: float32 [n, 2]."""
+    parts = [row.records["readings_path"]["xy"][row.values["begin"] : row.values["end"]] for row in rows]
+    return np.concatenate(parts).astype(np.float32)

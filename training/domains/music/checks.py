@@ -1,0 +1,46 @@
+"""What doctor looks at for music: the program that decodes some recordings, and the room that stores will take."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from training.domain import Finding, Job
+
+# A store's bytes for each byte of the source: 11 kB for a second of audio, of which a wav holds 176 kB, an mp3 of
+# 128 kbit/s 16 kB, and a flac about 100 kB.
+STORE_SHARE = {".wav": 0.07, ".flac": 0.15, ".mp3": 0.7, ".ogg": 0.9, ".m4a": 0.9, ".aac": 0.9, ".mid": 4, ".midi": 4}
+NEEDS_FFMPEG = (".m4a", ".aac")
+
+
+def checks(job: Job) -> Iterator[Finding]:
+    if shutil.which("ffmpeg"):
+        yield Finding("ok", "ffmpeg", "installed")
+    elif any(suffix in NEEDS_FFMPEG for suffix in _sizes(job)):
+        yield Finding(
+            "fails", "ffmpeg", "missing, and there are m4a or aac files",
+            "On Debian or Ubuntu: sudo apt-get install ffmpeg",
+        )  # fmt: skip
+    else:
+        yield Finding("note", "ffmpeg", "missing; needed for m4a and aac only")
+
+
+def store_bytes(job: Job) -> int:
+    """Of the stores of all files under the roots."""
+    return int(sum(size * STORE_SHARE[suffix] for suffix, size in _sizes(job).items()))
+
+
+def _sizes(job: Job) -> dict[str, int]:
+    """Bytes of the source files by (lower-case) suffix."""
+    sizes: dict[str, int] = {}
+    for root in (job.path("audio_root"), job.path("midi_root")):
+        for folder, _, names in os.walk(root, followlinks=True) if root is not None else ():
+            for name in names:
+                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: no Path for each
+                if suffix in STORE_SHARE:
+                    try:
+                        sizes[suffix] = sizes.get(suffix, 0) + os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
+                    except OSError:  # a dangling link: `prepare` lists it
+                        continue
+    return sizes

@@ -1,0 +1,320 @@
+"""Folders of music in; manifests, stores, quarantine and summary out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.data import manifest
+from training.data.encode import TOO_MANY, Quarantined, describe, expect, ledger, refuse_if_too_many, write_quarantine
+from training.data.files import Refused
+from training.data.identity import lies_in_marked
+from training.data.media import Media
+from training.data.rows import RELEASED, Files, Stored, Texts
+from training.data.shards import merge_shards
+from training.data.store import Store
+from training.data.writing import QUARANTINE, Built, file_name, index_manifests, work_out, write_manifests
+from training.domain import Job
+from training.domains.music.audio import HOP, LOGMEL, SAMPLE_RATE
+from training.domains.music.clouds.precomputed import write_cloud
+from training.domains.music.corpora import corpus, labels
+from training.domains.music.families import MIDI_GENERATOR, SPECTOCLOUD
+from training.domains.music.label_audit import audit
+from training.domains.music.midi.reader import NOTES
+from training.domains.music.midi.tokens import NOTE as FIRST_NOTE
+from training.domains.music.midi.tokens import TOKENS, VELOCITY
+from training.domains.music.midi_generator.steering import styles_of
+from training.domains.music.rows import AUDIO, CLOUD, EMOTION, LABEL_SOURCE, MIDI, SCHEMA
+from training.domains.music.sharding import ENCODERS, decode, digest
+from training.domains.music.summary import Summary, report
+from training.errors import DataError, UsageError
+from training.workspace import Workspace, exclusive
+
+FAMILIES = {facts.manifest: facts for facts in (SPECTOCLOUD, MIDI_GENERATOR)}
+PAIRED, ALONE = SPECTOCLOUD.manifest, MIDI_GENERATOR.manifest  # of recordings with scores, of scores
+SIDES = ("train", "val")
+_ascii = json.encoder.encode_basestring_ascii  # what json.dumps makes of a text
+#: A recording and its score may differ by this much (seconds, share) before that is remarked on.
+_APART = (5.0, 0.2)
+_UNPAIRED = (
+    "No recording could be paired with a score. Give both the same relative path (happy/track001.wav, "
+    "happy/track001.mid), or a name that no other file has."
+)
+_ONE_SONG = (
+    "There is only one song (copies and formats of it count as one); two are needed, to train on and to check with."
+)
+
+
+def prepare(job: Job) -> Summary:
+    """Scan, pair, decode, label, split and write the manifests; a second run over the same files changes nothing.
+
+    Without `audio_root` only the MIDI manifests are written. Every file is decoded here, so that what cannot be read is
+    known, listed in `quarantine.jsonl`, and in no manifest.
+
+    Options: the domain's; `val_split` (share of the songs held out); `merge`: what so many shares of the corpus hold,
+    decoded by other hosts (sharding.py), is put into the stores first.
+
+    Raises DataError if there is nothing to train on, UsageError for options that cannot be meant.
+    """
+    workspace, options = job.workspace, job.options
+    audio_root, midi_root, labels_file = job.path("audio_root"), job.path("midi_root"), job.path("labels")
+    val_split = options["val_split"]
+    if not 0 < val_split < 1:
+        raise UsageError(f"--val-split is the share of songs held out, between 0 and 1; it is {val_split:g}.")
+    if midi_root is None:
+        raise UsageError(
+            "--midi-root is needed: both models learn from notes (a song's score is what its cloud is drawn from)."
+        )
+    out = (job.path("out_dir") or workspace.manifests).absolute()
+    clouds = (job.path("clouds_dir") or workspace.root / SCHEMA.path(CLOUD).folder).absolute()
+    given = labels.read(labels_file) if labels_file else labels.Labels()
+    preparation = _Preparation(workspace, out, val_split, job.seed, given, job.workers, job.say, options.get("merge"))
+    preparation.scan(audio_root, midi_root)
+    with exclusive(out, "preparing data"):
+        summary = preparation.run(
+            lies_in_marked(audio_root, midi_root), clouds if options.get("generate_clouds") else None
+        )
+    if options.get("audit"):
+        audit(workspace, out, midi_root=midi_root, workers=job.workers, say=job.say)
+    return summary
+
+
+@dataclass
+class _Preparation:
+    workspace: Workspace
+    out: Path
+    val_split: float
+    seed: int
+    given: labels.Labels
+    workers: int | None
+    say: Callable[[str], None]
+    merge: int | None = None
+
+    def scan(self, audio_root: Path | None, midi_root: Path | None) -> None:
+        sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
+        scores, bad_scores = corpus.find(midi_root, corpus.MIDI, "--midi-root")
+        self.refused = [*bad_sounds, *bad_scores]
+        self.sounds = Media(sounds, self.workspace.cache, self.workers, self.say)
+        self.scores = Media(scores, self.workspace.cache, self.workers, self.say)
+
+    def run(self, synthetic: bool, clouds: Path | None) -> Summary:
+        summary = Summary(synthetic, self.seed, self.val_split, len(self.sounds.every), len(self.scores.every))
+        manifests = self._build(summary, clouds)
+        del self.sounds, self.scores  # what was known about a million files is let go before their index is made
+        while manifests:
+            self._index(manifests.pop(0))
+        report(summary, self.workspace.relative(self.out), self.say)
+        return summary
+
+    def _build(self, summary: Summary, clouds: Path | None) -> list[Built]:
+        """Write the manifests, and fill in the summary."""
+        refused = self.refused
+        quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
+        expect(LOGMEL, NOTES, TOKENS)
+        self.ledger = ledger(self.workspace.cache)
+
+        # Paired before anything is decoded: that a file is broken must not make another one's name unique.
+        quarantine += self.sounds.read(self.ledger) + self.scores.read(self.ledger)
+        pairing = corpus.match(self.sounds.files, self.scores.files, self.given)
+        if self.merge:
+            merge_shards(self.workspace.cache, self.merge, digest(self.sounds, self.scores, pairing.pairs), ENCODERS,
+                         self.say)  # fmt: skip
+        bad, bad_sounds = decode(self.sounds, self.scores, self.scores.files, pairing.pairs)
+        quarantine += self._judge(bad, len(self.scores.files), refused, corpus.MIDI)
+        heard = len({pair.audio.number for pair in pairing.pairs})
+        quarantine += self._judge(bad_sounds, heard, refused, corpus.AUDIO)
+
+        usable = [score for score in self.scores.files if self.scores.has(score, TOKENS)]
+        whole = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
+        self._refuse(not usable, "No score can be used.", quarantine)
+        self._refuse(bool(self.sounds.files) and not whole, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
+        paired, alone = corpus.songs(whole, usable, self.given, self.val_split, self.seed)
+        songs = {ALONE: alone} | ({PAIRED: paired} if self.sounds.files else {})
+        for of_name in songs.values():
+            sides = {song.held_out for song in of_name}
+            self._refuse(len(sides) < 2, f"{_ONE_SONG}\n{_examples(pairing)}", quarantine)
+
+        columns = {ALONE: {MIDI: self.scores.columns([song.midi for song in alone], TOKENS)}}
+        if PAIRED in songs:
+            columns[PAIRED] = {
+                AUDIO: self.sounds.columns([song.audio for song in paired], LOGMEL),
+                MIDI: self.scores.columns([song.midi for song in paired], NOTES),
+            }
+        drawn = self._clouds(paired, columns[PAIRED], clouds) if clouds and paired else None
+        self._count(summary, pairing, paired, alone, columns, quarantine)
+        summary.paired_by_stem = sum(pair.by == "stem" for pair in whole)
+        summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
+        summary.digest = _data_digest(paired, alone)
+        self._write(summary, songs, drawn, quarantine)
+        if drawn is not None:
+            columns[PAIRED][CLOUD] = Files(Texts.of(cloud[CLOUD] for cloud in drawn))
+        return [_built(name, of_name, columns[name]) for name, of_name in songs.items()]
+
+    # refusing
+
+    def _judge(
+        self, bad: list[Quarantined], count: int, refused: Sequence[Refused], suffixes: Sequence[str]
+    ) -> list[Quarantined]:
+        """Refuse too many unreadable files; those that the scan refused count (hidden ones are no songs)."""
+        scanned = [
+            Quarantined(item.path, "scan", item.reason)
+            for item in refused
+            if item.path.lower().endswith(tuple(suffixes)) and item.reason != "a hidden file"
+        ]
+        try:
+            refuse_if_too_many([*bad, *scanned], count + len(scanned), TOO_MANY)
+        except DataError:
+            write_quarantine(self.out / QUARANTINE, [*bad, *scanned])
+            raise
+        return bad
+
+    def _refuse(self, hopeless: bool, why: str, quarantine: Sequence[Quarantined]) -> None:
+        if hopeless:
+            write_quarantine(self.out / QUARANTINE, quarantine)
+            raise DataError("\n".join([why.rstrip(), *([describe(quarantine)] if quarantine else [])]))
+
+    # rows
+
+    def _clouds(self, paired: Sequence[corpus.Song], columns: Mapping[str, Files], folder: Path) -> list[dict]:
+        """A cloud for every song, drawn ahead: its keys of the manifest row."""
+        notes, frames = Store.at(self.workspace.cache / NOTES.kind), columns[AUDIO].layout.counts["logmel"]
+        return [
+            write_cloud(folder, notes.get(key.tobytes())["notes"], int(count), song.label.emotion)
+            for song, key, count in zip(paired, columns[MIDI].keys, frames, strict=True)
+        ]
+
+    def _count(self, summary: Summary, pairing, paired, alone, columns, quarantine) -> None:
+        summary.pairs = len(paired)
+        told = self._facts("notes in tokens 1", columns[ALONE][MIDI], _notes_told)
+        summary.notes = int(told.sum())
+        summary.emotions = labels.count(song.label for song in alone)
+        summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
+        summary.unused_labels = self.given.unused()
+        summary.unmatched_audio = [file.relative for file in pairing.unmatched_audio]
+        summary.unmatched_midi = [file.relative for file in pairing.unmatched_midi] if summary.audio_files else []
+        summary.ambiguous = [
+            {
+                "audio": [file.relative for file in item.audio],
+                "midi": [file.relative for file in item.midi],
+                "reason": item.reason,
+            }
+            for item in pairing.ambiguous
+        ]
+        if paired:
+            frames = columns[PAIRED][AUDIO].layout.counts["logmel"]
+            once = np.unique([song.audio.number for song in paired], return_index=True)[1]
+            summary.hours = round(int(frames[once].sum()) * HOP / SAMPLE_RATE / 3600, 4)
+            lengths = self._facts("end of notes 1", columns[PAIRED][MIDI], _end_of_notes)
+            for song, count, written in zip(paired, frames.tolist(), lengths.tolist(), strict=True):
+                heard = count * HOP / SAMPLE_RATE
+                if abs(heard - written) > max(_APART[0], _APART[1] * max(heard, written)):
+                    summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
+        summary.quarantined = [asdict(item) for item in quarantine]
+
+    def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
+        """A number about each record, remembered: a corpus is not read whole to be prepared again."""
+        store = Store.at(self.workspace.cache / files.kind)
+        return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
+
+    # writing
+
+    def _write(self, summary: Summary, songs: Mapping[str, Sequence[corpus.Song]], drawn, quarantine) -> None:
+        summary.manifests = [file_name(name, side) for name in sorted(songs) for side in SIDES]
+        summary.songs = {
+            name: {side: sum(song.held_out == (side == "val") for song in of_name) for side in SIDES}
+            for name, of_name in songs.items()
+        }
+        content = {key: value for key, value in asdict(summary).items() if key != "up_to_date"}
+        manifests = {
+            file_name(name, side): _rows(of_name, side == "val", drawn if name == PAIRED else None)
+            for name, of_name in songs.items()
+            for side in SIDES
+        }
+        summary.up_to_date = not write_manifests(self.out, manifests, content, quarantine)
+
+    def _index(self, built: Built) -> None:
+        name, shared = built.name, index_manifests(built, self.out, self.workspace.cache, SCHEMA)
+        del built  # its columns are in the indices: memory for what is worked out now
+        if shared is not None:
+            work_out(shared)
+            if name == ALONE:
+                styles_of(shared["train"])
+
+
+def _built(name: str, songs: Sequence[corpus.Song], columns: Mapping[str, Files]) -> Built:
+    facts = FAMILIES[name]
+    held_out = np.fromiter((song.held_out for song in songs), bool, len(songs))
+    return Built(name, facts.name, facts.row_checks, facts.encoders(), {"train": ~held_out, "val": held_out}, columns)
+
+
+def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
+    emotions = _Emotions()
+    for number, song in enumerate(songs):
+        if song.held_out == held_out:
+            row: dict[str, Any] = {} if song.audio is None else {AUDIO: song.audio.place}
+            row |= {MIDI: song.midi.place, EMOTION: emotions.of(song.label)}
+            row |= {"id": song.id, LABEL_SOURCE: song.label.source}
+            yield row if drawn is None else row | drawn[number]
+
+
+def _notes_told(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
+    """How many notes are in the tokens of some records."""
+    out = np.zeros(len(indices))
+    for part, records, starts, counts in files.layout.blocks(store, "ids", indices):
+        ids = records.view(np.uint16)
+        told = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
+        out[part] = told[starts // 2 + counts] - told[starts // 2]
+    return out
+
+
+def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
+    """Seconds, of some records."""
+    out = np.zeros(len(indices))
+    for place, record in enumerate(indices.tolist()):
+        if place % RELEASED == 0:
+            store.release()
+        notes = Stored(files, store, record)["notes"]
+        out[place] = (notes["onset"] + notes["duration"]).max()
+    return out
+
+
+def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:
+    """SHA-256 of a JSON list a song: id, whether it is held out, emotion, its files' contents."""
+    total, emotions = hashlib.sha256(), _Emotions()
+    for songs in (paired, alone):
+        for song in songs:
+            files = ", ".join([f'"{file.content.hex()}"' for file in (song.audio, song.midi) if file is not None])
+            side = "true" if song.held_out else "false"
+            total.update(f"[{_ascii(song.id)}, {side}, {emotions.of(song.label)}, [{files}]]\n".encode())
+    return total.hexdigest()
+
+
+class _Emotions:
+    """Labels' emotions as JSON: songs share them."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[labels.Label, manifest.AsJson]] = {}  # by the label's id, so it is held
+
+    def of(self, label: labels.Label) -> manifest.AsJson:
+        known = self.known.get(id(label))
+        if known is None:
+            text = manifest.AsJson(manifest.as_json(list(label.emotion)))
+            known = self.known[id(label)] = (label, text)
+        return known[1]
+
+
+def _examples(pairing) -> str:
+    lines = [f"  recording {file.relative}" for file in pairing.unmatched_audio[:3]]
+    lines += [f"  score {file.relative}" for file in pairing.unmatched_midi[:3]]
+    lines += [
+        f"  {', '.join(f.relative for f in item.audio)} | {', '.join(f.relative for f in item.midi)}: {item.reason}"
+        for item in pairing.ambiguous[:3]
+    ]
+    return "\n".join(lines)

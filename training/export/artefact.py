@@ -1,0 +1,63 @@
+"""Files and folders in formats of the field: written by their own writer, proved by their own prover.
+
+A prover sees the written files and the receipt's plain values alone. It runs before the files get their names, and
+again at every `verify`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.data.files import disk_errors
+from training.errors import ExportError
+from training.export.files import files_below, sha256, writer_errors
+from training.export.receipt import finite
+from training.recipe import Artefact, Prover
+
+
+def write_artefact(artefact: Artefact, path: Path) -> None:
+    """Write to `path`, which must not exist. Raises ExportError where nothing, or a link, was written there."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with writer_errors(artefact.name):
+        artefact.write(path)
+    if path.is_symlink():
+        raise ExportError(f"{artefact.name} is a symbolic link; an export holds its own files.")
+    if not path.exists() or (path.is_dir() and not files_below(path)):
+        raise ExportError(f"{artefact.name} was not written: there is nothing at the path that its writer was given.")
+
+
+def prove(
+    name: str, provers: Mapping[str, Prover], prover: str, path: Path, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Run the prover called `prover` on `path`; returns what it measured, as plain values.
+
+    Raises ExportError where there is no such prover, it fails in any way, or it changed what it was to prove.
+    """
+    if prover not in provers:
+        raise ExportError(f"{name}: there is no prover `{prover}`; there are {', '.join(provers) or 'none'}.")
+    before = sha256(path)
+    try:
+        measured = plain_values(f"what `{prover}` measured on {name}", provers[prover](path, about))
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"{name}: its proof `{prover}` failed: {type(error).__name__}: {error}") from error
+    if sha256(path) != before:
+        raise ExportError(f"{name}: its proof `{prover}` changed it; a proof leaves the files as they are.")
+    return measured
+
+
+def plain_values(what: str, values: Any) -> dict[str, Any]:
+    """`values` as the receipt gives them back: JSON, tuples as lists, null for what is not finite. Raises ExportError
+    for anything that is no mapping of plain values."""
+    try:
+        plain = json.loads(json.dumps(finite(values), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{what} is not made of plain values (text, numbers, lists, mappings): {error}") from None
+    if not isinstance(plain, dict):
+        raise ExportError(f"{what} is a {type(values).__name__}, not a mapping of names to plain values.")
+    return plain

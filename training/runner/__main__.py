@@ -1,0 +1,42 @@
+"""`python -m training.runner [--paths] -- WORDS...`: what train_cuda.sh asks for. Exit codes as everywhere.
+
+Standard library only: a host's own Python will do, before there is an environment.
+"""
+
+import sys
+
+from training.errors import AthanorError
+from training.registry import domains
+from training.runner.options import parse, parser_of
+from training.runner.plan import plan_of
+from training.runner.shell import paths, script
+
+
+def main(arguments: list[str]) -> int:
+    """Print the plan of a command as a shell script, its help, or (`--paths`) the paths that it names."""
+    at = arguments.index("--")
+    looking, words = "--paths" not in arguments[:at], arguments[at + 1 :]
+    try:
+        command = parse(words, domains(), checking=looking and not {"--help", "-h"} & set(words))
+        if command.help:
+            print(f"cat << 'HELP'\n{_help(command.domain)}\nHELP\nexit 0")
+        else:
+            print(script(plan_of(command)) if looking else paths(command))
+    except AthanorError as error:
+        print(f"error: {error}", file=sys.stderr)
+        if error.exit_code == 2:
+            print("Try ./train_cuda.sh --help", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _help(domain) -> str:
+    words = "\n".join(f"  {one.word:<8} {one.sentence}" for one in domains().values())
+    head = (
+        f"Usage: ./train_cuda.sh [WORD] [options]\n\nWORD, default {next(iter(domains()))} (or ATHANOR_JOB):\n{words}"
+    )
+    return f"{head}\n\n{parser_of(domain).format_help()}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,322 @@
+"""The command line of train_cuda.sh: `[WORD] [options]`, read into a Command. Standard library only, and quick."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.domain import PRESETS, Domain, Option
+from training.errors import UsageError
+
+JOB = "ATHANOR_JOB"  # the word, where the command gives none
+PARTS = ("prepare", "train", "export")  # of a job, for --only
+METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "text": "TEXT", "url": "URL"}
+AMOUNT = re.compile(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}")
+
+ABOUT = """\
+Prepares the data, trains its model families, exports them, and verifies every exported file. Without data options it
+trains on small demo data that it makes itself (all results say so). Running the same command again continues where it
+stopped."""
+
+CODES = """\
+A training that crashed, hung or was killed is started again and continues from its newest checkpoint: after 5, 15, 45
+and 120 s, at most 4 times without progress (ATHANOR_RESTARTS, ATHANOR_RESTART_PAUSES), and never for what would repeat.
+The first Ctrl-C or SIGTERM saves and stops; a second one ends everything at once.
+
+Exit codes: 0 all done and verified, 2 wrong usage or configuration, 3 data refused, 4 an export is missing or differs,
+5 training failed, 6 the environment (no GPU, no disk, folder in use), 75 interrupted with everything saved: run the
+same command again.
+
+The environment can stand in for options, for pods and Compose: {variables}.
+docs/docker.md lists the variables of Docker mode."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the runner was asked for. Paths are absolute."""
+
+    domain: Domain
+    options: Mapping[str, Any]  # the domain's, by attribute
+    out: str
+    preset: str | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    resume: str | None = None
+    cpu: bool = False
+    gpus: int | None = None
+    mode: str = ""  # docker, native, or "": decided by the host
+    nnodes: int | None = None
+    node_rank: int | None = None
+    master_addr: str | None = None
+    master_port: int = 29500
+    ray: str | None = None
+    skip_build: bool = False
+    skip: frozenset[str] = frozenset()  # names of nodes
+    only: str | None = None
+    max_hours: str | None = None
+    budget_usd: str | None = None
+    price_per_hour: str | None = None
+    estimate: bool = False
+    persist: str | None = None
+    dry_run: bool = False
+    help: bool = False
+
+    @property
+    def money(self) -> list[str]:
+        """The flags of the budget, for the stages."""
+        named = {
+            "--max-hours": self.max_hours,
+            "--budget-usd": self.budget_usd,
+            "--price-per-hour": self.price_per_hour,
+        }
+        return [word for flag, value in named.items() if value for word in (flag, value)]
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=32, width=118)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message.removesuffix('.')}.")
+
+
+def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool = True) -> Command:
+    """Raises UsageError. `checking`: whether folders are looked at (in a container that does not have them yet, no)."""
+    given = list(words)
+    word = os.environ.get(JOB) or next(iter(known))
+    if given and not given[0].startswith("-"):
+        word = given.pop(0)
+    if word not in known:
+        raise UsageError(f"there is no domain '{word}'; there are {', '.join(known)}.")
+    domain = known[word]
+    values = vars(parser_of(domain).parse_args(given))
+    options = {option.attribute: _value(option, values.pop(option.attribute), checking) for option in domain.options
+               if option.runner}  # fmt: skip
+    for option in domain.options:
+        options.setdefault(option.attribute, None)
+    skip = {name for name in names_of(domain) if values.pop(_skip_attribute(name), False)}
+    skip |= set(values.pop("skip") or ())
+    out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
+    persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
+    if persist is not None:
+        persist = _persist(absolute(persist), checking)
+    for name in ("max_hours", "budget_usd", "price_per_hour"):
+        values[name] = _amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
+    command = Command(domain=domain, options=options, out=out, persist=persist, skip=frozenset(skip), **values)
+    _check_together(command)
+    return command
+
+
+def parser_of(domain: Domain) -> argparse.ArgumentParser:
+    """Of one domain's commands."""
+    parser = _Parser(
+        prog=f"./train_cuda.sh {domain.word}", add_help=False, allow_abbrev=False,
+        description=f"{domain.sentence}\n\n{ABOUT}", epilog=CODES.format(variables=", ".join(variables(domain))),
+        usage=argparse.SUPPRESS, formatter_class=_Formatter,
+    )  # fmt: skip
+    group = parser.add_argument_group("data")
+    for option in domain.options:
+        if option.runner:
+            add_option(group, option)
+    group = parser.add_argument_group("run")
+    group.add_argument("--out", metavar="DIR", type=_text, help="where everything is written (default: this folder)")
+    group.add_argument(
+        "--preset", choices=PRESETS,
+        help="full: a 24 GB GPU (default); small: half an hour on two cores; demo: minutes (default on demo data); "
+        "debug: seconds, learns nothing",
+    )  # fmt: skip
+    group.add_argument("--epochs", type=count(1), metavar="N", help="train each model for N epochs")
+    group.add_argument("--seed", type=count(0), metavar="N", help="of the split, the order, the start (default: 42)")
+    group.add_argument(
+        "--resume", choices=("auto", "never"),
+        help="auto: continue an interrupted run (default); never: start a new one, the old one is kept aside",
+    )  # fmt: skip
+    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    group.add_argument("--gpus", type=count(1), metavar="N", help="use N GPUs of this host (fails if there are fewer)")
+    mode = group.add_mutually_exclusive_group()
+    where = (
+        "(default: Docker where an engine answers; inside a container, or with ATHANOR_PYTHON or ATHANOR_VENV, native)"
+    )
+    mode.add_argument("--docker", dest="mode", action="store_const", const="docker", default="", help="in containers")
+    mode.add_argument(
+        "--native", dest="mode", action="store_const", const="native", help=f"in an environment of this host {where}"
+    )
+    _add_hosts(parser)
+    _add_left_out(parser, domain)
+    _add_money(parser)
+    group = parser.add_argument_group("hosts that vanish")
+    group.add_argument(
+        "--persist", metavar="DIR", type=_text,
+        help="keep verified copies of all that matters in DIR, which may be slow or a network drive; a new host "
+        "continues from there",
+    )  # fmt: skip
+    group = parser.add_argument_group("other")
+    group.add_argument("--dry-run", action="store_true", help="print the exact commands, run nothing")
+    group.add_argument("--help", "-h", action="store_true", help="this text")
+    return parser
+
+
+def _add_hosts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("several hosts (docs/rented-hosts.md); the same command on each, but --node-rank")
+    group.add_argument("--nnodes", type=count(1), metavar="N", help="how many hosts train together")
+    group.add_argument(
+        "--node-rank", type=count(0), metavar="K", help="which one this is; 0 also evaluates and exports"
+    )
+    group.add_argument("--master-addr", metavar="HOST", type=_text, help="where the host of rank 0 is reached")
+    group.add_argument("--master-port", type=count(1), default=29500, metavar="PORT", help="(default: 29500)")
+    group.add_argument(
+        "--ray", metavar="ADDRESS", type=_text, help="prepare, and run a domain's nodes, on a Ray cluster"
+    )
+
+
+def _add_left_out(parser: argparse.ArgumentParser, domain: Domain) -> None:
+    group = parser.add_argument_group("leave out a stage")
+    group.add_argument("--skip-build", action="store_true", help="use the image or the environment as it is")
+    names = names_of(domain)
+    for name, flag in names.items():
+        group.add_argument(flag, dest=_skip_attribute(name), action="store_true", help=argparse.SUPPRESS)
+    group.add_argument(
+        "--skip", action="append", choices=tuple(names), metavar="NODE",
+        help=f"one of {', '.join(names)} (also: {' '.join(names.values())})",
+    )  # fmt: skip
+    group.add_argument("--only", choices=PARTS, help="only this part of the job, as Compose's services do")
+
+
+def _add_money(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "what it may cost, counted over all stages and restarts of a job (runs/budget.json); it ends in verified "
+        "exports"
+    )
+    group.add_argument("--max-hours", metavar="H", type=_text, help="end within H hours")
+    group.add_argument(
+        "--budget-usd", metavar="X", type=_text, help="end before X dollars are spent; the stricter counts"
+    )
+    group.add_argument(
+        "--price-per-hour", metavar="Y", type=_text,
+        help="what an hour costs, all GPUs and hosts together (default: by the GPU's name)",
+    )  # fmt: skip
+    group.add_argument(
+        "--estimate", action="store_true",
+        help="prepare, time a few real steps of each model, print hours and cost, and end without training",
+    )  # fmt: skip
+
+
+def add_option(group: Any, option: Option) -> None:
+    """One option of a domain, with its checks of form."""
+    text = option.help + (f" (or {option.environment})" if option.environment else "")
+    if option.kind == "flag":
+        group.add_argument(option.flag, dest=option.attribute, action="store_true", default=None, help=text)
+    elif option.kind == "choice":
+        group.add_argument(option.flag, dest=option.attribute, choices=option.choices, help=text)
+    else:
+        kind = _number if option.kind == "number" else _text
+        metavar = option.metavar or METAVARS[option.kind]
+        group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=metavar, help=text)
+
+
+def names_of(domain: Domain) -> dict[str, str]:
+    """What a command can leave out -> the flag that leaves it out."""
+    families = {facts.name: facts.skip for facts in domain.families}
+    nodes = {node.name: f"--skip-{node.name}" for node in domain.nodes()}
+    return {"prepare": "--skip-manifests", **families, **nodes, "export": "--skip-export"}
+
+
+def variables(domain: Domain) -> list[str]:
+    """Names of the environment that stand in for options."""
+    own = [option.environment for option in domain.options if option.environment and option.runner]
+    common = ("OUT", "PERSIST", "MAX_HOURS", "BUDGET_USD", "PRICE_PER_HOUR", "JOB")
+    return [*own, *(f"ATHANOR_{name}" for name in common)]
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def _skip_attribute(name: str) -> str:
+    return f"skip {name}"
+
+
+def _value(option: Option, value: Any, checking: bool) -> Any:
+    if value is None and option.environment:
+        value = os.environ.get(option.environment) or None
+        if value is not None and option.kind == "number":
+            value = _number(value)
+    if value is None or not option.mounted:
+        return option.default if value is None else value
+    value = absolute(value)
+    if checking:
+        there = Path(value).is_dir() if option.kind == "folder" else Path(value).is_file()
+        if not there:
+            raise UsageError(f"{option.flag} '{value}' is not a {option.kind}.")
+    return value
+
+
+def absolute(path: str) -> str:
+    """From where the user stands; so a name with a leading dash is never taken for an option. Without `.`, `..` and
+    slashes at its end, which mounts of containers do not keep."""
+    path = path if path.startswith("/") else f"{os.environ.get('ATHANOR_PWD') or Path.cwd()}/{path}"
+    if "/./" in f"{path}/" or "/../" in f"{path}/":
+        path = os.path.realpath(path)
+    return path.rstrip("/") or "/"
+
+
+def default_out() -> str:
+    """The project's own folder."""
+    return str(Path(__file__).resolve().parents[2])
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("needs a value")
+    return text
+
+
+def count(least: int) -> Any:
+    """A whole number from `least` up."""
+
+    def number(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"takes a whole number from {least} up, not '{text}'")
+        return int(text)
+
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a number, not '{text}'") from None
+
+
+def _amount(name: str, text: str | None) -> str | None:
+    """A positive decimal number."""
+    if text is None or (AMOUNT.fullmatch(text) and re.search("[1-9]", text)):
+        return text
+    raise UsageError(f"--{name.replace('_', '-')} takes a number above 0 (and below 1000000), not '{text}'.")
+
+
+def _persist(path: str, checking: bool) -> str:
+    if checking and not Path(path).is_dir() and (os.path.lexists(path) or not Path(path).parent.is_dir()):
+        raise UsageError(f"--persist '{path}' is not a folder, nor is it in one: is the drive mounted?")
+    return path
+
+
+def _check_together(command: Command) -> None:
+    if command.cpu and command.gpus is not None:
+        raise UsageError("--cpu and --gpus exclude each other.")
+    if command.nnodes is not None:
+        if command.node_rank is None or command.master_addr is None:
+            raise UsageError("--nnodes needs --node-rank and --master-addr.")
+        if command.node_rank >= command.nnodes:
+            raise UsageError(
+                f"--node-rank counts from 0: with --nnodes {command.nnodes} it is at most {command.nnodes - 1}."
+            )
+    elif command.node_rank is not None or command.master_addr is not None:
+        raise UsageError("--node-rank and --master-addr go with --nnodes.")

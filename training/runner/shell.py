@@ -1,0 +1,77 @@
+"""A plan as text that train_cuda.sh evaluates: assignments, then one call a step. Every word is quoted for a shell."""
+
+from __future__ import annotations
+
+from shlex import quote
+
+from training.domain import Node
+from training.runner.options import Command
+from training.runner.plan import ONCE, Plan, Step
+
+
+def paths(command: Command) -> str:
+    """What the plan has to look at, a line each, quoted: for a container, which is given them before it can plan."""
+    options = [option.attribute for option in command.domain.options if option.mounted]
+    named = [command.out, command.persist, *(command.options.get(attribute) for attribute in options)]
+    return "\n".join(quote(path) for path in named if path)
+
+
+def script(plan: Plan) -> str:
+    """The assignments (settings of the command, `mounts`, `notes`), and the function `steps`."""
+    command = plan.command
+    lines = [f"domain={quote(command.domain.word)}"]
+    for name in ("mode", "out", "persist", "gpus", "nnodes", "node_rank"):
+        value = getattr(command, name)
+        lines.append(f"{name}={quote('' if value is None else str(value))}")
+    for name in ("cpu", "dry_run", "estimate", "skip_build"):
+        lines.append(f"{name}={'yes' if getattr(command, name) else 'no'}")
+    lines.append(f"mounts=({' '.join(quote(mount.path) for mount in plan.mounts)})")
+    lines.append(f"notes=({' '.join(map(quote, plan.notes))})")
+    lines.append(f"exports={'yes' if plan.exports else 'no'}")
+    steps = _grouped(plan)
+    lines.append("steps() {")
+    for step in steps:
+        if step.name == "persist":  # the last one; the shell also takes it when the job ends early
+            continue
+        lines.append(f"    {_call(step)}")
+        if step.name == "restore" and not command.estimate:
+            lines.append("    restored=yes")
+    lines += ["    :", "}", "copy_away() {"]
+    lines += [f"    {_call(step)}" for step in steps if step.name == "persist"]
+    lines += ["    :", "}"] if steps[-1].name != "persist" else ["}"]
+    return "\n".join(lines)
+
+
+def _call(step: Step) -> str:
+    """`stage TITLE OPTIONS-OF-THE-SUPERVISOR -- COMMAND`. The Python and the GPU are known to the shell alone."""
+    words = [quote(word) for word in step.command]
+    device = ' ${device[@]+"${device[@]}"}' if step.device and "--device" not in step.command else ""
+    name, supervise = "run_stage" if step.name == "persist" else "stage", " ".join(map(quote, step.supervise))
+    return f'{name} {quote(step.title)} {supervise} -- "$python" {" ".join(words)}{device}'
+
+
+def _grouped(plan: Plan) -> list[Step]:
+    """Nodes that follow each other are one step where they may run at once: on several GPUs, or on a Ray cluster."""
+    command = plan.command
+    if command.ray is None and (command.gpus or 1) < 2:
+        return list(plan.steps)
+    nodes = {node.name: node for node in command.domain.nodes()}
+    out: list[Step] = []
+    for step in plan.steps:
+        if step.name in nodes and out and out[-1].name in nodes:
+            out[-1] = _joined(out[-1], step, nodes[step.name], command)
+        else:
+            out.append(step)
+    return out
+
+
+def _joined(first: Step, second: Step, node: Node, command: Command) -> Step:
+    """`node A B ...`: the verb takes several, and orders them by what they need."""
+    words = list(first.command)
+    at = words.index("node") + 1
+    while not words[at].startswith("--"):
+        at += 1
+    words.insert(at, node.name)
+    if "--at-once" not in words and command.gpus is not None:
+        words += ["--at-once", str(command.gpus)]
+    return Step(second.name, f"{first.title}; {second.title}", tuple(words), first.needs, first.receipt, ONCE, True)

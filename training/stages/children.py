@@ -1,0 +1,123 @@
+"""Commands as processes of this host, several at once: each line that they print is passed on under its name, signals
+reach all of them, and how each ended is known."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from training.errors import Interrupted
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a command ended."""
+
+    code: int  # as a shell gives it: 128+n for signal n
+    last: str  # the last line that it printed to stderr
+
+
+class Children:
+    """While entered, signals are passed on to the commands that run, and no further one begins."""
+
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+        self.stopped = 0  # signals that came
+        self._running: dict[str, subprocess.Popen] = {}
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Children:
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPS:
+                self._before[number] = signal.signal(number, self._pass_on)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if error[0] is not None:
+            for process in self._running.values():
+                process.terminate()
+        for process in self._running.values():
+            process.wait()
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        self.stopped += 1
+        for process in list(self._running.values()):
+            process.send_signal(signal.SIGTERM)  # a second one ends a command at once (runner/supervisor.py)
+
+    def run(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        at_once: int = 1,
+        *,
+        gpus: Collection[str] = (),
+        ended: Callable[[str, End], bool] = lambda name, end: True,
+    ) -> dict[str, End]:
+        """Run every command, `at_once` at a time; returns how each ended that began. Those named in `gpus` see one GPU
+        each (CUDA_VISIBLE_DEVICES), of those that this process sees. `ended`: called as each ends; False: begin no
+        further one. Raises Interrupted after a signal, when all have ended."""
+        waiting, ends = dict(commands), {}
+        slots: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(at_once):
+            slots.put(slot)
+        done: queue.SimpleQueue[tuple[str, int, End]] = queue.SimpleQueue()
+        threads: list[threading.Thread] = []
+        going = True
+        while (waiting and going and not self.stopped) or len(ends) < len(threads):
+            if waiting and going and not self.stopped and not slots.empty():
+                name = next(iter(waiting))
+                slot = slots.get()
+                process = self._start(waiting.pop(name), slot if name in gpus and at_once > 1 else None)
+                self._running[name] = process
+                threads.append(threading.Thread(target=self._follow, args=(name, slot, process, done), daemon=True))
+                threads[-1].start()
+                continue
+            try:
+                name, slot, end = done.get(timeout=0.2)
+            except queue.Empty:  # a signal may have come
+                continue
+            self._running.pop(name)
+            slots.put(slot)
+            ends[name] = end
+            going = ended(name, end) and going
+        if self.stopped:
+            raise Interrupted("Stopped; everything is saved. Run the same command again to continue.")
+        return ends
+
+    def _start(self, command: Sequence[str], slot: int | None) -> subprocess.Popen:
+        environment = dict(os.environ)
+        if slot is not None:
+            seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+            environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)
+        # a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once
+        return subprocess.Popen(
+            list(command), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, errors="replace", start_new_session=True,
+        )  # fmt: skip
+
+    def _follow(self, name: str, slot: int, process: subprocess.Popen, done: queue.SimpleQueue) -> None:
+        last: deque[str] = deque(maxlen=1)
+
+        def errors() -> None:
+            for line in process.stderr:
+                if line.strip():
+                    last.append(line.strip())
+                self.say(f"[{name}] {line.rstrip()}")
+
+        reader = threading.Thread(target=errors, daemon=True)
+        reader.start()
+        for line in process.stdout:
+            self.say(f"[{name}] {line.rstrip()}")
+        reader.join()
+        code = process.wait()
+        done.put((name, slot, End(128 - code if code < 0 else code, last[0] if last else "")))

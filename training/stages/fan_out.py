@@ -1,0 +1,124 @@
+"""One verb for every item of a family that trains one model an item: each is a run of its own, under its share of one
+budget. What fails is quarantined with its reason, and the others go on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.data.files import write_atomic
+from training.domain import Domain
+from training.errors import AthanorError, DataError, HostError, TrainingError, UsageError
+from training.stages.children import Children, End
+from training.workspace import Workspace
+
+#: Exit codes that every item would end with: wrong usage or configuration, a host that cannot do it, a request to stop.
+OF_ALL = (UsageError.exit_code, HostError.exit_code, 75)
+#: More than this share of failed items is a failure of the job.
+TOO_MANY = 0.5
+
+
+def quarantine_path(workspace: Workspace) -> Path:
+    """Where failed runs are listed: {run: {"stage", "exit", "reason"}}."""
+    return workspace.root / "runs" / "quarantined.json"
+
+
+def quarantined(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """The runs that failed, and why. Raises DataError for a damaged file."""
+    path = quarantine_path(workspace)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}). Delete it: failed runs are then tried again.") from None
+
+
+def runs_of(domain: Domain, family: str, workspace: Workspace) -> list[str]:
+    """The names of a family's runs: the family itself, or one an item. Raises UsageError before `prepare`."""
+    if not domain.facts(family).fan_out:
+        return [family]
+    items = domain.items(workspace)
+    if not items:
+        raise UsageError(f"There are no items of {family} in {workspace.manifests}: run prepare first.")
+    return [f"{family}/{item}" for item in items]
+
+
+def each(
+    domain: Domain,
+    family: str,
+    workspace: Workspace,
+    verb: str,
+    words: Sequence[str],
+    *,
+    at_once: int = 1,
+    others_left: int = 0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Run `verb` (train or evaluate) with the options `words` for every item of `family`.
+
+    `others_left`: trainings of other families that share the limit with these. A training tries quarantined items
+    again; later verbs pass them over. Raises Interrupted; the error of an item that all would end with; DataError or
+    TrainingError where more than half of the items fail.
+    """
+    failed = quarantined(workspace)
+    runs = runs_of(domain, family, workspace)
+    if verb != "train":
+        runs = [run for run in runs if run not in failed]
+    if not runs:
+        raise TrainingError(f"Every item of {family} failed: see {quarantine_path(workspace)}.")
+    commands = {}
+    for number, run in enumerate(runs):
+        # those that run at once use the clock together, so each may plan with the time of as many turns as are left
+        left = [f"--families-left={-(-(len(runs) - number) // at_once) + others_left}"] if verb == "train" else []
+        commands[run] = _command(workspace, verb, run, [*words, *left])
+    stop: list[End] = []
+
+    def ended(run: str, end: End) -> bool:
+        if end.code in OF_ALL:
+            stop.append(end)
+            return False
+        if end.code:
+            failed[run] = {"stage": verb, "exit": end.code, "reason": end.last}
+            say(f"{run}: quarantined, {verb} ended with exit code {end.code}: {end.last}")
+        elif failed.get(run, {}).get("stage") == verb:
+            del failed[run]
+        _write(workspace, failed)
+        return True
+
+    with Children(say) as children:
+        ends = children.run(commands, at_once, gpus=set(runs), ended=ended)
+    if stop:
+        raise _error(f"{family}: {stop[0].last}", stop[0].code)
+    bad = [run for run in runs if ends[run].code]
+    say(f"{family}: {verb} of {len(runs) - len(bad)} of {len(runs)} items done" + f", {len(bad)} failed" * bool(bad))
+    if len(bad) > TOO_MANY * len(runs):
+        raise _error(f"{len(bad)} of {len(runs)} items of {family} failed; the first: {ends[bad[0]].last}",
+                     ends[bad[0]].code)  # fmt: skip
+
+
+def _command(workspace: Workspace, verb: str, run: str, words: Sequence[str]) -> list[str]:
+    training = [sys.executable, "-m", "training", verb, run, "--out", str(workspace.root), *words]
+    if verb != "train":
+        return training
+    index = workspace.checkpoints(run) / "index.json"
+    return [sys.executable, "-m", "training.runner.supervisor", "--title", f"Train {run}", "--index", str(index), "--",
+            *training]  # fmt: skip
+
+
+def _write(workspace: Workspace, failed: dict[str, dict[str, Any]]) -> None:
+    path = quarantine_path(workspace)
+    if failed or path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(failed, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def _error(text: str, code: int) -> AthanorError:
+    """Of the kind that has this exit code."""
+    for kind in (UsageError, DataError, TrainingError, HostError):
+        if kind.exit_code == code:
+            return kind(text)
+    return TrainingError(text)

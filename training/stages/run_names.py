@@ -1,0 +1,44 @@
+"""The names of a job's runs: a family, or for a family that fans out each of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from training.domain import Domain
+from training.registry import domain_of, domains, family_of
+from training.workspace import Workspace
+
+
+def all_runs(domain: Domain, workspace: Workspace) -> list[str]:
+    """Of a domain, but for quarantined ones; of a family that fans out once its items are known."""
+    from training.stages.fan_out import quarantined
+
+    failed = quarantined(workspace)
+    out = []
+    for facts in domain.families:
+        items = domain.items(workspace) if facts.fan_out else ()
+        names = [f"{facts.name}/{item}" for item in items] if facts.fan_out else [facts.name]
+        out += [name for name in names if name not in failed]
+    return out
+
+
+def others(domain: Domain, workspace: Workspace, run: str) -> list[str]:
+    """What else of a job is to be evaluated, exported and verified at its end."""
+    return [name for name in all_runs(domain, workspace) if name != run]
+
+
+def trained_runs(workspace: Workspace) -> list[str]:
+    """The runs of all domains that have a checkpoint."""
+    every = [name for domain in domains().values() for name in all_runs(domain, workspace)]
+    return [name for name in every if any(workspace.checkpoints(name).glob("*.pt"))]
+
+
+def exported(domain: Domain, families: Sequence[str], workspace: Workspace) -> list[str]:
+    """The runs that an export of `families` is about; of none: all of the domain."""
+    if not families:
+        return all_runs(domain, workspace)
+    out: list[str] = []
+    for name in families:
+        of_family = [run for run in all_runs(domain_of(name), workspace) if name in (run, family_of(run))]
+        out += of_family or [name]
+    return out
