@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import Interrupted, UsageError
 from training.settings import Constraint
 
@@ -35,7 +36,7 @@ def scripted(*script):
 
 
 def index(root):
-    return checkpoint.read_index(root / "checkpoints/toy")["files"]
+    return CheckpointFolder(root / "checkpoints/toy").listed()
 
 
 def run(root, kind, **stopping):
@@ -49,14 +50,14 @@ FALLING_AND_RISING = ((3.0, 0.1), (2.0, 0.5), (1.0, 0.3))
 def test_higher_may_be_better(tmp_path):
     trained = run(tmp_path, scripted(*FALLING_AND_RISING), monitor="score", direction="higher")
     assert trained.metrics["score"] == 0.5
-    assert index(tmp_path)["best.pt"]["value"] == -0.5  # of the index, lower is better
+    assert index(tmp_path)["best.pt"].value == -0.5  # of the index, lower is better
 
 
 def test_the_best_is_the_best_of_those_within_the_constraint(tmp_path):
     script = ((1.0, 0.9), (3.0, 0.2), (2.0, 0.1), (0.5, 0.8))
     trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_most": 0.25})
     assert trained.metrics == {"val_loss": 2.0, "score": 0.1}
-    assert index(tmp_path)["best.pt"]["value"] == 2.0
+    assert index(tmp_path)["best.pt"].value == 2.0
     log = (trained.run / "log.txt").read_text()
     assert "(best, but score <= 0.25 is not satisfied)" in log and "No evaluation satisfied" not in log
 
@@ -65,7 +66,7 @@ def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_said(tmp_pat
     script = ((1.0, 0.2), (2.0, 0.6), (0.5, 0.4))
     trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_least": 0.7})
     assert trained.metrics["score"] == 0.6
-    assert index(tmp_path)["best.pt"]["value"] is None
+    assert index(tmp_path)["best.pt"].value is None
     said = (trained.run / "log.txt").read_text()
     assert "No evaluation satisfied training.early_stopping.constraint (score >= 0.7)" in said and "score 0.6" in said
 
@@ -96,13 +97,13 @@ def test_merit_outlives_a_restart(tmp_path):
 
 
 def test_another_rule_ranks_what_was_the_best_again(tmp_path):
-    """A run whose best was of a low value goes on under a rule that wants a high score."""
-    script = (*FALLING_AND_RISING, (9.0, 0.4))
+    """A run whose best was of a low value goes on under a rule that wants a high score: a lower score is no better."""
+    script = (*FALLING_AND_RISING, (9.0, 0.2))
     toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
     more = type("More", (Scripted,), {"script": script, "judged": 2})
     rule = {"enabled": False, "monitor": "score", "direction": "higher"}
     trained = toy.run(tmp_path, more, training={"epochs": 4, "early_stopping": rule})
-    assert trained.metrics == {"val_loss": 9.0, "score": 0.4}
+    assert trained.metrics == {"val_loss": 1.0, "score": 0.3}
 
 
 @pytest.mark.parametrize(
@@ -120,13 +121,13 @@ def test_evaluations_and_checkpoints_come_by_steps_too(tmp_path):
     assert validated == [4, 6, 8, 12]
     kept = {path.name for path in trained.last.parent.glob("checkpoint_*")}
     assert kept == {"checkpoint_step_5.pt", "checkpoint_step_10.pt"}
-    assert checkpoint.read(trained.last.with_name("checkpoint_step_10.pt"))["progress"]["step"] == 10
+    assert read(trained.last.with_name("checkpoint_step_10.pt"))["progress"]["step"] == 10
 
 
 def test_evaluating_more_often_changes_no_weight(tmp_path):
     often = toy.run(tmp_path / "often", training={"eval_steps": 1, "save_steps": 1}, model={"dropout": 0.2})
     seldom = toy.run(tmp_path / "seldom", model={"dropout": 0.2})
-    mine, theirs = (checkpoint.read(trained.last)["model"] for trained in (often, seldom))
+    mine, theirs = (read(trained.last)["model"] for trained in (often, seldom))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
@@ -212,5 +213,5 @@ def test_appraisal_leaves_the_random_numbers_of_the_steps_alone(tmp_path):
 
     plain = toy.run(tmp_path / "plain", model={"dropout": 0.3})
     drawing = toy.run(tmp_path / "drawing", Drawing, training={"appraise_rows": 4}, model={"dropout": 0.3})
-    mine, theirs = (checkpoint.read(trained.last)["model"] for trained in (plain, drawing))
+    mine, theirs = (read(trained.last)["model"] for trained in (plain, drawing))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)

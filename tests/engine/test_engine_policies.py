@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.engine import toy
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.resume import Decision
 from training.engine.loop.session import open_session
 from training.engine.process.distributed import Ranks
@@ -47,7 +47,7 @@ def test_a_frozen_base_is_held_in_bfloat16_and_the_rest_in_float32(tmp_path):
     trained = toy.run(tmp_path, Frozen, training={"ema_decay": 0.9})
     assert {used[:2] for used in Frozen.used} == {(torch.bfloat16, torch.float32)}
     assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # what it computes in, without training.amp too
-    content = checkpoint.read(trained.last)
+    content = read(trained.last)
     assert content["model"]["layers.0.weight"].dtype == torch.bfloat16
     assert content["model"]["layers.3.weight"].dtype == torch.float32
     assert content["ema"]["layers.3.weight"].dtype == torch.float32
@@ -59,7 +59,7 @@ def test_a_run_with_a_bfloat16_base_resumes_to_the_same_bits(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path / "stopped", stopped, model={"dropout": 0.2})
     again = toy.run(tmp_path / "stopped", Frozen, model={"dropout": 0.2})
-    mine, theirs = (checkpoint.read(trained.last) for trained in (straight, again))
+    mine, theirs = (read(trained.last) for trained in (straight, again))
     assert all(torch.equal(mine["model"][name], theirs["model"][name]) for name in mine["model"])
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.engine import toy_fitted as toy
 from tests.toys import register
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
 from training.errors import Interrupted, TrainingError, UsageError
 from training.stages.estimate import estimate
 from training.stages.evaluate import evaluate
@@ -32,7 +32,7 @@ def nothing_grown():
 
 
 def saved(root: Path, name: str = "last.pt") -> dict:
-    return checkpoint.read(root / "checkpoints" / "boosted" / name)
+    return read(root / "checkpoints" / "boosted" / name)
 
 
 def kind(**attributes) -> type[toy.BoostedRecipe]:
@@ -103,6 +103,17 @@ def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path):
     assert kills == 3
     assert subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
     same(root, tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_of_two_processes_the_first_fits_and_both_end(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*launch, COMMAND[1], "--out", str(tmp_path / "two")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    toy.run(tmp_path / "one")
+    same(tmp_path / "two", tmp_path / "one")
 
 
 def _step(root: Path) -> int:

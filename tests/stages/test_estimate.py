@@ -72,6 +72,12 @@ def test_it_tells_what_the_training_then_takes(tmp_path, clock):
     assert told.training == pytest.approx(clock.now - before)
 
 
+def test_evaluations_in_the_middle_of_an_epoch_are_counted(tmp_path, clock):
+    """Of 120 steps: multiples of 12 (two epochs) and of 7, the common one once."""
+    told = of(tmp_path, slow(clock), training={**LONG["training"], "eval_steps": 7})
+    assert told.evaluations == 10 + 17 - 1
+
+
 def test_a_short_run_is_timed_in_full(tmp_path, clock):
     told = of(tmp_path, slow(clock), training={"max_steps": 8})
     before = clock.now

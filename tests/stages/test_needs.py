@@ -11,7 +11,8 @@ import pytest
 from tests import toys
 from tests.engine import toy, toy_fitted
 from training.data.rows import Row
-from training.engine.checkpoints import checkpoint_folder as checkpoint
+from training.engine.checkpoints.checkpoint_file import read
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import UsageError
 from training.stages.estimate import estimate
 from training.stages.evaluate import evaluate
@@ -51,8 +52,8 @@ def workspace(tmp_path, monkeypatch):
     added.families = (facts["toy"], replace(facts["stacked"], needs=("toy",)))
     opened = []
 
-    def load_split(recipe, workspace, split, *, options=None, opening=""):
-        assert bool(opening) == (split == "test")
+    def load_split(recipe, workspace, split, *, options=None, opening="", checkpoint_sha256=""):
+        assert bool(opening) == bool(checkpoint_sha256) == (split == "test")
         opened.extend([opening] * (split == "test"))
         return ROWS[split]
 
@@ -60,6 +61,9 @@ def workspace(tmp_path, monkeypatch):
     Stacked.given.clear()
     Stacked.contexts.clear()
     space = Workspace(tmp_path)
+    sealed = space.manifest("toy", "test")
+    sealed.parent.mkdir(parents=True)
+    sealed.write_text("".join(json.dumps(row.values) + "\n" for row in ROWS["test"]), encoding="utf-8")
     space.__dict__["opened"] = opened
     return space
 
@@ -81,7 +85,7 @@ def test_it_is_refused_until_what_it_needs_is_trained(workspace):
     best = base(workspace).best
     stack(workspace)
     given = Stacked.given[0]
-    assert given.sha256 == checkpoint.read_index(best.parent)["files"]["best.pt"]["sha256"]
+    assert given.sha256 == CheckpointFolder(best.parent).listed()["best.pt"].sha256
     assert not given.model.training and given.recipe.run == "toy"
 
 
@@ -121,7 +125,7 @@ def test_an_item_is_a_run_with_a_name_of_its_own(workspace):
     assert trained.family == "toy/one"
     assert trained.best == workspace.root / "checkpoints/toy/one/best.pt"
     assert trained.run.parent == workspace.root / "runs/toy/one"
-    assert checkpoint.read(trained.best)["family"] == "toy/one"
+    assert read(trained.best)["family"] == "toy/one"
     assert load_trained("toy/one", workspace).recipe.item == "one"
     with pytest.raises(UsageError, match="is a checkpoint of toy/one, not of toy"):
         load_trained("toy", workspace, trained.best)
@@ -144,12 +148,13 @@ def test_the_sealed_split_is_judged_beside_the_other_when_it_is_asked_for(worksp
     assert "test" not in json.loads(path.read_text())["families"]["stacked"] and not workspace.opened
     result = evaluate("stacked", workspace, device="cpu", test=True)
     written = json.loads(path.read_text())["families"]["stacked"]
-    assert result["test"]["songs"]["held_out"] == 5 and written["test"]["songs"]["held_out"] == 5
-    assert written["songs"]["held_out"] == 9
+    assert result["test"]["rows"]["held_out"] == 5 and written["test"]["rows"]["held_out"] == 5
+    assert written["rows"]["held_out"] == 9
     assert [context.split for context in Stacked.contexts] == ["val", "test"]
     assert [len(context.held_out) for context in Stacked.contexts] == [9, 5]
-    assert set(workspace.opened) == {"evaluate --test"}
-    evaluate("stacked", workspace, device="cpu", test=True)  # of the same model and rows: read back
+    assert workspace.opened == ["evaluate --test"]
+    evaluate("stacked", workspace, device="cpu", test=True)  # of the same model and rows: read back, unopened
+    assert workspace.opened == ["evaluate --test"]
     evaluate("stacked", workspace, device="cpu")
     assert len(Stacked.contexts) == 2 and "test" in json.loads(path.read_text())["families"]["stacked"]
     base(workspace, optim={"lr": 0.02})

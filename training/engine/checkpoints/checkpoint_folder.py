@@ -3,8 +3,9 @@
 A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
 in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
 is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
-`best.pt` and `checkpoint_epoch_N.pt` are further names (hard links where the file system has them) of the same content;
-the index says which are still to be given, so that the next start gives those that a kill prevented.
+`best.pt`, `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt` are further names (hard links where the file system has
+them) of the same content; the index says which are still to be given, so that the next start gives those that a kill
+prevented.
 """
 
 from __future__ import annotations

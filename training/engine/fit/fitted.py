@@ -140,6 +140,8 @@ class FittedRun:
         self.training = self.recipe.settings.training
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
         self.allowance, self.validated = allowance, validated
+        # One tensor each for as long as the run lasts: large ones are written once, and recognised by identity.
+        self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()}
         self.saver = Saver(folder, self.training.keep, tracker.say, saved)
         self.state: Any = None
         self.asked_to_stop = False
@@ -304,7 +306,7 @@ class FittedRun:
             "fitted": as_tensor(self.recipe.dump(self.state)),
             "model": {},
             "ema": None,
-            "constants": {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()},
+            "constants": self.constants,
             "optimizer": None,
             "scaler": None,
             "progress": self.progress.plain(self.progress.step, 0),

@@ -72,6 +72,8 @@ class TrainedBaselines:
         if isinstance(recipe, Fitted):
             return recipe.load(weights[fitted.KIND].numpy().tobytes(), None, self.constants)
         model = recipe.build(dict(self.constants))  # type: ignore[attr-defined]
+        if "model" not in weights:  # kept by an earlier version: the weights alone
+            weights = {"model": weights, "ema": None}
         load_state(recipe, model, weights, str(self.folder), averaged=True)
         return model.eval()
 
