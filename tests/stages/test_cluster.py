@@ -47,7 +47,7 @@ needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (script
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two nodes, started without this process's PYTHONPATH: what a node needs must come with the work."""
+    """Two nodes of one processor each, on this host."""
     from ray.cluster_utils import Cluster
 
     two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
