@@ -44,7 +44,7 @@ def test_the_report_and_the_card_show_the_domains_own_parts(done):
 
 
 def test_the_same_command_does_nothing_twice_and_opens_the_sealed_split_no_second_time(done, capsys):
-    parts = [done.out / name for name in ("data", "checkpoints", "runs/nodes")]
+    parts = [done.out / name for name in ("checkpoints", "runs/nodes")]
     before, opened = [contents(part) for part in parts], len(openings(Workspace(done.out)))
     assert opened == 4
     for name, command in done.steps().items():

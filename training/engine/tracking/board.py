@@ -43,7 +43,7 @@ class Board:
     def show(self, step: int, pictures: Mapping[str, bytes], sounds: Mapping[str, bytes]) -> None:
         """Pictures (PNG) and sounds (WAV, 16 bit) of a step, an event each: together they may be large."""
         for name, data in pictures.items():
-            width, height, _, kind = struct.unpack_from(">IIBB", data, 16)  # of the header, PNG's first micro_batch
+            width, height, _, kind = struct.unpack_from(">IIBB", data, 16)  # of the header, PNG's first chunk
             colours = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]
             image = Summary.Image(width=width, height=height, colorspace=colours, encoded_image_string=data)
             self._add(_event(step, Summary.Value(tag=name, image=image)))
