@@ -31,7 +31,9 @@ why_no_engine() { # prints nothing where an engine answers, else the reason
 # -- the image -----------------------------------------------------------------------------------------------------
 
 choose_image() { # sets image, index, domains, inputs
-    domains=${DOMAINS:-music}
+    # the domain of the command, where it has packages of its own
+    domains=${DOMAINS:-${domain:-${ATHANOR_JOB:-music}}}
+    [[ -n ${DOMAINS:-} || -f $root/requirements/$domains.lock ]] || domains=core
     # a CPU build of torch is a quarter of the size of one that brings CUDA
     if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
         index=''
@@ -152,7 +154,8 @@ To train on the CPU all the same: --cpu. Without Docker: --native."
 # -- the plan ------------------------------------------------------------------------------------------------------
 
 planned_in_image() { # planned_in_image WORDS...: the plan of a command, on a host that has Docker and no Python
-    local word reason path paths=() look options=() cpu=no skip_build=no
+    local word reason path paths=() look options=() cpu=no skip_build=no domain=${ATHANOR_JOB:-music}
+    [[ ${1:---} == -* ]] || domain=$1
     for word in "$@"; do
         case $word in
             --cpu) cpu=yes ;;

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -84,7 +84,6 @@ class FamilyFacts:
     short: str = ""  # of --skip-<short>; default: the name with dashes
     checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the look at the disk
     export_bytes: int = 0  # of all its exports
-    seconds: Mapping[str, float] = field(default_factory=dict)  # stage -> seconds a million parameters, where measured
     fan_out: bool = False  # one model an item (Domain.items): its runs are named <family>/<item>
 
     @property

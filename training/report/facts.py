@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,10 +15,10 @@ from training.export.receipt import read_receipt
 from training.export.table import told
 from training.registry import domains, family_of, item_of
 from training.report import groups, measures
+from training.report.family import Family
 from training.report.groups import Group, Quarantined
-from training.report.measures import Metric
 from training.report.parts import Part, domains_of, parts
-from training.report.plots import Chart, chart, number
+from training.report.plots import chart, number
 from training.report.reading import attempt, objects, read_json, read_lines
 from training.report.runs import RunLog
 from training.report.standing import Standing, stand, title_of
@@ -31,32 +31,6 @@ OPENINGS = "test_openings.jsonl"  # under runs/: each use of the sealed test spl
 MOST_CHARTS = 12
 WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
 NOT_CURVES = {"step", "epoch", "kind", "seconds"}
-
-
-@dataclass
-class Family:
-    """A training: of a family, or of an item of one."""
-
-    name: str  # "family", or "family/item"
-    title: str
-    state: str  # for people
-    running: bool = False
-    synthetic: bool = False
-    word: str = ""  # the verdict
-    look: str = "none"
-    why: list[str] = field(default_factory=list)
-    caveat: str = ""  # to the verdict
-    judged_on: str = ""  # "36 held-out rows; 144 were trained on"
-    unit: Unit = UNIT
-    share: float | None = None  # of the steps, while it trains
-    numbers: list[tuple[str, str]] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
-    small: list[Chart] = field(default_factory=list)
-    validations: list[dict[str, str]] = field(default_factory=list)
-    metrics: list[Metric] = field(default_factory=list)
-    receipt: Mapping[str, Any] | None = None
-    files: list[dict[str, str]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
 
 
 @dataclass

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from training.registry import family_of, item_of
+from training.report.family import Family
 from training.report.reading import objects, read_json
 from training.workspace import Workspace
-
-if TYPE_CHECKING:
-    from training.report.facts import Family
 
 QUARANTINED = "quarantined.json"  # under runs/
 WORST = 3  # items that are shown in detail
