@@ -12,7 +12,7 @@ from typing import Any
 from training.budget import book as books
 from training.budget.account import ledger_path
 from training.export.receipt import read_receipt
-from training.export.table import told
+from training.export.table import SHOWN, told
 from training.registry import domains, family_of, item_of
 from training.report import groups, measures
 from training.report.family import Family
@@ -191,7 +191,7 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
         out.numbers.append(("trained on", f"{hardware.get('device')}{several}, {hardware.get('cpu', '')}"))
     out.notes = [str(note) for note in entry.get("notes") or []]
     for name, about in entry["files"].items():
-        if about.get("kind") in ("onnx", "int8", "coreml", "weights"):
+        if about.get("kind") in SHOWN:
             out.files.append({"name": name, "kind": about["kind"], "size": size(about["bytes"]), "told": told(about)})
 
 

@@ -13,9 +13,12 @@ from typing import Any
 
 import yaml
 
+from training.engine.loop.stopping import Merit
+from training.settings import EarlyStopping
 from training.workspace import Workspace
 
 METRICS, SETTINGS = "metrics.jsonl", "settings.yaml"
+RANKING = ("monitor", "direction", "constraint")  # of training.early_stopping: by which evaluations are ranked
 RECENT = 50  # records that a present pace is taken from
 
 
@@ -51,8 +54,12 @@ class RunLog:
     @property
     def best(self) -> dict[str, Any] | None:
         """The validation by which the exported weights are chosen."""
-        judged = [r for r in self.validation if _finite(r.get(self.monitor))]
-        return min(judged, key=lambda r: r[self.monitor], default=None)
+        known = self.settings.get("training", {}).get("early_stopping", {})
+        stopping = EarlyStopping.model_validate({key: known[key] for key in RANKING if key in known})
+        named = {stopping.monitor, stopping.constraint.metric} - {None}
+        judged = [r for r in self.validation if all(_finite(r.get(name)) for name in named)]
+        merits = [(merit.violation, merit.value) for merit in (Merit.of(r, stopping) for r in judged)]
+        return judged[merits.index(min(merits))] if judged else None
 
     def typical(self, name: str) -> float | None:
         """The median of a training record's number over the newest records."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.data.files import sha256, write_atomic
+from training.data.identity import refuse_leak
 from training.errors import DataError
 from training.export.receipt import finite
 from training.registry import domain_of, families, family_of
@@ -107,6 +108,8 @@ class _Judge:
         chosen = choose_device(self.device)
         model = trained.model if isinstance(recipe, Fitted) else trained.model.to(chosen)
         train = self._rows("train")
+        if split == "test":
+            refuse_leak({"train": train, "val": self._rows("val"), "test": held_out})
         constants = {name: tensor.numpy() for name, tensor in trained.content["constants"].items()}
         # Their best checkpoints are chosen on the validation split, as the judged model's was: never on the sealed one.
         chosen_on = held_out if split == "val" else self._rows("val")
