@@ -1,4 +1,4 @@
-"""Encoding: what is lacking, once a content, never stale; the unreadable is listed, never replaced. P3, P5, P17."""
+"""Encoding: what is lacking, once a content, never stale; the unreadable is listed, never replaced."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def test_rows_come_back_in_order_with_their_arrays(folder, tmp_path):
 
 
 def test_bad_files_are_listed_with_reasons_and_good_ones_kept(folder, tmp_path):
-    """P3: no file is ever replaced by invented numbers. P17: hang, crash and memory hog among them."""
+    """No file is ever replaced by invented numbers. A hang, a crash and a memory hog are among them."""
     good = {f"g{n}": str(n) for n in range(24)}
     rows = folder(a="bad", b="crash", c="hang", d="eat", e="odd", **good)
     listing = tmp_path / "quarantine.jsonl"
@@ -96,7 +96,7 @@ def test_equal_contents_are_decoded_once(folder, tmp_path):
 
 
 def test_an_edited_file_is_decoded_anew(folder, tmp_path, monkeypatch):
-    """P5: with its size and mtime kept, on digests that are remembered."""
+    """With its size and mtime kept, on digests that are remembered."""
     monkeypatch.setattr(digests, "SETTLED", -3600)
     rows = folder(a="1")
     run(rows, tmp_path)
@@ -117,7 +117,7 @@ def test_a_moved_file_is_known(folder, tmp_path, monkeypatch):
 
 
 def test_new_code_decodes_anew(folder, tmp_path):
-    """P5: a changed version is another key; both stay readable."""
+    """A changed version is another key; both stay readable."""
     rows = folder(a="3")
     run(rows, tmp_path)
     newer = Encoder("numbers", "2", hostile.by_name, seconds=1.0, megabytes=200)

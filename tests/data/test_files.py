@@ -1,4 +1,4 @@
-"""Scanning folders that nobody here controls, digests that never go stale, writes that are whole. P11, P16, P17."""
+"""Scanning folders that nobody here controls, digests that never go stale, writes that are whole."""
 
 import os
 import socket
@@ -32,7 +32,6 @@ def reasons(root: Path) -> dict[str, str]:
 
 
 def test_extensions_of_any_case_are_found(tmp_path):
-    """P11."""
     for name in ("a.wav", "b.WAV", "c.Mp3", "deep/er/d.WaV", "e.txt", "wav", "f.wav.bak"):
         put(tmp_path / name)
     assert names(tmp_path) == ["a.wav", "b.WAV", "c.Mp3", "deep/er/d.WaV"]
@@ -41,7 +40,7 @@ def test_extensions_of_any_case_are_found(tmp_path):
 
 
 def test_odd_names_are_listed_whole(tmp_path):
-    """P16: space, quote, newline, $(..), leading dash, 250 characters, several dots."""
+    """Space, quote, newline, $(..), leading dash, 250 characters, several dots."""
     odd = ["a b.wav", "it's.wav", 'say "hi".wav', "new\nline.wav", "$(touch x).wav", "-rf.wav", "v1.2.mix.wav"]
     odd += [";&|.wav", "n" * 246 + ".wav"]
     for name in odd:
@@ -71,7 +70,7 @@ def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
 
 
 def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
-    """P17: nothing is opened."""
+    """Nothing is opened."""
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "link.wav").symlink_to("pipe.wav")
     (tmp_path / "device.wav").symlink_to("/dev/zero")
@@ -101,7 +100,7 @@ def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
 
 
 def test_circles_of_links_end_and_no_folder_is_read_twice(tmp_path):
-    """P17. Ten folders that all link to each other have more paths than there is time."""
+    """Ten folders that all link to each other have more paths than there is time."""
     for n in range(10):
         put(tmp_path / f"d{n}" / "x.wav")
     for n in range(10):
@@ -159,7 +158,7 @@ def digest(ledger: Ledger, path: Path) -> str:
 
 
 def test_an_edit_that_keeps_size_and_mtime_is_noticed(tmp_path, settled):
-    """P5: never a stale hit."""
+    """Never a stale hit."""
     path, ledger = put(tmp_path / "x.wav", b"before"), Ledger(tmp_path / "ledger")
     first = digest(ledger, path)
     about = path.stat()

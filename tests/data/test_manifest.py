@@ -1,4 +1,4 @@
-"""Manifests: refused before training, every bad line at once with its number. P4, P16."""
+"""Manifests: refused before training, every bad line at once with its number."""
 
 import json
 import os
@@ -62,7 +62,6 @@ def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
 
 
 def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
-    """P4."""
     message = refusal(corpus / "nowhere.jsonl")
     assert "nowhere.jsonl" in message
     assert "build_pictures.py" in message
@@ -156,7 +155,6 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(corpus):
 
 
 def test_a_fifo_in_a_row_is_refused_and_not_opened(corpus):
-    """P17."""
     os.mkfifo(corpus / "pipe.png")
     assert "FIFO" in refusal(file(corpus, row(corpus, image_path=str(corpus / "pipe.png"))))
 
@@ -182,7 +180,6 @@ def paths(corpus: Path, text: str, **options) -> str:
     ],
 )
 def test_paths_of_another_host_are_found_by_their_longest_ending(corpus, elsewhere, here):
-    """P16."""
     assert paths(corpus, elsewhere, roots={"image_path": corpus / "images"}) == here
 
 
@@ -233,7 +230,7 @@ def test_previews_follow_their_manifest_to_another_host(corpus):
 
 
 def test_odd_names_survive_writing_and_loading(corpus):
-    """P16: a space, quote, newline or leading dash in a name."""
+    """A space, quote, newline or leading dash in a name."""
     written = []
     for name in ("a b", "it's", 'q"q', "new\nline", "-rf", "$(x)", "back\\slash", "été", "日本"):
         path = corpus / "masks" / f"{name}.pgm"

@@ -1,4 +1,4 @@
-"""P17: a file that hangs, crashes or eats memory costs one file, never the run."""
+"""A file that hangs, crashes or eats memory costs one file, never the run."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def test_nothing_to_do_starts_nothing():
 
 
 def test_each_fault_costs_one_item_and_says_why():
-    """P17: hang, segmentation fault, exit and memory hog among good items, on one worker and on two."""
+    """Hang, segmentation fault, exit and memory hog among good items, on one worker and on two."""
     kinds = ["a", "crash", "b", "hang", "c", "eat", "d", "exit", "e"]
     for workers in (1, 2):
         got = outcomes(hostile.fault, kinds, seconds=3.0, workers=workers)

@@ -1,4 +1,4 @@
-"""Stores: what comes back is what went in, from any process, and a torn or foreign file is never misread. P5."""
+"""Stores: what comes back is what went in, from any process, and a torn or foreign file is never misread."""
 
 import mmap
 import multiprocessing
@@ -85,7 +85,7 @@ def test_many_arrays_lie_in_few_files(tmp_path):
 
 
 def test_a_new_code_version_is_another_record(tmp_path):
-    """P5: keyed by content and by the version of the code that made it."""
+    """Keyed by content and by the version of the code that made it."""
     store = filled(tmp_path)
     assert key_of("3", "v1") in store
     assert key_of("3", "v2") not in store

@@ -66,7 +66,7 @@ def test_the_whole_job_ends_in_verified_exports_that_belong_to_the_caller(checko
 
 
 def test_any_folder_name_is_mounted_and_means_the_same_file(checkout, trained, place):
-    """R1 in containers: commas, quotes, colons, `$( )`, a newline and a leading dash are part of a name."""
+    """Commas, quotes, colons, `$( )`, a newline and a leading dash are part of a name."""
     top = place("odd")
     odd = top / '-it\'s a, "set": $(touch pwned);\nreadonly'
     demo = checkout.folder / "data" / "demo"

@@ -187,7 +187,6 @@ def test_nothing_in_a_foreign_file_is_run(tmp_path):
 
 
 def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
-    """T13."""
     put(tmp_path, 1, [BEST, epoch_name(1)], 0.1)
     for number in range(2, 12):
         put(tmp_path, number, [epoch_name(number)], 0.5)
@@ -199,7 +198,6 @@ def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
 
 
 def test_a_run_keeps_the_epochs_it_was_told_to(tmp_path):
-    """T13."""
     toy.run(tmp_path, training={"epochs": 7, "save_every": 2, "keep": 2})
     names = {path.name for path in (tmp_path / "checkpoints/toy").glob("*.pt")}
     assert names == {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_4.pt", "checkpoint_epoch_6.pt"}
@@ -219,7 +217,7 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
 
 
 def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
-    """T13, exit 6: /dev/full stands for a full disk."""
+    """Exit 6: /dev/full stands for a full disk."""
     put(tmp_path, 1)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
     with pytest.raises(HostError, match="No space left on device") as caught:
@@ -230,7 +228,7 @@ def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
 
 
 def test_a_missing_checkpoint_names_the_nearest(tmp_path):
-    """E5 begins here: exit 2."""
+    """Exit 2."""
     put(tmp_path / "checkpoints" / "toy", 1)
     with pytest.raises(UsageError, match=r"toy/last\.pt") as caught:
         checkpoint_file.read(tmp_path / "checkpoints" / "toi" / "last.pt")
@@ -345,7 +343,6 @@ def test_no_finite_validation_is_no_success(tmp_path):
 
 
 def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
-    """E1."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     kinds = set()
 

@@ -1,4 +1,4 @@
-"""T11, R4: batches come whole, in order and once each, whatever happens to the processes that make them."""
+"""Batches come whole, in order and once each, whatever happens to the processes that make them."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class Stalled(toy.ToyRecipe):
     ],
 )
 def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
-    """T10: in training, and in validation."""
+    """In training, and in validation."""
     from training.engine.checkpoints import checkpoint_file
 
     settings = {"data": {"num_workers": 1, "prefetch_factor": 1}}
@@ -291,7 +291,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
 
 
 def test_batches_do_not_travel_through_dev_shm():
-    """T11: in a container it holds 64 MB."""
+    """In a container it holds 64 MB."""
     with loader(Dataset()) as batches:
         batch = next(iter(batches))
         maps = Path("/proc/self/maps").read_text()

@@ -1,4 +1,4 @@
-"""T11: a run whose loader processes are killed, and one that is killed itself."""
+"""A run whose loader processes are killed, and one that is killed itself."""
 
 from __future__ import annotations
 

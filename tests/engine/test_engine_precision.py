@@ -20,7 +20,7 @@ from training.settings import Training
     ],
 )
 def test_operations_inside_the_model_see_the_dtype_that_was_asked_for(tmp_path, training, dtype):
-    """T1: bf16 without any scaler, in training and in validation; weights stay float32."""
+    """Bf16 without any scaler, in training and in validation; weights stay float32."""
     toy.run(tmp_path, training={**training, "epochs": 1})
     assert toy.ToyRecipe.models[0].seen == {dtype}
     saved = checkpoint_file.read(tmp_path / "checkpoints/toy/last.pt")
@@ -37,7 +37,6 @@ def test_float16_looks_for_its_factor_and_learns(tmp_path):
 
 
 def test_autocast_does_not_hang_on_the_scaler():
-    """T1."""
     precision = Precision(Training(amp=True), torch.device("cpu"))
     assert precision.scaler is None
     with precision.autocast():

@@ -54,7 +54,7 @@ def records(root):
 
 @pytest.mark.parametrize(("name", "train_rows"), [("whole", 22), ("uneven", 13)])
 def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_rows):
-    """T4, T6: same global batch, dropout included; in `uneven` the second rank has nothing in an epoch's last step."""
+    """Same global batch, dropout included; in `uneven` the second rank has nothing in an epoch's last step."""
     root, _, said = pairs
     toy.run(tmp_path, **ONE, train_rows=train_rows)
     one, two = records(tmp_path), records(root / name)
@@ -72,7 +72,6 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
 
 
 def test_two_ranks_leave_one_set_of_outputs(pairs):
-    """T7."""
     root, stdout, said = pairs
     first, second = said["whole"]
     assert first["run"] == second["run"]
@@ -82,7 +81,7 @@ def test_two_ranks_leave_one_set_of_outputs(pairs):
 
 
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(pairs):
-    """T6, T10: exit 75 on both; a single process goes on from there, to the same end."""
+    """Exit 75 on both; a single process goes on from there, to the same end."""
     root, _, said = pairs
     assert [rank["exit"] for rank in said["stopped"]] == [75, 75]
     at = checkpoint_file.read(root / "stopped/checkpoints/toy/last.pt")["progress"]["step"]
@@ -94,14 +93,13 @@ def test_a_signal_to_one_rank_stops_both_at_the_same_step(pairs):
 
 
 def test_ranks_stop_early_together(pairs):
-    """T6."""
     ranks = pairs[2]["early"]
     assert [rank["step"] for rank in ranks] == [6, 6]
     assert all("early stopping" in rank["finished"] for rank in ranks)
 
 
 def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
-    """T14: before any rank has changed anything; what is learnt is what one process learns that is halved there too."""
+    """Before any rank has changed anything; what is learnt is what one process learns that is halved there too."""
     root, _, said = pairs
     assert [rank["step"] for rank in said["lacking"]] == [6, 6]
     toy.run(tmp_path, toy.hungry(2, 3), **ONE)

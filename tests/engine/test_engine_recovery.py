@@ -30,7 +30,7 @@ FULL = {"data": {"batch_size": 8}}
 
 @pytest.mark.parametrize(("size", "since", "left"), [(4, 0, 4), (2, 5, 2), (1, 7, 1)])
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, since, left):
-    """T14: same effective batch, same order of samples, the weights of the run that had the memory."""
+    """Same effective batch, same order of samples, the weights of the run that had the memory."""
     toy.run(tmp_path / "whole", **FULL)
     plan = BatchPlan(22, 8, 1, 1, 42)
     reference = {step: plan.step_samples(step).tolist() for step in range(9)}
@@ -130,7 +130,7 @@ def rates(monkeypatch):
 
 @pytest.mark.parametrize(("until", "retreats"), [(0.5, 1), (0.25, 2)])
 def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, retreats):
-    """T9: to the last good checkpoint, to the end of the run, each step on record once."""
+    """To the last good checkpoint, to the end of the run, each step on record once."""
     kind = exploding(until)
     rates.append(kind)
     trained = toy.run(tmp_path, kind, training={"epochs": 6, "save_every": 1, "keep": 9})

@@ -78,7 +78,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.parametrize("step", [0, 2, 5, 6, 13, 23])
 def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, step):
-    """T5, T10: at the first step, in the middle of an epoch, at an epoch's very end (5, 23), just after (6)."""
+    """At the first step, in the middle of an epoch, at an epoch's very end (5, 23), just after (6)."""
     at = stop_and_go(tmp_path, step, **RICH)
     assert at in (step + 1, 0)  # before the first step is done there is nothing to lose
     assert_same_run(saved(tmp_path), uninterrupted[0])
@@ -88,14 +88,14 @@ def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, ste
 
 @pytest.mark.parametrize("validation", [2, 4, 5, 7, 12])
 def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted, validation):
-    """T10: in the rehearsal before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
+    """In the rehearsal before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
     stop_and_go(tmp_path, validation=validation, **RICH)
     assert_same_run(saved(tmp_path), uninterrupted[0])
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
 def test_a_long_validation_is_left_at_once(tmp_path):
-    """T10: not after its last batch."""
+    """Not after its last batch."""
     judged = []
 
     class Judging(toy.stopped(validation=4)):
@@ -110,7 +110,6 @@ def test_a_long_validation_is_left_at_once(tmp_path):
 
 
 def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
-    """T5."""
     for step in (1, 3, 5, 8, 11, 13, 17, 22):
         with pytest.raises(Interrupted):
             toy.run(tmp_path, toy.stopped(step), **RICH)
@@ -120,7 +119,6 @@ def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
 
 
 def test_float16_resumes_with_its_scaler(tmp_path):
-    """T5."""
     toy.run(tmp_path / "whole", **HALF)
     stop_and_go(tmp_path / "parts", 7, **HALF)
     assert saved(tmp_path / "whole")["scaler"]["scale"] > 0
@@ -128,7 +126,7 @@ def test_float16_resumes_with_its_scaler(tmp_path):
 
 
 def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
-    """T10: a whole process group is told to stop; the step in hand still gets its data, and the run resumes equal."""
+    """A whole process group is told to stop; the step in hand still gets its data, and the run resumes equal."""
     kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
     toy.run(tmp_path / "whole", **kind)
 
@@ -149,7 +147,7 @@ def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
 
 
 def test_a_finished_run_does_nothing_twice(tmp_path):
-    """T5: a checkpoint at the very end is no exhausted loader, and is left as it is."""
+    """A checkpoint at the very end is no exhausted loader, and is left as it is."""
     first = toy.run(tmp_path)
     before = (folder(tmp_path) / "last.pt").stat()
     toy.ToyRecipe.log.clear()
@@ -160,7 +158,7 @@ def test_a_finished_run_does_nothing_twice(tmp_path):
 
 
 def test_more_epochs_go_on_from_the_end(tmp_path):
-    """T5: no epoch is repeated; the schedule is planned anew, and it is said."""
+    """No epoch is repeated; the schedule is planned anew, and it is said."""
     toy.run(tmp_path, training={"epochs": 2})
     toy.ToyRecipe.log.clear()
     trained = toy.run(tmp_path, training={"epochs": 3})
@@ -226,7 +224,7 @@ def test_what_leaves_the_course_as_it_is_goes_on(tmp_path, change):
 
 
 def test_an_early_stop_stands_until_its_rule_changes(tmp_path):
-    """T6: it stops, stays stopped, and goes on once it is told to."""
+    """It stops, stays stopped, and goes on once it is told to."""
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     stopped = toy.run(tmp_path, training={"epochs": 9, "early_stopping": stopping})
     assert stopped.epoch == 3 and "early stopping" in stopped.finished
@@ -236,7 +234,6 @@ def test_an_early_stop_stands_until_its_rule_changes(tmp_path):
 
 
 def test_early_stopping_waits_for_min_epochs(tmp_path):
-    """T6."""
     stopping = {"enabled": True, "patience": 1, "min_delta": 1e6}
     trained = toy.run(tmp_path, training={"epochs": 9, "min_epochs": 5, "early_stopping": stopping})
     assert trained.epoch == 5
@@ -258,7 +255,7 @@ def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
 
 
 def test_resume_from_a_file_goes_on_from_there(tmp_path):
-    """T5: an earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating goes on."""
+    """An earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating goes on."""
     toy.run(tmp_path, training={"save_every": 1})
     end = saved(tmp_path)
     kind = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
@@ -293,7 +290,7 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
 
 
 def test_a_missing_resume_file_is_refused_with_its_neighbours(tmp_path):
-    """T5: never silently ignored."""
+    """Never silently ignored."""
     trained = toy.run(tmp_path)
     with pytest.raises(UsageError, match="There is no checkpoint") as caught:
         toy.run(tmp_path, training={"resume_from": str(folder(tmp_path) / "lst.pt")})
@@ -312,13 +309,13 @@ def test_resume_from_a_model_of_another_shape_is_refused(tmp_path):
 
 @pytest.mark.parametrize("split", ["train_rows", "val_rows"])
 def test_no_examples_are_refused(tmp_path, split):
-    """T15, exit 3."""
+    """Exit 3."""
     with pytest.raises(DataError, match="holds no example"):
         toy.run(tmp_path, **{split: 0})
 
 
 def test_a_second_run_in_the_same_folder_leaves_at_once(tmp_path):
-    """T12, exit 6."""
+    """Exit 6."""
     with exclusive(folder(tmp_path), "another"), pytest.raises(HostError, match="in use") as caught:
         toy.run(tmp_path)
     assert caught.value.exit_code == 6 and not list(folder(tmp_path).glob("*.pt"))

@@ -66,7 +66,7 @@ def plain_loop(recipe, rows, global_batch, epochs, clip):
 
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_a_run_equals_a_plain_loop_over_global_batches(tmp_path, clip):
-    """T2, T4: clipping from `optim`, 3 micro-batches, unequal counts, and a last global batch of 10 of 12 samples."""
+    """Clipping from `optim`, 3 micro-batches, unequal counts, and a last global batch of 10 of 12 samples."""
     kind = {"optim": {"lr": 0.01, "grad_clip": clip}, "data": {"batch_size": 4}, "training": {"grad_accum_steps": 3}}
     toy.run(tmp_path, **kind)
     reference = plain_loop(toy.recipe(**kind), toy.rows(22), 12, 3, clip)
@@ -76,7 +76,7 @@ def test_a_run_equals_a_plain_loop_over_global_batches(tmp_path, clip):
 
 
 def test_accumulation_changes_no_weight(tmp_path):
-    """T4: one batch of 8, 2 of 4, 4 of 2 and 8 of 1 are one and the same step; the epoch's last is smaller."""
+    """One batch of 8, 2 of 4, 4 of 2 and 8 of 1 are one and the same step; the epoch's last is smaller."""
     results = []
     for size in (8, 4, 2, 1):
         toy.run(tmp_path / str(size), data={"batch_size": size}, training={"grad_accum_steps": 8 // size, "epochs": 2})
@@ -98,14 +98,13 @@ def test_the_logged_loss_is_the_exact_average(tmp_path):
 
 
 def test_the_gradient_norm_is_told_before_clipping(tmp_path):
-    """T2."""
     free = records(toy.run(tmp_path / "free", optim={"grad_clip": 0.0}, training={"max_steps": 1}))
     clipped = records(toy.run(tmp_path / "clipped", optim={"grad_clip": 1e-3}, training={"max_steps": 1}))
     assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 0.1
 
 
 def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
-    """T4: over the whole global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
+    """Over the whole global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
     trained = toy.run(tmp_path, data={"batch_size": 4}, training={"grad_accum_steps": 3, "max_steps": 1})
     recipe = toy.recipe()
     torch.manual_seed(mixed(42, INITIAL))
@@ -123,7 +122,7 @@ def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_gradients_are_measured_and_scaled_together(flat):
-    """T2: of two dtypes, one parameter without a gradient; alone, and laid flat for several ranks."""
+    """Of two dtypes, one parameter without a gradient; alone, and laid flat for several ranks."""
     parameters = [
         torch.nn.Parameter(torch.zeros(s, dtype=d)) for s, d in (((3, 5), None), (7, torch.float64), (4, None))
     ]
@@ -140,7 +139,7 @@ def test_gradients_are_measured_and_scaled_together(flat):
 
 @pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
 def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, faults):
-    """T9: the path that never waits for the device, here on the CPU, against the one that asks."""
+    """The path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
     real = StepContext.__init__
@@ -181,7 +180,7 @@ def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
 
 
 def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
-    """T9: weights and optimizer state stay finite; the log names the samples."""
+    """Weights and optimizer state stay finite; the log names the samples."""
     trained = toy.run(tmp_path, faults={"nan_samples": [5]})
     saved = checkpoint_file.read(trained.last)
     assert all(torch.isfinite(value).all() for value in saved["model"].values())
@@ -195,7 +194,7 @@ def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
 
 
 def test_a_skipped_step_changes_nothing(tmp_path):
-    """T9: one good step and five of NaN end in the weights of the one."""
+    """One good step and five of NaN end in the weights of the one."""
     good = set(BatchPlan(22, 4, 1, 1, 42).step_samples(0).tolist())
     kind = {"scheduler": {"name": "constant", "warmup_steps": 0}}
     faults = {"nan_samples": sorted(set(range(22)) - good)}
@@ -206,7 +205,7 @@ def test_a_skipped_step_changes_nothing(tmp_path):
 
 
 def test_numbers_that_stay_non_finite_end_the_run(tmp_path):
-    """T9, exit 5; what is saved is finite."""
+    """Exit 5; what is saved is finite."""
     with pytest.raises(TrainingError, match="not finite 10 times in a row") as caught:
         toy.run(tmp_path, faults={"nan_samples": list(range(22))})
     assert caught.value.exit_code == 5
@@ -328,7 +327,7 @@ def test_one_process_alone_needs_no_collective():
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
 def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
-    """T3: the period is the run's own length."""
+    """The period is the run's own length."""
     settings = Scheduler(name=name, warmup_steps=10, min_lr_ratio=0.1)
     rates = [schedule.factor(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
@@ -348,7 +347,7 @@ def test_schedules_differ_where_they_should():
 
 
 def test_a_short_run_still_reaches_its_full_rate(tmp_path):
-    """T3: warm-up of 100 steps in a run of 18 rises over 9, and says so."""
+    """Warm-up of 100 steps in a run of 18 rises over 9, and says so."""
     trained = toy.run(tmp_path, scheduler={"warmup_steps": 100})
     rates = [record["lr"] for record in records(trained)]
     assert max(rates) == pytest.approx(0.01) and rates.index(max(rates)) == 8
@@ -356,7 +355,6 @@ def test_a_short_run_still_reaches_its_full_rate(tmp_path):
 
 
 def test_max_steps_ends_the_run_and_the_schedule(tmp_path):
-    """T3."""
     trained = toy.run(tmp_path, training={"max_steps": 8})
     rates = [record["lr"] for record in records(trained)]
     assert trained.step == len(rates) == 8 and trained.metrics["val_loss"] > 0

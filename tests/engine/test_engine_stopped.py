@@ -31,7 +31,6 @@ toy.run(Path(sys.argv[1]), HeldUp)
 
 
 def test_a_second_signal_ends_at_once(tmp_path):
-    """T10."""
     project = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", HELD_UP, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(project)}, cwd=project
@@ -52,7 +51,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
 
 
 def test_a_signal_before_training_ends_at_once(tmp_path):
-    """T10: nothing is there to be saved, so nothing is waited for."""
+    """Nothing is there to be saved, so nothing is waited for."""
     reached = []
 
     class Fitting(toy.ToyRecipe):
@@ -68,7 +67,7 @@ def test_a_signal_before_training_ends_at_once(tmp_path):
 
 @pytest.mark.parametrize("save", [1, 2, 4])
 def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
-    """T10: in the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
+    """In the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
     real, left = CheckpointFolder.save, [save]
 
     def struck(*arguments):

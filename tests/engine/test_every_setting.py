@@ -1,4 +1,4 @@
-"""P2, R6, T2: every shared key changes something that can be seen; a key that is read by nothing fails here.
+"""Every shared key changes something that can be seen; a key that is read by nothing fails here.
 
 The families prove their own sections beside their tests.
 """

@@ -50,7 +50,6 @@ def made(encoder, tmp_path_factory):
 
 
 def test_quantising_needs_stale_shapes_dropped_and_drops_them(encoder, made, tmp_path, monkeypatch):
-    """E7."""
     int8.write_int8(made / "toy.onnx", tmp_path / "toy.int8.onnx")
     inputs = dict(zip(("sound", "mood"), encoder.example({"batch": 7}, 3), strict=True))
     want, got = proof.module_run(encoder)(inputs), proof.session(tmp_path / "toy.int8.onnx")(inputs)
@@ -86,7 +85,6 @@ def test_change_is_relative_per_metric_and_what_is_not_finite_is_infinitely_wors
 
 
 def test_a_package_is_converted_from_the_torch_program_and_its_description_agrees(encoder, made):
-    """E4, E9."""
     signature = Signature.of(encoder)
     assert coreml.description_problems(made / "toy.mlpackage", signature) == []
     spec = description(made / "toy.mlpackage")
@@ -101,7 +99,7 @@ def description(path):
 
 
 def test_a_package_with_other_names_ranges_or_baked_sizes_is_noticed(encoder, made, tmp_path):
-    """E2, E3 for CoreML, where Linux cannot run it."""
+    """Where Linux cannot run it."""
     path = made / "toy.mlpackage"
     wider = toy.encoder_graph(None, axes={"batch": (1, 65)})
     assert any("takes sizes [(1, 64)" in p for p in coreml.description_problems(path, Signature.of(wider)))
@@ -152,7 +150,6 @@ def mac_check():
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac executes")
 def test_mac_script_alone_says_that_linux_cannot_execute(made):
-    """E9."""
     done = subprocess.run([sys.executable, "-I", MAC_SCRIPT, made], capture_output=True, text=True, check=False)
     assert done.returncode == 6 and "none executed" in done.stdout
     assert "import training" not in MAC_SCRIPT.read_text() and "from training" not in MAC_SCRIPT.read_text()
@@ -203,7 +200,6 @@ def test_weights_may_be_arrays_of_numpy(tmp_path):
 
 
 def test_weights_leave_under_plain_names_and_always_as_the_same_bytes(tmp_path):
-    """E1."""
     model = toy.Encoder(16)
     model.block = torch.compile(model.block, backend="eager")
     compiled = torch.compile(model, backend="eager").state_dict()
@@ -224,7 +220,6 @@ def test_weights_leave_under_plain_names_and_always_as_the_same_bytes(tmp_path):
     [({"_orig_mod.a": torch.ones(1)}, "compiled model"), ({"a": torch.tensor([float("nan")])}, "not finite")],
 )
 def test_wrapped_names_and_nans_are_noticed_in_a_file(tmp_path, tensors, said):
-    """E1."""
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(ExportError, match=said):
         weights.inspect_weights(tmp_path / "w.safetensors")

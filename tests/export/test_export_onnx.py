@@ -61,7 +61,7 @@ def test_names_axes_and_opset_are_those_asked_for(written):
 
 
 def test_every_size_of_a_dynamic_axis_runs_and_agrees(encoder, written):
-    """E2, E6: sizes and inputs that the tracer never saw."""
+    """Sizes and inputs that the tracer never saw."""
     run, truth = proof.session(written), proof.module_run(encoder)
     assert not {1, 2, 7} & set(example_sizes(encoder).values())
     for batch in (1, 2, 7, 64):
@@ -71,7 +71,7 @@ def test_every_size_of_a_dynamic_axis_runs_and_agrees(encoder, written):
 
 
 def test_an_export_with_its_batch_baked_in_fails_the_proof(encoder, tmp_path):
-    """E2: the graph traced without dynamic axes, as a careless exporter would."""
+    """The graph traced without dynamic axes, as a careless exporter would."""
     example = tuple(torch.from_numpy(a) for a in encoder.example({"batch": 1}, 0))
     path = tmp_path / "baked.onnx"
     program = torch.onnx.export(encoder.module, example, input_names=["sound", "mood"], dynamo=True, verbose=False)
@@ -87,7 +87,7 @@ def test_an_export_with_its_batch_baked_in_fails_the_proof(encoder, tmp_path):
 
 
 def test_a_module_that_ties_an_axis_to_one_size_is_refused():
-    """E2, E3: a hard-coded size in the code."""
+    """A hard-coded size in the code."""
 
     class Tied(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -98,7 +98,7 @@ def test_a_module_that_ties_an_axis_to_one_size_is_refused():
 
 
 def test_an_axis_tried_at_one_size_only_is_refused(encoder):
-    """E2: else a baked axis would go unnoticed."""
+    """Else a baked axis would go unnoticed."""
     with pytest.raises(ExportError, match="two sizes"):
         proof.trial_inputs(replace(encoder, trials=({"batch": 4}, {"batch": 4})))
 
@@ -152,7 +152,6 @@ def test_an_unused_input_is_noticed():
     ],
 )
 def test_error_is_relative_to_the_largest_value_and_a_nan_never_passes(got, want, error):
-    """E6."""
     found = proof.relative_error(np.array(got, np.float32), np.array(want, np.float32))
     assert found == pytest.approx(error, rel=1e-3)
 

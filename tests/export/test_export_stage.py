@@ -64,7 +64,6 @@ def test_nothing_but_the_named_files_is_left_in_the_folder(exported):
 
 
 def test_parity_is_measured_at_every_trial_and_along_200_steps(exported):
-    """E6."""
     files = receipt_of(exported)["families"]["toy_decoder"]["files"]
     parity = files["toy_decoder_step.onnx"]["parity"]
     assert [t["sizes"]["batch"] for t in parity["trials"]] == [1, 2, 7]
@@ -123,7 +122,6 @@ def test_a_file_changed_since_is_made_again(exported, capsys, no_coreml):
 
 
 def test_a_missing_checkpoint_is_an_error_that_names_the_command_that_makes_one(tmp_path, capsys):
-    """E5."""
     with pytest.raises(UsageError, match="python -m training train toy_encoder") as raised:
         stage.export({"toy_encoder": None}, Workspace(tmp_path))
     assert raised.value.exit_code == 2
@@ -131,7 +129,6 @@ def test_a_missing_checkpoint_is_an_error_that_names_the_command_that_makes_one(
 
 
 def test_a_checkpoint_file_that_does_not_exist_is_a_usage_error(tmp_path):
-    """E5."""
     with pytest.raises(UsageError, match=r"gone\.pt"):
         stage.export({"toy_encoder": tmp_path / "gone.pt"}, Workspace(tmp_path))
 
@@ -153,7 +150,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_an_export_that_differs_leaves_the_folder_as_it_was(exported, monkeypatch, no_coreml):
-    """E6: what is wrong never gets its final name; what an earlier export left still verifies."""
+    """What is wrong never gets its final name; what an earlier export left still verifies."""
     before = stamps(exported)
     toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
     honest = proof.module_run

@@ -69,7 +69,7 @@ def test_every_missing_file_is_listed(exported):
 
 
 def test_a_folder_without_a_receipt_or_with_a_broken_one_does_not_verify(exported, tmp_path):
-    """E5: nothing exported is not success."""
+    """Nothing exported is not success."""
     assert "no exports" in problems_of(tmp_path / "empty")
     (exported.exports / "receipt.json").write_text('{"format": 1, "families": {}}')
     assert "no exports" in problems_of(exported.exports)
@@ -78,7 +78,6 @@ def test_a_folder_without_a_receipt_or_with_a_broken_one_does_not_verify(exporte
 
 
 def test_a_model_with_one_weight_moved_is_found_by_running_it(exported):
-    """E6."""
     path = exported.exports / "toy.onnx"
     model = onnx.load(path)
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))

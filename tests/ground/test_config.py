@@ -26,7 +26,7 @@ def refusal(tmp_path, text, *overrides):
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", "1e-04", ".1e-3"])
 def test_a_number_in_any_notation_is_a_number(tmp_path, text):
-    """P1: PyYAML reads 1e-4 as text."""
+    """PyYAML reads 1e-4 as text."""
     assert settings(tmp_path, f"optim:\n  lr: {text}\n").optim.lr == 1e-4
 
 
@@ -42,7 +42,7 @@ def test_a_misspelt_key_is_told_with_its_line_and_the_right_name(tmp_path):
 
 
 def test_a_key_in_the_wrong_section_is_told_where_it_belongs(tmp_path):
-    """T2: clipping read from the wrong section."""
+    """Clipping read from the wrong section."""
     assert "`optim.grad_clip`" in refusal(tmp_path, "training:\n  grad_clip: 1.0\n")
 
 

@@ -77,7 +77,7 @@ QUICK = {"evaluate": ["--skip-manifests", "--skip-spectocloud", "--skip-midi"], 
 
 @pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate"])
 def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner, at):
-    """R2, T10: no terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
+    """No terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
     process = runner.start(at, "saves", *QUICK.get(at, []))
     process.terminate()
     said, _ = process.communicate(timeout=60)

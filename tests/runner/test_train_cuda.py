@@ -81,7 +81,7 @@ def test_without_options_every_stage_runs_in_order(run):
 
 
 def test_any_folder_name_survives(run, tmp_path):
-    """R1: a quote, a space, a dollar, a glob, a newline or a leading dash is a name, never a command."""
+    """A quote, a space, a dollar, a glob, a newline or a leading dash is a name, never a command."""
     odd = tmp_path / 'it\'s $(touch pwned) *;\n"x"'
     odd.mkdir()
     done, calls = run("--audio-root", odd, "--midi-root", odd, "--out", odd)
@@ -99,7 +99,7 @@ def test_any_folder_name_survives(run, tmp_path):
 
 
 def test_flags_reach_the_stages(run, roots):
-    """R6: every flag that exists changes the commands."""
+    """Every flag that exists changes the commands."""
     _, calls = run(
         "--audio-root", roots / "audio", "--midi-root", roots / "midi",
         "--epochs", 3, "--seed", 7, "--preset", "demo", "--resume", "never", "--cpu",
@@ -135,7 +135,6 @@ def test_skip_flags_leave_out_their_stage(run, flag, left):
 
 @pytest.mark.parametrize("code", [3, 4, 5, 6, 75])
 def test_first_failing_stage_ends_the_run_with_its_code(run, code):
-    """R7"""
     done, calls = run(FAIL_AT="midi_generator", FAIL_WITH=str(code))
     assert done.returncode == code
     assert verbs(calls) == ALL[:4]
@@ -289,7 +288,6 @@ def test_dry_run_prints_commands_that_a_shell_reads_back(run, tmp_path):
 
 
 def test_it_runs_from_any_folder_through_a_link_and_under_its_older_name(run, tmp_path):
-    """R5"""
     link = tmp_path / "train"
     link.symlink_to(RUNNER)
     for runner in (link, PROJECT / "scripts" / "train_cuda_v2.sh"):
@@ -299,5 +297,5 @@ def test_it_runs_from_any_folder_through_a_link_and_under_its_older_name(run, tm
 
 
 def test_visible_devices_are_the_users_own(run, tmp_path):
-    """R8: nothing in the runner chooses a device by number."""
+    """Nothing in the runner chooses a device by number."""
     assert "CUDA_VISIBLE_DEVICES" not in RUNNER.read_text()

@@ -124,7 +124,7 @@ def lose(root: Path) -> None:
 
 @pytest.mark.parametrize("change", [touch, reorder, tear, flip, lose], ids=lambda change: change.__name__)
 def test_an_index_that_does_not_fit_any_more_counts_for_nothing(root, loads, change):
-    """P5: an edit that keeps size and mtime, a manifest in another order, torn and flipped bytes, a lost shard."""
+    """An edit that keeps size and mtime, a manifest in another order, torn and flipped bytes, a lost shard."""
     before = plain(split(root, kind=ScoreRecipe)[0])
     assert not loads
     change(root)

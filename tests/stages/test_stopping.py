@@ -1,4 +1,4 @@
-"""T10: the real command line under its supervisor, asked to stop in phases that come before a training
+"""The real command line under its supervisor, asked to stop in phases that come before a training
 (soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and nobody
 behind, and can be gone on with."""
 

@@ -45,7 +45,7 @@ def write(path: Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
 
 
 def test_a_window_lasts_one_and_a_half_seconds():
-    """P6: 64 frames at hop 512 are .74 s, not 1.5 s."""
+    """64 frames at hop 512 are .74 s, not 1.5 s."""
     assert (WINDOW_FRAMES, HOP, SAMPLE_RATE) == (64, 1024, 44100)
     assert pytest.approx(1.486, abs=5e-4) == audio.WINDOW_SECONDS
     frames = len(log_mel(np.zeros(round(1.486 * SAMPLE_RATE), np.float32)))
@@ -150,7 +150,7 @@ AWKWARD = ["-i.m4a", 'it\'s a "song".m4a', "line\nbreak.m4a", "http:%20x|y;$(z) 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", AWKWARD)
 def test_any_file_name_survives_ffmpeg(tmp_path, monkeypatch, name):
-    """P16: a space, quote, newline or leading dash in a name."""
+    """A space, quote, newline or leading dash in a name."""
     write(tmp_path / "plain.m4a", sound()).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(decode(Path(name))) >= 65_536
@@ -162,7 +162,7 @@ def test_any_file_name_survives_ffmpeg(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("suffix", ["wav", "mp3", "flac", "ogg", "m4a", "aac"])
 @pytest.mark.parametrize("content", ["noise", "text", "zeros"])
 def test_what_is_not_audio_is_refused_with_a_reason(tmp_path, suffix, content):
-    """P3: an unreadable audio file became a random spectrogram."""
+    """An unreadable audio file became a random spectrogram."""
     data = {"noise": np.random.default_rng(3).bytes(50_000), "text": b"not a song\n" * 2000, "zeros": bytes(50_000)}
     path = tmp_path / f"broken.{suffix}"
     path.write_bytes(data[content])

@@ -75,7 +75,7 @@ def digest() -> str:
 
 
 def test_the_same_call_gives_the_same_bytes_in_any_process_and_on_any_vector_unit():
-    """P7: targets were random per call. Here: another process, without this machine's wide vector instructions."""
+    """Targets were random per call. Here: another process, without this machine's wide vector instructions."""
     here = Path(__file__).resolve()
     paths = [str(ROOT), str(here.parent)]
     code = f"import sys; sys.path[:0] = {paths!r}; import test_cloud; print(test_cloud.digest())"
@@ -164,7 +164,7 @@ def test_coolwarm_is_the_published_map():
 
 @pytest.mark.parametrize("arousal", [-1.0, -0.8, -0.01, 0.0, 0.8, 1.0])
 def test_any_arousal_is_legal(arousal):
-    """P8: negative arousal made the target generator raise."""
+    """Negative arousal made the target generator raise."""
     drawn = render(piece(4), 3.0, [0.1, arousal, 0.5])
     for array in (drawn.positions, drawn.colors, drawn.properties):
         assert np.isfinite(array).all()

@@ -57,7 +57,7 @@ def test_happy_is_more_major_than_sad(styles):
 
 
 def test_same_seed_same_piece_and_all_pieces_differ():
-    """P14: synthetic pieces were identical across the split."""
+    """Synthetic pieces were identical across the split."""
     pieces = [compose(name, 42, index).notes().tobytes() for name in BASES for index in range(10)]
     assert len({hashlib.sha256(p).digest() for p in pieces}) == len(pieces)
     assert compose("sad", 42, 3).notes().tobytes() == pieces[10 + 3]

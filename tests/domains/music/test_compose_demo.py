@@ -36,7 +36,7 @@ def test_corpus_is_pairs_of_real_files_in_folders_by_emotion(corpus):
 
 
 def test_all_pieces_differ(corpus):
-    """P14: train and validation pieces were identical."""
+    """Train and validation pieces were identical."""
     _, (audio, midi) = corpus
     for root, pattern in ((audio, "*.wav"), (midi, "*.mid")):
         contents = [p.read_bytes() for p in root.rglob(pattern)]
@@ -64,7 +64,7 @@ def test_a_piece_that_cannot_be_written_ends_the_corpus(tmp_path, monkeypatch):
 
 
 def test_folder_and_both_roots_say_synthetic(corpus):
-    """P4: nothing made here may pass for music of the user's."""
+    """Nothing made here may pass for music of the user's."""
     folder, roots = corpus
     for place in (folder, *roots):
         marker = json.loads((place / demo.MARKER).read_text())

@@ -1,4 +1,4 @@
-"""Pairing, labels and the split: nothing guessed, nothing on both sides, the same on every host. P9, P10, P12."""
+"""Pairing, labels and the split: nothing guessed, nothing on both sides, the same on every host."""
 
 import json
 from collections import defaultdict
@@ -36,7 +36,7 @@ def test_the_same_relative_path_pairs():
 
 
 def test_one_stem_in_two_folders_is_never_paired_by_stem():
-    """P9: happy/track001.wav met sad/track001.mid."""
+    """Happy/track001.wav met sad/track001.mid."""
     result, got = pairs(["happy/track001.wav", "x/only.wav"], ["sad/track001.mid", "calm/track001.mid", "y/only.mid"])
     assert got == {("x/only.wav", "y/only.mid", "stem")}
     assert [a.reason for a in result.ambiguous] == ["the name is in several folders"]
@@ -75,7 +75,7 @@ def test_the_unmatched_are_listed():
 
 
 def test_folders_that_disagree_on_the_emotion_are_not_paired_by_stem():
-    """P9 again, with a stem that happens to be unique: the folders say that these are two songs."""
+    """With a stem that happens to be unique: the folders say that these are two songs."""
     result, got = pairs(["happy/t.wav"], ["sad/t.mid"], contradiction=labels.contradiction)
     assert not got
     assert result.ambiguous[0].reason == "the recording says happy, the score sad"
@@ -161,7 +161,6 @@ def groups(count: int, strata=("happy", "sad", "calm"), paired=True) -> list[Gro
 @pytest.mark.parametrize("share", [0.001, 0.05, 0.2, 0.5, 0.999])
 @pytest.mark.parametrize("count", [2, 3, 7, 100])
 def test_neither_side_is_ever_empty(count, share):
-    """P12."""
     for some in (groups(count), groups(count, paired=False)):
         out = held_out(some, share, 1)
         assert 1 <= len(out) <= count - 1
@@ -181,7 +180,7 @@ def test_the_share_is_met_in_all_and_in_every_stratum():
 
 
 def test_the_split_depends_on_ids_and_seed_alone():
-    """P10. In any order, in any process (no use of hash()), pinned: a change here would mix everyone's splits."""
+    """In any order, in any process (no use of hash()), pinned: a change here would mix everyone's splits."""
     some = groups(40)
     assert held_out(some[::-1], 0.1, 42) == held_out(some, 0.1, 42)
     assert held_out(some, 0.1, 43) != held_out(some, 0.1, 42)
@@ -204,7 +203,7 @@ def sides(audio, midi, same=(), share=0.5, seed=1):
 
 
 def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
-    """P10: x.wav and x.mp3; copies of a recording or a score under other names; the models share one split."""
+    """X.wav and x.mp3; copies of a recording or a score under other names; the models share one split."""
     audio = [f"happy/s{n}.wav" for n in range(20)] + [f"happy/s{n}.mp3" for n in range(0, 20, 2)]
     audio += [f"other/copy{n}.wav" for n in range(0, 20, 5)]
     midi = [f"happy/s{n}.mid" for n in range(20)] + [f"more/m{n}.mid" for n in range(20)]

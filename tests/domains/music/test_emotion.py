@@ -50,19 +50,19 @@ def test_words_lie_in_the_right_quadrant():
 
 @pytest.mark.parametrize("name", ["garage", "crusader", "Sadler", "madrid", "fearnley", "hatchet", "garage_crusader"])
 def test_part_of_a_word_is_no_hint(name):
-    """P13: ga*rage* is no rage, cru*sad*er nothing sad."""
+    """Ga*rage* is no rage, cru*sad*er nothing sad."""
     assert emotion.match(name) is None
     assert not emotion.label_for(f"{name}/track 01.wav").hinted
 
 
 def test_unhappy_is_sad():
-    """P13: un*happy* is not happy."""
+    """Un*happy* is not happy."""
     found = emotion.match("unhappy")
     assert (found.emotion, found.word) == ("sad", "unhappy") and found.vector[0] < -0.3
 
 
 def test_calm_tender_and_neutral_have_vectors_of_their_own():
-    """P13: they were given happy's vector."""
+    """They were given happy's vector."""
     vectors = {word: emotion.label_for(f"{word}/x.mid").vector for word in ("happy", "calm", "tender", "neutral")}
     assert len(set(vectors.values())) == 4
     assert vectors["neutral"] == (0.0, 0.0, 0.5)

@@ -37,7 +37,7 @@ def note(pitch=60, start=0, length=480, channel=0, velocity=64):
 
 @pytest.mark.parametrize("seed", range(120))
 def test_reads_what_mido_reads(tmp_path, seed):
-    """P15. Every field of every note, against a slow independent reading in exact fractions."""
+    """Every field of every note, against a slow independent reading in exact fractions."""
     path = tmp_path / "random.mid"
     random_file(seed, path)
     expected = slow_read(path)
@@ -52,7 +52,7 @@ def test_reads_what_mido_reads(tmp_path, seed):
 
 
 def test_seconds_come_from_every_tempo_change(tmp_path):
-    """P15: ticks are not seconds, and the first tempo is not the only one."""
+    """Ticks are not seconds, and the first tempo is not the only one."""
     tempi = [Meta("set_tempo", tempo=500_000), Meta("set_tempo", tempo=1_000_000, time=960)]
     path = save(tmp_path / "a.mid", tempi, note(60, 0) + note(62, 960, 240))
     score = read_score(path)
@@ -62,7 +62,7 @@ def test_seconds_come_from_every_tempo_change(tmp_path):
 
 
 def test_the_denominator_counts(tmp_path):
-    """P15: 7/8 is seven eighths, 3/2 is three halves, and each change starts a bar."""
+    """7/8 is seven eighths, 3/2 is three halves, and each change starts a bar."""
     metres = [
         Meta("time_signature", numerator=7, denominator=8),
         Meta("time_signature", numerator=3, denominator=2, time=7 * 240 * 2),
@@ -104,7 +104,6 @@ def test_a_program_change_counts_from_its_note_on(tmp_path):
 
 
 def test_drums_are_channel_ten_whatever_their_program(tmp_path):
-    """M3."""
     track = [Message("program_change", channel=9, program=25), *note(36, channel=9), *note(36, channel=8)]
     notes = read_score(save(tmp_path / "a.mid", track)).notes
     assert sorted(zip(notes["drum"].tolist(), notes["program"].tolist(), strict=True)) == [(False, 0), (True, 0)]
@@ -136,7 +135,7 @@ def test_notes_in_seconds_are_sorted_and_typed(tmp_path):
     [(1, 0.5), (480, 0.5 / 480), (0xE250, 1 / (30 * 80)), (0xE728, 1 / (25 * 40)), (0xE304, 1.001 / (30 * 4))],
 )
 def test_time_bases(division, second):
-    """P17: one tick a quarter; and SMPTE, where a tick has one length whatever the tempo says."""
+    """One tick a quarter; and SMPTE, where a tick has one length whatever the tempo says."""
     body = NOTE_BODY if division < 0x8000 else bytes([0, 0xFF, 0x51, 3, 1, 1, 1]) + NOTE_BODY
     assert parse(raw_file(body, division)).notes["duration"][0] == pytest.approx(16 * second)
 
@@ -164,7 +163,6 @@ def test_time_bases(division, second):
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, data, reason):
-    """P17."""
     path = tmp_path / "bad.mid"
     path.write_bytes(data)
     started = time.process_time()
@@ -174,7 +172,7 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, data, reason):
 
 
 def test_a_note_held_for_days_is_cut_nine_bars_after_the_last_onset():
-    """P17: 2^28 ticks neither allocate nor loop without end."""
+    """2^28 ticks neither allocate nor loop without end."""
     score = parse(raw_file(bytes([0, 0x90, 60, 64, 0xFF, 0xFF, 0xFF, 0x7F, 0x80, 60, 0]), division=1))
     assert score.notes["length"].tolist() == [10.0]
     assert len(score.bars) == 10
@@ -192,7 +190,7 @@ def test_as_many_bars_as_are_promised_are_read():
 
 
 def test_two_million_events_are_read_in_seconds():
-    """P17: a parser once took 45 s over such a file."""
+    """A parser once took 45 s over such a file."""
     body = np.tile(np.array([0, 0x90, 60, 64, 1, 0x80, 60, 0], np.uint8), 1_000_000).tobytes()
     started = time.process_time()
     assert len(parse(raw_file(body)).notes) == 1_000_000
@@ -200,7 +198,7 @@ def test_two_million_events_are_read_in_seconds():
 
 
 def test_a_broken_file_is_a_score_or_a_reason_never_anything_else(tmp_path):
-    """P17: two thousand damaged files."""
+    """Two thousand damaged files."""
     rng = random.Random(5)
     random_file(11, tmp_path / "whole.mid")
     whole = (tmp_path / "whole.mid").read_bytes()
@@ -225,7 +223,6 @@ def test_a_broken_file_is_a_score_or_a_reason_never_anything_else(tmp_path):
 
 
 def test_a_pipe_or_a_folder_is_refused_not_waited_for(tmp_path):
-    """P17."""
     os.mkfifo(tmp_path / "pipe.mid")
     for name in ("pipe.mid", ".", "missing.mid"):
         with pytest.raises(ValueError, match="not a regular file"):

@@ -48,7 +48,6 @@ def test_a_file_is_in_four_four_and_its_bars_last_what_they_should(tmp_path):
 
 
 def test_drums_are_on_channel_ten_and_nothing_else_is(tmp_path):
-    """M3."""
     rows = [(0.0, 0.25, 36, 90, 0, True)] + [(0.0, 0.25, 60, 64, program, False) for program in range(40)]
     write_midi(score_of(rows), tmp_path / "a.mid")
     notes = heard(tmp_path / "a.mid")

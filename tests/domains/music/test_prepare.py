@@ -1,4 +1,4 @@
-"""Prepare, on real files: what is found, refused, written, and found again. P3, P4, P5, P9, P10, P11, P12, P16, P17."""
+"""Prepare, on real files: what is found, refused, written, and found again."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from training.workspace import PROJECT, exclusive
 
 
 def test_folders_become_manifests_stores_and_a_summary(root):
-    """P11: extensions of any case."""
+    """Extensions of any case."""
     summary = run(root)
     assert (summary.pairs, summary.audio_files, summary.midi_files) == (9, 9, 9)
     assert summary.songs == {"midi": {"train": 7, "val": 2}, "spectocloud": {"train": 7, "val": 2}}
@@ -47,7 +47,6 @@ def test_folders_become_manifests_stores_and_a_summary(root):
 
 
 def test_both_manifests_share_one_split(root):
-    """P10."""
     write_mid(root / "midi/happy/alone.mid", 20)
     run(root)
     for side, other in (("train", "val"), ("val", "train")):
@@ -57,7 +56,7 @@ def test_both_manifests_share_one_split(root):
 
 
 def test_a_second_run_changes_nothing_and_says_so(root, monkeypatch):
-    """P5: unchanged inputs, identical bytes, nothing decoded."""
+    """Unchanged inputs, identical bytes, nothing decoded."""
     run(root, generate_clouds=True)
     folder = root / "out/data"
     before = {p: (p.read_bytes(), p.stat().st_ino) for p in folder.rglob("*") if p.is_file()}
@@ -69,7 +68,7 @@ def test_a_second_run_changes_nothing_and_says_so(root, monkeypatch):
 
 
 def test_the_split_and_the_data_digest_are_those_of_another_mount(root, tmp_path_factory):
-    """P10: the split hashed the absolute path."""
+    """The split hashed the absolute path."""
     first = run(root)
     there = tmp_path_factory.mktemp("other") / "mount point"
     shutil.copytree(root, there)
@@ -82,7 +81,7 @@ def test_the_split_and_the_data_digest_are_those_of_another_mount(root, tmp_path
 
 
 def test_unreadable_files_are_quarantined_with_reasons_and_never_replaced(root):
-    """P3, P17: broken audio, broken scores, time base 0, 2^28-tick deltas, FIFOs; every good song is kept."""
+    """Broken audio, broken scores, time base 0, 2^28-tick deltas, FIFOs; every good song is kept."""
     for n in range(9, 40):
         write_mid(root / f"midi/more/t{n}.mid", n % 30)
     (root / "audio/happy/broken.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt nonsense")
@@ -108,7 +107,7 @@ def test_unreadable_files_are_quarantined_with_reasons_and_never_replaced(root):
 
 
 def test_a_broken_file_does_not_make_another_name_unique(root):
-    """P9: with the broken score gone, the recording would have met the only one left of that name."""
+    """With the broken score gone, the recording would have met the only one left of that name."""
     write_wav(root / "audio/x/take.wav", 3)
     write_mid(root / "midi/a/take.mid", 3)
     (root / "midi/b").mkdir()
@@ -134,7 +133,7 @@ def test_ambiguous_and_unmatched_files_are_listed(root):
 
 
 def test_copies_and_formats_stay_on_one_side(root):
-    """P10: byte-identical copies, and a second format."""
+    """Byte-identical copies, and a second format."""
     for n in range(9):
         shutil.copy(root / f"audio/{EMOTIONS[n % 3]}/t{n}.WAV", root / f"audio/copy of t{n}.wav")
         shutil.copy(root / f"midi/{EMOTIONS[n % 3]}/t{n}.Mid", root / f"midi/copy of t{n}.mid")
@@ -217,7 +216,7 @@ def test_pairs_of_different_length_are_remarked_on(root):
 
 
 def test_odd_names_are_trained_on(root):
-    """P16: space, quotes, newline, leading dash, $(..)."""
+    """Space, quotes, newline, leading dash, $(..)."""
     odd = ["a b", "it's", 'q"q', "new\nline", "-rf", "$(touch pwned)", "é"]
     for n, name in enumerate(odd):
         write_wav(root / "audio/happy" / f"{name}.wav", n)
@@ -268,7 +267,7 @@ def test_a_folder_of_broken_files_is_refused_and_listed(root):
 
 
 def test_one_song_is_refused(tmp_path):
-    """P12: nothing would be left to check with; a copy is no second song."""
+    """Nothing would be left to check with; a copy is no second song."""
     write_wav(tmp_path / "audio/a.wav", 1)
     write_mid(tmp_path / "midi/a.mid", 1)
     assert "only one song" in refusal(tmp_path)
@@ -277,7 +276,6 @@ def test_one_song_is_refused(tmp_path):
 
 
 def test_two_songs_are_enough(tmp_path):
-    """P12."""
     summary = run(make_corpus(tmp_path, 2), val_split=0.05)
     assert summary.songs == {"midi": {"train": 1, "val": 1}, "spectocloud": {"train": 1, "val": 1}}
 
@@ -301,7 +299,7 @@ def script(*arguments, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_script_works_from_any_folder_with_the_guides_flags(root):
-    """R5 among others: relative paths mean where the user stands."""
+    """Relative paths mean where the user stands."""
     flags = ["--val-split", "0.3", "--seed", "42", "--generate-clouds", "--clouds-dir", "clouds", "--out-dir", "m"]
     flags += ["--out", "out"]
     (root / "l.csv").write_text("happy/t0,sad\n")

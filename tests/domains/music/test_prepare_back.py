@@ -50,13 +50,11 @@ def test_a_handwritten_manifest_trains_without_prepare(root):
 
 
 def test_a_missing_manifest_never_means_synthetic_data(root):
-    """P4."""
     with pytest.raises(DataError, match=r"build_manifests\.py"):
         split(root)
 
 
 def test_manifests_of_another_host_find_their_files(root):
-    """P16."""
     run(root)
     shutil.move(root / "audio", root / "elsewhere")
     with pytest.raises(DataError, match="--audio-root"):
@@ -113,7 +111,7 @@ def test_prepare_needs_no_torch_and_a_known_corpus_takes_no_time(root):
 
 
 def test_a_fifo_in_the_folders_does_not_hang_the_run(root):
-    """P17, end to end, linked and plain, with a circle of links."""
+    """End to end, linked and plain, with a circle of links."""
     os.mkfifo(root / "audio/happy/p.wav")
     (root / "midi/happy/loop").symlink_to(root / "midi")
     begin = time.monotonic()

@@ -59,7 +59,6 @@ def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
 
 
 def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
-    """P4."""
     message = refusal(corpus / "nowhere.jsonl")
     assert "nowhere.jsonl" in message
     assert "build_manifests.py" in message

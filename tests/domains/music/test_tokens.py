@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_the_table_is_the_golden_one():
-    """M5. Files and hosts depend on every id."""
+    """Files and hosts depend on every id."""
     table = json.loads((GOLDEN / "tokens.json").read_text())
     assert [tokens.describe(token) for token in range(VOCABULARY)] == table["meanings"]
     assert tokens.kinds().tolist() == [meaning.split()[0].lower() for meaning in table["meanings"]]
@@ -69,7 +69,7 @@ def family(notes):
 
 @pytest.mark.parametrize("seed", range(120))
 def test_what_encoding_keeps(tmp_path, seed):
-    """M3, M4: every note of the song, from its first to its last, with its place, length, loudness and instrument."""
+    """Every note of the song, from its first to its last, with its place, length, loudness and instrument."""
     random_file(seed, tmp_path / "random.mid")
     score = read_score(tmp_path / "random.mid")
     ids = encode(score)
@@ -218,14 +218,14 @@ def test_silence_is_told_bar_by_bar_and_long_notes_last_eight(tmp_path):
 
 
 def test_a_whole_long_song_is_encoded(tmp_path):
-    """M4: nothing is cut at 512 tokens, and EOS is there."""
+    """Nothing is cut at 512 tokens, and EOS is there."""
     ids = piece(tmp_path, *(message for n in range(3000) for message in on_off(40 + n % 40, 0, 240)))
     assert sum(token < VELOCITY for token in ids) == 3000
     assert ids[-1] == EOS and ids.count(EOS) == 1
 
 
 def test_every_kind_of_id_is_used_by_real_files(tmp_path):
-    """M3: durations, drums and instruments are there; no block of ids is idle but padding."""
+    """Durations, drums and instruments are there; no block of ids is idle but padding."""
     seen = set()
     for seed in range(40):
         random_file(seed, tmp_path / "a.mid")

@@ -1,7 +1,7 @@
 """A process that makes batches, and the memory in which they travel.
 
 A batch travels in a file without a name (memfd), whose descriptor goes through a socket. So nothing is left behind in
-/dev/shm however a process ends, its size does not matter (T11: a container's 64 MB), and each process has a socket of
+/dev/shm however a process ends, its size does not matter (a container's 64 MB), and each process has a socket of
 its own: one that is killed or stopped in the middle of a message harms no other.
 """
 

@@ -47,7 +47,7 @@ def total(rows) -> Counter:
 
 
 def test_an_epoch_holds_every_token_and_no_padding(rows):
-    """M4: whole songs are used, however short the window, and each song's EOS is learnt."""
+    """Whole songs are used, however short the window, and each song's EOS is learnt."""
     for epoch in range(3):
         windows = training(rows)
         seen = np.concatenate([item["input_ids"] for item in every(windows, epoch)])
@@ -100,7 +100,7 @@ def test_an_item_is_a_function_of_epoch_and_index_alone(rows):
 
 
 def test_every_epoch_cuts_other_windows(rows):
-    """P5: nothing freezes one crop."""
+    """Nothing freezes one crop."""
     windows = training(rows)
     starts = {windows.plan(epoch)[2] for epoch in range(8)}
     assert len(starts) > 4
@@ -255,7 +255,7 @@ def test_held_out_windows_are_the_same_in_every_epoch(rows):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_any_number_of_items_makes_a_batch(rows, number):
-    """E2 has its root here too: nothing assumes a batch size. Emotions are padded to a power of two."""
+    """Nothing assumes a batch size. Emotions are padded to a power of two."""
     windows = training(rows)
     batch = windows.collate([windows.item(0, index) for index in range(number)])
     assert batch["input_ids"].shape == batch["targets"].shape == batch["documents"].shape == (number, CONTEXT)
@@ -277,7 +277,7 @@ def test_songs_stay_where_they_are(rows):
 
 
 def test_songs_without_a_note_are_refused(rows):
-    """T15: training on nothing would look like success."""
+    """Training on nothing would look like success."""
     empty = Row({"emotion": [0, 0, 0.5]}, "x:1", {"midi_path": {"ids": np.array([385, 386], np.uint16)}})
     with pytest.raises(DataError, match="None of the 1 songs"):
         training([empty])

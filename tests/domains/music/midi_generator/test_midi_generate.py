@@ -32,7 +32,7 @@ def write(model, count: int = 3, seed: int = 7, **changes) -> list[np.ndarray]:
 @pytest.mark.parametrize("guidance", [1.0, 1.3])
 @pytest.mark.parametrize("limit", [16, 17, 18, 19, 20, 21, 22, 23, 24, 120])
 def test_every_piece_is_legal_and_ends_within_its_limit(model, guidance, limit):
-    """M6: several at a time. Whatever the logits, no piece breaks off within a note."""
+    """Several at a time. Whatever the logits, no piece breaks off within a note."""
     for seed in range(3):
         pieces = write(model, 4, seed, guidance=guidance, max_tokens=limit)
         assert len(pieces) == 4
@@ -83,7 +83,7 @@ def test_the_seed_decides(model):
 
 
 def test_a_piece_does_not_depend_on_its_neighbours(model):
-    """M6: in a batch as alone; and those that go on are untouched by those that have ended."""
+    """In a batch as alone; and those that go on are untouched by those that have ended."""
     together, alone = write(model, 4), write(model, 1)
     assert len({len(ids) for ids in together}) > 1
     assert np.array_equal(together[0], alone[0])

@@ -45,7 +45,7 @@ def sessions(graphs, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["midi_generator", "midi_generator_step"])
 def test_a_file_computes_what_the_model_computes_at_every_size(graphs, sessions, name):
-    """E2, E3, E6: batches of 1, 2 and 7, one token and a whole context, no past and the longest."""
+    """Batches of 1, 2 and 7, one token and a whole context, no past and the longest."""
     graph = graphs[1][name]
     assert {trial["batch"] for trial in graph.trials} == {1, 2, 7}
     for number, sizes in enumerate(graph.trials):
@@ -94,7 +94,7 @@ def test_music_written_by_the_file_is_the_models_music(graphs, sessions):
 
 
 def test_a_host_finds_everything_it_needs_in_the_metadata(graphs):
-    """M5: one vocabulary of 388, told by the file itself, and every id in it once."""
+    """One vocabulary of 388, told by the file itself, and every id in it once."""
     for graph in graphs[1].values():
         assert graph.metadata["vocabulary_size"] == "388"
         assert graph.outputs[0].shape[-1] == tokens.VOCABULARY == 388

@@ -30,7 +30,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @torch.no_grad()
 def test_the_order_of_earlier_tokens_matters():
-    """M1: without positions one layer of attention sees a bag of tokens, and the last logits would not move."""
+    """Without positions one layer of attention sees a bag of tokens, and the last logits would not move."""
     ids, emotion = example(1)
     one_layer = model(layers=1)
     swapped = ids[:, [3, 1, 2, 0, *range(4, 12)]]
@@ -70,7 +70,7 @@ def test_the_emotion_changes_the_logits():
 
 @torch.no_grad()
 def test_attention_to_the_emotion_is_a_choice():
-    """M2: with one emotion token every weight is 1, whatever is played. Here they differ between the emotion's tokens,
+    """With one emotion token every weight is 1, whatever is played. Here they differ between the emotion's tokens,
     and from one music token to the next."""
     ids, emotion = example()
     net = model()
@@ -85,7 +85,7 @@ def test_attention_to_the_emotion_is_a_choice():
 
 @torch.no_grad()
 def test_the_six_emotions_are_told_apart_from_the_first_step_on():
-    """M2: what the music attends to is the emotion to a good part, and not eight constants; near ones differ too."""
+    """What the music attends to is the emotion to a good part, and not eight constants; near ones differ too."""
     torch.manual_seed(0)
     vectors = torch.zeros(6, 64)
     vectors[:, :3] = torch.tensor([vector(name) for name in BASES])
@@ -141,7 +141,7 @@ def test_packed_songs_are_read_as_if_each_were_alone():
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [12]])
 @torch.no_grad()
 def test_stepping_gives_what_the_whole_sequence_gives(chunks: list[int]):
-    """M6: and for more than one song at a time."""
+    """And for more than one song at a time."""
     ids, emotion = example(3)
     net = model()
     past, pieces = net.empty_past(3), []
@@ -210,7 +210,7 @@ def test_a_fresh_model_guesses_about_evenly():
 
 
 def test_bfloat16_is_used_and_close():
-    """T1: under autocast the packed path computes in bfloat16, masks included."""
+    """Under autocast the packed path computes in bfloat16, masks included."""
     ids, emotion = example(2, 20)
     both = emotion[:, None]
     documents = torch.zeros(2, 20, dtype=torch.long)

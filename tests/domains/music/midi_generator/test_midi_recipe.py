@@ -36,7 +36,7 @@ def batch_of(recipe, rows, training: bool = False) -> dict[str, torch.Tensor]:
 
 
 def test_losses_are_sums_over_what_counts_says(recipe, rows):
-    """T4: the loss of two micro-batches of unequal size is the sum of theirs, as are the counts."""
+    """The loss of two micro-batches of unequal size is the sum of theirs, as are the counts."""
     model = recipe.build({})
     examples = recipe.dataset(rows, True)
     items = [examples.item(0, index) for index in range(5)]

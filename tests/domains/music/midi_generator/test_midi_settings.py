@@ -1,4 +1,4 @@
-"""P2: every key of the family's own sections changes something, shown key by key."""
+"""Every key of the family's own sections changes something, shown key by key."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def start_of(split: Songs, epoch: int, index: int) -> int:
 
 
 def test_an_item_is_a_pure_function_of_seed_epoch_and_index(rows):
-    """P7, T5: whatever was asked before, in this process or a copy of it."""
+    """Whatever was asked before, in this process or a copy of it."""
     a, b = songs(rows), pickle.loads(pickle.dumps(songs(rows)))
     for index in range(len(a)):
         a.item(3, index)
@@ -50,7 +50,7 @@ def test_an_item_is_a_pure_function_of_seed_epoch_and_index(rows):
 
 
 def test_every_epoch_draws_other_windows_from_all_of_a_song(rows):
-    """P5: no crop is ever frozen."""
+    """No crop is ever frozen."""
     split = songs(rows, **PLAIN)
     assert len(split) == 4 * 3
     starts = np.array([[start_of(split, epoch, index) for index in range(4)] for epoch in range(12)])
@@ -61,7 +61,7 @@ def test_every_epoch_draws_other_windows_from_all_of_a_song(rows):
 
 
 def test_the_target_is_rendered_from_the_notes_of_the_very_window(rows):
-    """P6, P7, P15: 64 frames at hop 1024, in seconds, the same cloud as the renderer's."""
+    """64 frames at hop 1024, in seconds, the same cloud as the renderer's."""
     split = songs(rows, **PLAIN)
     for index in (0, 6, 11):
         item = split.item(2, index)
@@ -146,7 +146,6 @@ def test_a_given_cloud_is_the_target_of_its_own_window(own, training):
 
 
 def test_a_precomputed_cloud_equals_the_one_made_on_the_fly(own, rows, tmp_path):
-    """P7."""
     row, _ = own
     start = row.values["target_pointcloud_start"]
     np.save(tmp_path / "cloud.npy", render(row.records["midi_path"]["notes"], start, row.values["emotion"]).positions)

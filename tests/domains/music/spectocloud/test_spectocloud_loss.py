@@ -13,7 +13,7 @@ def clouds(n: int = 150, m: int = 150, batch: int = 3, seed: int = 0) -> tuple[C
 
 
 def test_channels_are_compared_with_the_nearest_point_not_by_index():
-    """T8: a shuffled copy of a cloud is the same cloud; properties count too."""
+    """A shuffled copy of a cloud is the same cloud; properties count too."""
     _, target = clouds()
     order = torch.randperm(150)
     shuffled = Cloud(*(part[:, order] for part in target))

@@ -41,7 +41,7 @@ def test_any_batch_gives_clouds_with_channels_in_range(batch):
 
 
 def test_samples_of_a_batch_do_not_see_each_other():
-    """E2: what one sample gives is the same alone and among seven."""
+    """What one sample gives is the same alone and among seven."""
     whole = inputs(7)
     for one, among in zip(core()(*(t[3:4] for t in whole)), core()(*whole), strict=True):
         torch.testing.assert_close(one[0], among[3], rtol=1e-5, atol=1e-6)
@@ -56,7 +56,7 @@ def test_every_input_matters(changed):
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_the_order_of_bands_and_frames_matters(axis):
-    """M1, in this model: without places, the encoder would take patches for a bag."""
+    """Without places, the encoder would take patches for a bag."""
     spectrogram, *rest = inputs(1)
     model = core()
     swapped = spectrogram.roll(64 if axis == 1 else 32, axis)
@@ -174,7 +174,7 @@ def frontend() -> Frontend:
 
 @pytest.mark.parametrize("start", [0, 1, 30])
 def test_the_frontend_equals_a_window_of_the_stored_log_mel(start):
-    """P6: on real sound, from any frame, the first included (zeros before the recording)."""
+    """On real sound, from any frame, the first included (zeros before the recording)."""
     wave = make_sound(make_notes(np.random.default_rng(3), 4.0), 4.0)
     want = levelled(torch.from_numpy(log_mel(wave)[start : start + 64].T.copy())).numpy()
     padded = np.concatenate([np.zeros(HOP, np.float32), wave])

@@ -48,7 +48,6 @@ def objective(recipe, model, batches, moment):
 
 @pytest.mark.parametrize("moment", [EARLY, LATE])
 def test_unequal_micro_batches_add_up_to_the_whole(recipe, model, batch, moment):
-    """T4."""
     whole = objective(recipe, model, [batch], moment)
     parts = objective(recipe, model, [part(batch, 0, 1, 2, 3), part(batch, 4), part(batch, 5)], moment)
     torch.testing.assert_close(whole, parts)
@@ -71,7 +70,7 @@ def test_training_starts_matched_by_index_and_ends_with_chamfer(recipe, model, b
 
 
 def test_properties_and_colours_are_learnt(recipe, model, batch):
-    """T8: properties were never supervised."""
+    """Properties were never supervised."""
     for name in ("color_loss", "prop_loss"):
         term = recipe.losses(model, batch, LATE)[name]
         (gradient,) = torch.autograd.grad(term.total * term.coefficient, model.core.particles.shades.weight)
@@ -119,7 +118,7 @@ def test_constants_are_the_mean_and_deviation_of_the_corpus_s_levelled_windows(r
 
 
 def test_steps_of_training_beat_the_mean_cloud(rows):
-    """T15: the whole chain learns something from sound, on windows it does not see in this order again."""
+    """The whole chain learns something from sound, on windows it does not see in this order again."""
     recipe = SpectocloudRecipe(make_settings(loss={"index_matched": 0.9}, augment={"gain_db": 0.0}))
     torch.manual_seed(0)
     model = recipe.build(recipe.fit_constants(rows)).train()
@@ -272,7 +271,6 @@ def sessions(recipe, model, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["spectocloud", "spectocloud_frontend"])
 def test_a_file_computes_what_the_model_computes_at_every_batch(sessions, name):
-    """E2, E3, E6."""
     graph, session = sessions[name]
     for sizes in graph.trials:
         arrays = graph.example(sizes, 5)

@@ -1,4 +1,4 @@
-"""P2: every key that exists changes something. One proof a key; a key without a proof fails here."""
+"""Every key that exists changes something. One proof a key; a key without a proof fails here."""
 
 import numpy as np
 import pytest
