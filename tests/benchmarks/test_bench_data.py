@@ -16,6 +16,7 @@ SUBJECTS = ("ingest_audio", "ingest_midi", "loading", "scale")
 
 def test_they_are_part_of_the_table():
     assert set(SUBJECTS) <= set(bench.SUBJECTS)
+    assert all(importlib.util.find_spec(module) for module in bench.SUBJECTS.values())
 
 
 def test_scores_are_what_their_description_says(tmp_path):

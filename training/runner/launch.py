@@ -14,6 +14,7 @@ from pathlib import Path
 
 from training.engine.process.signals import listening
 from training.errors import Interrupted
+from training.host import available_cpus
 
 STOPPED = Interrupted.exit_code
 
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> int:
     listening(pass_on)
     local = _local(arguments)
     if local:  # torchrun would give each process one thread; a core each is left to the loaders
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // local - 1)))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // local - 1)))
     try:
         # SIGQUIT alone stays torchrun's own
         run.run(run.parse_args(["--signals-to-handle=SIGQUIT", *arguments]))

@@ -1,8 +1,7 @@
-"""Chunks in, batches on the device out, prepared ahead by processes that may die."""
+"""Micro-batches in, batches on the device out, prepared ahead by processes that may die."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
@@ -12,6 +11,7 @@ from training.engine.loading.batches import MicroBatch
 from training.engine.loading.transfer import Transfer
 from training.engine.loading.worker import Lost, Worker
 from training.errors import HostError
+from training.host import available_cpus
 from training.recipe import Batch, Dataset
 from training.settings import Data
 
@@ -25,7 +25,7 @@ class Stopped(Exception):
 
 
 class Loader:
-    """Chunks in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
+    """Micro-batches in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
 
     One pass over `micro_batches` an `iter`, one at a time; a pass may be as long as the run. Close it (it is a context
     manager): no process is left behind.
@@ -51,7 +51,7 @@ class Loader:
     ):
         self.examples, self.micro_batches, self.transfer = examples, micro_batches, Transfer(device)
         self.say, self.patience, self.stop = say, patience, stop
-        self.count = min(settings.num_workers, len(os.sched_getaffinity(0)))
+        self.count = min(settings.num_workers, available_cpus())
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
         self.crew: list[Worker] = []
         self.asked = 0  # batches that the crew is to bring
