@@ -1,5 +1,7 @@
 """The benchmarks of what happens to data measure what they say, on small corpora."""
 
+import importlib.util
+
 import mido
 import numpy as np
 import pytest
