@@ -22,8 +22,8 @@ from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
-from training.registry import domains
-from training.stages.run_names import exported, others, trained_runs
+from training.registry import domains, require_one_model
+from training.stages.run_names import exported, left_out, others, trained_runs
 from training.workspace import Workspace
 
 
@@ -128,6 +128,7 @@ def _estimate(options: argparse.Namespace) -> None:
 
 
 def _prove_resume(options: argparse.Namespace) -> None:
+    require_one_model(options.family)
     from training.stages.prove_resume import prove_resume
 
     named = {
@@ -168,6 +169,7 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
     from training.data.summary import summary_of
     from training.registry import load_recipe
 
+    require_one_model(options.family)
     preset = options.preset
     if options.config is None and preset is None:
         summary = summary_of(workspace)
@@ -185,6 +187,8 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
 
 def _evaluate(options: argparse.Namespace) -> None:
     from training.stages.evaluate import evaluate
+
+    require_one_model(options.family)
 
     with _counted(options, "evaluate", [options.family]):
         evaluate(
@@ -216,6 +220,8 @@ def _export(options: argparse.Namespace) -> None:
             options=data_options(options),
             cost=account.cost(list(checkpoints)) if account else None,
         )
+    for note in left_out(options.of, workspace, checkpoints):
+        print(f"NOTE: {note}")
     page = _refresh_report(workspace)
     if page is not None:
         print(f"Report: {workspace.relative(page)}")
@@ -323,10 +329,11 @@ def _node(options: argparse.Namespace) -> None:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from training.runner.options import parse
+    from training.runner.options import help_of, parse
     from training.runner.plan import plan_of
 
-    print(json.dumps(plan_of(parse(options.words, domains())).plain(), indent=1))
+    command = parse(options.words, domains(), checking=not {"--help", "-h"} & set(options.words))
+    print(help_of(command.domain, domains()) if command.help else json.dumps(plan_of(command).plain(), indent=1))
 
 
 # -- what is counted -----------------------------------------------------------------------------------------------

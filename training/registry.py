@@ -35,7 +35,15 @@ def domains() -> dict[str, Domain]:
 
 def _load(place: str) -> Domain:
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        if place in DOMAINS.values():
+            raise  # a fault of ours
+        raise UsageError(
+            f'ATHANOR_DOMAINS names {place!r}, which cannot be imported ({error}). It is "package.module:OBJECT", and '
+            "PYTHONPATH must lead to it."
+        ) from None
 
 
 def domain(word: str) -> Domain:
@@ -74,6 +82,16 @@ def domain_of(run: str) -> Domain:
     """The domain of a run's family. Raises UsageError for an unknown one."""
     name = facts(run).name
     return next(one for one in domains().values() if any(family.name == name for family in one.families))
+
+
+def require_one_model(run: str) -> None:
+    """Raise UsageError where `run` stands for many models: a family that fans out, without its item."""
+    about = facts(run)
+    if about.fan_out and not item_of(run):
+        raise UsageError(
+            f"{run} trains one model an item: name one as {run}/ITEM, or all of them with `python -m training each "
+            f"train {run}` (or `each evaluate {run}`)."
+        )
 
 
 def recipe_type(run: str) -> type[Recipe]:

@@ -46,6 +46,8 @@ SCHEMA = Schema(
 def make_demo(job: Job) -> Path:
     """Three devices with known curves, marked as synthetic."""
     folder = job.workspace.root / "data" / "demo_readings"
+    if (folder / MARKER).is_file():  # written last: it is complete
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     noise = 0.05 if job.options.get("noise") is None else float(job.options["noise"])
     for number, device in enumerate(DEVICES):

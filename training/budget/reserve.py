@@ -29,7 +29,7 @@ LEAST = 0.25  # of what is expected: a stage that found its work done before too
 @dataclass(frozen=True)
 class Expected:
     """Seconds a family, imports included: a line above what models of the presets debug and demo (0.04 to 1.1 M
-    weights) took on two cores with the demo corpus. To families that do not generate samples it is
+    weights) took on two cores with demo data. To families that do not generate samples it is
     generous."""
 
     base: float

@@ -18,8 +18,21 @@ FOLDERS = ("golden", "samples")
 
 
 def safe_part(text: str) -> bool:
-    """Whether `text` can be one component of a path on every system: printable, no separator, no leading dot."""
-    return bool(text) and text.isprintable() and not text.startswith(".") and not set(text) & set('/\\:*?"<>|')
+    """Whether `text` can be one component of a path on every system, and no option of a command: printable, none of
+    the characters that a system forbids, no leading dot or dash."""
+    return bool(text) and text.isprintable() and text[0] not in ".-" and not set(text) & set('/\\:*?"<>|')
+
+
+def safe_item(text: str) -> bool:
+    """Whether `text` can name an item: a folder below exports/ that is not one of those that all runs share."""
+    return safe_part(text) and text not in (*RESERVED, *FOLDERS)
+
+
+#: For messages.
+ITEM_NAMES = (
+    'An item is the name of a folder: no leading dot or dash, none of / \\ : * ? " < > |, and none of '
+    f"{', '.join((*RESERVED, *FOLDERS))}."
+)
 
 
 @dataclass(frozen=True)
@@ -33,10 +46,9 @@ class Layout:
     def of(cls, run: str) -> Layout:
         """Raises ExportError for a run whose item is no name of a folder."""
         family, divided, item = run.partition("/")
-        if not safe_part(family) or (divided and (not safe_part(item) or item in (*RESERVED, *FOLDERS))):
+        if not safe_part(family) or (divided and not safe_item(item)):
             raise ExportError(
-                f"`{run}` is no name of a run: its files would lie in the folder `{item or family}`. Use letters, "
-                f"digits, dots, dashes and underscores, no leading dot, and none of {', '.join((*RESERVED, *FOLDERS))}."
+                f"`{run}` is not the name of a run: its files would lie in the folder `{item or family}`. {ITEM_NAMES}"
             )
         return cls(family, item)
 

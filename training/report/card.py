@@ -95,7 +95,7 @@ def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[
         ]
         if not values:
             continue
-        synthetic = " of a generated demo corpus (synthetic)" if entry["synthetic"] else ""
+        synthetic = " of generated demo data (synthetic)" if entry["synthetic"] else ""
         unit = one.unit if (one := _domain(name)) else UNIT
         index.append({
             "name": name,

@@ -7,7 +7,7 @@ import sys
 
 from training.errors import AthanorError
 from training.registry import domains
-from training.runner.options import parse, parser_of
+from training.runner.options import help_of, parse
 from training.runner.plan import plan_of
 from training.runner.shell import paths, script
 
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     try:
         command = parse(words, domains(), checking=looking and not {"--help", "-h"} & set(words))
         if command.help:
-            print(f"cat << 'HELP'\n{_help(command.domain)}\nHELP\nexit 0")
+            print(f"cat << 'HELP'\n{help_of(command.domain, domains())}\nHELP\nexit 0")
         else:
             print(script(plan_of(command)) if looking else paths(command))
     except AthanorError as error:
@@ -28,14 +28,6 @@ def main(arguments: list[str]) -> int:
             print("Try ./train_cuda.sh --help", file=sys.stderr)
         return error.exit_code
     return 0
-
-
-def _help(domain) -> str:
-    words = "\n".join(f"  {one.word:<8} {one.sentence}" for one in domains().values())
-    head = (
-        f"Usage: ./train_cuda.sh [WORD] [options]\n\nWORD, default {next(iter(domains()))} (or ATHANOR_JOB):\n{words}"
-    )
-    return f"{head}\n\n{parser_of(domain).format_help()}"
 
 
 if __name__ == "__main__":

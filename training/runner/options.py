@@ -163,6 +163,13 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     return parser
 
 
+def help_of(domain: Domain, known: Mapping[str, Domain]) -> str:
+    """The text of --help."""
+    words = "\n".join(f"  {one.word:<8} {one.sentence}" for one in known.values())
+    head = f"Usage: ./train_cuda.sh [WORD] [options]\n\nWORD, default {next(iter(known))} (or {JOB}):\n{words}"
+    return f"{head}\n\n{parser_of(domain).format_help()}"
+
+
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("several hosts (docs/rented-hosts.md); the same command on each, but --node-rank")
     group.add_argument("--nnodes", type=count(1), metavar="N", help="how many hosts train together")

@@ -130,7 +130,7 @@ def _export_run(
     synthetic = bool(provenance["synthetic"])
     print(f"{_title(recipe)}: exporting {workspace.relative(trained.path)} to {workspace.relative(folder)}")
     if synthetic:
-        print("  synthetic: true (trained on the demo corpus; every file says so)")
+        print("  synthetic: true (trained on demo data; every file says so)")
     model = trained.model
     if isinstance(model, torch.nn.Module):
         _check_finite(trained)

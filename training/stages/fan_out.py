@@ -12,6 +12,7 @@ from typing import Any
 from training.data.files import write_atomic
 from training.domain import Domain
 from training.errors import AthanorError, DataError, HostError, TrainingError, UsageError
+from training.registry import family_of
 from training.stages.children import Children, End
 from training.workspace import Workspace
 
@@ -83,7 +84,9 @@ def each(
             return False
         if end.code:
             failed[run] = {"stage": verb, "exit": end.code, "reason": end.last}
-            say(f"{run}: quarantined, {verb} ended with exit code {end.code}: {end.last}")
+            say(
+                f"{run}: quarantined, {verb} ended with exit code {end.code}: {end.last}. The next training tries it again."
+            )
         elif failed.get(run, {}).get("stage") == verb:
             del failed[run]
         _write(workspace, failed)
@@ -94,7 +97,13 @@ def each(
     if stop:
         raise _error(f"{family}: {stop[0].last}", stop[0].code)
     bad = [run for run in runs if ends[run].code]
-    say(f"{family}: {verb} of {len(runs) - len(bad)} of {len(runs)} items done" + f", {len(bad)} failed" * bool(bad))
+    passed_over = sum(1 for run in failed if family_of(run) == family) - len(bad)
+    say(
+        f"{family}: {verb} of {len(runs) - len(bad)} of {len(runs)} items done"
+        + f", {len(bad)} failed" * bool(bad)
+        + f", {passed_over} quarantined before" * bool(passed_over)
+        + f" (see {workspace.relative(quarantine_path(workspace))})" * bool(failed)
+    )
     if len(bad) > TOO_MANY * len(runs):
         raise _error(f"{len(bad)} of {len(runs)} items of {family} failed; the first: {ends[bad[0]].last}",
                      ends[bad[0]].code)  # fmt: skip

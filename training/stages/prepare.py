@@ -10,7 +10,8 @@ from typing import Any
 from training.data.shards import shard_of
 from training.data.summary import summary_of
 from training.domain import Domain, Job
-from training.errors import UsageError
+from training.errors import DataError, UsageError
+from training.export.layout import ITEM_NAMES, safe_item
 from training.registry import domain as domain_named
 from training.workspace import Workspace
 
@@ -38,6 +39,9 @@ def prepare(domain: Domain, job: Job) -> None:
     if options.get("ray"):
         job = replace(job, options=options | {"merge": _decode_on_cluster(domain, job)})
     domain.prepare(job)
+    bad = [item for item in domain.items(job.workspace) if not safe_item(item)]
+    if bad:
+        raise DataError(f"{bad[0]!r} cannot name a model of its own ({len(bad)} such items). {ITEM_NAMES}")
 
 
 def _absolute(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,7 +64,9 @@ def _demo(domain: Domain, job: Job) -> dict[str, Any]:
             f"{job.workspace.manifests} holds manifests of real data; without {flags} the demo data would replace "
             "them. Name the data again, use --skip-manifests, or choose another --out."
         )
-    job.say(f"No data was named: making demo data under {job.workspace.relative(job.workspace.root / 'data')}")
+    job.say(
+        f"No data was named: demo data is used, made by rules under {job.workspace.relative(job.workspace.root / 'data')}"
+    )
     job.say("  synthetic: true (whatever is trained on it can do little, and says so)")
     return dict(domain.demo(job))
 

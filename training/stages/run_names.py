@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from training.domain import Domain
 from training.registry import domain_of, domains, family_of
@@ -25,6 +25,23 @@ def all_runs(domain: Domain, workspace: Workspace) -> list[str]:
 def others(domain: Domain, workspace: Workspace, run: str) -> list[str]:
     """What else of a job is to be evaluated, exported and verified at its end."""
     return [name for name in all_runs(domain, workspace) if name != run]
+
+
+def left_out(domain: Domain, workspace: Workspace, exported: Iterable[str]) -> list[str]:
+    """What a reader of exports/ must know: quarantined runs, and models of items that are not in the data any more."""
+    from training.export.receipt import read_receipt
+    from training.stages.fan_out import quarantined
+
+    notes = [
+        f"{run} is not exported: it is quarantined ({about['stage']}: {about['reason']})."
+        for run, about in quarantined(workspace).items()
+    ]
+    known = set(all_runs(domain, workspace)) | set(exported)
+    own = {facts.name for facts in domain.families}
+    for run in (read_receipt(workspace.exports) or {"families": {}})["families"]:
+        if family_of(run) in own and run not in known:
+            notes.append(f"{run} is in exports/ from an earlier job; its item is not in the data any more.")
+    return notes
 
 
 def trained_runs(workspace: Workspace) -> list[str]:
