@@ -84,9 +84,8 @@ def each(
             return False
         if end.code:
             failed[run] = {"stage": verb, "exit": end.code, "reason": end.last}
-            say(
-                f"{run}: quarantined, {verb} ended with exit code {end.code}: {end.last}. The next training tries it again."
-            )
+            say(f"{run}: quarantined, {verb} ended with exit code {end.code}: {end.last}")
+            say(f"{run}: the next training tries it again.")
         elif failed.get(run, {}).get("stage") == verb:
             del failed[run]
         _write(workspace, failed)

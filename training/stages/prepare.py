@@ -64,9 +64,8 @@ def _demo(domain: Domain, job: Job) -> dict[str, Any]:
             f"{job.workspace.manifests} holds manifests of real data; without {flags} the demo data would replace "
             "them. Name the data again, use --skip-manifests, or choose another --out."
         )
-    job.say(
-        f"No data was named: demo data is used, made by rules under {job.workspace.relative(job.workspace.root / 'data')}"
-    )
+    place = job.workspace.relative(job.workspace.root / "data")
+    job.say(f"No data was named: demo data is used, made by rules under {place}")
     job.say("  synthetic: true (whatever is trained on it can do little, and says so)")
     return dict(domain.demo(job))
 
