@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from soak.harness import Mutant, Row, Soak, StepResult, Trial, patched, several
+from soak.harness import Mutant, Outcome, Row, Soak, Trial, patched, several
 from soak.processes import Ended, expect, forked, start
 from soak.runs import STEPS, Toy, beside, expect_done, expect_same, folder_of, step_of, train
 from training.engine.checkpoints import checkpoint_file, checkpoint_folder
@@ -208,7 +208,7 @@ _saver_write = Saver._write
 EPOCHS = {"training": {"epochs": 50, "keep": 1, "save_minutes": 60, "early_stopping": {"enabled": False}}, **LARGE}
 
 
-def cramped(soak: Soak) -> Iterator[StepResult]:
+def cramped(soak: Soak) -> Iterator[Outcome]:
     """A run of as many epochs as there are trials, saved at the end of each, on room for five checkpoints; someone
     looks all the time whether a whole newest and a whole best one are there."""
     disk = soak.folder / "disk"
@@ -219,7 +219,7 @@ def cramped(soak: Soak) -> Iterator[StepResult]:
         unmount(disk)
 
 
-def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
+def _cramped(soak: Soak, disk: Path) -> Iterator[Outcome]:
     forked(partial(train, soak.folder / "short", **{**EPOCHS, "training": {"max_steps": 2}}))
     later = (folder_of(soak.folder / "short") / LAST).stat().st_size
     root, settings = disk / "run", {**EPOCHS, "training": {**EPOCHS["training"], "epochs": soak.count}}
@@ -247,7 +247,7 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[StepResult]:
     for number in range(1, soak.count + 1):
         held = number in epochs and ended.code == 0 and not missing
         seen = f"exit {ended.code}; looked {looks} times, nothing whole at the steps {missing[:5]}\n{ended.tail}"
-        yield StepResult(f"save {number}", held, "" if held else seen)
+        yield Outcome(f"save {number}", held, "" if held else seen)
 
 
 def _keeps_all(folder: CheckpointFolder, keep: int) -> None:

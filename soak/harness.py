@@ -47,7 +47,7 @@ MUTANT = "ATHANOR_SOAK_MUTANT"
 
 
 @dataclass(frozen=True)
-class StepResult:
+class Outcome:
     """What became of one trial."""
 
     name: str  # "17", or "17 (fsync, 3 bytes short)": enough to find it
@@ -73,7 +73,7 @@ class Row:
     number: int
     fault: str
     bar: str
-    run: Callable[[Soak], Iterator[StepResult]]  # a generator of outcomes, as they come: `each(trial)`, or one's own
+    run: Callable[[Soak], Iterator[Outcome]]  # a generator of outcomes, as they come: `each(trial)`, or one's own
     full: int  # trials
     small: int
     mutants: tuple[Mutant, ...] = ()
@@ -112,14 +112,14 @@ class Trial:
 
 def each(
     function: Callable[[Trial], Any], seconds: float = 60.0, name: Callable[[int], str] = str
-) -> Callable[[Soak], Iterator[StepResult]]:
+) -> Callable[[Soak], Iterator[Outcome]]:
     """A row whose trials are independent calls of `function`, each in a forked process of its own.
 
     `function` raises NotHeld (`expect`) where the bar does not hold; after `seconds` it is ended, and that does not
     hold either. `name`: what the trial of an index is called beside its number.
     """
 
-    def run(soak: Soak) -> Iterator[StepResult]:
+    def run(soak: Soak) -> Iterator[Outcome]:
         for index in soak.indices:
             folder = soak.folder / str(index)
             folder.mkdir()
@@ -131,10 +131,10 @@ def each(
     return run
 
 
-def once(function: Callable[[Soak], Sequence[StepResult]], seconds: float) -> Callable[[Soak], Iterator[StepResult]]:
+def once(function: Callable[[Soak], Sequence[Outcome]], seconds: float) -> Callable[[Soak], Iterator[Outcome]]:
     """A row whose trials are all made in one go (a folder of 300 files, say), in one forked process."""
 
-    def run(soak: Soak) -> Iterator[StepResult]:
+    def run(soak: Soak) -> Iterator[Outcome]:
         ended = start(function, soak).wait(seconds)
         if ended.value is None:
             yield outcome_of("all", ended)
@@ -144,15 +144,15 @@ def once(function: Callable[[Soak], Sequence[StepResult]], seconds: float) -> Ca
     return run
 
 
-def outcome_of(name: str, ended: Ended) -> StepResult:
+def outcome_of(name: str, ended: Ended) -> Outcome:
     """How a process ended, as the outcome of the trial that it made."""
     if ended.not_held is not None:
-        return StepResult(name, False, ended.not_held)
+        return Outcome(name, False, ended.not_held)
     if ended.timed_out:
-        return StepResult(name, False, f"did not end within {ended.seconds:.0f} s\n{ended.tail}")
+        return Outcome(name, False, f"did not end within {ended.seconds:.0f} s\n{ended.tail}")
     if ended.code != 0:
-        return StepResult(name, False, f"the trial ended with {ended.code}\n{ended.tail}", judged=False)
-    return StepResult(name, True)
+        return Outcome(name, False, f"the trial ended with {ended.code}\n{ended.tail}", judged=False)
+    return Outcome(name, True)
 
 
 def command(*arguments: str) -> list[str]:
@@ -216,7 +216,7 @@ class Tally:
     tried: int = 0
     held: int = 0
     seconds: float = 0.0
-    failures: list[StepResult] = field(default_factory=list)
+    failures: list[Outcome] = field(default_factory=list)
     mutants: list[dict[str, Any]] = field(default_factory=list)  # name, caught, tried, seen
     unable: str = ""
 
@@ -281,7 +281,7 @@ def _hunt(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
 
 def _outcomes(
     row: Row, count: int, seed: int, scratch: Path, only: frozenset[int] | None = None
-) -> Iterator[StepResult]:  # fmt: skip
+) -> Iterator[Outcome]:  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix=f"row{row.number}-", dir=scratch))
     try:
         yield from row.run(Soak(row.number, count, seed, folder, only))

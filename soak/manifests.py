@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from soak.harness import Mutant, Row, Soak, StepResult, patched
+from soak.harness import Mutant, Outcome, Row, Soak, patched
 from soak.hostile import wav, wave
 from soak.hostile_midi import song
 from soak.processes import forked
@@ -264,7 +264,7 @@ def _put(folder: Path, lines: Lines) -> None:
 
 def _trial(
     title: str, name: str, family: str, lines: Lines, numbers: random.Random, folder: Path
-) -> StepResult:  # fmt: skip
+) -> Outcome:  # fmt: skip
     at = numbers.randrange(1, ROWS_OF_BASE)
     mutated = MUTATIONS[name](lines, at, numbers, folder)
     _put(folder, mutated)
@@ -278,21 +278,21 @@ def _trial(
     if not bad:
         ended = forked(_load, family, folder, seconds=60)
         if ended.value is None:
-            return StepResult(
+            return Outcome(
                 title, False, f"a harmless change was refused: {ended.tail}; line {at + 1}: {mutated[at][:300]}"
             )
         told = [json.loads(line) for line in found if line.strip()]
         same = [_same(row, told, folder) for row, told in zip(ended.value, told, strict=True)]
-        return StepResult(title, all(same), "" if all(same) else f"row {same.index(False) + 1} holds what no line says")
+        return Outcome(title, all(same), "" if all(same) else f"row {same.index(False) + 1} holds what no line says")
     ended = forked(_train, family, folder, seconds=120)
     checkpoints = [*(folder / "out").rglob("*.pt")]
     for path in checkpoints:
         path.unlink()
     said = [number for number in bad if f"train.jsonl:{number}:" in ended.output]
     if ended.code == 3 and not checkpoints and said == bad and "Traceback" not in ended.output:
-        return StepResult(title, True)
+        return Outcome(title, True)
     how = f"ended with {ended.code}, named {said} of the bad lines {bad}, {len(checkpoints)} checkpoints"
-    return StepResult(title, False, f"{how}; line {at + 1}: {found[at][:300]}\n{ended.tail}")
+    return Outcome(title, False, f"{how}; line {at + 1}: {found[at][:300]}\n{ended.tail}")
 
 
 def _fits(line: bytes, ids: set[str], family: str) -> bool:

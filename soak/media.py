@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from soak import hostile, watched
-from soak.harness import Mutant, Row, Soak, StepResult, once, patched
+from soak.harness import Mutant, Outcome, Row, Soak, once, patched
 from soak.hostile import HAS_FFMPEG, wav, wave, whole
 from soak.hostile_midi import header, length, notes, song, track
 from training import cli
@@ -64,7 +64,7 @@ def _odd_song(number: int) -> bytes:
     ][number]  # fmt: skip
 
 
-def _judge_media(soak: Soak) -> list[StepResult]:
+def _judge_media(soak: Soak) -> list[Outcome]:
     """A corpus with `soak.count` hostile files, prepared once; one outcome a file, and one for each good one lost."""
     audio, midi = soak.folder / "audio", soak.folder / "midi"
     audio.mkdir(), midi.mkdir()
@@ -86,7 +86,7 @@ def _judge_media(soak: Soak) -> list[StepResult]:
                          str(soak.folder / "out")])  # fmt: skip
     manifests = soak.folder / "out" / "data" / "manifests"
     if code != 0:
-        return [StepResult("all", False, f"prepare ended with {code} instead of setting the bad files aside")]
+        return [Outcome("all", False, f"prepare ended with {code} instead of setting the bad files aside")]
     listed = {entry["path"]: entry["reason"] for entry in _lines(manifests / "quarantine.jsonl")}
     kept = {row["id"] for split in ("train", "val") for row in _lines(manifests / f"spectocloud_{split}.jsonl")}
     scores = {row["midi_path"] for split in ("train", "val") for row in _lines(manifests / f"midi_{split}.jsonl")}
@@ -101,8 +101,8 @@ def _judge_media(soak: Soak) -> list[StepResult]:
             seen = f"took {cost.seconds:.1f} s and {cost.megabytes:.0f} MB; {listed[printable(path)]}"
         elif path.parent == audio and str(midi / f"{path.stem}.mid") not in scores:
             seen = "took its good score with it"
-        out.append(StepResult(f"{index} ({kind}, {path.name})", not seen, seen))
-    out += [StepResult(name, False, f"a good file was lost: {_why(listed, name)}") for name in good if name not in kept]
+        out.append(Outcome(f"{index} ({kind}, {path.name})", not seen, seen))
+    out += [Outcome(name, False, f"a good file was lost: {_why(listed, name)}") for name in good if name not in kept]
     return out
 
 
@@ -163,7 +163,7 @@ def _names(count: int) -> list[tuple[bytes, str]]:
     return [every[int(n * step)] for n in range(min(count, len(every)))]
 
 
-def _judge_names(soak: Soak) -> list[StepResult]:
+def _judge_names(soak: Soak) -> list[Outcome]:
     """One corpus with all the names, prepared and trained on; one outcome a name."""
     audio, midi, out = soak.folder / "audio", soak.folder / "midi", soak.folder / "out"
     audio.mkdir(), midi.mkdir()
@@ -183,7 +183,7 @@ def _judge_names(soak: Soak) -> list[StepResult]:
         code = cli.main(["prepare", *roots])
     marks = [str(path) for path in soak.folder.rglob(f"*{MARK}*") if path.name == MARK]
     if marks or code:
-        return [StepResult("all", False, f"a name was executed: {marks}" if marks else f"prepare ended with {code}")]
+        return [Outcome("all", False, f"a name was executed: {marks}" if marks else f"prepare ended with {code}")]
     manifests = out / "data" / "manifests"
     rows = [row for split in ("train", "val") for row in _lines(manifests / f"spectocloud_{split}.jsonl")]
     used = {row[key] for row in rows for key in ("audio_path", "midi_path")}
@@ -196,13 +196,13 @@ def _judge_names(soak: Soak) -> list[StepResult]:
             if path not in used and printable(path) not in refused:
                 missing.append(printable(path))
         seen = f"neither trained on nor refused: {missing}" if missing else ""
-        outcomes.append(StepResult(f"{number} ({printable(os.fsdecode(name))})", not missing, seen))
+        outcomes.append(Outcome(f"{number} ({printable(os.fsdecode(name))})", not missing, seen))
     if all(outcome.held for outcome in outcomes):
         for family in ("spectocloud", "midi_generator"):
             steps = ["--preset", "debug", "--set", "training.max_steps=2", "--set", "logging.tensorboard=false"]
             code = cli.main(["train", family, "--device", "cpu", *steps, *roots])
             if code:
-                return [StepResult("all", False, f"train {family} ended with {code}")]
+                return [Outcome("all", False, f"train {family} ended with {code}")]
     return outcomes
 
 

@@ -27,7 +27,7 @@ import onnx
 import torch
 import yaml
 
-from soak.harness import Mutant, Row, Soak, StepResult, edited, outcome_of, patched, several
+from soak.harness import Mutant, Outcome, Row, Soak, edited, outcome_of, patched, several
 from soak.hostile_midi import song
 from soak.planted_elsewhere import data_elsewhere, names_elsewhere
 from soak.planting import FAMILY, SECRET, Case, Place, exports_in, sign
@@ -208,12 +208,12 @@ CASES = [case for turn in zip_longest(*(kind() for kind in KINDS)) for case in t
 # -- trials --------------------------------------------------------------------------------------------------------
 
 
-def _run(soak: Soak) -> Iterator[StepResult]:
+def _run(soak: Soak) -> Iterator[Outcome]:
     base = soak.folder.parent / "planted"  # for the mutants too
     if not base.exists():
         ended = forked(_make_base, base, seconds=300)
         if ended.code != 0:
-            yield StepResult("what they are planted in", False, ended.tail, judged=False)
+            yield Outcome("what they are planted in", False, ended.tail, judged=False)
             return
     for index in soak.indices:
         case = CASES[index % len(CASES)]

@@ -180,9 +180,9 @@ def test_files_that_changed_a_moment_ago_are_looked_at_again(root, loads, monkey
 
 def test_a_root_that_decides_where_files_are_is_part_of_the_index(root, loads):
     shutil.move(root / "midi", root / "scores")
-    moved = split(root, kind=ScoreRecipe, options={"midi_root": root / "scores"})[0]
+    moved = split(root, kind=ScoreRecipe, midi_root=root / "scores")[0]
     assert all(row.values["midi_path"].startswith(str(root / "scores")) for row in moved)
-    split(root, kind=ScoreRecipe, options={"midi_root": root / "scores"})
+    split(root, kind=ScoreRecipe, midi_root=root / "scores")
     assert len(loads) == 1
     with pytest.raises(DataError, match="--midi-root"):
         split(root, kind=ScoreRecipe)

@@ -9,7 +9,7 @@ import pytest
 
 from training.cli import main
 from training.domains.music.composing.compose import compose
-from training.report import facts
+from training.domains.music.report import sections
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, caps
     (item,) = told["flagged"]
     assert (item["song"], item["label"], item["likelier"]) == ("happy/songs2", "happy", "sad")
     assert item["probability"] <= told["listed_from"] and len(item["why"]) > 1
-    (shown,) = facts._audit(told)  # the report's table
+    (shown,) = sections._suspects(told)  # the report's table
     assert (shown["song"], shown["label"], shown["likelier"]) == ("happy/songs2", "happy", "sad")
     assert "loudness" in shown["why"]
     said = capsys.readouterr().out

@@ -59,7 +59,7 @@ def test_manifests_of_another_host_find_their_files(root):
     shutil.move(root / "audio", root / "elsewhere")
     with pytest.raises(DataError, match="--audio-root"):
         split(root)
-    moved, _ = split(root, options={"audio_root": root / "elsewhere"})
+    moved, _ = split(root, audio_root=root / "elsewhere")
     assert len(moved) == 7
     assert Path(moved[0].values["audio_path"]).is_relative_to(root / "elsewhere")
 
