@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,13 @@ case "$1 ${2:-}" in
     'buildx version') exit "${BUILDX:-0}" ;;
     'buildx build') exit "${BUILD_ENDS:-0}" ;;
     'run '*)
+        if [[ " $* " == *' -m training.runner '* ]]; then # the image plans: with its variables, and with a Python
+            while [[ $1 != -S ]]; do
+                [[ $1 != --env || $2 != *=* ]] || export "$2"
+                shift
+            done
+            PYTHONPATH=$PROJECT exec "$REAL_PYTHON" "$@"
+        fi
         if [[ " $* " == *' --entrypoint true '* ]]; then
             [[ -z ${PROBE_SAYS:-} ]] || { echo "$PROBE_SAYS" >&2; exit 125; }
             exit 0
@@ -58,11 +66,11 @@ class Host:
         (self.tools / name).write_text(text)
         (self.tools / name).chmod(0o755)
 
-    def lacks(self, name: str) -> None:
+    def lacks(self, *names: str) -> None:
         """Every other program of this machine is at hand."""
         for folder in ("/bin", "/usr/bin"):
             for program in Path(folder).iterdir():
-                if program.name != name and not (self.tools / program.name).exists():
+                if not program.name.startswith(names) and not (self.tools / program.name).exists():
                     (self.tools / program.name).symlink_to(program)
         self.path = str(self.tools)
 
@@ -88,7 +96,8 @@ class Host:
         dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         clean |= {"PATH": self.path, "ATHANOR_HOST_ROOT": str(self.root), "RECORD": str(self.record)}
-        clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", **environment}
+        clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", "REAL_PYTHON": sys.executable, "PROJECT": str(self.project)}
+        clean |= environment
         words = [str(self.project / "train_cuda.sh"), *map(str, arguments)]
         done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
         calls = [p.read_bytes().decode().split("\0")[:-1] for p in sorted(self.record.iterdir())]

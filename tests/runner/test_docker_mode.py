@@ -312,3 +312,52 @@ def test_dry_run_prints_and_asks_docker_for_nothing(host, tmp_path):
     assert done.returncode == 0 and not stages(calls)[0] and build(calls) is None
     assert done.stdout.count("docker run ") == len(STAGES)
     assert not (tmp_path / "new").exists()
+
+
+# -- a host without Python -----------------------------------------------------------------------------------------
+
+
+def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
+    """It is given what the command names, and the plan is the same."""
+    host.has_docker()
+    host.lacks("python", "docker")
+    data = tmp_path / "some data"
+    data.mkdir()
+    words = [
+        "--cpu",
+        "--midi-root",
+        data,
+        "--skip-spectocloud",
+        "--persist",
+        tmp_path / "drive",
+        "--out",
+        tmp_path / "out",
+    ]
+    done, calls = host.run(*words)
+    assert done.returncode == 0, done.stderr
+    looks = [call for call in calls if "training.runner" in call]
+    assert [("--paths" in call) for call in looks] == [True, False]
+    mounts = [looks[1][at + 1] for at, word in enumerate(looks[1]) if word == "--mount"]
+    assert f'type=bind,"source={data}","target={data}",readonly' in mounts
+    assert f'type=bind,"source={tmp_path}","target={tmp_path}",readonly' in mounts, "the folder around a new one"
+    assert stages(calls)[1] == [
+        "doctor",
+        "restore",
+        "prepare",
+        "train",
+        "evaluate",
+        "export",
+        "verify",
+        "budget",
+        "persist",
+    ]
+    assert calls.index(build(calls)) < calls.index(looks[0])
+    done, calls = host.run("--cpu", "--midi-root", tmp_path / "nowhere")
+    assert done.returncode == 2 and "is not a folder" in done.stderr and not stages(calls)[0]
+
+
+def test_a_host_with_neither_python_nor_docker_is_told_what_to_install(host):
+    host.lacks("python", "docker")
+    done, calls = host.run()
+    assert done.returncode == 6 and not calls
+    assert "sudo apt-get install python3 python3-venv" in done.stderr
