@@ -24,6 +24,7 @@ from soak.hostile_midi import song
 from soak.processes import forked
 from training import cli
 from training.data import manifest
+from training.domains.music import rows
 from training.domains.music.midi_generator import recipe as _midi  # noqa: F401 - imported once, not in every trial
 from training.domains.music.spectocloud import recipe as _spectocloud  # noqa: F401
 from training.registry import load_recipe
@@ -324,9 +325,9 @@ ROWS = (
         "refused before training, with the line number; harmless ones are accepted as written",
         _run, full=280, small=len(MUTATIONS),
         mutants=(
-            Mutant("keys are not checked", patched(manifest, "_check_keys", lambda values, path_keys: None), trials=8),
+            Mutant("keys are not checked", patched(manifest, "_check_keys", lambda values, schema, path_keys: None), trials=8),
             Mutant("the last of two equal keys wins", patched(manifest, "_unique", dict), trials=8),
-            Mutant("numbers are not checked", patched(manifest, "_is_number", lambda value: True), trials=10),
+            Mutant("numbers are not checked", patched(rows, "is_number", lambda value: True), trials=10),
         ),
     ),
 )  # fmt: skip

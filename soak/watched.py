@@ -114,10 +114,11 @@ class Cost:
 @contextmanager
 def encoders(log: Path) -> Iterator[None]:
     """While entered, `prepare` decodes under watch; a worker that is ended ends its file's time."""
-    from training.data import media, sandbox
+    from training.data import sandbox
+    from training.domains.music import sharding
 
     names = ("LOGMEL", "NOTES", "TOKENS")
-    before = {name: getattr(media, name) for name in names}
+    before = {name: getattr(sharding, name) for name in names}
     worker = sandbox._Worker
     endings = {name: getattr(worker, name) for name in ("bury", "give_up")}
 
@@ -129,14 +130,14 @@ def encoders(log: Path) -> Iterator[None]:
         return endings[name](self)
 
     for name, encoder in before.items():
-        setattr(media, name, replace(encoder, function=partial(decode, encoder.function, log)))
+        setattr(sharding, name, replace(encoder, function=partial(decode, encoder.function, log)))
     for name in endings:
         setattr(worker, name, lambda self, name=name: ended(name, self))
     try:
         yield
     finally:
         for name, encoder in before.items():
-            setattr(media, name, encoder)
+            setattr(sharding, name, encoder)
         for name, method in endings.items():
             setattr(worker, name, method)
 
