@@ -4,12 +4,13 @@ PYTHON = $$(scripts/setup_env.sh --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(RIVALS),rivals.sh,env.sh --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
-.PHONY: help setup test test-docker bench bench-gpu soak soak-small image lint lock clean
+.PHONY: help setup test test-docker test-ray bench bench-gpu soak soak-small image lint lock clean
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
 	@echo "make test    all tests (two processes; under ten minutes on two cores)"
 	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
+	@echo "make test-ray      the tests on a Ray cluster of two nodes on this host (three minutes, mostly waiting)"
 	@echo "make soak    every fault of docs/reliability.md, counted (half an hour); make soak-small: few trials each (minutes)"
 	@echo "make bench   every bar of docs/performance.md, measured, and its table written (an hour on a quiet machine)"
 	@echo "             RIVALS=1 fetches transformers, accelerate and others to compare with; ARGS='--small', or subjects"
@@ -27,6 +28,9 @@ test:
 
 test-docker:
 	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
+
+test-ray:
+	@python=$$(scripts/setup_env.sh music ray --dev) && "$$python" -m pytest -m ray -rs $(ARGS)
 
 # The table is written even where a subject failed, which the exit status tells; of some subjects, or small ones, none is.
 TABLE = "$$python" -m benchmarks.table docs/performance.md $$(ls benchmarks/results*.json)
