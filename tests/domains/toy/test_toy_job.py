@@ -12,6 +12,7 @@ import pytest
 
 from training import cli
 from training.data.sealed import openings
+from training.engine.checkpoints.checkpoint_file import read
 from training.stages.fan_out import quarantined
 from training.workspace import Workspace
 
@@ -39,6 +40,13 @@ def test_a_job_leaves_a_model_an_item_one_for_all_their_blend_and_one_receipt(do
     assert set(done.json("runs/blend.json")) == {"curve", "boost"}
     metrics = done.json("exports/metrics.json")["families"]
     assert all("test" in metrics[run] for run in receipt["families"])
+
+
+def test_a_checkpoint_holds_what_was_trained_and_is_chosen_within_the_constraint(done):
+    content = read(done.out / "checkpoints" / "curve" / "bar" / "best.pt")
+    assert content["frozen"]["tensors"] == 2 and not [name for name in content["model"] if name.startswith("features.")]
+    assert set(content["metrics"]) >= {"val_loss", "worst", "peak"}
+    assert (done.out / "checkpoints" / "curve" / "bar" / "checkpoint_step_16.pt").exists()
 
 
 def test_the_report_and_the_card_show_the_domains_own_parts(done):
