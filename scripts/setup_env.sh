@@ -21,7 +21,7 @@ set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=${ATHANOR_VENV:-$root/.venv}
 locks=$root/requirements
-tested_torch=(2.13) # versions that the test suite passed with
+tested_torch=(2.13 2.11) # versions that the test suite passed with
 installer=${ATHANOR_INSTALLER:-}
 
 # shellcheck source=scripts/installer.sh

@@ -15,7 +15,7 @@ from training.errors import ExportError
 from training.export import proof
 from training.export.onnx import OPSET, interface_problems, read_model, write_onnx
 from training.export.signature import Signature
-from training.export.trace import example_sizes, trace
+from training.export.trace import example_sizes, plain_attention, trace
 from training.recipe import Graph, TensorSpec
 
 
@@ -218,3 +218,20 @@ def test_a_step_graph_that_forgets_its_past_does_not_agree_with_the_full_one():
         return out | {"new_key_0": np.zeros_like(out["new_key_0"])}
 
     assert proof.stepped_trial(forgetful, Signature.of(step), inputs, wanted).worst > 1e-3
+
+
+def test_attention_of_torch_is_not_fused_while_a_graph_is_captured_or_compared():
+    """No family here uses nn.TransformerEncoderLayer, but a new one may."""
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+
+    def is_fused() -> bool:
+        operators = torch.jit.trace(layer, torch.zeros(2, 5, 16)).inlined_graph
+        return "_transformer_encoder_layer_fwd" in str(operators)
+
+    with torch.no_grad():
+        assert is_fused()
+    with pytest.raises(KeyError), plain_attention():
+        assert not is_fused()
+        raise KeyError("an export that fails")
+    with torch.no_grad():
+        assert is_fused(), "as it was before"

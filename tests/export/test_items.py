@@ -84,14 +84,14 @@ def test_files_that_an_item_no_longer_has_go_and_those_of_the_others_stay(items,
     "item", ["", "..", ".hidden", "a/b", "a\\b", "a\nb", "golden", "samples", "receipt.json", "C:x"]
 )
 def test_an_item_that_is_no_name_of_a_folder_is_refused_before_anything_is_read(tmp_path, item):
-    with pytest.raises(ExportError, match="is no name of a run"):
+    with pytest.raises(ExportError, match="is not the name of a run"):
         stage.export({f"toy_fitted/{item}": None}, Workspace(tmp_path))
     assert not (tmp_path / "exports").exists()
 
 
 def test_a_receipt_with_an_item_that_leads_elsewhere_does_not_verify(items):
     edit_receipt(items.exports, lambda families: families.update({"toy_fitted/..": families[RUNS[0]]}))
-    assert "`toy_fitted/..` is no name of a run" in problems_of(items.exports)
+    assert "`toy_fitted/..` is not the name of a run" in problems_of(items.exports)
 
 
 def test_an_item_named_like_a_file_of_another_run_is_refused(items):

@@ -41,6 +41,31 @@ class Norm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6) * self.scale
 
 
+def split_heads(qkv: torch.Tensor, heads: int) -> list[torch.Tensor]:
+    """[B, S, 3 * width] -> queries, keys and values, each [B, heads, S, width / heads]."""
+    return [t.view(t.shape[0], t.shape[1], heads, -1).transpose(1, 2) for t in qkv.chunk(3, -1)]
+
+
+class Block(nn.Module):
+    """x [B, S, width] -> the same shape: attention and a feed-forward part. By hand, because torch 2.11 cannot export
+    nn.TransformerEncoderLayer with a dynamic batch."""
+
+    def __init__(self, width: int, heads: int = 2):
+        super().__init__()
+        self.heads = heads
+        self.before, self.between = Norm(width), Norm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = split_heads(self.qkv(self.before(x)), self.heads)
+        weights = torch.softmax(q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5, -1)
+        x = x + self.dropout(self.out((weights @ v).transpose(1, 2).flatten(2)))
+        return x + self.dropout(self.narrow(torch.relu(self.wide(self.between(x)))))
+
+
 class Encoder(nn.Module):
     """sound [B, 8, 4] and mood [B, 3] -> places [B, POINTS, 3], loudness [B, POINTS]."""
 
@@ -48,7 +73,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.embed = nn.Linear(8, width)
         self.mood = nn.Linear(3, width)
-        self.block = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.1, batch_first=True, norm_first=True)
+        self.block = Block(width)
         self.norm = Norm(width)
         self.places = nn.Linear(width, POINTS * 3)
         self.loudness = nn.Linear(width, POINTS)
@@ -81,9 +106,7 @@ class Decoder(nn.Module):
         x = self.token(ids) + self.place(at) + self.mood(mood)[:, None]
         kept = []
         for i, (norm, qkv, out) in enumerate(zip(self.norms, self.qkv, self.out, strict=True)):
-            q, k, v = (
-                t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2) for t in qkv(norm(x)).chunk(3, -1)
-            )
+            q, k, v = split_heads(qkv(norm(x)), self.heads)
             k, v = torch.cat([past[2 * i], k], 2), torch.cat([past[2 * i + 1], v], 2)
             kept += [k, v]
             mask = torch.where(torch.arange(k.shape[2])[None] > at[:, None], -1e9, 0.0)

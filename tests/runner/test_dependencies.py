@@ -54,6 +54,10 @@ def test_torch_itself_decides_about_cuda():
     assert not [x for extra in ("core", *EXTRAS) for x in pins(extra) if x.startswith(("nvidia", "cuda", "triton"))]
 
 
+def test_a_borrowed_torch_finds_the_setuptools_that_it_requires():
+    assert int(pins("core")["setuptools"].split(".")[0]) < 82, "torch 2.11 requires setuptools<82"
+
+
 def test_every_direct_dependency_is_in_the_table_of_licences():
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

@@ -14,6 +14,7 @@ from .conftest import NVIDIA_SMI, PROJECT
 
 CU126 = "https://download.pytorch.org/whl/cu126"
 PINNED_UV = re.search(r"^uv_version=(\S+)$", (PROJECT / "scripts/installer.sh").read_text(), re.M)[1]
+PINNED_TORCH = re.search(r"^torch==(\S+)$", (PROJECT / "requirements/core.lock").read_text(), re.M)[1]
 PYTHON = r"""#!/usr/bin/env bash
 # a Python that makes environments of itself, and writes down what pip is asked
 case "$1 ${2:-}" in
@@ -145,17 +146,19 @@ def test_a_driver_that_is_too_old_is_refused_unless_no_gpu_is_used(setup):
     assert done.returncode == 0 and len(asked) == 1
 
 
-def test_a_torch_that_the_host_has_is_not_replaced(setup):
-    torch = next(x for x in (PROJECT / "requirements/core.lock").read_text().splitlines() if x.startswith("torch=="))
-    done, asked = setup("550.54.15", HAS_TORCH=torch.removeprefix("torch==") + "+cu128")
+@pytest.mark.parametrize("version", [f"{PINNED_TORCH}+cu128", "2.11.0+cu128"])
+def test_a_torch_that_the_host_has_is_not_replaced(setup, version):
+    done, asked = setup("550.54.15", HAS_TORCH=version)
     assert done.returncode == 0 and len(asked) == 1 and "index" not in asked[0]
     assert "Using the torch" in done.stderr
 
 
-def test_a_torch_of_the_host_that_was_not_tested_or_is_not_wanted_is_left_alone(setup):
-    done, asked = setup("550.54.15", HAS_TORCH="2.5.1+cu124")
-    assert done.returncode == 0 and only_from(CU126).search(asked[0])
-    assert "torch 2.5.1+cu124" in done.stderr and "gets its own" in done.stderr
+def test_a_torch_of_the_host_that_was_not_tested_or_is_not_wanted_is_left_alone(setup, tmp_path):
+    for version in ("2.5.1+cu124", "2.1.1", "2.12.0+cu128"):
+        done, asked = setup("550.54.15", HAS_TORCH=version)
+        assert done.returncode == 0 and only_from(CU126).search(asked[0])
+        assert f"torch {version}" in done.stderr and "gets its own" in done.stderr
+        shutil.rmtree(tmp_path / "venv")
     done, asked = setup("550.54.15", "--dev", HAS_TORCH="2.13.0+cu128", ATHANOR_HOST_TORCH="no")
     assert done.returncode == 0 and "Using the torch" not in done.stderr
 
