@@ -97,7 +97,7 @@ def test_any_folder_name_is_mounted_and_means_the_same_file(checkout, trained, p
 def test_a_container_cannot_write_the_data(checkout, image):
     done = checkout.run(
         "bash", "-c",
-        'root=$PWD cpu=yes gpu=no gpus= nnodes= dry_run=no out=$PWD audio_root=$1 midi_root= data_mount=; image=$2; '
+        'root=$PWD cpu=yes gpu=no gpus= nnodes= dry_run=no out=$PWD persist= mounts=("$1"); image=$2; '
         'source scripts/docker.sh; prepare_container; "${container[@]}" sh -c "touch \\"\\$1/x\\" /x" - "$1"',
         "-", checkout.folder / "data", image,
     )  # fmt: skip
@@ -107,7 +107,7 @@ def test_a_container_cannot_write_the_data(checkout, image):
     songs = checkout.folder / "data" / "demo"
     done = checkout.run(
         "bash", "-c",
-        'root=$PWD cpu=yes gpu=no gpus= nnodes= dry_run=no out=$PWD audio_root=$1 midi_root= data_mount=; image=$2; '
+        'root=$PWD cpu=yes gpu=no gpus= nnodes= dry_run=no out=$PWD persist= mounts=("$1"); image=$2; '
         'source scripts/docker.sh; prepare_container; "${container[@]}" touch "$1/x"',
         "-", songs, image,
     )  # fmt: skip
