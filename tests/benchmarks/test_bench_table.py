@@ -36,7 +36,7 @@ def subjects(monkeypatch):
             module = ModuleType(name)
             module.measure = lambda small, work=work: work()
             monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
-        monkeypatch.setattr(bench, "SUBJECTS", ("one", "two", "three"))
+        monkeypatch.setattr(bench, "SUBJECTS", {name: f"benchmarks.{name}" for name in ("one", "two", "three")})
 
     return make
 
