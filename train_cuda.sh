@@ -42,7 +42,7 @@ for note in ${notes[@]+"${notes[@]}"}; do
 done
 
 child='' begun='' signals=0 container_name=''
-forward() { # The running stage saves and ends by itself; a second signal ends it at once (training/runner/supervisor.py).
+forward() { # The running stage saves and exits; a second signal ends it at once (training/runner/supervisor.py).
     signals=$((signals + 1))
     if [[ -n $child ]]; then
         pass_on

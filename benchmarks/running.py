@@ -29,7 +29,7 @@ class Going:
     waited: float = 0.0  # seconds that steps waited for their input
 
     def __call__(self, steps: int) -> None:
-        """As many steps as asked for, each as in training/engine/loop/loop.py."""
+        """As many steps as requested, each as in training/engine/loop/loop.py."""
         run = self.run
         for _ in range(steps):
             if run.evaluation_due():

@@ -68,7 +68,7 @@ def check(folder: Path) -> int:
         for family in json.loads(receipt.read_text(encoding="utf-8")).get("families", {}).values():
             for name, entry in family.get("files", {}).items():
                 if name.endswith(".mlpackage") and entry.get("kind") == "artefact":
-                    artefacts.add(name)  # in a format of its own, with a proof of its own
+                    artefacts.add(name)  # in the domain's own format, checked by its prover
                 elif name.endswith(".mlpackage"):
                     promised.add(name)
                     tolerances[name] = float(entry.get("tolerance", TOLERANCE))
@@ -99,8 +99,8 @@ def check(folder: Path) -> int:
         for sizes, errors in figures:
             agrees = bool(errors) and all(e <= allowed for e in errors.values())
             failed |= not agrees
-            told = ", ".join(f"{name} {e:.2e}" for name, e in errors.items())
-            print(f"{title}  batch {next(iter(sizes.values()))}: {told}  {'agrees' if agrees else 'DIFFERS'}")
+            errors_text = ", ".join(f"{name} {e:.2e}" for name, e in errors.items())
+            print(f"{title}  batch {next(iter(sizes.values()))}: {errors_text}  {'agrees' if agrees else 'DIFFERS'}")
     return 4 if failed else 0
 
 

@@ -31,7 +31,7 @@ why_no_engine() { # prints nothing where an engine answers, else the reason
 # -- the image -----------------------------------------------------------------------------------------------------
 
 choose_image() { # sets image, index, domains, inputs
-    # the domain of the command, where it has packages of its own
+    # the domain of the command, where it has its own lock file
     domains=${DOMAINS:-${domain:-${ATHANOR_JOB:-music}}}
     [[ -n ${DOMAINS:-} || -f $root/requirements/$domains.lock ]] || domains=core
     # a CPU build of torch is a quarter of the size of one that brings CUDA

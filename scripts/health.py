@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Is a training in this container alive? Exit 0: it makes progress, or nothing trains here. Exit 1: it hangs.
 
-Every training process touches a file of its own after each step and each held-out batch
+Every training process touches its own file after each step and each held-out batch
 (training/engine/process/heartbeat.py). A process that is there and has not done so for ATHANOR_HEALTH_SECONDS (default
 900: longer than a collective's own limit of ten minutes, and than compiling a model for a new shape) hangs. Standard
 library only, and no import of the package: this runs every minute.

@@ -1,8 +1,8 @@
 """The torch that this Python already has: which version, and links to it for an environment.
 
     host_torch.py version                   prints the version; exit 1 where there is none
-    host_torch.py link FOLDER LOCK...       makes FOLDER anew with links to torch and to what torch requires; prints
-                                            the linked distributions' names, one a line
+    host_torch.py link FOLDER LOCK...       replaces FOLDER by one with links to torch and to what torch
+                                            requires; prints the linked distributions' names, one a line
 
 What a lock pins is left out: the environment gets it in the pinned version. Nothing else of the host is linked, so a
 numpy that the host has does not replace the environment's. Run by scripts/setup_env.sh with the host's interpreter.

@@ -1,5 +1,5 @@
-"""Prints what is configured for pip on this host in uv's words, so that a mirror, a folder of wheels, certificates and
-constraints that are set for pip hold for uv too.
+"""Prints what is configured for pip on this host in uv's terms, so that a package index, a folder of wheels,
+certificates and constraints that are set for pip hold for uv too.
 
 Each entry ends with a NUL: `NAME=VALUE` is an environment variable of uv, `--option` an argument of `uv pip`. Variables
 of uv that are set already are left out: they win. pip itself is not needed. Read by scripts/installer.sh.
@@ -84,13 +84,13 @@ def uv_settings(environment: dict[str, str]) -> tuple[dict[str, str], list[str]]
     for name in ("timeout", "default-timeout"):
         if options.get(name):
             variables["UV_HTTP_TIMEOUT"] = str(max(1, int(float(options[name]))))
-    for name, whole, single in (
+    for name, switch, single in (
         ("no-binary", "UV_NO_BINARY", "UV_NO_BINARY_PACKAGE"),
         ("only-binary", "UV_NO_BUILD", "UV_NO_BUILD_PACKAGE"),
     ):
         names = options.get(name, "").replace(",", " ").split()
         if ":all:" in names:
-            variables[whole] = "1"
+            variables[switch] = "1"
         elif names and names != [":none:"]:
             variables[single] = " ".join(names)
     if options.get("proxy"):

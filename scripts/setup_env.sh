@@ -229,7 +229,7 @@ if [[ $installer == pip ]] || ! with_uv; then
     fi
     by=pip
     with_pip || die "pip could not install $failed; its message is above. The next start tries again.
-Behind a mirror: pip's configuration names it, and TORCH_INDEX=URL its copy of torch's builds."
+With a private package index: set it in pip's configuration, and its copy of torch's builds by TORCH_INDEX=URL."
 fi
 [[ $borrowed == yes ]] || printf '%s\n' "$index" > "$venv/.athanor-torch"
 for word in core "${words[@]}"; do

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from soak.harness import Mutant, Outcome, Row, Soak, once, patched
+from soak.harness import Mutant, Row, Soak, TrialResult, once, patched
 from training import config
 from training.config import Section, section_type
 from training.errors import UsageError
@@ -123,7 +123,7 @@ def _misspelt(name: str, numbers: random.Random) -> set[str]:
     return {wrong for wrong in out if wrong and wrong != name and wrong.isascii() and not wrong.isdigit()}
 
 
-def _judge(soak: Soak) -> list[Outcome]:
+def _judge(soak: Soak) -> list[TrialResult]:
     """Every case of every family, or, of a smaller count, a sample of them."""
     path = soak.folder / "run.yaml"
     cases = [case for family in families() for case in _cases(family, soak.random(0))]
@@ -133,7 +133,7 @@ def _judge(soak: Soak) -> list[Outcome]:
     return [_try(case, path) for case in cases]
 
 
-def _try(case: Case, path: Path) -> Outcome:
+def _try(case: Case, path: Path) -> TrialResult:
     title = f"{case.family} {case.what}"
     path.write_text(case.text, encoding="utf-8")
     try:
@@ -141,10 +141,10 @@ def _try(case: Case, path: Path) -> Outcome:
     except UsageError as error:
         message = str(error)
         missing = [group for group in case.named if not any(name in message for name in group)]
-        return Outcome(title, not missing, f"{case.text!r}: no {missing} in: {message}" if missing else "")
+        return TrialResult(title, not missing, f"{case.text!r}: no {missing} in: {message}" if missing else "")
     except Exception as error:  # noqa: BLE001 - a traceback is what must not be
-        return Outcome(title, False, f"{case.text!r}: {type(error).__name__}: {error}")
-    return Outcome(title, False, f"{case.text!r} was accepted")
+        return TrialResult(title, False, f"{case.text!r}: {type(error).__name__}: {error}")
+    return TrialResult(title, False, f"{case.text!r} was accepted")
 
 
 ROWS = (

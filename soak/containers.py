@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-from soak.harness import Mutant, Outcome, Row, Soak
+from soak.harness import Mutant, Row, Soak, TrialResult
 from training.workspace import PROJECT
 
 #: What is run: where, and which tests (none named: all).
@@ -24,18 +24,18 @@ MAY = "tests/docker/test_docker_runs.py::test_what_a_container_may_do_and_how_it
 SERVICES = "tests/docker/test_docker_compose.py::test_the_services_are_as_confined_as_the_runners_containers"
 
 
-def _run(soak: Soak) -> Iterator[Outcome]:
+def _run(soak: Soak) -> Iterator[TrialResult]:
     report = soak.folder / "report.xml"
     ended = _pytest(*(_chosen or ["tests/docker"]), "-m", "docker", f"--junitxml={report}", seconds=2400)
     if not report.exists():
-        yield Outcome("all", False, ended[-2000:], judged=False)
+        yield TrialResult("all", False, ended[-2000:], judged=False)
         return
     for test in ElementTree.parse(report).iter("testcase"):
         troubles = [child for child in test if child.tag in ("failure", "error")]
         if test.find("skipped") is not None:  # it needs something that this host has not (two GPUs, say)
             continue
         seen = "\n".join(f"{child.get('message')}\n{child.text}" for child in troubles)
-        yield Outcome(str(test.get("name")), not troubles, seen[-2000:])
+        yield TrialResult(str(test.get("name")), not troubles, seen[-2000:])
 
 
 def _pytest(*arguments: str, seconds: float) -> str:

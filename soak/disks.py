@@ -15,7 +15,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from soak.harness import Mutant, Outcome, Row, Soak, Trial, patched, several
+from soak.harness import Mutant, Row, Soak, Trial, TrialResult, patched, several
 from soak.processes import Ended, expect, forked, start
 from soak.runs import STEPS, Toy, beside, expect_done, expect_same, folder_of, step_of, train
 from training.engine.checkpoints import checkpoint_file, checkpoint_folder
@@ -101,24 +101,24 @@ def no_litter(disk: Path) -> list[str]:
 
 def filled(trial: Trial, disk: Path) -> None:
     """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
-    somebody else takes what becomes free, too: what is given up for the newest checkpoint helps once, and no more."""
+    somebody else takes what becomes free, too: what is deleted for the newest checkpoint helps once, and no more."""
     size = (folder_of(trial.soak.folder / "whole") / LAST).stat().st_size
     left = int(LEVELS * size * trial.index / trial.soak.count)
-    root, told = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
+    root, label = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
     greedy = trial.index % 2 == 0
     ended = forked(partial(train, root, befalls(partial(leave, disk, left), greedy), **LARGE))
-    told += ", and whatever becomes free is taken" * greedy
-    expect(ended.code in (0, 6) and not ended.timed_out, f"{told}: ended with {ended.code}\n{ended.tail}")
+    label += ", and whatever becomes free is taken" * greedy
+    expect(ended.code in (0, 6) and not ended.timed_out, f"{label}: ended with {ended.code}\n{ended.tail}")
     newest = CheckpointFolder(folder_of(root)).latest()
-    expect(newest is not None, f"{told}: nothing loads")
+    expect(newest is not None, f"{label}: nothing loads")
     step = checkpoint_file.read(newest)["progress"]["step"]
-    expect(step >= AT - 1, f"{told}: only step {step} is left")
-    expect(CheckpointFolder(folder_of(root)).best() is not None, f"{told}: no best checkpoint")
-    expect(not no_litter(disk), f"{told}: left behind: {no_litter(disk)}")
+    expect(step >= AT - 1, f"{label}: only step {step} is left")
+    expect(CheckpointFolder(folder_of(root)).best() is not None, f"{label}: no best checkpoint")
+    expect(not no_litter(disk), f"{label}: left behind: {no_litter(disk)}")
     if ended.code == 6:
-        said = "No space left on device" in ended.output and str(root) in ended.output
-        expect(said, f"{told}: the error does not tell\n{ended.tail}")
-        expect("is trained" not in ended.output, f"{told}: said to be done\n{ended.tail}")
+        reported = "No space left on device" in ended.output and str(root) in ended.output
+        expect(reported, f"{label}: the error does not name the cause\n{ended.tail}")
+        expect("is trained" not in ended.output, f"{label}: reported as trained\n{ended.tail}")
     (disk / "somebody else's").unlink()
     expect_done(forked(partial(train, root, **LARGE)))
     expect_same(root, trial.soak.folder / "whole")
@@ -162,7 +162,7 @@ def lost(trial: Trial, disk: Path) -> None:
     done = int(steps[-1].split()[1].split("/")[0])
     expect(done <= AT + 2, f"{kind}: went on to step {done} of {STEPS}, {AT} was the last that could be saved")
     expect(str(folder_of(root)) in ended.output, f"{kind}: the folder is not named\n{ended.tail}")
-    expect("is trained" not in ended.output, f"{kind}: said to be done\n{ended.tail}")
+    expect("is trained" not in ended.output, f"{kind}: reported as trained\n{ended.tail}")
     if kind == "read-only":
         unmount(folder_of(root))
         expect_done(forked(partial(train, root, **LARGE)))
@@ -208,7 +208,7 @@ _saver_write = Saver._write
 EPOCHS = {"training": {"epochs": 50, "keep": 1, "save_minutes": 60, "early_stopping": {"enabled": False}}, **LARGE}
 
 
-def cramped(soak: Soak) -> Iterator[Outcome]:
+def cramped(soak: Soak) -> Iterator[TrialResult]:
     """A run of as many epochs as there are trials, saved at the end of each, on room for five checkpoints; someone
     looks all the time whether a whole newest and a whole best one are there."""
     disk = soak.folder / "disk"
@@ -219,7 +219,7 @@ def cramped(soak: Soak) -> Iterator[Outcome]:
         unmount(disk)
 
 
-def _cramped(soak: Soak, disk: Path) -> Iterator[Outcome]:
+def _cramped(soak: Soak, disk: Path) -> Iterator[TrialResult]:
     forked(partial(train, soak.folder / "short", **{**EPOCHS, "training": {"max_steps": 2}}))
     later = (folder_of(soak.folder / "short") / LAST).stat().st_size
     root, settings = disk / "run", {**EPOCHS, "training": {**EPOCHS["training"], "epochs": soak.count}}
@@ -247,7 +247,7 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[Outcome]:
     for number in range(1, soak.count + 1):
         held = number in epochs and ended.code == 0 and not missing
         seen = f"exit {ended.code}; looked {looks} times, nothing whole at the steps {missing[:5]}\n{ended.tail}"
-        yield Outcome(f"save {number}", held, "" if held else seen)
+        yield TrialResult(f"save {number}", held, "" if held else seen)
 
 
 def _keeps_all(folder: CheckpointFolder, keep: int) -> None:
@@ -275,7 +275,7 @@ ROWS = (
         "never called saved when it is not; said within two steps, exit 6",
         beside({"whole": partial(train, **LARGE)}, on_a_disk(lost)), full=40, small=4,
         mutants=(
-            Mutant("a failed save is not told", patched(Saver, "_write", _swallowed)),
+            Mutant("a failed save is not reported", patched(Saver, "_write", _swallowed)),
             Mutant("a vanished folder is made anew", patched(Saver, "_require_folder", lambda self: None), 4),
         ),
         unable=unable, note=lambda: "tmpfs",

@@ -10,7 +10,7 @@ not held either, but it catches no mutant: a broken harness proves nothing too.
 
     def flipped(trial: Trial) -> None:
         ...
-        expect(checkpoint.whole(path) is None, f"a flip of bit {bit} in {path.name} was not noticed")
+        expect(checkpoint_file.listed_entry(path) is None, f"a flip of bit {bit} in {path.name} was not noticed")
 
     ROWS = (
         Row(6, "newest checkpoint bit-flipped", "noticed; the one before is used", each(flipped), full=500, small=20,
@@ -47,7 +47,7 @@ MUTANT = "ATHANOR_SOAK_MUTANT"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialResult:
     """What became of one trial."""
 
     name: str  # "17", or "17 (fsync, 3 bytes short)": enough to find it
@@ -73,7 +73,7 @@ class Row:
     number: int
     fault: str
     bar: str
-    run: Callable[[Soak], Iterator[Outcome]]  # a generator of outcomes, as they come: `each(trial)`, or one's own
+    run: Callable[[Soak], Iterator[TrialResult]]  # a generator of outcomes, as they come: `each(trial)`, or one's own
     full: int  # trials
     small: int
     mutants: tuple[Mutant, ...] = ()
@@ -112,47 +112,47 @@ class Trial:
 
 def each(
     function: Callable[[Trial], Any], seconds: float = 60.0, name: Callable[[int], str] = str
-) -> Callable[[Soak], Iterator[Outcome]]:
+) -> Callable[[Soak], Iterator[TrialResult]]:
     """A row whose trials are independent calls of `function`, each in a forked process of its own.
 
     `function` raises NotHeld (`expect`) where the bar does not hold; after `seconds` it is ended, and that does not
     hold either. `name`: what the trial of an index is called beside its number.
     """
 
-    def run(soak: Soak) -> Iterator[Outcome]:
+    def run(soak: Soak) -> Iterator[TrialResult]:
         for index in soak.indices:
             folder = soak.folder / str(index)
             folder.mkdir()
             title = str(index) if name is str else f"{index} ({name(index)})"
             ended = start(function, Trial(index, soak.random(index), folder, soak)).wait(seconds)
-            yield outcome_of(title, ended)
+            yield result_of(title, ended)
             shutil.rmtree(folder, ignore_errors=True)
 
     return run
 
 
-def once(function: Callable[[Soak], Sequence[Outcome]], seconds: float) -> Callable[[Soak], Iterator[Outcome]]:
+def once(function: Callable[[Soak], Sequence[TrialResult]], seconds: float) -> Callable[[Soak], Iterator[TrialResult]]:
     """A row whose trials are all made in one go (a folder of 300 files, say), in one forked process."""
 
-    def run(soak: Soak) -> Iterator[Outcome]:
+    def run(soak: Soak) -> Iterator[TrialResult]:
         ended = start(function, soak).wait(seconds)
         if ended.value is None:
-            yield outcome_of("all", ended)
+            yield result_of("all", ended)
         else:
             yield from ended.value
 
     return run
 
 
-def outcome_of(name: str, ended: Ended) -> Outcome:
+def result_of(name: str, ended: Ended) -> TrialResult:
     """How a process ended, as the outcome of the trial that it made."""
     if ended.not_held is not None:
-        return Outcome(name, False, ended.not_held)
+        return TrialResult(name, False, ended.not_held)
     if ended.timed_out:
-        return Outcome(name, False, f"did not end within {ended.seconds:.0f} s\n{ended.tail}")
+        return TrialResult(name, False, f"did not end within {ended.seconds:.0f} s\n{ended.tail}")
     if ended.code != 0:
-        return Outcome(name, False, f"the trial ended with {ended.code}\n{ended.tail}", judged=False)
-    return Outcome(name, True)
+        return TrialResult(name, False, f"the trial ended with {ended.code}\n{ended.tail}", judged=False)
+    return TrialResult(name, True)
 
 
 def command(*arguments: str) -> list[str]:
@@ -216,7 +216,7 @@ class Tally:
     tried: int = 0
     held: int = 0
     seconds: float = 0.0
-    failures: list[Outcome] = field(default_factory=list)
+    failures: list[TrialResult] = field(default_factory=list)
     mutants: list[dict[str, Any]] = field(default_factory=list)  # name, caught, tried, seen
     unable: str = ""
 
@@ -281,7 +281,7 @@ def _hunt(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
 
 def _outcomes(
     row: Row, count: int, seed: int, scratch: Path, only: frozenset[int] | None = None
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Iterator[TrialResult]:  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix=f"row{row.number}-", dir=scratch))
     try:
         yield from row.run(Soak(row.number, count, seed, folder, only))

@@ -1,7 +1,7 @@
 """Media files that are broken, or made to break what reads them. Every kind must be refused with a reason.
 
-Only what can be told: a flipped bit in a WAV's or MP3's samples, or a CBR MP3 cut at a frame, is a valid file of other
-sound, and so is not in here.
+Only damage that can be detected: a flipped bit in a WAV's or MP3's samples, or a CBR MP3 cut at a frame, is a valid
+file of other sound, and so is not in here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def wav(sound: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> bytes:
 
 
 @cache
-def whole(suffix: str, seed: int = 0, seconds: float = 2.5) -> bytes:
+def valid_file(suffix: str, seed: int = 0, seconds: float = 2.5) -> bytes:
     """A good file of a kind."""
     sound = wave(seed, seconds)
     if suffix == ".wav":
@@ -93,7 +93,7 @@ def content(make: Callable[[random.Random, str], bytes]) -> Maker:
 
 def cut(suffix: str) -> Maker:
     """A good file without its end: at least 5 % is missing, so that it shows; half a second or more is left."""
-    return content(lambda n, _: (d := whole(suffix, n.randrange(4), 6.0))[: int(len(d) * n.uniform(0.35, 0.95))])
+    return content(lambda n, _: (d := valid_file(suffix, n.randrange(4), 6.0))[: int(len(d) * n.uniform(0.35, 0.95))])
 
 
 def flipped(data: bytes, numbers: random.Random, low: float, high: float, bits: int) -> bytes:
@@ -168,7 +168,7 @@ def lying_m4a(numbers: random.Random) -> bytes:
             inner = struct.pack(">I4s", min(len(inner) + 8, 2**32 - 1), b"moov")
             start += inner
         return start
-    data = bytearray(whole(".fast.m4a"))
+    data = bytearray(valid_file(".fast.m4a"))
     for name in (b"stsz", b"stco", b"stts", b"stsc"):
         at = data.find(name)
         count = at + (12 if name == b"stsz" else 8)
@@ -266,10 +266,10 @@ KINDS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "cut FLAC": ((".flac",), cut(".flac")),
     "cut M4A, index at its end": ((".m4a",), cut(".m4a")),
     "cut MP3 with a count": ((".mp3",), cut(".xing.mp3")),
-    "header only": (AUDIO[:5], content(lambda n, s: whole(s)[: n.randrange(20, 60)])),
-    "flipped FLAC": ((".flac",), content(lambda n, s: flipped(whole(".flac", n.randrange(4)), n, 0.1, 1.0, 20))),
-    "flipped OGG": ((".ogg",), content(lambda n, s: flipped(whole(".ogg", n.randrange(4)), n, 0.1, 0.7, 20))),
-    "scrambled head": (AUDIO[:5], content(lambda n, s: n.randbytes(400) + whole(s)[400:1500])),
+    "header only": (AUDIO[:5], content(lambda n, s: valid_file(s)[: n.randrange(20, 60)])),
+    "flipped FLAC": ((".flac",), content(lambda n, s: flipped(valid_file(".flac", n.randrange(4)), n, 0.1, 1.0, 20))),
+    "flipped OGG": ((".ogg",), content(lambda n, s: flipped(valid_file(".ogg", n.randrange(4)), n, 0.1, 0.7, 20))),
+    "scrambled head": (AUDIO[:5], content(lambda n, s: n.randbytes(400) + valid_file(s)[400:1500])),
     "NaN sample": ((".wav",), content(lambda n, s: samples(n, float("nan")))),
     "infinite sample": ((".wav",), content(lambda n, s: samples(n, n.choice((float("inf"), float("-inf")))))),
     "sample of 1e30": ((".wav",), content(lambda n, s: samples(n, 1e30))),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from soak.harness import Mutant, Outcome, Row, Soak, Trial, patched
+from soak.harness import Mutant, Row, Soak, Trial, TrialResult, patched
 from soak.processes import expect, forked
 from soak.runs import (
     ENDED,
@@ -63,7 +63,7 @@ def _family_of(index: int) -> str:
     return FAMILIES[index // EVERY % 2] if index % EVERY == EVERY // 2 else "toy"
 
 
-def _run_killed(soak: Soak) -> Iterator[Outcome]:
+def _run_killed(soak: Soak) -> Iterator[TrialResult]:
     for family in {_family_of(index) for index in soak.indices} - {"toy"}:
         songs(family)
     yield from beside({"toy": train, **_families()}, killed, needs=_family_of, name=_named)(soak)

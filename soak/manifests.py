@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from soak.harness import Mutant, Outcome, Row, Soak, patched
+from soak.harness import Mutant, Row, Soak, TrialResult, patched
 from soak.hostile import wav, wave
 from soak.hostile_midi import song
 from soak.processes import forked
@@ -265,7 +265,7 @@ def _put(folder: Path, lines: Lines) -> None:
 
 def _trial(
     title: str, name: str, family: str, lines: Lines, numbers: random.Random, folder: Path
-) -> Outcome:  # fmt: skip
+) -> TrialResult:  # fmt: skip
     at = numbers.randrange(1, ROWS_OF_BASE)
     mutated = MUTATIONS[name](lines, at, numbers, folder)
     _put(folder, mutated)
@@ -279,21 +279,23 @@ def _trial(
     if not bad:
         ended = forked(_load, family, folder, seconds=60)
         if ended.value is None:
-            return Outcome(
+            return TrialResult(
                 title, False, f"a harmless change was refused: {ended.tail}; line {at + 1}: {mutated[at][:300]}"
             )
-        told = [json.loads(line) for line in found if line.strip()]
-        same = [_same(row, told, folder) for row, told in zip(ended.value, told, strict=True)]
-        return Outcome(title, all(same), "" if all(same) else f"row {same.index(False) + 1} holds what no line says")
+        stated = [json.loads(line) for line in found if line.strip()]
+        same = [_same(row, stated, folder) for row, stated in zip(ended.value, stated, strict=True)]
+        return TrialResult(
+            title, all(same), "" if all(same) else f"row {same.index(False) + 1} holds what no line says"
+        )
     ended = forked(_train, family, folder, seconds=120)
     checkpoints = [*(folder / "out").rglob("*.pt")]
     for path in checkpoints:
         path.unlink()
     said = [number for number in bad if f"train.jsonl:{number}:" in ended.output]
     if ended.code == 3 and not checkpoints and said == bad and "Traceback" not in ended.output:
-        return Outcome(title, True)
+        return TrialResult(title, True)
     how = f"ended with {ended.code}, named {said} of the bad lines {bad}, {len(checkpoints)} checkpoints"
-    return Outcome(title, False, f"{how}; line {at + 1}: {found[at][:300]}\n{ended.tail}")
+    return TrialResult(title, False, f"{how}; line {at + 1}: {found[at][:300]}\n{ended.tail}")
 
 
 def _fits(line: bytes, ids: set[str], family: str) -> bool:
@@ -305,9 +307,9 @@ def _fits(line: bytes, ids: set[str], family: str) -> bool:
     return family != "spectocloud" or "target_pointcloud_path" not in row  # every cloud in the folder is broken
 
 
-def _same(row: dict[str, Any], told: dict[str, Any], folder: Path) -> bool:
+def _same(row: dict[str, Any], stated: dict[str, Any], folder: Path) -> bool:
     """Whether a loaded row holds what its line says."""
-    for key, value in told.items():
+    for key, value in stated.items():
         if key in (*PATHS, "target_pointcloud_path"):
             same = (folder / value).samefile(row[key])
         elif key == "emotion":

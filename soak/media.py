@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from soak import hostile, watched
-from soak.harness import Mutant, Outcome, Row, Soak, once, patched
-from soak.hostile import HAS_FFMPEG, wav, wave, whole
+from soak.harness import Mutant, Row, Soak, TrialResult, once, patched
+from soak.hostile import HAS_FFMPEG, valid_file, wav, wave
 from soak.hostile_midi import header, length, notes, song, track
 from training import cli
 from training.data.files import printable
@@ -39,16 +39,17 @@ def _good(folder: Path, count: int) -> list[str]:
 def _odd_sound(number: int) -> tuple[str, bytes]:
     streamed = bytearray(wav(wave(50)))
     struct.pack_into("<I", streamed, 40, 0xFFFFFFFF)
-    counted = whole(".mp3", 51)
+    counted = valid_file(".mp3", 51)
     at = max(counted.find(b"Xing"), counted.find(b"Info"))
     kinds = [
         (".wav", wav(wave(52, 1.6, 192_000, 8), 192_000)), (".wav", wav(wave(53), subtype="PCM_24")),
         (".wav", wav(wave(54), subtype="FLOAT")), (".wav", wav(wave(55, 2, 4000), 4000, "PCM_U8")),
-        (".wav", bytes(streamed)), (".wav", whole(".flac", 56)), (".mp3", counted[:at] + b"none" + counted[at + 4 :]),
-        (".mp3", b"ID3\x03\x00\x00\x00\x03\x00\x00" + bytes(3 * 128 * 128) + whole(".mp3", 57)),
-        (".FLAC", whole(".flac", 58)), (".ogg", whole(".ogg", 59)),
-        (".m4a", whole(".m4a", 60)) if HAS_FFMPEG else (".flac", whole(".flac", 60)),
-        (".aac", whole(".aac", 61)) if HAS_FFMPEG else (".flac", whole(".flac", 61)),
+        (".wav", bytes(streamed)), (".wav", valid_file(".flac", 56)),
+        (".mp3", counted[:at] + b"none" + counted[at + 4 :]),
+        (".mp3", b"ID3\x03\x00\x00\x00\x03\x00\x00" + bytes(3 * 128 * 128) + valid_file(".mp3", 57)),
+        (".FLAC", valid_file(".flac", 58)), (".ogg", valid_file(".ogg", 59)),
+        (".m4a", valid_file(".m4a", 60)) if HAS_FFMPEG else (".flac", valid_file(".flac", 60)),
+        (".aac", valid_file(".aac", 61)) if HAS_FFMPEG else (".flac", valid_file(".flac", 61)),
     ]  # fmt: skip
     return kinds[number]
 
@@ -64,7 +65,7 @@ def _odd_song(number: int) -> bytes:
     ][number]  # fmt: skip
 
 
-def _judge_media(soak: Soak) -> list[Outcome]:
+def _judge_media(soak: Soak) -> list[TrialResult]:
     """A corpus with `soak.count` hostile files, prepared once; one outcome a file, and one for each good one lost."""
     audio, midi = soak.folder / "audio", soak.folder / "midi"
     audio.mkdir(), midi.mkdir()
@@ -86,7 +87,7 @@ def _judge_media(soak: Soak) -> list[Outcome]:
                          str(soak.folder / "out")])  # fmt: skip
     manifests = soak.folder / "out" / "data" / "manifests"
     if code != 0:
-        return [Outcome("all", False, f"prepare ended with {code} instead of setting the bad files aside")]
+        return [TrialResult("all", False, f"prepare ended with {code} instead of setting the bad files aside")]
     listed = {entry["path"]: entry["reason"] for entry in _lines(manifests / "quarantine.jsonl")}
     kept = {row["id"] for split in ("train", "val") for row in _lines(manifests / f"spectocloud_{split}.jsonl")}
     scores = {row["midi_path"] for split in ("train", "val") for row in _lines(manifests / f"midi_{split}.jsonl")}
@@ -101,8 +102,10 @@ def _judge_media(soak: Soak) -> list[Outcome]:
             seen = f"took {cost.seconds:.1f} s and {cost.megabytes:.0f} MB; {listed[printable(path)]}"
         elif path.parent == audio and str(midi / f"{path.stem}.mid") not in scores:
             seen = "took its good score with it"
-        out.append(Outcome(f"{index} ({kind}, {path.name})", not seen, seen))
-    out += [Outcome(name, False, f"a good file was lost: {_why(listed, name)}") for name in good if name not in kept]
+        out.append(TrialResult(f"{index} ({kind}, {path.name})", not seen, seen))
+    out += [
+        TrialResult(name, False, f"a good file was lost: {_why(listed, name)}") for name in good if name not in kept
+    ]
     return out
 
 
@@ -163,7 +166,7 @@ def _names(count: int) -> list[tuple[bytes, str]]:
     return [every[int(n * step)] for n in range(min(count, len(every)))]
 
 
-def _judge_names(soak: Soak) -> list[Outcome]:
+def _judge_names(soak: Soak) -> list[TrialResult]:
     """One corpus with all the names, prepared and trained on; one outcome a name."""
     audio, midi, out = soak.folder / "audio", soak.folder / "midi", soak.folder / "out"
     audio.mkdir(), midi.mkdir()
@@ -173,7 +176,7 @@ def _judge_names(soak: Soak) -> list[Outcome]:
         (midi / f"plain{number}.mid").write_bytes(song(number))
     names = _names(soak.count)
     for number, (name, suffix) in enumerate(names):
-        sound = whole(".m4a", 200 + number) if suffix == ".m4a" else wav(wave(200 + number, 1.6, 8000), 8000)
+        sound = valid_file(".m4a", 200 + number) if suffix == ".m4a" else wav(wave(200 + number, 1.6, 8000), 8000)
         _write(os.fsencode(audio) + b"/" + name + suffix.encode(), sound)
         _write(os.fsencode(midi) + b"/" + name + b".mid", song(200 + number))
     log = soak.folder / "costs.jsonl"
@@ -183,7 +186,7 @@ def _judge_names(soak: Soak) -> list[Outcome]:
         code = cli.main(["prepare", *roots])
     marks = [str(path) for path in soak.folder.rglob(f"*{MARK}*") if path.name == MARK]
     if marks or code:
-        return [Outcome("all", False, f"a name was executed: {marks}" if marks else f"prepare ended with {code}")]
+        return [TrialResult("all", False, f"a name was executed: {marks}" if marks else f"prepare ended with {code}")]
     manifests = out / "data" / "manifests"
     rows = [row for split in ("train", "val") for row in _lines(manifests / f"spectocloud_{split}.jsonl")]
     used = {row[key] for row in rows for key in ("audio_path", "midi_path")}
@@ -196,13 +199,13 @@ def _judge_names(soak: Soak) -> list[Outcome]:
             if path not in used and printable(path) not in refused:
                 missing.append(printable(path))
         seen = f"neither trained on nor refused: {missing}" if missing else ""
-        outcomes.append(Outcome(f"{number} ({printable(os.fsdecode(name))})", not missing, seen))
+        outcomes.append(TrialResult(f"{number} ({printable(os.fsdecode(name))})", not missing, seen))
     if all(outcome.held for outcome in outcomes):
         for family in ("spectocloud", "midi_generator"):
             steps = ["--preset", "debug", "--set", "training.max_steps=2", "--set", "logging.tensorboard=false"]
             code = cli.main(["train", family, "--device", "cpu", *steps, *roots])
             if code:
-                return [Outcome("all", False, f"train {family} ended with {code}")]
+                return [TrialResult("all", False, f"train {family} ended with {code}")]
     return outcomes
 
 

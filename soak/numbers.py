@@ -70,36 +70,36 @@ def not_a_number(trial: Trial) -> None:
     until = (0.5, 0.25, 0.0)[trial.index // EVERY % 3] if lasting else None
     # where it lasts, it comes early enough for a third ten in a row before the run's end
     at = trial.random.randrange(2 * STEPS - 30 if lasting else STEPS)
-    told = f"{value} in the {place} of step {at + 1}" + f" and all after it, to a rate of {until}" * lasting
+    label = f"{value} in the {place} of step {at + 1}" + f" and all after it, to a rate of {until}" * lasting
     kind = type("Here", (Faulty,), {"step": at, "place": place, "value": value, "until": until})
     root = trial.folder / "run"
     ended = forked(_guarded, root, kind, LONG if lasting else {})
     files = list(folder_of(root).glob("*.pt"))
     for path in files:
-        expect(_finite(checkpoint_file.read(path)), f"{told}: {path.name} is not finite")
-    expect(files and not (root / "not finite").exists(), f"{told}: a checkpoint was not finite on the way")
+        expect(_finite(checkpoint_file.read(path)), f"{label}: {path.name} is not finite")
+    expect(files and not (root / "not finite").exists(), f"{label}: a checkpoint was not finite on the way")
     if not lasting:
-        _expect_left_out(trial, root, at, told, ended)
+        _expect_left_out(trial, root, at, label, ended)
     elif until:
         expect_done(ended)
-        progress, retreats = saved(root)["progress"], round(-math.log2(until))
-        got = (progress["retreats"], progress["rate"], progress["step"], progress["skipped"])
-        wanted = (retreats, until, 2 * STEPS, retreats * guards.IN_A_ROW)
-        expect(got == wanted, f"{told}: retreats, rate, step, skipped steps are {got}, not {wanted}\n{ended.tail}")
+        progress, rollbacks = saved(root)["progress"], round(-math.log2(until))
+        got = (progress["rollbacks"], progress["rate"], progress["step"], progress["skipped"])
+        wanted = (rollbacks, until, 2 * STEPS, rollbacks * guards.IN_A_ROW)
+        expect(got == wanted, f"{label}: rollbacks, rate, step, skipped steps are {got}, not {wanted}\n{ended.tail}")
     else:
         expect_done(ended, 5)
-        expect("did not help" in ended.output, f"{told}: not told\n{ended.tail}")
+        expect("did not help" in ended.output, f"{label}: not reported\n{ended.tail}")
 
 
-def _expect_left_out(trial: Trial, root: Path, at: int, told: str, ended: Any) -> None:
+def _expect_left_out(trial: Trial, root: Path, at: int, label: str, ended: Any) -> None:
     expect_done(ended)
     progress = saved(root)["progress"]
-    expect(progress["skipped"] == 1, f"{told}: {progress['skipped']} steps were skipped\n{ended.tail}")
+    expect(progress["skipped"] == 1, f"{label}: {progress['skipped']} steps were skipped\n{ended.tail}")
     samples = BatchPlan(SAMPLES, 2, 2, 1, 42).step_samples(at).tolist()
     named = f"step {at + 1}: skipped, loss"
     line = next((line for line in ended.output.splitlines() if line.startswith(named)), "")
     names_them = line.endswith("samples " + ", ".join(map(str, samples)))
-    expect(names_them, f"{told}: told as {line!r}; its samples are {samples}")
+    expect(names_them, f"{label}: reported as {line!r}; its samples are {samples}")
     beside_it = trial.folder / "left out"
     expect_done(forked(_without_step, beside_it, at))
     expect_same(root, beside_it, but=("skipped",))
@@ -114,11 +114,11 @@ def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
             (root / "not finite").touch()
         return write(path, state)
 
-    def told(run: Any, error: Exception) -> None:
+    def rolling_back(run: Any, error: Exception) -> None:
         roll_back(run, error)
         kind.rate = run.state.progress.rate
 
-    checkpoint_folder.write_state, loop.roll_back = looked_at, told
+    checkpoint_folder.write_state, loop.roll_back = looked_at, rolling_back
     train(root, kind, **settings)
 
 
@@ -179,29 +179,31 @@ def out_of_memory(trial: Trial) -> None:
     room. In every fourth trial the run is killed as well."""
     place, size = PLACES_OF_LACK[trial.index % 3], (4, 2, 1)[trial.index // 3 % 3]
     at = trial.random.randrange(FULL_STEPS)
-    told = f"no memory for more than {size} samples in the {place} of step {at + 1}"
+    label = f"no memory for more than {size} samples in the {place} of step {at + 1}"
     kind = type("Here", (Hungry,), {"step": at, "place": place, "size": size})
     root = trial.folder / "run"
     ended = forked(_logged, root, kind)
     expect_done(ended)
-    expect("out of memory" in ended.output, f"{told}: not told\n{ended.tail}")
+    expect("out of memory" in ended.output, f"{label}: not reported\n{ended.tail}")
     progress = saved(root)["progress"]
     halvings = (8 // size).bit_length() - 1
     got = (progress["step"], progress["skipped"], progress["halvings"])
-    expect(got == (FULL_STEPS, 0, halvings), f"{told}: steps, skipped, halvings are {got}, not {halvings} halvings")
+    expect(got == (FULL_STEPS, 0, halvings), f"{label}: steps, skipped, halvings are {got}, not {halvings} halvings")
     plan, tries = BatchPlan(SAMPLES, 8, 1, 1, 42), {}
     for number, group in itertools.groupby(ended.value, key=lambda entry: entry[0]):
         tries[number] = list(itertools.chain.from_iterable(numbers for _, numbers in group))
     for number in range(FULL_STEPS):
         wanted = plan.step_samples(number).tolist()
         # what was tried with too little memory stands before
-        expect(tries[number][-len(wanted) :] == wanted, f"{told}: step {number + 1} took {tries[number]}, not {wanted}")
+        expect(
+            tries[number][-len(wanted) :] == wanted, f"{label}: step {number + 1} took {tries[number]}, not {wanted}"
+        )
     weights, reference = saved(root), saved(trial.soak.folder / "roomy")
     for part in ("model", "ema"):
         for name, value in reference[part].items():
             if value.is_floating_point():
                 near = torch.allclose(weights[part][name], value, rtol=1e-4, atol=1e-6)
-                expect(near, f"{told}: {part}.{name} is another one than with memory for all")
+                expect(near, f"{label}: {part}.{name} is another one than with memory for all")
     if trial.index % 4 == 3:
         again = trial.folder / "killed"
         kill_somewhere(partial(_logged, again, kind), again, trial.random, range(1, FULL_STEPS - 1))
@@ -231,8 +233,8 @@ def _half_the_batch(self: BatchPlan) -> BatchPlan:
 ROWS = (
     Row(
         15, "NaN or inf in batch, loss or gradient, at a step or from a step on",
-        "no checkpoint holds it; the step is left out, told with its samples and counted, all else is the same bits; "
-        "where it lasts: back with a smaller rate, then exit 5",
+        "no checkpoint holds it; the step is left out, reported with its samples and counted, all else is the same "
+        "bits; where it lasts: back with a smaller rate, then exit 5",
         beside({}, not_a_number), full=50, small=5,
         mutants=(
             Mutant("no guard before the update", patched(StepContext, "_step_if", _always), 5),

@@ -19,7 +19,7 @@ LEAVES_WITHIN = 2.0  # seconds
 
 
 class Holding(Toy):
-    """A run that is still at work when the other one looks: it goes on when it is told to."""
+    """A run that is still at work when the other one looks: it goes on when it is signalled."""
 
     sign: Path
 

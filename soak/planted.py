@@ -27,7 +27,7 @@ import onnx
 import torch
 import yaml
 
-from soak.harness import Mutant, Outcome, Row, Soak, edited, outcome_of, patched, several
+from soak.harness import Mutant, Row, Soak, TrialResult, edited, patched, result_of, several
 from soak.hostile_midi import song
 from soak.planted_elsewhere import data_elsewhere, names_elsewhere
 from soak.planting import FAMILY, SECRET, Case, Place, exports_in, sign
@@ -208,12 +208,12 @@ CASES = [case for turn in zip_longest(*(kind() for kind in KINDS)) for case in t
 # -- trials --------------------------------------------------------------------------------------------------------
 
 
-def _run(soak: Soak) -> Iterator[Outcome]:
+def _run(soak: Soak) -> Iterator[TrialResult]:
     base = soak.folder.parent / "planted"  # for the mutants too
     if not base.exists():
         ended = forked(_make_base, base, seconds=300)
         if ended.code != 0:
-            yield Outcome("what they are planted in", False, ended.tail, judged=False)
+            yield TrialResult("what they are planted in", False, ended.tail, judged=False)
             return
     for index in soak.indices:
         case = CASES[index % len(CASES)]
@@ -224,7 +224,7 @@ def _run(soak: Soak) -> Iterator[Outcome]:
         place.secret.write_bytes(SECRET)
         os.utime(place.secret, (0, place.secret.stat().st_mtime))
         ended = start(_act, index % len(CASES), place).wait(60)
-        yield outcome_of(f"{index} ({case.name})", forked(_judge, case, place, _plain(ended)))
+        yield result_of(f"{index} ({case.name})", forked(_judge, case, place, _plain(ended)))
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -237,13 +237,13 @@ def _plain(ended: Ended) -> Ended:
 
 
 def _judge(case: Case, place: Place, ended: Ended) -> None:
-    told = f"ended with {ended.code}\n{ended.tail}"
-    expect(not place.mark.exists(), f"planted code ran; {told}")
-    expect(place.secret.exists(), f"a file outside was taken away; {told}")
-    expect(place.secret.stat().st_atime == 0, f"a file outside was read; {told}")
-    expect(place.secret.read_bytes() == SECRET, f"a file outside was written; {told}")
-    expect(not ended.timed_out and ended.code == case.code, f"{case.code} was wanted; {told}")
-    expect(case.said in ended.output and "Traceback" not in ended.output, f"`{case.said}` was to be said; {told}")
+    label = f"ended with {ended.code}\n{ended.tail}"
+    expect(not place.mark.exists(), f"planted code ran; {label}")
+    expect(place.secret.exists(), f"a file outside was taken away; {label}")
+    expect(place.secret.stat().st_atime == 0, f"a file outside was read; {label}")
+    expect(place.secret.read_bytes() == SECRET, f"a file outside was written; {label}")
+    expect(not ended.timed_out and ended.code == case.code, f"{case.code} was wanted; {label}")
+    expect(case.said in ended.output and "Traceback" not in ended.output, f"`{case.said}` was to be said; {label}")
 
 
 def _make_base(base: Path) -> None:

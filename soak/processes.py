@@ -146,7 +146,7 @@ def _live(
             code = error.code if isinstance(error.code, int) else 1
         with open(answer, "wb", closefd=False) as stream:
             pickle.dump((value, not_held), stream)
-    except BaseException:  # noqa: BLE001 - the end of a process: told, and its exit code
+    except BaseException:  # noqa: BLE001 - the end of a process: reported, and its exit code
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):

@@ -32,25 +32,27 @@ def rank_killed(trial: Trial) -> None:
     root.mkdir()
     child = start(_supervised, root)
     rank, goal = trial.random.randrange(RANKS), trial.random.randint(0, STEPS - 3)
-    told = f"rank {rank} killed after step {goal}"
-    _wait(child, lambda: (root / f"rank{rank}.pid").exists() and step_of(root) >= goal, told)
+    label = f"rank {rank} killed after step {goal}"
+    _wait(child, lambda: (root / f"rank{rank}.pid").exists() and step_of(root) >= goal, label)
     time.sleep(trial.random.uniform(0, 0.1))
     os.kill(int((root / f"rank{rank}.pid").read_text()), signal.SIGKILL)
     ended = child.wait(150)
     expect_done(ended)
-    expect("killed by SIGKILL" in ended.output and "restart 1 of" in ended.output, f"{told}: not told\n{ended.tail}")
+    expect(
+        "killed by SIGKILL" in ended.output and "restart 1 of" in ended.output, f"{label}: not reported\n{ended.tail}"
+    )
     digests = {(root / f"rank{number}.weights").read_text() for number in range(RANKS)}
-    expect(len(digests) == 1, f"{told}: the ranks ended with different weights")
+    expect(len(digests) == 1, f"{label}: the ranks ended with different weights")
     whole = trial.soak.folder / "whole"
     if not whole.exists():  # made here, and not before: it takes long, and a mutant may need none
         expect_done(forked(_whole, whole, seconds=150))
     expect_same(root, whole)
 
 
-def _wait(child: Child, come: object, told: str) -> None:
+def _wait(child: Child, come: object, label: str) -> None:
     until = time.monotonic() + 120
     while not come():  # type: ignore[operator]
-        expect(child.running and time.monotonic() < until, f"{told}: never came to this\n{child.output[-2000:]}")
+        expect(child.running and time.monotonic() < until, f"{label}: never came to this\n{child.output[-2000:]}")
         time.sleep(0.005)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch._dynamo  # an optimizer's first step would import it, in every process anew
 
-from soak.harness import Outcome, Soak, Trial, each
+from soak.harness import Soak, Trial, TrialResult, each
 from soak.processes import Ended, expect, forked, start
 from tests.engine import toy
 from training.data.manifest import Row
@@ -205,16 +205,16 @@ Setup = Callable[[Path], Any]
 def beside(
     setups: dict[str, Setup], function: Callable[[Trial], Any], seconds: float = 180.0,
     name: Callable[[int], str] = str, needs: Callable[[int], str] | None = None,
-) -> Callable[[Soak], Iterator[Outcome]]:  # fmt: skip
+) -> Callable[[Soak], Iterator[TrialResult]]:  # fmt: skip
     """A row whose trials look at runs that were made once before: `setups` says how, by the name of their folder in
     `soak.folder`. `needs`: the one that the trial of an index looks at, where
     not all are needed."""
 
-    def run(soak: Soak) -> Iterator[Outcome]:
+    def run(soak: Soak) -> Iterator[TrialResult]:
         for title in {needs(index) for index in soak.indices} if needs else setups:
             ended = forked(setups[title], soak.folder / title, seconds=300)
             if ended.code != 0 or ended.timed_out:
-                yield Outcome(f"the run to compare with ({title})", False, ended.tail, judged=False)
+                yield TrialResult(f"the run to compare with ({title})", False, ended.tail, judged=False)
                 return
         yield from each(function, seconds, name)(soak)
 

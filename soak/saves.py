@@ -42,28 +42,28 @@ def cut_short(trial: Trial) -> None:
     expect(ended.code == -signal.SIGKILL, f"act {chosen} ({phase}) did not come\n{ended.tail}")
     if power_too:
         power.cut(folder, record, trial.random)
-    told, done = f"killed at act {chosen} ({phase}){', power cut' * power_too}", power.saves_done(record)
+    label, done = f"killed at act {chosen} ({phase}){', power cut' * power_too}", power.saves_done(record)
     newest = CheckpointFolder(folder).latest()
-    expect(newest is not None, f"{told}: no verified checkpoint; {sorted(p.name for p in folder.iterdir())}")
+    expect(newest is not None, f"{label}: no verified checkpoint; {sorted(p.name for p in folder.iterdir())}")
     progress = checkpoint_file.read(newest)["progress"]
     step = progress["step"]
-    expect(step >= done, f"{told}: the newest verified checkpoint is of step {step}; {done} had been saved")
+    expect(step >= done, f"{label}: the newest verified checkpoint is of step {step}; {done} had been saved")
     if done > 6:  # an epoch's end is past: there was a best one
-        expect(CheckpointFolder(folder).best() is not None, f"{told}: no verified best checkpoint")
+        expect(CheckpointFolder(folder).best() is not None, f"{label}: no verified best checkpoint")
     ended = forked(partial(train, root))
     expect_done(ended)
     resumed = f"resumed at step {step} " in ended.output or progress["finished"]
-    expect(resumed, f"{told}: did not resume at step {step}\n{ended.tail}")
+    expect(resumed, f"{label}: did not resume at step {step}\n{ended.tail}")
     expect_same(root, trial.soak.folder / "watched" / "run")
     litter = [path.name for path in folder.iterdir() if path.name.startswith(TEMPORARY)]
-    expect(not litter, f"{told}: left behind: {litter}")
+    expect(not litter, f"{label}: left behind: {litter}")
 
 
 def _phase(index: int) -> tuple[str, bool]:
     return PHASES[index % len(PHASES)], bool(index // len(PHASES) % 2)
 
 
-def _told(index: int) -> str:
+def _label(index: int) -> str:
     phase, power_too = _phase(index)
     return f"at {phase}{', power cut' * power_too}"
 
@@ -124,22 +124,22 @@ def damaged(trial: Trial) -> None:
     if trial.index < FLIPPED * trial.soak.count:
         bit = trial.random.randrange(8 * len(content))
         content[bit // 8] ^= 1 << bit % 8
-        told = f"bit {bit} of {8 * len(content)}"
+        label = f"bit {bit} of {8 * len(content)}"
         with last.open("r+b") as file:  # in place: whatever else is this file is damaged with it
             file.write(content)
     else:
         size = trial.random.randrange(len(content))
-        told = f"cut to {size} of {len(content)} bytes"
+        label = f"cut to {size} of {len(content)} bytes"
         os.truncate(last, size)
-    expect(checkpoint_file.whole(last) is None, f"{told}: not noticed")
+    expect(checkpoint_file.listed_entry(last) is None, f"{label}: not noticed")
     newest = CheckpointFolder(folder).latest()
-    expect(newest == folder / BEFORE_LAST, f"{told}: falls back to {newest}")
+    expect(newest == folder / BEFORE_LAST, f"{label}: falls back to {newest}")
     step = checkpoint_file.read(newest)["progress"]["step"]
-    expect(step == entries[LAST].step - 1, f"{told}: falls back to step {step}")
+    expect(step == entries[LAST].step - 1, f"{label}: falls back to step {step}")
     if trial.index % 50 == 0:
         ended = forked(partial(train, root))
         expect_done(ended)
-        expect("damaged or missing, and passed over: last.pt" in ended.output, f"{told}: not told\n{ended.tail}")
+        expect("damaged or missing, and passed over: last.pt" in ended.output, f"{label}: not reported\n{ended.tail}")
         expect_same(root, trial.soak.folder / "end")
 
 
@@ -192,7 +192,7 @@ def _trusted(path: Path) -> str:
 
 
 def _digests(stand_in: Callable[[Path], str]) -> Callable[[], AbstractContextManager[None]]:
-    """A fault: wherever a checkpoint is verified, its digest is what `stand_in` gives."""
+    """A fault: the digest of every verified checkpoint is what `stand_in` gives."""
     return several(patched(checkpoint_file, "sha256", stand_in), patched(checkpoint_folder, "sha256", stand_in))
 
 
@@ -200,7 +200,7 @@ ROWS = (
     Row(
         2, "kill -9 inside each phase of a save: write, fsync, link, rename, list; half of them with a power cut",
         "resumes from a verified checkpoint, never one before the newest save that was done; same bits at the end",
-        beside({"watched": _watch_whole}, cut_short, name=_told), full=60, small=20,
+        beside({"watched": _watch_whole}, cut_short, name=_label), full=60, small=20,
         mutants=(
             Mutant("no before_last.pt", patched(checkpoint_folder, "link", _without_before_last), 20),
             Mutant("no fsync of the file", patched(checkpoint_folder, "write_state", _without_fsync), 20),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from soak.harness import Mutant, Outcome, Row, Soak, once, patched, several
+from soak.harness import Mutant, Row, Soak, TrialResult, once, patched, several
 from training.data import digests, encode, files
 from training.data.encode import Encoder, encode_files
 
@@ -169,7 +169,7 @@ def _signature(function: Callable[[str | Path], files.Signature]) -> Callable[[]
 # -- trials --------------------------------------------------------------------------------------------------------
 
 
-def _judge(soak: Soak) -> list[Outcome]:
+def _judge(soak: Soak) -> list[TrialResult]:
     """Files are encoded, edited, encoded again: all at once after their digests have settled, and one by one at once
     after they were made."""
     plan = {index: ([*EDITS][index % len(EDITS)], soak.random(index)) for index in soak.indices}
@@ -197,7 +197,7 @@ def _judge(soak: Soak) -> list[Outcome]:
 
 def _edit(
     plan: dict[int, tuple[str, random.Random]], paths: dict[int, Path], cache: Path, when: str = "settled"
-) -> list[Outcome]:  # fmt: skip
+) -> list[TrialResult]:  # fmt: skip
     for index, (name, numbers) in plan.items():
         before = paths[index].read_bytes()
         EDITS[name](paths[index], numbers.randbytes(SIZE))
@@ -208,7 +208,7 @@ def _edit(
         now = content(paths[index])["digest"]
         same = bool((found[paths[index]] == now).all())
         out.append(
-            Outcome(f"{index} ({name}, {when})", same, "" if same else "the arrays of the old content were used")
+            TrialResult(f"{index} ({name}, {when})", same, "" if same else "the arrays of the old content were used")
         )
     return out
 

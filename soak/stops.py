@@ -1,6 +1,6 @@
 """Row 5: SIGTERM or SIGINT in every phase of a job, through the real command line.
 
-As a module it is the command itself, in a process of its own: python -m soak.stops ROOT PHASE NUMBER
+As a module it is the command itself, in a separate process: python -m soak.stops ROOT PHASE NUMBER
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from training.workspace import Workspace
 WITHIN = 10.0  # seconds
 HELD = 0.25  # for so long a phase is kept going, so that the signal comes somewhere in it
 PHASES = ("warm-up", "compile", "step", "validation", "save", "export")
-#: Each phase has several moments, told by a number.
+#: Each phase has several moments, label by a number.
 NUMBERS = {"warm-up": 4, "compile": 1, "step": 24, "validation": 12, "save": 12, "export": 4}
 EXPORTED = "toy_encoder"
 
@@ -58,28 +58,30 @@ def asked_to_stop(trial: Trial) -> None:
     number = trial.random.randrange(NUMBERS[phase])
     root = trial.folder / "run"
     root.mkdir()
-    told = f"{number_of_signal.name} in {phase}, moment {number}"
+    label = f"{number_of_signal.name} in {phase}, moment {number}"
     process = (_Own if own else start)(_command, root, phase, number)
     until = time.monotonic() + 120
     while not (root / "phase").exists():
-        expect(process.running and time.monotonic() < until, f"{told}: it never came to this\n{process.output[-2000:]}")
+        expect(
+            process.running and time.monotonic() < until, f"{label}: it never came to this\n{process.output[-2000:]}"
+        )
         time.sleep(0.002)
     time.sleep(trial.random.uniform(0, HELD if phase != "compile" else 4.0))
     asked = time.monotonic()
     process.kill(number_of_signal)
     ended = process.wait(WITHIN + 5)
     took = time.monotonic() - asked
-    expect(not ended.timed_out and took <= WITHIN, f"{told}: it took {took:.1f} s\n{ended.tail}")
-    expect(ended.code == 75, f"{told}: exit code {ended.code}\n{ended.tail}")
+    expect(not ended.timed_out and took <= WITHIN, f"{label}: it took {took:.1f} s\n{ended.tail}")
+    expect(ended.code == 75, f"{label}: exit code {ended.code}\n{ended.tail}")
     step = 0
     if phase != "export":
         step = max(step_of(root), 0)
-        lost = f"{told}: step {_begun(root) + 1} had begun, and step {step} is saved\n{ended.tail}"
+        lost = f"{label}: step {_begun(root) + 1} had begun, and step {step} is saved\n{ended.tail}"
         expect(step >= _begun(root), lost)
     again = forked(_command, root, "export" if phase == "export" else "none", -1)
     expect_done(again)
     if phase == "export":
-        _expect_exported(root, told)
+        _expect_exported(root, label)
     elif not (phase == "compile" and step):  # what was compiled is rounded differently
         expect_same(root, trial.soak.folder / "whole")
 
@@ -89,7 +91,7 @@ def _kind(index: int) -> tuple[str, signal.Signals, bool]:
     return PHASES[index % len(PHASES)], (signal.SIGTERM, signal.SIGINT)[turn % 2], turn % 5 == 4
 
 
-def _told(index: int) -> str:
+def _label(index: int) -> str:
     phase, number, own = _kind(index)
     return f"{number.name} in {phase}{', a process of its own' * own}"
 
@@ -100,11 +102,11 @@ def _begun(root: Path) -> int:
     return int(path.read_text().split()[-1]) if path.exists() else 0
 
 
-def _expect_exported(root: Path, told: str) -> None:
+def _expect_exported(root: Path, label: str) -> None:
     verified = forked(_verify, root)
-    expect(verified.code == 0, f"{told}: after the same command again the exports do not verify\n{verified.tail}")
+    expect(verified.code == 0, f"{label}: after the same command again the exports do not verify\n{verified.tail}")
     litter = [path.name for path in (root / "exports").iterdir() if path.name.startswith(".making")]
-    expect(not litter, f"{told}: left behind: {litter}")
+    expect(not litter, f"{label}: left behind: {litter}")
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -238,7 +240,8 @@ ROWS = (
     Row(
         5, "SIGTERM or SIGINT in warm-up, compilation, step, validation, save, export",
         f"exit 75 within {WITHIN:g} s, the step under way lost at most; the same command again ends with the same bits",
-        beside({"whole": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_told), full=30, small=6,
+        beside({"whole": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_label),
+        full=30, small=6,
         mutants=(
             Mutant("a stop is not noted in training", patched(signals.Signals, "__enter__", lambda self: self), 6),
             Mutant("leaves without saving", edited(run.Run, "save_due", "or self.asked_to_stop or", "or"), 6),

@@ -112,7 +112,7 @@ def hurt(trial: Trial) -> None:
         expect(not ended.timed_out, f"{kind} at step {goal}: not recovered within {bar:g} s\n{ended.tail}")
         expect_done(ended)
         expect(not left, f"{kind} at step {goal}: left behind: {left}")
-        expect("none is lost or repeated" in ended.output, f"{kind} at step {goal}: not told\n{ended.tail}")
+        expect("none is lost or repeated" in ended.output, f"{kind} at step {goal}: not reported\n{ended.tail}")
     expect_same(root, trial.soak.folder / "whole")
 
 

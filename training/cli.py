@@ -114,7 +114,7 @@ def _estimate(options: argparse.Namespace) -> None:
     workspace = Workspace(options.out)
     account = Account(workspace, _limit(options), Seen(ledger_path(workspace)))
     recipe = _recipe(options, workspace)
-    told = estimate(
+    found = estimate(
         recipe,
         workspace,
         device=options.device,
@@ -122,9 +122,9 @@ def _estimate(options: argparse.Namespace) -> None:
         options=data_options(options),
         ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
     )
-    if told is not None:
+    if found is not None:
         rest = others(options.of, workspace, options.family)
-        show(told, account, options.family, options.families_left, rest)
+        show(found, account, options.family, options.families_left, rest)
 
 
 def _prove_resume(options: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""YAML in, typed settings out; every mistake is told with its file, line, key, and the nearest right name.
+"""YAML in, typed settings out; every mistake is reported with its file, line, key, and the nearest right name.
 
 YAML is read by PyYAML's safe loader with repairs: a doubled key is an error (plain YAML silently keeps the last), so is
 an alias (a few lines of them can stand for gigabytes, and a merge hides a key) or a tag, and numbers are those that

@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by who has to act; each kind has its exit code.
+"""What can go wrong, distinguished by who has to act; each kind has its exit code.
 
 A message names the file, line or key, and what to do about it. The command line prints it without a traceback.
 """

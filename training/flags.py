@@ -1,4 +1,4 @@
-"""Verbs and their flags: names, defaults, what `--help` says. What they do is cli.py's.
+"""Verbs and their flags: names, defaults, the texts of `--help`. What they do is cli.py's.
 
 The options of a domain (domain.Option) are added to the verbs that take them. Which domain a command is about is seen
 from its words: `--domain WORD`, else the family that it names, else the first of the registry.

@@ -36,7 +36,7 @@ class Interval:
 
     @classmethod
     def exactly(cls, value: float) -> Interval:
-        """Known, not estimated; or of what no interval can be told."""
+        """Known, not estimated; or of what no interval is known."""
         return cls(float(value), float(value), float(value))
 
     def apart(self, other: Interval) -> bool:
@@ -46,7 +46,7 @@ class Interval:
         """Of a difference whose sign is certain: how large it is."""
         return self if self.low > 0 else Interval(-self.value, -self.high, -self.low)
 
-    def told(self, unit: str = "") -> str:
+    def formatted(self, unit: str = "") -> str:
         """For people: 1.23 (1.1 to 1.4)."""
         certain = self.low == self.value == self.high
         return f"{self.value:.3g}{unit}" + ("" if certain else f" ({self.low:.3g} to {self.high:.3g})")
@@ -69,7 +69,7 @@ class Metric:
     about: About
     model: Interval
     baselines: Mapping[str, Interval] = field(default_factory=dict)
-    #: baseline -> model - baseline on the same units: an interval without 0 tells them apart though the two overlap
+    #: baseline -> model - baseline on the same units: an interval without 0 separates them though the two overlap
     gaps: Mapping[str, Interval] = field(default_factory=dict)
 
     def beats(self, name: str) -> Literal["apart", "paired", "no"]:
@@ -118,7 +118,7 @@ class Judgement:
 
 
 class Resampling:
-    """Draws of units, the same for whoever is judged by them.
+    """Draws of units, the same for all that are judged by them.
 
     `strata`: int [units]; units are then drawn within their stratum only (samples within the class requested).
     """
@@ -241,16 +241,16 @@ def against(
     better on the same units is sufficient, where the two can never be as far apart as units are. `ahead`: the mark of
     a figure that is better, but not surely. `unit`: the domain's."""
     other, measure = metric.baselines[name], _measure(metric)
-    figures = f"{what} {metric.model.told(measure)}, {title} {other.told(measure)}"
+    figures = f"{what} {metric.model.formatted(measure)}, {title} {other.formatted(measure)}"
     match metric.beats(name):
         case "apart":
             return Finding("good", f"Better than {title}: {figures}; the intervals are apart.")
         case "paired":
-            gap = metric.gaps[name].size().told(measure)
+            gap = metric.gaps[name].size().formatted(measure)
             sentence = f"Better than {title} {unit.one} by {unit.one}, by {gap}: {figures}"
             if paired:
                 return Finding("good", f"{sentence}.")
-            return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would tell.")
+            return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would decide.")
     sign = 1 if metric.about.better == "higher" else -1
     mark: Mark = ahead if sign * (metric.model.value - other.value) > 0 else "bad"
     return Finding(mark, f"Not surely better than {title}: {figures}.")
@@ -260,17 +260,17 @@ def floor(metric: Metric, what: str) -> Finding:
     """The model against the number that the design requires. A floor of 0 (what a baseline reaches may be nothing) is
     no demand: the sentence does not present it as one."""
     measure, bound, higher = _measure(metric), metric.about.floor, metric.about.better == "higher"
-    figure = f"{what} is {metric.model.told(measure)}"
+    figure = f"{what} is {metric.model.formatted(measure)}"
     if not bound:
         return (
             Finding("good", f"{figure}.")
             if metric.meets()
             else Finding("fair", f"{figure}, {'below' if higher else 'above'} 0.")
         )
-    asked = f"{'at least' if higher else 'at most'} {bound:.3g}{measure}"
+    required = f"{'at least' if higher else 'at most'} {bound:.3g}{measure}"
     if metric.meets():
-        return Finding("good", f"{figure}; asked for: {asked}.")
-    return Finding("fair", f"{figure}, which misses what is asked for: {asked}.")
+        return Finding("good", f"{figure}; required: {required}.")
+    return Finding("fair", f"{figure}, which misses what is required: {required}.")
 
 
 def _measure(metric: Metric) -> str:

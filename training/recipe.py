@@ -141,7 +141,7 @@ class Artefact:
     """
 
     name: str  # path under exports/, a file or a folder
-    write: Callable[[Path], None]  # to this path; whatever it needs of the model it holds already
+    write: Callable[[Path], None]  # to this path; it already holds what it needs of the model
     prover: str
     about: Mapping[str, Any] = field(default_factory=dict)  # plain values for the receipt; `prover` gets them back
 
@@ -184,7 +184,7 @@ class Recipe(ABC):
     """What every family supplies. Constructed from its typed settings alone; cheap, no file is touched.
 
     Name, title, manifest and the families that it needs are facts that the registry knows without importing torch
-    (domain.FamilyFacts); they are repeated here for whoever holds a recipe.
+    (domain.FamilyFacts); they are repeated here for code that holds a recipe.
     """
 
     family: ClassVar[str]  # folder name under checkpoints/ and runs/
@@ -341,8 +341,8 @@ class Stepped(Recipe):
     #: truncated back-propagation) sets a callable (see engine/step/step_context.py, OwnStep).
     own_step: ClassVar[Callable[..., Any] | None] = None
 
-    #: "autocast": as training.amp says. "float32": amp is refused with `dtype_reason`. "bfloat16_base": parameters that
-    #: are not trained are held in bfloat16, the trained ones in float32, computation is autocast to bfloat16.
+    #: "autocast": as set by training.amp. "float32": amp is refused with `dtype_reason`. "bfloat16_base": parameters
+    #: that are not trained are held in bfloat16, the trained ones in float32, computation is autocast to bfloat16.
     dtype_policy: ClassVar[Literal["autocast", "float32", "bfloat16_base"]] = "autocast"
     dtype_reason: ClassVar[str] = ""
 
@@ -363,14 +363,14 @@ class Stepped(Recipe):
 class Fitted(Recipe):
     """A family whose state grows by rounds: boosted trees by trees, an iterative solver by sweeps.
 
-    A state is whatever the family likes, as long as `dump` and `load` carry it exactly: a run that is killed and
+    A state is any object, as long as `dump` and `load` carry it exactly: a run that is killed and
     continued must end in the same bytes on a CPU as one that is not.
     """
 
     @abstractmethod
     def begin(self, rows: Mapping[str, Sequence[Row]], constants: Arrays, seed: int) -> Any:
-        """The state before the first round. `rows`: the splits train and val, for whoever needs their matrices; they
-        are part of the state in memory, and not of `dump`. `constants`: of `fit_constants`."""
+        """The state before the first round. `rows`: the splits train and val, for families that need their matrices;
+        they are part of the state in memory, and not of `dump`. `constants`: of `fit_constants`."""
 
     @abstractmethod
     def advance(self, state: Any, rounds: int) -> Any:
@@ -389,7 +389,7 @@ class Fitted(Recipe):
         """The state that was dumped; without rows it can predict and be exported, but not advance."""
 
     def rounds(self) -> int:
-        """Rounds of the whole run. Default: `training.max_steps`, or `training.epochs` where it is not set."""
+        """Rounds of the complete run. Default: `training.max_steps`, or `training.epochs` where it is not set."""
         return self.settings.training.max_steps or self.settings.training.epochs
 
     chunk: ClassVar[int] = 10  # rounds between two looks at the clock, at signals and at what is due

@@ -1,6 +1,6 @@
 """The domains there are, and their families by name. A new domain is a folder under domains/ and a line here.
 
-Nothing is imported before it is asked for. ATHANOR_DOMAINS adds domains that live elsewhere: "module:OBJECT", separated
+A domain is imported when it is first used. ATHANOR_DOMAINS adds domains from other packages: "module:OBJECT", separated
 by commas.
 """
 

@@ -1,4 +1,4 @@
-"""A trained Spectocloud, judged on each kind of recording by itself: `python benchmarks/music/by_folder.py OUT`.
+"""A trained Spectocloud, judged on each kind of recording separately: `python benchmarks/music/by_folder.py OUT`.
 
 OUT is a workspace (train_cuda.sh's --out). The kinds are the first folders of its corpus: "solo" and "band", say. A
 row's songs alone are held out. What the model is compared with (clouds drawn from the emotion alone) knows all

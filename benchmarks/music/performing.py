@@ -3,7 +3,7 @@
 Editions of old music have no dynamics and mostly no tempo; what a player adds is what a listener takes for the emotion.
 So each piece is given one of four that players have been asked for in studies (Juslin 2000, "Cue utilization in
 communication of emotion in music performance"): in major happy; in minor sad, angry or fearful. It is played as
-training/domains/music/emotions.yaml says of that emotion: tempo, loudness, accents, and how long notes are held. Over
+training/domains/music/emotions.yaml sets for that emotion: tempo, loudness, accents, and how long notes are held. Over
 that lie, for every emotion alike, two rules of the KTH system (Friberg, Bresin, Sundberg 2006, "Overview of the KTH
 rule system for musical performance"), phrases that rise and fall in loudness and higher notes of a melody louder, and
 terraces of eight bars. Chance is seeded by the file's name.

@@ -29,7 +29,7 @@ def killed():
 
 @pytest.fixture
 def subjects(monkeypatch):
-    """Three subjects: one measures, one does what it is told to, one measures."""
+    """Three subjects: one measures, one does as `two` says, one measures."""
 
     def make(trouble):
         for name, work in (("one", lambda: [GOOD]), ("two", trouble), ("three", lambda: [BAD])):
@@ -56,7 +56,7 @@ def test_bars_that_are_missed_or_not_measured_are_no_failure(subjects, tmp_path)
     assert bench.main(["--output", str(tmp_path / "out.json")]) == 0
 
 
-def test_a_busy_machine_is_told(subjects, monkeypatch, capsys):
+def test_a_busy_machine_is_reported(subjects, monkeypatch, capsys):
     subjects(lambda: [])
     for load, warned in ((0.3, False), (0.7, True)):
         monkeypatch.setattr(harness.os, "getloadavg", lambda load=load: (load, 0, 0))
@@ -109,9 +109,9 @@ def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
     assert f"torch {place()['libraries']['torch']}" in text
 
 
-@pytest.mark.parametrize(("wanted", "met", "told"), [("stated", True, "stated"), ("stated", False, "missed")])
-def test_what_has_no_bar_is_not_called_met(wanted, met, told):
-    assert table.verdict(Row("6d", "first token", 2.0, None, "ms", 2.0, wanted, met).plain()) == told
+@pytest.mark.parametrize(("wanted", "met", "expected"), [("stated", True, "stated"), ("stated", False, "missed")])
+def test_what_has_no_bar_is_not_called_met(wanted, met, expected):
+    assert table.verdict(Row("6d", "first token", 2.0, None, "ms", 2.0, wanted, met).plain()) == expected
 
 
 def test_small_sizes_judge_nothing(tmp_path):

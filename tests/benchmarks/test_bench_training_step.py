@@ -50,7 +50,7 @@ def test_the_rival_learns():
 
 
 @pytest.mark.parametrize("emulated", [False, True])
-def test_a_rival_that_is_not_installed_is_told(monkeypatch, emulated):
+def test_a_rival_that_is_not_installed_is_reported(monkeypatch, emulated):
     """And so is a comparison of two precisions where there is but one."""
     for module in (training_step, precision):
         monkeypatch.setattr(module, "emulates_bfloat16", lambda: emulated)

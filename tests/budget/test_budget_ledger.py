@@ -136,8 +136,8 @@ def test_a_damaged_ledger_is_set_aside_and_said(tmp_path, clock, capsys, damage)
     ledger_path(space).parent.mkdir()
     ledger_path(space).write_bytes(damage)
     work(space, clock, "prepare", 10)
-    told = capsys.readouterr().err
-    assert "damaged" in told and "not known any more" in told
+    output = capsys.readouterr().err
+    assert "damaged" in output and "not known any more" in output
     (aside,) = ledger_path(space).parent.glob("budget.damaged-*.json")
     assert aside.read_bytes() == damage and spent(space) == 10
 

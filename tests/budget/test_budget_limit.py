@@ -41,8 +41,8 @@ def test_nonsense_values_are_refused(flag, value, capsys):
 
 def test_a_budget_without_a_price_is_refused_naming_file_and_flag(no_gpu, tmp_path, capsys):
     assert main(["doctor", "--out", str(tmp_path), "--budget-usd", "1"]) == 2
-    told = capsys.readouterr().err
-    assert "prices.yaml" in told and "--price-per-hour" in told
+    expected = capsys.readouterr().err
+    assert "prices.yaml" in expected and "--price-per-hour" in expected
 
 
 def test_hours_alone_need_no_price(no_gpu):
@@ -91,7 +91,7 @@ def test_the_table_knows_gpus_by_the_names_that_nvidia_smi_gives(gpu, entry):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("prices:\n  RTX 4090: cheap\n", r":2: `prices.RTX 4090`"),
         ("prices:\n  RTX 4090: 0\n", r":2: `prices.RTX 4090`"),
@@ -102,9 +102,9 @@ def test_the_table_knows_gpus_by_the_names_that_nvidia_smi_gives(gpu, entry):
         ("prices: [", r"is not valid YAML"),
     ],
 )
-def test_mistakes_in_the_price_table_are_told_with_line_and_key(tmp_path, text, told):
+def test_mistakes_in_the_price_table_are_reported_with_line_and_key(tmp_path, text, expected):
     (tmp_path / "prices.yaml").write_text(text)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=expected):
         read_prices(tmp_path / "prices.yaml")
 
 

@@ -13,9 +13,9 @@ def test_the_table_tells_stages_money_and_what_is_left(tmp_path, clock):
     space = Workspace(tmp_path)
     work(space, clock, "train", 1800, ["one"], Limit(hours=1, price=2.0))
     work(space, clock, "export", 60, FAMILIES)  # by hand, without the flags: the limit stays on record
-    told = table(book_of(space))
-    assert "train one" in told and "0:30:00" in told and "1.00" in told
-    assert "Limit: 1:00:00; left: 0:29:00" in told and "not counted" in told
+    output = table(book_of(space))
+    assert "train one" in output and "0:30:00" in output and "1.00" in output
+    assert "Limit: 1:00:00; left: 0:29:00" in output and "not counted" in output
 
 
 def test_a_job_that_goes_on_says_what_it_cannot_know(tmp_path, clock, monkeypatch, capsys):

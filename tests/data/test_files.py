@@ -1,4 +1,4 @@
-"""Scanning folders that nobody here controls, digests that never go stale, writes that are whole."""
+"""Scanning folders that nobody here controls, digests that never go stale, writes that are complete."""
 
 import os
 import socket
@@ -86,17 +86,17 @@ def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
     put(tmp_path / "good.wav")
     begin = time.monotonic()
     assert names(tmp_path) == ["good.wav"]
-    told = reasons(tmp_path)
+    why = reasons(tmp_path)
     listener.close()
     assert time.monotonic() - begin < 2
-    assert "FIFO" in told["pipe.wav"]
-    assert "FIFO" in told["link.wav"]
-    assert "device" in told["device.wav"]
-    assert "socket" in told["s.wav"]
-    assert "No such file" in told["gone.wav"]
-    assert "levels of symbolic links" in told["self.wav"]
-    assert "empty" in told["empty.wav"]
-    assert "hidden" in told["._mac.wav"]
+    assert "FIFO" in why["pipe.wav"]
+    assert "FIFO" in why["link.wav"]
+    assert "device" in why["device.wav"]
+    assert "socket" in why["s.wav"]
+    assert "No such file" in why["gone.wav"]
+    assert "levels of symbolic links" in why["self.wav"]
+    assert "empty" in why["empty.wav"]
+    assert "hidden" in why["._mac.wav"]
 
 
 def test_circles_of_links_end_and_no_folder_is_read_twice(tmp_path):

@@ -77,7 +77,7 @@ def test_an_empty_manifest_is_refused(corpus, content):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"grade": None}, "`grade` is missing"),
         ({"grade": [0.1]}, "three numbers"),
@@ -101,14 +101,14 @@ def test_an_empty_manifest_is_refused(corpus, content):
         ({"offset": -1}, "seconds"),
     ],
 )
-def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
+def test_each_fault_of_a_row_is_reported_with_its_line(corpus, change, expected):
     message = refusal(file(corpus, row(corpus), row(corpus, **change)))
     assert "m.jsonl:2: " in message
-    assert told in message
+    assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         (b"{", "valid JSON"),
         (b"[]", "JSON object"),
@@ -123,13 +123,13 @@ def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_lines_that_are_no_json_objects_are_told(corpus, line, told):
+def test_lines_that_are_no_json_objects_are_reported(corpus, line, expected):
     message = refusal(file(corpus, line, row(corpus)))
     assert "m.jsonl:1: " in message
-    assert told in message
+    assert expected in message
 
 
-def test_all_bad_lines_are_told_at_once_up_to_a_number(corpus):
+def test_all_bad_lines_are_reported_at_once_up_to_a_number(corpus):
     message = refusal(file(corpus, *[row(corpus, grade=[n]) for n in range(50)]))
     assert "50 bad lines" in message
     assert message.count("m.jsonl:") == manifest.MOST_SHOWN
@@ -141,7 +141,7 @@ def test_doubled_ids_name_both_lines(corpus):
     assert "m.jsonl:3: `id` 'a' is that of line 1 too" in message
 
 
-def test_a_familys_own_check_is_told_with_the_line(corpus):
+def test_a_familys_own_check_is_reported_with_the_line(corpus):
     def check(values):
         raise ValueError("too short")
 
@@ -257,7 +257,7 @@ def test_rows_may_mean_parts_of_files(corpus):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"begin": 1}, "`end` is missing: a row has both `begin` and `end`, or neither"),
         ({"end": 1}, "`begin` is missing"),
@@ -268,10 +268,10 @@ def test_rows_may_mean_parts_of_files(corpus):
         ({"bgein": 2}, "did you mean `begin`?"),
     ],
 )
-def test_a_part_or_group_that_cannot_be_meant_is_refused_with_its_line(corpus, change, told):
+def test_a_part_or_group_that_cannot_be_meant_is_refused_with_its_line(corpus, change, expected):
     with pytest.raises(DataError, match=r"m\.jsonl:2: ") as error:
         manifest.load(parts(corpus, {}, change), PARTS, path_keys=("path",))
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_a_row_that_names_no_file_needs_an_id(corpus):

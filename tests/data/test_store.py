@@ -252,7 +252,7 @@ def test_two_writers_take_turns(tmp_path):
     assert len(Store(tmp_path)) == 40
 
 
-def test_a_disk_that_cannot_be_written_is_told_by_name(tmp_path):
+def test_a_disk_that_cannot_be_written_is_reported_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="file/store"), Store(tmp_path / "file" / "store").writing():
         pass

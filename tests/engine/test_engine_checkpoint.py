@@ -213,7 +213,7 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
     put(tmp_path, 1, [BEST], 0.1)
     put(tmp_path, 2)
     assert number_in(tmp_path / BEST) == 1 == number_in(tmp_path / BEFORE_LAST)
-    assert checkpoint_file.whole(tmp_path / BEST)
+    assert checkpoint_file.listed_entry(tmp_path / BEST)
 
 
 def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
@@ -237,7 +237,7 @@ def test_a_missing_checkpoint_names_the_nearest(tmp_path):
         checkpoint_file.read(tmp_path / "nowhere" / "last.pt")
 
 
-def test_a_broken_index_is_told(tmp_path):
+def test_a_broken_index_is_reported(tmp_path):
     put(tmp_path, 1)
     (tmp_path / INDEX).write_text("{")
     with pytest.raises(UsageError, match=r"index\.json cannot be read"):

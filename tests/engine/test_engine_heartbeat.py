@@ -126,8 +126,8 @@ def test_a_hung_process_tells_where_it_stands_and_ends_itself(tmp_path, hang):
     """A collective, a driver, a disk: none of them lets Python run again, and nobody is there to look."""
     process = work(tmp_path, how=HANGS[hang])
     assert process.returncode == 1, process.stderr
-    for told in (process.stderr, (tmp_path / "run/stacks.txt").read_text()):
-        assert "in hang" in told and "threading.py" in told, "the main thread, and the other one"
+    for text in (process.stderr, (tmp_path / "run/stacks.txt").read_text()):
+        assert "in hang" in text and "threading.py" in text, "the main thread, and the other one"
 
 
 def test_work_winds_the_watchdog_up_and_rest_ends_it(tmp_path):
@@ -140,24 +140,24 @@ def test_work_winds_the_watchdog_up_and_rest_ends_it(tmp_path):
 @pytest.mark.parametrize("ends", ["well", "with an error"])
 def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, ends):
     """Encoding a corpus may take hours; what comes after it may not hang."""
-    told = []
-    monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: told.append((minutes, path.name)))
-    monkeypatch.setattr(heartbeat, "rest", lambda: told.append("rest"))
+    calls = []
+    monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: calls.append((minutes, path.name)))
+    monkeypatch.setattr(heartbeat, "rest", lambda: calls.append("rest"))
 
     class Told(toy.ToyRecipe):
         def fit_constants(self, rows):
-            told.append("constants")
+            calls.append("constants")
             return super().fit_constants(rows)
 
         def build(self, constants):
-            told.append("model")
+            calls.append("model")
             if ends == "with an error":
                 raise RuntimeError
             return super().build(constants)
 
     with pytest.raises(RuntimeError) if ends == "with an error" else contextlib.nullcontext():
         toy.run(tmp_path, Told, training={"epochs": 1, "hang_minutes": 3})
-    assert told[:3] == ["constants", (3, "stacks_of_rank_0.txt"), "model"] and told[-1] == "rest"
+    assert calls[:3] == ["constants", (3, "stacks_of_rank_0.txt"), "model"] and calls[-1] == "rest"
 
 
 def test_waiting_for_rank_0_is_no_hang(monkeypatch):

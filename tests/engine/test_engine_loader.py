@@ -1,4 +1,4 @@
-"""Batches come whole, in order and once each, whatever happens to the processes that make them."""
+"""Batches come complete, in order and once each, also when the processes that make them fail."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ QUICK = 0.4  # seconds of patience
 
 
 class Dataset:
-    """Item = its index; `trouble(index)` happens in a worker before."""
+    """Item = its index; `fault(index)` happens in a worker before."""
 
-    def __init__(self, trouble: Callable[[int], Any] = lambda index: None):
-        self.trouble, self.main = trouble, os.getpid()
+    def __init__(self, fault: Callable[[int], Any] = lambda index: None):
+        self.fault, self.main = fault, os.getpid()
 
     def __len__(self):
         return 1000
 
     def item(self, epoch, index):
         if os.getpid() != self.main:
-            self.trouble(index)
+            self.fault(index)
         return {"index": np.int64(index), "worker": np.int64(os.getpid())}
 
     def collate(self, items):
@@ -57,13 +57,13 @@ def loader(examples: Any, count: int = 12, workers: int = 2, **options: Any) -> 
 def once(folder: Path, index: int, act: Callable[[], Any]) -> Callable[[int], None]:
     """`act` in whichever process makes item `index` first; never again."""
 
-    def trouble(at: int) -> None:
+    def fault(at: int) -> None:
         mark = folder / "done"
         if at == index and not mark.exists():
             mark.touch()
             act()
 
-    return trouble
+    return fault
 
 
 def indices(batches: list[dict[str, torch.Tensor]]) -> list[int]:
@@ -82,7 +82,7 @@ def sent(number: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(
-    "act, told",
+    "act, expected",
     [
         pytest.param(sent(signal.SIGKILL), "was killed (SIGKILL", id="killed"),
         pytest.param(sent(signal.SIGSEGV), "crashed (SIGSEGV)", id="crashed"),
@@ -92,21 +92,21 @@ def sent(number: int) -> Callable[[], None]:
     ],
 )
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_path, act, told, workers):
-    said = []
+def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_path, act, expected, workers):
+    messages = []
     began = time.monotonic()
-    with loader(Dataset(once(tmp_path, 9, act)), workers=workers, say=said.append) as batches:
+    with loader(Dataset(once(tmp_path, 9, act)), workers=workers, say=messages.append) as batches:
         first = {worker.pid for worker in batches.crew}
         assert indices(list(batches)) == list(range(24))
         assert first.isdisjoint(worker.pid for worker in batches.crew)
-    assert len(said) == 1 and told in said[0]
+    assert len(messages) == 1 and expected in messages[0]
     assert time.monotonic() - began < 10
 
 
 def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
     """Between two batches, and between two passes."""
-    said = []
-    with loader(Dataset(), say=said.append) as batches:
+    messages = []
+    with loader(Dataset(), say=messages.append) as batches:
         passing = iter(batches)
         got = [next(passing) for _ in range(3)]
         for worker in batches.crew:
@@ -114,7 +114,7 @@ def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
         assert indices([*got, *passing]) == list(range(24))
         os.kill(batches.crew[1].pid, signal.SIGSTOP)
         assert indices(list(batches)) == list(range(24))
-    assert 2 <= len(said) <= 3  # what was made before the kill may be delivered before the loss is seen
+    assert 2 <= len(messages) <= 3  # what was made before the kill may be delivered before the loss is seen
 
 
 def busy(seconds: float) -> None:
@@ -132,44 +132,44 @@ def waiting(seconds: float) -> None:
 
 @pytest.mark.parametrize("act", [busy, waiting])
 def test_a_slow_worker_is_left_in_peace(tmp_path, act):
-    said = []
-    with loader(Dataset(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=said.append) as batches:
+    messages = []
+    with loader(Dataset(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=messages.append) as batches:
         assert indices(list(batches)) == list(range(24))
-    assert not said
+    assert not messages
 
 
 def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
     """A drive that stalls for longer than the patience is not given up."""
-    said = []
+    messages = []
     slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
-    with loader(slow, workers=1, say=said.append) as batches:
+    with loader(slow, workers=1, say=messages.append) as batches:
         assert indices(list(batches)) == list(range(24))
-    assert len(said) == 2
+    assert len(messages) == 2
 
 
 def test_what_fails_every_time_ends_the_run_and_names_the_samples():
-    said = []
+    messages = []
     deadly = Dataset(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(HostError, match=r"5 times in a row.*SIGKILL.*samples 6, 7.*num_workers: 0"), \
-            loader(deadly, say=said.append) as batches:  # fmt: skip
+            loader(deadly, say=messages.append) as batches:  # fmt: skip
         list(batches)
-    assert len(said) == ATTEMPTS - 1
+    assert len(messages) == ATTEMPTS - 1
     assert not batches.crew
 
 
 def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
     """A worker lost every few batches is no reason to give up."""
 
-    def trouble(index: int) -> None:
+    def fault(index: int) -> None:
         mark = tmp_path / str(index)
         if index % 4 == 0 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
 
-    said = []
-    with loader(Dataset(trouble), count=24, say=said.append) as batches:
+    messages = []
+    with loader(Dataset(fault), count=24, say=messages.append) as batches:
         assert indices(list(batches)) == list(range(48))
-    assert len(said) > ATTEMPTS
+    assert len(messages) > ATTEMPTS
 
 
 # -- errors of items -----------------------------------------------------------------------------------------------
@@ -187,16 +187,16 @@ class TwoArguments(Exception):
     [(DataError("song.wav is broken"), DataError), (KeyError("x"), KeyError), (TwoArguments(1, 2), RuntimeError)],
 )
 def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
-    def trouble(index):
+    def fault(index):
         if index == 5:
             raise error
 
-    said = []
-    with loader(Dataset(trouble), say=said.append) as batches, pytest.raises(kind) as raised:
+    messages = []
+    with loader(Dataset(fault), say=messages.append) as batches, pytest.raises(kind) as raised:
         list(batches)
     assert str(error) in str(raised.value)
-    assert "indices=(4, 5)" in raised.value.__notes__[0] and "in trouble" in raised.value.__notes__[0]
-    assert not said
+    assert "indices=(4, 5)" in raised.value.__notes__[0] and "in fault" in raised.value.__notes__[0]
+    assert not messages
 
 
 # -- being stopped -------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tm
 def test_recoveries_leave_nothing_behind(tmp_path):
     """No process, no open file, and so no shared memory. An end takes no time, whatever the workers are doing."""
 
-    def trouble(index: int) -> None:
+    def fault(index: int) -> None:
         mark = tmp_path / str(index)
         if index % 4 == 0 and not mark.exists():
             mark.touch()
@@ -275,7 +275,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
     gc.collect()
     before = len([*Path("/proc/self/fd").iterdir()])
     pids = set()
-    with loader(Dataset(trouble), count=60, say=lambda text: None) as batches:
+    with loader(Dataset(fault), count=60, say=lambda text: None) as batches:
         for batch in batches:
             pids |= set(batch["worker"].tolist())
             last = batch

@@ -67,8 +67,11 @@ def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_said(tmp_pat
     trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_least": 0.7})
     assert trained.metrics["score"] == 0.6
     assert index(tmp_path)["best.pt"].value is None
-    said = (trained.run / "log.txt").read_text()
-    assert "No evaluation satisfied training.early_stopping.constraint (score >= 0.7)" in said and "score 0.6" in said
+    messages = (trained.run / "log.txt").read_text()
+    assert (
+        "No evaluation satisfied training.early_stopping.constraint (score >= 0.7)" in messages
+        and "score 0.6" in messages
+    )
 
 
 def test_early_stopping_counts_by_the_same_merit(tmp_path):

@@ -51,6 +51,6 @@ def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatc
     assert "50.00 TFLOP/s (25.0% of peak)" in said(Meter(5e12, 2 * 100), monkeypatch)
 
 
-def test_of_an_unknown_device_only_what_was_done_is_told(monkeypatch: pytest.MonkeyPatch):
-    told = said(Meter(5e12), monkeypatch)
-    assert "50.00 TFLOP/s  " in told + "  " and "peak" not in told
+def test_of_an_unknown_device_only_what_was_done_is_reported(monkeypatch: pytest.MonkeyPatch):
+    text = said(Meter(5e12), monkeypatch)
+    assert "50.00 TFLOP/s  " in text + "  " and "peak" not in text

@@ -30,9 +30,9 @@ def test_weights_and_state_are_torchs_to_the_bit(options):
     (state, weights), (expected_state, expected) = trained(AdamW, **options), trained(torch.optim.AdamW, **options)
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert state["param_groups"] == expected_state["param_groups"]
-    for number, told in expected_state["state"].items():
-        assert told.keys() == state["state"][number].keys()
-        assert all(torch.equal(state["state"][number][name], value) for name, value in told.items())
+    for number, expected in expected_state["state"].items():
+        assert expected.keys() == state["state"][number].keys()
+        assert all(torch.equal(state["state"][number][name], value) for name, value in expected.items())
 
 
 def test_a_training_without_compile_starts_without_the_compiler():

@@ -1,4 +1,4 @@
-"""What a family says of its precision, of sharing GPUs and of its memory is acted on."""
+"""The declarations of a family on precision, sharing of GPUs and memory take effect."""
 
 from __future__ import annotations
 

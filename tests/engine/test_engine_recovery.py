@@ -128,22 +128,22 @@ def rates(monkeypatch):
     return kinds
 
 
-@pytest.mark.parametrize(("until", "retreats"), [(0.5, 1), (0.25, 2)])
-def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, retreats):
+@pytest.mark.parametrize(("until", "rollbacks"), [(0.5, 1), (0.25, 2)])
+def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, rollbacks):
     """To the last good checkpoint, to the end of the run, each step on record once."""
     kind = exploding(until)
     rates.append(kind)
     trained = toy.run(tmp_path, kind, training={"epochs": 6, "save_every": 1, "keep": 9})
     progress = saved(tmp_path)["progress"]
-    assert (progress["retreats"], progress["rate"], progress["step"]) == (retreats, 0.5**retreats, 36)
-    assert progress["skipped"] == 10 * retreats
+    assert (progress["rollbacks"], progress["rate"], progress["step"]) == (rollbacks, 0.5**rollbacks, 36)
+    assert progress["skipped"] == 10 * rollbacks
     records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in records if r["kind"] == "train"]
     assert steps == list(range(1, 37))
     settings = toy.recipe(training={"epochs": 6}).settings
     planned = [settings.optim.lr * schedule.factor(s, 36, settings.scheduler) for s in range(36)]
     shares = [r["lr"] / p for r, p in zip((r for r in records if r["kind"] == "train"), planned, strict=True)]
-    assert shares[0] == pytest.approx(1.0) and shares[-1] == pytest.approx(0.5**retreats)
+    assert shares[0] == pytest.approx(1.0) and shares[-1] == pytest.approx(0.5**rollbacks)
     assert "Back to" in (trained.run / "log.txt").read_text()
 
 
@@ -156,7 +156,7 @@ def test_a_retreat_survives_being_stopped(tmp_path, rates):
         toy.run(tmp_path, stopping, training={"epochs": 6})
     assert saved(tmp_path)["progress"]["rate"] == 0.5
     toy.run(tmp_path, kind, training={"epochs": 6})
-    assert saved(tmp_path)["progress"]["retreats"] == 1
+    assert saved(tmp_path)["progress"]["rollbacks"] == 1
 
 
 def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
@@ -165,7 +165,7 @@ def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
         toy.run(tmp_path, exploding(0.0), training={"epochs": 6})
     assert caught.value.exit_code == 5
     state = saved(tmp_path)
-    assert state["progress"]["retreats"] == 2
+    assert state["progress"]["rollbacks"] == 2
     assert all(torch.isfinite(value).all() for value in state["model"].values())
 
 

@@ -126,7 +126,7 @@ def test_float16_resumes_with_its_scaler(tmp_path):
 
 
 def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
-    """A whole process group is told to stop; the step in hand still gets its data, and the run resumes equal."""
+    """A complete process group gets SIGTERM; the step in hand still gets its data, and the run resumes equal."""
     kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
     toy.run(tmp_path / "whole", **kind)
 
@@ -158,7 +158,7 @@ def test_a_finished_run_does_nothing_twice(tmp_path):
 
 
 def test_more_epochs_go_on_from_the_end(tmp_path):
-    """No epoch is repeated; the schedule is planned anew, and it is said."""
+    """No epoch is repeated; the schedule is planned again, and the log reports it."""
     toy.run(tmp_path, training={"epochs": 2})
     toy.ToyRecipe.log.clear()
     trained = toy.run(tmp_path, training={"epochs": 3})
@@ -224,7 +224,7 @@ def test_what_leaves_the_course_as_it_is_goes_on(tmp_path, change):
 
 
 def test_an_early_stop_stands_until_its_rule_changes(tmp_path):
-    """It stops, stays stopped, and goes on once it is told to."""
+    """It stops, stays stopped, and continues on SIGCONT."""
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     stopped = toy.run(tmp_path, training={"epochs": 9, "early_stopping": stopping})
     assert stopped.epoch == 3 and "early stopping" in stopped.finished

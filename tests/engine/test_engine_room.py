@@ -37,7 +37,9 @@ def names_in(folder):
 def whole_ones(folder):
     """Numbers of the checkpoints that are listed and whole."""
     return {
-        number_in(folder / name) for name in CheckpointFolder(folder).listed() if checkpoint_file.whole(folder / name)
+        number_in(folder / name)
+        for name in CheckpointFolder(folder).listed()
+        if checkpoint_file.listed_entry(folder / name)
     }
 
 
@@ -201,7 +203,7 @@ def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
     assert number_in(tmp_path / LAST) == 4 and number_in(tmp_path / BEFORE_LAST) == 3
 
 
-def test_a_disk_that_turns_read_only_is_told(disk):
+def test_a_disk_that_turns_read_only_is_reported(disk):
     """Row 8."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)

@@ -126,7 +126,7 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
     assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention in the background too
 
 
-def test_a_save_that_failed_is_told_once_and_never_passes_for_saved(tmp_path, saver):
+def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path, saver):
     """Exit 6; the checkpoint before is whole."""
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")

@@ -39,7 +39,7 @@ def test_a_line_a_record_and_the_settings(tmp_path, capsys):
     assert toy.ToySettings.model_validate(settings) == toy.recipe(training={"log_every": 4}).settings
 
 
-def test_operations_are_told_where_a_recipe_counts_them(tmp_path):
+def test_operations_are_reported_where_a_recipe_counts_them(tmp_path):
     class Counting(toy.ToyRecipe):
         def flops(self, model, batch):
             return 2e12 * len(batch["x"])
@@ -76,8 +76,8 @@ def test_a_bar_only_on_a_terminal(tmp_path, monkeypatch):
 PROJECT = Path(__file__).resolve().parents[2]
 FAKE_WANDB = """
 import json, os, pathlib, signal, sys, time
-told = open(os.environ["FAKE_WANDB"], "a", buffering=1)
-tell = lambda what, **values: told.write(json.dumps({"what": what, "pid": os.getpid(), **values}) + chr(10))
+calls = open(os.environ["FAKE_WANDB"], "a", buffering=1)
+tell = lambda what, **values: calls.write(json.dumps({"what": what, "pid": os.getpid(), **values}) + chr(10))
 fault = os.environ.get("FAKE_FAULT", "")
 def misbehave(where):
     if fault == "raises in " + where: raise ConnectionError("unreachable")
@@ -94,13 +94,13 @@ def init(**options): tell("init", options=options); print("chatter"); misbehave(
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """A wandb package that writes what it is told to a file; `wandb(fault)` sets what it does wrong."""
+    """A wandb package that writes its calls to a file; `wandb(fault)` sets what it does wrong."""
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / "wandb.py").write_text(FAKE_WANDB)
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
-    monkeypatch.setenv("FAKE_WANDB", str(told := tmp_path / "told.jsonl"))
+    monkeypatch.setenv("FAKE_WANDB", str(calls := tmp_path / "calls.jsonl"))
     monkeypatch.setattr(courier, "LAST_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "LAST_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "HURRIED_SECONDS", 0.2)
@@ -108,19 +108,19 @@ def wandb(tmp_path, monkeypatch):
     def run(fault="", **settings):
         monkeypatch.setenv("FAKE_FAULT", fault)
         trained = toy.run(tmp_path / "out", **settings)
-        told.touch()
-        return trained, [json.loads(line) for line in told.read_text().splitlines()]
+        calls.touch()
+        return trained, [json.loads(line) for line in calls.read_text().splitlines()]
 
     return run
 
 
 def test_wandb_gets_every_record_offline_too(wandb, monkeypatch):
     monkeypatch.setattr(tracking, "LAST_SECONDS", 60.0)
-    trained, told = wandb(logging={"wandb": "offline", "wandb_project": "songs"}, training={"epochs": 1})
-    options = told[0]["options"]
-    assert options["mode"] == "offline" and options["project"] == "songs" and told[-1]["what"] == "finish"
+    trained, calls = wandb(logging={"wandb": "offline", "wandb_project": "songs"}, training={"epochs": 1})
+    options = calls[0]["options"]
+    assert options["mode"] == "offline" and options["project"] == "songs" and calls[-1]["what"] == "finish"
     assert options["id"] == trained.run.name and options["config"]["optim"]["lr"] == 0.01
-    logged = [entry for entry in told if entry["what"] == "log"]
+    logged = [entry for entry in calls if entry["what"] == "log"]
     assert [entry["step"] for entry in logged] == [1, 2, 3, 4, 5, 6, 6]
     assert logged[-1]["values"]["validation/val_loss"] == trained.metrics["val_loss"]
     assert "W&B: https://wandb.example/run" in (trained.run / "log.txt").read_text()
@@ -128,12 +128,12 @@ def test_wandb_gets_every_record_offline_too(wandb, monkeypatch):
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 @pytest.mark.parametrize("how", ["raises", "hangs", "dies", "leaves"])
-def test_a_tracker_that_fails_stops_nothing_and_is_told_once(wandb, how, where):
-    trained, told = wandb(f"{how} in {where}", logging={"wandb": "online"})
+def test_a_tracker_that_fails_stops_nothing_and_is_reported_once(wandb, how, where):
+    trained, calls = wandb(f"{how} in {where}", logging={"wandb": "online"})
     assert trained.step == 18
     assert (trained.run / "log.txt").read_text().count("W&B failed and is off") == 1
     assert len((trained.run / "metrics.jsonl").read_text().splitlines()) == 21
-    for pid in {entry["pid"] for entry in told}:
+    for pid in {entry["pid"] for entry in calls}:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
@@ -253,7 +253,7 @@ def test_two_threads_write_whole_lines(tmp_path, monkeypatch):
     assert (tmp_path / "log").read_text() == "the training's line\nthe saver's line\n"
 
 
-def test_a_full_disk_under_the_logs_is_told_once_and_stops_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_under_the_logs_is_reported_once_and_stops_nothing(tmp_path, monkeypatch):
     def full(self, data):
         self._waiting += data
         self.failed = OSError(errno.ENOSPC, "No space left on device") if self.path.suffix == ".jsonl" else None

@@ -98,18 +98,18 @@ def compiles(root, patch, settings):
 
 
 def tracker(root, patch, settings):
-    packages, told = root / "packages", root / "told.jsonl"
+    packages, log = root / "packages", root / "log.jsonl"
     packages.mkdir(parents=True)
     (packages / "wandb.py").write_text(FAKE_WANDB)
     patch.syspath_prepend(str(packages))
     patch.setenv("PYTHONPATH", str(packages))
-    patch.setenv("FAKE_WANDB", str(told))
+    patch.setenv("FAKE_WANDB", str(log))
     toy.run(root, **settings)
-    options = json.loads(told.read_text().splitlines()[0])["options"] if told.exists() else {}
+    options = json.loads(log.read_text().splitlines()[0])["options"] if log.exists() else {}
     return {key: options.get(key) for key in ("mode", "project")}
 
 
-def told(root, _patch, settings):
+def refusal(root, _patch, settings):
     """How it ends: the refusal of a name that is not there."""
     try:
         toy.run(root, **settings)
@@ -129,7 +129,7 @@ def best(root, _patch, settings):
 
 
 def recorded_bound(root, _patch, settings):
-    """What is said of a constraint at the end."""
+    """Whether the log reports at the end that no evaluation satisfied the constraint."""
     return "No evaluation satisfied" in (toy.run(root, **settings).run / "log.txt").read_text()
 
 
@@ -191,15 +191,15 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.early_stopping.enabled": (False, steps, IMPATIENT),
     "training.early_stopping.patience": (3, steps, IMPATIENT),
     "training.early_stopping.min_delta": (0.0, steps, IMPATIENT),
-    "training.early_stopping.monitor": ("colour", told, {}),
+    "training.early_stopping.monitor": ("colour", refusal, {}),
     "training.early_stopping.direction": ("higher", best, {}),
-    "training.early_stopping.constraint.metric": ("colour", told, LOOSE),
+    "training.early_stopping.constraint.metric": ("colour", refusal, LOOSE),
     "training.early_stopping.constraint.at_most": (-1.0, recorded_bound, LOOSE),
     "training.early_stopping.constraint.at_least": (1e9, recorded_bound, LOOSE_BELOW),
     "training.amp": (True, weights, {}),
     "training.amp_dtype": ("float16", weights, {"training": {"amp": True}}),
     "training.grad_accum_steps": (2, steps, {}),
-    "training.resume_from": ("nowhere.pt", told, {}),
+    "training.resume_from": ("nowhere.pt", refusal, {}),
     "training.log_every": (5, records, {}),
     "training.eval_every": (3, records, {}),
     "training.eval_steps": (4, validations, {}),

@@ -199,11 +199,11 @@ def test_it_is_read_back_and_judged_beside_a_baseline_that_is_fitted_once(tmp_pa
 def test_an_estimate_times_a_few_chunks_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_SECONDS", "0.002")
     settings = {"training": {"max_steps": 1000, "eval_every": 100}}
-    told = estimate(
+    estimated = estimate(
         toy.recipe(**settings), Workspace(tmp_path), device="cpu", load=toy.SPLITS.__getitem__
     )  # fmt: skip
-    assert (told.begin, told.steps, told.evaluations) == (0, 1000, 10)
-    assert 0.002 <= told.step < 0.1 and told.timed < 1000
+    assert (estimated.begin, estimated.steps, estimated.evaluations) == (0, 1000, 10)
+    assert 0.002 <= estimated.step < 0.1 and estimated.timed < 1000
     assert list(tmp_path.iterdir()) == []
 
 

@@ -25,7 +25,7 @@ def left(end):
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])
 for name, options in json.loads(sys.argv[2]).items():
-    told = root = Path(sys.argv[1], name)
+    folder = root = Path(sys.argv[1], name)
     os.environ["LOCAL_WORLD_SIZE"] = "2"
     if apart := options.pop("apart", ""):
         root = Path(sys.argv[1], apart, f"host{rank}")
@@ -39,9 +39,14 @@ for name, options in json.loads(sys.argv[2]).items():
     toy.ToyRecipe.log.clear()
     try:
         trained = toy.run(root, kind, **options)
-        said = {"step": trained.step, "finished": trained.finished, "metrics": trained.metrics, "run": trained.run.name}
+        messages = {
+            "step": trained.step,
+            "finished": trained.finished,
+            "metrics": trained.metrics,
+            "run": trained.run.name,
+        }
     except (AthanorError, Interrupted) as error:
-        said = {"error": str(error), "exit": error.exit_code}
-    said["log"] = toy.ToyRecipe.log
-    told.mkdir(exist_ok=True)
-    (told / f"rank{rank}.json").write_text(json.dumps(said))
+        messages = {"error": str(error), "exit": error.exit_code}
+    messages["log"] = toy.ToyRecipe.log
+    folder.mkdir(exist_ok=True)
+    (folder / f"rank{rank}.json").write_text(json.dumps(messages))

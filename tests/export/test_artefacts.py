@@ -50,9 +50,9 @@ def test_a_family_without_a_module_leaves_and_verifies(fitted, capsys):
     assert set(entry["graphs"]) == {"toy_trees", "toy_filter", "toy_filter_step"}
     assert entry["weights"] is None and entry["checkpoint"]["weights"] == "model"
     verify(fitted.exports)
-    told = capsys.readouterr().out
-    assert f"All {len(entry['files'])} files verified" in told
-    assert "proved by table: trees 2, answer 1.75" in told
+    output = capsys.readouterr().out
+    assert f"All {len(entry['files'])} files verified" in output
+    assert "proved by table: trees 2, answer 1.75" in output
 
 
 def test_artefacts_are_listed_with_prover_measurement_and_digest(fitted):
@@ -116,7 +116,7 @@ def _link(path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"write": _wrong}, "answers 1.25, not 1.75"),
         ({"write": lambda path: path.write_text("[") and None}, "`table` failed: JSONDecodeError: Expecting value"),
@@ -136,17 +136,17 @@ def _link(path):
         ({"name": "toy_trees.onnx/table"}, "two files of the same name"),
     ],
 )
-def test_an_artefact_that_fails_its_proof_leaves_the_folder_as_it_was(fitted, monkeypatch, changes, said):
+def test_an_artefact_that_fails_its_proof_leaves_the_folder_as_it_was(fitted, monkeypatch, changes, message):
     before = stamps(fitted)
     with_artefacts(monkeypatch, table(**changes))
-    with pytest.raises(ExportError, match=said) as raised:
+    with pytest.raises(ExportError, match=message) as raised:
         again(fitted)
     assert raised.value.exit_code == 4 and stamps(fitted) == before
     verify(fitted.exports)
 
 
 @pytest.mark.parametrize(
-    ("prover", "said"),
+    ("prover", "message"),
     [
         (lambda path, about: path.write_text("{}") and {}, "`table` changed it"),
         (lambda path, about: None, "is a NoneType"),
@@ -154,10 +154,10 @@ def test_an_artefact_that_fails_its_proof_leaves_the_folder_as_it_was(fitted, mo
         (lambda path, about: about["absent"], "`table` failed: KeyError: 'absent'"),
     ],
 )
-def test_a_prover_measures_plain_values_and_leaves_the_file_alone(fitted, monkeypatch, prover, said):
+def test_a_prover_measures_plain_values_and_leaves_the_file_alone(fitted, monkeypatch, prover, message):
     with_artefacts(monkeypatch, table())
     monkeypatch.setattr(toy_fitted.FittedRecipe, "provers", {"table": prover})
-    with pytest.raises(ExportError, match=said):
+    with pytest.raises(ExportError, match=message):
         again(fitted)
 
 

@@ -68,8 +68,8 @@ def test_int8_weights_are_eight_bits_of_which_seven_are_used_and_metadata_stays(
     eight = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
     matrices = [a for a in eight if a.ndim == 2]
     assert len(matrices) >= 5 and all(np.abs(a.astype(int)).max() <= 64 for a in matrices)
-    told = {p.key: p.value for p in model.metadata_props}
-    assert told["synthetic"] == "true" and told["precision"] == "int8 weights"
+    metadata = {p.key: p.value for p in model.metadata_props}
+    assert metadata["synthetic"] == "true" and metadata["precision"] == "int8 weights"
 
 
 def test_change_is_relative_per_metric_and_what_is_not_finite_is_infinitely_worse():
@@ -173,8 +173,8 @@ def test_mac_script_compares_every_package_with_its_golden_file(encoder, made, m
     monkeypatch.setitem(sys.modules, "coremltools", fake)
     monkeypatch.setattr(sys, "platform", "darwin")
     assert mac_check().check(made) == code
-    told = capsys.readouterr().out
-    assert told.count("toy.mlpackage  batch") == 3 and ("DIFFERS" in told) == bool(code)
+    output = capsys.readouterr().out
+    assert output.count("toy.mlpackage  batch") == 3 and ("DIFFERS" in output) == bool(code)
 
 
 def test_mac_script_finds_the_packages_of_items_and_leaves_artefacts_to_their_own_proof(tmp_path, monkeypatch, capsys):
@@ -185,8 +185,8 @@ def test_mac_script_finds_the_packages_of_items_and_leaves_artefacts_to_their_ow
     (tmp_path / "receipt.json").write_text(json.dumps(receipt))
     monkeypatch.setattr(sys, "platform", "linux")
     assert mac_check().check(tmp_path) == 4
-    told = capsys.readouterr().out
-    assert "gone/toy.mlpackage: missing" in told and "2 CoreML models found" in told
+    output = capsys.readouterr().out
+    assert "gone/toy.mlpackage: missing" in output and "2 CoreML models found" in output
 
 
 # weights

@@ -51,10 +51,10 @@ def test_families_exported_in_two_calls_share_one_receipt_that_verifies(exported
         "samples/toy_decoder/note.txt",
     }
     verify(exported.exports)
-    told = capsys.readouterr().out
-    assert "All 17 files verified" in told and "converted, not executed" in told
+    output = capsys.readouterr().out
+    assert "All 17 files verified" in output and "converted, not executed" in output
     for name in [*families["toy_decoder"]["files"], *families["toy_encoder"]["files"]]:
-        assert name in told
+        assert name in output
 
 
 def test_nothing_but_the_named_files_is_left_in_the_folder(exported):
@@ -93,10 +93,10 @@ def test_receipt_says_what_made_every_file(exported):
 
 def test_every_file_says_that_its_training_data_was_synthetic(exported):
     model = onnx.load(exported.exports / "toy.onnx")
-    told = {p.key: p.value for p in model.metadata_props}
+    metadata = {p.key: p.value for p in model.metadata_props}
     digest = receipt_of(exported)["families"]["toy_encoder"]["checkpoint"]["sha256"]
-    assert told["synthetic"] == "true" and told["checkpoint_sha256"] == digest
-    assert told["input.sound"] == "f32 [batch, 8, 4]: log energy" and told["points"] == "5"
+    assert metadata["synthetic"] == "true" and metadata["checkpoint_sha256"] == digest
+    assert metadata["input.sound"] == "f32 [batch, 8, 4]: log energy" and metadata["points"] == "5"
 
 
 def test_averaged_weights_leave_where_there_are_some(exported):
@@ -204,8 +204,8 @@ def test_int8_above_its_limit_is_called_out(tmp_path, capsys, monkeypatch, no_co
 
     monkeypatch.setattr(toy.EncoderRecipe, "grade", staticmethod(grade))
     stage.export({"toy_encoder": None}, workspace, int8_limit=0.01)
-    told = capsys.readouterr().out
-    assert "costs the task more than 1%" in told and "toy.mlpackage was not made: coremltools" in told
+    output = capsys.readouterr().out
+    assert "costs the task more than 1%" in output and "toy.mlpackage was not made: coremltools" in output
     assert receipt_of(workspace)["families"]["toy_encoder"]["files"]["toy.int8.onnx"]["change"]["within_limit"] is False
 
 

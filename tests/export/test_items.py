@@ -58,8 +58,8 @@ def test_every_item_is_verified_by_its_own_golden_files(items, capsys):
     assert "left/stray.onnx is not in the receipt" in capsys.readouterr().out
     toy_fitted.tree_writer(toy_fitted.STUMPS * 2)(items.exports / "right/toy_trees.onnx")
     accept(items.exports, RUNS[1], "right/toy_trees.onnx")
-    told = problems_of(items.exports)
-    assert "right/toy_trees.onnx differs from its model" in told and "left/" not in told
+    problems = problems_of(items.exports)
+    assert "right/toy_trees.onnx differs from its model" in problems and "left/" not in problems
     edit_receipt(items.exports, lambda families: families[RUNS[0]]["files"].pop("left/golden/toy_trees.npz"))
     assert "left/golden/toy_trees.npz: the receipt does not list it" in problems_of(items.exports)
 
@@ -125,8 +125,8 @@ def test_the_code_of_an_export_is_that_of_its_own_domain(tmp_path, monkeypatch):
     assert receipt.code_version(own) == before != receipt.code_version(other)
 
 
-def test_what_is_not_finite_is_null_in_the_receipt_and_is_told_as_infinite(tmp_path):
-    from training.export.table import told
+def test_what_is_not_finite_is_null_in_the_receipt_and_is_reported_as_infinite(tmp_path):
+    from training.export.table import file_summary
 
     entry = {
         "synthetic": False, "graphs": {}, "metrics": {"a": float("nan"), "b": [float("inf"), 1.0]},
@@ -137,4 +137,6 @@ def test_what_is_not_finite_is_null_in_the_receipt_and_is_told_as_infinite(tmp_p
     read = receipt.read_receipt(tmp_path)["families"]["toy"]
     assert read["metrics"] == {"a": None, "b": [None, 1.0]}
     assert read["files"]["x.int8.onnx"]["change"]["relative_change"] == {"loss": None}
-    assert told(read["files"]["x.int8.onnx"]) == told(entry["files"]["x.int8.onnx"]) == "loss 0.5 (+inf%)"
+    assert (
+        file_summary(read["files"]["x.int8.onnx"]) == file_summary(entry["files"]["x.int8.onnx"]) == "loss 0.5 (+inf%)"
+    )

@@ -47,8 +47,8 @@ def test_a_ready_made_graph_leaves_with_proof_metadata_and_golden_file(tmp_path)
     assert [trial["sizes"] for trial in parity["trials"]] == [{"n": 1}, {"n": 64}]
     assert all(trial["error"] == {"y": 0.0} for trial in parity["trials"])
     model = onnx.load(tmp_path / "room/toy_trees.onnx")
-    told = {prop.key: prop.value for prop in model.metadata_props}
-    assert told["synthetic"] == "true" and told["trees"] == "2" and told["input.x"] == "f32 [n, 3]: counts"
+    metadata = {prop.key: prop.value for prop in model.metadata_props}
+    assert metadata["synthetic"] == "true" and metadata["trees"] == "2" and metadata["input.x"] == "f32 [n, 3]: counts"
     assert package.files["toy_trees.onnx"]["opset"] == 18 and package.graphs["toy_trees"]["formats"] == ["onnx"]
     (_, (inputs, outputs)) = golden.read_golden(tmp_path / "room/golden/toy_trees.npz").trials
     assert inputs["x"].shape == (64, 3) and set(np.unique(outputs["y"])) <= {1.25, 1.375, 1.75, 1.875}
@@ -64,8 +64,8 @@ def test_the_same_ready_made_graph_gives_the_same_bytes_and_keeps_its_own_metada
     for name in ("a.onnx", "b.onnx"):
         write_ready(replace(TREES, write=write), tmp_path / name, {"synthetic": "true"})
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
-    told = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
-    assert told["made by"] == "hand" and told["synthetic"] == "true"
+    metadata = {prop.key: prop.value for prop in onnx.load(tmp_path / "a.onnx").metadata_props}
+    assert metadata["made by"] == "hand" and metadata["synthetic"] == "true"
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_trees_that_are_not_those_of_the_reference_are_refused(tmp_path, changed
 
 
 def test_a_graph_is_a_module_or_ready_made_and_never_half_of_it(tmp_path):
-    for changes, said in (
+    for changes, message in (
         ({"module": torch.nn.Identity()}, "module and write and reference"),
         ({"write": None, "reference": None}, "neither a module nor a writer"),
         ({"reference": None}, "has write"),
@@ -90,14 +90,14 @@ def test_a_graph_is_a_module_or_ready_made_and_never_half_of_it(tmp_path):
         ({"name": "../toy"}, "cannot be a graph's name"),
         ({"trials": ({"n": 3}, {"n": 3})}, "two sizes"),
     ):
-        with pytest.raises(ExportError, match=said):
+        with pytest.raises(ExportError, match=message):
             exporting(tmp_path, replace(TREES, **changes))
     with pytest.raises(ExportError, match="used once"):
         exporting(tmp_path, TREES, TREES)
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"inputs": (replace(TREES.inputs[0], name="z"),)}, r"inputs are \['x'\], not \['z'\]"),
         ({"outputs": (replace(TREES.outputs[0], dtype="int64"),)}, "output y is float32, not int64"),
@@ -105,8 +105,8 @@ def test_a_graph_is_a_module_or_ready_made_and_never_half_of_it(tmp_path):
         ({"outputs": (replace(TREES.outputs[0], shape=("n", 2)),)}, "axis 1 is 1, not 2"),
     ],
 )
-def test_a_ready_made_graph_with_another_signature_is_refused(tmp_path, changes, said):
-    with pytest.raises(ExportError, match=said):
+def test_a_ready_made_graph_with_another_signature_is_refused(tmp_path, changes, message):
+    with pytest.raises(ExportError, match=message):
         exporting(tmp_path, replace(TREES, **changes))
 
 
@@ -123,14 +123,14 @@ def test_what_its_writer_does_wrong_is_an_export_error_with_the_reason(tmp_path)
     def full(path):
         raise OSError(28, "No space left on device")
 
-    for write, kind, said in (
+    for write, kind, message in (
         (raising, ExportError, "toy_trees cannot be written: IndexError: no tree 7"),
         (lambda path: None, ExportError, "nothing at the path"),
         (lambda path: path.write_bytes(b"\xff" * 50) and None, ExportError, r"toy_trees\.onnx is no readable ONNX"),
         (invalid, ExportError, r"toy_trees\.onnx is no valid ONNX.*Nonsense"),
         (full, HostError, "No space left"),
     ):
-        with pytest.raises(kind, match=said):
+        with pytest.raises(kind, match=message):
             exporting(tmp_path, replace(TREES, write=write))
         assert not list((tmp_path / "room").glob("*.onnx"))
 
@@ -141,14 +141,14 @@ def test_a_reference_must_give_every_declared_output_as_declared(tmp_path):
     def failing(inputs):
         raise ZeroDivisionError("by zero")
 
-    for reference, said in (
+    for reference, message in (
         (lambda inputs: {}, r"gives \[\]; its outputs are \['y'\]"),
         (lambda inputs: {"y": right(inputs)["y"].astype(np.float64)}, "gives y as float64"),
         (lambda inputs: {"y": right(inputs)["y"][:, 0]}, r"gives y as float32 \[1\]"),
         (lambda inputs: {"y": right(inputs)["y"][:0]}, r"gives y as float32 \[0, 1\]"),
         (failing, "ZeroDivisionError: by zero"),
     ):
-        with pytest.raises(ExportError, match=said):
+        with pytest.raises(ExportError, match=message):
             exporting(tmp_path, replace(TREES, reference=reference))
 
 
@@ -161,8 +161,8 @@ def test_a_recurrence_is_stepped_in_blocks_from_its_start_state(tmp_path):
     assert stepped["sizes"] == {"batch": 2, "steps": 50, "block": 4} and stepped["error"]["y"] < 1e-6
     kept = golden.read_golden(tmp_path / "room/golden/toy_filter_step.npz")
     assert kept.steps[0]["u"].shape == (2, 200) and np.array_equal(kept.start["h"], toy_fitted.START)
-    told = package.graphs["toy_filter_step"]["recurrence"]
-    assert told["block"] == 4 and told["start"] == ["h"] and json.dumps(told)
+    recurrence = package.graphs["toy_filter_step"]["recurrence"]
+    assert recurrence["block"] == 4 and recurrence["start"] == ["h"] and json.dumps(recurrence)
 
 
 def recurrence(**changes):
@@ -170,7 +170,7 @@ def recurrence(**changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"recurrence": recurrence(start={})}, "stepped, differs"),
         ({"recurrence": recurrence(start={"h": toy_fitted.START + np.float32(0.01)})}, "stepped, differs"),
@@ -183,8 +183,8 @@ def recurrence(**changes):
         ({"recurrence": recurrence(full="nothing")}, "which is not exported"),
     ],
 )
-def test_a_recurrence_that_is_not_the_full_graph_is_refused(tmp_path, changes, said):
-    with pytest.raises(ExportError, match=said):
+def test_a_recurrence_that_is_not_the_full_graph_is_refused(tmp_path, changes, message):
+    with pytest.raises(ExportError, match=message):
         exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY, **changes))
 
 
@@ -241,21 +241,21 @@ def test_trees_off_by_one_bit_on_the_disk_do_not_verify(fitted):
 
 
 @pytest.mark.parametrize(
-    ("start", "said"),
+    ("start", "message"),
     [({}, r"starts from given values of ['h']; there are values of []"), ({"h": toy_fitted.START * 2}, "differs")],
 )
-def test_a_golden_file_without_its_start_state_does_not_verify(fitted, start, said):
+def test_a_golden_file_without_its_start_state_does_not_verify(fitted, start, message):
     name = "golden/toy_filter_step.npz"
     kept = golden.read_golden(fitted.exports / name)
     golden.write_golden(fitted.exports / name, kept.trials, kept.steps, start)
     accept(fitted.exports, "toy_fitted", name)
-    assert said in problems_of(fitted.exports)
+    assert message in problems_of(fitted.exports)
 
 
 def test_a_block_that_the_receipt_has_wrong_does_not_verify(fitted):
     path = fitted.exports / "receipt.json"
-    for block, said in ((2, "differs from its model"), (0, "cannot be followed")):
-        told = json.loads(path.read_text())
-        told["families"]["toy_fitted"]["graphs"]["toy_filter_step"]["recurrence"]["block"] = block
-        path.write_text(json.dumps(told))
-        assert f"toy_filter_step.onnx {said}" in problems_of(fitted.exports).replace(": the receipt's entry", "")
+    for block, message in ((2, "differs from its model"), (0, "cannot be followed")):
+        content = json.loads(path.read_text())
+        content["families"]["toy_fitted"]["graphs"]["toy_filter_step"]["recurrence"]["block"] = block
+        path.write_text(json.dumps(content))
+        assert f"toy_filter_step.onnx {message}" in problems_of(fitted.exports).replace(": the receipt's entry", "")

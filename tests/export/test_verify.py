@@ -51,9 +51,9 @@ def test_every_changed_file_is_listed(exported):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
-    told = problems_of(exported.exports)
+    problems = problems_of(exported.exports)
     names = {name for e in toy_receipt(exported)["families"].values() for name in e["files"]}
-    assert len(names) == 17 and all(f"  {name}: is not the file that was exported" in told for name in names)
+    assert len(names) == 17 and all(f"  {name}: is not the file that was exported" in problems for name in names)
 
 
 def toy_receipt(workspace) -> dict:
@@ -64,8 +64,8 @@ def test_every_missing_file_is_listed(exported):
     for path in list(exported.exports.iterdir()):
         if path.name not in ("receipt.json", ".lock"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    told = problems_of(exported.exports)
-    assert told.count("is missing") >= 17
+    problems = problems_of(exported.exports)
+    assert problems.count("is missing") >= 17
 
 
 def test_a_folder_without_a_receipt_or_with_a_broken_one_does_not_verify(exported, tmp_path):
@@ -121,18 +121,18 @@ def test_names_that_lead_out_of_the_folder_are_not_opened(exported, name):
     (exported.exports / "linked.onnx").symlink_to(exported.root / "secret.onnx")
     entry = {"kind": "onnx", "graph": "toy", "sha256": "0", "bytes": 1}
     edit_receipt(exported.exports, lambda families: families["toy_encoder"]["files"].update({name: entry}))
-    told = problems_of(exported.exports)
-    assert f"{name}: its name leads out" in told or f"{name}: is a symbolic link" in told
+    problems = problems_of(exported.exports)
+    assert f"{name}: its name leads out" in problems or f"{name}: is a symbolic link" in problems
 
 
 def test_a_receipt_that_lost_a_file_or_speaks_of_another_checkpoint_is_noticed(exported):
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["files"].pop("toy.int8.onnx"))
     edit_receipt(exported.exports, lambda f: f["toy_decoder"]["checkpoint"].update(sha256="0" * 64))
     edit_receipt(exported.exports, lambda f: f["toy_encoder"].update(synthetic=False))
-    told = problems_of(exported.exports)
-    assert "toy.int8.onnx: the receipt does not list it" in told
-    assert "toy_decoder.onnx: was made from another checkpoint" in told
-    assert "toy.onnx: says synthetic: true; the receipt says false" in told
+    problems = problems_of(exported.exports)
+    assert "toy.int8.onnx: the receipt does not list it" in problems
+    assert "toy_decoder.onnx: was made from another checkpoint" in problems
+    assert "toy.onnx: says synthetic: true; the receipt says false" in problems
 
 
 def test_a_package_that_is_another_model_is_noticed(exported):
@@ -143,12 +143,12 @@ def test_a_package_that_is_another_model_is_noticed(exported):
     assert "toy.mlpackage: inputs are ['ids', 'mood']" in problems_of(folder)
 
 
-def test_garbage_in_the_receipt_is_told_as_such(exported):
+def test_garbage_in_the_receipt_is_reported_as_such(exported):
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["files"]["toy.onnx"].update(kind="nonsense"))
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["graphs"]["toy"].pop("inputs"))
-    told = problems_of(exported.exports)
-    assert "toy.onnx: the receipt's entry cannot be followed" in told
-    assert "toy.mlpackage: the receipt's entry cannot be followed" in told
+    problems = problems_of(exported.exports)
+    assert "toy.onnx: the receipt's entry cannot be followed" in problems
+    assert "toy.mlpackage: the receipt's entry cannot be followed" in problems
 
 
 def test_metrics_of_another_grade_are_noticed(exported, monkeypatch):

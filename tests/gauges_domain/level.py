@@ -26,7 +26,7 @@ class LevelSettings(RunSettings):
 
 
 def windows(levels: np.ndarray) -> np.ndarray:
-    """Levels [n] -> windows [n - LAGS, LAGS + 1], the last column being what is to be told."""
+    """Levels [n] -> windows [n - LAGS, LAGS + 1], the last column being the one to predict."""
     return np.lib.stride_tricks.sliding_window_view(levels, LAGS + 1)
 
 
@@ -61,8 +61,8 @@ class Network(torch.nn.Module):
 
 def squared(model, seen: torch.Tensor) -> torch.Tensor:
     """Squared errors of windows [days, n, LAGS + 1]: [days, n]."""
-    told = model(seen[..., :-1].reshape(-1, LAGS)).reshape(seen.shape[:-1])
-    return (told.float() - seen[..., -1]) ** 2
+    predicted = model(seen[..., :-1].reshape(-1, LAGS)).reshape(seen.shape[:-1])
+    return (predicted.float() - seen[..., -1]) ** 2
 
 
 class Level(Stepped):

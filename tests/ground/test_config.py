@@ -36,17 +36,17 @@ def test_whole_numbers_words_and_dates_stay_what_they_are(tmp_path):
     assert read_yaml(path).values == {"a": 12, "b": "e4", "c": "1.2.3", "d": "1e-4", "e": -7, "f": True}
 
 
-def test_a_misspelt_key_is_told_with_its_line_and_the_right_name(tmp_path):
+def test_a_misspelt_key_is_reported_with_its_line_and_the_right_name(tmp_path):
     message = refusal(tmp_path, "training:\n  epochs: 3\n  grad_acum_steps: 2\n")
     assert "run.yaml:3" in message and "Did you mean `training.grad_accum_steps`?" in message
 
 
-def test_a_key_in_the_wrong_section_is_told_where_it_belongs(tmp_path):
+def test_a_key_in_the_wrong_section_is_reported_where_it_belongs(tmp_path):
     """Clipping read from the wrong section."""
     assert "`optim.grad_clip`" in refusal(tmp_path, "training:\n  grad_clip: 1.0\n")
 
 
-def test_every_mistake_is_told_at_once(tmp_path):
+def test_every_mistake_is_reported_at_once(tmp_path):
     message = refusal(tmp_path, "training:\n  epochs: '10'\n  amp: 1\nsede: 3\n")
     assert message.count("run.yaml:") == 3
 
@@ -87,7 +87,7 @@ def test_aliases_tags_and_what_no_parser_survives_are_refused(tmp_path, text):
         override_layer([f"seed={text.partition(': ')[2]}"] if "&" not in text else ["seed=[&a [1], *a]"])
 
 
-def test_a_key_of_another_section_is_told_where_it_belongs_though_a_sibling_is_spelt_alike(tmp_path):
+def test_a_key_of_another_section_is_reported_where_it_belongs_though_a_sibling_is_spelt_alike(tmp_path):
     assert "`training.epochs`" in refusal(tmp_path, "optim:\n  epochs: 3\n")
     assert "Did you mean `optim.eps`?" in refusal(tmp_path, "optim:\n  EPS: 3\n")
 
@@ -97,7 +97,7 @@ def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
     assert "run.yaml" in refusal(tmp_path, text)
 
 
-def test_a_missing_file_is_told_by_name(tmp_path):
+def test_a_missing_file_is_reported_by_name(tmp_path):
     with pytest.raises(UsageError, match=r"gone\.yaml"):
         read_yaml(tmp_path / "gone.yaml")
 

@@ -76,7 +76,7 @@ def test_what_never_varies_is_certain_and_what_is_missing_is_left_out():
     assert bca(2.0, np.full(10, 2.0), np.full(3, 2.0)) == Interval(2.0, 2.0, 2.0)
     sums = by_unit([1.0, 2.0]) | {"eos_loss": np.array([[1.0, 1.0], [0.0, 0.0]])}
     assert resample(sums, Resampling(2, 0), dict)["eos_loss"].interval().value == 1.0
-    assert Interval(2.0, 2.0, 2.0).told(" %") == "2 %"
+    assert Interval(2.0, 2.0, 2.0).formatted(" %") == "2 %"
 
 
 def test_any_figure_of_units_can_be_drawn():
@@ -86,22 +86,22 @@ def test_any_figure_of_units_can_be_drawn():
 
 
 def units_that_differ(gap, noise=0.05):
-    """The model and a rival on 12 units that differ much more from each other than the two do."""
+    """The model and a baseline on 12 units that differ much more from each other than the two do."""
     random = np.random.default_rng(0)
     level = random.normal(3.0, 1.0, 12)
     resampling = Resampling(12, 0)
     model = resample(by_unit(level), resampling, dict)
-    rival = resample(by_unit(level + gap + random.normal(0, noise, 12)), resampling, dict)
-    return compare({"val_loss": LOSS}, model, {"rival": rival})["val_loss"]
+    baseline = resample(by_unit(level + gap + random.normal(0, noise, 12)), resampling, dict)
+    return compare({"val_loss": LOSS}, model, {"baseline": baseline})["val_loss"]
 
 
 def test_better_on_the_same_units_is_told_from_apart():
-    assert units_that_differ(0.2).beats("rival") == "paired"
-    assert units_that_differ(5.0).beats("rival") == "apart"
-    assert units_that_differ(0.0).beats("rival") == "no"
+    assert units_that_differ(0.2).beats("baseline") == "paired"
+    assert units_that_differ(5.0).beats("baseline") == "apart"
+    assert units_that_differ(0.0).beats("baseline") == "no"
     by_luck = units_that_differ(0.1, noise=0.3)
-    assert by_luck.model.value < by_luck.baselines["rival"].value and by_luck.beats("rival") == "no"
-    assert units_that_differ(-0.2).beats("rival") == "no"
+    assert by_luck.model.value < by_luck.baselines["baseline"].value and by_luck.beats("baseline") == "no"
+    assert units_that_differ(-0.2).beats("baseline") == "no"
     higher = Metric(About("higher", "", ""), Interval(0.9, 0.8, 1.0), {"x": Interval(0.1, 0.0, 0.2)})
     assert higher.beats("x") == "apart"
 
@@ -116,20 +116,20 @@ def test_the_verdict_claims_no_more_than_its_worst_finding():
 
 def test_findings_say_what_was_compared():
     overlapping = units_that_differ(0.2)
-    assert against(overlapping, "rival", "the rival", "loss").mark == "fair"
-    assert against(overlapping, "rival", "the rival", "loss", paired=True).mark == "good"
-    sentence = against(overlapping, "rival", "the rival", "loss").sentence
-    assert "row by row, by 0.187" in sentence and sentence.endswith("More held-out rows would tell.")
-    sentence = against(overlapping, "rival", "the rival", "loss", unit=Unit("tone", "tones")).sentence
-    assert "tone by tone, by 0.187" in sentence and sentence.endswith("More held-out tones would tell.")
-    assert against(units_that_differ(5.0), "rival", "the rival", "loss").mark == "good"
-    assert against(units_that_differ(0.0), "rival", "the rival", "loss").mark == "bad"
+    assert against(overlapping, "baseline", "the baseline", "loss").mark == "fair"
+    assert against(overlapping, "baseline", "the baseline", "loss", paired=True).mark == "good"
+    sentence = against(overlapping, "baseline", "the baseline", "loss").sentence
+    assert "row by row, by 0.187" in sentence and sentence.endswith("More held-out rows would decide.")
+    sentence = against(overlapping, "baseline", "the baseline", "loss", unit=Unit("tone", "tones")).sentence
+    assert "tone by tone, by 0.187" in sentence and sentence.endswith("More held-out tones would decide.")
+    assert against(units_that_differ(5.0), "baseline", "the baseline", "loss").mark == "good"
+    assert against(units_that_differ(0.0), "baseline", "the baseline", "loss").mark == "bad"
     by_luck = units_that_differ(0.1, noise=0.3)
-    assert against(by_luck, "rival", "the rival", "loss").mark == "bad"
-    assert against(by_luck, "rival", "the rival", "loss", ahead="fair").mark == "fair"
-    assert against(units_that_differ(-0.2), "rival", "the rival", "loss", ahead="fair").mark == "bad"
+    assert against(by_luck, "baseline", "the baseline", "loss").mark == "bad"
+    assert against(by_luck, "baseline", "the baseline", "loss", ahead="fair").mark == "fair"
+    assert against(units_that_differ(-0.2), "baseline", "the baseline", "loss", ahead="fair").mark == "bad"
     asked = Metric(About("higher", "%", "", 45.0), Interval(12.0, 9.0, 20.0))
-    assert floor(asked, "The gain").mark == "fair" and "asked for: at least 45 %" in floor(asked, "The gain").sentence
+    assert floor(asked, "The gain").mark == "fair" and "required: at least 45 %" in floor(asked, "The gain").sentence
 
 
 @pytest.mark.parametrize(
@@ -146,6 +146,6 @@ def test_a_metric_is_plain_json_with_value_low_and_high():
     plain = units_that_differ(0.2).plain()
     assert set(plain) == {"model", "baselines", "better", "unit", "meaning"}
     assert set(plain["model"]) == {"value", "low", "high"}
-    assert set(plain["baselines"]["rival"]) == {"value", "low", "high", "gap"}
+    assert set(plain["baselines"]["baseline"]) == {"value", "low", "high", "gap"}
     difference = BootstrapDraws(1.0, np.ones(3), np.ones(3)) - BootstrapDraws(0.5, np.ones(3), np.ones(3))
     assert difference.value == 0.5

@@ -8,8 +8,8 @@ from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 WHERE = Path("checkpoints/toy")
 
 
-def whole(folder):
-    """Name -> step of every listed checkpoint, each of which must be whole."""
+def intact(folder):
+    """Name -> step of every listed checkpoint, each of which must be intact."""
     listed = CheckpointFolder(folder).listed()
     assert all(sha256(folder / name) == entry.sha256 for name, entry in listed.items())
     return {name: entry.step for name, entry in listed.items()}

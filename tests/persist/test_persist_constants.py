@@ -7,7 +7,7 @@ import pytest
 
 from tests.engine.test_engine_checkpoint import die_at
 from tests.engine.test_engine_constants import files, filled, put
-from tests.persist.copied import WHERE, tidy, whole
+from tests.persist.copied import WHERE, intact, tidy
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEST, INDEX, LAST, Index, constants_name, epoch_name
 from training.errors import HostError
@@ -127,7 +127,7 @@ def test_a_new_host_gets_the_constants_with_the_checkpoints(places):
     put(theirs, 1, [BEST], 1.0)
     put(theirs, 2, [epoch_name(2)], 1.0)
     assert "brought step 2" in restore_family(theirs, ours, Pulse())
-    assert filled(ours / LAST) == filled(ours / BEST) == 1 and whole(ours) == whole(theirs)
+    assert filled(ours / LAST) == filled(ours / BEST) == 1 and intact(ours) == intact(theirs)
     assert Index.read(ours).constants == Index.read(theirs).constants and tidy(ours)
 
 
@@ -157,6 +157,6 @@ def test_a_place_without_the_constants_restores_nothing(places):
     ours, theirs = places
     put(theirs, 1, [BEST], 1.0)
     damage(theirs)
-    with pytest.raises(HostError, match="none of them is whole"):
+    with pytest.raises(HostError, match="none of them is intact"):
         restore_family(theirs, ours, Pulse())
     assert (theirs / LAST).exists() and not list(ours.glob("*.pt"))

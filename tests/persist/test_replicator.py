@@ -12,181 +12,180 @@ import pytest
 from tests.engine import toy
 from tests.engine.disks import Mounted
 from tests.engine.test_engine_checkpoint import put
-from tests.persist.copied import WHERE, whole
+from tests.persist.copied import WHERE, intact
 from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import HostError, Interrupted
 from training.persist import destination as place
-from training.persist import lease as claim
-from training.persist import replicator
+from training.persist import lease, replicator
 from training.persist.replicator import Replicator
 
 
 @contextmanager
-def mirrored(here, there, said, also=()):
-    with Replicator(here, there, "toy", also, said) as made:
+def replicating(here, there, messages, also=()):
+    with Replicator(here, there, "toy", also, messages) as made:
         yield made
 
 
 def test_a_training_leaves_a_copy_of_all_that_a_resume_needs(here, there):
     trained = toy.run(here, persist=there, training={"save_every": 1})
-    assert whole(there / WHERE).keys() | {"before_last.pt"} == CheckpointFolder(here / WHERE).listed().keys()
+    assert intact(there / WHERE).keys() | {"before_last.pt"} == CheckpointFolder(here / WHERE).listed().keys()
     for name in ("last.pt", "best.pt", "checkpoint_epoch_3.pt"):
         assert (there / WHERE / name).read_bytes() == (here / WHERE / name).read_bytes()
     run = trained.run.relative_to(here)
     assert (there / run / "metrics.jsonl").read_text() == (here / run / "metrics.jsonl").read_text()
     log = (here / run / "log.txt").read_text()
     assert f"Copied to {there}, and read back there: step " in log and "NOT" not in log
-    assert not (there / WHERE / claim.NAME).exists()
+    assert not (there / WHERE / lease.NAME).exists()
 
 
-def test_a_failing_place_neither_fails_nor_changes_the_training(here, there, trouble, tmp_path):
-    trouble.error = OSError(errno.EIO, "Input/output error")
+def test_a_failing_place_neither_fails_nor_changes_the_training(here, there, fault, tmp_path):
+    fault.error = OSError(errno.EIO, "Input/output error")
     trained = toy.run(here, persist=there)
     plain = toy.run(tmp_path / "plain")
     weights = [checkpoint_file.read(t.last)["model"]["layers.0.weight"] for t in (trained, plain)]
     assert weights[0].equal(weights[1])
     log = (trained.run / "log.txt").read_text()
-    told = [line for line in log.splitlines() if "copied" in line.lower()]
-    assert all(line.startswith(f"NOT copied to {there}") and "Input/output error" in line for line in told)
-    assert "step 18" in told[-1] and f"persist --out {here} --persist {there}" in told[-1]
+    lines = [line for line in log.splitlines() if "copied" in line.lower()]
+    assert all(line.startswith(f"NOT copied to {there}") and "Input/output error" in line for line in lines)
+    assert "step 18" in lines[-1] and f"persist --out {here} --persist {there}" in lines[-1]
     assert not CheckpointFolder(there / WHERE).listed()
 
 
-def test_failures_are_told_once_and_so_is_the_recovery(here, there, trouble, said):
+def test_failures_are_reported_once_and_so_is_the_recovery(here, there, fault, messages):
     put(here / WHERE, 1)
-    trouble.error = OSError(errno.ENOSPC, "No space left on device")
-    with mirrored(here, there, said) as running:
-        said.until("NOT copied")
+    fault.error = OSError(errno.ENOSPC, "No space left on device")
+    with replicating(here, there, messages) as running:
+        messages.until("NOT copied")
         for _ in range(3):  # tried again and again
-            trouble.tried.clear()
-            assert trouble.tried.wait(30)
+            fault.tried.clear()
+            assert fault.tried.wait(30)
         put(here / WHERE, 2)
         running.saved()
-        trouble.error = None
-        said.until("again, it has caught up: step 2")
-    assert len(said) == 2 and "step 1 (No space left on device)" in said[0] and str(here / WHERE) in said[0]
-    assert whole(there / WHERE)["last.pt"] == 2
+        fault.error = None
+        messages.until("again, it has caught up: step 2")
+    assert len(messages) == 2 and "step 1 (No space left on device)" in messages[0] and str(here / WHERE) in messages[0]
+    assert intact(there / WHERE)["last.pt"] == 2
 
 
-def test_a_hanging_place_holds_nobody(here, there, trouble, said, monkeypatch):
+def test_a_hanging_place_holds_nobody(here, there, fault, messages, monkeypatch):
     """Told while it hangs, and at the end; the process does not wait for it."""
     for module in (replicator, place):
         monkeypatch.setattr(module, "PATIENCE", 0.2)
-    trouble.gate.clear()
+    fault.gate.clear()
     put(here / WHERE, 1)
     began = time.monotonic()
-    with mirrored(here, there, said) as made:
-        said.until("has not answered for 0 s. Training goes on")
+    with replicating(here, there, messages) as made:
+        messages.until("has not answered for 0 s. Training goes on")
         put(here / WHERE, 2)
         made.saved()
-    assert said[-1].startswith("NOT copied to") and "step 2" in said[-1]
+    assert messages[-1].startswith("NOT copied to") and "step 2" in messages[-1]
     assert time.monotonic() - began < 20
     assert not CheckpointFolder(there / WHERE).listed()
 
 
-def test_a_place_that_hangs_from_the_beginning_is_refused(here, there, said, monkeypatch):
+def test_a_place_that_hangs_from_the_beginning_is_refused(here, there, messages, monkeypatch):
     """Exit 6 before any step, rather than a training that is copied nowhere."""
     monkeypatch.setattr(place, "PATIENCE", 0.2)
     for_ever = threading.Event()
-    monkeypatch.setattr(claim.Lease, "take", lambda *_: for_ever.wait(30) and sys.exit())
-    with pytest.raises(HostError, match="has not answered"), mirrored(here, there, said):
+    monkeypatch.setattr(lease.Lease, "take", lambda *_: for_ever.wait(30) and sys.exit())
+    with pytest.raises(HostError, match="has not answered"), replicating(here, there, messages):
         pass
     for_ever.set()
 
 
-def test_a_slow_place_gets_the_newest_and_not_what_became_old(here, there, trouble, copies, said):
+def test_a_slow_place_gets_the_newest_and_not_what_became_old(here, there, fault, copies, messages):
     put(here / WHERE, 1)
-    trouble.gate.clear()
-    with mirrored(here, there, said) as made:
-        assert trouble.tried.wait(30)
+    fault.gate.clear()
+    with replicating(here, there, messages) as made:
+        assert fault.tried.wait(30)
         for number in range(2, 8):
             put(here / WHERE, number)
             made.saved()
-        trouble.gate.set()
-    assert whole(there / WHERE)["last.pt"] == 7
-    assert len(copies) <= 3 and not [text for text in said if "NOT" in text]
+        fault.gate.set()
+    assert intact(there / WHERE)["last.pt"] == 7
+    assert len(copies) <= 3 and not [text for text in messages if "NOT" in text]
 
 
-def test_an_interrupted_run_does_not_wait_for_a_slow_place(here, there, trouble, said, monkeypatch):
+def test_an_interrupted_run_does_not_wait_for_a_slow_place(here, there, fault, messages, monkeypatch):
     monkeypatch.setattr(replicator, "HURRY", 0.1)
-    trouble.gate.clear()
+    fault.gate.clear()
     put(here / WHERE, 1)
-    with pytest.raises(Interrupted), mirrored(here, there, said):
-        assert trouble.tried.wait(30)
+    with pytest.raises(Interrupted), replicating(here, there, messages):
+        assert fault.tried.wait(30)
         raise Interrupted("SIGTERM")
-    assert said[-1].startswith("NOT copied to") and "stopped before it was" in said[-1]
+    assert messages[-1].startswith("NOT copied to") and "stopped before it was" in messages[-1]
 
 
-def test_a_run_that_ends_waits_until_its_last_checkpoint_is_there(here, there, said):
+def test_a_run_that_ends_waits_until_its_last_checkpoint_is_there(here, there, messages):
     put(here / WHERE, 1)
-    with mirrored(here, there, said) as made:
+    with replicating(here, there, messages) as made:
         for number in range(2, 5):
             put(here / WHERE, number)
             made.saved()
-    assert whole(there / WHERE)["last.pt"] == 4
+    assert intact(there / WHERE)["last.pt"] == 4
 
 
-def test_two_hosts_cannot_use_one_place(here, there, said, tmp_path):
+def test_two_hosts_cannot_use_one_place(here, there, messages, tmp_path):
     """Exit 6 for the second; its training does not begin."""
     put(here / WHERE, 1)
     with (
-        mirrored(here, there, said),
+        replicating(here, there, messages),
         pytest.raises(HostError, match="in use by process"),
-        mirrored(tmp_path / "second", there, said),
+        replicating(tmp_path / "second", there, messages),
     ):
         pass
 
 
-def test_who_is_overtaken_by_another_host_stops_copying_and_says_so(here, there, said):
+def test_who_is_overtaken_by_another_host_stops_copying_and_says_so(here, there, messages):
     put(here / WHERE, 1)
-    with mirrored(here, there, said) as made:
-        said.until("Copied to")
-        notice = json.loads((there / WHERE / claim.NAME).read_text()) | {"token": "theirs", "host": "elsewhere"}
-        (there / WHERE / claim.NAME).write_text(json.dumps(notice))
+    with replicating(here, there, messages) as made:
+        messages.until("Copied to")
+        notice = json.loads((there / WHERE / lease.NAME).read_text()) | {"token": "theirs", "host": "elsewhere"}
+        (there / WHERE / lease.NAME).write_text(json.dumps(notice))
         put(there / WHERE, 50)
         put(here / WHERE, 2)
         made.saved()
-        said.until("elsewhere (training toy) now")
-    assert whole(there / WHERE)["last.pt"] == 50 and "NOT copied" in said[-1]
+        messages.until("elsewhere (training toy) now")
+    assert intact(there / WHERE)["last.pt"] == 50 and "NOT copied" in messages[-1]
 
 
-def test_a_detached_drive_is_told_and_nothing_is_written_beneath(here, tmp_path, said):
+def test_a_detached_drive_is_told_and_nothing_is_written_beneath(here, tmp_path, messages):
     """Under the mount point is another disk; a copy there would pass for safe."""
     drive = Mounted(tmp_path / "mnt", 8 << 20)
     there = tmp_path / "mnt" / "athanor"
     try:
         put(here / WHERE, 1)
-        with mirrored(here, there, said) as made:
-            said.until("Copied to")
+        with replicating(here, there, messages) as made:
+            messages.until("Copied to")
             drive.detach()
             put(here / WHERE, 2)
             made.saved()
-            said.until("has disappeared")
-        assert said[-1].startswith("NOT copied") and not list((tmp_path / "mnt").iterdir())
+            messages.until("has disappeared")
+        assert messages[-1].startswith("NOT copied") and not list((tmp_path / "mnt").iterdir())
     finally:
         drive.close()
 
 
-def test_a_drive_that_turns_read_only_is_told(here, tmp_path, said):
+def test_a_drive_that_turns_read_only_is_reported(here, tmp_path, messages):
     drive = Mounted(tmp_path / "mnt", 8 << 20)
     there = tmp_path / "mnt" / "athanor"
     try:
         put(here / WHERE, 1)
-        with mirrored(here, there, said) as made:
-            said.until("Copied to")
+        with replicating(here, there, messages) as made:
+            messages.until("Copied to")
             drive.read_only()
             put(here / WHERE, 2)
             made.saved()
-            said.until("Read-only file system")
-        assert whole(there / WHERE) == {"last.pt": 1}
-        with pytest.raises(HostError, match="Read-only file system"), mirrored(here, there, said):
+            messages.until("Read-only file system")
+        assert intact(there / WHERE) == {"last.pt": 1}
+        with pytest.raises(HostError, match="Read-only file system"), replicating(here, there, messages):
             pass
     finally:
         drive.close()
 
 
-def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, said):
+def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, messages):
     drive = Mounted(tmp_path / "mnt", 400_000)
     there = tmp_path / "mnt" / "athanor"
     try:
@@ -195,11 +194,11 @@ def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, said):
             put(here / WHERE, number)
         (here / "runs").mkdir()
         (here / "runs" / "log.txt").write_bytes(bytes(50_000))
-        with mirrored(here, there, said, ["runs"]):
-            said.until("No space left on device")
+        with replicating(here, there, messages, ["runs"]):
+            messages.until("No space left on device")
             (tmp_path / "mnt" / "other people's").unlink()
-            said.until("it has caught up: step 2")
-        assert whole(there / WHERE) == whole(here / WHERE) and (there / "runs" / "log.txt").stat().st_size == 50_000
+            messages.until("it has caught up: step 2")
+        assert intact(there / WHERE) == intact(here / WHERE) and (there / "runs" / "log.txt").stat().st_size == 50_000
     finally:
         drive.close()
 

@@ -44,7 +44,7 @@ def find() -> str | None:
 
 
 class Browser:
-    """One tab. `errors`: what the console and the page complained of; `requests`: addresses that were asked for."""
+    """One tab. `errors`: what the console and the page complained of; `requests`: addresses that were requested."""
 
     def __init__(self, program: str, profile: Path):
         to_browser, self._write = os.pipe()
@@ -150,10 +150,10 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         until = time.monotonic() + PATIENCE
         while time.monotonic() < until:
-            for told in self._listen(until - time.monotonic()):
-                if told.get("id") == number:
-                    assert "error" not in told, f"{method}: {told['error']}"
-                    return told["result"]
+            for received in self._listen(until - time.monotonic()):
+                if received.get("id") == number:
+                    assert "error" not in received, f"{method}: {received['error']}"
+                    return received["result"]
         raise AssertionError(f"Chromium did not answer {method} within {PATIENCE:.0f} s")
 
     def _listen(self, seconds: float) -> list[dict[str, Any]]:
@@ -163,10 +163,10 @@ class Browser:
         data = os.read(self._read, 1 << 20)
         assert data, "Chromium has ended"
         *messages, self._heard = (self._heard + data).split(b"\0")
-        told = [json.loads(message) for message in messages]
-        for one in told:
+        received = [json.loads(message) for message in messages]
+        for one in received:
             self._note(one.get("method", ""), one.get("params", {}))
-        return told
+        return received
 
     def _note(self, method: str, about: dict[str, Any]) -> None:
         if method == "Page.loadEventFired":

@@ -47,13 +47,13 @@ def test_items_stand_in_one_table_the_worst_first_and_the_worst_few_in_detail(tm
     assert [one.name for one in group.worst] == ["beta/worse", "beta/bad", "beta/fair"] and WORST == 3
     assert dict(group.counts) == {"quarantined": 2, "not learnt": 2, "weak": 1, "not judged": 1, "learnt": 2}
     text = read(workspace).text
-    for told in (
+    for expected in (
         "8 models, one an item: 2 quarantined, 2 not learnt",
         "never quarantined in prepare (exit 3) It holds no letter.",
         "worse trained: step 60 of 60 not learnt 0.3 (0.29 to 0.31)", "unjudged trained: step 60 of 60 – –",
         "Beta: worse: not learnt It beats", "beta/worse.onnx", "5 files", "broken quarantined in train (exit 5)",
     ):  # fmt: skip
-        assert told in text, told
+        assert expected in text, expected
     assert "Beta: good: learnt" not in text and "Beta: bad: not learnt" in text
     assert "<script>alert" not in (workspace.exports / "report.html").read_text()
 
@@ -163,7 +163,7 @@ def test_openings_of_the_test_split_are_shown(tmp_path):
 
 def test_a_floor_of_nothing_is_not_shown_as_a_demand(tmp_path):
     workspace = job.make(tmp_path)
-    assert "asked for: 0.08" in read(workspace).text
+    assert "required: 0.08" in read(workspace).text
     path = workspace.exports / "metrics.json"
     path.write_text(path.read_text().replace('"floor": 0.08', '"floor": 0.0'))
-    assert "asked for" not in read(workspace).text.replace("The dotted line is what is asked for", "")
+    assert "required" not in read(workspace).text.replace("The dotted line is what is required", "")

@@ -28,15 +28,15 @@ from training.workspace import Workspace
 
 def test_the_page_tells_verdict_cost_metrics_sections_parity_and_receipt(tmp_path):
     text = read(job.make(tmp_path)).text
-    for told in (
+    for expected in (
         "learnt It beats the plain mean.", "cost of the job 0.05 USD", "1:01:40", "NVIDIA H200 x 8",
         "samples a second 50", "error windows lower is better",
-        "0.04 to 0.06", "plain mean beaten", "Letters: 2", "asked for: 0.08",
+        "0.04 to 0.06", "plain mean beaten", "Letters: 2", "required: 0.08",
         "12 held-out letters; 1,044 were trained on. The difference to a baseline is taken letter by letter.",
         "the best on held-out letters", "Kinds a kind",
         "agrees with the model at batch 2: 1.5e-07", "d" * 64, "trained: step 60 of 60",
     ):  # fmt: skip
-        assert told in text, told
+        assert expected in text, expected
 
 
 def test_nothing_is_fetched(tmp_path):
@@ -118,9 +118,9 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown(tmp_path):
     (workspace.exports / "letters.json").write_text("{")
     (workspace.root / "runs" / "quarantined.json").write_text("[]")
     text = read(workspace).text
-    for told in ("metrics.json cannot be read", "letters.json cannot be read", "quarantined.json cannot be read",
+    for expected in ("metrics.json cannot be read", "letters.json cannot be read", "quarantined.json cannot be read",
                  "agrees with the model"):  # fmt: skip
-        assert told in text, told
+        assert expected in text, expected
 
 
 def test_a_page_that_cannot_be_written_fails_the_verb_but_no_stage(tmp_path, capsys):
@@ -153,8 +153,8 @@ def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_pa
 
 
 def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):
-    workspace, told = job.make(tmp_path), []
-    page = Refresher(workspace, told.append)
+    workspace, expected = job.make(tmp_path), []
+    page = Refresher(workspace, expected.append)
     page.refresh()
     assert page._process is None  # the training has only just begun
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
@@ -164,7 +164,7 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
     page.refresh()  # there already, and a moment old
     assert page._process is None
     page.close()
-    assert (workspace.exports / "report.html").exists() and told == []
+    assert (workspace.exports / "report.html").exists() and expected == []
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
     (workspace.exports / "report.html").unlink()
     (workspace.exports / "report.html").mkdir()
@@ -172,7 +172,7 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
         page.refresh()
         page._process.wait(60)
     page.close()
-    assert len(told) == 1 and "The report is not up to date" in told[0] and "report.html" in told[0]
+    assert len(expected) == 1 and "The report is not up to date" in expected[0] and "report.html" in expected[0]
 
 
 # -- what the pictures are made of -----------------------------------------------------------------------------------
@@ -222,14 +222,14 @@ def gather_metrics(about):
 
 
 @pytest.mark.parametrize(
-    ("better", "low", "high", "told"),
+    ("better", "low", "high", "expected"),
     [("lower", -2, -1, "beaten"), ("lower", 1, 2, "ahead"), ("lower", -1, 1, "too close to call"),
      ("higher", 1, 2, "beaten"), ("higher", -2, -1, "ahead"), ("", 1, 2, "")],
 )  # fmt: skip
-def test_a_baseline_is_beaten_where_the_paired_difference_says_so(better, low, high, told):
+def test_a_baseline_is_beaten_where_the_paired_difference_says_so(better, low, high, expected):
     against = {"a": {"value": 1.0, "gap": {"value": 0, "low": low, "high": high}}}
     (metric,) = gather_metrics({"model": {"value": 1.0}, "better": better, "baselines": against})
-    assert [row.against for row in metric.rows] == ["", told]
+    assert [row.against for row in metric.rows] == ["", expected]
 
 
 def test_rendering_is_a_function_of_the_facts(tmp_path):
@@ -238,8 +238,8 @@ def test_rendering_is_a_function_of_the_facts(tmp_path):
 
 
 def test_numbers_keep_their_telling_digits():
-    told = [plots.number(v) for v in (0.0, 12345.678, 1.23456, 0.0123456, 1.2e-7, 10.0, float("nan"))]
-    assert told == ["0", "12,346", "1.235", "0.01235", "1.2e-07", "10", "not finite"]
+    expected = [plots.number(v) for v in (0.0, 12345.678, 1.23456, 0.0123456, 1.2e-7, 10.0, float("nan"))]
+    assert expected == ["0", "12,346", "1.235", "0.01235", "1.2e-07", "10", "not finite"]
 
 
 def test_a_training_tells_how_it_stands_while_it_runs(tmp_path, monkeypatch):

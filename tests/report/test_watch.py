@@ -39,13 +39,13 @@ def running(tmp_path):
     return workspace
 
 
-def test_progress_losses_budget_and_pace_are_told(running):
+def test_progress_losses_budget_and_pace_are_reported(running):
     text = "\n".join(screen(running, 120))
-    for told in (
+    for expected in (
         "running: train alpha", "0:01:30 used of 1:00:00, 0:58:30 left", "0.05 USD at 2 USD an hour",
         "training: step 28 of 60, 0:00:32 left", " 47%", "50.0 samples/s", "best 1.175 at step 20", "step 28/60",
     ):  # fmt: skip
-        assert told in text, told
+        assert expected in text, expected
 
 
 def test_no_line_is_wider_than_the_terminal_and_none_can_steer_it(running):
@@ -68,7 +68,7 @@ def test_gpus_are_shown_where_nvidia_smi_tells_of_them(running, tmp_path, monkey
     assert gpu_line("1, Tesla T4, [N/A], 5, 10, [N/A], 40") == "GPU 1 Tesla T4  0.0 of 0.0 GiB  40 °C"
 
 
-def test_a_folder_in_which_nothing_has_begun_and_a_damaged_ledger_are_told(tmp_path):
+def test_a_folder_in_which_nothing_has_begun_and_a_damaged_ledger_are_reported(tmp_path):
     assert "Nothing has begun here yet." in screen(Workspace(tmp_path), 80)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "budget.json").write_text("{")
@@ -77,8 +77,8 @@ def test_a_folder_in_which_nothing_has_begun_and_a_damaged_ledger_are_told(tmp_p
 
 def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):
     assert main(["watch", "--out", str(running.root)]) == 0
-    told = capsys.readouterr().out
-    assert told.count("Athanor") == 1 and "\x1b" not in told
+    output = capsys.readouterr().out
+    assert output.count("Athanor") == 1 and "\x1b" not in output
     watch(running, once=True, out=(out := io.StringIO()))
     assert "Alpha" in out.getvalue()
 
@@ -89,19 +89,19 @@ def test_on_a_terminal_it_is_shown_anew_until_ctrl_c_and_the_terminal_comes_back
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env, cwd=running.root)
     os.close(theirs)
-    told, until = b"", time.monotonic() + 60
-    while told.count(b"\x1b[H") < 2 and time.monotonic() < until:
+    output, until = b"", time.monotonic() + 60
+    while output.count(b"\x1b[H") < 2 and time.monotonic() < until:
         if select.select([ours], [], [], 1.0)[0]:
-            told += os.read(ours, 65536)
+            output += os.read(ours, 65536)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0
     while select.select([ours], [], [], 0.2)[0]:
         try:
-            told += os.read(ours, 65536)
+            output += os.read(ours, 65536)
         except OSError:  # the other end has gone
             break
     os.close(ours)
-    text = told.decode()
+    text = output.decode()
     assert text.startswith("\x1b[?1049h") and text.rstrip().endswith("\x1b[?1049l")
     assert text.count("\x1b[H") >= 2 and "Traceback" not in text and "interrupted" not in text
     assert re.search(r"step 28 of 60", text)

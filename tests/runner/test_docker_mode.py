@@ -178,7 +178,7 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layers", "said", "told"),
+    ("layers", "said", "expected"),
     [
         (["driver", "broken smi"], NO_RUNTIME, "nvidia-smi fails on this host too"),
         (["driver"], NO_RUNTIME, "missing: the NVIDIA container toolkit"),
@@ -193,7 +193,7 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
         (["driver", "nvidia-ctk"], "no space left on device", "Docker itself"),
     ],
 )  # fmt: skip
-def test_the_layer_that_is_missing_is_named(host, layers, said, told):
+def test_the_layer_that_is_missing_is_named(host, layers, said, expected):
     """A host with a GPU that no container can use: refused, with what to do, and never trained on the CPU instead."""
     host.has_docker()
     environment = {"PROBE_SAYS": said}
@@ -206,7 +206,7 @@ def test_the_layer_that_is_missing_is_named(host, layers, said, told):
     done, calls = host.run(**environment)
     print(done.stderr)
     assert done.returncode == 6 and not stages(calls)[0]
-    assert told in done.stderr and said in done.stderr and "--cpu" in done.stderr
+    assert expected in done.stderr and said in done.stderr and "--cpu" in done.stderr
 
 
 def test_a_gpu_without_a_driver_is_told_before_an_image_is_built(host):

@@ -93,8 +93,8 @@ def place(tmp_path):
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 def test_both_installers_take_the_local_build_of_torch_and_the_same_set(place, installer):
-    python, said = place.setup(installer)
-    assert f"({installer})" in said
+    python, messages = place.setup(installer)
+    assert f"({installer})" in messages
     assert seen_by(python) == {"torch": "2.13.0+cpu", "filelock": "3.0", "chimes": "1.0"}
     python, _ = place.setup(installer, "ray")
     assert seen_by(python) == {"torch": "2.13.0+cpu", "filelock": "3.0", "chimes": "1.0", "beams": "1.0"}
@@ -127,8 +127,8 @@ def host_with_torch(place):
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 def test_a_torch_of_the_host_comes_with_what_it_requires_and_nothing_else(host_with_torch, installer):
-    python, said = host_with_torch.setup(installer)
-    assert "Using the torch 2.13.0+cu130" in said
+    python, messages = host_with_torch.setup(installer)
+    assert "Using the torch 2.13.0+cu130" in messages
     assert seen_by(python) == {
         "torch": "2.13.0+cu130", "nvidia-all": "13", "nvidia-fast": "13", "filelock": "3.0", "chimes": "1.0",
     }  # fmt: skip
@@ -160,5 +160,5 @@ def test_a_python_without_ensurepip_and_pip_does(place):
     for name in ("ensurepip", "pip"):
         (place.site / name).mkdir(parents=True)
         (place.site / name / "__init__.py").write_text("raise ImportError('taken out by the distribution')\n")
-    python, said = place.setup("uv")
-    assert "(uv)" in said and seen_by(python)["chimes"] == "1.0"
+    python, messages = place.setup("uv")
+    assert "(uv)" in messages and seen_by(python)["chimes"] == "1.0"

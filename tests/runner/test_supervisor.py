@@ -93,8 +93,14 @@ def alive(pid: int) -> bool:
 def test_what_was_killed_is_started_again_and_it_says_so(supervised):
     code, runs, said = supervised.run("save(120)\nif run == 1: kill()")
     assert (code, runs) == (0, 2)
-    for told in ("killed by SIGKILL", "memory of this host", "step 120", "restart 1 of 4 in 0 s", "1 restart in all"):
-        assert told in said
+    for expected in (
+        "killed by SIGKILL",
+        "memory of this host",
+        "step 120",
+        "restart 1 of 4 in 0 s",
+        "1 restart in all",
+    ):
+        assert expected in said
 
 
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 6, 75, 64, 127])
@@ -313,7 +319,7 @@ def test_the_environment_sets_limit_and_pauses(supervised, monkeypatch):
     assert (code, runs) == (137, 2) and "restart 1 of 1 in 0.01 s" in said
 
 
-def test_a_command_that_is_not_there_is_told():
+def test_a_command_that_is_not_there_is_reported():
     words = [sys.executable, "-m", "training.runner.supervisor", "--", "/nowhere/python"]
     done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 6 and "/nowhere/python cannot be started" in done.stderr

@@ -105,7 +105,7 @@ def test_a_row_that_cannot_run_here_says_why_and_is_not_held(tmp_path):
 
 def test_one_process_may_judge_all_trials(tmp_path):
     def all_of_them(soak):
-        return [harness.Outcome(str(index), index != 1, "seen") for index in range(soak.count)]
+        return [harness.TrialResult(str(index), index != 1, "seen") for index in range(soak.count)]
 
     done, _ = run(row(guarded, run=once(all_of_them, seconds=5)), tmp_path)
     assert (done.tried, done.held) == (4, 3)

@@ -54,11 +54,11 @@ def job(tmp_path):
 
 
 def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
-    code, told = stage("train", "spectocloud", "--preset=debug", "--families-left=2", *LIMIT)
-    assert code == 0 and told["limit"] == 3600.0
-    assert 1000 < told["left"]() < 1800
-    _, told = stage("train", "midi_generator", "--preset=debug", *LIMIT)
-    assert 3000 < told["left"]() < 3600
+    code, arguments = stage("train", "spectocloud", "--preset=debug", "--families-left=2", *LIMIT)
+    assert code == 0 and arguments["limit"] == 3600.0
+    assert 1000 < arguments["left"]() < 1800
+    _, arguments = stage("train", "midi_generator", "--preset=debug", *LIMIT)
+    assert 3000 < arguments["left"]() < 3600
     assert [(s.stage, s.families, s.exit, s.price) for s in job(tmp_path).sessions] == [
         ("train", ("spectocloud",), 0, 2.0),
         ("train", ("midi_generator",), 0, 2.0),
@@ -66,8 +66,8 @@ def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
 
 
 def test_without_a_limit_training_is_told_nothing_and_is_counted(stage, tmp_path):
-    _, told = stage("train", "spectocloud", "--preset=debug")
-    assert told["left"] is None and told["limit"] is None
+    _, arguments = stage("train", "spectocloud", "--preset=debug")
+    assert arguments["left"] is None and arguments["limit"] is None
     assert len(job(tmp_path).sessions) == 1
 
 
@@ -89,8 +89,8 @@ def test_a_finished_job_is_followed_by_a_new_one(stage, tmp_path):
 def test_other_ranks_neither_count_nor_decide(stage, tmp_path, monkeypatch):
     """Nor do they look up a price: a host without the table must not end them."""
     monkeypatch.setenv("RANK", "1")
-    code, told = stage("train", "spectocloud", "--preset=debug", "--budget-usd=1")
-    assert code == 0 and told["left"]() == math.inf and told["limit"] == math.inf
+    code, arguments = stage("train", "spectocloud", "--preset=debug", "--budget-usd=1")
+    assert code == 0 and arguments["left"]() == math.inf and arguments["limit"] == math.inf
     assert not ledger_path(Workspace(tmp_path)).exists()
 
 
@@ -100,11 +100,11 @@ def test_a_stage_that_fails_is_counted_with_its_exit_code(stage, tmp_path):
 
 
 def test_what_each_family_cost_goes_into_the_receipt(stage, tmp_path):
-    _, told = stage("export", *LIMIT)
-    assert set(told["cost"]) >= {"spectocloud", "midi_generator"}
-    assert all(cost["currency"] == "USD" and cost["money"] >= 0 for cost in told["cost"].values())
-    _, told = stage("export", "--max-hours=1")
-    assert told["cost"]["spectocloud"]["currency"] == "USD"  # at the price that the job was counted at
+    _, arguments = stage("export", *LIMIT)
+    assert set(arguments["cost"]) >= {"spectocloud", "midi_generator"}
+    assert all(cost["currency"] == "USD" and cost["money"] >= 0 for cost in arguments["cost"].values())
+    _, arguments = stage("export", "--max-hours=1")
+    assert arguments["cost"]["spectocloud"]["currency"] == "USD"  # at the price that the job was counted at
 
 
 def test_verification_is_counted_beside_a_ledger_and_nowhere_else(stage, tmp_path):
@@ -117,7 +117,7 @@ def test_verification_is_counted_beside_a_ledger_and_nowhere_else(stage, tmp_pat
 
 
 def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):
-    code, told = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
-    assert code == 2 and told is None
+    code, arguments = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
+    assert code == 2 and arguments is None
     said = capsys.readouterr().err
     assert "leaves no time to train" in said and "--max-hours 0." in said and "--resume never" in said

@@ -136,9 +136,9 @@ def test_a_cluster_of_two_makes_the_store_of_one_host(cluster, tmp_path, capsys)
     out = tmp_path / "by ray"
     folders = ["--audio-root", str(corpus / "audio"), "--midi-root", str(corpus / "midi"), "--out", str(out)]
     assert main(["prepare", *folders, "--ray", cluster.address]) == 0
-    said = capsys.readouterr().out
-    assert "2 nodes of the Ray cluster" in said and "shard 1/2:" in said and "shard 2/2:" in said
-    assert "2 shards merged" in said
+    messages = capsys.readouterr().out
+    assert "2 nodes of the Ray cluster" in messages and "shard 1/2:" in messages and "shard 2/2:" in messages
+    assert "2 shards merged" in messages
     run(corpus)
     for encoder in ENCODERS:
         here, there = (Store.at(place / "cache" / encoder.kind) for place in (job(corpus).workspace.root, out))

@@ -231,7 +231,7 @@ def gpu(monkeypatch, look):
     return call
 
 
-def test_a_good_gpu_is_told_with_its_memory(gpu):
+def test_a_good_gpu_is_reported_with_its_memory(gpu):
     found = gpu()
     assert found["GPU 0"].state == "ok" and "23.0 of 24.0 GiB" in found["GPU 0"].text
     assert "580.65.06" in found["torch"].text and "CUDA 13.0" in found["torch"].text

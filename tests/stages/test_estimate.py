@@ -64,25 +64,25 @@ LONG = {"training": {"epochs": 20, "eval_every": 2}}
 def test_it_tells_what_the_training_then_takes(tmp_path, clock):
     """Steps that are dearer in the second half, evaluations, rehearsal: to the second, by a clock that only work
     moves."""
-    told = of(tmp_path, slow(clock), **LONG)
+    estimated = of(tmp_path, slow(clock), **LONG)
     before = clock.now
     toy.run(tmp_path, slow(clock), **LONG)
-    assert told.steps == 120 and told.evaluations == 10
-    assert (told.step, told.evaluation, told.spread) == (2.0, 1.5, (1.0, 3.0))
-    assert told.training == pytest.approx(clock.now - before)
+    assert estimated.steps == 120 and estimated.evaluations == 10
+    assert (estimated.step, estimated.evaluation, estimated.spread) == (2.0, 1.5, (1.0, 3.0))
+    assert estimated.training == pytest.approx(clock.now - before)
 
 
 def test_evaluations_in_the_middle_of_an_epoch_are_counted(tmp_path, clock):
     """Of 120 steps: multiples of 12 (two epochs) and of 7, the common one once."""
-    told = of(tmp_path, slow(clock), training={**LONG["training"], "eval_steps": 7})
-    assert told.evaluations == 10 + 17 - 1
+    estimated = of(tmp_path, slow(clock), training={**LONG["training"], "eval_steps": 7})
+    assert estimated.evaluations == 10 + 17 - 1
 
 
 def test_a_short_run_is_timed_in_full(tmp_path, clock):
-    told = of(tmp_path, slow(clock), training={"max_steps": 8})
+    estimated = of(tmp_path, slow(clock), training={"max_steps": 8})
     before = clock.now
     toy.run(tmp_path, slow(clock), training={"max_steps": 8})
-    assert told.timed == 7 and told.training == pytest.approx(clock.now - before, rel=0.1)
+    assert estimated.timed == 7 and estimated.training == pytest.approx(clock.now - before, rel=0.1)
 
 
 def test_it_leaves_nothing_behind(tmp_path, clock):
@@ -95,10 +95,10 @@ def test_a_run_under_way_is_estimated_from_where_it_stands_and_not_touched(tmp_p
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.stopped(49), **LONG)
     before = tree(tmp_path)
-    told = of(tmp_path, slow(clock), **LONG)
+    estimated = of(tmp_path, slow(clock), **LONG)
     assert tree(tmp_path) == before
-    assert (told.begin, told.steps, told.evaluations) == (50, 70, 6)
-    assert "stands at step 50" in told.notes[0]
+    assert (estimated.begin, estimated.steps, estimated.evaluations) == (50, 70, 6)
+    assert "stands at step 50" in estimated.notes[0]
     fresh = of(tmp_path, slow(clock), resume="never", **LONG)
     assert (fresh.begin, fresh.steps) == (0, 120)
 
@@ -106,9 +106,9 @@ def test_a_run_under_way_is_estimated_from_where_it_stands_and_not_touched(tmp_p
 def test_a_run_that_would_be_set_aside_is_named_and_left(tmp_path, clock):
     toy.run(tmp_path)
     before = tree(tmp_path)
-    told = of(tmp_path, slow(clock), optim={"lr": 0.02})
-    assert tree(tmp_path) == before and told.begin == 0
-    assert "set aside" in told.notes[0] and "optim.lr: 0.01 -> 0.02" in told.notes[0]
+    estimated = of(tmp_path, slow(clock), optim={"lr": 0.02})
+    assert tree(tmp_path) == before and estimated.begin == 0
+    assert "set aside" in estimated.notes[0] and "optim.lr: 0.01 -> 0.02" in estimated.notes[0]
 
 
 def test_a_finished_run_is_said_to_be_finished(tmp_path, capsys):
@@ -120,8 +120,8 @@ def test_a_finished_run_is_said_to_be_finished(tmp_path, capsys):
 def test_a_checkpoint_that_a_config_names_is_where_it_goes_on(tmp_path, clock):
     toy.run(tmp_path / "one", training={"epochs": 2})
     source = tmp_path / "one/checkpoints/toy/last.pt"
-    told = of(tmp_path / "two", slow(clock), training={"epochs": 20, "resume_from": str(source)})
-    assert told.begin == 12
+    estimated = of(tmp_path / "two", slow(clock), training={"epochs": 20, "resume_from": str(source)})
+    assert estimated.begin == 12
 
 
 def test_what_loaders_had_prepared_is_not_taken_for_their_speed(tmp_path, clock):
@@ -134,8 +134,8 @@ def test_what_loaders_had_prepared_is_not_taken_for_their_speed(tmp_path, clock)
             clock.now += 0.1 if len(asked) <= 6 else 5.0
             return super().losses(model, batch, moment)
 
-    told = of(tmp_path, Prepared, data={"num_workers": 2, "prefetch_factor": 3}, training={"epochs": 20})
-    assert told.step == 5.0
+    estimated = of(tmp_path, Prepared, data={"num_workers": 2, "prefetch_factor": 3}, training={"epochs": 20})
+    assert estimated.step == 5.0
 
 
 def test_a_long_validation_is_timed_in_part(tmp_path, clock):
@@ -146,8 +146,8 @@ def test_a_long_validation_is_timed_in_part(tmp_path, clock):
             calls.append(1)
             return super().validate(model, batch)
 
-    told = of(tmp_path, Judging, val_rows=400, **LONG)
-    assert told.evaluation == pytest.approx(400.0) and len(calls) < 10
+    estimated = of(tmp_path, Judging, val_rows=400, **LONG)
+    assert estimated.evaluation == pytest.approx(400.0) and len(calls) < 10
 
 
 def test_out_of_memory_is_met_as_the_training_would_meet_it(tmp_path, clock):
@@ -160,10 +160,10 @@ def test_out_of_memory_is_met_as_the_training_would_meet_it(tmp_path, clock):
     assert of(tmp_path, Small, train_rows=24, **LONG).step == 4.0  # two micro-batches a step
 
 
-def test_early_stopping_is_told_as_the_earliest_end(tmp_path):
+def test_early_stopping_is_reported_as_the_earliest_end(tmp_path):
     stopping = {"enabled": True, "patience": 3}
-    told = of(tmp_path, training={**LONG["training"], "early_stopping": stopping})
-    assert (told.least_evaluations, told.evaluations) == (4, 10)
+    estimated = of(tmp_path, training={**LONG["training"], "early_stopping": stopping})
+    assert (estimated.least_evaluations, estimated.evaluations) == (4, 10)
     held = of(tmp_path, training={**LONG["training"], "early_stopping": stopping, "min_epochs": 16})
     assert held.least_evaluations == 8
     assert of(tmp_path, **LONG).least_evaluations == 10
@@ -211,19 +211,19 @@ def shown(tmp_path, capsys, limit):
 
 def test_the_sum_is_told_in_hours_and_money(tmp_path, capsys):
     assert TOLD.all == 60 + 3000 + 500 + 5 + 35
-    told = shown(tmp_path, capsys, Limit(price=2.0))
-    assert "1:00:00" in told and "2.00 USD at 2 USD/h" in told and "end at" in told
+    estimated = shown(tmp_path, capsys, Limit(price=2.0))
+    assert "1:00:00" in estimated and "2.00 USD at 2 USD/h" in estimated and "end at" in estimated
     assert "--price-per-hour" in shown(tmp_path, capsys, Limit())
 
 
-def test_the_epochs_that_fit_into_a_budget_are_told(tmp_path, capsys, steady):
+def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady):
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
     ours = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
     allowed = ours.training_left("toy", 1, [], toy=1.0)()
     steps = TOLD.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500
-    told = shown(tmp_path, capsys, Limit(hours=0.5))
-    assert f"About {steps:,} of 1,000 steps fit ({steps / 100:.1f} of 10.0 epochs)" in told
+    estimated = shown(tmp_path, capsys, Limit(hours=0.5))
+    assert f"About {steps:,} of 1,000 steps fit ({steps / 100:.1f} of 10.0 epochs)" in estimated
     assert "It fits, with" in shown(tmp_path, capsys, Limit(hours=5))
 
 

@@ -1,4 +1,4 @@
-"""evaluate: metrics.json has one shape, is measured once, and rivals are trained as the judged model was."""
+"""evaluate: metrics.json has one shape, is measured once, and baselines are trained as the judged model was."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECTIONS = {"training": {"epochs": 4, "ema_decay": 0.9}}
 
 
 class Judged(toy.ToyRecipe):
-    """Against a rival that is trained for as many steps as the bench allows."""
+    """Against a baseline that is trained for as many steps as the context allows."""
 
     contexts: list = []  # noqa: RUF012
 
@@ -30,7 +30,7 @@ class Judged(toy.ToyRecipe):
         steps = max(1, round(context.baseline_share * context.steps))
         begin = context.model.state_dict() if context.baseline_share < 1 else None
         wide = type(self)(self.settings.model_copy(update={"seed": 7}))
-        self.rival = context.train_baseline(wide, "other_seed", begin, steps)
+        self.baseline = context.train_baseline(wide, "other_seed", begin, steps)
         loss = About("lower", "", "How wrong it is.")
         metric = Metric(loss, Interval(1.0, 0.5, math.nan), {"other_seed": Interval.exactly(2.0)})
         return Judgement({"val_loss": metric}, verdict([Finding("good", "All is well.")]), {"more": [1]})
@@ -49,13 +49,13 @@ def workspace(tmp_path, monkeypatch):
     return Workspace(tmp_path)
 
 
-def told(workspace):
+def metrics(workspace):
     return json.loads((workspace.exports / "metrics.json").read_text())
 
 
 def test_metrics_json_has_the_shape_that_the_report_reads(workspace, capsys):
     evaluate("toy", workspace, device="cpu")
-    content = told(workspace)
+    content = metrics(workspace)
     assert content["format"] == 1 and set(content["families"]) == {"toy"}
     family = content["families"]["toy"]
     assert family["title"] == "Toy" and family["synthetic"] is False
@@ -65,13 +65,13 @@ def test_metrics_json_has_the_shape_that_the_report_reads(workspace, capsys):
     assert metric["model"] == {"value": 1.0, "low": 0.5, "high": None}  # JSON knows no nan
     assert metric["baselines"] == {"other_seed": {"value": 2.0, "low": 2.0, "high": 2.0}}
     assert (metric["better"], metric["unit"], metric["meaning"]) == ("lower", "", "How wrong it is.")
-    said = capsys.readouterr().out
-    assert "Toy: LEARNT\n  All is well." in said and "other_seed" in said
-    assert "Toy on 9 held-out rows\n" in said
+    messages = capsys.readouterr().out
+    assert "Toy: LEARNT\n  All is well." in messages and "other_seed" in messages
+    assert "Toy on 9 held-out rows\n" in messages
     family["songs"] = family.pop("rows")  # as older versions wrote it
     (workspace.exports / "metrics.json").write_text(json.dumps(content))
     evaluate("toy", workspace, device="cpu")
-    assert "Toy on 9 held-out rows\n" in capsys.readouterr().out and "songs" in told(workspace)["families"]["toy"]
+    assert "Toy on 9 held-out rows\n" in capsys.readouterr().out and "songs" in metrics(workspace)["families"]["toy"]
 
 
 def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
@@ -79,7 +79,7 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
     path = workspace.exports / "metrics.json"
     path.write_text(json.dumps({"format": 1, "families": {"another": {"title": "Another"}}}))
     evaluate("toy", workspace, device="cpu")
-    assert set(told(workspace)["families"]) == {"another", "toy"}
+    assert set(metrics(workspace)["families"]) == {"another", "toy"}
     evaluate("toy", workspace, device="cpu")
     assert len(Judged.contexts) == 1
     evaluate("toy", workspace, device="cpu", share=1.0)  # another question
@@ -91,10 +91,10 @@ def test_a_file_of_another_form_is_written_anew(workspace, content):
     workspace.exports.mkdir(exist_ok=True)
     (workspace.exports / "metrics.json").write_text(content)
     evaluate("toy", workspace, device="cpu")
-    assert set(told(workspace)["families"]) == {"toy"}
+    assert set(metrics(workspace)["families"]) == {"toy"}
 
 
-def test_a_rival_is_trained_as_the_judged_model_was_and_once(workspace, monkeypatch):
+def test_a_baseline_is_trained_as_the_judged_model_was_and_once(workspace, monkeypatch):
     """From its start and for all its steps it is, with the same seed, that very model."""
     evaluate("toy", workspace, device="cpu", share=1.0)
     context = Judged.contexts[-1]
@@ -108,7 +108,7 @@ def test_a_rival_is_trained_as_the_judged_model_was_and_once(workspace, monkeypa
     assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
 
 
-def test_a_rival_that_goes_on_from_the_model_stays_near_it(workspace):
+def test_a_baseline_that_goes_on_from_the_model_stays_near_it(workspace):
     evaluate("toy", workspace, device="cpu", share=0.1)
     context = Judged.contexts[-1]
     near = context.train_baseline(
@@ -116,11 +116,11 @@ def test_a_rival_that_goes_on_from_the_model_stays_near_it(workspace):
     )
     for a, b in zip(near.parameters(), context.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-3) and not np.array_equal(a.detach().numpy(), b.detach().numpy())
-    assert not list((workspace.cache / "rivals" / "toy").glob("training"))  # nothing but the weights is kept
+    assert not list((workspace.cache / "baselines" / "toy").glob("training"))  # nothing but the weights is kept
 
 
-def test_rivals_of_an_older_checkpoint_are_removed(workspace):
-    folder = workspace.cache / "rivals" / "toy"
+def test_baselines_of_an_older_checkpoint_are_removed(workspace):
+    folder = workspace.cache / "baselines" / "toy"
     folder.mkdir(parents=True)
     (folder / "other_seed-0123.pt").write_bytes(b"old")
     evaluate("toy", workspace, device="cpu")

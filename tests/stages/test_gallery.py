@@ -20,10 +20,10 @@ from training.workspace import Workspace
 
 FAKE_WANDB = """
 import json, os
-told = open(os.environ["FAKE_WANDB"], "a", buffering=1)
-tell = lambda what, **values: told.write(json.dumps({"what": what, **values}) + chr(10))
+calls = open(os.environ["FAKE_WANDB"], "a", buffering=1)
+tell = lambda what, **values: calls.write(json.dumps({"what": what, **values}) + chr(10))
 class Media:
-    def __init__(self, path, caption): self.told = [type(self).__name__, open(path, "rb").read(4).hex(), caption]
+    def __init__(self, path, caption): self.calls = [type(self).__name__, open(path, "rb").read(4).hex(), caption]
 class Image(Media): pass
 class Audio(Media): pass
 class Artifact:
@@ -32,7 +32,7 @@ class Artifact:
     def add_dir(self, path, name): os.listdir(path); self.folders.append(name)
 class Run:
     url = None
-    def log(self, values, step=None): tell("log", step=step, media={k: v.told for k, v in values.items()})
+    def log(self, values, step=None): tell("log", step=step, media={k: v.calls for k, v in values.items()})
     def log_artifact(self, a): tell("artifact", about=a.about, files=a.files, folders=a.folders)
     def finish(self): tell("finish")
 def init(**options): tell("init", options=options); return Run()
@@ -87,10 +87,10 @@ def test_wandb_gets_samples_and_exports_in_the_trainings_own_run(exported, tmp_p
     (tmp_path / "wandb.py").write_text(FAKE_WANDB)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("FAKE_WANDB", str(tmp_path / "told.jsonl"))
+    monkeypatch.setenv("FAKE_WANDB", str(tmp_path / "calls.jsonl"))
     workspace, recipe, entry, run = exported
     show_exports(with_logging(recipe, tensorboard=False, wandb="offline"), entry, workspace, workspace.exports)
-    begin, media, artifact, end = (json.loads(line) for line in (tmp_path / "told.jsonl").read_text().splitlines())
+    begin, media, artifact, end = (json.loads(line) for line in (tmp_path / "calls.jsonl").read_text().splitlines())
     assert begin["options"]["id"] == run.name and begin["options"]["resume"] == "allow"
     assert media["step"] is None and media["media"]["samples/happy"] == ["Image", "89504e47", "step 7"]
     assert media["media"]["samples/happy (sound)"][0] == "Audio"

@@ -287,7 +287,7 @@ def test_a_place_of_which_nothing_is_whole_does_not_pass_for_empty(here, there, 
     persist(here, there)
     for path in (there / WHERE).glob("*.pt"):
         path.write_bytes(b"damaged")
-    with pytest.raises(HostError, match=r"none of them is whole.*move that folder away"):
+    with pytest.raises(HostError, match=r"none of them is intact.*move that folder away"):
         restore(there, tmp_path / "new")
     assert not CheckpointFolder(tmp_path / "new" / WHERE).listed()
 
@@ -319,7 +319,7 @@ def test_what_rotted_there_is_copied_anew(here, there):
 # -- what goes wrong -----------------------------------------------------------------------------------------------
 
 
-def test_a_full_drive_is_told_with_what_is_not_there(here, tmp_path):
+def test_a_full_drive_is_reported_with_what_is_not_there(here, tmp_path):
     """Exit 6; what did fit is there, whole."""
     drive = Mounted(tmp_path / "mnt", 200_000)
     try:
@@ -336,7 +336,7 @@ def test_a_full_drive_is_told_with_what_is_not_there(here, tmp_path):
         drive.close()
 
 
-def test_a_drive_that_fails_is_told_with_what_is_not_there(here, there, monkeypatch, capsys):
+def test_a_drive_that_fails_is_reported_with_what_is_not_there(here, there, monkeypatch, capsys):
     a_run(here)
 
     def broken(*_):
@@ -344,9 +344,9 @@ def test_a_drive_that_fails_is_told_with_what_is_not_there(here, there, monkeypa
 
     monkeypatch.setattr(shelf, "copy", broken)
     assert main(["persist", "--out", str(here), "--persist", str(there)]) == 6
-    told = capsys.readouterr()
-    assert "checkpoints of toy: Input/output error" in told.err and "NOT in" in told.err
-    assert "checkpoints of toy" not in told.out and "exports: 2 files" in told.out
+    captured = capsys.readouterr()
+    assert "checkpoints of toy: Input/output error" in captured.err and "NOT in" in captured.err
+    assert "checkpoints of toy" not in captured.out and "exports: 2 files" in captured.out
 
 
 @pytest.mark.parametrize("verb", ["restore", "persist"])

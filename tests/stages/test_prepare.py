@@ -52,9 +52,9 @@ def call(tmp_path):
     """call(domain, **options) -> what was printed."""
 
     def run(domain, **options):
-        said = []
-        prepare(domain, Job(Workspace(tmp_path), options, 7, say=said.append))
-        return "\n".join(said)
+        messages = []
+        prepare(domain, Job(Workspace(tmp_path), options, 7, say=messages.append))
+        return "\n".join(messages)
 
     return run
 
@@ -63,16 +63,16 @@ def test_named_data_is_prepared_with_absolute_paths_and_the_domains_share(call, 
     monkeypatch.chdir(tmp_path)
     domain = Recording()
     assert call(domain, photo_root=Path("photos"), captions=None, size=3) == ""
-    (told,) = domain.calls
-    assert told == ("prepare", {"photo_root": tmp_path / "photos", "captions": None, "size": 3, "val_split": 0.15}, 7)
+    (made,) = domain.calls
+    assert made == ("prepare", {"photo_root": tmp_path / "photos", "captions": None, "size": 3, "val_split": 0.15}, 7)
     call(domain, photo_root=tmp_path, val_split=0.4)
     assert domain.calls[1][1]["val_split"] == 0.4
 
 
 def test_without_data_the_demo_is_made_and_says_so(call, tmp_path):
     domain = Recording()
-    said = call(domain, size=3)
-    assert "No data was named" in said and "synthetic: true" in said
+    messages = call(domain, size=3)
+    assert "No data was named" in messages and "synthetic: true" in messages
     assert domain.calls[0] == "demo"
     assert domain.calls[1][1] == {"size": 3, "photo_root": tmp_path / "demo", "val_split": 0.3}
     call(domain, val_split=0.5)

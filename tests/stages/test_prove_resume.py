@@ -69,7 +69,7 @@ def test_a_resume_that_forgets_the_optimizer_is_found_out(prove, tmp_path):
     assert not (tmp_path / SCRATCH).exists()
 
 
-def test_a_run_that_fails_by_itself_is_told_with_its_exit_code(prove, tmp_path):
+def test_a_run_that_fails_by_itself_is_reported_with_its_exit_code(prove, tmp_path):
     with pytest.raises(HostError, match=r"(?s)exit code 6.*this host is on fire"):
         prove("fail")
     assert not (tmp_path / SCRATCH).exists()
@@ -127,7 +127,7 @@ def on_gpu(monkeypatch, run, **off):
     monkeypatch.setattr(stage, "_Trial", Trial)
 
 
-def test_a_gpus_own_rounding_is_measured_and_told(tmp_path, monkeypatch, run, capsys):
+def test_a_gpus_own_rounding_is_measured_and_reported(tmp_path, monkeypatch, run, capsys):
     on_gpu(monkeypatch, run, killed=1e-3, again=-1e-3)
     found = prove_resume("toy", Workspace(tmp_path))
     assert found.relative == pytest.approx(1e-3, rel=1e-3)

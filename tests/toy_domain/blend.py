@@ -46,7 +46,7 @@ def _predict(job: Job, family: str) -> None:
 
 
 def _wait_to_be_killed() -> None:
-    """Tests kill a node in the middle: this one then says that it has begun, and waits."""
+    """Tests kill a node in the middle: this one then reports that it has begun, and waits."""
     begun = os.environ.get("ATHANOR_TOY_SLOW_NODE")
     if begun:
         Path(begun).touch()

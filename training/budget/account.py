@@ -103,16 +103,16 @@ class Account:
             out[family] = {"money": round(money, 2), "currency": CURRENCY}
         return out
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line: what is used of what."""
         used = self.ledger.used()
         money, price = used.money(self.limit.price), self.limit.price
         spent = f" ({money:.2f} USD at {price:g} USD/h)" if money is not None and price is not None else ""
-        told = f"Budget: {duration(used.seconds)}{spent} of {duration(self.seconds)} used."
+        text = f"Budget: {duration(used.seconds)}{spent} of {duration(self.seconds)} used."
         runners = [session.runner for session in self.ledger.job.sessions]
         if len(set(runners)) > 1 or (runners[1:] and not runners[0]):
-            told += f" {NOT_COUNTED}"
-        return told
+            text += f" {NOT_COUNTED}"
+        return text
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def counted(
     code = 1
     try:
         if limit.given:
-            print(account.told(), flush=True)
+            print(account.summary(), flush=True)
         yield account
         code = 0
     except (AthanorError, Interrupted) as error:

@@ -31,7 +31,7 @@ _AS_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
 def data_digest(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> str:
-    """SHA-256 over the splits: what each row says, the content of its files, the version of what decoded them.
+    """SHA-256 over the splits: the values of each row, the content of its files, the version of what decoded them.
 
     Paths, names (`Schema.names`) and manifest formatting do not count: the same rows are the same data on every host.
     `schema`: of rows that are not from a manifest.
@@ -40,8 +40,8 @@ def data_digest(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None)
     def find() -> np.ndarray:
         total = hashlib.sha256()
         for split in sorted(rows):
-            told = _told_quickly(rows[split]) or _told(rows[split], schema_of(rows[split], schema))
-            for values, content in told:
+            contents = _row_contents_fast(rows[split]) or _row_contents(rows[split], schema_of(rows[split], schema))
+            for values, content in contents:
                 total.update(f'["{split}", {values}, {content}]\n'.encode())
         return np.frombuffer(total.digest(), np.uint8)
 
@@ -56,19 +56,19 @@ def schema_of(rows: Sequence[Row], schema: Schema | None = None) -> Schema:
     return rows.table.schema if isinstance(rows, Rows) else schema or NO_SCHEMA
 
 
-def _told(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, str]]:
-    """What a row says but for names and paths, and what its files hold: JSON, keys in order."""
+def _row_contents(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, str]]:
+    """A row's values but for names and paths, and the digests of its files: JSON, keys in order."""
     named = [key.name for key in schema.paths if key.name in schema.names]
     for values, content in _contents(rows):
         for key in named:
             if key in values and key not in content:
                 content[key] = sha256(Path(values[key]))
-        told = {key: value for key, value in values.items() if key not in content and key not in schema.names}
-        yield _AS_JSON(told), _AS_JSON(content)
+        rest = {key: value for key, value in values.items() if key not in content and key not in schema.names}
+        yield _AS_JSON(rest), _AS_JSON(content)
 
 
-def _told_quickly(rows: Sequence[Row]) -> Iterator[tuple[str, str]] | None:
-    """`_told`, three times as fast; None where a row names a file of which nothing is stored."""
+def _row_contents_fast(rows: Sequence[Row]) -> Iterator[tuple[str, str]] | None:
+    """`_row_contents`, three times as fast; None where a row names a file of which nothing is stored."""
     if not isinstance(rows, Rows) or any(files.keys is None for files in rows.table.files.values()):
         return None
     keys = sorted(rows.table.files)

@@ -58,7 +58,7 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
         path.unlink(missing_ok=True)
         return None
     columns: dict[str, np.ndarray] = {name: getattr(table, name) for name in _COLUMNS}
-    about: dict[str, Any] = {"made": _told(origin), "under": None if table.plain else dict(origin.under),
+    about: dict[str, Any] = {"made": _origin_key(origin), "under": None if table.plain else dict(origin.under),
                              "schema": table.schema.place, "files": {}}  # fmt: skip
     whole = hashlib.sha256(table.text)
     for key, files in table.files.items():
@@ -102,15 +102,15 @@ def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin
         return None
     rows, about = opened
     made, now = about["made"], origin("")
-    if made[1:] != _told(now)[1:] or about["under"] not in (None, json.loads(json.dumps(dict(now.under)))):
+    if made[1:] != _origin_key(now)[1:] or about["under"] not in (None, json.loads(json.dumps(dict(now.under)))):
         return None
     with ExitStack() as held:
         looks = [held.enter_context(looking(of_key.paths, of_key.signatures)) for of_key in rows.table.files.values()]
         if made[0] != sha256(manifest):
             return None
         for key, files in rows.table.files.items():
-            told = about["files"][key]
-            if told["kind"] and _shards(cache / told["kind"], files.layout.shards) != told["shards"]:
+            stored = about["files"][key]
+            if stored["kind"] and _shards(cache / stored["kind"], files.layout.shards) != stored["shards"]:
                 return None
         return rows if all(same() for same in looks) else None
 
@@ -127,14 +127,14 @@ def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] |
     columns = unpack(held[_HEADER.size :])
     about = json.loads(columns["about"].tobytes())
     files = {}
-    for key, told in about["files"].items():
+    for key, stored in about["files"].items():
         paths, signed = Texts(columns[f"{key} paths"], columns[f"{key} ends"]), columns[f"{key} signatures"]
         files[key] = Files(paths, signed, np.ones(len(signed), bool))
-        if told["kind"]:
-            kinds = {name: (dtype_of(dtype), tuple(shape)) for name, (dtype, shape) in told["arrays"].items()}
+        if stored["kind"]:
+            kinds = {name: (dtype_of(dtype), tuple(shape)) for name, (dtype, shape) in stored["arrays"].items()}
             starts, counts = ({array: columns[f"{key} {of} {array}"] for array in kinds} for of in ("start", "count"))
-            layout = Layout([shard[0] for shard in told["shards"]], columns[f"{key} shard"], starts, counts, kinds)
-            files[key] = replace(files[key], kind=told["kind"], keys=columns[f"{key} keys"], layout=layout)
+            layout = Layout([shard[0] for shard in stored["shards"]], columns[f"{key} shard"], starts, counts, kinds)
+            files[key] = replace(files[key], kind=stored["kind"], keys=columns[f"{key} keys"], layout=layout)
     table = Table(
         **{column: columns[column] for column in _COLUMNS},
         name=name, files=files, plain=about["under"] is None, cache=cache, identity=about["identity"],
@@ -177,7 +177,7 @@ def _reopen(path: Path, cache: Path, name: str, identity: str, order: np.ndarray
     return Shared(opened[0].table, order, path)
 
 
-def _told(origin: Origin) -> Any:
+def _origin_key(origin: Origin) -> Any:
     return json.loads(json.dumps([origin.manifest, dict(origin.how)]))
 
 

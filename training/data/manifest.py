@@ -135,8 +135,8 @@ class AsJson(str):
 
 def line_of(row: Mapping[str, Any]) -> bytes:
     """A row as it stands in a manifest, with its line feed."""
-    told = [f"{_text(key)}: {_text(value) if type(value) is str else as_json(value)}" for key, value in row.items()]
-    return f"{{{', '.join(told)}}}\n".encode()
+    pairs = [f"{_text(key)}: {_text(value) if type(value) is str else as_json(value)}" for key, value in row.items()]
+    return f"{{{', '.join(pairs)}}}\n".encode()
 
 
 def as_json(value: Any) -> str:

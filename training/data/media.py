@@ -37,7 +37,7 @@ class Shard:
 
 @dataclass
 class Media:
-    """Files of one kind. They are told apart by their `number`."""
+    """Files of one kind. They are identified by their `number`."""
 
     every: Sequence[Found]  # that the scan found; a file's number is its place here
     cache: Path

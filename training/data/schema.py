@@ -17,8 +17,8 @@ ID = "id"  # of every row; made from the first path where a row has none
 
 @dataclass(frozen=True)
 class PathKey:
-    """A key that holds the path of a file. A file that is not where the row says, since the manifest comes from another
-    host, is looked up under `root` or `folder`."""
+    """A key that holds the path of a file. A file that is not at the path of the row, since the manifest comes from
+    another host, is looked up under `root` or `folder`."""
 
     name: str
     root: str = ""  # attribute of the domain's option that names a folder: "image_root"

@@ -37,7 +37,7 @@ class Line:
     run: str
     name: str
     bytes: int
-    told: str
+    detail: str
     problems: tuple[str, ...] = ()
 
 
@@ -74,13 +74,13 @@ class _Checker:
         found = self.files[name]
         try:
             self._is_the_one(name)
-            told, problems = self._checks[found["kind"]](name, found)
+            detail, problems = self._checks[found["kind"]](name, found)
         except ExportError as error:
-            told, problems = "", [str(error)]
+            detail, problems = "", [str(error)]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            told, problems = "", [f"the receipt's entry cannot be followed ({type(error).__name__}: {error})"]
+            detail, problems = "", [f"the receipt's entry cannot be followed ({type(error).__name__}: {error})"]
         path = self.folder / name
-        return Line(self.layout.run, name, size(path) if path.exists() else 0, told, tuple(problems))
+        return Line(self.layout.run, name, size(path) if path.exists() else 0, detail, tuple(problems))
 
     def unlisted(self) -> list[Line]:
         """What the receipt promises, and names no file of: formats that a graph was exported in, weights, artefacts."""
@@ -179,12 +179,14 @@ class _Checker:
 
     def _model_problems(self, name: str, signature: Signature) -> list[str]:
         model = read_model(self.folder / name)
-        told = {prop.key: prop.value for prop in model.metadata_props}
+        stated = {prop.key: prop.value for prop in model.metadata_props}
         problems = interface_problems(model, signature)
-        if told.get("checkpoint_sha256") != self.digest:
+        if stated.get("checkpoint_sha256") != self.digest:
             problems.append("was made from another checkpoint than the receipt says")
-        if told.get("synthetic") != str(self.synthetic).lower():
-            problems.append(f"says synthetic: {told.get('synthetic')}; the receipt says {str(self.synthetic).lower()}")
+        if stated.get("synthetic") != str(self.synthetic).lower():
+            problems.append(
+                f"says synthetic: {stated.get('synthetic')}; the receipt says {str(self.synthetic).lower()}"
+            )
         return problems
 
     def _coreml(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:

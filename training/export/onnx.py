@@ -59,7 +59,7 @@ def finish(model: onnx.ModelProto, graph: Graph, path: Path, metadata: Mapping[s
         raise ExportError(f"{graph.name} would be {model.ByteSize():,} bytes; a single ONNX file ends at 2 GB.")
     problems = interface_problems(model, Signature.of(graph))
     if problems:
-        raise ExportError(f"{path.name} is not the graph that was asked for:\n  " + "\n  ".join(problems))
+        raise ExportError(f"{path.name} is not the requested graph:\n  " + "\n  ".join(problems))
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and shape inference's errors share no base

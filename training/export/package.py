@@ -1,4 +1,4 @@
-"""All files of one run, made in a folder of their own and proved before they are called finished."""
+"""All files of one run, made in a temporary folder and proved before they take their place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.export.layout import Layout, collisions, safe_part
 from training.export.onnx import write_onnx
 from training.export.ready import is_ready, opset, write_ready
 from training.export.signature import Signature
-from training.export.table import told
+from training.export.table import file_summary
 from training.export.trace import trace
 from training.export.weights import plain_names, write_weights
 from training.recipe import Artefact, Graph, Int8Check, Recipe
@@ -185,7 +185,7 @@ class Package:
             "seconds": round(time.monotonic() - began, 1),
         }
         self._list(name, entry)
-        self.say(f"  {name}: {told(self.files[name])}, {entry['seconds']} s")
+        self.say(f"  {name}: {file_summary(self.files[name])}, {entry['seconds']} s")
 
     def _eight_bits(self, graphs: Sequence[Graph], exam: Int8Check | None, had_data: bool) -> None:
         wanted = [graph for graph in graphs if "int8" in graph.formats]
@@ -246,7 +246,7 @@ class Package:
         coreml.write_coreml(graph, program, self.room / name, self.metadata)
         problems = coreml.description_problems(self.room / name, Signature.of(graph))
         if problems:
-            raise ExportError(f"{name} is not the graph that was asked for:\n  " + "\n  ".join(problems))
+            raise ExportError(f"{name} is not the requested graph:\n  " + "\n  ".join(problems))
         entry: dict[str, Any] = {
             "kind": "coreml",
             "graph": graph.name,

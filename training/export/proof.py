@@ -134,9 +134,9 @@ def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -
 def step_through(
     run: Run, signature: Signature, inputs: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """A one-step graph run along whole sequences: `inputs` are the full graph's, its streams [B, S, ...] of S = steps x
-    block elements; `start`: state input -> value before the first step, without the batch axis. Returns the compared
-    output of all steps, concatenated along axis 1. Raises ExportError where S is no multiple of the block."""
+    """A one-step graph run along complete sequences: `inputs` are the full graph's, its streams [B, S, ...] of S =
+    steps x block elements; `start`: state input -> value before the first step, without the batch axis. Returns the
+    compared output of all steps, concatenated along axis 1. Raises ExportError where S is no multiple of the block."""
     recurrence = signature.recurrence
     assert recurrence is not None
     fixed = {spec.name: inputs[spec.name] for spec in signature.inputs if spec.name in inputs}

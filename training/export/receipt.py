@@ -11,7 +11,7 @@
         "notes": [what its reader must know]}}}
 
 Of an artefact, `files` has "prover", "about" (what the prover gets) and "measured" (what it gave). A number that is not
-finite is null. Runs are exported in calls of their own and share one receipt.
+finite is null. Each run is exported by a separate call; they share one receipt.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def hardware() -> dict[str, Any]:
 
 def code_version(*folders: Path) -> str:
     """A digest of the sources that decide what a run's files hold: the contract, how data is read, how models leave,
-    and the run's own domain (`folders`). It is the same wherever the same code lies."""
+    and the run's own domain (`folders`). It does not depend on where the code lies."""
     total = hashlib.sha256()
     root = PROJECT / "training"
     for room in (root / "recipe.py", root / "export", root / "data", *folders):

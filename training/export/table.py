@@ -13,13 +13,13 @@ SHOWN = ("onnx", "int8", "coreml", "weights", "artefact")
 
 
 def table(rows: Iterable[tuple[str, int, str]]) -> str:
-    """(name, bytes, what is told of it) -> aligned lines."""
+    """(name, bytes, a summary) -> aligned lines."""
     listed = [(name, size(count), what) for name, count, what in rows]
     wide = max((len(name) for name, _, _ in listed), default=0)
     return "\n".join(f"  {name:<{wide}}  {amount:>9}  {what}".rstrip() for name, amount, what in listed)
 
 
-def told(about: Mapping[str, Any]) -> str:
+def file_summary(about: Mapping[str, Any]) -> str:
     """What the receipt measured on one file, in a line."""
     if about["kind"] == "onnx":
         trials = [*about["parity"]["trials"], *([about["parity"]["stepped"]] if "stepped" in about["parity"] else [])]

@@ -99,7 +99,7 @@ class Replicator:
                     self._copy()
                     self._report_done(wanted)
                     pause = due = 0.0
-            except Exception as error:  # noqa: BLE001  whatever it is, it is reported, and the training continues
+            except Exception as error:  # noqa: BLE001  any error is reported, and the training continues
                 pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
                 due = time.monotonic() + pause
                 self._replica.forget()

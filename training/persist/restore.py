@@ -32,7 +32,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
     intact, staged, damaged = _stage_all(theirs, listed, ours, pulse)
     if not intact:
         raise HostError(
-            f"{theirs} lists {', '.join(listed)}, and none of them is whole. If it cannot be repaired, move that "
+            f"{theirs} lists {', '.join(listed)}, and none of them is intact. If it cannot be repaired, move that "
             "folder away: the next training then starts a new run."
         )
     newest = next(iter(intact.values()))

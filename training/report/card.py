@@ -18,7 +18,7 @@ import yaml
 from training.data.files import write_atomic
 from training.domain import CardText, Domain
 from training.export.receipt import read_receipt
-from training.export.table import SHOWN, told
+from training.export.table import SHOWN, file_summary
 from training.registry import domains, family_of, item_of
 from training.report.facts import METRICS
 from training.report.measures import other_weights
@@ -148,7 +148,7 @@ def _family(name: str, entry: Mapping[str, Any], judged: Mapping[str, Any], abou
     if table:
         lines.append(f"### Held-out metrics\n\n95 % intervals in brackets.\n\n{table}")
     lines.append("### Files\n\n| file | size | measured |\n|---|---|---|\n" + "\n".join(
-        f"| `{file}` | {size(about['bytes'])} | {plain(told(about))} |"
+        f"| `{file}` | {size(about['bytes'])} | {plain(file_summary(about))} |"
         for file, about in entry["files"].items() if about.get("kind") in SHOWN
     ))  # fmt: skip
     for graph in (entry.get("graphs") or {}).values():

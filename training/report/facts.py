@@ -12,7 +12,7 @@ from typing import Any
 from training.budget import book as books
 from training.budget.account import ledger_path
 from training.export.receipt import read_receipt
-from training.export.table import SHOWN, told
+from training.export.table import SHOWN, file_summary
 from training.registry import domains, family_of, item_of
 from training.report import groups, measures
 from training.report.family import Family
@@ -75,7 +75,7 @@ def gather(workspace: Workspace) -> Facts:
     return Facts(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         synthetic=synthetic or bool((summary or {}).get("synthetic")),
-        state=job.told,
+        state=job.text,
         running=job.running,
         finished=job.book is not None and job.book.done is not None,
         families=_single(families, out),
@@ -91,13 +91,13 @@ def gather(workspace: Workspace) -> Facts:
 
 
 def _single(families: list[Family], out: Mapping[str, Quarantined]) -> list[Family]:
-    """The families that have one model; a quarantined one says why."""
+    """The families that have one model; a quarantined one has its reason."""
     found = [one for one in families if not item_of(one.name)]
     known = {one.name for one in found}
     found += [Family(name, title_of(name), "") for name in out if not item_of(name) and name not in known]
     for one in found:
         if one.name in out:
-            one.state = out[one.name].told
+            one.state = out[one.name].text
             one.caveat = out[one.name].reason or one.caveat
     return found
 
@@ -112,7 +112,7 @@ def _openings(records: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _family(standing: Standing, entry: Any, judged: Mapping[str, Any], unit: Unit) -> Family:
     out = Family(
-        standing.name, standing.title, standing.told, standing.running, share=standing.share, unit=unit,
+        standing.name, standing.title, standing.text, standing.running, share=standing.share, unit=unit,
         synthetic=bool((entry or {}).get("synthetic") or judged.get("synthetic")), receipt=entry,
     )  # fmt: skip
     rows = measures.row_counts(judged)
@@ -192,7 +192,9 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
     out.notes = [str(note) for note in entry.get("notes") or []]
     for name, about in entry["files"].items():
         if about.get("kind") in SHOWN:
-            out.files.append({"name": name, "kind": about["kind"], "size": size(about["bytes"]), "told": told(about)})
+            out.files.append(
+                {"name": name, "kind": about["kind"], "size": size(about["bytes"]), "summary": file_summary(about)}
+            )
 
 
 def _number(value: Any) -> float:

@@ -53,7 +53,7 @@ class Group:
 @dataclass(frozen=True)
 class Quarantined:
     reason: str
-    told: str  # "quarantined in train (exit 5)"
+    text: str  # "quarantined in train (exit 5)"
 
 
 def quarantined(workspace: Workspace) -> dict[str, Quarantined]:
@@ -111,12 +111,12 @@ def _badness(one: Family | None, is_out: bool) -> tuple[int, float]:
 def _item(run: str, one: Family | None, out: Quarantined | None, figure: str) -> Item:
     metric = next((m for m in one.metrics if m.name == figure), None) if one else None
     model = next((row for row in metric.rows if row.is_model), None) if metric else None
-    told = f"{model.value}{f' ({model.bounds})' if model.bounds else ''}" if model else ""
+    value = f"{model.value}{f' ({model.bounds})' if model.bounds else ''}" if model else ""
     return Item(
         item_of(run),
-        out.told if out else one.state if one else "",
+        out.text if out else one.state if one else "",
         one.word if one and not out else "",
         "failed" if out else one.look if one else "none",
-        told,
+        value,
         out.reason if out else "",
     )

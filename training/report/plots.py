@@ -36,7 +36,7 @@ class Chart:
     up: tuple[Tick, ...]
     mark: float | None = None  # percent from the left: the best step
     logarithmic: bool = False
-    told: str = ""  # the picture in a sentence
+    description: str = ""  # the picture in a sentence
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def chart(
     if logarithmic and len(marks) < 2:
         marks = 10 ** np.linspace(low + margin, high - margin, 3)
     _, at = place(np.full(len(marks), left), np.asarray(marks, np.float64))
-    told = "; ".join(
+    description = "; ".join(
         f"{name} goes from {number(float(y[0]))} to {number(float(y[-1]))}, lowest {number(float(y.min()))}"
         for name, _, y in kept
     )
@@ -114,7 +114,7 @@ def chart(
         title, tuple(lines),
         tuple(Tick(round(100 * (s - left) / (right - left), 2), f"{s:,.0f}") for s in nice(left, right, 4, whole=True)),
         tuple(Tick(round(100 * float(y), 2), number(float(v), 3)) for v, y in zip(marks, at, strict=True)),
-        None if mark is None else round(100 * (mark - left) / (right - left), 2), logarithmic, told,
+        None if mark is None else round(100 * (mark - left) / (right - left), 2), logarithmic, description,
     )  # fmt: skip
 
 

@@ -18,14 +18,14 @@ class Refresher:
     """The training's side. No method waits, but `close`, and that not for long; none raises for what a page lacks.
 
     A process, and no thread: it takes nothing from the interpreter that trains, and loader processes are forked from
-    that at any moment. `say`: one line for people; the same trouble is told once.
+    that at any moment. `say`: one line for people; the same error is reported once.
     """
 
     def __init__(self, workspace: Workspace, say: Callable[[str], None]):
         self.workspace, self.say = workspace, say
         self._process: subprocess.Popen | None = None
         self._began = time.monotonic()
-        self._told = ""
+        self._reported = ""
 
     def refresh(self) -> None:
         """There is something new. Written now, or (where the last page is only just there) not at all."""
@@ -63,10 +63,10 @@ class Refresher:
         if self._process.returncode:
             self._tell(trouble[-1] if trouble else f"its process ended with exit code {self._process.returncode}")
         else:
-            self._told = ""
+            self._reported = ""
         self._process = None
 
     def _tell(self, why: str) -> None:
-        if why != self._told:
-            self._told = why
+        if why != self._reported:
+            self._reported = why
             self.say(f"The report is not up to date ({why}); the training is not affected.")

@@ -30,7 +30,7 @@ class Standing:
     exported: bool
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """For people."""
         run, session = self.run, self.session
         if run is None:
@@ -66,7 +66,7 @@ class Job:
         return self.alive and self.book is not None and self.book.done is None and any(f.running for f in self.families)
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """For people; empty where nothing has begun."""
         job = self.book
         if job is None:

@@ -81,12 +81,12 @@ def _budget(job: Job) -> list[str]:
     spent = dict(job.spent)
     if not spent:
         return ["no ledger (runs/budget.json): what was used is not known"]
-    told = f"{spent['time of the job']} used"
+    text = f"{spent['time of the job']} used"
     if "limit" in spent:
-        told += f" of {spent['limit']}, {spent['left of it']} left"
+        text += f" of {spent['limit']}, {spent['left of it']} left"
     if "price" in spent:
-        told += f"; {spent['cost of the job']} at {spent['price']}"
-    return [f"The job is {job.told}" if job.told else "", told]
+        text += f"; {spent['cost of the job']} at {spent['price']}"
+    return [f"The job is {job.text}" if job.text else "", text]
 
 
 def _items(job: Job) -> list[str]:
@@ -95,7 +95,7 @@ def _items(job: Job) -> list[str]:
     counts: dict[str, Counter[str]] = {}
     for one in job.families:
         if item_of(one.name) and not one.running:
-            counts.setdefault(family_of(one.name), Counter())[one.told.split(" at ")[0].partition(":")[0]] += 1
+            counts.setdefault(family_of(one.name), Counter())[one.text.split(" at ")[0].partition(":")[0]] += 1
     return [
         line
         for family, states in counts.items()
@@ -104,7 +104,7 @@ def _items(job: Job) -> list[str]:
 
 
 def _family(family: Standing, width: int, fancy: bool) -> list[str]:
-    lines = [f"{family.title:<16}{family.told}"]
+    lines = [f"{family.title:<16}{family.text}"]
     run = family.run
     if run is None:
         return lines
@@ -120,9 +120,9 @@ def _family(family: Standing, width: int, fancy: bool) -> list[str]:
     lines += _validation(run, width, fancy)
     pace = [(run.typical("samples_per_second"), "{:,.1f} samples/s"), (run.typical("tflops"), "{:.3g} TFLOP/s"),
             (run.typical("mfu"), "{:.0%} of peak"), (run.typical("input_wait"), "{:.0%} waiting for data")]  # fmt: skip
-    told = ", ".join(form.format(value) for value, form in pace if value is not None)
-    if told:
-        lines.append(f"  {'pace':<{NAMED}}{told}")
+    text = ", ".join(form.format(value) for value, form in pace if value is not None)
+    if text:
+        lines.append(f"  {'pace':<{NAMED}}{text}")
     last = _last_line(run.folder / LOG)
     if last:
         age = max(0.0, time.time() - run.changed)
@@ -138,12 +138,12 @@ def _validation(run: RunLog, width: int, fancy: bool) -> list[str]:
     lines = []
     if values:
         room = max(10, min(40, width - 40))
-        told = f"  best {number(float(best[run.monitor]))} at step {best['step']:,}" if best else ""
-        lines.append(f"  {'held-out':<{NAMED}}{spark(values, room, fancy)}  {number(values[-1])}{told}")
+        text = f"  best {number(float(best[run.monitor]))} at step {best['step']:,}" if best else ""
+        lines.append(f"  {'held-out':<{NAMED}}{spark(values, room, fancy)}  {number(values[-1])}{text}")
     others = [k for k in newest if k not in ("kind", "step", "epoch", "val_loss", "seconds") and _is_number(newest[k])]
     if others:
-        told = "  ".join(f"{printable(k)} {number(float(newest[k]))}" for k in others[:SHOWN])
-        lines.append(f"  {'':<{NAMED}}{told}")
+        text = "  ".join(f"{printable(k)} {number(float(newest[k]))}" for k in others[:SHOWN])
+        lines.append(f"  {'':<{NAMED}}{text}")
     return lines
 
 

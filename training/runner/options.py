@@ -38,7 +38,7 @@ docs/docker.md lists the variables of Docker mode."""
 
 @dataclass(frozen=True)
 class Command:
-    """What the runner was asked for. Paths are absolute."""
+    """The options of one call of the runner. Paths are absolute."""
 
     domain: Domain
     options: Mapping[str, Any]  # the domain's, by attribute

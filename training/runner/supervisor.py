@@ -85,7 +85,7 @@ class End:
             hint = HINTS.get(self.signal)
             return f"killed by {self.signal}" + (f" ({hint})" if hint else "")
         if self.code == CRASHED:
-            why = self.note or "no Python error was told: see above, most often the hang watchdog's stacks"
+            why = self.note or "no Python error was reported: see above, most often the hang watchdog's stacks"
             return f"crashed ({why})"
         return f"ended with exit code {self.code}"
 

@@ -99,7 +99,7 @@ class Children:
         if slot is not None:
             seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)
-        # a session of its own: a terminal's Ctrl-C reaches this process alone, which passes it on once
+        # a new session: a terminal's Ctrl-C reaches this process alone, which passes it on once
         return subprocess.Popen(
             list(command), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, errors="replace", start_new_session=True,

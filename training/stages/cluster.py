@@ -91,7 +91,7 @@ class Cluster:
                 ) from None
 
     def _on(self, node: ClusterNode, work: Callable[..., Any], cpus: float, gpus: float) -> Any:
-        """`work` as a task of one node. Without GPUs of its own, a task sees none."""
+        """`work` as a task of one node. A task without requested GPUs sees none."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         where = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)

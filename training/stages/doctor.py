@@ -67,11 +67,11 @@ def doctor(
 
 def _system() -> Iterator[Finding]:
     cpus, memory = available_cpus(), available_memory()
-    told = f"Python {platform.python_version()}, {cpus} CPUs, {memory / GIB:.0f} GiB of memory"
+    text = f"Python {platform.python_version()}, {cpus} CPUs, {memory / GIB:.0f} GiB of memory"
     if memory < MEMORY:
-        yield Finding("note", "host", told, "Export and data loading may need up to 8 GiB: lower data.num_workers.")
+        yield Finding("note", "host", text, "Export and data loading may need up to 8 GiB: lower data.num_workers.")
     else:
-        yield Finding("ok", "host", told)
+        yield Finding("ok", "host", text)
 
 
 # -- driver, CUDA, torch, GPU memory ---------------------------------------------------------------------------------
@@ -97,8 +97,8 @@ def _gpu(device: str, gpus: int | None) -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        told = f"{built}, finds no usable GPU (driver: {driver or 'none'})"
-        yield Finding("fails", "GPU", told, _which_torch(driver))
+        text = f"{built}, finds no usable GPU (driver: {driver or 'none'})"
+        yield Finding("fails", "GPU", text, _which_torch(driver))
         return
     yield Finding("ok", "torch", f"{built}; driver {driver}")
     count = torch.cuda.device_count()
@@ -120,18 +120,18 @@ def _one_gpu(torch: Any, index: int) -> Finding:
             f"Its compute capability is {properties.major}.{properties.minor}, this torch knows "
             f"{', '.join(torch.cuda.get_arch_list())}. {_which_torch(_driver())}",
         )  # fmt: skip
-    told = f"{properties.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    text = f"{properties.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
     if free < 0.8 * total:
-        return Finding("note", about, told, "Another process uses it: see nvidia-smi.")
+        return Finding("note", about, text, "Another process uses it: see nvidia-smi.")
     if total < FULL_GPU:
         return Finding(
-            "note", about, told,
+            "note", about, text,
             "--preset full is sized for 24 GB: on out-of-memory halve data.batch_size and double "
             "training.grad_accum_steps.",
         )  # fmt: skip
     if properties.major < 8:
-        return Finding("note", about, told, "No bfloat16 before Ampere: set training.amp_dtype: float16.")
-    return Finding("ok", about, told)
+        return Finding("note", about, text, "No bfloat16 before Ampere: set training.amp_dtype: float16.")
+    return Finding("ok", about, text)
 
 
 def _torch_build() -> tuple[str, str]:
@@ -214,13 +214,13 @@ def _disk(workspace: Workspace, domain: Domain, job: Job) -> Iterator[Finding]:
         # what earlier runs have written is room that this run does not need again
         need = sum(max(0, part - _written(at)) for _, at, part in parts)
         what = ", ".join(f"{name} {part / GIB:.1f}" for name, _, part in parts)
-        told = f"{free / GIB:.1f} GiB free in {folder}; a full run needs {need / GIB:.1f} more ({what})"
+        text = f"{free / GIB:.1f} GiB free in {folder}; a full run needs {need / GIB:.1f} more ({what})"
         if free < min(need, GIB):
-            yield Finding("fails", "disk", told, "Free some room, or write elsewhere with --out.")
+            yield Finding("fails", "disk", text, "Free some room, or write elsewhere with --out.")
         elif free < need:
-            yield Finding("note", "disk", told, "Enough for --preset demo only; for full, write elsewhere with --out.")
+            yield Finding("note", "disk", text, "Enough for --preset demo only; for full, write elsewhere with --out.")
         else:
-            yield Finding("ok", "disk", told)
+            yield Finding("ok", "disk", text)
 
 
 def _existing(folder: Path) -> Path:

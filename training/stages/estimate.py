@@ -121,7 +121,7 @@ def estimate(
     millions = session.parameters / 1e6
     return Estimate(
         title=recipe.title, place=str(hardware(ranks)["device"]), ending=ending(millions), millions=millions,
-        notes=session.begin.said, **measured,
+        notes=session.begin.notes, **measured,
     )  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def show(found: Estimate, account: Account, family: str, families_left: int, oth
 def _within(found: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
     left = account.training_left(family, families_left, others, **{family: found.millions})
     allowed = max(0.0, left()) if left else math.inf
-    print(f"  {account.told()} This training may use {duration(allowed)}.")
+    print(f"  {account.summary()} This training may use {duration(allowed)}.")
     steps = found.steps_within(allowed)
     if steps >= found.steps:
         print(f"  It fits, with {duration(allowed - found.training)} to spare.")

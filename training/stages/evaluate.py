@@ -114,7 +114,7 @@ class _Judge:
         # Their best checkpoints are chosen on the validation split, as the judged model's was: never on the sealed one.
         chosen_on = held_out if split == "val" else self._rows("val")
         baselines = TrainedBaselines(
-            self.workspace.cache / "rivals" / recipe.run, trained.sha256, constants, train, chosen_on, self.device,
+            self.workspace.cache / "baselines" / recipe.run, trained.sha256, constants, train, chosen_on, self.device,
             recipe.needed,
         )  # fmt: skip
         steps = trained.content["progress"]["total_steps"]

@@ -20,7 +20,7 @@ from training.export.coreml import installed
 from training.export.int8 import LIMIT
 from training.export.layout import Layout, collisions
 from training.export.package import Package
-from training.export.table import SHOWN, table, told
+from training.export.table import SHOWN, file_summary, table
 from training.recipe import Recipe
 from training.registry import domain_of, facts
 from training.stages.gallery import show_exports
@@ -130,7 +130,7 @@ def _export_run(
     synthetic = bool(provenance["synthetic"])
     print(f"{_title(recipe)}: exporting {workspace.relative(trained.path)} to {workspace.relative(folder)}")
     if synthetic:
-        print("  synthetic: true (trained on demo data; every file says so)")
+        print("  synthetic: true (trained on demo data; every file records it)")
     model = trained.model
     if isinstance(model, torch.nn.Module):
         _check_finite(trained)
@@ -211,7 +211,7 @@ def _summary(folder: Path, workspace: Workspace, runs: list[str]) -> None:
         entry = entries[run]
         print(f"\n{entry['title']}" + (" (synthetic: true)" if entry["synthetic"] else ""))
         shown = {n: f for n, f in entry["files"].items() if f["kind"] in SHOWN}
-        print(table((name, about["bytes"], told(about)) for name, about in shown.items()))
+        print(table((name, about["bytes"], file_summary(about)) for name, about in shown.items()))
         rest = [f["bytes"] for n, f in entry["files"].items() if n not in shown]
         print(table([(f"golden/ and samples/ ({len(rest)} files)", sum(rest), "")]))
         for note in entry["notes"]:

@@ -1,4 +1,4 @@
-"""One verb for every item of a family that trains one model an item: each is a run of its own, under its share of one
+"""One verb for every item of a family that trains one model an item: each is a separate run, under its share of one
 budget. What fails is quarantined with its reason, and the others go on."""
 
 from __future__ import annotations

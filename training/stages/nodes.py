@@ -128,7 +128,7 @@ def run_nodes(
     domain: Domain, names: Sequence[str], job: Job, words: Sequence[str], *, at_once: int = 1, ray: str | None = None
 ) -> None:
     """Run the nodes `names`, each after those that it needs. `at_once`: so many independent ones as processes of this
-    host, each with a GPU of its own where the node wants one; `ray`: on the nodes of the cluster at this address, which
+    host, each with its own GPU where the node needs one; `ray`: on the nodes of the cluster at this address, which
     must see the same folders. `words`: the options of the command, for those processes.
 
     Raises the first error of a node; the others of its level are waited for.
@@ -172,11 +172,11 @@ def _on_cluster(domain: Domain, level: Sequence[Node], job: Job, address: str) -
 
 
 def run_remote(word: str, name: str, root: str, options: Mapping[str, Any], seed: int) -> str:
-    """On a node of a cluster: one node of the plan; returns what it said."""
+    """On a node of a cluster: one node of the plan; returns its messages."""
     from training.registry import domain
 
-    said: list[str] = []
+    messages: list[str] = []
     found = domain(word)
     node = next(node for node in found.nodes() if node.name == name)
-    run_node(found, node, Job(Workspace(Path(root)), options, seed, say=said.append))
-    return "\n".join(said)
+    run_node(found, node, Job(Workspace(Path(root)), options, seed, say=messages.append))
+    return "\n".join(messages)

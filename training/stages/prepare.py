@@ -41,7 +41,7 @@ def prepare(domain: Domain, job: Job) -> None:
     domain.prepare(job)
     bad = [item for item in domain.items(job.workspace) if not safe_item(item)]
     if bad:
-        raise DataError(f"{bad[0]!r} cannot name a model of its own ({len(bad)} such items). {ITEM_NAMES}")
+        raise DataError(f"{bad[0]!r} is no valid name of a model ({len(bad)} such items). {ITEM_NAMES}")
 
 
 def _absolute(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _demo(domain: Domain, job: Job) -> dict[str, Any]:
         )
     place = job.workspace.relative(job.workspace.root / "data")
     job.say(f"No data was named: demo data is used, made by rules under {place}")
-    job.say("  synthetic: true (whatever is trained on it can do little, and says so)")
+    job.say("  synthetic: true (models trained on it can do little, and are marked synthetic)")
     return dict(domain.demo(job))
 
 

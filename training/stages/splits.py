@@ -37,7 +37,7 @@ def load_split(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> Sequence[Row]:
-    """The rows of "train", "val" or "test" with their stored arrays; what the stores lack is decoded first.
+    """The rows of "train", "val" or "test" with their stored arrays; what is not in the stores is decoded first.
 
     The manifest is the config's (`data.train_manifest`, `data.val_manifest`) or the workspace's own; a hand-written one
     is as good as a built one. A manifest that was checked before is not read again while neither it nor any file that

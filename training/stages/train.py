@@ -59,7 +59,7 @@ def train(
     attribute, such as where files of a manifest from another host are looked up. `load`: split name (train, val) ->
     rows; default: the workspace's manifests, encoded where they are not yet. `left`: the seconds of training still
     allowed, read at every step (on the first rank): the schedule is planned to end with them. `limit`: the seconds of
-    the whole budget that they are of; a run that its budget ended goes on under a larger one. `persist`: a second
+    the complete budget that they are of; a run that its budget ended goes on under a larger one. `persist`: a second
     place, to which what is saved is copied in the background.
 
     Raises HostError (a GPU is required and absent, a folder is in use, no room), UsageError (a checkpoint is missing
@@ -114,7 +114,7 @@ def _train(
         run_folder, plain(settings), settings.logging,
         title=recipe.title, step=session.progress.step, active=ranks.is_first,
     ) as tracker, ExitStack() as beside:  # fmt: skip
-        for note in session.begin.said:
+        for note in session.begin.notes:
             tracker.say(note)
         tracker.say(session.headline() + (" [synthetic data]" if ready.synthetic else ""))
         if settings.training.compile:

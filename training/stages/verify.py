@@ -33,7 +33,7 @@ def verify(folder: Path) -> None:
         made = entry.get("exported", {}).get("at", "at an unknown time")
         synthetic = ", synthetic: true" if entry.get("synthetic") else ""
         print(f"{entry.get('title', run)} (exported {made}{synthetic})")
-        print(table((line.name, line.bytes, _told(line)) for line in lines))
+        print(table((line.name, line.bytes, _status(line)) for line in lines))
         for note in entry.get("notes", []):
             print(f"  NOTE: {note}")
         problems += [f"{line.name}: {problem}" for line in lines for problem in line.problems]
@@ -48,5 +48,5 @@ def verify(folder: Path) -> None:
     print(f"All {len(listed)} files verified.")
 
 
-def _told(line: Line) -> str:
-    return "BAD" if line.problems else f"ok  {line.told}"
+def _status(line: Line) -> str:
+    return "BAD" if line.problems else f"ok  {line.detail}"

@@ -52,9 +52,9 @@ def job(root: Path, out: Path | None = None, *, seed: int = 42, workers: int = 2
 
 
 def run(root: Path, **options):
-    said = []
-    summary = prepare(job(root, say=said.append, **options))
-    summary.said = "\n".join(said)
+    messages = []
+    summary = prepare(job(root, say=messages.append, **options))
+    summary.output = "\n".join(messages)
     return summary
 
 
@@ -92,8 +92,8 @@ def recipe(kind=PairRecipe, **data) -> Stepped:
 
 
 def split(root: Path, which="train", kind=PairRecipe, data=None, **options):
-    said = []
+    messages = []
     out = load_split(
-        recipe(kind, **(data or {})), Workspace(root / "out"), which, say=said.append, workers=2, options=options
+        recipe(kind, **(data or {})), Workspace(root / "out"), which, say=messages.append, workers=2, options=options
     )
-    return out, "\n".join(said)
+    return out, "\n".join(messages)

@@ -291,5 +291,5 @@ def test_importing_the_module_does_not_import_librosa():
         "import sys, training.domains.music.audio; "
         "print([name for name in ('librosa', 'torch') if name in sys.modules])"
     )
-    said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).resolve().parents[3])
-    assert said == "[]\n"
+    messages = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=Path(__file__).resolve().parents[3])
+    assert messages == "[]\n"

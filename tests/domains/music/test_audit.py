@@ -27,16 +27,16 @@ def pieces(tmp_path_factory):
 def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, capsys):
     arguments = ["prepare", "--midi-root", str(pieces), "--out", str(tmp_path)]
     assert main([*arguments, "--audit"]) == 0
-    told = json.loads((tmp_path / "data/manifests/audit.json").read_text())
-    assert told["songs"] == 10 and told["labels"] == {"happy": 6, "sad": 4}
-    (item,) = told["flagged"]
+    audit = json.loads((tmp_path / "data/manifests/audit.json").read_text())
+    assert audit["songs"] == 10 and audit["labels"] == {"happy": 6, "sad": 4}
+    (item,) = audit["flagged"]
     assert (item["song"], item["label"], item["likelier"]) == ("happy/songs2", "happy", "sad")
-    assert item["probability"] <= told["listed_from"] and len(item["why"]) > 1
-    (shown,) = sections._suspects(told)  # the report's table
+    assert item["probability"] <= audit["listed_from"] and len(item["why"]) > 1
+    (shown,) = sections._suspects(audit)  # the report's table
     assert (shown["song"], shown["label"], shown["likelier"]) == ("happy/songs2", "happy", "sad")
     assert "loudness" in shown["why"]
     said = capsys.readouterr().out
-    assert "1 of 10 labelled songs speak against their label" in said
+    assert "1 of 10 labelled songs contradict their label" in said
     assert "happy/songs2: labelled happy" in said and "sounds sad" in said
 
 
@@ -45,8 +45,8 @@ def test_songs_without_a_hint_are_not_audited(pieces, tmp_path, capsys):
     shutil.copytree(pieces, folder)
     (folder / "sad" / "songs0.mid").rename(folder / "songs0.mid")
     assert main(["prepare", "--midi-root", str(folder), "--out", str(tmp_path), "--audit"]) == 0
-    told = json.loads((tmp_path / "data/manifests/audit.json").read_text())
-    assert told["songs"] == 9 and told["unlabelled"] == 1
+    audit = json.loads((tmp_path / "data/manifests/audit.json").read_text())
+    assert audit["songs"] == 9 and audit["unlabelled"] == 1
 
 
 def test_a_shard_cannot_be_audited(pieces, tmp_path, capsys):

@@ -122,7 +122,7 @@ def test_labels_may_be_vectors(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "expected"),
     [
         ("l.csv", "path,emotion\na,sad\nb,hapy", "l.csv:3: `hapy` is not in the emotion lexicon. Did you mean `happy`"),
         ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has another label above"),
@@ -139,11 +139,11 @@ def test_labels_may_be_vectors(tmp_path):
         ("l.jsonl", '{"path"\n', "l.jsonl:1: is not valid JSON"),
     ],
 )
-def test_faulty_labels_are_told_with_their_line(tmp_path, name, text, told):
+def test_faulty_labels_are_reported_with_their_line(tmp_path, name, text, expected):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as error:
         labels.read(tmp_path / name)
-    assert told in str(error.value)
+    assert expected in str(error.value)
 
 
 def test_a_missing_file_of_labels_is_a_usage_error(tmp_path):

@@ -97,7 +97,7 @@ def test_nearest_folder_first_then_outward_then_file_name():
     assert emotion.label_for("x/01.sad").hinted is False  # an extension is no hint
 
 
-def test_first_hint_of_a_name_counts_and_the_others_are_told():
+def test_first_hint_of_a_name_counts_and_the_others_are_reported():
     found = emotion.match("sad then happy")
     assert found.word == "sad" and "happy" in found.why
 

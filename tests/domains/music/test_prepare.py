@@ -41,9 +41,9 @@ def test_folders_become_manifests_stores_and_a_summary(root):
     row = rows(root, "spectocloud_train")[0]
     assert list(row) == ["audio_path", "midi_path", "emotion", "id", "label_source"]
     assert list(rows(root, "midi_val")[0]) == ["midi_path", "emotion", "id", "label_source"]
-    told = json.loads((root / "out/data/manifests/summary.json").read_text())
-    assert (told["synthetic"], told["pairs"], told["digest"]) == (False, 9, summary.digest)
-    assert "9 pairs" in summary.said
+    content = json.loads((root / "out/data/manifests/summary.json").read_text())
+    assert (content["synthetic"], content["pairs"], content["digest"]) == (False, 9, summary.digest)
+    assert "9 pairs" in summary.output
 
 
 def test_both_manifests_share_one_split(root):
@@ -63,7 +63,7 @@ def test_a_second_run_changes_nothing_and_says_so(root, monkeypatch):
     monkeypatch.setattr(encode.sandbox, "run", lambda *a, **k: pytest.fail("decoded again"))
     summary = run(root, generate_clouds=True)
     assert summary.up_to_date
-    assert "up to date" in summary.said
+    assert "up to date" in summary.output
     assert {p: (p.read_bytes(), p.stat().st_ino) for p in folder.rglob("*") if p.is_file()} == before
 
 
@@ -94,16 +94,16 @@ def test_unreadable_files_are_quarantined_with_reasons_and_never_replaced(root):
     os.mkfifo(root / "midi/sad/pipe.mid")
     (root / "audio/sad/link.wav").symlink_to(root / "midi/sad/pipe.mid")
     summary = run(root)
-    told = {Path(item["path"]).name: item["reason"] for item in summary.quarantined}
+    reasons = {Path(item["path"]).name: item["reason"] for item in summary.quarantined}
     names = {"broken.wav", "noise.mid", "cut.mid", "far.mid", "none.mid", "empty.mid", "pipe.mid", "link.wav"}
-    assert set(told) == names
-    assert all(told.values())
+    assert set(reasons) == names
+    assert all(reasons.values())
     assert summary.pairs == 9
     assert "happy/broken" in {row["id"] for side in ("train", "val") for row in rows(root, f"midi_{side}")}
     listed = (root / "out/data/manifests/quarantine.jsonl").read_text().splitlines()
     assert {Path(json.loads(line)["path"]).name for line in listed} == names
     for name in names:
-        assert name in summary.said or "more (see summary.json)" in summary.said
+        assert name in summary.output or "more (see summary.json)" in summary.output
 
 
 def test_a_broken_file_does_not_make_another_name_unique(root):
@@ -128,8 +128,8 @@ def test_ambiguous_and_unmatched_files_are_listed(root):
     assert summary.ambiguous == [
         {"audio": ["x/t1.wav"], "midi": ["y/t1.mid"], "reason": "the name is in several folders"}
     ]
-    assert "happy/alone.wav" in summary.said
-    assert "x/t1.wav | y/t1.mid" in summary.said
+    assert "happy/alone.wav" in summary.output
+    assert "x/t1.wav | y/t1.mid" in summary.output
 
 
 def test_copies_and_formats_stay_on_one_side(root):
@@ -177,7 +177,7 @@ def test_the_fullest_window_is_where_most_notes_sound():
     assert fullest_window(notes, 10) == 0
 
 
-def test_labels_of_the_user_win_and_unused_ones_are_told(root):
+def test_labels_of_the_user_win_and_unused_ones_are_reported(root):
     (root / "labels.csv").write_text("path,emotion\nhappy/t0.WAV,angry\nhappy/t3,fear\nnowhere,sad\n")
     summary = run(root, labels=root / "labels.csv")
     by_id = {row["id"]: row for side in ("train", "val") for row in rows(root, f"spectocloud_{side}")}
@@ -190,7 +190,7 @@ def test_songs_without_a_hint_are_neutral_counted_and_said(root):
     write_mid(root / "midi/garage/crusader.mid", 3)
     summary = run(root)
     assert summary.label_sources == {"none": 1, "path": 9}
-    assert "1 songs have no hint" in summary.said
+    assert "1 songs have no hint" in summary.output
     row = next(r for s in ("train", "val") for r in rows(root, f"midi_{s}") if r["id"] == "garage/crusader")
     assert (row["emotion"], row["label_source"]) == ([0.0, 0.0, 0.5], "none")
 
@@ -199,7 +199,7 @@ def test_a_demo_corpus_is_called_synthetic_everywhere(root):
     (root / "synthetic.json").write_text("{}")
     summary = run(root)
     assert summary.synthetic
-    assert "synthetic: true" in summary.said
+    assert "synthetic: true" in summary.output
     assert json.loads((root / "out/data/manifests/summary.json").read_text())["synthetic"] is True
 
 
@@ -207,7 +207,7 @@ def test_scores_alone_give_midi_manifests_and_say_so(root):
     summary = run(root, audio_root=None)
     assert summary.manifests == ["midi_train.jsonl", "midi_val.jsonl"]
     assert not (root / "out/data/manifests/spectocloud_train.jsonl").exists()
-    assert "only the MIDI manifests" in summary.said
+    assert "only the MIDI manifests" in summary.output
 
 
 def test_pairs_of_different_length_are_remarked_on(root):

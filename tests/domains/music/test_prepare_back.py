@@ -43,9 +43,9 @@ def test_a_handwritten_manifest_trains_without_prepare(root):
         for n in (0, 3)
     ]
     (root / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    got, said = split(root, data={"train_manifest": str(root / "mine.jsonl"), "cache_dir": str(root / "my cache")})
+    got, messages = split(root, data={"train_manifest": str(root / "mine.jsonl"), "cache_dir": str(root / "my cache")})
     assert len(got) == 2
-    assert "decoded" in said
+    assert "decoded" in messages
     assert (root / "my cache/logmel").is_dir()
 
 
@@ -81,10 +81,10 @@ def test_a_song_that_broke_since_is_left_out_and_said(root):
     run(root)
     victim = Path(rows(root, "spectocloud_train")[0]["audio_path"])
     victim.write_bytes(b"broken now")
-    kept, said = split(root)
+    kept, messages = split(root)
     assert len(kept) == 6
-    assert "1 of 7 rows" in said
-    assert victim.name in said
+    assert "1 of 7 rows" in messages
+    assert victim.name in messages
     assert (root / "out/cache/quarantine/spectocloud_train.jsonl").read_text().count("\n") == 1
 
 

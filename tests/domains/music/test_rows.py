@@ -65,7 +65,7 @@ def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"emotion": None}, "`emotion` is missing"),
         ({"emotion": []}, "length 0"),
@@ -98,10 +98,10 @@ def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
         ({"target_pointcloud_start": -1}, "seconds"),
     ],
 )
-def test_each_fault_of_a_row_is_told_with_its_line(corpus, change, told):
+def test_each_fault_of_a_row_is_reported_with_its_line(corpus, change, expected):
     message = refusal(file(corpus, row(corpus), row(corpus, **change)))
     assert "m.jsonl:2: " in message
-    assert told in message
+    assert expected in message
 
 
 def test_a_moved_file_that_is_not_found_names_the_option(corpus):

@@ -92,7 +92,7 @@ def test_shares_are_disjoint_and_nothing_is_decoded_at_the_merge(hosts, monkeypa
     monkeypatch.setattr("training.data.encode.sandbox.run", lambda *a, **k: pytest.fail("decoded again"))
     summary = run(hosts, merge=3)
     assert (summary.pairs, summary.midi_files) == (9, 10)
-    assert "3 shards merged: 9 tokens, 9 notes, 9 logmel" in summary.said
+    assert "3 shards merged: 9 tokens, 9 notes, 9 logmel" in summary.output
     assert run(hosts, merge=3).up_to_date  # again: nothing is left to merge, and nothing is wrong
 
 
@@ -104,7 +104,7 @@ def test_a_share_follows_from_the_content_alone():
         assert {owner[0] for owner in owners} == set(range(1, of + 1))
 
 
-def test_a_missing_share_is_told_with_its_command(hosts):
+def test_a_missing_share_is_reported_with_its_command(hosts):
     (hosts / "out/cache/shards/2-of-3.json").unlink()
     with pytest.raises(DataError, match=r"Shard 2/3 is missing.*There are: 1-of-3, 3-of-3.*prepare --shard 2/3"):
         run(hosts, merge=3)
@@ -127,8 +127,8 @@ def test_a_share_of_other_files_is_foreign(hosts, corpus, tmp_path):
 
 def test_a_share_by_other_code_is_foreign(hosts):
     path = hosts / "out/cache/shards/1-of-3.json"
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps(told | {"versions": told["versions"] | {"tokens": "tokens-0"}}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"versions": content["versions"] | {"tokens": "tokens-0"}}))
     with pytest.raises(DataError, match=r"Shard 1/3 .* another version of this program"):
         run(hosts, merge=3)
 

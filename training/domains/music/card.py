@@ -1,4 +1,4 @@
-"""What the model card says of music's families."""
+"""The texts of music's families on the model card."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CARDS = {
     "midi_generator": CardText(
         about=(
             "Writes music as tokens for an emotion that it is given: notes, velocities, positions, instruments and "
-            "tempi, which become a MIDI file. One token at a time with a key-value cache, live if need be."
+            "tempi, which become a MIDI file. One token at a time with a key-value cache, also live."
         ),
         task="emotion to symbolic music",
         limits=(

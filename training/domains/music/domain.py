@@ -53,7 +53,7 @@ class Music(Domain):
         Option("out-dir", "text", "of the manifests (default: data/manifests)", "DIR", verbs=PREPARE, runner=False),
         Option("clouds-dir", "text", "of the clouds (default: data/clouds)", "DIR", verbs=PREPARE, runner=False),
         Option(
-            "audit", "flag", "list labels that the notes speak against (audit.json)", verbs=PREPARE, runner=False
+            "audit", "flag", "list labels that the notes contradict (audit.json)", verbs=PREPARE, runner=False
         ),
     )  # fmt: skip
 

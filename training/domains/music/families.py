@@ -1,4 +1,4 @@
-"""The two families as facts, for whoever must not import torch."""
+"""The two families as facts, for code that must not import torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which labels do the notes speak against? `prepare --audit`: a list for people, and data/manifests/audit.json."""
+"""Which labels do the notes contradict? `prepare --audit`: a list for people, and data/manifests/audit.json."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def audit(
     labels = [emotion.classify(row.values[EMOTION]) for row in labelled]
     measured = np.array([style.measure(row.records[MIDI]["ids"]) for row in labelled])
     found = auditing.suspects([str(row.values["id"]) for row in labelled], labels, measured.reshape(-1, 6))
-    told = {
+    result = {
         "format": FORMAT,
         "songs": len(labelled),
         "unlabelled": len(rows) - len(labelled),
@@ -63,17 +63,17 @@ def audit(
         "listed_from": auditing.SUSPECT,
         "flagged": [asdict(suspect) for suspect in found],
     }
-    write_atomic(out / AUDIT, (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode())
-    _report(told, workspace.relative(out / AUDIT), say)
-    return told
+    write_atomic(out / AUDIT, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
+    _report(result, workspace.relative(out / AUDIT), say)
+    return result
 
 
-def _report(told: dict[str, Any], place: object, say: Callable[[str], None]) -> None:
-    flagged = told["flagged"]
-    if len(told["labels"]) < 2:
-        say(f"Label audit: {told['songs']} songs of one emotion: there is nothing to compare them with.")
+def _report(result: dict[str, Any], place: object, say: Callable[[str], None]) -> None:
+    flagged = result["flagged"]
+    if len(result["labels"]) < 2:
+        say(f"Label audit: {result['songs']} songs of one emotion: there is nothing to compare them with.")
         return
-    head = f"Label audit: the notes of {len(flagged)} of {told['songs']} labelled songs speak against their label"
+    head = f"Label audit: the notes of {len(flagged)} of {result['songs']} labelled songs contradict their label"
     say(head + (", the most doubtful first:" if flagged else "."))
     for item in flagged[:SHOWN]:
         say(

@@ -192,8 +192,8 @@ class _Preparation:
 
     def _count(self, summary: Summary, pairing, paired, alone, columns, quarantine) -> None:
         summary.pairs = len(paired)
-        told = self._facts("notes in tokens 1", columns[ALONE][MIDI], _notes_told)
-        summary.notes = int(told.sum())
+        counts = self._facts("notes in tokens 1", columns[ALONE][MIDI], _note_counts)
+        summary.notes = int(counts.sum())
         summary.emotions = labels.count(song.label for song in alone)
         summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
         summary.unused_labels = self.given.unused()
@@ -219,7 +219,7 @@ class _Preparation:
         summary.quarantined = [asdict(item) for item in quarantine]
 
     def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
-        """A number about each record, remembered: a corpus is not read whole to be prepared again."""
+        """A number about each record, remembered: a corpus is not read again to be prepared again."""
         store = Store.at(self.workspace.cache / files.kind)
         return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
 
@@ -264,13 +264,13 @@ def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | 
             yield row if drawn is None else row | drawn[number]
 
 
-def _notes_told(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
+def _note_counts(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
     """How many notes are in the tokens of some records."""
     out = np.zeros(len(indices))
     for part, records, starts, counts in files.layout.blocks(store, "ids", indices):
         ids = records.view(np.uint16)
-        told = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
-        out[part] = told[starts // 2 + counts] - told[starts // 2]
+        before = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
+        out[part] = before[starts // 2 + counts] - before[starts // 2]
     return out
 
 

@@ -77,8 +77,8 @@ def has(path: Path, digest: str) -> bool:
     return path.is_file() and sha256(path) == digest
 
 
-def whole(path: Path) -> Entry | None:
-    """The entry of the file at `path` if its content is listed in its folder's index, under whatever name, else
+def listed_entry(path: Path) -> Entry | None:
+    """The entry of the file at `path` if its content is listed in its folder's index, under any name, else
     None."""
     if not path.is_file():
         return None
@@ -97,7 +97,7 @@ def read(path: Path, device: str = "cpu") -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UsageError(f"There is no checkpoint {path}. {_nearest(path)}")
-    if (path.parent / INDEX).exists() and whole(path) is None:
+    if (path.parent / INDEX).exists() and listed_entry(path) is None:
         raise UsageError(
             f"{path} is damaged or was cut short: its content is not listed in {path.parent / INDEX}. {_nearest(path)}"
         )
@@ -146,6 +146,6 @@ def _nearest(path: Path) -> str:
     folder = path.parent
     at = folder if folder.is_dir() else next((p for p in path.parents if p.is_dir()), Path())
     there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]
-    there = [p for p in there if p != str(path) and whole(Path(p))]
+    there = [p for p in there if p != str(path) and listed_entry(Path(p))]
     near = difflib.get_close_matches(str(path), there, 5, 0.0)
     return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."

@@ -4,7 +4,7 @@ A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the fol
 in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
 is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
 `best.pt`, `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt` are further names (hard links where the file system has
-them) of the same content; the index says which are still to be given, so that the next start gives those that a kill
+them) of the same content; the index lists those still to be given, so that the next start gives those that a kill
 prevented.
 """
 
@@ -56,7 +56,7 @@ class CheckpointFolder:
     def save(self, state: Mapping[str, Any], entry: Mapping[str, Any], names: Sequence[str] = ()) -> Path:
         """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
 
-        `entry`: step, epoch, value and run_id of Entry. Large constants in `state` go to a file of their own
+        `entry`: step, epoch, value and run_id of Entry. Large constants in `state` go to a separate file
         (constants.py). Raises HostError when it cannot be written (no room, no right); what was there before is still
         there and intact.
 

@@ -26,7 +26,7 @@ INSIDE = 1 << 20
 
 
 def are_large(constants: Mapping[str, Any]) -> bool:
-    """Whether these constants are stored in a file of their own."""
+    """Whether these constants are stored in a separate file."""
     return sum(v.numel() * v.element_size() for v in constants.values() if isinstance(v, torch.Tensor)) > INSIDE
 
 

@@ -54,7 +54,7 @@ def discard(temporary: Path) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """What the index says of one file."""
+    """The entry of one file in the index."""
 
     sha256: str
     step: int  # optimizer steps done

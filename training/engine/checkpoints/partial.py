@@ -112,8 +112,8 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
 def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of names.
 
-    Under the policy "bfloat16_base", frozen parameters count as bfloat16 whatever they are held in: training holds them
-    in it, while an export builds the model in float32.
+    Under the policy "bfloat16_base", frozen parameters count as bfloat16, whichever type they are held in: training
+    holds them in it, while an export builds the model in float32.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     total = hashlib.sha256()

@@ -33,7 +33,7 @@ class Decision:
 
     path: Path | None  # the checkpoint to continue from; None: from fresh weights
     run_id: str
-    said: tuple[str, ...] = ()  # what was found and done, for people
+    notes: tuple[str, ...] = ()  # what was found and done, for people
 
 
 def new_run_id() -> str:
@@ -75,18 +75,18 @@ def _from_file(
         if branched or same_file:  # that file was gone on from before, and this is how far it came
             return Decision(newest, there["provenance"]["run_id"], _replanned(there, wanted))
     begin = read(source)
-    said: tuple[str, ...] = (f"going on from {source} (step {begin['progress']['step']})",)
+    notes: tuple[str, ...] = (f"going on from {source} (step {begin['progress']['step']})",)
     differing = differences(begin, wanted)
     if differing:
-        said += ("what differs from it: " + "; ".join(differing),)
+        notes += ("what differs from it: " + "; ".join(differing),)
     if there is not None:
         inside = source.resolve().parent == checkpoints.path.resolve()
-        said += _aside(checkpoints, there, f"training.resume_from begins a new run from {source.name}")
+        notes += _aside(checkpoints, there, f"training.resume_from begins a new run from {source.name}")
         if inside:
             aside = checkpoints.path / "previous"
             found = [p for p in sorted(aside.glob(f"*/{source.name}"), key=lambda p: p.stat().st_mtime) if p.is_file()]
             source = next(p for p in reversed(found) if p.parent.name.startswith(there["provenance"]["run_id"]))
-    return Decision(source, new_run_id(), (*said, *_replanned(begin, wanted)))
+    return Decision(source, new_run_id(), (*notes, *_replanned(begin, wanted)))
 
 
 def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
@@ -120,7 +120,7 @@ def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
 
 def _aside(checkpoints: CheckpointFolder, found: Mapping[str, Any], why: str) -> tuple[str, ...]:
     aside = checkpoints.set_aside(found["provenance"]["run_id"])
-    return (f"starting anew, because of the run that is there {why}. Its checkpoints are now in {aside}",)
+    return (f"starting a new run, because of the one that is there {why}. Its checkpoints are now in {aside}",)
 
 
 def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:

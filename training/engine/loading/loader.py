@@ -1,4 +1,4 @@
-"""Micro-batches in, batches on the device out, prepared ahead by processes that may die."""
+"""Micro-batches in, batches on the device out, prepared ahead by processes that may fail."""
 
 from __future__ import annotations
 

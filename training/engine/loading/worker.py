@@ -42,7 +42,7 @@ class Lost(Exception):
 
 
 class Worker:
-    """This process's side of one worker. Batches come back in the order of the micro_batches that were asked for."""
+    """This process's side of one worker. Batches come back in the order of the requested micro-batches."""
 
     def __init__(self, examples: Dataset, others: Sequence[Worker]):
         parent = os.getpid()

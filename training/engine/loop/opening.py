@@ -1,4 +1,4 @@
-"""What every run is opened with, stepped or fitted: the decision to resume, constants, and what is said of it."""
+"""What every run is opened with, stepped or fitted: the decision to resume, constants, and the notes on both."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Pace:
         self.steps_per_evaluation = steps_per_evaluation
         self.evaluation = 0.0  # seconds of the newest one
         self.saving = 0.0  # seconds of a save that is waited for
-        self.said = False
+        self.reported = False
         self._steps: deque[float] = deque(maxlen=RECENT)
         self._since: float | None = None
 

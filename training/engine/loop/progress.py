@@ -18,7 +18,7 @@ OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
 class Progress:
     """Where the run stands. A step of a fitted family is a round."""
 
-    step: int = 0  # global batches consumed; the sampler's whole state
+    step: int = 0  # global batches consumed; the sampler's complete state
     total_steps: int = 1
     samples: int = 0  # in an epoch
     global_batch: int = 0
@@ -31,7 +31,7 @@ class Progress:
     seconds: float = 0.0  # of training, all processes of the run in turn
     finished: str = ""  # why the run ended; empty while it goes on
     halvings: int = 0  # of the micro-batches, because memory ran out
-    retreats: int = 0  # times the run was rolled back to a good checkpoint, because numbers stayed non-finite
+    rollbacks: int = 0  # times the run was rolled back to a good checkpoint, because numbers stayed non-finite
     rate: float = 1.0  # share of the planned learning rate that is left after the rollbacks
     limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
     best_violation: float = 0.0  # of the best evaluation, as in Merit
@@ -39,8 +39,9 @@ class Progress:
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> Progress:
-        """From a checkpoint's `progress`."""
-        return cls(**{key: value for key, value in values.items() if key not in ("epoch", "position")})
+        """From a checkpoint's `progress`. Versions before this one called `rollbacks` "retreats"."""
+        fields = {key: value for key, value in values.items() if key not in ("epoch", "position", "retreats")}
+        return cls(**({"rollbacks": values["retreats"]} if "retreats" in values else {}) | fields)
 
     def plain(self, epoch: int, position: int) -> dict[str, Any]:
         """For a checkpoint; `position`: steps done within the epoch."""

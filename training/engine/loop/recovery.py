@@ -49,20 +49,20 @@ def roll_back(run: Run, error: Diverged) -> None:
         "Try a lower optim.lr, a longer scheduler.warmup_steps, bfloat16 in place of float16, or look at the samples "
         "named in the log."
     )
-    if before.retreats >= ROLLBACKS:
+    if before.rollbacks >= ROLLBACKS:
         raise TrainingError(
             f"{error} Going back to the last good checkpoint with a smaller learning rate did not help "
             f"({ROLLBACKS} times). The weights saved last are finite. {advice}"
         )
     run.settle_saves()
     # At first the newest; if that did not help, the best, which is older.
-    find = _best_or_latest if before.retreats else CheckpointFolder.latest
+    find = _best_or_latest if before.rollbacks else CheckpointFolder.latest
     path = run.ranks.on_rank_zero(lambda: find(CheckpointFolder(run.folder)))
     if path is None:
         raise TrainingError(f"{error} There is no complete checkpoint to go back to. {advice}")
     state.load(run.ranks.from_first_host(lambda: read(path)), str(path))
     progress = state.progress
-    progress.retreats, progress.rate = before.retreats + 1, before.rate * SMALLER
+    progress.rollbacks, progress.rate = before.rollbacks + 1, before.rate * SMALLER
     progress.skipped, progress.seconds, progress.total_steps = before.skipped, before.seconds, before.total_steps
     while state.plan.halvings < before.halvings:
         state.plan = state.plan.halved()
@@ -73,7 +73,7 @@ def roll_back(run: Run, error: Diverged) -> None:
         f"{error} Back to {path.name} (step {progress.step}); the learning rate is {progress.rate:g} of the planned "
         "one from here on."
     )
-    run.save(wait=True)  # a kill must not forget that this was tried
+    run.save(wait=True)  # after a kill, the rollback must still count
 
 
 def _best_or_latest(checkpoints: CheckpointFolder) -> Path | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def rehearse(run: Run) -> None:
-    """Make `run` ready for its first step. Raises whatever validation, a save or the disk raises."""
+    """Make `run` ready for its first step. Raises the errors of a validation, of a save and of the disk."""
     run.prepare()
     while True:
         try:

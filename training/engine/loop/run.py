@@ -110,7 +110,7 @@ class Run:
         """The held-out split in micro-batches of the present size."""
         return HeldOut(
             self.held_out_dataset, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch_size,
-            say=self.tell, stop=self._told_to_stop,
+            say=self.tell, stop=self._stop_requested,
         )  # fmt: skip
 
     @contextmanager
@@ -121,7 +121,12 @@ class Run:
         micro_batches = (micro_batch for step in steps for micro_batch in plan.micro_batches(step, rank))
         with (
             Loader(
-                self.train, micro_batches, self.settings.data, self.ranks.device, say=self.tell, stop=self._told_to_stop
+                self.train,
+                micro_batches,
+                self.settings.data,
+                self.ranks.device,
+                say=self.tell,
+                stop=self._stop_requested,
             ) as loader,
             self.new_held_out() as self.held_out,
         ):
@@ -137,7 +142,7 @@ class Run:
                 brought = []  # the ranks agree in `advance`, and leave
             yield Work(step, own, brought, time.perf_counter() - before)
 
-    def _told_to_stop(self) -> bool:
+    def _stop_requested(self) -> bool:
         return bool(self.signals.name)
 
     # -- a step ----------------------------------------------------------------------------------------------------
@@ -186,8 +191,8 @@ class Run:
         """Plan the run's length again; whether there is a step to do."""
         progress = self.state.progress
         if total != progress.total_steps:
-            if self.pace and not self.pace.said:
-                self.pace.said = True
+            if self.pace and not self.pace.reported:
+                self.pace.reported = True
                 self.tracker.say(
                     f"the budget allows about {total} of {self.state.planned} steps "
                     f"({total / self.plan.steps_per_epoch:.1f} epochs): the learning rate falls to its floor by then."

@@ -90,7 +90,7 @@ def keep_compiled(folder: Path) -> None:
 
 
 class _explained:
-    """A failure of the compiler, as an error that says what to do."""
+    """A failure of the compiler, as an error with a remedy."""
 
     def __enter__(self) -> None: ...
 

@@ -40,7 +40,7 @@ class EMA:
             parameter.copy_(values[name])
 
     def state(self, saved: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """A state dict of the model with the averaged weights in place of its own: all of it, or what is in `saved`."""
+        """The model's state dict with averaged weights in place of the current ones: all, or those of `saved`."""
         state = self.model.state_dict() if saved is None else saved
         return {name: self.shadow.get(name, value).detach() for name, value in state.items()}
 

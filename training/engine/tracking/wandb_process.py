@@ -1,8 +1,8 @@
-"""Records to Weights & Biases, carried by a process of its own: whatever hangs or crashes there, training goes on.
+"""Records to Weights & Biases, sent by a separate process: if it hangs or crashes, training goes on.
 
 Run as a file by `WandbProcess` (it imports nothing of the package): it reads JSON lines from its input, the first one
-the arguments of `wandb.init`, and tells on its output, one JSON line each, where the run is to be seen and why it
-gave up.
+the arguments of `wandb.init`, and writes to its output, one JSON line each, the address of the run and the
+reason if it stops.
 """
 
 from __future__ import annotations

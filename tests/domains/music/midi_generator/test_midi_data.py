@@ -85,8 +85,8 @@ def test_each_token_has_its_own_songs_emotion(rows):
     owner = np.repeat(np.arange(len(rows)), windows.songs.lengths)
     for index, item in enumerate(every(windows)):
         at = np.arange(index * CONTEXT, min((index + 1) * CONTEXT, windows.total - 1))
-        told = item["emotion"][item["documents"][: len(at)]]
-        assert np.array_equal(told, np.stack([windows.songs.emotion(song) for song in owner[at]]))
+        emotions = item["emotion"][item["documents"][: len(at)]]
+        assert np.array_equal(emotions, np.stack([windows.songs.emotion(song) for song in owner[at]]))
 
 
 def test_an_item_is_a_function_of_epoch_and_index_alone(rows):
@@ -303,6 +303,6 @@ def test_good_emotions_pass(emotion):
 @pytest.mark.parametrize(
     "emotion", [None, [], [0.1, 0.2], "sad", [1.5, 0, 0], [0, 0, -0.1], [0, float("nan"), 0], [True, 0, 0], ["a"] * 64]
 )
-def test_bad_emotions_are_told(emotion):
+def test_bad_emotions_are_reported(emotion):
     with pytest.raises(ValueError, match="emotion"):
         check_emotion({"emotion": emotion})

@@ -94,7 +94,7 @@ def test_music_written_by_the_file_is_the_models_music(graphs, sessions):
 
 
 def test_a_host_finds_everything_it_needs_in_the_metadata(graphs):
-    """One vocabulary of 388, told by the file itself, and every id in it once."""
+    """One vocabulary of 388, from the file alone, and every id in it once."""
     for graph in graphs[1].values():
         assert graph.metadata["vocabulary_size"] == "388"
         assert graph.outputs[0].shape[-1] == tokens.VOCABULARY == 388

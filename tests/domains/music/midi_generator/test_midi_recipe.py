@@ -149,7 +149,7 @@ def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
     assert known > 0.5
 
 
-def test_songs_are_foretold_as_in_validation_whoever_does_it(recipe, rows):
+def test_songs_are_forereported_as_in_validation_whoever_does_it(recipe, rows):
     """The judged loss is validation's, song by song; and counting is judged on the very same tokens."""
     model = recipe.build({}).eval()
     sums = judging.foretold(model, recipe.dataset(rows, False))
@@ -204,16 +204,16 @@ def taught():
 
 
 def test_a_model_that_learnt_is_told_so(taught):
-    """It beats counting and whoever is not told the emotion, and what it writes follows the emotion asked for."""
+    """It beats counting and a model without the emotion, and its pieces follow the requested emotion."""
     recipe, model, rows = taught
-    asked: list = []
+    calls: list = []
 
-    def rival(other, name, begin, steps):
-        asked.append((name, other.settings.augment.emotion_dropout, begin is not None, steps))
+    def baseline(other, name, begin, steps):
+        calls.append((name, other.settings.augment.emotion_dropout, begin is not None, steps))
         return recipe.build({}).eval()  # knows nothing
 
-    found = recipe.evaluate(EvaluationContext(model, rows, rows, 100, rival, 0.5))
-    assert asked == [("plain_transformer", 1.0, True, 50)]
+    found = recipe.evaluate(EvaluationContext(model, rows, rows, 100, baseline, 0.5))
+    assert calls == [("plain_transformer", 1.0, True, 50)]
     metrics = found.metrics
     loss = metrics["val_loss"]
     assert loss.model.value < 0.8 * loss.baselines["bigram"].value

@@ -1,4 +1,4 @@
-"""What music says on its models' card."""
+"""What music adds to the model card."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from training.workspace import Workspace
 
 def test_the_page_shows_pieces_clouds_emotions_the_corpus_and_doubtful_labels(tmp_path):
     text = read(job.make(tmp_path)).text
-    for told in (
+    for expected in (
         "happy 4", "Quarantined files: 1", "midi: trained on, held out 4, 2", "tempo % +3 -12", "sad happy It is fast.",
         "Scores without a recording: 1", "The preview plays its beginning.", "Target: from its notes",
         "12 held-out songs; 1,044 were trained on. The difference to a baseline is taken song by song.",
     ):  # fmt: skip
-        assert told in text, told
+        assert expected in text, expected
     assert "Spectocloud: what each emotion does" in text and "MIDI generator: what each emotion does" not in text
 
 

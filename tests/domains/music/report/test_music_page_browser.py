@@ -81,7 +81,7 @@ def test_a_drag_turns_both_clouds(browser, page, side):
     assert browser.run(PIXELS.format(side)) == turned  # let go: it stays
 
 
-def test_arrow_keys_turn_and_home_turns_back_and_is_told(browser, page):
+def test_arrow_keys_turn_and_home_turns_back_and_is_reported(browser, page):
     browser.open(page)
     browser.run("document.querySelector('canvas').focus()")
     first = browser.run(PIXELS.format("target"))
@@ -90,7 +90,7 @@ def test_arrow_keys_turn_and_home_turns_back_and_is_told(browser, page):
         browser.press(key)
         seen.add(browser.run(PIXELS.format("target")))
     assert len(seen) == 4
-    assert "above" in browser.run("document.getElementById('cloud-told').textContent")
+    assert "above" in browser.run("document.getElementById('cloud-status').textContent")
     browser.press("Home")
     assert browser.run(PIXELS.format("target")) == first
 

@@ -177,7 +177,7 @@ def test_a_cloud_that_cannot_be_used_is_refused_with_the_reason(tmp_path, conten
         check_row({"target_pointcloud_path": str(path), "emotion": [0, 0, 0.5]})
 
 
-def test_a_cloud_that_breaks_after_the_check_is_told_with_its_row(own, tmp_path):
+def test_a_cloud_that_breaks_after_the_check_is_reported_with_its_row(own, tmp_path):
     row, _ = own
     split = songs([row])
     (tmp_path / "cloud.npy").write_bytes(b"gone")

@@ -221,10 +221,10 @@ def test_samples_are_clouds_and_pictures_of_several_songs(recipe, model, rows, t
     assert all(path.stat().st_size for path in written)
     cloud, target = np.load(written[0]), np.load(written[1])
     assert cloud.shape == target.shape == (1200, 10) and cloud.dtype == target.dtype == np.float32
-    told = json.loads(written[-1].read_text())
-    assert list(told) == [path.stem for path in written[:-1:3]]
-    song = next(row for row in rows if row.values["id"] == told[written[0].stem]["song"])
-    assert told[written[0].stem]["emotion"] == pytest.approx(song.values["emotion"][:3], abs=1e-3)
+    content = json.loads(written[-1].read_text())
+    assert list(content) == [path.stem for path in written[:-1:3]]
+    song = next(row for row in rows if row.values["id"] == content[written[0].stem]["song"])
+    assert content[written[0].stem]["emotion"] == pytest.approx(song.values["emotion"][:3], abs=1e-3)
     again = recipe.samples(model, rows, tmp_path / "again", seed=1)
     assert [path.read_bytes() for path in again[:2]] == [path.read_bytes() for path in written[:2]]
 

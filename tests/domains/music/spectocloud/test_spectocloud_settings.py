@@ -135,6 +135,6 @@ def test_the_full_file_names_every_key_with_its_meaning_above_it():
         ({"export": {"max_batch": 1}}, "export.max_batch"),
     ],
 )
-def test_settings_that_cannot_work_are_told(section, words):
+def test_settings_that_cannot_work_are_reported(section, words):
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
         build(SpectocloudConfig, Layer(section))

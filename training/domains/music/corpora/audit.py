@@ -1,4 +1,4 @@
-"""Labels that the notes speak against: a song beside what its emotion's production rules and the other songs that bear
+"""Labels that the notes contradict: a song beside what its emotion's production rules and the other songs that bear
 its label lead to expect.
 
 Of every song six things are measured: tempo, note density, loudness, register, mode and articulation. What is usual for
@@ -38,7 +38,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Suspect:
-    """A song whose notes speak against its label."""
+    """A song whose notes contradict its label."""
 
     song: str
     label: str

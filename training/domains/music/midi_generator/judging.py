@@ -333,27 +333,26 @@ def findings(found: Mapping[str, Metric]) -> list[Finding]:
     can = [feature for feature in DESIGN if f"shift_{feature}" in found]
     follow = [feature for feature in can if found[f"shift_{feature}"].model.low > 0]
     missed = ", ".join(WORDS[feature] for feature in can if feature not in follow)
-    told = f"Of {len(can)} ways in which the training music of emotions differs, the pieces follow {len(follow)}"
-    out.append(Finding("fair" if missed else "good", f"{told}" + (f"; not surely: {missed}." if missed else ".")))
+    text = f"Of {len(can)} ways in which the training music of emotions differs, the pieces follow {len(follow)}"
+    out.append(Finding("fair" if missed else "good", f"{text}" + (f"; not surely: {missed}." if missed else ".")))
     return out + _originality(found)
 
 
 def _originality(found: Mapping[str, Metric]) -> list[Finding]:
     """Whether it copies, and whether what it writes is in order."""
     run, share = found["copied_run"], found["copied_share"]
-    told = (
-        f"The longest run shared with a training song is {run.model.told(' notes')} a piece, {share.model.value:.0f} %"
-    )
+    longest = run.model.formatted(" notes")
+    text = f"The longest run shared with a training song is {longest} a piece, {share.model.value:.0f} %"
     songs = run.baselines.get("held_out_songs")
     if songs is None:
-        return [Finding("fair", f"{told}; no held-out song has an emotion of the training music, to compare with.")]
+        return [Finding("fair", f"{text}; no held-out song has an emotion of the training music, to compare with.")]
     copies = run.model.low > songs.high and share.model.value > 2 * share.baselines["held_out_songs"].value
-    told += f" of it (songs that were held out: {songs.told(' notes')})"
-    out = [Finding("fair" if copies else "good", told + ("; it copies." if copies else "."))]
+    text += f" of it (songs that were held out: {songs.formatted(' notes')})"
+    out = [Finding("fair" if copies else "good", text + ("; it copies." if copies else "."))]
     for name, what in (("stuck_notes", "hanging notes"), ("empty_bars", "empty bars")):
         theirs, ours = found[name].baselines["held_out_songs"], found[name].model
         if ours.low > max(theirs.high, 1.0):
-            out.append(Finding("fair", f"Too many {what}: {ours.told(' %')}, in songs {theirs.told(' %')}."))
+            out.append(Finding("fair", f"Too many {what}: {ours.formatted(' %')}, in songs {theirs.formatted(' %')}."))
     if not found["legal"].meets():
         out.append(floor(found["legal"], "The share of pieces in legal form"))
     return out

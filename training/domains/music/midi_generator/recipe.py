@@ -113,7 +113,7 @@ class MidiGeneratorRecipe(Stepped):
         windows = HeldOutWindows(select(context.held_out, chosen), settings.model.context)
         plain, trained = self._plain(context)
         found = judging.foretelling(model, plain.to(next(model.parameters()).device), train, windows, settings.seed)
-        more: dict[str, Any] = {"rivals": {"plain_transformer": trained}}
+        more: dict[str, Any] = {"trained_baselines": {"plain_transformer": trained}}
         known = model.styles.cpu().numpy()
         if (known[2, :, 0] > 0).sum() > 1:
             made, real, forbidden = self._written(model, known, train, windows.songs)
@@ -124,7 +124,7 @@ class MidiGeneratorRecipe(Stepped):
         return Judgement(found, verdict(judging.findings(found)), more)
 
     def _plain(self, context: EvaluationContext) -> tuple[MidiGenerator, dict[str, Any]]:
-        """An equal model that is never told the emotion, and how it was trained. From the start and for as long as the
+        """An equal model that never gets the emotion, and how it was trained. From the start and for as long as the
         judged one, where `context.baseline_share` is 1; else it continues from that one's weights for such a share of
         its steps (on PLAIN_TOKENS at most), which makes it the stronger baseline: it has seen more."""
         settings, update = self.settings, {}
@@ -136,15 +136,15 @@ class MidiGeneratorRecipe(Stepped):
             steps = max(1, min(round(context.baseline_share * steps), most))
             update = {"optim": settings.optim.model_copy(update={"lr": settings.optim.lr * PLAIN_RATE})}
         update["augment"] = settings.augment.model_copy(update={"emotion_dropout": 1.0})
-        rival = context.train_baseline(
+        baseline = context.train_baseline(
             type(self)(settings.model_copy(update=update)), "plain_transformer", begin, steps
         )
-        told = {
+        details = {
             "steps": steps,
             "of": context.steps,
             "begins": "at the start" if begin is None else "at the model's weights",
         }
-        return rival, told
+        return baseline, details
 
     def _written(
         self, model: MidiGenerator, known: np.ndarray, train: Songs, held_out: Songs

@@ -34,7 +34,7 @@
     const HOME = { yaw: -28, tilt: 16, away: 3.5 };
     const view = { ...HOME };
     const canvases = [...document.querySelectorAll("#viewer canvas")];
-    const told = document.getElementById("cloud-told");
+    const status = document.getElementById("cloud-status");
     const opened = new Map();
     let chosen = 0, due = false;
 
@@ -156,7 +156,7 @@
         Object.assign(view, HOME);
         ask();
       } else turn(TURNS[name]);
-      told.textContent = `Seen from ${Math.round(view.yaw)}° and ${Math.round(view.tilt)}° above.`;
+      status.textContent = `Seen from ${Math.round(view.yaw)}° and ${Math.round(view.tilt)}° above.`;
     }
 
     for (const canvas of canvases) {
@@ -188,7 +188,7 @@
       chosen = index;
       const { song, start, emotion, apart } = clouds[index];
       const [valence, arousal, intensity] = emotion.map((x) => x.toFixed(1));
-      told.textContent = `${song} at ${start.toFixed(1)} s; valence ${valence}, arousal ${arousal}, intensity ${intensity}. ` +
+      status.textContent = `${song} at ${start.toFixed(1)} s; valence ${valence}, arousal ${arousal}, intensity ${intensity}. ` +
         `Particles of the prediction are ${(100 * apart).toFixed(1)} % of the window from the nearest of the target, on average.`;
       for (const canvas of canvases)
         canvas.setAttribute("aria-label", `${canvas.dataset.side === "target" ? "Target" : "Predicted"} cloud of ${song}`);

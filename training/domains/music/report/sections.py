@@ -78,7 +78,7 @@ def _corpus(workspace: Workspace, summary: Mapping[str, Any], counts: Mapping[st
 
 
 def _suspects(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Labels that the notes speak against, as `prepare --audit` lists them."""
+    """Labels that the notes contradict, as `prepare --audit` lists them."""
     return [
         {
             "song": str(item.get("song")),
