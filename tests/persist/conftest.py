@@ -1,18 +1,18 @@
-"""A place that mirrors, on time scales of tests; and what may be wrong with it."""
+"""A place that is replicated to, on time scales of tests; and what may be wrong with it."""
 
 import threading
 
 import pytest
 
-from training.persist import lease as claim
-from training.persist import remote, replicator
+from training.persist import lease, remote, replicator
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(claim, "SILENT", 0.3)
+    monkeypatch.setattr(lease, "SILENT", 0.3)
+    monkeypatch.setattr(remote, "SETTLING", 0.5)
     monkeypatch.setattr(replicator, "BEAT", 0.02)
-    monkeypatch.setattr(claim, "BEAT", 0.0)
+    monkeypatch.setattr(lease, "BEAT", 0.0)
     monkeypatch.setattr(replicator, "FIRST_PAUSE", 0.02)
     monkeypatch.setattr(replicator, "LONGEST_PAUSE", 0.05)
 
@@ -27,8 +27,8 @@ def there(tmp_path):
     return tmp_path / "drive"
 
 
-class Said(list):
-    """What was told; `until` waits for it."""
+class Messages(list):
+    """What was reported; `until` waits for it."""
 
     def __init__(self):
         super().__init__()
@@ -45,24 +45,26 @@ class Said(list):
 
 
 @pytest.fixture
-def said():
-    return Said()
+def messages():
+    return Messages()
 
 
 @pytest.fixture
-def copies(monkeypatch):
-    """Names of checkpoints copied through the network, so to speak; what is linked or renamed there is not."""
+def copies(monkeypatch, here):
+    """Names of checkpoints copied from `here` through the network, so to speak; what is linked or renamed there is not.
+    An abandoned thread of an earlier test may still be copying from elsewhere."""
     names, real = [], remote.copy
 
     def noted(source, target, pulse, expected=None):
-        names.append(source.name)
+        if here in source.parents:
+            names.append(source.name)
         return real(source, target, pulse, expected)
 
     monkeypatch.setattr(remote, "copy", noted)
     return names
 
 
-class Trouble:
+class Fault:
     """While `error` is set, nothing can be written to the place; while `gate` is closed, it hangs."""
 
     def __init__(self, monkeypatch):
@@ -70,18 +72,18 @@ class Trouble:
         self.gate.set()
         real = remote.copy
 
-        def troubled(*arguments):
+        def faulty(*arguments):
             self.tried.set()
             assert self.gate.wait(30)
             if self.error:
                 raise self.error
             return real(*arguments)
 
-        monkeypatch.setattr(remote, "copy", troubled)
+        monkeypatch.setattr(remote, "copy", faulty)
 
 
 @pytest.fixture
-def trouble(monkeypatch):
-    made = Trouble(monkeypatch)
+def fault(monkeypatch):
+    made = Fault(monkeypatch)
     yield made
     made.gate.set()

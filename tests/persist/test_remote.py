@@ -7,9 +7,9 @@ import shutil
 import pytest
 
 from tests.engine.test_engine_checkpoint import die_at, number_in, put
-from tests.persist.copied import WHERE, tidy, whole
+from tests.persist.copied import WHERE, intact, tidy
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
-from training.engine.checkpoints.index import BEST, FORMAT, LAST, Index, epoch_name
+from training.engine.checkpoints.index import BEST, FORMAT, INDEX, LAST, Index, epoch_name
 from training.errors import HostError
 from training.persist import copying, remote
 from training.persist.copying import Pulse
@@ -26,12 +26,12 @@ def test_what_is_listed_here_is_whole_there(here, there):
     put(here / WHERE, 2)
     put(here / WHERE, 3, [epoch_name(3)], 0.5)
     assert carried(here, there) == []
-    assert whole(there / WHERE) == whole(here / WHERE) and len(whole(here / WHERE)) == 5
+    assert intact(there / WHERE) == intact(here / WHERE) and len(intact(here / WHERE)) == 5
     put(here / WHERE, 4, [epoch_name(4)])
     CheckpointFolder(here / WHERE).apply_retention(1)
     carried(here, there)
-    assert whole(there / WHERE) == {"last.pt": 4, "before_last.pt": 3, "best.pt": 1, "checkpoint_epoch_4.pt": 4}
-    assert {path.name for path in (there / WHERE).glob("*.pt")} == whole(there / WHERE).keys() and tidy(there / WHERE)
+    assert intact(there / WHERE) == {"last.pt": 4, "before_last.pt": 3, "best.pt": 1, "checkpoint_epoch_4.pt": 4}
+    assert {path.name for path in (there / WHERE).glob("*.pt")} == intact(there / WHERE).keys() and tidy(there / WHERE)
 
 
 def test_nothing_is_copied_twice(here, there, copies):
@@ -57,7 +57,7 @@ def test_a_drive_without_hard_links_gets_copies(here, there, copies, monkeypatch
 
     monkeypatch.setattr(os, "link", refuse)
     carried(here, there)
-    assert whole(there / WHERE) == whole(here / WHERE)
+    assert intact(there / WHERE) == intact(here / WHERE)
 
 
 PHASES = ["os.fsync", "Path.replace", "os.link"]
@@ -86,7 +86,7 @@ def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, 
     mending = CheckpointReplica(here / WHERE, there / WHERE, Pulse())
     mending.sweep()
     mending.carry()
-    assert whole(there / WHERE).items() >= {"last.pt": 3, "best.pt": 3, "checkpoint_epoch_3.pt": 3}.items()
+    assert intact(there / WHERE).items() >= {"last.pt": 3, "best.pt": 3, "checkpoint_epoch_3.pt": 3}.items()
     assert tidy(there / WHERE)
 
 
@@ -96,7 +96,7 @@ def test_another_run_s_checkpoints_are_set_aside_there(here, there):
     state = {"format": FORMAT, "family": "toy", "model": {}}
     CheckpointFolder(here / WHERE).save(state, entry, [BEST])
     carried(here, there)
-    assert whole(there / WHERE / "previous" / "r") == {"last.pt": 7, "best.pt": 7}
+    assert intact(there / WHERE / "previous" / "r") == {"last.pt": 7, "best.pt": 7}
     assert set(CheckpointFolder(there / WHERE).listed()) == {"last.pt", "best.pt"}
 
 
@@ -107,7 +107,7 @@ def test_a_place_that_is_ahead_is_not_overwritten(here, there):
     put(there / WHERE, 9)
     with pytest.raises(HostError, match=r"is ahead: it holds step 9 .* only step 3.*training restore"):
         carried(here, there)
-    assert whole(there / WHERE) == {"last.pt": 9, "before_last.pt": 3}
+    assert intact(there / WHERE) == {"last.pt": 9, "before_last.pt": 3}
 
 
 def test_what_is_gone_there_is_brought_anew(here, there):
@@ -117,7 +117,7 @@ def test_what_is_gone_there_is_brought_anew(here, there):
     carried(here, there)
     (there / WHERE / BEST).unlink()
     carried(here, there)
-    assert whole(there / WHERE) == whole(here / WHERE)
+    assert intact(there / WHERE) == intact(here / WHERE)
 
 
 def test_what_rotted_there_is_given_no_further_name(here, there):
@@ -153,7 +153,20 @@ def test_a_save_in_the_middle_of_a_copy_is_no_damage(here, there, monkeypatch):
 
     monkeypatch.setattr(remote, "copy", meanwhile)
     assert carried(here, there) == []
-    assert whole(there / WHERE)["last.pt"] == 5
+    assert intact(there / WHERE)["last.pt"] == 5
+
+
+def test_a_copy_between_a_saves_rename_and_its_index_is_no_damage(here, there, monkeypatch):
+    (there / WHERE).mkdir(parents=True)
+    index = here / WHERE / INDEX
+    put(here / WHERE, 1)
+    before = index.read_bytes()
+    put(here / WHERE, 2)
+    after = index.read_bytes()
+    index.write_bytes(before)
+    monkeypatch.setattr(remote.time, "sleep", lambda _: index.write_bytes(after))
+    assert carried(here, there) == []
+    assert intact(there / WHERE) == {"last.pt": 2, "before_last.pt": 1}
 
 
 def test_what_is_damaged_here_stays_behind_and_is_named(here, there):
@@ -163,7 +176,7 @@ def test_what_is_damaged_here_stays_behind_and_is_named(here, there):
     put(here / WHERE, 3)
     (here / WHERE / BEST).write_bytes(b"damaged")
     assert carried(here, there) == [f"{here / WHERE / BEST} is missing or damaged"]
-    assert whole(there / WHERE) == {"last.pt": 3, "before_last.pt": 2}
+    assert intact(there / WHERE) == {"last.pt": 3, "before_last.pt": 2}
 
 
 def test_a_drive_that_stores_something_else_is_noticed(here, there, monkeypatch):
@@ -174,4 +187,4 @@ def test_a_drive_that_stores_something_else_is_noticed(here, there, monkeypatch)
     monkeypatch.setattr(copying, "read_back", lambda *_: "0" * 64)
     with pytest.raises(OSError, match="not what was written"):
         carried(here, there)
-    assert whole(there / WHERE) == {"last.pt": 1}
+    assert intact(there / WHERE) == {"last.pt": 1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from training.persist.copying import TEMPORARY, Changed, Pulse, copy, read_back
 from training.persist.destination import asked
 
 ATTEMPTS = 5  # at a copy whose source is replaced meanwhile
+SETTLING = 5.0  # seconds within which a save that has renamed a file also lists it
 
 
 class CheckpointReplica:
@@ -91,7 +93,7 @@ class CheckpointReplica:
             try:
                 self._bring(name, entry, there)
             except Changed:
-                if Index.read(self.source).files.get(name) != entry:
+                if not self._still_listed(name, entry):
                     raise
                 problems.append(f"{self.source / name} is missing or damaged")
         self._drop(there, [name for name in there.files if name not in mine.files and name != BEFORE_LAST])
@@ -115,6 +117,17 @@ class CheckpointReplica:
             else:
                 there.constants[name] = {"sha256": digest, "bytes": (self.target / name).stat().st_size}
         return problems
+
+    def _still_listed(self, name: str, entry: Entry) -> bool:
+        """Whether an entry that its file does not match is still listed after `SETTLING` seconds, so that the file is
+        damaged: a save gives its files their names before it writes the index, and a copy may fall between the two."""
+        until = time.monotonic() + SETTLING
+        while Index.read(self.source).files.get(name) == entry:
+            if time.monotonic() >= until:
+                return True
+            self.pulse.beat()
+            time.sleep(0.02)
+        return False
 
     def _drop(self, there: Index, old: list[str]) -> None:
         """Delete the checkpoints `old`, and constants that no other one refers to; the index first."""
