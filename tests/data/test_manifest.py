@@ -8,47 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.manifests import Loading, fill
+from tests.data.manifests import write as file
 from tests.data.schemas import PARTS, PICTURES
 from training.data import manifest
 from training.errors import DataError
 
 KEYS = ("image_path", "mask_path")
+ROW = {"image_path": "images/cats/t.png", "mask_path": "masks/cats/t.pgm", "grade": [0.8, -0.7, 0.7]}
+LOADING = Loading(PICTURES, KEYS, ROW)
+row, load, refusal = LOADING.row, LOADING.load, LOADING.refusal
 
 
 @pytest.fixture
 def corpus(tmp_path):
     """root/images/cats/t.png and root/masks/cats/t.pgm; manifests lie in root/out."""
-    for name in ("images/cats/t.png", "images/t.png", "masks/cats/t.pgm", "out/manifests/here.pgm"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    return tmp_path
-
-
-def row(corpus: Path, **changes) -> dict:
-    base = {
-        "image_path": str(corpus / "images/cats/t.png"),
-        "mask_path": str(corpus / "masks/cats/t.pgm"),
-        "grade": [0.8, -0.7, 0.7],
-    }
-    return {key: value for key, value in {**base, **changes}.items() if value is not None}
-
-
-def file(corpus: Path, *lines) -> Path:
-    path = corpus / "out" / "manifests" / "m.jsonl"
-    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
-    path.write_bytes(b"\n".join(texts) + b"\n")
-    return path
-
-
-def load(path: Path, keys=KEYS, **options):
-    return manifest.load(path, PICTURES, path_keys=keys, **options)
-
-
-def refusal(path: Path, **options) -> str:
-    with pytest.raises(DataError) as error:
-        load(path, **options)
-    assert error.value.exit_code == 3
-    return str(error.value)
+    return fill(tmp_path, ("images/cats/t.png", "images/t.png", "masks/cats/t.pgm", "out/manifests/here.pgm"))
 
 
 def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):

@@ -150,39 +150,36 @@ def test_who_is_overtaken_by_another_host_stops_copying_and_says_so(here, there,
     assert intact(there / WHERE)["last.pt"] == 50 and "NOT copied" in messages[-1]
 
 
-def test_a_detached_drive_is_told_and_nothing_is_written_beneath(here, tmp_path, messages):
+@pytest.fixture
+def drive(tmp_path):
+    mounted = Mounted(tmp_path / "mnt", 8 << 20)
+    yield mounted
+    mounted.close()
+
+
+def saved_after(change, here, there, messages, until):
+    """A second save, after `change` of a drive that holds the first."""
+    put(here / WHERE, 1)
+    with replicating(here, there, messages) as made:
+        messages.until("Copied to")
+        change()
+        put(here / WHERE, 2)
+        made.saved()
+        messages.until(until)
+
+
+def test_a_detached_drive_is_reported_and_nothing_is_written_beneath(here, tmp_path, drive, messages):
     """Under the mount point is another disk; a copy there would pass for safe."""
-    drive = Mounted(tmp_path / "mnt", 8 << 20)
-    there = tmp_path / "mnt" / "athanor"
-    try:
-        put(here / WHERE, 1)
-        with replicating(here, there, messages) as made:
-            messages.until("Copied to")
-            drive.detach()
-            put(here / WHERE, 2)
-            made.saved()
-            messages.until("has disappeared")
-        assert messages[-1].startswith("NOT copied") and not list((tmp_path / "mnt").iterdir())
-    finally:
-        drive.close()
+    saved_after(drive.detach, here, tmp_path / "mnt/athanor", messages, "has disappeared")
+    assert messages[-1].startswith("NOT copied") and not list((tmp_path / "mnt").iterdir())
 
 
-def test_a_drive_that_turns_read_only_is_reported(here, tmp_path, messages):
-    drive = Mounted(tmp_path / "mnt", 8 << 20)
-    there = tmp_path / "mnt" / "athanor"
-    try:
-        put(here / WHERE, 1)
-        with replicating(here, there, messages) as made:
-            messages.until("Copied to")
-            drive.read_only()
-            put(here / WHERE, 2)
-            made.saved()
-            messages.until("Read-only file system")
-        assert intact(there / WHERE) == {"last.pt": 1}
-        with pytest.raises(HostError, match="Read-only file system"), replicating(here, there, messages):
-            pass
-    finally:
-        drive.close()
+def test_a_drive_that_turns_read_only_is_reported(here, tmp_path, drive, messages):
+    there = tmp_path / "mnt/athanor"
+    saved_after(drive.read_only, here, there, messages, "Read-only file system")
+    assert intact(there / WHERE) == {"last.pt": 1}
+    with pytest.raises(HostError, match="Read-only file system"), replicating(here, there, messages):
+        pass
 
 
 def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, messages):

@@ -10,8 +10,11 @@ import select
 import shutil
 import subprocess
 import time
+import warnings
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 PATIENCE = 60.0  # seconds for one answer: the host may be busy
 
@@ -41,6 +44,30 @@ def find() -> str | None:
     """The browser of this host; CHROMIUM names another one."""
     named = os.environ.get("CHROMIUM")
     return named or next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
+
+
+PROGRAM = find()
+if PROGRAM is None:
+    warnings.warn(UNTESTED, stacklevel=1)
+needs_browser = pytest.mark.skipif(PROGRAM is None, reason=UNTESTED)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """One browser a module."""
+    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def clean_page(browser, page):
+    """The module's `page` complains of nothing and fetches nothing while a test runs."""
+    browser.errors.clear()
+    browser.requests.clear()
+    yield
+    assert browser.errors == []
+    assert {url for url in browser.requests if not url.startswith("data:")} <= {page.as_uri()}
 
 
 class Browser:

@@ -41,3 +41,15 @@ def read(workspace: Workspace) -> Reader:
     assert reader.open == []
     reader.text = " ".join(reader.text.split())
     return reader
+
+
+def assert_markup_is_text(workspace: Workspace, scripts: int, least: int) -> str:
+    """Markup in names from files is shown as text, `least` times or more, and the page has its own `scripts` alone.
+    Returns the page's source."""
+    source = write_report(workspace).read_text()
+    reader = read(workspace)
+    assert "<script>alert" not in source and "<img src=x" not in source
+    assert not [a for t, a in reader.elements if t == "img" or "onerror" in a]
+    assert sum(t == "script" for t, _ in reader.elements) == scripts
+    assert reader.text.count("<script>alert(1)</script>") >= least
+    return source

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
-import warnings
 
 import pytest
 
 from tests.report import job
-from tests.report.browser import CONTRAST, UNTESTED, Browser, find
+from tests.report.browser import CONTRAST, needs_browser
 from tests.report.test_report_groups import fan_out
 from training.report.page import write_report
 
-PROGRAM = find()
-if PROGRAM is None:
-    warnings.warn(UNTESTED, stacklevel=1)
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=UNTESTED)
+pytestmark = [needs_browser, pytest.mark.usefixtures("clean_page")]
 
 
 @pytest.fixture
@@ -27,22 +23,6 @@ def page(tmp_path):
     opening = {"at": "2026-01-01", "run": "alpha", "checkpoint_sha256": "c" * 64, "data_digest": "d" * 64}
     (workspace.root / "runs" / "test_openings.jsonl").write_text(json.dumps(opening | {"purpose": job.EVIL}) + "\n")
     return write_report(workspace)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_complains(browser, page):
-    browser.errors.clear()
-    browser.requests.clear()
-    yield
-    assert browser.errors == []
-    assert {url for url in browser.requests if not url.startswith("data:")} <= {page.as_uri()}
 
 
 def test_a_domains_script_runs_once_and_its_style_counts(browser, page):

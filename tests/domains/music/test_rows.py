@@ -1,51 +1,23 @@
 """Rows of music's manifests: emotions, scores, recordings and clouds, refused with their line or taken as they are."""
 
-import json
 from pathlib import Path
 
 import pytest
 
-from training.data import manifest
+from tests.data.manifests import Loading, fill
+from tests.data.manifests import write as file
 from training.domains.music.rows import SCHEMA
-from training.errors import DataError
 
 KEYS = ("audio_path", "midi_path")
+ROW = {"audio_path": "audio/happy/t.wav", "midi_path": "midi/happy/t.mid", "emotion": [0.8, -0.7, 0.7]}
+LOADING = Loading(SCHEMA, KEYS, ROW)
+row, load, refusal = LOADING.row, LOADING.load, LOADING.refusal
 
 
 @pytest.fixture
 def corpus(tmp_path):
     """root/audio/happy/t.wav and root/midi/happy/t.mid; manifests lie in root/out."""
-    for name in ("audio/happy/t.wav", "audio/t.wav", "midi/happy/t.mid", "out/manifests/here.mid"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    return tmp_path
-
-
-def row(corpus: Path, **changes) -> dict:
-    base = {
-        "audio_path": str(corpus / "audio/happy/t.wav"),
-        "midi_path": str(corpus / "midi/happy/t.mid"),
-        "emotion": [0.8, -0.7, 0.7],
-    }
-    return {key: value for key, value in {**base, **changes}.items() if value is not None}
-
-
-def file(corpus: Path, *lines) -> Path:
-    path = corpus / "out" / "manifests" / "m.jsonl"
-    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
-    path.write_bytes(b"\n".join(texts) + b"\n")
-    return path
-
-
-def load(path: Path, keys=KEYS, **options):
-    return manifest.load(path, SCHEMA, path_keys=keys, **options)
-
-
-def refusal(path: Path, **options) -> str:
-    with pytest.raises(DataError) as error:
-        load(path, **options)
-    assert error.value.exit_code == 3
-    return str(error.value)
+    return fill(tmp_path, ("audio/happy/t.wav", "audio/t.wav", "midi/happy/t.mid", "out/manifests/here.mid"))
 
 
 def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):

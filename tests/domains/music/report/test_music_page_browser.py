@@ -4,40 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
-import warnings
 
 import pytest
 
 from tests.domains.music.report import job
-from tests.report.browser import CONTRAST, UNTESTED, Browser, find
+from tests.report.browser import CONTRAST, needs_browser
 from training.report.page import write_report
 
-PROGRAM = find()
-if PROGRAM is None:
-    warnings.warn(UNTESTED, stacklevel=1)
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=UNTESTED)
+pytestmark = [needs_browser, pytest.mark.usefixtures("clean_page")]
 PIXELS = "document.querySelector('canvas[data-side={}]').toDataURL()"
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return write_report(job.make(tmp_path_factory.mktemp("job")))
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
-
-
-@pytest.fixture(autouse=True)
-def nothing_complains(browser, page):
-    browser.errors.clear()
-    browser.requests.clear()
-    yield
-    assert browser.errors == []
-    assert {url for url in browser.requests if not url.startswith("data:")} <= {page.as_uri()}
 
 
 def test_names_from_files_run_no_script_and_are_seen(browser, page):
