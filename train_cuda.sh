@@ -143,7 +143,7 @@ run_stage() { # the same, and its exit code comes back
         return
     fi
     printf '\n== %s\n' "$title"
-    set -m # a process group of its own: Ctrl-C reaches this script alone
+    set -m # its own process group: Ctrl-C reaches this script alone
     "$@" < /dev/null &
     child=$!
     set +m
@@ -170,8 +170,8 @@ run_stage() { # the same, and its exit code comes back
             "$title" $((SECONDS - started)) >&2
     else
         printf '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code" >&2
-        ((code != 1 && code < 128)) || echo "What was finished is kept: the same command goes on with this stage.
-Killed (137) is most often a lack of memory on this host (\`sudo dmesg\` tells); for other codes see what is said above." >&2
+        ((code != 1 && code < 128)) || echo "Finished stages are kept: the same command continues with this stage.
+Exit 137 (killed) most often means that the host ran out of memory (\`sudo dmesg\` shows it); for other codes see the messages above." >&2
     fi
     return "$code"
 }

@@ -11,19 +11,19 @@ refuse() {
     exit 6
 }
 
-inside_container() { # a rented pod, Colab, a CI job: no engine of its own in there
+inside_container() { # a rented pod, Colab, a CI job: there is no engine in there
     [[ -e $host/.dockerenv || -e $host/run/.containerenv || -n ${KUBERNETES_SERVICE_HOST:-} || -n ${container:-} ]] ||
         grep -qE 'docker|kubepods|containerd|libpod' "$host/proc/1/cgroup" 2> /dev/null
 }
 
 why_no_engine() { # prints nothing where an engine answers, else the reason
-    local said
+    local output
     if ! command -v docker > /dev/null; then
         echo "Docker is not installed (https://docs.docker.com/engine/install)"
-    elif ! said=$(timeout 30 docker version --format '{{.Server.Version}}' 2>&1); then
-        case $said in
+    elif ! output=$(timeout 30 docker version --format '{{.Server.Version}}' 2>&1); then
+        case $output in
             *'permission denied'*) echo "you may not use the Docker engine: sudo usermod -aG docker \"\$USER\", then log in again" ;;
-            *) echo "the Docker engine does not answer (sudo systemctl start docker): ${said//$'\n'/ }" ;;
+            *) echo "the Docker engine does not answer (sudo systemctl start docker): ${output//$'\n'/ }" ;;
         esac
     fi
 }
@@ -103,23 +103,23 @@ To train on the CPU all the same: --cpu."
 }
 
 probe_gpu() { # sets gpu=yes where a container can be given the GPU, gpu=no where the host has none; else refuses
-    local said said_smi
+    local output smi_output
     gpu=no
-    if said=$(docker run --rm --pull never --gpus all --network none --entrypoint true "$image" 2>&1); then
+    if output=$(docker run --rm --pull never --gpus all --network none --entrypoint true "$image" 2>&1); then
         gpu=yes
         return
     fi
-    said=${said//$'\n'/ }
+    output=${output//$'\n'/ }
     if [[ $hardware == no ]]; then
         [[ -z $gpus ]] || refuse "--gpus $gpus: this host has no NVIDIA GPU."
         return
     fi
     local toolkit="https://docs.nvidia.com/datacenter/cloud-native/container-toolkit/latest/install-guide.html" way
-    if ! said_smi=$(timeout 60 nvidia-smi 2>&1); then
-        way="The layer that is broken: the NVIDIA driver; nvidia-smi fails on this host too: ${said_smi//$'\n'/ }
+    if ! smi_output=$(timeout 60 nvidia-smi 2>&1); then
+        way="The layer that is broken: the NVIDIA driver; nvidia-smi fails on this host too: ${smi_output//$'\n'/ }
 A driver that was updated while it ran needs a reboot."
     else
-        case $said in
+        case $output in
             *'could not select device driver'* | *'unknown runtime'* | *'unknown or invalid runtime'* | *'unresolvable CDI devices'*)
                 if command -v nvidia-ctk > /dev/null || command -v nvidia-container-runtime-hook > /dev/null; then
                     way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine does not know it:
@@ -147,7 +147,7 @@ reboot; one without its libraries (libnvidia-compute-*) needs them installed."
     fi
     refuse "this host has an NVIDIA GPU, and a container cannot use it.
 $way
-Docker said: $said
+Docker reported: $output
 To train on the CPU all the same: --cpu. Without Docker: --native."
 }
 

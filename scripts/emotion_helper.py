@@ -24,7 +24,7 @@ from training.errors import AthanorError
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="WORD|PATH", help="an emotion word, a phrase, or a song's path")
-    parser.add_argument("--list", action="store_true", help="print the whole lexicon and end")
+    parser.add_argument("--list", action="store_true", help="print the complete lexicon and exit")
     options = parser.parse_args(arguments)
     if not options.names and not options.list:
         parser.error("name a word or a path, or use --list")

@@ -33,8 +33,8 @@ fi
 ask() { timeout 60 nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | tr -d ' \r' | grep -E '^[0-9]+(\.[0-9]+)*$' | sort -Vu; }
 driver=$(ask driver_version | head -n 1 || true)
 if [[ -z $driver ]]; then
-    said=$(timeout 60 nvidia-smi 2>&1 | head -n 3 | tr '\n' ' ' || true)
-    say "torch: pip's own build; nvidia-smi tells no driver version (it says: ${said:0:200})"
+    output=$(timeout 60 nvidia-smi 2>&1 | head -n 3 | tr '\n' ' ' || true)
+    say "torch: pip's own build; nvidia-smi reports no driver version (its output: ${output:0:200})"
     exit 0
 fi
 mapfile -t capabilities < <(ask compute_cap || true)

@@ -266,7 +266,7 @@ def test_trainings_are_supervised_by_their_progress_and_all_else_is_done_once(ru
 def test_a_killed_stage_says_what_to_do_and_the_same_command_continues(run, code):
     done, _ = run(FAIL_AT="export", FAIL_WITH=str(code))
     assert done.returncode == code
-    assert "the same command goes on with this stage" in done.stderr and "dmesg" in done.stderr
+    assert "the same command continues with this stage" in done.stderr and "dmesg" in done.stderr
     done, _ = run(FAIL_AT="export", FAIL_WITH="4")
     assert "same command" not in done.stderr, "an export that differs would differ again"
 
