@@ -1,0 +1,244 @@
+"""Row 23: the runner, its supervisor or the stage below it is killed alone, in a job of the real train_cuda.sh.
+
+As a module it is what that job runs in place of its supervisor and its training, so that a mutant applies to both:
+python -m soak.orphans supervise OPTIONS... | train ROOT
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from soak.harness import MUTANT, Mutant, Row, Soak, Trial, TrialResult, patched, result_of
+from soak.processes import Child, expect, forked, start
+from training import parent
+from training.engine.process import signals
+from training.workspace import PROJECT
+
+VICTIMS = ("the runner", "the supervisor", "the stage")
+WITHIN = 10.0  # seconds from the kill until nothing of the job is left
+STEP_SECONDS = 0.2  # before the kill: 24 steps take longer than it takes to notice that a parent has gone
+AT_ONCE = 3  # trials: each mostly waits for imports
+#: A save before the first step, at the end of an epoch, and at the request to stop.
+SETTINGS = {"training": {"save_minutes": 10.0}}
+
+#: Stands for the Python of a job: its supervisor and its training are this module, its other stages are done at once.
+PYTHON = """#!/bin/sh
+case "$2 $3" in
+    'training.runner.supervisor '*) shift 2; exec {python} -m soak.orphans supervise "$@" ;;
+    'training train') exec {python} -m soak.orphans train '{root}' ;;
+    'training '*) exit 0 ;;
+esac
+exec {python} "$@"
+"""
+
+
+# -- a trial -------------------------------------------------------------------------------------------------------
+
+
+def killed_alone(trial: Trial) -> None:
+    """SIGKILL to one of the three after a random step; then the same command."""
+    from soak.runs import expect_same
+
+    job, victim = Job(trial.folder / "run"), VICTIMS[trial.index % len(VICTIMS)]
+    goal = trial.random.randint(1, 5)
+    label = f"{victim} killed in step {goal + 1}"
+    process = job.start()
+    try:
+        processes = job.come_to(goal, process, label)
+        at = VICTIMS.index(victim)
+        if victim == "the stage":
+            job.slow.unlink()
+        processes[at].kill()
+        if victim != "the stage":
+            _expect_stopped(job, processes, at, label)
+        code = process.wait(120)
+    finally:
+        for one in job.processes:
+            one.kill()
+    expect(code == {"the runner": -9, "the supervisor": 137, "the stage": 0}[victim], f"{label}: {code}\n{job.said}")
+    expect(victim != "the stage" or "restart 1 of" in job.said, f"{label}: not started again\n{job.said}")
+    job.slow.unlink(missing_ok=True)
+    again = job.start().wait(120)
+    expect(again == 0, f"{label}: the same command then ended with {again}\n{job.said}")
+    expect_same(job.root, trial.soak.folder / "whole")
+
+
+def _expect_stopped(job: Job, processes: list[Process], killed: int, label: str) -> None:
+    """All that was below the killed process has ended, in time, with the step under way saved and no further one."""
+    from soak.runs import STEPS, step_of
+
+    began, at = time.monotonic(), job.begun
+    for process in processes[killed + 1 :]:
+        process.wait(WITHIN - (time.monotonic() - began))
+    took, step = time.monotonic() - began, step_of(job.root)
+    print(f"{label}: ended {took:.1f} s later, saved at step {step}")
+    label = f"{label}; {took:.1f} s later step {step} was saved\n{job.said}"
+    expect(not any(process.lives for process in processes[killed + 1 :]), f"a process goes on, unseen: {label}")
+    expect(step < STEPS, f"trained on to its end, unseen: {label}")
+    expect(step >= max(at, job.begun), f"step {job.begun + 1} had begun, and is lost: {label}")
+
+
+class Process:
+    """A process that is not a child of this one: the handle keeps its number from meaning another."""
+
+    def __init__(self, number: int):
+        self.number = number
+        self.handle = os.pidfd_open(number)
+
+    @property
+    def lives(self) -> bool:
+        return not select.select([self.handle], [], [], 0)[0]
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.handle, signal.SIGKILL)
+
+    def wait(self, seconds: float) -> None:
+        select.select([self.handle], [], [], max(0.0, seconds))
+
+
+@dataclass
+class Job:
+    """`./train_cuda.sh --only train` of a toy, which leaves in `root` what the trial has to know."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self.root.mkdir()
+        self.python, self.slow, self.log = (self.root.parent / name for name in ("python", "slow", "said"))
+        self.python.write_text(PYTHON.format(python=sys.executable, root=self.root))
+        self.python.chmod(0o755)
+        self.slow.touch()
+        self.processes: list[Process] = []
+
+    def start(self) -> subprocess.Popen:
+        words = ["--native", "--cpu", "--skip-manifests", "--skip-midi", "--only", "train", "--out", self.root]
+        environment = {**os.environ, "ATHANOR_PYTHON": str(self.python), "ATHANOR_RESTART_PAUSES": "0.1"}
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                [PROJECT / "train_cuda.sh", *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def come_to(self, step: int, runner: subprocess.Popen, label: str) -> list[Process]:
+        """Wait until the step after `step` has begun; returns the runner, the supervisor and the stage."""
+        until = time.monotonic() + 120
+        while self.begun < step:
+            expect(runner.poll() is None and time.monotonic() < until, f"{label}: never came to this\n{self.said}")
+            time.sleep(0.005)
+        stage = int((self.root / "begun").read_text().split()[0])
+        supervisor = int(Path("/proc", str(stage), "stat").read_text().rpartition(")")[2].split()[1])
+        self.processes = [Process(number) for number in (runner.pid, supervisor, stage)]
+        return self.processes
+
+    @property
+    def begun(self) -> int:
+        """The step that was begun last, counted from 0; -1: none."""
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            return int((self.root / "begun").read_text().splitlines()[-1].split()[1])
+        return -1
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+def _run(soak: Soak) -> Iterator[TrialResult]:
+    ended = forked(_whole, soak.folder / "whole", seconds=300)
+    if ended.code != 0:
+        yield TrialResult("the run to compare with", False, ended.tail, judged=False)
+        return
+    waiting = list(soak.indices)
+    running: dict[int, Child] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < AT_ONCE:
+                index = waiting.pop(0)
+                (soak.folder / str(index)).mkdir()
+                trial = Trial(index, soak.random(index), soak.folder / str(index), soak)
+                running[index] = start(killed_alone, trial)
+            index = next(iter(running))
+            ended = running.pop(index).wait(300)
+            yield result_of(f"{index} ({VICTIMS[index % len(VICTIMS)]})", ended)
+            shutil.rmtree(soak.folder / str(index), ignore_errors=True)
+    finally:
+        for child in running.values():  # a mutant was caught: the others clean up what they started
+            child.wait(300)
+
+
+def _whole(root: Path) -> None:
+    from soak.runs import train
+
+    train(root, **SETTINGS)
+
+
+# -- what the job runs ---------------------------------------------------------------------------------------------
+
+
+def _train(root: Path) -> int:
+    """`python -m training train toy`."""
+    from soak.runs import RICH, SAMPLES, VAL_SAMPLES, Toy, merged
+    from tests import toys
+    from tests.engine import toy
+    from training import cli
+    from training.stages import splits
+
+    class Begun(Toy):
+        def before_loss(self, step: int) -> None:
+            with (root / "begun").open("a") as file:
+                file.write(f"{os.getpid()} {step}\n")
+            if (root.parent / "slow").exists():
+                time.sleep(STEP_SECONDS)
+
+    Begun.__qualname__ = "Begun"  # the registry looks it up in this module
+    globals()["Begun"] = Begun
+    toys.add(Begun)
+    rows: dict[str, Any] = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
+    splits.load_split = lambda recipe, workspace, split, **roots: rows[split]
+    (root / "config.yaml").write_text(json.dumps(merged(toy.BASE, merged(RICH, SETTINGS))))  # which is YAML, too
+    return cli.main(["train", "toy", "--config", str(root / "config.yaml"), "--device", "cpu", "--out", str(root)])
+
+
+def _as_module(what: str, *words: str) -> int:
+    if what == "train":
+        return _train(Path(words[0]))
+    from training.runner import supervisor
+
+    return supervisor.main(words)
+
+
+def _wanted() -> Any:
+    """The mutant that the harness is hunting, if any."""
+    title = os.environ.get(MUTANT, "").partition(":")[2]
+    return next((mutant.fault() for mutant in ROWS[0].mutants if mutant.name == title), nullcontext())
+
+
+ROWS = (
+    Row(
+        23, "the runner, its supervisor or the stage is killed alone, in a job of train_cuda.sh",
+        f"what is below it saves the step under way and ends within {WITHIN:g} s (a killed stage is started again); "
+        "the same command then ends with the same bits",
+        _run, full=30, small=3,
+        mutants=(
+            Mutant("nobody follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
+            Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unseen"),
+        ),
+    ),
+)  # fmt: skip
+
+if __name__ == "__main__":
+    sys.modules["soak.orphans"] = sys.modules["__main__"]  # where the registry looks
+    with _wanted():
+        sys.exit(_as_module(*sys.argv[1:]))
