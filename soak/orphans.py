@@ -69,7 +69,7 @@ def killed_alone(trial: Trial) -> None:
         for one in job.processes:
             one.kill()
     expect(code == {"the runner": -9, "the supervisor": 137, "the stage": 0}[victim], f"{label}: {code}\n{job.said}")
-    expect(victim != "the stage" or "restart 1 of" in job.said, f"{label}: not started again\n{job.said}")
+    expect(victim != "the stage" or "restart 1 of" in job.log.read_text(), f"{label}: not started again\n{job.said}")
     job.slow.unlink(missing_ok=True)
     again = job.start().wait(120)
     expect(again == 0, f"{label}: the same command then ended with {again}\n{job.said}")
@@ -152,6 +152,7 @@ class Job:
 
     @property
     def said(self) -> str:
+        """The end of what it printed."""
         return self.log.read_text(errors="replace")[-2000:]
 
 

@@ -96,7 +96,10 @@ def test_a_parent_that_had_gone_before_the_first_look_is_noticed(family):
     gone.wait()
     environment = family.environment(**{parent.PARENT: str(gone.pid)})
     process = subprocess.Popen([sys.executable, "-S", family.folder / "child.py"], env=environment)
-    assert process.wait(60) == 75 and family.wait_for("saved") == "SIGTERM"
+    try:
+        assert process.wait(60) == 75 and family.wait_for("saved") == "SIGTERM"
+    finally:
+        kill(process)
 
 
 def test_what_names_no_parent_outlives_the_one_that_started_it(family):
