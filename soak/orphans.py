@@ -1,7 +1,7 @@
 """Row 23: the runner, its supervisor or the stage below it is killed alone, in a job of the real train_cuda.sh.
 
 As a module it is what that job runs in place of its supervisor and its training, so that a mutant applies to both:
-python -m soak.orphans supervise OPTIONS... | train ROOT
+python -m soak.orphans supervise OPTIONS... | train FAMILY ROOT
 """
 
 from __future__ import annotations
@@ -31,14 +31,20 @@ VICTIMS = ("the runner", "the supervisor", "the stage")
 WITHIN = 10.0  # seconds from the kill until nothing of the job is left
 STEP_SECONDS = 0.2  # before the kill: 24 steps take longer than it takes to notice that a parent has gone
 AT_ONCE = 3  # trials: each mostly waits for imports
-#: A save before the first step, at the end of an epoch, and at the request to stop.
-SETTINGS = {"training": {"save_minutes": 10.0}}
+#: Three trials of the one, three of the other, in turns. Fitted by rounds it needs half of the imports.
+FAMILIES = ("boosted", "toy")
+STEPS = 24  # of both
+#: A save before the first step, after an evaluation, and at the request to stop.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "toy": {"training": {"save_minutes": 10.0}},
+    "boosted": {"training": {"save_minutes": 10.0, "max_steps": STEPS, "eval_every": 6}},
+}
 
 #: Stands for the Python of a job: its supervisor and its training are this module, its other stages are done at once.
 PYTHON = """#!/bin/sh
 case "$2 $3" in
     'training.runner.supervisor '*) shift 2; exec {python} -m soak.orphans supervise "$@" ;;
-    'training train') exec {python} -m soak.orphans train '{root}' ;;
+    'training train') exec {python} -m soak.orphans train {family} '{root}' ;;
     'training '*) exit 0 ;;
 esac
 exec {python} "$@"
@@ -50,11 +56,10 @@ exec {python} "$@"
 
 def killed_alone(trial: Trial) -> None:
     """SIGKILL to one of the three after a random step; then the same command."""
-    from soak.runs import expect_same
-
-    job, victim = Job(trial.folder / "run"), VICTIMS[trial.index % len(VICTIMS)]
+    family, victim = _kind(trial.index)
+    job = Job(trial.folder / "run", family)
     goal = trial.random.randint(1, 5)
-    label = f"{victim} killed in step {goal + 1}"
+    label = f"{victim} killed in step {goal + 1} of {family}"
     process = job.start()
     try:
         processes = job.come_to(goal, process, label)
@@ -73,17 +78,30 @@ def killed_alone(trial: Trial) -> None:
     job.slow.unlink(missing_ok=True)
     again = job.start().wait(120)
     expect(again == 0, f"{label}: the same command then ended with {again}\n{job.said}")
-    expect_same(job.root, trial.soak.folder / "whole")
+    _expect_same(job, trial.soak.folder / family)
+
+
+def _kind(index: int) -> tuple[str, str]:
+    """(family, victim) of a trial."""
+    return FAMILIES[index // len(VICTIMS) % len(FAMILIES)], VICTIMS[index % len(VICTIMS)]
+
+
+def _expect_same(job: Job, whole: Path) -> None:
+    from soak.runs import expect_same, saved
+
+    expect_same(job.root, whole, job.family)
+    one, other = (saved(root, job.family).get("fitted") for root in (job.root, whole))
+    expect(one is other or bytes(one.numpy()) == bytes(other.numpy()), "fitted to something else")
 
 
 def _expect_stopped(job: Job, processes: list[Process], killed: int, label: str) -> None:
     """All that was below the killed process has ended, in time, with the step under way saved and no further one."""
-    from soak.runs import STEPS, step_of
+    from soak.runs import step_of
 
     began, at = time.monotonic(), job.begun
     for process in processes[killed + 1 :]:
         process.wait(WITHIN - (time.monotonic() - began))
-    took, step = time.monotonic() - began, step_of(job.root)
+    took, step = time.monotonic() - began, step_of(job.root, job.family)
     print(f"{label}: ended {took:.1f} s later, saved at step {step}")
     label = f"{label}; {took:.1f} s later step {step} was saved\n{job.said}"
     expect(not any(process.lives for process in processes[killed + 1 :]), f"a process goes on, unseen: {label}")
@@ -115,11 +133,12 @@ class Job:
     """`./train_cuda.sh --only train` of a toy, which leaves in `root` what the trial has to know."""
 
     root: Path
+    family: str
 
     def __post_init__(self) -> None:
         self.root.mkdir()
         self.python, self.slow, self.log = (self.root.parent / name for name in ("python", "slow", "said"))
-        self.python.write_text(PYTHON.format(python=sys.executable, root=self.root))
+        self.python.write_text(PYTHON.format(python=sys.executable, family=self.family, root=self.root))
         self.python.chmod(0o755)
         self.slow.touch()
         self.processes: list[Process] = []
@@ -157,10 +176,11 @@ class Job:
 
 
 def _run(soak: Soak) -> Iterator[TrialResult]:
-    ended = forked(_whole, soak.folder / "whole", seconds=300)
-    if ended.code != 0:
-        yield TrialResult("the run to compare with", False, ended.tail, judged=False)
-        return
+    for family in {_kind(index)[0] for index in soak.indices}:
+        ended = forked(_whole, soak.folder / family, family, seconds=300)
+        if ended.code != 0:
+            yield TrialResult(f"the run to compare with ({family})", False, ended.tail, judged=False)
+            return
     waiting = list(soak.indices)
     running: dict[int, Child] = {}
     try:
@@ -172,49 +192,81 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
                 running[index] = start(killed_alone, trial)
             index = next(iter(running))
             ended = running.pop(index).wait(300)
-            yield result_of(f"{index} ({VICTIMS[index % len(VICTIMS)]})", ended)
+            yield result_of(f"{index} ({', '.join(_kind(index))})", ended)
             shutil.rmtree(soak.folder / str(index), ignore_errors=True)
     finally:
         for child in running.values():  # a mutant was caught: the others clean up what they started
             child.wait(300)
 
 
-def _whole(root: Path) -> None:
-    from soak.runs import train
+def _whole(root: Path, family: str) -> None:
+    if family == "toy":
+        from soak.runs import train
 
-    train(root, **SETTINGS)
+        train(root, **SETTINGS[family])
+    else:
+        from tests.engine import toy_fitted
+
+        root.mkdir()
+        toy_fitted.run(root, _boosted(root)[0], **SETTINGS[family])
 
 
 # -- what the job runs ---------------------------------------------------------------------------------------------
 
 
-def _train(root: Path) -> int:
-    """`python -m training train toy`."""
-    from soak.runs import RICH, SAMPLES, VAL_SAMPLES, Toy, merged
+def _train(family: str, root: Path) -> int:
+    """`python -m training train FAMILY`."""
     from tests import toys
-    from tests.engine import toy
     from training import cli
     from training.stages import splits
 
-    class Begun(Toy):
-        def before_loss(self, step: int) -> None:
-            with (root / "begun").open("a") as file:
-                file.write(f"{os.getpid()} {step}\n")
-            if (root.parent / "slow").exists():
-                time.sleep(STEP_SECONDS)
-
-    Begun.__qualname__ = "Begun"  # the registry looks it up in this module
-    globals()["Begun"] = Begun
-    toys.add(Begun)
-    rows: dict[str, Any] = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
+    kind, rows, settings = (_boosted if family == "boosted" else _toy)(root)
+    globals()[kind.__name__] = kind  # where the registry looks
+    toys.add(kind)
     splits.load_split = lambda recipe, workspace, split, **roots: rows[split]
-    (root / "config.yaml").write_text(json.dumps(merged(toy.BASE, merged(RICH, SETTINGS))))  # which is YAML, too
-    return cli.main(["train", "toy", "--config", str(root / "config.yaml"), "--device", "cpu", "--out", str(root)])
+    (root / "config.yaml").write_text(json.dumps(settings))  # which is YAML, too
+    return cli.main(["train", family, "--config", str(root / "config.yaml"), "--device", "cpu", "--out", str(root)])
+
+
+def _boosted(root: Path) -> tuple[type, Any, dict[str, Any]]:
+    from tests.engine import toy_fitted
+
+    class Grown(toy_fitted.BoostedRecipe):
+        chunk = 1
+
+        def advance(self, state: Any, rounds: int) -> Any:
+            _begin(root, len(state.stumps))
+            return super().advance(state, rounds)
+
+    Grown.__qualname__ = "Grown"
+    base = toy_fitted.BASE
+    return Grown, toy_fitted.SPLITS, base | {"training": base["training"] | SETTINGS["boosted"]["training"]}
+
+
+def _toy(root: Path) -> tuple[type, Any, dict[str, Any]]:
+    from soak.runs import RICH, SAMPLES, VAL_SAMPLES, Toy, merged
+    from tests.engine import toy
+
+    class Stepped(Toy):
+        def before_loss(self, step: int) -> None:
+            _begin(root, step)
+
+    Stepped.__qualname__ = "Stepped"
+    rows = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
+    return Stepped, rows, merged(toy.BASE, merged(RICH, SETTINGS["toy"]))
+
+
+def _begin(root: Path, step: int) -> None:
+    """A step begins. It takes long as long as the trial has not come to its kill."""
+    with (root / "begun").open("a") as file:
+        file.write(f"{os.getpid()} {step}\n")
+    if (root.parent / "slow").exists():
+        time.sleep(STEP_SECONDS)
 
 
 def _as_module(what: str, *words: str) -> int:
     if what == "train":
-        return _train(Path(words[0]))
+        return _train(words[0], Path(words[1]))
     from training.runner import supervisor
 
     return supervisor.main(words)
