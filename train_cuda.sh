@@ -53,6 +53,7 @@ forward() { # The running stage saves and exits; a second signal ends it at once
 }
 pass_on() { # a request to stop, to the running stage
     if [[ -n $container_name ]]; then
+        dismiss_guard
         # With a terminal `docker run` passes nothing on, and before its container runs there is nothing to pass it to.
         while ! docker kill --signal TERM "$container_name" > /dev/null 2>&1; do
             kill -0 "$child" 2> /dev/null || return 0
@@ -143,8 +144,9 @@ run_stage() { # the same, and its exit code comes back
         return
     fi
     printf '\n== %s\n' "$title"
+    [[ $mode == native ]] || guard_container
     set -m # its own process group: Ctrl-C reaches this script alone
-    "$@" < /dev/null &
+    ATHANOR_PARENT=$$ "$@" < /dev/null & # it stops when this script is killed (training/parent.py)
     child=$!
     set +m
     ((signals == before)) || pass_on # it came a moment ago
@@ -159,10 +161,7 @@ run_stage() { # the same, and its exit code comes back
     if ((signals > before && code == 0 || signals == before + 1 && code == 143)); then
         code=75 # done before it heard of the request, or struck before it could listen; no further stage begins
     fi
-    if [[ $mode == docker ]] && ((code == 125)); then
-        echo "Docker could not start the container; its message is above." >&2
-        code=6
-    fi
+    [[ $mode == native ]] || container_ended
     if ((code == 0)); then
         printf '== %s: done in %d s\n' "$title" $((SECONDS - started))
     elif ((code == 75)); then

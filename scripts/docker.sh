@@ -277,3 +277,43 @@ prepare_container() { # sets container, the words before a stage's command, and 
     # shellcheck disable=SC2206  # words on purpose: further options of `docker run` that this host needs
     container+=(${ATHANOR_DOCKER_RUN:-} "$image")
 }
+
+# The engine runs a container, not this script: killed with -9, the script would leave it behind, training on unseen. So a
+# coprocess reads a pipe whose write end only this script holds (bash closes it in everything that it executes). A line
+# says that nothing is left to watch; the end of the file, that the script has gone: the container is asked to stop. A
+# process group of its own keeps the coprocess from what is sent to the script's.
+guard='' guard_process=''
+guard_container() { # before the container is started: it is asked to stop should this script be killed
+    set -m
+    coproc GUARD {
+        trap '' INT TERM HUP
+        if ! read -r; then
+            for ((tries = 0; tries < 150; tries++)); do # for half a minute: the engine may be creating it still
+                ! docker kill --signal TERM "$container_name" || break
+                sleep 0.2
+            done
+        fi
+    } > /dev/null 2>&1
+    set +m
+    guard=${GUARD[1]} guard_process=$GUARD_PID
+}
+
+dismiss_guard() { # the container has ended, or was asked to stop: a second request would end it at once
+    [[ -n $guard ]] || return 0
+    echo >&"$guard" || true # it may have been killed
+    guard=''
+    while kill -0 "$guard_process" 2> /dev/null; do
+        wait "$guard_process" 2> /dev/null || true # a trapped signal ends `wait` early
+    done
+}
+
+container_ended() { # what remains to be done after `docker run`; $code is its exit code
+    dismiss_guard
+    if ((code == 125)); then
+        echo "Docker could not start the container; its message is above." >&2
+        code=6
+    elif ((code > 128)); then
+        # The client may have been killed alone: then the container goes on, and holds the folder. Else there is none.
+        docker stop --time 600 "$container_name" > /dev/null 2>&1 || true
+    fi
+}

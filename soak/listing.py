@@ -11,6 +11,7 @@ MODULES: tuple[str, ...] = (
     "kills",
     "numbers",
     "ranks",
+    "orphans",
     "saves",
     "disks",
     "pairs",

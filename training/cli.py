@@ -19,7 +19,7 @@ from training.budget.limit import Limit, limit_of
 from training.console import mute_what_is_gone
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
-from training.engine.process.signals import listen, stopped
+from training.engine.process.signals import follow_parent, listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
 from training.registry import domains, require_one_model
@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        follow_parent()
         options.run(options)
         return 0
     except (AthanorError, Interrupted) as error:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ case "$1 ${2:-}" in
             [[ -z ${PROBE_SAYS:-} ]] || { echo "$PROBE_SAYS" >&2; exit 125; }
             exit 0
         fi
+        if [[ " $* " == *" ${HOLD_AT:-nothing} "* ]]; then # a container that goes on whatever becomes of its client
+            echo $$ > "$RECORD/../holds"
+            until [[ -e $RECORD/../let-go ]]; do sleep 0.02; done
+            exit 75
+        fi
         [[ " $* " != *" $FAIL_AT "* ]] || exit "$FAIL_WITH" ;;
 esac
 """
@@ -43,6 +49,44 @@ case $1 in
     --query-gpu=compute_cap) printf '%b\n' "${CAPABILITY:-8.6}" ;;
 esac
 """
+
+
+#: A command as `python -m training` is one: it follows its parent; the first request to stop leaves `saved`.
+FOLLOWS = f"""
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, {str(PROJECT)!r})
+from training.engine.process.signals import follow_parent, listening
+here = Path(os.environ["HERE"])
+
+def save():
+    (here / "saved.part").write_text((here / "requests").read_text().split()[0])
+    (here / "saved.part").rename(here / "saved")
+
+def stop(number, _frame):
+    with (here / "requests").open("a") as file:
+        print(signal.Signals(number).name, file=file)
+    if len((here / "requests").read_text().split()) == 1:
+        save()
+        sys.exit(75)
+
+def wait():
+    (here / "ready.part").write_text(str(os.getpid()))
+    (here / "ready.part").rename(here / "ready")
+    while True:
+        time.sleep(0.01)
+
+listening(stop)
+follow_parent()
+"""
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there, and is no zombie."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 class Host:
@@ -91,6 +135,31 @@ class Host:
 
     def run(self, *arguments: object, **environment: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
         """The runner on this host -> (how it ended, what Docker was asked)."""
+        words, clean = self.command(*arguments, **environment)
+        done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        return done, self.calls()
+
+    def start(self, *arguments: object, **environment: str) -> subprocess.Popen:
+        """The runner, leader of a session, once a stage's container runs: see HOLD_AT of DOCKER."""
+        words, clean = self.command(*arguments, **environment)
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(words, env=clean, cwd=self.folder, start_new_session=True, text=True, **pipes)
+        self.wait_for(lambda: (self.folder / "holds").exists() and (self.folder / "holds").read_text())
+        return process
+
+    @staticmethod
+    def wait_for(come, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        while not come():
+            assert time.monotonic() < deadline, "it did not come"
+            time.sleep(0.01)
+
+    def calls(self) -> list[list[str]]:
+        """What Docker was asked."""
+        return [p.read_bytes().decode().split("\0")[:-1] for p in sorted(self.record.iterdir())]
+
+    def command(self, *arguments: object, **environment: str) -> tuple[list[str], dict[str, str]]:
+        """The runner's words and variables on this host, where Docker was asked nothing yet."""
         for old in self.record.iterdir():
             old.unlink()
         dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")
@@ -98,10 +167,7 @@ class Host:
         clean |= {"PATH": self.path, "ATHANOR_HOST_ROOT": str(self.root), "RECORD": str(self.record)}
         clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", "REAL_PYTHON": sys.executable, "PROJECT": str(self.project)}
         clean |= environment
-        words = [str(self.project / "train_cuda.sh"), *map(str, arguments)]
-        done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
-        calls = [p.read_bytes().decode().split("\0")[:-1] for p in sorted(self.record.iterdir())]
-        return done, calls
+        return [str(self.project / "train_cuda.sh"), *map(str, arguments)], clean
 
 
 @pytest.fixture

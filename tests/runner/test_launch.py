@@ -7,20 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
-from .conftest import PROJECT
+from .conftest import FOLLOWS, PROJECT, alive
 
 
 @pytest.fixture
 def launch(tmp_path):
-    def start(script: str, processes: int = 2) -> subprocess.Popen:
+    def start(script: str, processes: int = 2, by: Sequence[str] = ()) -> subprocess.Popen:
         (tmp_path / "work.py").write_text(script)
         words = [sys.executable, "-m", "training.runner.launch", "--standalone", f"--nproc_per_node={processes}"]
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "READY": str(tmp_path / "ready")}
         return subprocess.Popen(
-            [*words, str(tmp_path / "work.py")], env=environment, cwd=tmp_path, text=True,
+            [*by, *words, str(tmp_path / "work.py")], env=environment, cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -56,3 +58,40 @@ def test_a_stop_is_passed_on_and_waited_for(launch, tmp_path):
     assert process.returncode == 75, out
     assert sorted(path.name for path in tmp_path.glob("saved*")) == ["saved0", "saved1"]
     assert "Traceback" not in out
+
+
+# -- killed alone --------------------------------------------------------------------------------------------------
+
+#: Ranks that are commands of this package.
+RANKS = f"""
+import os
+os.environ["HERE"] = os.path.dirname(os.environ["READY"]) + "/" + os.environ["RANK"]
+os.mkdir(os.environ["HERE"])
+{FOLLOWS}
+wait()
+"""
+
+
+def wait_for(*paths: Path) -> None:
+    deadline = time.monotonic() + 90
+    while not all(path.exists() for path in paths):
+        assert time.monotonic() < deadline, f"{paths} did not come"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("killed", ["launcher", "what started the launcher"])
+def test_the_ranks_save_and_end_when_what_is_above_them_is_killed(launch, tmp_path, killed):
+    """The launcher follows what started it, and passes that on; the ranks follow the launcher."""
+    code = (
+        "import os, pathlib, subprocess, sys; from training.parent import as_parent\n"
+        "process = subprocess.Popen(sys.argv[1:], env={**os.environ, **as_parent()})\n"
+        "pathlib.Path('launcher').write_text(str(process.pid)); process.wait()"
+    )
+    above = launch(RANKS, by=[sys.executable, "-c", code])
+    wait_for(*(tmp_path / rank / "ready" for rank in "01"))
+    launcher, *ranks = (int((tmp_path / name).read_text()) for name in ("launcher", "0/ready", "1/ready"))
+    os.kill(launcher if killed == "launcher" else above.pid, signal.SIGKILL)
+    wait_for(*(tmp_path / rank / "saved" for rank in "01"))
+    above.communicate(timeout=60)
+    while any(map(alive, (launcher, *ranks))):
+        time.sleep(0.02)

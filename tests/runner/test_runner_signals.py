@@ -12,18 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import PROJECT
+from training import parent
+
+from .conftest import PROJECT, alive
 
 STAGE = f"""#!{sys.executable} -S
 import os, signal, sys, time
 from pathlib import Path
+sys.path.insert(0, {str(PROJECT)!r})
+from training.parent import follow
 if sys.argv[2] == "training.runner.supervisor" and os.environ["DOES"] != "is not yet listening":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 here, verb = Path(os.environ["HERE"]), sys.argv[sys.argv.index("training", 1) + 1]
 with (here / "verbs").open("a") as file:
     print(verb, file=file)
 if verb == os.environ["AT"]:
+    requests = []
     def asked(*_):
+        requests.append(time.monotonic())
         try:
             print("asked", flush=True)
         except OSError:  # the terminal has gone
@@ -32,6 +38,7 @@ if verb == os.environ["AT"]:
             sys.exit(0 if os.environ["DOES"] == "is done" else 75)
     if os.environ["DOES"] != "is not yet listening":
         signal.signal(signal.SIGTERM, asked)
+        follow(lambda: requests)
     (here / "ready.part").write_text(str(os.getpid()))
     (here / "ready.part").rename(here / "ready")
     while True:
@@ -45,11 +52,15 @@ class Runner:
         (folder / "python").write_text(STAGE)
         (folder / "python").chmod(0o755)
 
-    def start(self, at, does="saves", *arguments, **options) -> subprocess.Popen:
+    def environment(self, at, does="saves") -> dict[str, str]:
         environment = {**os.environ, "ATHANOR_PYTHON": str(self.folder / "python"), "HERE": str(self.folder)}
-        environment |= {"AT": at, "DOES": does, "ATHANOR_OUT": str(self.folder / "out")}
+        return environment | {"AT": at, "DOES": does, "ATHANOR_OUT": str(self.folder / "out")}
+
+    def start(self, at, does="saves", *arguments, by=(), **options) -> subprocess.Popen:
+        """Start the runner, through the words `by` if there are some; returns when the stage `at` runs."""
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
-        process = subprocess.Popen([PROJECT / "train_cuda.sh", *arguments], env=environment, text=True, **pipes)
+        words = [*by, PROJECT / "train_cuda.sh", *arguments]
+        process = subprocess.Popen(words, env=self.environment(at, does), text=True, **pipes)
         deadline = time.monotonic() + 120
         while not (self.folder / "ready").exists():
             assert time.monotonic() < deadline and process.poll() is None
@@ -61,9 +72,22 @@ class Runner:
         return (self.folder / "verbs").read_text().split()
 
     @property
+    def stage(self) -> int:
+        return int((self.folder / "ready").read_text())
+
+    @property
     def stage_lives(self):
-        about = Path("/proc", (self.folder / "ready").read_text(), "stat")
-        return about.exists() and about.read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return alive(self.stage)
+
+    @property
+    def supervisor(self) -> int:
+        return int(Path("/proc", str(self.stage), "stat").read_text().rpartition(")")[2].split()[1])
+
+    def again(self, *arguments) -> int:
+        """The same command, with stages that end at once; returns its exit code."""
+        words = [PROJECT / "train_cuda.sh", *arguments]
+        done = subprocess.run(words, env=self.environment("none"), stdin=subprocess.DEVNULL, capture_output=True)
+        return done.returncode
 
 
 @pytest.fixture
@@ -144,3 +168,44 @@ def test_nohup_is_respected(runner):
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 75
+
+
+# -- one of the processes is killed alone --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate"])
+def test_a_runner_that_is_killed_leaves_no_stage_behind_and_the_same_command_goes_on(runner, at):
+    process = runner.start(at, "saves", *QUICK.get(at, []))
+    supervisor = runner.supervisor
+    process.kill()
+    said, _ = process.communicate(timeout=60)  # until the last that writes there has ended
+    while alive(supervisor) or runner.stage_lives:
+        time.sleep(0.01)
+    assert "asked" in said and runner.verbs[-1] == at
+    assert runner.again(*QUICK.get(at, [])) == 0
+
+
+def test_a_supervisor_that_is_killed_leaves_no_stage_behind_and_no_further_one_begins(runner):
+    process = runner.start("train", "saves", *QUICK["train"])
+    os.kill(runner.supervisor, signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 137 and "asked" in said and runner.verbs[-1] == "train"
+    assert not runner.stage_lives
+    assert runner.again(*QUICK["train"]) == 0
+
+
+def test_the_end_of_the_runners_own_parent_is_none_of_the_runner(runner):
+    """A shell that started it with nohup and ends, a notebook whose kernel ends: the runner goes on."""
+    started = 'nohup "$@" > "$HERE/said" 2>&1 & echo $!; read -r _'
+    shell = runner.start("train", "saves", *QUICK["train"], by=["sh", "-c", started, "-"], stdin=subprocess.PIPE)
+    number = int(shell.stdout.readline())
+    shell.kill()
+    shell.communicate()
+    deadline = time.monotonic() + 3 * parent.SECONDS
+    while time.monotonic() < deadline:
+        assert alive(number) and runner.stage_lives
+        time.sleep(0.01)
+    os.kill(number, signal.SIGTERM)
+    while alive(number):
+        time.sleep(0.01)
+    assert "Run the same command again" in (runner.folder / "said").read_text()

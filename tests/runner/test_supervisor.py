@@ -9,14 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from training import cli
+from training import cli, parent
 from training.engine.process import heartbeat
 
-from .conftest import PROJECT
+from .conftest import FOLLOWS, PROJECT, alive
 
 PRELUDE = """
 import fcntl, json, os, signal, subprocess, sys, time
@@ -48,13 +47,19 @@ class Supervised:
     def __init__(self, folder):
         self.folder = folder
 
-    def start(self, script, *arguments, options=("--pauses", "0")) -> subprocess.Popen:
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(PROJECT), "HERE": str(self.folder)}
+
+    def words(self, script, *arguments, options=("--pauses", "0")) -> list:
         (self.folder / "script.py").write_text(PRELUDE + script)
         words = [sys.executable, "-m", "training.runner.supervisor"]
         words += ["--index", self.folder / "index.json", *options, "--"]
+        return [*words, sys.executable, "-S", "-E", self.folder / "script.py", *arguments]
+
+    def start(self, script, *arguments, **options) -> subprocess.Popen:
         return subprocess.Popen(
-            [*words, sys.executable, "-S", "-E", self.folder / "script.py", *arguments], text=True,
-            env={**os.environ, "PYTHONPATH": str(PROJECT), "HERE": str(self.folder)},
+            self.words(script, *arguments, **options), text=True, env=self.environment,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
@@ -78,13 +83,6 @@ class Supervised:
 @pytest.fixture
 def supervised(tmp_path):
     return Supervised(tmp_path)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 # -- what is started again -----------------------------------------------------------------------------------------
@@ -206,9 +204,7 @@ def test_it_leaves_nothing_behind_at_the_end_either(supervised, tmp_path):
 
 
 def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervised, tmp_path):
-    process = supervised.start(
-        "def stop(*_):\n    (here / 'saved').touch()\n    sys.exit(75)\nsignal.signal(signal.SIGTERM, stop)\nwait()"
-    )
+    process = supervised.start(FOLLOWS + "wait()")
     supervised.await_file()
     process.kill()
     process.wait()
@@ -290,6 +286,64 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
     process.terminate()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "within 0.2 s" in said
+
+
+# -- the process that started it -----------------------------------------------------------------------------------
+
+
+def started_by_another(supervised, script, **options):
+    """-> (a process that waits for the supervisor that it starts, the number of the supervisor)."""
+    words = supervised.words(script, **options)
+    code = (
+        "import os, subprocess, sys; from training.parent import as_parent\n"
+        "process = subprocess.Popen(sys.argv[1:], env={**os.environ, **as_parent()})\n"
+        "print(process.pid, flush=True); process.wait()"
+    )
+    between = subprocess.Popen(
+        [sys.executable, "-c", code, *words], env=supervised.environment, text=True, stdout=subprocess.PIPE,
+        stderr=(supervised.folder / "said").open("w"),
+    )  # fmt: skip
+    return between, int(between.stdout.readline())
+
+
+def test_a_supervisor_whose_runner_is_killed_stops_the_command_and_ends(supervised, tmp_path):
+    runner, supervisor = started_by_another(supervised, SAVES)
+    supervised.await_file()
+    runner.kill()
+    said, _ = runner.communicate(timeout=60)  # until the last of them has closed it
+    assert said == "saved\n" and (tmp_path / "asked").read_text() == "SIGTERM"
+    while alive(supervisor):
+        time.sleep(0.01)
+    assert len(supervised.runs) == 1
+
+
+def test_a_runner_that_is_killed_while_the_command_stops_does_not_end_it_at_once(supervised, tmp_path):
+    """The signal had come before: to end everything takes a second request, which this is not."""
+    slow = SAVES.replace("time.sleep(0.1)", "while not (here / 'go').exists(): time.sleep(0.01)")
+    runner, supervisor = started_by_another(supervised, slow)
+    supervised.await_file()
+    os.kill(supervisor, signal.SIGTERM)
+    while not (tmp_path / "asked").exists():
+        time.sleep(0.01)
+    time.sleep(1.1)  # nearer together they would be one request
+    runner.kill()
+    deadline = time.monotonic() + 3 * parent.SECONDS
+    while time.monotonic() < deadline:
+        assert alive(supervisor)
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    assert runner.communicate(timeout=60)[0] == "saved\n"
+
+
+def test_a_runner_that_is_killed_in_a_pause_ends_it(supervised):
+    runner, supervisor = started_by_another(supervised, "kill()", options=("--pauses", "600"))
+    while "restart 1" not in (supervised.folder / "said").read_text():
+        time.sleep(0.01)
+    runner.kill()
+    runner.communicate(timeout=60)
+    while alive(supervisor):
+        time.sleep(0.01)
+    assert len(supervised.runs) == 1
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------

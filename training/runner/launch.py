@@ -12,9 +12,10 @@ import os
 import sys
 from pathlib import Path
 
-from training.engine.process.signals import listening
+from training.engine.process.signals import follow_parent, listening
 from training.errors import Interrupted
 from training.host import available_cpus
+from training.parent import as_parent
 
 STOPPED = Interrupted.exit_code
 
@@ -36,6 +37,8 @@ def main(arguments: list[str]) -> int:
             raise SystemExit(STOPPED)
 
     listening(pass_on)
+    follow_parent()
+    os.environ.update(as_parent())  # to the ranks, which stop when this process alone is killed
     local = _local(arguments)
     if local:  # torchrun would give each process one thread; a core each is left to the loaders
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // local - 1)))

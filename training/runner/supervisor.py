@@ -4,7 +4,9 @@ What would only repeat itself (wrong usage, refused data, a full disk, a trainin
 never tried again, nor is a crash that came twice at the same place. Whatever the command left behind (loader processes,
 torchrun's ranks) is ended before it begins anew, so that none of it holds the folder, the memory or the GPU.
 
-Signals are passed on: the command saves and ends by itself. A second one ends everything at once.
+Signals are passed on: the command saves and ends by itself. A second one ends everything at once. Where the process
+that started this one (the runner) is killed alone, that counts as SIGTERM, and the command follows this one in the same
+way (training/parent.py).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.parent import as_parent, follow
 from training.units import duration
 
 STOPPED = 75  # training.errors.Interrupted
@@ -32,7 +35,7 @@ RESTARTS = 4  # without progress
 ECHO_SECONDS = 1.0  # a host that shuts down tells every process of a group: the echo of a signal is no second request
 LEAVE_SECONDS = 2.0  # what the command left behind may take to end by itself
 KILL_SECONDS = 10.0  # and a killed process to disappear
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # Linux: prctl(2)
+PR_SET_CHILD_SUBREAPER = 36  # Linux: prctl(2)
 
 HINTS = {
     "SIGKILL": "most often the memory of this host ran out; `sudo dmesg` tells",
@@ -116,6 +119,7 @@ class Supervisor:
         signal.signal(signal.SIGALRM, self._too_slow)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends
         _adopt_orphans()
+        follow(lambda: self.asked)
         first = before = self._saved()
         last: End | None = None
         tries = total = 0  # restarts since something was saved, and in all
@@ -173,9 +177,8 @@ class Supervisor:
         began = time.monotonic()
         self._passed = False
         try:
-            process = subprocess.Popen(
-                command, env={**os.environ, NOTE: str(note)}, process_group=0, preexec_fn=_follow_parent
-            )
+            environment = {**os.environ, **as_parent(), NOTE: str(note)}
+            process = subprocess.Popen(command, env=environment, process_group=0)
         except OSError as error:
             self._say(f"{command[0]} cannot be started: {error.strerror}.")
             return End(6, "", 0.0)
@@ -269,22 +272,13 @@ def _going_on(command: Sequence[str]) -> list[str]:
 # -- processes -----------------------------------------------------------------------------------------------------
 
 
-def _prctl(option: int, value: int) -> None:
-    if sys.platform.startswith("linux"):
-        import ctypes
-
-        ctypes.CDLL(None).prctl(option, value)
-
-
 def _adopt_orphans() -> None:
     """Processes whose parent died become children of this one, in whatever session they are (torchrun gives each rank
     its own, so a process group does not hold them)."""
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    if sys.platform.startswith("linux"):
+        import ctypes
 
-
-def _follow_parent() -> None:
-    """In the command: should the supervisor itself be killed, save and end, rather than train on unseen."""
-    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _descendants() -> list[int]:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from training.engine.process.signals import listening
 from training.errors import Interrupted
-
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from training.parent import as_parent
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,7 @@ class Children:
 
     def __enter__(self) -> Children:
         if threading.current_thread() is threading.main_thread():
-            for number in STOPS:
-                self._before[number] = signal.signal(number, self._pass_on)
+            self._before = listening(self._pass_on)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -95,7 +94,7 @@ class Children:
         return ends
 
     def _start(self, command: Sequence[str], slot: int | None) -> subprocess.Popen:
-        environment = dict(os.environ)
+        environment = {**os.environ, **as_parent()}
         if slot is not None:
             seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)

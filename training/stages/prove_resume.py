@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import AthanorError, DataError, HostError, Interrupted, TrainingError, UsageError
+from training.parent import as_parent
 from training.stages.scratch import scratch
 from training.workspace import Workspace
 
@@ -166,7 +167,7 @@ class _Trial:
         with (self.folder / "said.txt").open("ab") as said:
             process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
-                env={**os.environ, MARK: self.mark, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, **as_parent(), MARK: self.mark, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
         try:
             while process.poll() is None:

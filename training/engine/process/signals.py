@@ -1,4 +1,4 @@
-"""SIGTERM, SIGINT, SIGHUP: finish the step, save, leave. A second one ends at once."""
+"""SIGTERM, SIGINT, SIGHUP, the end of the parent: finish the step, save, leave. A second signal ends at once."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from training.errors import Interrupted
+from training.parent import follow
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: A terminal's Ctrl-C reaches the process directly and again through torchrun, and a host that shuts down tells every
@@ -18,19 +19,32 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 ECHO_SECONDS = 1.0
 
 _earlier: tuple[str, float] | None = None  # what `interrupt` was told, and when
+_asked = False  # whether any request came since `listen`
 
 
 def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
     """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says."""
+
+    def heard(number: int, frame: FrameType | None) -> None:
+        global _asked
+        _asked = True
+        handler(number, frame)
+
     deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return {number: signal.signal(number, handler) for number in STOPS if not (deaf and number == signal.SIGHUP)}
+    return {number: signal.signal(number, heard) for number in STOPS if not (deaf and number == signal.SIGHUP)}
+
+
+def follow_parent() -> None:
+    """From here on the end of the parent (training/parent.py) is a request to stop to whoever is `listening`. Where one
+    came before, it is none: the save that is under way is not cut short."""
+    follow(lambda: _asked)
 
 
 def listen() -> dict[int, Any]:
     """From here on a request to stop raises Interrupted wherever it finds this process; `Signals` does better. Returns
     the handlers before."""
-    global _earlier
-    _earlier = None
+    global _earlier, _asked
+    _earlier, _asked = None, False
     return listening(interrupt)
 
 
