@@ -26,7 +26,8 @@ from training.workspace import PROJECT, Workspace
 
 FAMILY = "midi_generator"
 BESIDE, QUOTA, COST = 3.0, 1.3, 1.1  # bars
-PATIENCE = 12.0  # times what it takes in quiet, after which a command beside busy processes is ended
+ROUNDS = 3
+PATIENCE = 6.0  # times what it takes in quiet, after which a command beside busy processes is ended
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(100_000): pass"
 CPUS = len(os.sched_getaffinity(0))
 LIBGOMP = {THREADS: str(CPUS), "GOMP_SPINCOUNT": "300000", "OPENBLAS_THREAD_TIMEOUT": "26"}
@@ -67,56 +68,76 @@ class _Work:
             return self(given, most=most)
 
 
+@dataclass(frozen=True)
+class _Took:
+    """Median seconds by side; how one CPU was granted."""
+
+    seconds: Mapping[str, float]
+    how: str
+    rounds: int
+
+
 def measure(small: bool) -> list[Row]:
-    """Rows 11a to 11h: evaluating, then training."""
+    """Rows 11a to 11d of evaluating, 11e to 11h of training; small: 11e and 11f."""
     with tempfile.TemporaryDirectory() as place:
         workspace = Workspace(Path(place))
         with quiet():
-            prepared_demo(workspace, 10 if small else 60)
-        return [row for work in _works(workspace, small) for row in _rows(work, 1 if small else 3, small)]
+            prepared_demo(workspace, 10 if small else 30)
+        evaluate, train = _works(workspace, small)
+        if small:
+            return _rows(train, _took(train, 1, small))
+        train()  # a checkpoint to evaluate
+        return [row for work in (evaluate, train) for row in _full_rows(work, _took(work, ROUNDS, small))]
 
 
-def _works(workspace: Workspace, small: bool) -> list[_Work]:
+def _works(workspace: Workspace, small: bool) -> tuple[_Work, _Work]:
     common = ("--device", "cpu", "--out", str(workspace.root))
     settings = ("--preset", "debug") if small else (
-        "--preset", "demo", "--set", "training.max_steps=100", "--set", "generation.max_tokens=192",
+        "--preset", "demo", "--set", "training.max_steps=40", "--set", "generation.max_tokens=128",
     )  # fmt: skip
-    train = _Work("11e", ("train", FAMILY, *settings, "--resume", "never", *common), lambda: None)
-    train()  # a checkpoint to evaluate
 
     def forget() -> None:
         shutil.rmtree(workspace.exports, ignore_errors=True)
         shutil.rmtree(workspace.cache / "baselines", ignore_errors=True)
 
-    return [_Work("11a", ("evaluate", FAMILY, *common), forget), train]
+    train = _Work("11e", ("train", FAMILY, *settings, "--resume", "never", *common), lambda: None)
+    return _Work("11a", ("evaluate", FAMILY, *common), forget), train
 
 
-def _rows(work: _Work, rounds: int, small: bool) -> list[Row]:
+def _took(work: _Work, rounds: int, small: bool) -> _Took:
     with one_cpu() as (enter, how):
         sides = {
             "quiet": work,
             "beside": work.beside,
             "quota": lambda: work(enter=enter),
             "thread": lambda: work({THREADS: "1"}),
-            "libgomp": lambda: work(LIBGOMP),
-        }
-        took = {name: median(times) for name, times in in_turn(sides, rounds, warm=0).items()}
-    alone, thread, verb = took["quiet"], took["thread"], work.words[0]
-    rows = [
-        _row(work.bar, 0, f"{verb} beside {CPUS} busy processes on {CPUS} CPUs", took["beside"], alone, BESIDE,
-             f"against the same in quiet; {rounds} rounds; load {os.getloadavg()[0]:.1f} at the end"),
-        _row(work.bar, 1, f"{verb} under a quota of one CPU", took["quota"], thread, QUOTA,
-             f"against one thread without a quota; {how}"),
-        _row(work.bar, 2, f"{verb} in quiet, against libgomp as it comes", alone, took["libgomp"], COST,
-             f"what waiting without spinning costs; one thread: {thread:.3g} s"),
+        } | ({} if small else {"libgomp": lambda: work(LIBGOMP)})
+        seconds = in_turn(sides, rounds, warm=0)
+    return _Took({name: median(times) for name, times in seconds.items()}, how, rounds)
+
+
+def _rows(work: _Work, took: _Took) -> list[Row]:
+    seconds, verb = took.seconds, work.words[0]
+    return [
+        _row(work.bar, 0, f"{verb} beside {CPUS} busy processes on {CPUS} CPUs", seconds["beside"], seconds["quiet"],
+             BESIDE, f"against the same in quiet; median of {took.rounds}; load {os.getloadavg()[0]:.1f} at the end"),
+        _row(work.bar, 1, f"{verb} under a quota of one CPU", seconds["quota"], seconds["thread"], QUOTA,
+             f"against one thread without a quota; {took.how}"),
     ]  # fmt: skip
-    if not small:
-        most = PATIENCE * alone
-        former = work.beside(LIBGOMP, most)
-        note = f"not ended after {most:.0f} s" if former >= most else "once"
-        rows.append(Row(_name(work.bar, 3), f"{verb} beside {CPUS} busy processes, libgomp as it comes", former, alone,
-                        "s", former / alone, "stated", True, note))  # fmt: skip
-    return rows
+
+
+def _full_rows(work: _Work, took: _Took) -> list[Row]:
+    """And what the former way of waiting takes, in quiet and beside busy processes."""
+    alone, libgomp, verb = took.seconds["quiet"], took.seconds["libgomp"], work.words[0]
+    most = PATIENCE * alone
+    former = work.beside(LIBGOMP, most)
+    return [
+        *_rows(work, took),
+        _row(work.bar, 2, f"{verb} in quiet, against libgomp as it comes", alone, libgomp, COST,
+             f"what it costs not to spin; with one thread it takes {took.seconds['thread']:.3g} s"),
+        Row(_name(work.bar, 3), f"{verb} beside {CPUS} busy processes, libgomp as it comes", former, alone, "s",
+            former / alone, "stated", True, f"ended after {most:.0f} s, unfinished" if former >= most else "once"),
+    ]  # fmt: skip
 
 
 def _row(bar: str, at: int, what: str, ours: float, rival: float, most: float, note: str) -> Row:
