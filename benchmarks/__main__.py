@@ -17,11 +17,15 @@ from pathlib import Path
 
 from benchmarks.harness import Row, place
 from benchmarks.table import line
+from training.threads import configure
 
 HERE = Path(__file__).resolve().parent
 #: Subject -> its module, with `measure(small: bool) -> list[Row]`.
 SUBJECTS = {
-    **{name: f"benchmarks.{name}" for name in ("engine_cost", "estimate", "loading", "saving", "scale", "startup")},
+    **{
+        name: f"benchmarks.{name}"
+        for name in ("engine_cost", "estimate", "loading", "saving", "scale", "starved", "startup")
+    },
     "training_step": "benchmarks.training_step",
     **{
         name: f"benchmarks.music.{name}" for name in ("chamfer", "generation", "ingest_audio", "ingest_midi", "latency")
@@ -85,4 +89,5 @@ def _measure(subject: str, small: bool) -> list[Row]:
 
 
 if __name__ == "__main__":
+    configure()  # as every stage does; no import above loads torch
     sys.exit(main())

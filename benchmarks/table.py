@@ -28,6 +28,7 @@ BARS = {
     "8": "Start-up",
     "9": "Scale",
     "10": "On a GPU",
+    "11": "On a shared host",
     "E": "Estimates",
 }
 

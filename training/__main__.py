@@ -7,8 +7,10 @@ import sys
 
 from training.cli import main
 from training.engine.process.signals import STOPS
+from training.threads import configure
 
 if __name__ == "__main__":
+    configure()  # no import above loads numpy or torch
     code = main()
     for number in STOPS:  # all is done and said: nothing may change the exit code any more
         signal.signal(number, signal.SIG_IGN)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.engine import toy
+from training import threads
 from training.engine.checkpoints import checkpoint_file
 from training.engine.process import distributed
 
@@ -133,17 +134,21 @@ def test_a_refusal_reaches_every_rank(pairs):
     assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]
 
 
-def test_loader_processes_get_a_core_of_their_own_on_a_cpu(monkeypatch):
-    threads = torch.get_num_threads()
+def test_loader_processes_get_a_core_of_their_own(monkeypatch):
+    before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(distributed, "available_cpus", lambda: 8)
+    monkeypatch.setattr(threads, "available_cpus", lambda: 8)
     try:
         for workers, ranks, expected in ((0, 1, 8), (4, 1, 7), (1, 4, 1), (0, 4, 2)):
             monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-            distributed.share_cores(distributed.Ranks(0, ranks, torch.device("cpu")), workers)
+            distributed.share_cores(workers)
             assert torch.get_num_threads() == expected
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+        with distributed.sharing_cores(workers=1):
+            assert torch.get_num_threads() == 7
+        assert torch.get_num_threads() == 2
         monkeypatch.setenv("OMP_NUM_THREADS", "3")
-        distributed.share_cores(distributed.Ranks(0, 1, torch.device("cpu")), 0)
+        distributed.share_cores(0)
         assert torch.get_num_threads() == 2
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from training import threads
 from training.export import plain, proof
 from training.export.onnx import write_onnx
 from training.export.trace import trace
@@ -55,6 +56,19 @@ def test_the_runtime_fuses_what_was_written_out(tmp_path):
     run, truth = proof.session(tmp_path / "layer.onnx"), proof.module_run(graph)
     trials = proof.compare(run, [(sizes, given, truth(given)) for sizes, given in proof.trial_inputs(graph)])
     proof.require("layer", trials, 1e-5)
+
+
+def test_what_a_file_is_run_with_is_sized_by_the_cpus_that_may_be_used(tmp_path, monkeypatch):
+    """And its threads sleep while they wait."""
+    graph = layer_graph()
+    write_onnx(graph, trace(graph), tmp_path / "layer.onnx", {})
+    taken, real = [], onnxruntime.InferenceSession
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *a, **k: taken.append(a[1]) or real(*a, **k))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "available_cpus", lambda: 3)
+    proof.session(tmp_path / "layer.onnx")
+    assert (taken[0].intra_op_num_threads, taken[0].inter_op_num_threads) == (3, 1)
+    assert taken[0].get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 @pytest.mark.parametrize(

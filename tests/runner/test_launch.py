@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from training.host import available_cpus
+
 from .conftest import FOLLOWS, PROJECT, alive
 
 
@@ -36,6 +38,22 @@ def test_the_exit_code_is_that_of_the_processes(launch, script, code):
     process = launch(script)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == code, out
+
+
+def test_ranks_share_the_cpus_and_know_that_no_user_set_the_number(launch, tmp_path, monkeypatch):
+    """So that each of them leaves its data loader workers a core."""
+    for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    process = launch(
+        "import os, pathlib\n"
+        "from training import threads\n"
+        "told = f'{os.environ[threads.THREADS]} {threads.chosen()}'\n"
+        "pathlib.Path('threads' + os.environ['RANK']).write_text(told)\n"
+    )
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, out
+    expected = f"{max(1, available_cpus() // 2)} None"
+    assert [path.read_text() for path in sorted(tmp_path.glob("threads*"))] == [expected, expected]
 
 
 def test_a_stop_is_passed_on_and_waited_for(launch, tmp_path):

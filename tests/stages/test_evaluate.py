@@ -11,6 +11,7 @@ import torch
 
 from tests import toys
 from tests.engine import toy
+from training import threads
 from training.data.manifest import Row
 from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
 from training.stages import splits, trained
@@ -117,6 +118,26 @@ def test_a_baseline_that_goes_on_from_the_model_stays_near_it(workspace):
     for a, b in zip(near.parameters(), context.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-3) and not np.array_equal(a.detach().numpy(), b.detach().numpy())
     assert not list((workspace.cache / "baselines" / "toy").glob("training"))  # nothing but the weights is kept
+
+
+def test_a_baseline_in_training_leaves_its_data_loader_workers_a_core(workspace, monkeypatch):
+    class Counted(Judged):
+        counted: set[int] = set()  # noqa: RUF012
+
+        def losses(self, *arguments):
+            self.counted.add(torch.get_num_threads())
+            return super().losses(*arguments)
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "available_cpus", lambda: 4)
+    evaluate("toy", workspace, device="cpu")
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        Judged.contexts[-1].train_baseline(toy.recipe(Counted, **SECTIONS, data={"num_workers": 1}), "busy", None, 2)
+        assert (Counted.counted, torch.get_num_threads()) == ({3}, 4)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_baselines_of_an_older_checkpoint_are_removed(workspace):

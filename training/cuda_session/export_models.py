@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from training.cli import main
+from training.threads import configure
 
 
 def commands() -> list[list[str]]:
@@ -31,4 +32,5 @@ def commands() -> list[list[str]]:
 
 
 if __name__ == "__main__":
+    configure()  # no import above loads numpy or torch
     sys.exit(next((code for code in map(main, commands()) if code), 0))

@@ -21,7 +21,7 @@ from training.data.files import printable, signature, write_atomic
 from training.data.rows import Files, Layout, Row, Rows
 from training.data.store import Record, Store, key_of, pack
 from training.errors import DataError
-from training.host import available_cpus
+from training.threads import share
 
 #: More than this share of unreadable files refuses the run: something is wrong with the data, not with a file.
 TOO_MANY = 0.2
@@ -111,7 +111,7 @@ def encode(
         for index in absent.tolist():
             missing.setdefault(keys[index].tobytes(), index)
         work = _Work(encoder, paths, digests, store, known, part, say)
-        failures = work.decode(missing, workers or available_cpus())
+        failures = work.decode(missing, workers or share())
         for index in absent.tolist() if failures else ():
             if (key := keys[index].tobytes()) in failures:
                 refused[index] = failures[key]

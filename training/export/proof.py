@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from training import threads
 from training.errors import ExportError
 from training.export.onnx import read_model
 from training.export.ready import is_ready, reference_run
@@ -53,15 +54,18 @@ def relative_error(got: np.ndarray, want: np.ndarray) -> float:
     return 0.0 if difference == 0 else float(difference / scale) if scale else float("inf")
 
 
-def session(path: Path, threads: int = 0) -> Run:
-    """An ONNX file as a function of named arrays. `threads` 0: as many as there are cores.
+def session(path: Path) -> Run:
+    """An ONNX file as a function of named arrays.
 
     Raises ExportError for a file that ONNX Runtime refuses, or that refers to data outside itself.
     """
     model = read_model(path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads
+    # By default ONNX Runtime starts a thread for every core that the host shows, binds each to its core, and lets it
+    # spin while it waits.
+    options.intra_op_num_threads, options.inter_op_num_threads = threads.count(), 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         runtime = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  (ONNX Runtime's errors share no base; each means: refused)

@@ -14,14 +14,15 @@ from pathlib import Path
 
 from training.engine.process.signals import follow_parent, listening
 from training.errors import Interrupted
-from training.host import available_cpus
 from training.parent import as_parent
+from training.threads import configure
 
 STOPPED = Interrupted.exit_code
 
 
 def main(arguments: list[str]) -> int:
     """Run torchrun with `arguments`; returns the exit code of the process that failed first, or 0."""
+    configure(_local(arguments) or 1)  # before torch is imported; torchrun would give each rank one thread
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
@@ -39,9 +40,6 @@ def main(arguments: list[str]) -> int:
     listening(pass_on)
     follow_parent()
     os.environ.update(as_parent())  # to the ranks, which stop when this process alone is killed
-    local = _local(arguments)
-    if local:  # torchrun would give each process one thread; a core each is left to the loaders
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, available_cpus() // local - 1)))
     try:
         # SIGQUIT alone stays torchrun's own
         run.run(run.parse_args(["--signals-to-handle=SIGQUIT", *arguments]))

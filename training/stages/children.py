@@ -16,6 +16,7 @@ from typing import Any
 from training.engine.process.signals import listening
 from training.errors import Interrupted
 from training.parent import as_parent
+from training.threads import sharing
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ class Children:
         gpus: Collection[str] = (),
         ended: Callable[[str, End], bool] = lambda name, end: True,
     ) -> dict[str, End]:
-        """Run every command, `at_once` at a time; returns how each ended that began. Those named in `gpus` see one GPU
-        each (CUDA_VISIBLE_DEVICES), of those that this process sees. `ended`: called as each ends; False: begin no
-        further one. Raises Interrupted after a signal, when all have ended."""
+        """Run every command, `at_once` at a time, each with its share of the CPUs; returns how each ended that began.
+        Those named in `gpus` see one GPU each (CUDA_VISIBLE_DEVICES), of those that this process sees. `ended`: called
+        as each ends; False: begin no further one. Raises Interrupted after a signal, when all have ended."""
         waiting, ends = dict(commands), {}
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(at_once):
@@ -76,7 +77,8 @@ class Children:
             if waiting and going and not self.stopped and not slots.empty():
                 name = next(iter(waiting))
                 slot = slots.get()
-                process = self._start(waiting.pop(name), slot if name in gpus and at_once > 1 else None)
+                gpu = slot if name in gpus and at_once > 1 else None
+                process = self._start(waiting.pop(name), gpu, min(at_once, len(commands)))
                 self._running[name] = process
                 threads.append(threading.Thread(target=self._follow, args=(name, slot, process, done), daemon=True))
                 threads[-1].start()
@@ -93,8 +95,8 @@ class Children:
             raise Interrupted("Stopped; everything is saved. Run the same command again to continue.")
         return ends
 
-    def _start(self, command: Sequence[str], slot: int | None) -> subprocess.Popen:
-        environment = {**os.environ, **as_parent()}
+    def _start(self, command: Sequence[str], slot: int | None, at_once: int) -> subprocess.Popen:
+        environment = {**os.environ, **as_parent(), **sharing(at_once)}
         if slot is not None:
             seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)

@@ -183,17 +183,17 @@ def prepared(
     recipe.needed = ranks.from_first_host(lambda: needed_of(recipe.run, workspace))
     rows = _rows(ranks, load or partial(_load, recipe, workspace, options))
     refuse_leak(rows)
-    share_cores_of(recipe, ranks)
+    share_cores_of(recipe)
     return Prepared(recipe, rows, digest_with(data_digest(rows), recipe.needed), is_synthetic(rows))
 
 
-def share_cores_of(recipe: Recipe, ranks: Ranks) -> None:
+def share_cores_of(recipe: Recipe) -> None:
     """Leave the data loader workers of a stepped family a core."""
     from training.engine.process.distributed import share_cores
     from training.recipe import Stepped
 
     if isinstance(recipe, Stepped):
-        share_cores(ranks, recipe.settings.data.num_workers)
+        share_cores(recipe.settings.data.num_workers)
 
 
 def _load(recipe: Recipe, workspace: Workspace, options: Mapping[str, Any] | None, split: str) -> Sequence[Row]:

@@ -11,9 +11,9 @@ from training.engine.loading.batches import MicroBatch
 from training.engine.loading.transfer import Transfer
 from training.engine.loading.worker import Lost, Worker
 from training.errors import HostError
-from training.host import available_cpus
 from training.recipe import Batch, Dataset
 from training.settings import Data
+from training.threads import share
 
 PATIENCE = 20.0  # seconds without a sign of life after which a worker is given up
 ATTEMPTS = 5  # crews lost in a row, without a batch from any
@@ -51,7 +51,7 @@ class Loader:
     ):
         self.examples, self.micro_batches, self.transfer = examples, micro_batches, Transfer(device)
         self.say, self.patience, self.stop = say, patience, stop
-        self.count = min(settings.num_workers, available_cpus())
+        self.count = min(settings.num_workers, share())
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
         self.crew: list[Worker] = []
         self.asked = 0  # batches that the crew is to bring

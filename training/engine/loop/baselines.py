@@ -21,7 +21,7 @@ from training.engine.checkpoints.partial import load_state
 from training.engine.checkpoints.resume import Decision
 from training.engine.fit import fitted
 from training.engine.loop.session import open_session
-from training.engine.process.distributed import joined
+from training.engine.process.distributed import joined, sharing_cores
 from training.engine.process.signals import Signals
 from training.engine.tracking.tracker import Tracker
 from training.errors import UsageError
@@ -82,7 +82,8 @@ class TrainedBaselines:
         work = self.folder / "training"
         shutil.rmtree(work, ignore_errors=True)
         try:
-            with Signals() as signals, joined(self.device) as ranks:
+            workers = recipe.settings.data.num_workers if isinstance(recipe, Stepped) else 0
+            with Signals() as signals, joined(self.device) as ranks, sharing_cores(workers):
                 session = open_session(
                     self._quiet(recipe, steps), ranks, self.rows, lambda _: Decision(None, ""), constants=self.constants
                 )

@@ -17,9 +17,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from training import threads
 from training.engine.process.heartbeat import beat
 from training.errors import AthanorError, HostError, Interrupted
-from training.host import available_cpus
 
 TIMEOUT = timedelta(minutes=10)  # of one collective
 T = TypeVar("T")
@@ -124,13 +124,23 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda", local)
 
 
-def share_cores(ranks: Ranks, workers: int) -> None:
-    """On a CPU, leave the loader processes a core to work on. Threads that wait for each other spin; with one too many,
-    a step of a small model takes three times as long. OMP_NUM_THREADS, where it is set, stands."""
-    if ranks.device.type != "cpu" or "OMP_NUM_THREADS" in os.environ:
-        return
-    cores = available_cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    torch.set_num_threads(max(1, cores - min(1, workers)))
+def share_cores(workers: int) -> None:
+    """Compute with as many threads as CPUs are available to this process, and leave its data loader workers one: with
+    one thread too many, a step of a small model takes three times as long. OMP_NUM_THREADS, where the user has set it,
+    stands."""
+    if threads.chosen() is None:
+        torch.set_num_threads(threads.count(workers))
+
+
+@contextmanager
+def sharing_cores(workers: int) -> Iterator[None]:
+    """`share_cores` for as long as the block lasts."""
+    before = torch.get_num_threads()
+    share_cores(workers)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from training.domains.music.composing import synth
 from training.domains.music.composing.compose import compose
 from training.domains.music.emotion import BASES
 from training.errors import HostError, UsageError
-from training.host import available_cpus
+from training.threads import share
 
 PIECES = 180
 ALONE = 12  # pieces up to which one process is done sooner than several have started
@@ -72,9 +72,7 @@ def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tupl
         _write_marker(root, about if root != folder else {**about, "files": files})
     made = functools.partial(_make, folder, seed)
     if len(missing) > ALONE:
-        for outcome in sandbox.run(
-            made, list(missing.items()), seconds=SECONDS, megabytes=MEGABYTES, workers=available_cpus()
-        ):
+        for outcome in sandbox.run(made, list(missing.items()), seconds=SECONDS, megabytes=MEGABYTES, workers=share()):
             if outcome.error:
                 raise HostError(f"A piece of the demo corpus cannot be made in {folder}: {outcome.error}")
             files.update(outcome.value)

@@ -1,0 +1,42 @@
+"""Bar 11 is measured on complete processes, beside processes that really are busy, under a limit that really holds."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks import starved
+
+PROJECT = Path(starved.__file__).parents[1]
+SEES = [sys.executable, "-S", "-c", "from training.host import available_cpus; print(available_cpus())"]
+
+
+def test_a_process_with_one_cpu_sees_that_it_has_one():
+    with starved.one_cpu() as (enter, how):
+        seen = subprocess.run(SEES, cwd=PROJECT, preexec_fn=enter, capture_output=True, text=True, check=True).stdout
+    assert seen.strip() == "1" and ("quota" in how or "affinity" in how)
+
+
+def test_busy_processes_use_processor_time_and_are_ended():
+    before, began = os.times(), time.monotonic()
+    with starved.busy(2):
+        while time.monotonic() - began < 30:
+            used = [int(Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11]) for child in children()]
+            if len(used) == 2 and min(used) > 3:  # clock ticks
+                break
+            time.sleep(0.02)
+    assert len(used) == 2 and min(used) > 3 and not children()
+    assert os.times().children_user > before.children_user
+
+
+def children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def test_a_training_is_timed_on_all_sides():
+    beside, quota = starved.measure(small=True)
+    assert (beside.bar, quota.bar) == ("11e", "11f")
+    for row in (beside, quota):
+        assert row.ratio == row.ours / row.rival and row.ours > 0.5
+        assert row.met == (row.ratio <= float(row.wanted.removeprefix("<= ").removesuffix("x")))
