@@ -34,7 +34,7 @@ class Taken(OSError):
 
 
 class Lease:
-    """The use of `folder` by this process; `place`: the --persist folder that it lies in. `say`: one line for people."""
+    """The use of `folder`, in the --persist folder `place`, by this process. `say`: one line for people."""
 
     def __init__(self, folder: Path, purpose: str, say: Callable[[str], None], place: Place):
         self.folder, self.purpose, self.say, self.place = folder, purpose, say, place

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from training.console import keep_console
 from training.engine.process.signals import listening
 from training.errors import Interrupted
 from training.host import available_cpus
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
         if not children:  # the other nodes are still awaited
             raise SystemExit(STOPPED)
 
+    keep_console()
     listening(pass_on)
     local = _local(arguments)
     if local:  # torchrun would give each process one thread; a core each is left to the loaders
