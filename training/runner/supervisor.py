@@ -114,6 +114,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
                 signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM))
         signal.signal(signal.SIGALRM, self._too_slow)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends
         _adopt_orphans()

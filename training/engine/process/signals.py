@@ -21,7 +21,14 @@ _earlier: tuple[str, float] | None = None  # what `interrupt` was told, and when
 
 
 def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says."""
+    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says.
+
+    Ignored and blocked signals are inherited from whatever started this process: a shell script ignores SIGINT for what
+    it starts in the background, and a parent that ignores SIGCHLD would hide how our own children end.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return {number: signal.signal(number, handler) for number in STOPS if not (deaf and number == signal.SIGHUP)}
 
