@@ -23,6 +23,7 @@ from training.engine.process.signals import listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
 from training.registry import domains, require_one_model
+from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, trained_runs
 from training.workspace import Workspace
 
@@ -44,12 +45,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
+        verb = next(verb for verb, run in VERBS.items() if run is options.run)
+        require_out(verb, getattr(options, "out", None), getattr(options, "output_dir", None))
         options.run(options)
         return 0
     except (AthanorError, Interrupted) as error:
         end: AthanorError | Interrupted | None = stopped(error) or error
     except Exception as error:
-        end = stopped(error)
+        end = stopped(error) or environment_error(error)
         if end is None:
             note_crash(error)
             raise
@@ -241,7 +244,7 @@ def _budget(options: argparse.Namespace) -> None:
     path = ledger_path(Workspace(options.out))
     try:
         book = books.close(path) if options.done else books.read(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise HostError(f"{path} cannot be read: {error}. Move it away, and counting begins anew.") from None
     print(table(book or books.Book()))
     _require_printed()

@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> int:
         if error.exit_code == 2:
             print("Try ./train_cuda.sh --help", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}. Make it accessible for this user.", file=sys.stderr)
+        return 6
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,6 +59,6 @@ def _used(folder: Path) -> int:
 def free(folder: Path) -> int:
     """Bytes free for this user on the disk of `folder`, which need not exist yet."""
     at = folder
-    while not at.exists():
+    while not os.path.exists(at):  # noqa: PTH110 - Path.exists raises where a folder may not be entered
         at = at.parent
     return shutil.disk_usage(at).free
