@@ -1,5 +1,11 @@
 # Two commands need nothing before them: `./train_cuda.sh` and `make test`.
 SHELL := bash
+# What a user's shell exports must not change what is done here (see scripts/environment.sh).
+.SHELLFLAGS := -pc
+unexport BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT PYTHONHOME PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE \
+	PYTHONWARNINGS PYTHONDEVMODE PYTHONHASHSEED PYTHONIOENCODING
+export PYTHONSAFEPATH := 1
+export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
 PYTHON = $$(scripts/setup_env.sh --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(RIVALS),rivals.sh,env.sh --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run

@@ -5,8 +5,19 @@
 #   ./train_cuda.sh [WORD] [options]        ./train_cuda.sh [WORD] --help
 # shellcheck disable=SC2034,SC2154  # variables that the plan sets, and that scripts/docker.sh reads
 set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
-root=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
+root=$(readlink -f -- "${BASH_SOURCE[0]}" && printf x) # the x keeps a newline at the end of a name
+root=${root%/*}
+# shellcheck source=scripts/environment.sh
+source "$root/scripts/environment.sh"
+
+show() { # show FORMAT WORDS...: printf to the console. Where that has gone, or its disk is full, the work goes on.
+    # shellcheck disable=SC2059
+    printf "$@" 2> /dev/null || true
+}
+warn() { show "$@" >&2; }
+trap '' PIPE # `| tee` dies of the same Ctrl-C: that is no reason to die before the stage has saved
 
 # By this the stages of one command know each other, and the time between them is counted (training/budget/ledger.py).
 printf -v ATHANOR_RUNNER '%(%s)T-%d' -1 $$
@@ -16,6 +27,11 @@ export ATHANOR_RUNNER
 source "$root/scripts/docker.sh"
 
 # -- the plan ------------------------------------------------------------------------------------------------------
+
+[[ $root != *:* ]] || refuse "this folder, '$root', has a colon in its name, which ends an entry of PYTHONPATH: rename it."
+set_python_path "$root"
+[[ -z $ignored_path ]] || show 'note: PYTHONPATH=%q is not used: it would come before the packages that are pinned (docs/setup.md).\n' \
+    "$ignored_path"
 
 # Any Python from 3.11 on can plan: it needs the standard library alone.
 planner=''
@@ -28,7 +44,7 @@ for candidate in python3 python python3.13 python3.12 python3.11 "${ATHANOR_PYTH
 done
 
 planned() { # planned ARGUMENTS...: `python -m training.runner ARGUMENTS` by the host's Python
-    PYTHONPATH="$root" PYTHONDONTWRITEBYTECODE=1 "$planner" -S -m training.runner "$@"
+    PYTHONDONTWRITEBYTECODE=1 "$planner" -S -m training.runner "$@"
 }
 
 if [[ -n $planner ]]; then
@@ -38,7 +54,7 @@ else
 fi
 eval "$plan"
 for note in ${notes[@]+"${notes[@]}"}; do
-    echo "note: $note"
+    show 'note: %s\n' "$note"
 done
 
 child='' begun='' signals=0 container_name=''
@@ -47,7 +63,7 @@ forward() { # The running stage saves and exits; a second signal ends it at once
     if [[ -n $child ]]; then
         pass_on
     elif [[ -z $begun ]]; then # no stage yet
-        echo "interrupted: run the same command again to continue." >&2
+        warn 'interrupted: run the same command again to continue.\n'
         exit 75
     fi
 }
@@ -64,7 +80,6 @@ pass_on() { # a request to stop, to the running stage
     fi
 }
 trap forward INT TERM HUP
-trap '' PIPE # `| tee` dies of the same Ctrl-C: that is no reason to die before the stage has saved
 
 # -- docker or native ----------------------------------------------------------------------------------------------
 
@@ -77,16 +92,16 @@ case $mode in
     *)
         mode=native
         if inside_container; then
-            echo "Running natively: this is a container already."
+            show 'Running natively: this is a container already.\n'
         elif [[ -n ${ATHANOR_PYTHON:-}${ATHANOR_VENV:-} ]]; then
-            echo "Running natively: ATHANOR_PYTHON or ATHANOR_VENV names the environment."
+            show 'Running natively: ATHANOR_PYTHON or ATHANOR_VENV names the environment.\n'
         else
             reason=$(why_no_engine)
             if [[ -z $reason ]]; then
                 mode=docker
-                echo "Running in containers (--native: without Docker)."
+                show 'Running in containers (--native: without Docker).\n'
             else
-                echo "Running natively: $reason."
+                show 'Running natively: %s.\n' "$reason"
             fi
         fi
         ;;
@@ -105,7 +120,7 @@ if [[ $mode == docker ]]; then
         build_image
         if [[ $cpu == no ]]; then
             probe_gpu
-            [[ $gpu == yes ]] || echo "note: this host has no NVIDIA GPU: training on the CPU."
+            [[ $gpu == yes ]] || show 'note: this host has no NVIDIA GPU: training on the CPU.\n'
         fi
     fi
     prepare_container
@@ -123,7 +138,6 @@ else
         python=$("$root/scripts/setup_env.sh" ${setup_options[@]+"${setup_options[@]}"})
     fi
 fi
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 # A user without a home of their own (a container's arbitrary uid) still needs a place for numba's compiled code.
 [[ -w ${HOME:-/} ]] || export NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR:-$out/cache/numba}"
 
@@ -139,11 +153,11 @@ run_stage() { # the same, and its exit code comes back
     shift
     set -- ${container[@]+"${container[@]}"} "$python" -m training.runner.supervisor --title "$title" "$@"
     if [[ $dry_run == yes ]]; then
-        printf '%q ' "$@"
-        echo
+        show '%q ' "$@"
+        show '\n'
         return
     fi
-    printf '\n== %s\n' "$title"
+    show '\n== %s\n' "$title"
     [[ $mode == native ]] || guard_container
     set -m # its own process group: Ctrl-C reaches this script alone
     ATHANOR_PARENT=$$ "$@" < /dev/null & # it stops when this script is killed (training/parent.py)
@@ -163,14 +177,14 @@ run_stage() { # the same, and its exit code comes back
     fi
     [[ $mode == native ]] || container_ended
     if ((code == 0)); then
-        printf '== %s: done in %d s\n' "$title" $((SECONDS - started))
+        show '== %s: done in %d s\n' "$title" $((SECONDS - started))
     elif ((code == 75)); then
-        printf '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \
-            "$title" $((SECONDS - started)) >&2
+        warn '\n== %s: interrupted after %d s; everything is saved. Run the same command again to continue.\n' \
+            "$title" $((SECONDS - started))
     else
-        printf '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code" >&2
-        ((code != 1 && code < 128)) || echo "Finished stages are kept: the same command continues with this stage.
-Exit 137 (killed) most often means that the host ran out of memory (\`sudo dmesg\` shows it); for other codes see the messages above." >&2
+        warn '\n== %s: failed after %d s (exit %d)\n' "$title" $((SECONDS - started)) "$code"
+        ((code != 1 && code < 128)) || warn '%s\n' "Finished stages are kept: the same command continues with this stage.
+Exit 137 (killed) most often means that the host ran out of memory (\`sudo dmesg\` shows it); for other codes see the messages above."
     fi
     return "$code"
 }
@@ -179,7 +193,7 @@ restored=no # yes: from here on, what is trained belongs into --persist
 leave() { # leave CODE: end early; what there is goes to --persist first
     if [[ $restored == yes && $dry_run == no ]]; then
         restored=no
-        copy_away || echo "warning: what is in $persist may be older than what is in $out." >&2
+        copy_away || warn 'warning: what is in %s may be older than what is in %s.\n' "$persist" "$out"
     fi
     exit "$1"
 }
@@ -190,15 +204,15 @@ device=() # a GPU that the engine can give is used: never the CPU in its place
 begun=$SECONDS
 steps
 if [[ $estimate == yes ]]; then
-    [[ $dry_run == yes ]] || printf '\nNothing was trained. Without --estimate, the same command trains.\n'
+    [[ $dry_run == yes ]] || show '\nNothing was trained. Without --estimate, the same command trains.\n'
     exit 0
 fi
 [[ $restored == no ]] || copy_away || exit "$?"
 if [[ $dry_run == no ]]; then
-    printf '\nAll done in %d min %02d s. ' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
+    show '\nAll done in %d min %02d s. ' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
     if [[ $exports == yes ]]; then
-        printf 'The models are in %s\n' "$out/exports"
+        show 'The models are in %s\n' "$out/exports"
     else
-        printf 'The checkpoints are in %s\n' "$out/checkpoints"
+        show 'The checkpoints are in %s\n' "$out/checkpoints"
     fi
 fi

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
 # Docker for train_cuda.sh, which sources this: is there an engine, an image, a GPU; and how a stage runs in a container.
-# Reads $root (the project) and what the plan sets: $out, $mounts, $persist, $cpu ... Every function that can refuse prints why and
-# what to do, and exits with 6.
+# Reads $root (the project), `show` and `warn` (printf to the console), and what the plan sets: $out, $mounts, $persist, $cpu ...
+# Every function that can refuse prints why and what to do, and exits with 6.
 
 # Stands for / where signs of drivers and containers are looked for; tests set it.
 host=${ATHANOR_HOST_ROOT:-}
 
 refuse() {
-    printf 'error: %s\n' "$1" >&2
+    warn 'error: %s\n' "$1"
     exit 6
 }
 
@@ -62,7 +62,7 @@ build_image() { # makes $image if what it is made from has changed, unless $skip
     has=$(docker image inspect --format '{{index .Config.Labels "athanor.inputs"}}' "$image" 2> /dev/null) || has=absent
     if [[ $skip_build == yes ]]; then
         [[ $has != absent ]] || refuse "--skip-build: there is no image $image. Leave out --skip-build once to make it."
-        [[ $has == "$inputs" ]] || echo "note: --skip-build: $image was made from other sources than those here."
+        [[ $has == "$inputs" ]] || show 'note: --skip-build: %s was made from other sources than those here.\n' "$image"
         return
     fi
     [[ $has != "$inputs" ]] || return 0
@@ -73,7 +73,7 @@ build_image() { # makes $image if what it is made from has changed, unless $skip
     [[ -z ${ATHANOR_PIP_CONF:-} ]] || options+=(--secret "id=pip_conf,src=$ATHANOR_PIP_CONF")
     [[ -z ${ATHANOR_CA_BUNDLE:-} ]] || options+=(--secret "id=ca_bundle,src=$ATHANOR_CA_BUNDLE")
     [[ -z ${ATHANOR_APT_CONF:-} ]] || options+=(--secret "id=apt_conf,src=$ATHANOR_APT_CONF")
-    echo "Building the image $image (the first time takes minutes, a change of the code seconds) ..."
+    show 'Building the image %s (the first time takes minutes, a change of the code seconds) ...\n' "$image"
     docker buildx build --load --progress "${ATHANOR_BUILD_PROGRESS:-auto}" --file "$root/Dockerfile.cuda" --tag "$image" \
         --label "athanor.inputs=$inputs" \
         --build-arg "TORCH_INDEX=$index" \
@@ -84,7 +84,7 @@ build_image() { # makes $image if what it is made from has changed, unless $skip
         ${options[@]+"${options[@]}"} "$root" < /dev/null ||
         refuse "the image could not be built; Docker's message is above. Behind a mirror: BASE_IMAGE, TORCH_INDEX,
 ATHANOR_PIP_CONF, ATHANOR_CA_BUNDLE and wheelhouse/ (docs/docker.md). Without Docker: --native."
-    echo "Image ready in $((SECONDS - started)) s."
+    show 'Image ready in %d s.\n' $((SECONDS - started))
 }
 
 # -- the GPU -------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
     elif [[ $user == 0:* && -d $out ]]; then
         user=$(stat -c '%u:%g' -- "$out") # a folder that someone else owns stays theirs
     fi
-    [[ $user != 0:* ]] || echo "note: you are root, so the stages run as root too, though without any of its capabilities."
+    [[ $user != 0:* ]] || show 'note: you are root, so the stages run as root too, though without any of its capabilities.\n'
     for group in $(id -G); do
         [[ $group == 0 ]] || groups+=(--group-add "$group")
     done
@@ -310,7 +310,7 @@ dismiss_guard() { # the container has ended, or was asked to stop: a second requ
 container_ended() { # what remains to be done after `docker run`; $code is its exit code
     dismiss_guard
     if ((code == 125)); then
-        echo "Docker could not start the container; its message is above." >&2
+        warn "Docker could not start the container; its message is above.\n"
         code=6
     elif ((code > 128)); then
         # The client may have been killed alone: then the container goes on, and holds the folder. Else there is none.

@@ -8,9 +8,14 @@
 # The versions pinned now are kept where they still fit; --upgrade takes the newest. CUDA packages are left out: torch
 # itself pins the exact ones that it needs, and a CPU build needs none.
 set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd && printf x) # the x keeps a newline at the end of a name
+root=${root%$'\n'x}
 cd -- "$root"
+unset -v PYTHONPATH
 # shellcheck source=scripts/installer.sh
 source scripts/installer.sh
 

@@ -31,7 +31,7 @@ def config_files(environment: dict[str, str]) -> list[Path]:
     named = environment.get("PIP_CONFIG_FILE", "")
     if named == os.devnull:
         return []
-    home = Path.home()
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without a home
     folders = environment.get("XDG_CONFIG_DIRS") or "/etc/xdg"
     user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
     files = [Path(folder) / "pip/pip.conf" for folder in folders.split(os.pathsep)]

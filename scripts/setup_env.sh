@@ -17,8 +17,12 @@
 # ATHANOR_PYTHON=FILE uses that interpreter as it is. Exit 6: something is missing on the host, and the message names
 # the line that installs it.
 set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd && printf x) # the x keeps a newline at the end of a name
+root=${root%$'\n'x}
 venv=${ATHANOR_VENV:-$root/.venv}
 locks=$root/requirements
 tested_torch=(2.13 2.11) # versions that the test suite passed with
@@ -60,6 +64,8 @@ if [[ -n ${ATHANOR_PYTHON:-} ]]; then
     exit 0
 fi
 
+unset -v PYTHONPATH # packages outside of the environment are not part of it: pip would count them as installed
+
 # -- is there anything to do? --------------------------------------------------------------------------------------
 
 # A word's mark in the environment holds the digests of the locks from which it was installed: the core's and its own.
@@ -93,7 +99,8 @@ if [[ $check == yes ]]; then
 fi
 find_base
 
-exec 9> "$venv.lock"
+{ exec 9> "$venv.lock"; } 2> /dev/null ||
+    die "$venv.lock cannot be written: make its folder writable, or choose another place with ATHANOR_VENV=DIR."
 if ! flock --nonblock 9; then
     say "Another process is setting up $venv; waiting for it."
     flock 9
@@ -126,7 +133,7 @@ fi
 
 # -- installing ----------------------------------------------------------------------------------------------------
 
-work=$(mktemp -d)
+work=$(mktemp -d) || die "no temporary folder can be made in ${TMPDIR:-/tmp}; its message is above. Make room, or set TMPDIR."
 trap 'rm -rf -- "$work"' EXIT
 cp -- "$locks"/*.lock "$work"
 if [[ $borrowed == yes ]]; then # the locks include the core's by its name

@@ -5,8 +5,12 @@
 # It is .venv-rivals beside the project (elsewhere: ATHANOR_RIVALS=DIR). A rival that wants another version of what the
 # project has pinned (torch above all) cannot be installed: the comparison would not be one.
 set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
-root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd && printf x) # the x keeps a newline at the end of a name
+root=${root%$'\n'x}
 venv=${ATHANOR_RIVALS:-$root/.venv-rivals}
 list=$root/benchmarks/requirements-rivals.txt
 python=$("$root/scripts/setup_env.sh" --dev)

@@ -11,12 +11,16 @@
 #   https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 #   https://github.com/pytorch/pytorch/blob/main/RELEASE.md (CUDA support matrix)
 set -euo pipefail
+[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+
+# shellcheck source=scripts/environment.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"
 
 cuda12=https://download.pytorch.org/whl/cu126
 driver12=525.60.13 driver13=580 # the oldest for each
 first13=7.5 last12=9.0          # compute capabilities
 
-say() { printf '%s\n' "$*" >&2; }
+say() { printf '%s\n' "$*" >&2 || true; }
 refuse() { say "error: $*"; exit 6; }
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; } # at_least VERSION OLDEST
 

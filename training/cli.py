@@ -12,23 +12,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from training import console
 from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
-from training.console import mute_what_is_gone
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
 from training.registry import domains, require_one_model
+from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, trained_runs
 from training.workspace import Workspace
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; returns the exit code (training/errors.py)."""
+    console.keep_console()
     words = sys.argv[1:] if arguments is None else arguments
     options = parser_of(VERBS, words).parse_args(words)
     before = listen()
@@ -38,25 +40,23 @@ def main(arguments: list[str] | None = None) -> int:
         code = error.exit_code
     for number, handler in before.items():
         signal.signal(number, handler)
-    mute_what_is_gone()  # else the interpreter's last flush would fail, and change the code
     return code
 
 
 def _run(options: argparse.Namespace) -> int:
     try:
         follow_parent()
+        verb = next(verb for verb, run in VERBS.items() if run is options.run)
+        require_out(verb, getattr(options, "out", None), getattr(options, "output_dir", None))
         options.run(options)
         return 0
     except (AthanorError, Interrupted) as error:
         end: AthanorError | Interrupted | None = stopped(error) or error
     except Exception as error:
-        end = stopped(error)
+        end = stopped(error) or environment_error(error)
         if end is None:
             note_crash(error)
-            if not isinstance(error, OSError) or not mute_what_is_gone():
-                raise
-            return 1  # nobody reads what it says (`| head`), and there is nobody left to tell
-    mute_what_is_gone()
+            raise
     sys.stdout.flush()
     print(f"{'interrupted' if isinstance(end, Interrupted) else 'error'}: {end}", file=sys.stderr)
     return end.exit_code
@@ -245,9 +245,10 @@ def _budget(options: argparse.Namespace) -> None:
     path = ledger_path(Workspace(options.out))
     try:
         book = books.close(path) if options.done else books.read(path)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise HostError(f"{path} cannot be read: {error}. Move it away, and counting begins anew.") from None
     print(table(book or books.Book()))
+    _require_printed()
     if options.done:
         _refresh_report(Workspace(options.out))
 
@@ -335,6 +336,15 @@ def _plan(options: argparse.Namespace) -> None:
 
     command = parse(options.words, domains(), checking=not {"--help", "-h"} & set(options.words))
     print(help_of(command.domain, domains()) if command.help else json.dumps(plan_of(command).plain(), indent=1))
+    _require_printed()
+
+
+def _require_printed() -> None:
+    """For verbs whose result is what they print. Raises HostError where a disk did not take it."""
+    sys.stdout.flush()
+    error = console.failure(1)
+    if error is not None:
+        raise HostError(f"The result was not written to standard output: {error.strerror}. Make room and run it again.")
 
 
 # -- what is counted -----------------------------------------------------------------------------------------------

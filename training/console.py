@@ -1,21 +1,98 @@
-"""The console may go away under a stage: a terminal that was closed, a reader of a pipe (`| tee`) that Ctrl-C ended."""
+"""The console may fail under a stage: a terminal that was closed, a reader of a pipe (`| head`) that has gone, a full
+disk behind `> run.log`, a descriptor that was never open. No work ends because of that, and its exit code is the
+work's."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import select
+import sys
+from typing import IO
+
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # nobody reads it any more, and nobody misses anything
+NAMES = {1: "standard output", 2: "standard error"}
+
+_failures: dict[int, OSError] = {}  # descriptor -> why it could not be written, the first time
 
 
-def mute_what_is_gone() -> bool:
-    """Where nobody reads stdout or stderr any more, send it nowhere, so that writing to it is no error; whether that
-    was so."""
-    gone = False
-    for number in (1, 2):
-        poll = select.poll()
-        poll.register(number, 0)
-        if any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0)):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, number)
-            os.close(nowhere)
-            gone = True
-    return gone
+class ConsoleFile(io.FileIO):
+    """A descriptor to write to. What it does not take is dropped; the first time, where somebody misses it, the other
+    one of the two says so."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        view = memoryview(data).cast("B")
+        done = 0
+        while done < len(view):
+            try:
+                written = super().write(view[done:])
+            except OSError as error:
+                _failed(self.fileno(), error)
+                break
+            if written is None:  # another program has made it non-blocking: wait for its reader, as it would
+                select.select([], [self.fileno()], [])
+            else:
+                done += written
+        return len(view)
+
+
+def keep_console() -> None:
+    """From here on, writing to sys.stdout and sys.stderr raises nothing, and the three standard descriptors are open:
+    one that was closed would be given to the next file that this process opens.
+
+    Streams that are not this process's own (a notebook's, a test's) stay as they are.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(sys.stdout, 1)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(sys.stderr, 2)
+
+
+def failure(number: int) -> OSError | None:
+    """Why something was dropped that went to this descriptor, though somebody may miss it; None: nothing was."""
+    error = _failures.get(number)
+    return None if error is None or error.errno in GONE else error
+
+
+def has_gone(number: int) -> bool:
+    """Whether nobody reads this descriptor any more."""
+    return number in _failures and _failures[number].errno in GONE
+
+
+def _stream(before: IO[str] | None, number: int) -> io.TextIOWrapper:
+    unbuffered = number == 2
+    if isinstance(before, io.TextIOWrapper):
+        before.flush()
+        unbuffered = unbuffered or before.write_through
+    raw = ConsoleFile(number, "wb", closefd=False)
+    return io.TextIOWrapper(
+        raw if unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]  as Python itself does under -u
+        encoding=(before.encoding if before is not None else None) or "utf-8",
+        errors="backslashreplace",  # an encoding that lacks a sign ends nothing either
+        line_buffering=raw.isatty(),
+        write_through=unbuffered,
+    )
+
+
+def _failed(number: int, error: OSError) -> None:
+    if number in _failures:
+        return
+    _failures[number] = error
+    if error.errno not in GONE:
+        text = (
+            f"note: {NAMES[number]} cannot be written ({error.strerror}); what it does not take is dropped. The work "
+            "goes on, and the exit code tells how it ended.\n"
+        )
+        try:
+            os.write(3 - number, text.encode())
+        except OSError as other:
+            _failures.setdefault(3 - number, other)

@@ -9,9 +9,12 @@ exports/                                              models, golden/, samples/,
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +24,8 @@ from pathlib import Path
 from training.errors import HostError
 
 PROJECT = Path(__file__).resolve().parent.parent
+ELSEWHERE = "Choose another folder with --out DIR."
+PARTS = ("data", "checkpoints", "exports", "cache", "runs")  # folders of a workspace
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,44 @@ class Workspace:
             return str(path)
 
 
+def why_not_writable(folder: Path) -> tuple[str, str] | None:
+    """Why nothing can be written in `folder`, which need not exist yet (naming the folder at fault), and what to do
+    about it; None where something can. Makes nothing."""
+    found = why_no_folder(folder)
+    if found is not None:
+        return found
+    at = _nearest(folder)
+    if os.access(at, os.W_OK | os.X_OK):
+        return None
+    try:
+        tempfile.TemporaryFile(dir=at).close()  # the system's word, and its reason
+    except OSError as error:
+        remedy = (
+            "Mount it writable." if error.errno == errno.EROFS else
+            'Take the folder over (sudo chown -R "$(id -u):$(id -g)" DIR; `lsattr -d DIR` shows one that is immutable).'
+        )  # fmt: skip
+        return f"uid {os.geteuid()} cannot write in {at} ({error.strerror})", f"{remedy} Or: --out DIR."
+    return None
+
+
+def why_no_folder(folder: Path) -> tuple[str, str] | None:
+    """Why `folder` is none and none can be made (as `why_not_writable`); None where it is one, or only missing."""
+    at = _nearest(folder)
+    if not at.exists():
+        return (
+            f"{at} is a link to {at.readlink()}, which is not there",
+            "Make that folder, or attach its drive. Or: --out DIR.",
+        )
+    return None if at.is_dir() else (f"{at} is a file, not a folder", ELSEWHERE)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or what there is of those above it."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 _held: set[int] = set()  # locks of this process
 
 
@@ -87,10 +130,14 @@ def _holder(handle: int) -> str:
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
     """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
 
-    Raises HostError at once when another process holds it.
+    Raises HostError at once when another process holds it, or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        why, remedy = why_not_writable(folder) or (error.strerror, ELSEWHERE)
+        raise HostError(f"{folder} cannot be used for {purpose}: {why}. {remedy}") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -100,7 +147,8 @@ def exclusive(folder: Path, purpose: str) -> Iterator[None]:
                 "--out DIR."
             ) from None
         os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} ({purpose})\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the name is for people, the lock is the kernel's
+            os.pwrite(handle, f"process {os.getpid()} ({purpose})\n".encode(), 0)
         _held.add(handle)
         yield
     finally:

@@ -17,6 +17,7 @@ sys.path.insert(0, HERE)
 import hostile_decoders as hostile  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 
 def outcomes(function, items, seconds=5.0, megabytes=200, workers=2):

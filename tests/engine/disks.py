@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -17,11 +18,16 @@ class Mounted:
     """A tmpfs of its own."""
 
     def __init__(self, folder: Path, size: int):
-        self.folder = folder
+        self.folder, self.size = folder, size
+        self._held: int | None = None
         folder.mkdir()
+        self._mount()
+
+    def _mount(self) -> None:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, text=True
-        )
+            ["mount", "-t", "tmpfs", "-o", f"size={self.size}", "tmpfs", str(self.folder)],
+            capture_output=True, text=True,
+        )  # fmt: skip
         if done.returncode:
             pytest.skip(f"this host does not let a test mount a disk ({done.stderr.strip()})")
 
@@ -34,9 +40,23 @@ class Mounted:
         subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
 
     def detach(self) -> None:
+        self._held = os.open(self.folder, os.O_RDONLY)  # as long as it is open, its device number is not given again
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
+    def attach(self) -> None:
+        """What was detached is back in its place, under another device number."""
+        self._mount()
+        assert self.folder.stat().st_dev != os.fstat(self._held).st_dev
+        shutil.copytree(self.detached, self.folder, dirs_exist_ok=True)
+
+    @property
+    def detached(self) -> Path:
+        """Where the detached disk can still be reached."""
+        return Path(f"/proc/self/fd/{self._held}/.")
+
     def close(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
         subprocess.run(["umount", "-l", str(self.folder)], capture_output=True)
 
 

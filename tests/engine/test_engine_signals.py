@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 
 import pytest
 
 from training import cli
 from training.engine.process import signals
 from training.errors import ExportError
+
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 
 @pytest.fixture
@@ -93,6 +96,24 @@ def test_the_echo_of_a_request_is_none_and_the_second_ends_at_once(verify, monke
             ask()
 
     assert verify(stage) == 75 and ended == [signal.SIGTERM]
+
+
+def test_signals_that_are_blocked_or_ignored_by_inheritance_hide_nothing(verify):
+    """A program that starts this one may have blocked the requests to stop, and ignore how its children end: with
+    SIGCHLD ignored, every command of ours would seem to end well."""
+    codes = []
+
+    def stage():
+        codes.append(subprocess.run(["false"], check=False).returncode)
+        ask()
+
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPS)
+    try:
+        assert verify(stage) == 75 and codes == [1]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS)
 
 
 def test_handlers_are_put_back_and_nohup_is_respected(verify):

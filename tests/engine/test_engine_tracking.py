@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from tests.engine import toy
+from tests.engine.disks import Mounted
 from training.engine.tracking import tracker as tracking
 from training.engine.tracking import wandb_process as courier
 from training.engine.tracking.append_only import AppendOnlyFile
-from training.errors import Interrupted, UsageError
+from training.errors import HostError, Interrupted, UsageError
 from training.settings import Logging
 
 
@@ -253,17 +254,56 @@ def test_two_threads_write_whole_lines(tmp_path, monkeypatch):
     assert (tmp_path / "log").read_text() == "the training's line\nthe saver's line\n"
 
 
-def test_a_full_disk_under_the_logs_is_reported_once_and_stops_nothing(tmp_path, monkeypatch):
-    def full(self, data):
-        self._waiting += data
-        self.failed = OSError(errno.ENOSPC, "No space left on device") if self.path.suffix == ".jsonl" else None
+@pytest.fixture
+def full_logs(tmp_path):
+    """The logs have a disk of their own, and it is full."""
+    (tmp_path / "out").mkdir()
+    disk = Mounted(tmp_path / "out" / "runs", 1 << 20)
+    disk.fill(left=0)
+    yield disk
+    disk.close()
 
-    monkeypatch.setattr(AppendOnlyFile, "write", full)
-    said = []
-    tracker = tracking.Tracker(tmp_path, {}, Logging(), title="Toy", step=0, active=True)
-    monkeypatch.setattr(tracker, "say", said.append)
-    for step in range(5):
-        tracker.record("train", step, {"loss": 1.0})
-    assert len(said) == 1 and "cannot be written (No space left on device); its records are kept" in said[0]
-    tracker.close()
-    assert "The last records are not in" in said[-1]
+
+def test_a_training_whose_logs_lie_on_a_full_disk_is_trained_and_says_so_once(full_logs, tmp_path, capsys):
+    """From its first step on, and through a return to an earlier checkpoint."""
+    trained = toy.run(tmp_path / "out", logging={"tensorboard": True})
+    assert trained.best.exists() and trained.step == 18
+    lines = capsys.readouterr().out.splitlines()
+    (told,) = [line for line in lines if "cannot be written (No space left on device)" in line]
+    assert str(trained.run) in told
+    assert any("The last records are not in" in line for line in lines)
+    assert any(line.startswith("step 18/18") for line in lines)
+
+
+def test_logs_that_waited_for_room_are_complete_once_there_is_some(full_logs, tmp_path, capsys):
+    folder = full_logs.folder / "toy" / "r"
+    settings = {"seed": 1, "note": "x" * 5000}
+    with tracking.Tracker(folder, settings, Logging(), title="Toy", step=0, active=True) as tracker:
+        for step in (1, 2, 3):
+            tracker.record("train", step, {"loss": 1.0})
+        tracker.rewind(2)
+        (full_logs.folder / "other people's").unlink()
+        tracker.record("train", 3, {"loss": 2.0})
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["loss"]) for record in records] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+    assert yaml.safe_load((folder / "settings.yaml").read_text()) == settings
+    said = capsys.readouterr().out
+    assert said.count("cannot be written") == 1 and said.count("no record is missing") == 1
+    assert (folder / "log.txt").read_text() == said
+
+
+def test_logs_that_cannot_be_written_for_another_reason_are_refused_at_the_start(tmp_path):
+    """What does not pass by itself: exit 6 before the first step, naming the file."""
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(HostError, match=r"Cannot write .*runs.*Not a directory"):
+        tracking.Tracker(tmp_path / "runs" / "r", {}, Logging(), title="Toy", step=0, active=True)
+
+
+def test_records_beyond_a_step_are_cut_off_where_the_disk_is_full(full_logs, tmp_path):
+    """A resume drops them, and must not need room for that."""
+    (full_logs.folder / "other people's").unlink()
+    path = full_logs.folder / "metrics.jsonl"
+    path.write_text("".join(json.dumps({"kind": "train", "step": step}) + "\n" for step in range(1, 400)) + '{"ki')
+    full_logs.fill(left=0)
+    tracking.Tracker(full_logs.folder, {}, Logging(), title="Toy", step=300, active=True).close()
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == list(range(1, 301))

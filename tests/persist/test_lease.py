@@ -11,6 +11,7 @@ from training.errors import HostError
 from training.persist import lease as lease_module
 from training.persist.copying import Pulse
 from training.persist.lease import NAME, Lease, Taken
+from training.persist.place import Place
 
 
 @pytest.fixture(autouse=True)
@@ -24,9 +25,15 @@ def messages():
     return []
 
 
+def lease_on(folder, purpose="training toy", say=print):
+    place = Place(folder)
+    place.enter()
+    return Lease(folder, purpose, say, place)
+
+
 @pytest.fixture
 def lease(tmp_path, messages):
-    return Lease(tmp_path, "training toy", messages.append)
+    return lease_on(tmp_path, say=messages.append)
 
 
 def other(folder, **values):
@@ -40,16 +47,16 @@ def test_one_at_a_time_on_one_host(tmp_path, lease, messages):
     """Exit 6, naming who; without waiting, for this host knows that it is alive."""
     lease.take(Pulse())
     with pytest.raises(HostError, match=f"in use by process {os.getpid()} on .*training toy") as caught:
-        Lease(tmp_path, "copying", messages.append).take(Pulse())
+        lease_on(tmp_path, "copying", messages.append).take(Pulse())
     assert caught.value.exit_code == 6 and not messages
     lease.free()
-    Lease(tmp_path, "copying", messages.append).take(Pulse())
+    lease_on(tmp_path, "copying", messages.append).take(Pulse())
 
 
 def test_a_process_of_this_host_that_died_gives_way_at_once(tmp_path, lease, messages):
     child = os.fork()
     if child == 0:
-        Lease(tmp_path, "training toy", print).take(Pulse())
+        lease_on(tmp_path).take(Pulse())
         os._exit(9)
     os.waitpid(child, 0)
     lease.take(Pulse())
@@ -108,11 +115,3 @@ def test_it_is_renewed(tmp_path, lease):
     (tmp_path / NAME).unlink()  # by hand
     lease.renew()
     assert (tmp_path / NAME).exists()
-
-
-def test_a_folder_on_another_disk_is_not_the_one_that_was_taken(tmp_path, lease):
-    """What a drive that was detached leaves: the same path, on the disk beneath."""
-    lease.take(Pulse())
-    lease._device += 1
-    with pytest.raises(Taken, match="has disappeared"):
-        lease.renew()

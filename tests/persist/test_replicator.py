@@ -18,6 +18,7 @@ from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import HostError, Interrupted
 from training.persist import destination as place
 from training.persist import lease, replicator
+from training.persist.place import NAME
 from training.persist.replicator import Replicator
 
 
@@ -152,9 +153,9 @@ def test_who_is_overtaken_by_another_host_stops_copying_and_says_so(here, there,
 
 @pytest.fixture
 def drive(tmp_path):
-    mounted = Mounted(tmp_path / "mnt", 8 << 20)
-    yield mounted
-    mounted.close()
+    made = Mounted(tmp_path / "mnt", 8 << 20)
+    yield made
+    made.close()
 
 
 def saved_after(change, here, there, messages, until):
@@ -168,14 +169,81 @@ def saved_after(change, here, there, messages, until):
         messages.until(until)
 
 
-def test_a_detached_drive_is_reported_and_nothing_is_written_beneath(here, tmp_path, drive, messages):
+@pytest.mark.parametrize("below", ["athanor", "."])
+def test_a_detached_drive_is_reported_and_nothing_is_written_beneath(here, drive, messages, below):
     """Under the mount point is another disk; a copy there would pass for safe."""
-    saved_after(drive.detach, here, tmp_path / "mnt/athanor", messages, "has disappeared")
-    assert messages[-1].startswith("NOT copied") and not list((tmp_path / "mnt").iterdir())
+    saved_after(drive.detach, here, drive.folder / below, messages, "has disappeared")
+    assert messages[-1].startswith("NOT copied") and not list(drive.folder.iterdir())
 
 
-def test_a_drive_that_turns_read_only_is_reported(here, tmp_path, drive, messages):
-    there = tmp_path / "mnt/athanor"
+@pytest.mark.parametrize("below", ["athanor", "."])
+def test_a_drive_that_is_attached_again_catches_up_under_any_device_number(here, drive, messages, below):
+    there = drive.folder / below
+    (here / "runs").mkdir(parents=True)
+    put(here / WHERE, 1)
+    with replicating(here, there, messages, ["runs"]) as made:
+        messages.until("Copied to")
+        drive.detach()
+        for number in (2, 3):
+            put(here / WHERE, number)
+            (here / "runs" / f"log-{number}.txt").write_text("a line")
+            made.saved()
+        messages.until("has disappeared")
+        assert not list(drive.folder.iterdir())
+        drive.attach()
+        messages.until("again, it has caught up: step 3")
+    assert intact(there / WHERE)["last.pt"] == 3 and (there / "runs" / "log-3.txt").exists()
+    assert not (there / WHERE / lease.NAME).exists() and messages[-1].endswith("step 3.")
+
+
+def test_what_a_drive_lost_with_its_connection_is_copied_again(here, drive, messages):
+    """It was away for a moment between two copies, nothing new was saved, and it came back without what it had not
+    written yet."""
+    there = drive.folder / "athanor"
+    put(here / WHERE, 1, ["best.pt"])
+    with replicating(here, there, messages):
+        messages.until("Copied to")
+        drive.detach()
+        lost = drive.detached / "athanor" / WHERE / "last.pt"
+        size = lost.stat().st_size
+        lost.unlink()
+        lost.write_bytes(bytes(size))
+        drive.attach()
+    assert intact(there / WHERE) == {"last.pt": 1, "best.pt": 1}
+
+
+def test_another_drive_in_its_place_is_not_written_to(here, drive, messages):
+    put(here / WHERE, 1)
+    there = drive.folder / "athanor"
+    with replicating(here, there, messages) as made:
+        messages.until("Copied to")
+        drive.detach()
+        (drive.detached / "athanor" / NAME).write_text(json.dumps({"place": "of another"}))
+        (drive.detached / "athanor" / WHERE / lease.NAME).unlink()
+        drive.attach()
+        before = sorted(there.rglob("*"))
+        put(here / WHERE, 2)
+        made.saved()
+        messages.until("another drive is attached")
+    assert sorted(there.rglob("*")) == before and intact(there / WHERE)["last.pt"] == 1
+
+
+def test_the_id_of_a_place_stays_and_a_deleted_one_is_written_again(here, there, messages):
+    """Deleted by hand, on the drive that is attached all the while: that is no detached drive."""
+    put(here / WHERE, 1)
+    with replicating(here, there, messages):
+        messages.until("Copied to")
+        first = (there / NAME).read_text()
+    with replicating(here, there, messages) as made:
+        (there / NAME).unlink()
+        put(here / WHERE, 2)
+        made.saved()
+    assert (there / NAME).read_text() == first and intact(there / WHERE)["last.pt"] == 2
+    assert not [text for text in messages if "NOT" in text]
+
+
+def test_a_drive_that_turns_read_only_is_reported(here, drive, messages):
+    there = drive.folder / "athanor"
     saved_after(drive.read_only, here, there, messages, "Read-only file system")
     assert intact(there / WHERE) == {"last.pt": 1}
     with pytest.raises(HostError, match="Read-only file system"), replicating(here, there, messages):

@@ -46,6 +46,9 @@ if verb == os.environ["AT"]:
 """
 
 
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
+
+
 class Runner:
     def __init__(self, folder):
         self.folder = folder
@@ -157,6 +160,22 @@ def test_a_terminal_that_closes_is_a_request_to_stop(runner):
     os.close(controller)
     assert process.wait(60) == 75
     assert runner.verbs[-1] == "train" and not runner.stage_lives
+
+
+def test_a_runner_in_the_background_of_a_script_is_stopped_by_sigterm(runner):
+    """There a shell ignores SIGINT and SIGQUIT for it, which it inherits, and cannot undo."""
+
+    def in_the_background():
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_IGN)
+
+    process = runner.start("train", preexec_fn=in_the_background)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.3)
+    process.terminate()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "asked" in said and runner.verbs[-1] == "train"
 
 
 def test_nohup_is_respected(runner):

@@ -43,6 +43,9 @@ def wait():
 """
 
 
+pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
+
+
 class Supervised:
     def __init__(self, folder):
         self.folder = folder

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,6 +39,22 @@ def test_nodes_import_from_where_this_process_does(monkeypatch, tmp_path):
     assert str(Path(pytest.__file__).parents[1]) in folders
     assert str(Path(os.__file__).parent) not in folders, "the standard library is each node's own"
     assert variables["ATHANOR_DOMAINS"] == "elsewhere:DOMAIN"
+
+
+def test_nodes_do_not_import_from_the_folder_of_the_user(monkeypatch, tmp_path):
+    """A torch.py or random.py in it. Ray takes the folder in which it is started onto the path of its workers."""
+    seen = {}
+
+    def init(**options):
+        seen["folder"], seen["variables"] = Path.cwd(), options["runtime_env"]["env_vars"]
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(HostError, match="nobody there"):
+        run_on_cluster("auto", len, [("a",)])
+    assert seen["folder"] == PROJECT and Path.cwd() == tmp_path
+    assert seen["variables"]["PYTHONSAFEPATH"] == "1"
 
 
 # -- a cluster on this host --------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def close(path: Path) -> Book:
     with locked(path, PATIENCE):
         try:
             book = read(path) or Book()
-        except (OSError, ValueError) as error:
+        except ValueError as error:
             raise HostError(f"{path} cannot be read ({error}). Move it away, and counting begins anew.") from None
         if book.job is not None and book.job.done is None:
             book = with_job(book, done=now())

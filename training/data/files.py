@@ -202,7 +202,12 @@ def disk_errors(path: Path):
     try:
         yield
     except OSError as error:
-        raise HostError(f"Cannot write {printable(path)}: {error.strerror or error}.") from None
+        raise HostError(f"Cannot write {printable(path)}: {error.strerror or error}.") from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether this is the error of a full disk, or of a used-up quota."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def write_atomic(path: Path, data: bytes | Callable[[Path], None]) -> bool:

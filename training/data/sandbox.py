@@ -167,6 +167,7 @@ def start_server() -> None:
     # A worker is one of many: it needs one thread. The server does not get our sys.path by itself.
     paths = [path for path in sys.path if path] or [str(Path.cwd())]
     wanted = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    wanted["PYTHONSAFEPATH"] = "1"  # what is begun by `python -c` looks in the current folder first
     kept = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

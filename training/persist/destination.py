@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from training.errors import HostError
 from training.persist.copying import Pulse, answering, copy, same
+from training.persist.place import Place
 
 PATIENCE = 180.0  # seconds without an answer after which a place is abandoned
 T = TypeVar("T")
@@ -35,13 +36,19 @@ def require_place(root: Path, persist: Path) -> None:
         raise HostError(f"--persist {persist} is the --out folder itself; name one on another drive.")
 
 
-def bring(source: Path, target: Path, relative: Path, pulse: Pulse) -> bool:
+def bring(source: Path, target: Path, relative: Path, pulse: Pulse, place: Place | None = None) -> bool:
     """Copy the file `relative` from the folder `source` to the folder `target`, unless it is there already; returns
-    whether it was copied. A file that was deleted meanwhile is no error. Raises OSError."""
+    whether it was copied. A file that was deleted meanwhile is no error. Raises OSError.
+
+    `place`: what `target` must still be when folders are made in it; under a drive that was detached meanwhile they
+    would be made on another disk.
+    """
     pulse.beat()
     try:
         if (target / relative).is_file() and same(source / relative, target / relative):
             return False
+        if place is not None:
+            place.require()
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         copy(source / relative, target / relative, pulse)
     except OSError:

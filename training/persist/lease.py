@@ -20,6 +20,7 @@ from typing import Any
 from training.data.files import sync
 from training.errors import HostError
 from training.persist.copying import Pulse
+from training.persist.place import Place
 
 NAME = ".in_use.json"
 BEAT = 15.0  # seconds between two renewals
@@ -29,43 +30,37 @@ _held: set[str] = set()  # tokens in use by this process
 
 
 class Taken(OSError):
-    """Another process holds the lease now, or the folder is no longer there."""
+    """Another process holds the lease now."""
 
 
 class Lease:
-    """The use of `folder` by this process. `say`: one line for people."""
+    """The use of `folder`, in the --persist folder `place`, by this process. `say`: one line for people."""
 
-    def __init__(self, folder: Path, purpose: str, say: Callable[[str], None]):
-        self.folder, self.purpose, self.say = folder, purpose, say
+    def __init__(self, folder: Path, purpose: str, say: Callable[[str], None], place: Place):
+        self.folder, self.purpose, self.say, self.place = folder, purpose, say, place
         self._token = os.urandom(8).hex()
-        self._device = 0
         self._renewed = 0.0
 
     def take(self, pulse: Pulse) -> None:
         """Raises HostError if another process uses it; waits for a sign of life where that is not known. Raises
         OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._device = self.folder.stat().st_dev
         text = self._read()
         if text and not self._over(text, pulse):
             raise self._in_use(text)
         self._write()
         _held.add(self._token)
 
-    def renew(self) -> None:
-        """Every BEAT seconds, and before anything is trusted: raises Taken if it is another's, or the folder is not
-        the one that was taken (a drive that was detached leaves an empty folder behind)."""
-        try:
-            device = self.folder.stat().st_dev
-        except FileNotFoundError:
-            device = -1
-        if device != self._device:
-            raise Taken(errno.ENOTCONN, f"{self.folder} has disappeared")
+    def renew(self) -> bool:
+        """Every BEAT seconds, and before anything is trusted: raises Taken if it is another's, Detached if the place is
+        not there. Returns whether the place was attached again since the last time."""
+        again = self.place.require()
         text = self._read()
         if text and _parsed(text).get("token") != self._token:
             raise Taken(errno.EBUSY, f"it is used by {_who(text)} now")
         if not text or time.monotonic() - self._renewed > BEAT:
             self._write()
+        return again
 
     def free(self) -> None:
         """Release the lease. Where that fails, it expires after SILENT seconds."""

@@ -35,6 +35,7 @@ class CheckpointReplica:
         self.source, self.target, self.pulse = source, target, pulse
         self._listed: Index | None = None  # of `target`; None: not read yet
         self._verified: dict[str, str] = {}  # name in `target` -> SHA-256, as read back by this process
+        self._doubted = False
 
     def sweep(self) -> None:
         """Remove what a killed copy left. Raises OSError."""
@@ -46,6 +47,12 @@ class CheckpointReplica:
         """After a failure nothing is known of `target`."""
         self._listed = None
         self._verified.clear()
+
+    def doubt(self) -> None:
+        """What `target` held may be lost (it was detached): the next `carry` reads all of it back, and copies again
+        what is missing or damaged."""
+        self.forget()
+        self._doubted = True
 
     def carry(self) -> list[str]:
         """Copy everything; returns what is damaged in `source` and was left out. Another run's checkpoints are set
@@ -61,6 +68,12 @@ class CheckpointReplica:
         """Read everything back that is listed in `target`; returns the names of what is missing or damaged, which the
         next `carry` copies again. Raises OSError."""
         there = Index.read(self.target)
+        bad = self._damaged(there)
+        self._listed = there
+        return bad
+
+    def _damaged(self, there: Index) -> list[str]:
+        """Takes off the list what is missing or damaged in `target`; returns the names."""
         expected = {name: entry.sha256 for name, entry in there.files.items()}
         expected |= {name: about["sha256"] for name, about in there.constants.items()}
         bad = []
@@ -71,7 +84,6 @@ class CheckpointReplica:
         for listed in (there.files, there.constants):
             for name in bad:
                 listed.pop(name, None)
-        self._listed = there
         return bad
 
     def _carry(self) -> list[str]:
@@ -150,6 +162,9 @@ class CheckpointReplica:
             for path in self.target.glob(CONSTANTS):  # of a copy that was killed before it listed them
                 if path.name not in listed.constants:
                     path.unlink()
+            if self._doubted:
+                self._damaged(listed)
+                self._doubted = False
             self._listed = listed
         return self._listed
 

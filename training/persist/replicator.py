@@ -19,6 +19,7 @@ from training.errors import HostError, Interrupted
 from training.persist.copying import Pulse, files_under
 from training.persist.destination import asked, bring, reason_of, require_place
 from training.persist.lease import BEAT, Lease
+from training.persist.place import Place
 from training.persist.remote import CheckpointReplica, shown
 
 PATIENCE = 60.0  # seconds without an answer after which the place is reported as hanging
@@ -39,7 +40,8 @@ class Replicator:
         part = Path("checkpoints") / family
         self.pulse = Pulse()
         self._replica = CheckpointReplica(root / part, persist / part, self.pulse)
-        self._lease = Lease(persist / part, f"training {family}", say)
+        self._place = Place(persist)
+        self._lease = Lease(persist / part, f"training {family}", say, self._place)
         self._wake, self._closing, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._wanted = self._done = 0  # saves; `_done` are there
         self._busy = False
@@ -81,6 +83,7 @@ class Replicator:
 
     def _begin(self) -> None:
         require_place(self.root, self.persist)
+        self._place.enter()
         self._lease.take(self.pulse)
         self._replica.sweep()
 
@@ -94,7 +97,9 @@ class Replicator:
             self.pulse.beat()
             self._busy = True
             try:
-                self._lease.renew()
+                if self._lease.renew():
+                    self._replica.doubt()
+                    self._done = min(self._done, max(0, wanted - 1))
                 if wanted > self._done and (closing or time.monotonic() >= due):
                     self._copy()
                     self._report_done(wanted)
@@ -114,7 +119,7 @@ class Replicator:
         problems = self._replica.carry()
         for part in self.also:
             for path in files_under(self.root / part):
-                bring(self.root, self.persist, path.relative_to(self.root), self.pulse)
+                bring(self.root, self.persist, path.relative_to(self.root), self.pulse, self._place)
         if problems:
             raise HostError("; ".join(problems))
 

@@ -14,6 +14,7 @@ from typing import TextIO
 
 import numpy as np
 
+from training.console import has_gone
 from training.data.files import printable
 from training.engine.tracking.tracker import LOG
 from training.errors import Interrupted
@@ -49,6 +50,8 @@ def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None
             # each line over the old one: nothing flickers, also where the line is slow
             out.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
             out.flush()
+            if has_gone(1):  # the terminal was closed, and SIGHUP is ignored (`nohup`)
+                return
             time.sleep(seconds)
     except Interrupted:  # how one leaves it, and no failure: the exit code is 0
         return

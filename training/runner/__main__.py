@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     try:
         command = parse(words, domains(), checking=looking and not {"--help", "-h"} & set(words))
         if command.help:
-            print(f"cat << 'HELP'\n{help_of(command.domain, domains())}\nHELP\nexit 0")
+            print(f"cat << 'HELP' 2> /dev/null || true\n{help_of(command.domain, domains())}\nHELP\nexit 0")
         else:
             print(script(plan_of(command)) if looking else paths(command))
     except AthanorError as error:
@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> int:
         if error.exit_code == 2:
             print("Try ./train_cuda.sh --help", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename}: {error.strerror}. Make it accessible for this user.", file=sys.stderr)
+        return 6
     return 0
 
 

@@ -12,6 +12,7 @@ import os
 import sys
 from pathlib import Path
 
+from training.console import keep_console
 from training.engine.process.signals import follow_parent, listening
 from training.errors import Interrupted
 from training.parent import as_parent
@@ -37,6 +38,7 @@ def main(arguments: list[str]) -> int:
         if not children:  # the other nodes are still awaited
             raise SystemExit(STOPPED)
 
+    keep_console()
     listening(pass_on)
     follow_parent()
     os.environ.update(as_parent())  # to the ranks, which stop when this process alone is killed

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from training.domain import PRESETS, Domain, Option
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 
 JOB = "ATHANOR_JOB"  # the word, where the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
@@ -258,9 +258,16 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
         return option.default if value is None else value
     value = absolute(value)
     if checking:
-        there = Path(value).is_dir() if option.kind == "folder" else Path(value).is_file()
+        try:
+            there = Path(value).is_dir() if option.kind == "folder" else Path(value).is_file()
+        except PermissionError:
+            raise HostError(
+                f"{option.flag} '{value}' cannot be reached: uid {os.geteuid()} may not enter a folder above it. Make "
+                "it accessible: chmod a+rX on each of them."
+            ) from None
         if not there:
-            raise UsageError(f"{option.flag} '{value}' is not a {option.kind}.")
+            gone = " (a link to something that is not there)" if Path(value).is_symlink() else ""
+            raise UsageError(f"{option.flag} '{value}' is not a {option.kind}{gone}.")
     return value
 
 
@@ -310,7 +317,8 @@ def _amount(name: str, text: str | None) -> str | None:
 
 
 def _persist(path: str, checking: bool) -> str:
-    if checking and not Path(path).is_dir() and (os.path.lexists(path) or not Path(path).parent.is_dir()):
+    folder, above = os.path.isdir(path), os.path.isdir(Path(path).parent)  # noqa: PTH112 - these raise nothing
+    if checking and not folder and (os.path.lexists(path) or not above):
         raise UsageError(f"--persist '{path}' is not a folder, nor is it in one: is the drive mounted?")
     return path
 

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.console import keep_console
 from training.parent import as_parent, follow
 from training.units import duration
 
@@ -116,6 +117,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
                 signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM))
         signal.signal(signal.SIGALRM, self._too_slow)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends
         _adopt_orphans()
@@ -123,10 +125,10 @@ class Supervisor:
         first = before = self._saved()
         last: End | None = None
         tries = total = 0  # restarts since something was saved, and in all
-        with tempfile.TemporaryDirectory(prefix="athanor-") as folder:
+        with _scratch() as folder:
             while True:
                 command = _going_on(self.command) if before.run_id != first.run_id else self.command
-                end = self._once(command, Path(folder, "note"))
+                end = self._once(command, Path(folder, "note") if folder else None)
                 if self.asked or not end.may_go_well:
                     return self._outcome(end, total)
                 saved = self._saved()
@@ -169,15 +171,17 @@ class Supervisor:
 
     # -- once ------------------------------------------------------------------------------------------------------
 
-    def _once(self, command: Sequence[str], note: Path) -> End:
+    def _once(self, command: Sequence[str], note: Path | None) -> End:
         """Start the command, wait for its end, and end what it left behind."""
         if self.asked:
             return End(STOPPED, "", 0.0)
-        note.unlink(missing_ok=True)
+        environment = {**os.environ, **as_parent()}
+        if note is not None:
+            note.unlink(missing_ok=True)
+            environment[NOTE] = str(note)
         began = time.monotonic()
         self._passed = False
         try:
-            environment = {**os.environ, **as_parent(), NOTE: str(note)}
             process = subprocess.Popen(command, env=environment, process_group=0)
         except OSError as error:
             self._say(f"{command[0]} cannot be started: {error.strerror}.")
@@ -192,7 +196,7 @@ class Supervisor:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._leader = None
         self._clear(process.pid)
-        told = note.read_text(encoding="utf-8", errors="replace").strip() if note.exists() else ""
+        told = note.read_text(encoding="utf-8", errors="replace").strip() if note and note.exists() else ""
         return End(code if code >= 0 else 128 - code, told, time.monotonic() - began)
 
     def _clear(self, group: int) -> None:
@@ -259,8 +263,16 @@ class Supervisor:
         return f" Saved so far: step {saved.step}." if saved.step >= 0 else " Nothing was saved yet."
 
     def _say(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # whoever read it has gone; the work goes on
-            print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+        print(f"{self.title}: {text}", file=sys.stderr, flush=True)
+
+
+def _scratch() -> contextlib.AbstractContextManager[str]:
+    """A temporary folder; "" where none can be made (a full or read-only /tmp): the reason of a crash is then unknown,
+    and no work is refused for that."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="athanor-")
+    except OSError:
+        return contextlib.nullcontext("")
 
 
 def _going_on(command: Sequence[str]) -> list[str]:
@@ -309,6 +321,7 @@ def _kill(processes: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse and run; returns the exit code."""
+    keep_console()
     parser = argparse.ArgumentParser(
         prog="python -m training.runner.supervisor", usage="%(prog)s [options] -- COMMAND...",
         description="Start COMMAND, and start it again when it crashed or was killed.",

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -121,7 +121,10 @@ def connected(address: str) -> Iterator[Cluster]:
         raise HostError("--ray needs Ray, which is optional: scripts/setup_env.sh WORD ray") from None
     _reach(address)
     try:
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _environment()})
+        with chdir(
+            PROJECT
+        ):  # Ray puts the current folder first where the nodes import from: the user's is no such place
+            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _environment()})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HostError(f"There is no Ray cluster at {address}: {error}") from None
     try:
@@ -168,7 +171,7 @@ def _environment() -> dict[str, str]:
     library = Path(os.__file__).parent
     folders = [Path(entry).absolute() for entry in sys.path if entry]
     ours = [str(folder) for folder in folders if folder.is_dir() and folder not in (library, library / "lib-dynload")]
-    variables = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *ours]))}
+    variables = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *ours])), "PYTHONSAFEPATH": "1"}
     if added := os.environ.get("ATHANOR_DOMAINS"):
         variables["ATHANOR_DOMAINS"] = added
     return variables

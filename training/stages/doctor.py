@@ -19,7 +19,7 @@ from typing import Any
 from training.domain import Domain, Finding, Job
 from training.errors import HostError
 from training.host import available_cpus, available_memory, nvidia_smi
-from training.workspace import PROJECT, Workspace
+from training.workspace import PARTS, PROJECT, Workspace, why_not_writable
 
 GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
@@ -224,7 +224,7 @@ def _disk(workspace: Workspace, domain: Domain, job: Job) -> Iterator[Finding]:
 
 
 def _existing(folder: Path) -> Path:
-    while not folder.exists():
+    while not os.path.exists(folder):  # noqa: PTH110 - Path.exists raises where a folder may not be entered
         folder = folder.parent
     return folder
 
@@ -254,7 +254,11 @@ def _clock(workspace: Workspace) -> Iterator[Finding]:
 def _outputs(workspace: Workspace) -> Iterator[Finding]:
     who = f"uid {os.geteuid()}"
     bad = []
-    for name in ("data", "checkpoints", "exports", "cache", "runs"):
+    for name in PARTS:
+        found = why_not_writable(workspace.root / name)
+        if found is not None:
+            yield Finding("fails", "outputs", *found)
+            return
         folder = _existing(workspace.root / name)
         try:
             _try_writing(folder)

@@ -17,6 +17,7 @@ from training.errors import AthanorError, HostError
 from training.persist.copying import Pulse, copy, files_under, read_back
 from training.persist.destination import asked, bring, reason_of, require_place
 from training.persist.lease import Lease
+from training.persist.place import Place
 from training.persist.remote import CheckpointReplica, shown
 from training.persist.restore import restore_family
 from training.units import size
@@ -47,13 +48,13 @@ def persist(workspace: Workspace, place: Path) -> None:
 
 
 def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
-    require_place(workspace.root, place)
-    with _leased(place, "restoring", pulse):  # which also proves that it can be written
+    entered = _enter(workspace, place)
+    with _leased(place, "restoring", pulse, entered):  # which also proves that it can be written
         families = _families(place)
         for family in families:
             folder = workspace.checkpoints(family)
             theirs = place / "checkpoints" / family
-            with exclusive(folder, f"restoring {family}"), _leased(theirs, "restoring", pulse):
+            with exclusive(folder, f"restoring {family}"), _leased(theirs, "restoring", pulse, entered):
                 print(f"{family}: {restore_family(theirs, folder, pulse)}")
         brought = kept = 0
         for part in PARTS:
@@ -75,17 +76,17 @@ def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
 
 
 def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
-    require_place(workspace.root, place)
+    entered = _enter(workspace, place)
     safe: list[str] = []
     problems: list[str] = []
-    with _leased(place, "copying", pulse):
+    with _leased(place, "copying", pulse, entered):
         for family in _families(workspace.root):
             try:
-                safe.append(_persist_family(workspace, place, family, problems, pulse))
+                safe.append(_persist_family(workspace, entered, family, problems, pulse))
             except (OSError, AthanorError) as error:
                 problems.append(f"checkpoints of {family}: {reason_of(error)}")
         for part in PARTS:
-            report = _persist_files(workspace.root, place, part, problems, pulse)
+            report = _persist_files(workspace.root, entered, part, problems, pulse)
             if report:
                 safe.append(report)
     if safe:
@@ -105,9 +106,10 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
         print(f"There is nothing in {workspace.root} to copy to {place} yet.")
 
 
-def _persist_family(workspace: Workspace, place: Path, family: str, problems: list[str], pulse: Pulse) -> str:
-    source, target = workspace.checkpoints(family), place / "checkpoints" / family
-    with _leased(target, "copying", pulse):
+def _persist_family(workspace: Workspace, place: Place, family: str, problems: list[str], pulse: Pulse) -> str:
+    source, target = workspace.checkpoints(family), place.root / "checkpoints" / family
+    place.require()
+    with _leased(target, "copying", pulse, place):
         replica = CheckpointReplica(source, target, pulse)
         replica.sweep()
         problems += replica.carry()
@@ -117,13 +119,14 @@ def _persist_family(workspace: Workspace, place: Path, family: str, problems: li
         return f"checkpoints of {family}: {shown(target)}"
 
 
-def _persist_files(root: Path, place: Path, part: str, problems: list[str], pulse: Pulse) -> str | None:
+def _persist_files(root: Path, place: Place, part: str, problems: list[str], pulse: Pulse) -> str | None:
     count = total = 0
     for path in files_under(root / part):
         relative = path.relative_to(root)
         try:
-            if not bring(root, place, relative, pulse) and sha256(path) != read_back(place / relative, pulse):
-                copy(path, place / relative, pulse)
+            there = place.root / relative
+            if not bring(root, place.root, relative, pulse, place) and sha256(path) != read_back(there, pulse):
+                copy(path, there, pulse)
         except OSError as error:
             problems.append(f"{relative}: {reason_of(error)}")
         else:
@@ -141,9 +144,16 @@ def _families(root: Path) -> list[str]:
     return sorted(str(path) for path in found if "previous" not in path.parts)
 
 
+def _enter(workspace: Workspace, place: Path) -> Place:
+    require_place(workspace.root, place)
+    entered = Place(place)
+    entered.enter()
+    return entered
+
+
 @contextmanager
-def _leased(folder: Path, purpose: str, pulse: Pulse) -> Iterator[None]:
-    lease = Lease(folder, purpose, print)
+def _leased(folder: Path, purpose: str, pulse: Pulse, place: Place) -> Iterator[None]:
+    lease = Lease(folder, purpose, print, place)
     lease.take(pulse)
     try:
         yield

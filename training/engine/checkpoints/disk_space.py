@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +12,8 @@ from training.engine.checkpoints.index import BEFORE_LAST, BEST, LAST, Index
 from training.errors import HostError
 from training.units import size
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 OTHERS = (LAST, BEFORE_LAST, BEST, "the one being written")  # beside the kept epochs
 MARGIN = 32 << 20  # bytes, for logs and indices
-
-
-def is_full(error: BaseException | None) -> bool:
-    """Whether this is the error of a full disk, or of a used-up quota."""
-    return isinstance(error, OSError) and error.errno in FULL
 
 
 def still_to_come(content: Mapping[str, Any]) -> int:
@@ -65,6 +59,6 @@ def _used(folder: Path) -> int:
 def free(folder: Path) -> int:
     """Bytes free for this user on the disk of `folder`, which need not exist yet."""
     at = folder
-    while not at.exists():
+    while not os.path.exists(at):  # noqa: PTH110 - Path.exists raises where a folder may not be entered
         at = at.parent
     return shutil.disk_usage(at).free

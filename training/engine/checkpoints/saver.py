@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.data.files import disk_errors
+from training.data.files import disk_errors, is_full
 from training.engine.checkpoints import disk_space as room
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.constants import are_large
@@ -112,7 +112,7 @@ class Saver:
                 work()
                 return
             except HostError as error:
-                gone = self.checkpoints.evict() if room.is_full(error.__cause__) else None
+                gone = self.checkpoints.evict() if is_full(error.__cause__) else None
                 if gone is None:
                     raise
                 self.say(f"The disk is full: {gone} was deleted to make room for the newest checkpoint.")

@@ -20,6 +20,9 @@ import time
 from pathlib import Path
 from typing import IO
 
+from training.data.files import disk_errors, is_full
+from training.errors import HostError
+
 SECONDS = 5.0  # between two signs: to wind up the watchdog starts a thread, which no step should pay for
 NOTE = "ATHANOR_CRASH_NOTE"  # names a file for the supervisor: what this process crashed with
 _STDERR = 2
@@ -38,12 +41,23 @@ def watch(minutes: float, stacks: Path) -> None:
     global _watched, _limit, _stacks
     _watched, _limit = True, 60 * minutes
     if _limit:
-        stacks.parent.mkdir(parents=True, exist_ok=True)
-        _stacks = stacks.open("a", encoding="utf-8")
+        _stacks = _opened(stacks)
         # Each of the two writes to one file: a signal's handler to this one, then the watchdog, which also ends the
         # process, to stderr.
         faulthandler.register(signal.SIGALRM, _stacks, all_threads=True)
         _wind_up()
+
+
+def _opened(stacks: Path) -> IO[str]:
+    """On a full disk the stacks go to stderr alone: they are no reason not to train. Raises HostError."""
+    try:
+        with disk_errors(stacks):
+            stacks.parent.mkdir(parents=True, exist_ok=True)
+            return stacks.open("a", encoding="utf-8")
+    except HostError as error:
+        if not is_full(error.__cause__):
+            raise
+        return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _wind_up() -> None:
@@ -83,7 +97,7 @@ def rest() -> None:
         _stacks.close()
         with contextlib.suppress(OSError):
             path = Path(_stacks.name)
-            if not path.stat().st_size:
+            if path.is_file() and not path.stat().st_size:
                 path.unlink()
     _watched, _limit, _stacks, _last = False, 0.0, None, 0.0
 

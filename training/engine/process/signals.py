@@ -23,15 +23,22 @@ _asked = False  # whether any request came since `listen`
 
 
 def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says."""
+    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says.
 
-    def heard(number: int, frame: FrameType | None) -> None:
+    Ignored and blocked signals are inherited from whatever started this process: a shell script ignores SIGINT for what
+    it starts in the background, and a parent that ignores SIGCHLD would hide how our own children end.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+
+    def received(number: int, frame: FrameType | None) -> None:
         global _asked
         _asked = True
         handler(number, frame)
 
     deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return {number: signal.signal(number, heard) for number in STOPS if not (deaf and number == signal.SIGHUP)}
+    return {number: signal.signal(number, received) for number in STOPS if not (deaf and number == signal.SIGHUP)}
 
 
 def follow_parent() -> None:

@@ -33,7 +33,11 @@ class Board:
         self.file = AppendOnlyFile(folder / name)
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
         if purge is not None:
-            self._add(Event(wall_time=time.time(), step=purge, session_log=SessionLog(status=SessionLog.START)))
+            self.purge(purge)
+
+    def purge(self, step: int) -> None:
+        """What was said of this step and later ones is not shown."""
+        self._add(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
         """Scalars of a step."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,10 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from training.console import mute_what_is_gone
-from training.data.files import disk_errors
+from training.data.files import disk_errors, is_full, write_atomic
 from training.engine.tracking.append_only import AppendOnlyFile
 from training.engine.tracking.wandb_process import LAST_SECONDS, WandbProcess
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 from training.settings import Logging
 
 METRICS, LOG, SETTINGS = "metrics.jsonl", "log.txt", "settings.yaml"
@@ -41,18 +41,35 @@ class Tracker:
         self.bar: tqdm | None = None
         self.board: Any = None
         self.wandb: WandbProcess | None = None
-        self._ailing: set[str] = set()  # files that wait for room, of which was told
+        self._waits = False  # files wait for room, and that was reported
+        self._settings: bytes | None = None  # what is still to be written to SETTINGS
         if not active:
             return
         require_wandb(logging)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
-            _drop_after(folder / METRICS, step)
-            self._metrics, self._log = AppendOnlyFile(folder / METRICS), AppendOnlyFile(folder / LOG)
-            self._open_board(step + 1 if step else None)
+        self._settings = yaml.safe_dump(settings, sort_keys=False).encode()
+        self._metrics = self._records_up_to(step)
+        self._open_board(step + 1 if step else None)
+        self._log = AppendOnlyFile(folder / LOG)
+        for file in self._files():
+            if file.failed and not is_full(file.failed):  # what does not pass by itself is refused before any work
+                raise HostError(f"Cannot write {file.path}: {file.failed.strerror}.")
+        self._tell_of_the_disk()
         if logging.wandb != "off":
             self.wandb = WandbProcess(wandb_options(folder, settings, logging, title), self.say)
+
+    def _records_up_to(self, step: int, waiting: bytes = b"") -> AppendOnlyFile:
+        """The file of records, from which those beyond `step` are dropped; `waiting`: its end, not written yet."""
+        path = self.folder / METRICS
+        with disk_errors(path):
+            written, kept = _up_to(path.read_bytes() if path.exists() else b"", waiting, step)
+            if path.exists():
+                os.truncate(path, written)  # which a full disk allows
+        file = AppendOnlyFile(path)
+        file.write(kept)
+        return file
+
+    def _files(self) -> list[AppendOnlyFile]:
+        return [self._metrics, self._log, *([self.board.file] if self.board is not None else [])]
 
     def _open_board(self, purge: int | None) -> None:
         if self.logging.tensorboard:
@@ -68,11 +85,7 @@ class Tracker:
         if self.bar is not None:
             self.bar.write(text)
             return
-        try:
-            print(text, flush=True)
-        except OSError:
-            if not mute_what_is_gone():  # a console that has gone stops no training: the log has every line
-                raise
+        print(text, flush=True)
 
     def begin(self, step: int, total: int) -> None:
         """Show a progress bar, if someone is there to see it."""
@@ -99,13 +112,9 @@ class Tracker:
         """The run goes back to `step`: the records beyond it are dropped, and will come again."""
         if not self.active:
             return
-        self._metrics.close()
-        with disk_errors(self.folder):
-            _drop_after(self.folder / METRICS, step)
-            self._metrics = AppendOnlyFile(self.folder / METRICS)
-            if self.board is not None:
-                self.board.close()
-                self._open_board(step + 1)
+        self._metrics = self._records_up_to(step, self._metrics.close())
+        if self.board is not None:
+            self.board.purge(step + 1)
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
@@ -127,15 +136,31 @@ class Tracker:
         self.active = False
 
     def _tell_of_the_disk(self) -> None:
-        """Once a file begins to wait for room, and once it has it."""
-        for file in (self._metrics, *([self.board.file] if self.board is not None else [])):
-            name = file.path.name
-            if file.failed and name not in self._ailing:
-                self._ailing.add(name)
-                self.say(f"{file.path} cannot be written ({file.failed.strerror}); its records are kept until it can.")
-            elif not file.failed and name in self._ailing:
-                self._ailing.remove(name)
-                self.say(f"{file.path} is written again; no record is missing.")
+        """Once files begin to wait for room, and once they have it."""
+        self._write_settings()
+        waiting = [file for file in self._files() if file.failed]
+        for file in waiting:
+            file.write(b"")
+        failed = [file for file in self._files() if file.failed]
+        if failed and not self._waits:
+            self._waits = True
+            self.say(
+                f"The logs in {self.folder} cannot be written ({failed[0].failed.strerror}). Training goes on; what is "
+                "logged is kept in memory until it can be written."
+            )
+        elif self._waits and not failed:
+            self._waits = False
+            self.say(f"The logs in {self.folder} can be written again; no record is missing.")
+
+    def _write_settings(self) -> None:
+        if self._settings is None:
+            return
+        try:
+            write_atomic(self.folder / SETTINGS, self._settings)
+            self._settings = None
+        except HostError as error:
+            if not is_full(error.__cause__):
+                raise
 
     def __enter__(self) -> Tracker:
         return self
@@ -162,16 +187,18 @@ def require_wandb(logging: Logging) -> None:
         )
 
 
-def _drop_after(path: Path, step: int) -> None:
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def _up_to(written: bytes, waiting: bytes, step: int) -> tuple[int, bytes]:
+    """Records stand in the order of their steps. Of those up to `step`: how many bytes are among the written ones, and
+    the others. What a kill cut short is no record."""
+    at = 0
+    for line in (written + waiting).splitlines(keepends=True):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:  # the line that a kill cut short
-            continue
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    temporary.replace(path)
+            if json.loads(line)["step"] > step:
+                break
+        except ValueError:
+            break
+        at += len(line)
+    kept = (written + waiting)[:at]
+    if kept and not kept.endswith(b"\n"):
+        kept += b"\n"
+    return min(at, len(written)), kept[len(written) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from training.domains.music.corpora import labels as labelling
 from training.domains.music.corpora.labels import Label, Labels
 from training.domains.music.corpora.pairing import Pair, Pairing, pair
 from training.domains.music.corpora.split import Group, connected, held_out
-from training.errors import DataError, UsageError
+from training.errors import DataError, HostError, UsageError
 
 AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac")
 MIDI = (".mid", ".midi")
@@ -35,12 +36,18 @@ class Song:
 
 
 def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[list[Found], list[Refused]]:
-    """Scan a folder that the user named. Raises UsageError if it is none, DataError if nothing in it is usable."""
+    """Scan a folder that the user named. Raises UsageError if it is none, HostError if it may not be
+    read, DataError if nothing in it is usable."""
     if root is None:
         return [], []
     try:
         found, refused = scan(root, suffixes)
     except OSError as error:
+        if isinstance(error, PermissionError):  # the host's matter, as `doctor` has it
+            raise HostError(
+                f"{option} {printable(root)} cannot be read by uid {os.geteuid()}: {error.strerror}. Make it readable: "
+                "chmod -R a+rX DIR."
+            ) from None
         raise UsageError(f"{option} {printable(root)}: {error.strerror}.") from None
     if not found:
         listed = "".join(f"\n  {item.path}: {item.reason}" for item in refused[:10])

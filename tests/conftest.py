@@ -1,0 +1,18 @@
+"""What tests of several folders share."""
+
+import signal
+
+import pytest
+
+
+@pytest.fixture
+def signals_as_at_a_terminal():
+    """SIGINT and SIGHUP end this process and what it starts, for as long as the test lasts. `make test &` in a script,
+    and `nohup make test`, have them ignored, and that is inherited."""
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    ignored = [number for number in defaults if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, defaults[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
