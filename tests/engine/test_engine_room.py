@@ -3,12 +3,12 @@
 import errno
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.drives import attached
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
 from training.engine.checkpoints import checkpoint_file, checkpoint_folder
@@ -233,20 +233,14 @@ def test_a_detached_disk_is_told_and_nothing_is_written_in_its_place(disk):
 
 def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
     """Saved once while the drive was not attached: there is a whole checkpoint under the mount point, too."""
-    below = tmp_path / "below"
-    put(Saver(below, 3, print), 0)
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as drive:
-        if Path(drive).stat().st_dev == below.stat().st_dev:
-            pytest.skip("this host has one file system alone")
-        at = tmp_path / "at"  # a path that leads to the drive, and then to what lies below its mount point
-        at.symlink_to(drive)
-        saver = Saver(at, 3, print)
+    with attached(tmp_path) as drive:
+        put(Saver(drive.below, 3, print), 0)
+        saver = Saver(drive.path, 3, print)
         put(saver, 1)
-        at.unlink()
-        at.symlink_to(below)
+        drive.detach()
         with pytest.raises(HostError, match="has disappeared"):
             put(saver, 2)
-    assert number_in(CheckpointFolder(below).latest()) == 0
+    assert number_in(CheckpointFolder(drive.below).latest()) == 0
 
 
 # -- ahead ---------------------------------------------------------------------------------------------------------

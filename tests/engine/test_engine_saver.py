@@ -132,7 +132,7 @@ def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
     saver.save(state(2), entry(2), [], wait=False)
-    while not saver._under_way.done():
+    while saver.busy:
         os.sched_yield()
     assert saver.failed
     with pytest.raises(HostError, match="No space left") as caught:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.drives import attached
 from training.errors import HostError
 from training.persist import lease as lease_module
 from training.persist.copying import Pulse
@@ -110,9 +111,13 @@ def test_it_is_renewed(tmp_path, lease):
     assert (tmp_path / NAME).exists()
 
 
-def test_a_folder_on_another_disk_is_not_the_one_that_was_taken(tmp_path, lease):
+def test_a_folder_on_another_disk_is_not_the_one_that_was_taken(tmp_path, messages):
     """What a drive that was detached leaves: the same path, on the disk beneath."""
-    lease.take(Pulse())
-    lease._device += 1
-    with pytest.raises(Taken, match="has disappeared"):
+    with attached(tmp_path) as drive:
+        lease = Lease(drive.path, "training toy", messages.append)
+        lease.take(Pulse())
         lease.renew()
+        (drive.below / NAME).write_bytes((drive.path / NAME).read_bytes())
+        drive.detach()
+        with pytest.raises(Taken, match="has disappeared"):
+            lease.renew()

@@ -169,17 +169,25 @@ def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_pa
     assert "It is new." in page.read_text()
 
 
+def written(page):
+    until = time.monotonic() + 60
+    while page.writing:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):
     workspace, expected = job.make(tmp_path), []
     page = Refresher(workspace, expected.append)
     page.refresh()
-    assert page._process is None  # the training has only just begun
+    assert not page.writing  # the training has only just begun
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
     page.refresh()
-    page._process.wait(60)
+    assert page.writing
+    written(page)
     monkeypatch.setattr("training.report.refresher.PAUSE", 20.0)
     page.refresh()  # there already, and a moment old
-    assert page._process is None
+    assert not page.writing
     page.close()
     assert (workspace.exports / "report.html").exists() and expected == []
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
@@ -187,7 +195,7 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
     (workspace.exports / "report.html").mkdir()
     for _ in range(2):
         page.refresh()
-        page._process.wait(60)
+        written(page)
     page.close()
     assert len(expected) == 1 and "The report is not up to date" in expected[0] and "report.html" in expected[0]
 
