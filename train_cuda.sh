@@ -211,8 +211,9 @@ fi
 if [[ $dry_run == no ]]; then
     show '\nAll done in %d min %02d s. ' $(((SECONDS - begun) / 60)) $(((SECONDS - begun) % 60))
     if [[ $exports == yes ]]; then
-        show 'The models are in %s\n' "$out/exports"
+        show 'The models are in %s, and %s shows how good they are.\n' "$out/exports" "$out/exports/report.html"
     else
         show 'The checkpoints are in %s\n' "$out/checkpoints"
     fi
+    [[ -z $own_data ]] || show 'This was a demo, on data made by rules. Your own data: %s\n' "$own_data"
 fi

@@ -67,14 +67,14 @@ def _larger_than_memory(root: Path, small: bool) -> list[Row]:
     recorded = sum(path.stat().st_size for path in (root / "audio").iterdir()) / MEGABYTE
     out = ["--out", str(root / "out")]
     folders = ["--audio-root", str(root / "audio"), "--midi-root", str(root / "midi")]
-    prepared = _watched(["prepare", *folders, *out], _Limit(allowed, "training.cli"))
+    prepared = watched(["prepare", *folders, *out], MemoryLimit(allowed, "training.cli"))
     kept = sum(path.stat().st_size for path in (root / "out/cache").rglob("*.shard")) / MEGABYTE
     settings = [f"training.max_steps={steps}", "data.num_workers=0", "training.eval_every=1"]
     command = ["train", "spectocloud", "--preset", "debug", "--device", "cpu", *out]
     for setting in settings:
         command += ["--set", setting]
-    trained = _watched(
-        command, _Limit(allowed, "training.domains.music.spectocloud.recipe", "training.engine.loop.run")
+    trained = watched(
+        command, MemoryLimit(allowed, "training.domains.music.spectocloud.recipe", "training.engine.loop.run")
     )
     return [
         _bounded("9f", "prepare", prepared, recorded, allowed),
@@ -106,7 +106,7 @@ class Seen:
     code: int = 0
 
 
-class _Limit:
+class MemoryLimit:
     """Memory that a command may allocate once `modules` are imported, MiB."""
 
     def __init__(self, megabytes: int, *modules: str):
@@ -124,7 +124,7 @@ class _Limit:
         )
 
 
-def _watched(arguments: Sequence[str], limit: _Limit) -> Seen:
+def watched(arguments: Sequence[str], limit: MemoryLimit) -> Seen:
     seen, began = Seen(), time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", limit.program(), *arguments], cwd=PROJECT, stdout=subprocess.DEVNULL

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 #: The verbs that look data up, and take the options that say where it lies.
 DATA_VERBS = ("doctor", "prepare", "train", "estimate", "prove-resume", "evaluate", "export", "node", "each")
 PRESETS = ("full", "small", "demo", "debug")
+#: Kind of an option that takes a value -> its placeholder.
+METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL", "text": "TEXT"}
 
-__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Domain", "FamilyFacts", "Finding", "Job", "Node", "Option",
-           "Request", "Section", "Unit"]  # fmt: skip
+__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "DemoText", "Domain", "FamilyFacts", "Finding", "Job", "Node",
+           "Option", "Request", "Section", "Unit"]  # fmt: skip
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -56,6 +58,11 @@ class Option:
     @property
     def attribute(self) -> str:
         return self.name.replace("-", "_")
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for its value in help texts."""
+        return self.metavar or METAVARS[self.kind]
 
     @property
     def mounted(self) -> bool:
@@ -183,6 +190,16 @@ class Section:
 
 
 @dataclass(frozen=True)
+class DemoText:
+    """What a job on demo data is for, in sentences for those who see it first. The console prints it when the demo data
+    is made, `shows` before each verdict and `next` at the end; the report page shows it above the verdicts."""
+
+    shows: str  # what it shows, and what its models cannot be used for
+    gives: str  # what is there when it has ended
+    next: str  # a command that names the user's own data
+
+
+@dataclass(frozen=True)
 class CardText:
     """A family's part of the model card."""
 
@@ -263,6 +280,27 @@ class Domain(ABC):
         return ()
 
     # people
+
+    def demo_text(self) -> DemoText:
+        """What a job on the demo data is for. A domain that can say more of it returns its own words."""
+        return DemoText(
+            shows=(
+                f"A program made its {self.data_words} by rules. It shows that every step works here, from data "
+                f"to verified exports, and that the models learn something that held-out {self.unit.many} can measure. "
+                "The models are small and hardly trained: a weak verdict is usual, and they are not worth using."
+            ),
+            gives="exports/ holds the models, each file compared with what was trained, a model card, and report.html.",
+            next=self.own_data_command(),
+        )
+
+    def own_data_command(self) -> str:
+        """The runner's command that names the user's own data, with placeholders."""
+        named = [f"{option.flag} {option.placeholder}" for option in self.data_options()]
+        return " ".join(["./train_cuda.sh", self.word, *(named or ["--help"])])
+
+    def data_options(self) -> list[Option]:
+        """The options that name data, as the runner and `prepare` take them."""
+        return [option for option in self.options if option.mounted and option.runner and "prepare" in option.verbs]
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
         """The domain's parts of the report, from the files that a job left; what is missing yet is left out."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from training.budget.limit import amount
-from training.domain import PRESETS, Domain, Option
+from training.domain import PRESETS, Domain
 from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
@@ -185,7 +185,7 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
                 type=kind,
                 choices=choices,
                 default=option.default,
-                metavar=_metavar(option),
+                metavar=None if option.choices else option.placeholder,
                 help=option.help,
             )
 
@@ -193,12 +193,6 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
 def data_options(options: argparse.Namespace) -> dict[str, Any]:
     """The domain's options of a command by attribute; None for those that the verb does not take."""
     return {option.attribute: getattr(options, option.attribute, None) for option in options.of.options}
-
-
-def _metavar(option: Option) -> str | None:
-    if option.choices:
-        return None
-    return option.metavar or {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL"}.get(option.kind, "TEXT")
 
 
 def _out() -> argparse.ArgumentParser:

@@ -59,7 +59,9 @@ class About:
     better: Literal["lower", "higher"]
     unit: str
     meaning: str  # a sentence for people who do not know the field
-    floor: float | None = None  # what the design requires, where it names a number; 0 is a bound, not a demand
+    floor: float | None = None  # what the design requires, where it names a number; 0 is a bound, no requirement
+    floor_reason: str | None = None  # a clause: why less is required than the design names, or nothing
+    title: str | None = None  # a few words for people, where the metric's key is not plain
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,19 @@ class Metric:
     baselines: Mapping[str, Interval] = field(default_factory=dict)
     #: baseline -> model - baseline on the same units: an interval without 0 separates them though the two overlap
     gaps: Mapping[str, Interval] = field(default_factory=dict)
+    estimated: bool = True  # False: of too few units to tell how certain the figures are (BootstrapDraws.estimated)
+
+    def separated(self, name: str) -> Literal["apart", "paired", "no"]:
+        """Whether the two surely differ: their intervals are apart, or only the paired differences say so."""
+        if self.model.apart(self.baselines[name]):
+            return "apart"
+        gap = self.gaps.get(name)
+        return "paired" if gap is not None and gap.low * gap.high > 0 else "no"
 
     def beats(self, name: str) -> Literal["apart", "paired", "no"]:
         """Whether the model is better than a baseline: with intervals apart, unit by unit only, or not surely."""
         sign = 1 if self.about.better == "higher" else -1
-        other = self.baselines[name]
-        if sign * (self.model.value - other.value) <= 0:
-            return "no"
-        if self.model.apart(other):
-            return "apart"
-        gap = self.gaps.get(name)
-        return "paired" if gap is not None and gap.low * gap.high > 0 else "no"
+        return self.separated(name) if sign * (self.model.value - self.baselines[name].value) > 0 else "no"
 
     def meets(self) -> bool:
         """Whether the model reaches the floor; true where there is none."""
@@ -133,6 +137,11 @@ class Resampling:
         self.without = 1 - np.eye(units, dtype=np.int64)  # each unit left out once: the jackknife that BCa needs
         self.units = units
 
+    @property
+    def varies(self) -> bool:
+        """Whether the draws differ at all: one unit, or one a stratum, is the same in each, and gives no interval."""
+        return bool((self.counts != 1).any())
+
     def indices(self, weights: np.ndarray) -> np.ndarray:
         """A draw's counts [units] -> the units that it holds, repeated."""
         return np.repeat(np.arange(self.units), weights)
@@ -145,12 +154,16 @@ class BootstrapDraws:
     value: float
     draws: np.ndarray  # f64 [draws]
     without: np.ndarray  # f64 [units]
+    estimated: bool = True  # False: the draws cannot differ (Resampling.varies), so that they tell of no uncertainty
 
     def interval(self) -> Interval:
         return bca(self.value, self.draws, self.without)
 
     def __sub__(self, other: BootstrapDraws) -> BootstrapDraws:
-        return BootstrapDraws(self.value - other.value, self.draws - other.draws, self.without - other.without)
+        return BootstrapDraws(
+            self.value - other.value, self.draws - other.draws, self.without - other.without,
+            self.estimated and other.estimated,
+        )  # fmt: skip
 
 
 def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
@@ -191,7 +204,9 @@ def resample(
     draws, without = of(resampling.counts), of(resampling.without)
     return {
         name: BootstrapDraws(
-            float(value), *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without))
+            float(value),
+            *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without)),
+            resampling.varies,
         )
         for name, value in whole.items()
     }
@@ -201,7 +216,7 @@ def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> B
     """Any figure of a set of units: `statistic` is given their indices, with repetitions."""
     value = statistic(np.arange(resampling.units))
     many = ([statistic(resampling.indices(w)) for w in weights] for weights in (resampling.counts, resampling.without))
-    return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many))
+    return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many), resampling.varies)
 
 
 def compare(
@@ -219,6 +234,7 @@ def compare(
             model[name].interval(),
             {other: one.interval() for other, one in beside.items()},
             {other: (model[name] - one).interval() for other, one in beside.items()},
+            model[name].estimated,
         )
     return out
 
@@ -242,32 +258,43 @@ def against(
     a figure that is better, but not surely. `unit`: the domain's."""
     other, measure = metric.baselines[name], _measure(metric)
     figures = f"{what} {metric.model.formatted(measure)}, {title} {other.formatted(measure)}"
-    match metric.beats(name):
-        case "apart":
-            return Finding("good", f"Better than {title}: {figures}; the intervals are apart.")
-        case "paired":
-            gap = metric.gaps[name].size().formatted(measure)
-            sentence = f"Better than {title} {unit.one} by {unit.one}, by {gap}: {figures}"
-            if paired:
-                return Finding("good", f"{sentence}.")
-            return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would decide.")
     sign = 1 if metric.about.better == "higher" else -1
-    mark: Mark = ahead if sign * (metric.model.value - other.value) > 0 else "bad"
-    return Finding(mark, f"Not surely better than {title}: {figures}.")
+    better = sign * (metric.model.value - other.value) > 0
+    if not metric.estimated:
+        few = f"of too few {unit.many} to tell how surely"
+        return Finding(
+            "fair" if better else "bad", f"{'Better' if better else 'Not better'} than {title}, {few}: {figures}."
+        )
+    separated = metric.separated(name)
+    if separated == "no":
+        return Finding(ahead if better else "bad", f"Not surely better than {title}: {figures}.")
+    sentence = f"{'Better' if better else 'Worse'} than {title}"
+    if separated == "paired":
+        sentence += f", compared {unit.one} by {unit.one}, by {metric.gaps[name].size().formatted(measure)}"
+    sentence += f": {figures}"
+    if not better:
+        return Finding("bad", f"{sentence}.")
+    if separated == "apart":
+        return Finding("good", f"{sentence}; the intervals are apart.")
+    if paired:
+        return Finding("good", f"{sentence}.")
+    return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would decide.")
 
 
 def floor(metric: Metric, what: str) -> Finding:
-    """The model against the number that the design requires. A floor of 0 (what a baseline reaches may be nothing) is
-    no demand: the sentence does not present it as one."""
+    """The model against the number that the design requires, with the reason where it requires less than usual, or
+    nothing. A floor of 0 is no requirement: the sentence does not present it as one."""
     measure, bound, higher = _measure(metric), metric.about.floor, metric.about.better == "higher"
-    figure = f"{what} is {metric.model.formatted(measure)}"
+    figure, reason = f"{what} is {metric.model.formatted(measure)}", metric.about.floor_reason
+    if bound is None and reason:
+        return Finding("good", f"{figure}. Nothing is required of it: {reason}.")
     if not bound:
         return (
             Finding("good", f"{figure}.")
             if metric.meets()
             else Finding("fair", f"{figure}, {'below' if higher else 'above'} 0.")
         )
-    required = f"{'at least' if higher else 'at most'} {bound:.3g}{measure}"
+    required = f"{'at least' if higher else 'at most'} {bound:.3g}{measure}" + (f" ({reason})" if reason else "")
     if metric.meets():
         return Finding("good", f"{figure}; required: {required}.")
     return Finding("fair", f"{figure}, which misses what is required: {required}.")

@@ -36,7 +36,7 @@ class Host:
     """Two sessions and the buffers between them."""
 
     def __init__(self, frontend: Path, model: Path, spins: bool = False):
-        self.waveform = onnxruntime.OrtValue.ortvalue_from_numpy(_sound())
+        self.waveform = onnxruntime.OrtValue.ortvalue_from_numpy(sound())
         spectrogram = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, 128, 64), np.float32))
         emotion = np.zeros((1, 64), np.float32)
         emotion[0, :3] = 0.6, 0.4, 0.5
@@ -45,11 +45,11 @@ class Host:
         self.listen.bind_ortvalue_input("waveform", self.waveform)
         self.listen.bind_ortvalue_output("spectrogram", spectrogram)
         self.draw.bind_ortvalue_input("spectrogram", spectrogram)
-        self._given = {  # kept: a binding does not own what it is given
+        self.given = {  # kept: a binding does not own what it is given
             "emotion": onnxruntime.OrtValue.ortvalue_from_numpy(emotion),
             "midi_features": onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, 32), np.float32)),
         }
-        for name, value in self._given.items():
+        for name, value in self.given.items():
             self.draw.bind_ortvalue_input(name, value)
         self.cloud = {
             name: onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, 1200, channels), np.float32))
@@ -75,10 +75,10 @@ def measure(small: bool) -> list[Row]:
             frontend, model, int8 = export(preset, Path(folder) / preset, TINY if small else ())
             for letter, file, kind in zip(letters, (model, int8), ("float32", "int8"), strict=True):
                 what = f"Spectocloud, {preset} preset, {kind}, waveform to cloud, p99"
-                rows.append(_row(f"7{letter}", what, Host(frontend, file), *times))
+                rows.append(timed(f"7{letter}", what, Host(frontend, file), *times))
             if preset == "full":
                 what = "The same (full, float32) with threads that spin, ONNX Runtime's default"
-                row = _row("7e", what, Host(frontend, model, spins=True), *times)
+                row = timed("7e", what, Host(frontend, model, spins=True), *times)
                 rows.append(replace(row, wanted="stated", met=True))  # no host should do it: beside 7a, for comparison
     return rows
 
@@ -108,7 +108,7 @@ def _session(path: Path, spins: bool) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def _row(bar: str, what: str, host: Host, calls: int, warm_up: int) -> Row:
+def timed(bar: str, what: str, host: Host, calls: int, warm_up: int) -> Row:
     for _ in range(warm_up):
         host.call()
     frontend, model = np.array([host.call() for _ in range(calls)]).T * 1e3
@@ -124,7 +124,7 @@ def _row(bar: str, what: str, host: Host, calls: int, warm_up: int) -> Row:
     return Row(bar, what, float(p99), None, "ms", float(p99), f"<= {BUDGET:g} ms", bool(p99 <= BUDGET), note, plain)
 
 
-def _sound() -> np.ndarray:
+def sound() -> np.ndarray:
     """A chord over faint noise, float32 [1, 66560]."""
     seconds = np.arange(SAMPLES) / 44_100
     chord = sum(0.1 * np.sin(2 * np.pi * hertz * seconds) for hertz in (220, 277.2, 329.6))

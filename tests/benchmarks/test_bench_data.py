@@ -80,5 +80,5 @@ def test_a_limit_on_memory_holds(tmp_path):
     material.score(tmp_path / "midi/a.mid", 1, 40, 20.0)
     material.score(tmp_path / "midi/b.mid", 2, 40, 20.0)
     command = ["prepare", "--midi-root", str(tmp_path / "midi"), "--out", str(tmp_path / "out")]
-    assert scale._watched(command, scale._Limit(2, "training.cli")).code != 0
-    assert scale._watched(command, scale._Limit(160, "training.cli")).code == 0
+    assert scale.watched(command, scale.MemoryLimit(2, "training.cli")).code != 0
+    assert scale.watched(command, scale.MemoryLimit(160, "training.cli")).code == 0

@@ -64,8 +64,8 @@ def test_stages_at_the_same_time_share_their_time(tmp_path, clock):
     two.start()
     for _ in range(10):
         clock.pass_(6)
-        one._update()
-        two._update()
+        one.count()
+        two.count()
     one.finish(0)
     two.finish(0)
     assert spent(space) == 60
@@ -148,7 +148,7 @@ def test_a_ledger_damaged_while_it_counts_is_written_anew_from_memory(tmp_path, 
     with counted(space, "train", ["one"], Limit()) as account:
         clock.pass_(5)
         ledger_path(space).write_bytes(b"\0" * 100)
-        account.ledger._update()
+        account.ledger.count()
         clock.pass_(5)
         ledger_path(space).unlink()
     assert spent(space) == 20 and "Nothing is lost" in capsys.readouterr().err
@@ -181,10 +181,10 @@ def test_a_disk_that_was_full_for_a_while_loses_no_time(tmp_path, clock, monkeyp
         clock.pass_(10)
         with monkeypatch.context() as full:
             full.setattr(ledgers, "store", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-            account.ledger._update()
+            account.ledger.count()
         assert account.ledger.used().seconds == 10
         clock.pass_(5)
-        account.ledger._update()
+        account.ledger.count()
         assert spent(space) == account.ledger.used().seconds == 15
 
 

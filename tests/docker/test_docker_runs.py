@@ -227,7 +227,7 @@ def test_a_gpu_that_the_engine_gives_is_demanded_of_torch(engine, checkout, imag
         pytest.skip("an engine was running before the tests: it was not started with the fake GPU toolkit")
     done = checkout.runner(*NOTHING)
     assert done.returncode == 6, done.stdout + done.stderr
-    assert "a GPU is asked for" in done.stdout + done.stderr
+    assert "a GPU is requested" in done.stdout + done.stderr
     seen = checkout.run("docker", "run", "--rm", "--gpus", '"device=0,1"', "--entrypoint", "env", image).stdout
     assert "NVIDIA_VISIBLE_DEVICES=0,1" in seen
 

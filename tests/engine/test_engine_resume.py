@@ -192,7 +192,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
         ({"seed": 1}, "seed: 42 -> 1"),
         ({"train_rows": 23}, "the data is not the same"),
         ({"data": {"batch_size": 3}}, "4 -> 3"),
-        ({"training": {"epochs": 1}}, "18 steps are done, and 6 are asked for"),
+        ({"training": {"epochs": 1}}, "18 steps are done, and 6 are requested"),
         ({"resume": "never"}, "--resume never"),
     ],
 )

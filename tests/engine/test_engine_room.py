@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.drives import attached
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
 from training.engine.checkpoints import checkpoint_file, checkpoint_folder
@@ -232,12 +233,14 @@ def test_a_detached_disk_is_told_and_nothing_is_written_in_its_place(disk):
 
 def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
     """Saved once while the drive was not attached: there is a whole checkpoint under the mount point, too."""
-    saver = Saver(tmp_path, 3, print)
-    put(saver, 1)
-    saver._disk += 1  # what a detached drive looks like: the same path, on another device
-    with pytest.raises(HostError, match="has disappeared"):
-        put(saver, 2)
-    assert number_in(CheckpointFolder(tmp_path).latest()) == 1
+    with attached(tmp_path) as drive:
+        put(Saver(drive.below, 3, print), 0)
+        saver = Saver(drive.path, 3, print)
+        put(saver, 1)
+        drive.detach()
+        with pytest.raises(HostError, match="has disappeared"):
+            put(saver, 2)
+    assert number_in(CheckpointFolder(drive.below).latest()) == 0
 
 
 # -- ahead ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from training.engine.loop.run import Run
 from training.engine.loop.state import INITIAL
 from training.engine.process.distributed import Ranks
 from training.engine.step import schedule
-from training.engine.step.step_context import Gradients, StepContext
+from training.engine.step.step_context import Gradients
 from training.errors import TrainingError
 from training.recipe import Loss
 from training.settings import Scheduler
@@ -137,18 +137,23 @@ def test_gradients_are_measured_and_scaled_together(flat):
     assert gradients.norm().item() == 0.0
 
 
+def before_the_first_step(monkeypatch, change):
+    """Have `change` alter each run once it is prepared: what a GPU would choose, on a CPU."""
+    prepare = Run.prepare
+
+    def changed(run):
+        prepare(run)
+        change(run)
+
+    monkeypatch.setattr(Run, "prepare", changed)
+
+
 @pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
 def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, faults):
     """The path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
-    real = StepContext.__init__
-
-    def blind(self, *arguments):
-        real(self, *arguments)
-        self.asks = False
-
-    monkeypatch.setattr(StepContext, "__init__", blind)
+    before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "asks", False))
     decided = toy.run(tmp_path / "decides", **kind)
     one, other = checkpoint_file.read(asked.last), checkpoint_file.read(decided.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
@@ -162,13 +167,7 @@ def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
     """As on a GPU: every skipped step is counted, and the records are the same."""
     kind = {"faults": {"nan_samples": [5]}, "training": {"log_every": 5}}
     prompt = toy.run(tmp_path / "prompt", **kind)
-    real = Run.__init__
-
-    def late(self, *arguments, **options):
-        real(self, *arguments, **options)
-        self.lag = 1
-
-    monkeypatch.setattr(Run, "__init__", late)
+    before_the_first_step(monkeypatch, lambda run: setattr(run, "lag", 1))
     lagging = toy.run(tmp_path / "late", **kind)
     for one, other in zip(records(prompt), records(lagging), strict=True):
         assert {k: one.get(k) for k in ("step", "loss", "skipped")} == {

@@ -94,7 +94,7 @@ def test_a_package_is_converted_from_the_torch_program_and_its_description_agree
 
 
 def description(path):
-    with coreml._coremltools() as ct:
+    with coreml.quiet_coremltools() as ct:
         return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
 
 

@@ -142,6 +142,39 @@ def test_a_floor_of_nothing_is_not_reported_as_a_demand(better, value, mark, sen
     assert (found.mark, found.sentence) == (mark, sentence)
 
 
+@pytest.mark.parametrize(
+    ("required", "mark", "sentence"),
+    [(None, "good", "The share is 40 %. Nothing is required of it: songs do not differ."),
+     (30.0, "good", "The share is 40 %; required: at least 30 % (songs do not differ)."),
+     (45.0, "fair", "The share is 40 %, which misses what is required: at least 45 % (songs do not differ).")],
+)  # fmt: skip
+def test_the_reason_for_requiring_less_or_nothing_is_part_of_the_finding(required, mark, sentence):
+    about = About("higher", "%", "", required, "songs do not differ")
+    found = floor(Metric(about, Interval.exactly(40.0)), "The share")
+    assert (found.mark, found.sentence) == (mark, sentence)
+    assert Metric(about, Interval.exactly(40.0)).plain()["floor_reason"] == "songs do not differ"
+
+
+@pytest.mark.parametrize(("gap", "compared"), [(-0.2, ", compared row by row, by 0.213"), (-5.0, "")])
+def test_a_model_that_is_surely_worse_is_not_called_unsure(gap, compared):
+    found = against(units_that_differ(gap), "baseline", "the baseline", "loss", paired=True, ahead="fair")
+    assert found.mark == "bad" and found.sentence.startswith(f"Worse than the baseline{compared}")
+    assert ("row by row" in found.sentence) == bool(compared) and "intervals are apart" not in found.sentence
+
+
+@pytest.mark.parametrize(("other", "mark", "words"), [(2.0, "fair", "Better than x, of"), (0.5, "bad", "Not better")])
+def test_a_single_unit_proves_nothing(other, mark, words):
+    """Every draw of one unit is that unit: an interval without width is no certainty."""
+    resampling = Resampling(1, 0)
+    model, baseline = (resample(by_unit([value]), resampling, dict) for value in (1.0, other))
+    metric = compare({"val_loss": LOSS}, model, {"x": baseline})["val_loss"]
+    found = against(metric, "x", "x", "loss", unit=Unit("tone", "tones"))
+    assert found.mark == mark and words in found.sentence and "of too few tones to tell how surely" in found.sentence
+    strata = Resampling(3, 0, np.arange(3))
+    assert not drawn(lambda units: float(units.sum()), strata).estimated
+    assert drawn(lambda units: float(units.sum()), Resampling(3, 0)).estimated
+
+
 def test_a_metric_is_plain_json_with_value_low_and_high():
     plain = units_that_differ(0.2).plain()
     assert set(plain) == {"model", "baselines", "better", "unit", "meaning"}

@@ -31,7 +31,7 @@ def test_the_page_tells_verdict_cost_metrics_sections_parity_and_receipt(tmp_pat
     for expected in (
         "learnt It beats the plain mean.", "cost of the job 0.05 USD", "1:01:40", "NVIDIA H200 x 8",
         "samples a second 50", "error windows lower is better",
-        "0.04 to 0.06", "plain mean beaten", "Letters: 2", "required: 0.08",
+        "0.04 to 0.06", "plain mean model is better", "Letters: 2", "required: 0.08",
         "12 held-out letters; 1,044 were trained on. The difference to a baseline is taken letter by letter.",
         "the best on held-out letters", "Kinds a kind",
         "agrees with the model at batch 2: 1.5e-07", "d" * 64, "trained: step 60 of 60",
@@ -75,6 +75,23 @@ def test_synthetic_data_is_marked_and_nothing_else_is(tmp_path, synthetic):
     assert marked == synthetic == reader.text.startswith("Synthetic: ") == ("Synthetic data." in reader.text)
 
 
+def test_a_demo_is_explained_before_the_verdict_in_the_domains_words(tmp_path):
+    text = read(job.make(tmp_path / "demo")).text
+    words = [
+        "Results of the demo", "This is a demo", "A program made its letters by rules", "held-out letters can measure",
+        "A number for each letter.", "./train_cuda.sh toy_report", "learnt : certainly better", "learnt It beats",
+    ]  # fmt: skip
+    places = [text.find(word) for word in words]
+    assert -1 not in places and places == sorted(places), dict(zip(words, places, strict=True))
+    real = read(job.make(tmp_path / "real", synthetic=False)).text
+    assert "Was it worth the money?" in real and "This is a demo" not in real and "made by rules" not in real
+
+
+def test_sections_stand_where_their_domain_places_them(tmp_path):
+    ids = [a["id"] for t, a in read(job.make(tmp_path)).elements if t == "section"]
+    assert ids == ["verdict", "letters", "cost", "curves", "metrics", "kinds", "data", "exports", "receipt"]
+
+
 def test_a_job_that_has_only_begun_has_a_page(tmp_path):
     assert "Nothing has been trained here yet." in read(Workspace(tmp_path / "nothing")).text
     workspace = job.make(tmp_path / "job")
@@ -92,7 +109,7 @@ def test_a_training_that_runs_shows_how_far_it_is(tmp_path):
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
     reader = read(workspace)
     assert "the weights before the training that runs now" in reader.text
-    assert "How the run stands" in reader.text and "training: step 28 of 60, 0:00:32 left" in reader.text
+    assert "Training in progress" in reader.text and "training: step 28 of 60, 0:00:32 left" in reader.text
     assert float(next(a["value"] for t, a in reader.elements if t == "progress")) == pytest.approx(28 / 60)
     os.utime(ledger_path(workspace), (time.time() - 300, time.time() - 300))  # its process is long gone
     assert "cut off at step 28 of 60" in read(workspace).text
@@ -146,17 +163,25 @@ def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_pa
     assert "It is new." in page.read_text()
 
 
+def written(page):
+    until = time.monotonic() + 60
+    while page.writing:
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):
     workspace, expected = job.make(tmp_path), []
     page = Refresher(workspace, expected.append)
     page.refresh()
-    assert page._process is None  # the training has only just begun
+    assert not page.writing  # the training has only just begun
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
     page.refresh()
-    page._process.wait(60)
+    assert page.writing
+    written(page)
     monkeypatch.setattr("training.report.refresher.PAUSE", 20.0)
     page.refresh()  # there already, and a moment old
-    assert page._process is None
+    assert not page.writing
     page.close()
     assert (workspace.exports / "report.html").exists() and expected == []
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
@@ -164,7 +189,7 @@ def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeyp
     (workspace.exports / "report.html").mkdir()
     for _ in range(2):
         page.refresh()
-        page._process.wait(60)
+        written(page)
     page.close()
     assert len(expected) == 1 and "The report is not up to date" in expected[0] and "report.html" in expected[0]
 
@@ -217,10 +242,10 @@ def gather_metrics(about):
 
 @pytest.mark.parametrize(
     ("better", "low", "high", "expected"),
-    [("lower", -2, -1, "beaten"), ("lower", 1, 2, "ahead"), ("lower", -1, 1, "too close to call"),
-     ("higher", 1, 2, "beaten"), ("higher", -2, -1, "ahead"), ("", 1, 2, "")],
+    [("lower", -2, -1, "model is better"), ("lower", 1, 2, "model is worse"), ("lower", -1, 1, "no certain difference"),
+     ("higher", 1, 2, "model is better"), ("higher", -2, -1, "model is worse"), ("", 1, 2, ""), ("lower", -1, -1, "")],
 )  # fmt: skip
-def test_a_baseline_is_beaten_where_the_paired_difference_says_so(better, low, high, expected):
+def test_a_model_is_better_or_worse_where_the_paired_difference_says_so(better, low, high, expected):
     against = {"a": {"value": 1.0, "gap": {"value": 0, "low": low, "high": high}}}
     (metric,) = gather_metrics({"model": {"value": 1.0}, "better": better, "baselines": against})
     assert [row.against for row in metric.rows] == ["", expected]

@@ -133,6 +133,14 @@ def test_skip_flags_leave_out_their_stage(run, flag, left):
     assert verbs(calls) == left
 
 
+def test_a_demo_ends_with_the_command_for_ones_own_data_and_nothing_else_does(run, roots):
+    said, command = run()[0].stdout.split("All done")[1], "./train_cuda.sh music --audio-root DIR --midi-root DIR"
+    assert "report.html shows how good they are" in said and "This was a demo" in said and said.endswith(f"{command}\n")
+    named = ["--audio-root", roots / "audio", "--midi-root", roots / "midi"]
+    for arguments in (named, ["--skip-manifests"], ["--only", "train"]):
+        assert "This was a demo" not in run(*arguments)[0].stdout
+
+
 @pytest.mark.parametrize("code", [3, 4, 5, 6, 75])
 def test_first_failing_stage_ends_the_run_with_its_code(run, code):
     done, calls = run(FAIL_AT="midi_generator", FAIL_WITH=str(code))

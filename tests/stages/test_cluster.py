@@ -33,7 +33,7 @@ def test_nodes_import_from_where_this_process_does(monkeypatch, tmp_path):
     """PYTHONPATH replaces the nodes' own: a folder that is left out of it (Ray's) would keep workers from starting."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), "", str(tmp_path / "absent"), *sys.path])
     monkeypatch.setenv("ATHANOR_DOMAINS", "elsewhere:DOMAIN")
-    variables = stage._environment()
+    variables = stage.nodes_environment()
     folders = variables["PYTHONPATH"].split(os.pathsep)
     assert folders[:2] == [str(PROJECT), str(tmp_path)]
     assert str(Path(pytest.__file__).parents[1]) in folders
@@ -113,7 +113,7 @@ def test_what_a_task_raises_for_people_is_raised_here(cluster):
 def test_nodes_whose_workers_cannot_start_end_the_command(cluster, monkeypatch):
     """Their workers fail and are started again, forever: as it was where Ray lay outside of the environment."""
     broken = Path(os.environ.get("TMPDIR", "/tmp")) / "no such environment"
-    monkeypatch.setattr(stage, "_environment", lambda: {"PYTHONHOME": str(broken)})
+    monkeypatch.setattr(stage, "nodes_environment", lambda: {"PYTHONHOME": str(broken)})
     monkeypatch.setattr(stage, "ANSWER_SECONDS", 8.0)
     with (
         pytest.raises(HostError, match=r"2 of 2 nodes .* did not run a trivial task within 8 s"),
@@ -127,7 +127,7 @@ def test_nodes_whose_workers_cannot_start_end_the_command(cluster, monkeypatch):
 def test_nodes_without_this_program_are_named(cluster, monkeypatch):
     """Their workers start, and have none of this project's packages."""
     folders = [str(Path(__import__("ray").__file__).parents[1])]
-    monkeypatch.setattr(stage, "_environment", lambda: {"PYTHONPATH": os.pathsep.join(folders)})
+    monkeypatch.setattr(stage, "nodes_environment", lambda: {"PYTHONPATH": os.pathsep.join(folders)})
     monkeypatch.chdir("/")
     with pytest.raises(HostError, match=r"cannot run this program: .*No module named"), connected(cluster.address):
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -153,12 +154,7 @@ def test_outputs_of_someone_else_are_refused_by_name(tmp_path):
     folder = tmp_path / "out"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints").chmod(0o555)
-    code = (
-        "import sys; from pathlib import Path; from training.stages.doctor import _outputs\n"
-        "from training.workspace import Workspace\n"
-        f"print(*_outputs(Workspace(Path({str(folder)!r}))))"
-    )
-    words = [sys.executable, "-c", code]
+    words = [sys.executable, "-m", "training", "doctor", "--out", str(folder), "--device", "cpu"]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
             pytest.skip("no setpriv here")
@@ -168,8 +164,9 @@ def test_outputs_of_someone_else_are_refused_by_name(tmp_path):
         # without root's right to write everywhere
         words = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--reuid=65534", "--clear-groups", *words]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)})
-    assert "FAILS" in done.stdout, done.stderr
-    assert str(folder / "checkpoints") in done.stdout and "chown" in done.stdout
+    assert done.returncode == 6 and "outputs: uid" in done.stderr, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  FAILS outputs")]
+    assert str(folder / "checkpoints") in line and "chown" in done.stdout
 
 
 def test_data_that_cannot_be_read_is_named(look, tmp_path, monkeypatch):
@@ -212,7 +209,27 @@ class FakeCuda:
 
 
 @pytest.fixture
-def gpu(monkeypatch, look):
+def installed(tmp_path, monkeypatch):
+    """installed(cuda, driver): a made-up torch is installed before the real one, and such a driver is loaded."""
+    site, loaded = tmp_path / "site", tmp_path / "driver"
+
+    def call(cuda, driver):
+        (site / "torch").mkdir(parents=True, exist_ok=True)
+        (site / "torch-2.13.0.dist-info").mkdir(exist_ok=True)
+        (site / "torch-2.13.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.13.0\n")
+        (site / "torch" / "version.py").write_text(f"cuda: Optional[str] = {cuda!r}\n")
+        spec = importlib.machinery.ModuleSpec("torch", None, origin=str(site / "torch" / "__init__.py"))
+        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(__spec__=spec))
+        loaded.write_text(f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {driver}  Tue Sep  1\n" if driver else "")
+        monkeypatch.setattr(room, "DRIVER", loaded)
+        monkeypatch.syspath_prepend(str(site))
+        return sys.modules["torch"]
+
+    return call
+
+
+@pytest.fixture
+def gpu(installed, look):
     def call(driver="580.65.06", **facts):
         cuda = FakeCuda(**facts)
 
@@ -223,9 +240,7 @@ def gpu(monkeypatch, look):
             one.sum = lambda: one
             return type("Ones", (), {"__add__": lambda self, other: one})()
 
-        monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda, ones=ones))
-        monkeypatch.setattr(room, "_torch_build", lambda: ("2.13.0", "13.0"))
-        monkeypatch.setattr(room, "_driver", lambda: driver)
+        vars(installed("13.0", driver)).update(cuda=cuda, ones=ones)
         return look(device="cuda")
 
     return call
@@ -263,28 +278,31 @@ def test_a_gpu_that_torch_cannot_use_is_refused_with_the_build_that_fits(gpu, mo
         gpu(fails="CUDA error: no kernel image is available for execution on the device")
 
 
-def test_a_torch_without_cuda_is_refused_where_a_gpu_is_demanded(look, monkeypatch):
-    monkeypatch.setattr(room, "_torch_build", lambda: ("2.13.0+cpu", ""))
-    with pytest.raises(HostError, match="a GPU is asked for"):
+def test_a_torch_without_cuda_is_refused_where_a_gpu_is_demanded(installed, look, monkeypatch, tmp_path):
+    installed(None, "580.65.06")
+    with pytest.raises(HostError, match=r"a GPU is requested \(driver: 580\.65\.06\)"):
         look(device="cuda")
-    monkeypatch.setattr(room, "_driver", lambda: "")
+    installed(None, "")
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
     assert look(device="auto")["GPU"].state == "note"
 
 
 def test_too_few_gpus_are_refused(gpu, look):
     gpu()
-    with pytest.raises(HostError, match="2 are asked for"):
+    with pytest.raises(HostError, match="2 are requested"):
         look(device="cuda", gpus=2)
 
 
-def test_the_build_is_read_without_importing_torch():
+def test_the_build_is_read_without_importing_torch(tmp_path):
     code = (
-        "import sys; from training.stages.doctor import _torch_build\n"
-        "print(_torch_build()); sys.exit('torch' in sys.modules)"
+        "import sys; from training.cli import main\n"
+        f"code = main(['doctor', '--out', {str(tmp_path)!r}, '--device', 'cpu'])\n"
+        "sys.exit(code or 'torch' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     import torch
 
-    assert torch.__version__ in done.stdout and (torch.version.cuda or "''") in done.stdout
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
+    assert f"torch {torch.__version__}, built for {built}; no GPU is requested" in done.stdout

@@ -42,7 +42,7 @@ def init(**options): tell("init", options=options); return Run()
 @pytest.fixture
 def exported(tmp_path):
     """(workspace, recipe, the receipt's entry, the run's folder) of a family with a picture, a sound and a package."""
-    from training.domains.music.picture import _figure, _save
+    from PIL import Image
 
     workspace = Workspace(tmp_path)
     recipe = toy.DecoderRecipe(toy.ToySettings())
@@ -51,7 +51,7 @@ def exported(tmp_path):
     run.mkdir(parents=True)
     samples = workspace.exports / "samples"
     samples.mkdir(parents=True)
-    _save(_figure(2, 1), samples / "happy.png")
+    Image.new("RGB", (200, 100)).save(samples / "happy.png")
     write_preview(samples / "happy.mp3", np.sin(np.arange(3 * 44100) / 30).astype(np.float32))
     (samples / "happy.mid").write_bytes(b"MThd")
     (workspace.exports / "toy.mlpackage").mkdir()
@@ -129,14 +129,14 @@ def test_a_wav_is_shown_as_it_is_up_to_its_longest_and_others_by_the_recipes_pre
     recipe = toy.DecoderRecipe(toy.ToySettings())
     for name, width in (("plain.wav", 2), ("deep.wav", 3)):
         wav(tmp_path / name, width)
-    with wave.open(io.BytesIO(gallery._beginning(recipe, tmp_path / "plain.wav"))) as sound:
+    with wave.open(io.BytesIO(gallery.beginning(recipe, tmp_path / "plain.wav"))) as sound:
         assert sound.getframerate() == 1000 and sound.getnframes() == gallery.LONGEST * 1000
     (tmp_path / "damaged.wav").write_bytes(b"RIFF")
     (tmp_path / "other.mp3").write_bytes(b"ID3")
     others = [tmp_path / name for name in ("deep.wav", "damaged.wav", "other.mp3")]
-    assert [gallery._beginning(recipe, path) for path in others] == [None, None, None]
+    assert [gallery.beginning(recipe, path) for path in others] == [None, None, None]
     recipe.preview = lambda path, seconds: f"{path.name} {seconds}".encode()
-    assert [gallery._beginning(recipe, path) for path in others] == [f"{p.name} 20.0".encode() for p in others]
+    assert [gallery.beginning(recipe, path) for path in others] == [f"{p.name} 20.0".encode() for p in others]
 
 
 def test_a_sound_that_nobody_reads_is_left_out_of_tensorboard(exported):

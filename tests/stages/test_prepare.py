@@ -73,6 +73,8 @@ def test_without_data_the_demo_is_made_and_says_so(call, tmp_path):
     domain = Recording()
     messages = call(domain, size=3)
     assert "No data was named" in messages and "synthetic: true" in messages
+    about = domain.demo_text()
+    assert all(text in messages for text in (about.shows, about.gives, about.next)) and "--photo-root DIR" in about.next
     assert domain.calls[0] == "demo"
     assert domain.calls[1][1] == {"size": 3, "photo_root": tmp_path / "demo", "val_split": 0.3}
     call(domain, val_split=0.5)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-import subprocess
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,12 +14,13 @@ import torch
 
 from tests.engine import toy
 from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import HostError, TrainingError
-from training.stages import prove_resume as stage
-from training.stages.prove_resume import MARK, SCRATCH, compare, prove_resume
+from training.stages.prove_resume import SCRATCH, compare, prove_resume
 from training.workspace import PROJECT, Workspace, exclusive
 
 COMMAND = [sys.executable, str(Path(__file__).with_name("toy_train.py"))]
+MADE = [sys.executable, str(Path(__file__).with_name("made_run.py"))]
 
 
 @pytest.fixture
@@ -38,7 +40,13 @@ def prove(tmp_path, monkeypatch, capsys):
 
 
 def alive():
-    return stage._marked(b"TOY_SECONDS=0.05") - {os.getpid()}
+    """The processes of the trainings; a zombie has no environment any more."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # gone, or somebody else's
+            if b"TOY_SECONDS=0.05" in (folder / "environ").read_bytes().split(b"\0"):
+                found.add(int(folder.name))
+    return found - {os.getpid()}
 
 
 @pytest.mark.slow
@@ -80,68 +88,50 @@ def test_a_second_proof_at_the_same_time_is_refused(prove, tmp_path):
         prove()
 
 
-def test_every_process_of_a_trial_is_found_whatever_group_it_is_in(tmp_path):
+@pytest.fixture
+def prove_made(tmp_path, run):
+    """prove_made(device, kills, killed=..., again=...) -> what is found about runs that were made before: that of
+    toy.run on such a device, its weights off by so much in the folders of that name."""
+    made, root = tmp_path / "made", tmp_path / "root"
+    root.mkdir()
+
+    def call(device, kills=0, **off):
+        for name in ("straight", "killed", "again"):
+            content = copy.deepcopy(run)
+            content["provenance"]["hardware"]["device"] = device
+            content["model"]["layers.0.weight"].mul_(1 + off.get(name, 0.0))
+            shutil.rmtree(made / name, ignore_errors=True)
+            entry = {"step": content["progress"]["step"], "epoch": 1, "value": None, "run_id": "made"}
+            CheckpointFolder(made / name / "checkpoints" / "toy").save(content, entry)
+        return prove_resume("toy", Workspace(root), command=[*MADE, str(made)], kills=kills, seed=1)
+
+    return call
+
+
+def test_every_process_of_a_trial_is_killed_whatever_group_it_is_in(prove_made, tmp_path, monkeypatch, capsys):
     """torchrun gives its ranks sessions of their own: killing a group would leave them running."""
-    code = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'], "
-    code += "start_new_session=True); print('ready', flush=True); time.sleep(99)"
-    (tmp_path / "cache").mkdir()
-    trial = stage._Trial(tmp_path / "room", Workspace(tmp_path), "toy", [])
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        env={**os.environ, MARK: trial.mark},
-        start_new_session=True,
-    )
-    assert process.stdout.readline() == b"ready\n"
-    mark = f"{MARK}={trial.mark}".encode()
-    while len(stage._marked(mark)) < 2:
-        assert process.poll() is None
-    trial._end(process)
-    assert not stage._marked(mark) and process.returncode == -9
+    monkeypatch.setenv("MADE_HANGS", "1")
+    monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` knows them
+    assert prove_made("CPU", kills=1).none
+    assert "kill -9 after step 99: it goes on from step 0" in capsys.readouterr().out
+    assert len((tmp_path / "made" / "pids").read_text().split()) == 2 and not alive()
 
 
 # -- on a GPU ------------------------------------------------------------------------------------------------------
 
 
-def on_gpu(monkeypatch, run, **off):
-    """Trials whose weights are off by so much, by folder."""
-
-    class Trial:
-        kills, went_on_from = 1, (3,)
-
-        def __init__(self, folder, *_):
-            self.folder = folder
-
-        def run(self, *_):
-            pass
-
-        def records(self):
-            return []
-
-        def result(self):
-            made = copy.deepcopy(run)
-            made["provenance"]["hardware"]["device"] = "NVIDIA H100"
-            made["model"]["layers.0.weight"].mul_(1 + off.get(self.folder.name, 0.0))
-            return made
-
-    monkeypatch.setattr(stage, "_Trial", Trial)
-
-
-def test_a_gpus_own_rounding_is_measured_and_reported(tmp_path, monkeypatch, run, capsys):
-    on_gpu(monkeypatch, run, killed=1e-3, again=-1e-3)
-    found = prove_resume("toy", Workspace(tmp_path))
+def test_a_gpus_own_rounding_is_measured_and_reported(prove_made, capsys):
+    found = prove_made("NVIDIA H100", killed=1e-3, again=-1e-3)
     assert found.relative == pytest.approx(1e-3, rel=1e-3)
     said = capsys.readouterr().out
     assert "CUDA kernels need not be" in said and "Equal but for the GPU's own rounding" in said
 
 
-def test_a_gpu_excuses_no_more_than_its_own_rounding(tmp_path, monkeypatch, run):
-    on_gpu(monkeypatch, run, killed=1e-2, again=1e-5)
+def test_a_gpu_excuses_no_more_than_its_own_rounding(prove_made):
     with pytest.raises(TrainingError, match=r"model\.layers\.0\.weight"):
-        prove_resume("toy", Workspace(tmp_path))
-    on_gpu(monkeypatch, run, killed=1e-6)  # two straight runs are equal, bit for bit
+        prove_made("NVIDIA H100", killed=1e-2, again=1e-5)
     with pytest.raises(TrainingError, match=r"model\.layers\.0\.weight"):
-        prove_resume("toy", Workspace(tmp_path))
+        prove_made("NVIDIA H100", killed=1e-6)  # two straight runs are equal, bit for bit
 
 
 # -- comparing -----------------------------------------------------------------------------------------------------

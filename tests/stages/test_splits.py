@@ -276,7 +276,7 @@ def test_the_digest_of_an_index_is_that_of_its_rows_whatever_they_say(root):
 
 @pytest.mark.parametrize("size", [1, 3, 1 << 14])
 def test_texts_are_taken_out_of_their_column_in_parts(monkeypatch, size):
-    monkeypatch.setattr(rows, "_EVERY", size)
+    monkeypatch.setattr(rows, "TEXTS_AT_ONCE", size)
     texts = ["one", "", "drei", "\udcff", "five", "a longer text", ""]
     column = Texts.of(texts)
     assert list(column) == texts
@@ -291,7 +291,7 @@ def test_records_are_looked_at_in_blocks_wherever_they_begin(root, monkeypatch):
     files, wanted = part.table.files["midi_path"], np.array([5, 0, 3, 6])
     store = Store.at(part.table.cache / files.kind)
     for size in (64, 200, 1 << 22):
-        monkeypatch.setattr(rows, "_BLOCK", size)
+        monkeypatch.setattr(rows, "BLOCK", size)
         found = {}
         for places, held, starts, lengths in files.layout.blocks(store, "ids", wanted):
             for place, start, length in zip(places.tolist(), starts.tolist(), lengths.tolist(), strict=True):

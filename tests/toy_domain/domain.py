@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Node, Option, Section, Unit
+from training.domain import CardText, DemoText, Domain, FamilyFacts, Finding, Job, Node, Option, Section, Unit
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
@@ -83,7 +84,10 @@ class Toy(Domain):
         if not path.exists():
             return ()
         facts = {"weights": json.loads(path.read_text(encoding="utf-8"))}
-        return (Section("blend", "Blend", HERE / "blend.html.j2", facts),)
+        return (Section("blend", "Blend", HERE / "blend.html.j2", facts, place="after verdict"),)
+
+    def demo_text(self) -> DemoText:
+        return replace(super().demo_text(), gives="exports/ holds a calibration curve for each of three devices.")
 
     def card(self, family: str) -> CardText:
         return CardText("Corrects what a device shows.", "reading to value", ["It knows the range of its readings."])

@@ -114,9 +114,13 @@ class Ledger:
         self._session = self._session.model_copy(update={"exit": code})
         self._update(patience=PATIENCE)
 
+    def count(self) -> None:
+        """Write what was used until now; a tick does so every few seconds."""
+        self._update()
+
     def _tick(self) -> None:
         while not self._end.wait(TICK):
-            self._update()
+            self.count()
 
     def _update(
         self, change: Callable[[Book], Book] = lambda book: book, patience: float = 0.0, needed: bool = False

@@ -20,10 +20,10 @@ from training.data.schema import ID, Schema
 from training.data.store import Store
 
 RELEASED = 8192  # records that are read between two releases of their pages, by who reads all
-_BLOCK = 1 << 22  # bytes of a shard that are looked at together
+BLOCK = 1 << 22  # bytes of a shard that are looked at together
 _DECODE = json.JSONDecoder().raw_decode
 _RECENT = 256  # rows that are kept once made
-_EVERY = 1 << 14  # texts that are taken out of their column at a time
+TEXTS_AT_ONCE = 1 << 14  # that are taken out of their column
 
 
 NO_SCHEMA = Schema("training.data.rows:NO_SCHEMA", (), {})
@@ -73,8 +73,8 @@ class Texts(Sequence[str]):
         lengths = self.ends[indices] - begins
         ends = np.cumsum(lengths)
         data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
-        for at in range(0, len(indices), _EVERY):  # a place in memory for each byte
-            of = slice(at, at + _EVERY)
+        for at in range(0, len(indices), TEXTS_AT_ONCE):  # a place in memory for each byte
+            of = slice(at, at + TEXTS_AT_ONCE)
             first = int(ends[at] - lengths[at])
             shift = begins[of] - (ends[of] - lengths[of])
             places = np.arange(first, int(ends[of][-1])) + np.repeat(shift, lengths[of])
@@ -85,8 +85,8 @@ class Texts(Sequence[str]):
         """All of them, or those from `first` to before `last`; far quicker than one by one."""
         last = len(self.ends) if last is None else last
         begin = int(self.ends[first - 1]) if first else 0
-        for at in range(first, last, _EVERY):
-            ends = self.ends[at : min(at + _EVERY, last)].tolist()
+        for at in range(first, last, TEXTS_AT_ONCE):
+            ends = self.ends[at : min(at + TEXTS_AT_ONCE, last)].tolist()
             base, data = begin, self.data[begin : ends[-1]].tobytes()
             for end in ends:
                 yield data[begin - base : end - base]
@@ -138,7 +138,7 @@ class Layout:
         dtype, shape = self.kinds[name]
         size = dtype.itemsize * math.prod(shape)
         order = np.lexsort([starts, shards])
-        block = starts[order] // _BLOCK
+        block = starts[order] // BLOCK
         cuts = np.flatnonzero((np.diff(block) != 0) | (np.diff(shards[order]) != 0)) + 1
         for part in np.split(order, cuts) if len(order) else ():
             begin, end = int(starts[part[0]]), int((starts[part] + counts[part] * size).max())

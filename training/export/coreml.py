@@ -48,7 +48,7 @@ def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path
 
     Raises ExportError where the converter refuses.
     """
-    with _coremltools() as ct, plain_attention():
+    with quiet_coremltools() as ct, plain_attention():
         ranges = {
             axis: ct.RangeDim(*ends, default=min(ends[1], max(ends[0], 2)), symbol=axis)
             for axis, ends in coreml_axes(graph.axes).items()
@@ -98,7 +98,7 @@ def coreml_axes(axes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int
 def description_problems(path: Path, signature: Signature) -> list[str]:
     """Reload a saved package's description and compare names, types, ranges and the shapes inside its program with the
     signature."""
-    with _coremltools() as ct:
+    with quiet_coremltools() as ct:
         try:
             spec = ct.models.utils.load_spec(str(_model_file(path)))
         except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
@@ -186,7 +186,7 @@ def _mac_check() -> ModuleType:
 
 
 @contextmanager
-def _coremltools() -> Iterator[ModuleType]:
+def quiet_coremltools() -> Iterator[ModuleType]:
     """coremltools, imported late (seconds) and without its remarks: that it tested no newer torch than 2.7 (what it
     converts is checked here), that Linux has no CoreML, that progress is made."""
     loggers = [logging.getLogger(name) for name in ("coremltools", "coremltools.libmilstoragepython")]

@@ -11,6 +11,7 @@ from typing import Any
 
 from training.budget import book as books
 from training.budget.account import ledger_path
+from training.domain import DemoText
 from training.export.receipt import read_receipt
 from training.export.table import SHOWN, file_summary
 from training.registry import domains, family_of, item_of
@@ -45,6 +46,7 @@ class Facts:
     families: list[Family]  # those with one model
     groups: list[Group]  # those with a model an item
     parts: list[Part]  # what the domains add
+    demos: list[tuple[str, DemoText]]  # (domain, what its demo is for), where the data is synthetic
     stages: list[tuple[str, str, str]]
     spent: list[tuple[str, str]]
     openings: list[dict[str, str]]  # of the sealed test split
@@ -71,16 +73,20 @@ def gather(workspace: Workspace) -> Facts:
         for one in job.families
     ]
     names = {one.name for one in families} | set(out)
-    synthetic = any(f.synthetic for f in families) or bool((receipt or {}).get("synthetic"))
+    synthetic = any(one.get("synthetic") for one in (receipt or {}, summary or {})) or any(
+        f.synthetic for f in families
+    )
+    found = domains_of(workspace, names, summary)
     return Facts(
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        synthetic=synthetic or bool((summary or {}).get("synthetic")),
+        synthetic=synthetic,
         state=job.text,
         running=job.running,
         finished=job.book is not None and job.book.done is not None,
         families=_single(families, out),
         groups=groups.group(families, {family_of(n): title_of(family_of(n), titles.get(n)) for n in names}, out),
-        parts=parts(workspace, domains_of(workspace, names, summary), problems),
+        parts=parts(workspace, found, problems),
+        demos=[(one.title, one.demo_text()) for one in found] if synthetic else [],
         stages=job.stages,
         spent=job.spent,
         openings=_openings(attempt(lambda: read_lines(workspace.root / "runs" / OPENINGS), problems) or []),

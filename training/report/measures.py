@@ -12,7 +12,7 @@ from training.report.plots import Axis, Bar, number
 MODEL = "this model"
 ROWS, ROWS_BEFORE = "rows", "songs"  # key of the numbers of rows; as files of older versions have it
 #: From the interval of the paired difference between model and baseline (`gap`).
-BEATEN, AHEAD, UNSURE = "beaten", "ahead", "too close to call"
+BETTER, WORSE, UNSURE = "model is better", "model is worse", "no certain difference"
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,19 @@ class Row:
     bounds: str
     bar: Bar
     is_model: bool
-    against: str  # of a baseline: BEATEN, AHEAD, UNSURE, or empty where nobody compared
+    against: str  # of a baseline: BETTER, WORSE, UNSURE, or empty where nobody compared
 
 
 @dataclass(frozen=True)
 class Metric:
-    name: str
+    name: str  # for people
     meaning: str
     unit: str
     better: str  # lower, higher, or empty
     rows: list[Row]
     floor: str  # what is required; empty: nothing
     floor_at: float  # percent
+    reason: str  # why less is required than usual, or nothing; empty: it is as usual
     value: float  # of the model
 
 
@@ -73,7 +74,7 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
         for key, v in values.items()
     }
-    asked = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no demand
+    asked = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no requirement
     axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()] + asked)
     rows = []
     for key, v in values.items():
@@ -82,9 +83,11 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
         against = _against(v.get("gap"), better)
         rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == MODEL, against))
+    title = str(about.get("title") or name.replace("_", " "))
     return Metric(
-        name.replace("_", " "), str(about.get("meaning") or ""), str(about.get("unit") or ""), better, rows,
-        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0, float(values[MODEL]["value"]),
+        title, str(about.get("meaning") or ""), str(about.get("unit") or ""), better, rows,
+        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0, str(about.get("floor_reason") or ""),
+        float(values[MODEL]["value"]),
     )  # fmt: skip
 
 
@@ -95,4 +98,6 @@ def _against(gap: Any, better: str) -> str:
         return ""
     if low <= 0 <= high:
         return UNSURE
-    return BEATEN if (high < 0) == (better == "lower") else AHEAD
+    if low == high:  # of a single unit, say: nothing tells how certain that is
+        return ""
+    return BETTER if (high < 0) == (better == "lower") else WORSE

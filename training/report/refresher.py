@@ -43,6 +43,11 @@ class Refresher:
         except OSError as error:  # no memory, no more processes
             self._tell(str(error))
 
+    @property
+    def writing(self) -> bool:
+        """Whether a page is being written now."""
+        return self._process is not None and self._process.poll() is None
+
     def close(self) -> None:
         """Wait a little for a page that is being written, and end it: pages are whole or not there."""
         if self._process is not None:

@@ -15,7 +15,6 @@ from training.errors import HostError, UsageError
 
 JOB = "ATHANOR_JOB"  # the word, where the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
-METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "text": "TEXT", "url": "URL"}
 AMOUNT = re.compile(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}")
 
 ABOUT = """\
@@ -224,8 +223,7 @@ def add_option(group: Any, option: Option) -> None:
         group.add_argument(option.flag, dest=option.attribute, choices=option.choices, help=text)
     else:
         kind = _number if option.kind == "number" else _text
-        metavar = option.metavar or METAVARS[option.kind]
-        group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=metavar, help=text)
+        group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=option.placeholder, help=text)
 
 
 def names_of(domain: Domain) -> dict[str, str]:

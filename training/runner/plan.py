@@ -56,6 +56,14 @@ class Plan:
     def exports(self) -> bool:
         return any(step.name == "export" for step in self.steps)
 
+    @property
+    def own_data(self) -> str:
+        """Of a demo: the command to go on with, which names the user's own data. Empty where data is named, or where
+        this command prepares none, so that it may train on anything."""
+        domain = self.command.domain
+        demo = not domain.given(self.request.options) and not self.request.skip_prepare
+        return domain.demo_text().next if demo else ""
+
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         domain = self.command.domain

@@ -27,6 +27,7 @@ def script(plan: Plan) -> str:
         lines.append(f"{name}={'yes' if getattr(command, name) else 'no'}")
     lines.append(f"mounts=({' '.join(quote(mount.path) for mount in plan.mounts)})")
     lines.append(f"notes=({' '.join(map(quote, plan.notes))})")
+    lines.append(f"own_data={quote(plan.own_data)}")
     lines.append(f"exports={'yes' if plan.exports else 'no'}")
     steps = _grouped(plan)
     lines.append("steps() {")

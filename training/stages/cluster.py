@@ -121,10 +121,8 @@ def connected(address: str) -> Iterator[Cluster]:
         raise HostError("--ray needs Ray, which is optional: scripts/setup_env.sh WORD ray") from None
     _reach(address)
     try:
-        with chdir(
-            PROJECT
-        ):  # Ray puts the current folder first where the nodes import from: the user's is no such place
-            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": _environment()})
+        with chdir(PROJECT):  # Ray puts the current folder first on the nodes' import path: the user's must not be
+            ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": nodes_environment()})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HostError(f"There is no Ray cluster at {address}: {error}") from None
     try:
@@ -161,7 +159,7 @@ def assigned_cpus() -> int | None:
     return int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)) or None
 
 
-def _environment() -> dict[str, str]:
+def nodes_environment() -> dict[str, str]:
     """Variables of the nodes' processes: they run this code with this process's packages.
 
     PYTHONPATH replaces the nodes' own. It must therefore name every folder that this process imports from, Ray's too:

@@ -25,6 +25,7 @@ GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
 SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; loader processes use none
 MEMORY = 8 * GIB
+DRIVER = Path("/proc/driver/nvidia/version")  # there while the NVIDIA driver is loaded
 
 #: Checkpoints of a family that may be there at once: best, last, three epochs and the one that is being written.
 CHECKPOINTS = 6
@@ -82,7 +83,7 @@ def _gpu(device: str, gpus: int | None) -> Iterator[Finding]:
     built = f"torch {version}, built for {f'CUDA {cuda}' if cuda else 'the CPU'}"
     driver = _driver()
     if device == "cpu":
-        yield Finding("ok", "torch", f"{built}; no GPU is asked for")
+        yield Finding("ok", "torch", f"{built}; no GPU is requested")
         return
     demanded = device == "cuda" or gpus is not None
     if not driver and not demanded:
@@ -90,7 +91,7 @@ def _gpu(device: str, gpus: int | None) -> Iterator[Finding]:
         return
     if not cuda:
         yield Finding(
-            "fails", "torch", f"{built}, and a GPU is asked for (driver: {driver or 'none'})",
+            "fails", "torch", f"{built}, and a GPU is requested (driver: {driver or 'none'})",
             "Have a build for CUDA installed (remove .venv, or the wheel in wheelhouse/, start again), or use --cpu.",
         )  # fmt: skip
         return
@@ -105,7 +106,7 @@ def _gpu(device: str, gpus: int | None) -> Iterator[Finding]:
     for index in range(count):
         yield _one_gpu(torch, index)
     if gpus is not None and count < gpus:
-        yield Finding("fails", "GPU", f"{gpus} are asked for, {count} can be seen", "Lower --gpus.")
+        yield Finding("fails", "GPU", f"{gpus} are requested, {count} can be seen", "Lower --gpus.")
 
 
 def _one_gpu(torch: Any, index: int) -> Finding:
@@ -149,7 +150,7 @@ def _torch_build() -> tuple[str, str]:
 def _driver() -> str:
     """Version of the NVIDIA driver that is loaded; '' without one."""
     try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+        text = DRIVER.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
     found = re.search(r"\b(\d{3,}\.\d+(?:\.\d+)?)\b", text)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 FORMAT = 1
 #: Raised when what is measured, or how, changes: what was measured before is then measured again.
-VERSION = 2
+VERSION = 3
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
 
@@ -96,7 +96,7 @@ class _Judge:
             result = self._measured(split, self._rows(split) if held_out is None else held_out) | {"subject": subject}
             if known.get("subject", {}).get("checkpoint_sha256") == self.trained.sha256 and "test" in known:
                 result["test"] = known["test"]  # of the same model
-        _show(result, unit_of(self.recipe.run), split)
+        _show(result, self.recipe.run, split)
         return result
 
     def _measured(self, split: Literal["val", "test"], held_out: Sequence[Row]) -> dict[str, Any]:
@@ -162,8 +162,9 @@ def read_metrics(path: Path) -> dict[str, Any]:
     return dict(content["families"]) if content.get("format") == FORMAT else {}
 
 
-def _show(result: Mapping[str, Any], unit: Unit, split: str) -> None:
-    """The verdict, and a table: a metric a row, the model and every baseline a column."""
+def _show(result: Mapping[str, Any], run: str, split: str) -> None:
+    """A table (a metric a row, the model and every baseline a column), what a demo is for, and the verdict."""
+    unit = unit_of(run)
     title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
     count = row_counts(result).get("held_out", 0)
     rows = f"{count:,} {'held-out' if split == 'val' else 'sealed test'} {unit.one if count == 1 else unit.many}"
@@ -176,6 +177,8 @@ def _show(result: Mapping[str, Any], unit: Unit, split: str) -> None:
         cells = f"{_number(own['value'])} ({_number(own['low'])} to {_number(own['high'])})"
         rest = (_number(metric["baselines"].get(other, {}).get("value")) for other in columns[1:])
         print(f"  {name:24}{cells:>26}" + "".join(f"{cell:>19}" for cell in rest))
+    if result["synthetic"] and family_of(run) in families():
+        print(f"This is a demo. {domain_of(run).demo_text().shows}")
     print(f"{title}: {verdict['word'].upper()}")
     for sentence in verdict["why"]:
         print(f"  {sentence}")

@@ -41,7 +41,7 @@ def _to_board(recipe: Recipe, run: Path, step: int, samples: Mapping[str, Path])
     from training.engine.tracking.board import Board
 
     pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix in PICTURES}
-    heard = {name: _beginning(recipe, path) for name, path in samples.items() if path.suffix in SOUNDS}
+    heard = {name: beginning(recipe, path) for name, path in samples.items() if path.suffix in SOUNDS}
     sounds = {name: content for name, content in heard.items() if content is not None}
     if not pictures and not sounds:
         return
@@ -52,7 +52,7 @@ def _to_board(recipe: Recipe, run: Path, step: int, samples: Mapping[str, Path])
         print(f"  NOTE: samples are not in TensorBoard: {board.file.path}: {board.file.failed.strerror}")
 
 
-def _beginning(recipe: Recipe, path: Path) -> bytes | None:
+def beginning(recipe: Recipe, path: Path) -> bytes | None:
     """The beginning of a sound as a 16-bit WAV: of a WAV by the standard library, of other formats by the recipe; None
     where neither reads it."""
     if path.suffix == ".wav":

@@ -54,8 +54,7 @@ def _absolute(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _demo(domain: Domain, job: Job) -> dict[str, Any]:
     """Make the demo data; returns the options that name it. Raises UsageError where it would replace other data."""
-    options = [option for option in domain.options if option.mounted and option.runner and "prepare" in option.verbs]
-    flags = ", ".join(option.flag for option in options)
+    flags = ", ".join(option.flag for option in domain.data_options())
     if any(job.options.get(name) for name in ("shard", "merge", "ray")):
         raise UsageError(f"--shard, --merge and --ray need the data to prepare: name it with {flags}.")
     before = summary_of(job.workspace)
@@ -65,8 +64,11 @@ def _demo(domain: Domain, job: Job) -> dict[str, Any]:
             "them. Name the data again, use --skip-manifests, or choose another --out."
         )
     place = job.workspace.relative(job.workspace.root / "data")
-    job.say(f"No data was named: demo data is used, made by rules under {place}")
-    job.say("  synthetic: true (models trained on it can do little, and are marked synthetic)")
+    about = domain.demo_text()
+    job.say(f"No data was named: this is a demo, on data made by rules under {place} (synthetic: true).")
+    job.say(f"  What it shows:   {about.shows}")
+    job.say(f"  What you get:    {about.gives}")
+    job.say(f"  Your own data:   {about.next}")
     return dict(domain.demo(job))
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from training.cli import main
 from training.domains.music.composing.compose import compose
-from training.domains.music.report import sections
+from training.domains.music.domain import MUSIC
+from training.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, caps
     (item,) = audit["flagged"]
     assert (item["song"], item["label"], item["likelier"]) == ("happy/songs2", "happy", "sad")
     assert item["probability"] <= audit["listed_from"] and len(item["why"]) > 1
-    (shown,) = sections._suspects(audit)  # the report's table
+    (corpus,) = [one for one in MUSIC.sections(Workspace(tmp_path)) if one.name == "corpus"]
+    (shown,) = corpus.facts["audit"]  # the report's table
     assert (shown["song"], shown["label"], shown["likelier"]) == ("happy/songs2", "happy", "sad")
     assert "loudness" in shown["why"]
     said = capsys.readouterr().out

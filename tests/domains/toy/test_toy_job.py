@@ -52,7 +52,25 @@ def test_a_checkpoint_holds_what_was_trained_and_is_chosen_within_the_constraint
 def test_the_report_and_the_card_show_the_domains_own_parts(done):
     page = (done.out / "exports" / "report.html").read_text(encoding="utf-8")
     assert "Weights of the families" in page and "ampere" in page and "sessions" in page
+    texts = ("held-out sessions can measure", "--readings DIR</code>", 'id="verdict"', 'id="blend"', 'id="cost"')
+    order = [page.index(text) for text in texts]
+    assert order == sorted(order) and "a calibration curve for each of three devices" in page[: order[2]]
     assert "Corrects what a device shows" in (done.out / "exports" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_console_explains_a_demo_before_its_verdict(fresh, done_once, capsys):
+    """When its data is made, all of it; before each verdict, what it shows. A verdict on real data has no such text."""
+    assert fresh.run("prepare") == 0
+    said = capsys.readouterr().out
+    for expected in (
+        "this is a demo, on data made by rules", "What it shows:   A program made its data by rules",
+        "a calibration curve for each of three devices", "./train_cuda.sh toy --readings DIR",
+    ):  # fmt: skip
+        assert expected in said, expected
+    done = Toy(done_once)
+    assert done.run("evaluate boost") == 0
+    said = capsys.readouterr().out
+    assert said.index("This is a demo. A program made its data by rules") < said.index("Boost: WEAK")
 
 
 def test_the_same_command_does_nothing_twice_and_opens_the_sealed_split_no_second_time(done_once, capsys):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from training.domain import CardText, Domain, FamilyFacts, Job, Section, Unit
+from training.domain import CardText, DemoText, Domain, FamilyFacts, Job, Section, Unit
 from training.report.reading import read_json
 from training.workspace import Workspace
 
@@ -32,6 +33,10 @@ class Toy(Domain):
 
     def prepare(self, job: Job) -> None:
         raise AssertionError("nothing to prepare")
+
+    def demo_text(self) -> DemoText:
+        """Its own words where it has some, the contract's for the rest."""
+        return replace(super().demo_text(), gives="A number for each letter.")
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
         """The letters after the verdict, where there are any; and always what they are."""

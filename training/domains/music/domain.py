@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Domain, Finding, Job, Option, Request, Section
+from training.domain import CardText, DemoText, Domain, Finding, Job, Option, Request, Section
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 
@@ -113,6 +113,22 @@ class Music(Domain):
         from training.domains.music.checks import store_bytes
 
         return store_bytes(job)
+
+    def demo_text(self) -> DemoText:
+        return DemoText(
+            shows=(
+                "Its music was composed by rules: short pieces for six emotions. It shows that every step works on "
+                "this host, from audio and MIDI to verified exports, and that the models learn something that held-out "
+                "songs can measure. The models are small and trained for minutes: a weak verdict is usual, and they are "
+                "not worth using."
+            ),
+            gives=(
+                "exports/ holds both models as ONNX, CoreML and weights, each file compared with what was trained, and "
+                "samples: a piece of music for each emotion, and clouds beside their targets. report.html shows all "
+                "of it."
+            ),
+            next=self.own_data_command(),
+        )
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
         from training.domains.music.report.sections import sections

@@ -105,7 +105,7 @@ def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
             f"{found['progress']['global_batch']} -> {wanted.global_batch}"
         )
     if wanted.steps < found["progress"]["step"]:
-        out.append(f"{found['progress']['step']} steps are done, and {wanted.steps} are asked for")
+        out.append(f"{found['progress']['step']} steps are done, and {wanted.steps} are requested")
     return out
 
 

@@ -178,7 +178,7 @@ def wandb_options(folder: Path, settings: dict[str, Any], logging: Logging, titl
 
 
 def require_wandb(logging: Logging) -> None:
-    """Raise UsageError if W&B is asked for and not installed."""
+    """Raise UsageError if W&B is requested and not installed."""
     if logging.wandb != "off" and importlib.util.find_spec("wandb") is None:
         raise UsageError(
             f"logging.wandb is {logging.wandb}, and the wandb package is not installed. Install it: python -m "

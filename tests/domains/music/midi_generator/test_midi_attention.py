@@ -71,7 +71,7 @@ def test_segments_begin_where_songs_do_and_absent_songs_are_empty():
 
 
 def test_on_a_cpu_and_in_full_precision_masks_are_used(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(attention, "_flash_gpu", lambda _: True)
+    monkeypatch.setattr(attention, "flash_gpu", lambda _: True)
     assert not attention.has_flash(torch.device("cpu"), 64)
     with torch.autocast("cpu", torch.bfloat16):
         assert not attention.has_flash(torch.device("cpu"), 64)
@@ -98,4 +98,4 @@ def test_the_compiler_takes_the_gpus_kind_for_a_constant_as_torch_would_have_it_
     def plain(index: int) -> bool:
         return True
 
-    assert vars(attention._flash_gpu) == vars(torch.compiler.assume_constant_result(plain))
+    assert vars(attention.flash_gpu) == vars(torch.compiler.assume_constant_result(plain))

@@ -19,6 +19,7 @@ from training.domains.music.midi_generator import judging, metrics, steering
 from training.domains.music.midi_generator.data import IGNORED, Songs, emotion_vector
 from training.domains.music.midi_generator.ngram import NGram
 from training.domains.music.midi_generator.recipe import MidiGeneratorRecipe
+from training.judgement import Interval, Metric, floor
 from training.recipe import EvaluationContext, TrainingProgress
 from training.registry import load_recipe
 
@@ -227,7 +228,7 @@ def test_a_model_that_learnt_is_told_so(taught):
     assert len(found.more["shifts"]["pitch"]["emotions"]) == 2
     assert metrics["legal"].model.value == 100
     # songs that are all alike are known by heart by whoever counts; nothing else is amiss
-    assert [why for why in found.verdict.why if "Not surely" in why] == [found.verdict.why[0]]
+    assert [why for why in found.verdict.why if why.startswith(("Not surely", "Worse"))] == [found.verdict.why[0]]
     assert "Kneser-Ney" in found.verdict.why[0]
 
 
@@ -236,7 +237,47 @@ def test_a_model_that_knows_nothing_has_not_learnt(taught):
     fresh = recipe.build(recipe.fit_constants(rows)).eval()
     found = recipe.evaluate(EvaluationContext(fresh, rows, rows, 100, lambda *_: fresh, 0.5))
     assert found.verdict.word == "not learnt"
-    assert any("Kneser-Ney" in why and "Not surely better" in why for why in found.verdict.why[:3])
+    assert any("Kneser-Ney" in why and why.startswith("Worse than") for why in found.verdict.why[:3])
+
+
+@pytest.mark.parametrize(
+    ("songs", "required", "sentence"),
+    [(95.0, 80.0, "required: at least 80 %."), (60.0, 60.0, "at least 60 % (the classifier names the emotion of 60 %"),
+     (50.0, None, "Nothing is required of it: the classifier names the emotion of 50 % of the held-out songs right"),
+     (0.0, None, "Nothing is required of it: the classifier names the emotion of 0 % of the held-out songs right")],
+)  # fmt: skip
+def test_no_more_is_required_of_pieces_than_songs_reach_and_nothing_where_labels_do_not_differ(
+    songs, required, sentence
+):
+    """At least 0 %, or what chance gives, would be a requirement that says nothing."""
+    about = judging.required_of_pieces(songs, chance=50.0)
+    assert about.floor == required
+    found = floor(Metric(about, Interval.exactly(0.0 if required is None else 100.0)), "The share")
+    assert found.mark == "good" and sentence in found.sentence and "at least 0" not in found.sentence
+
+
+def test_the_verdict_follows_what_held_out_songs_allow(taught):
+    """Held-out songs with swapped labels: the classifier names none of them right, and pieces need not be either."""
+    recipe, model, rows = taught
+    emotions = [row.values["emotion"] for row in rows]
+    swapped = [
+        Row({**row.values, "emotion": emotions[1 - number % 2]}, row.place, row.records)
+        for number, row in enumerate(rows)
+    ]
+    found = recipe.evaluate(EvaluationContext(model, rows, swapped, 100, lambda *_: recipe.build({}).eval(), 0.5))
+    assert found.metrics["emotion_named"].baselines["held_out_songs"].value == 0
+    assert found.metrics["emotion_named"].about.floor is None
+    (said,) = [why for why in found.verdict.why if why.startswith("The share of pieces whose emotion is named right")]
+    assert "Nothing is required of it: the classifier names the emotion of 0 % of the held-out songs right" in said
+
+
+def test_music_that_is_alike_for_all_emotions_can_be_followed_in_nothing_and_that_is_no_merit(taught):
+    recipe, model, rows = taught
+    found = recipe.evaluate(EvaluationContext(model, rows, rows, 100, lambda *_: recipe.build({}).eval(), 0.5)).metrics
+    alike = {name: metric for name, metric in found.items() if not name.startswith("shift_")}
+    (finding,) = [one for one in judging.findings(alike) if "nothing that pieces could follow" in one.sentence]
+    assert finding.mark == "fair" and "tempo, note density, loudness" in finding.sentence
+    assert not [one for one in judging.findings(alike) if "Of 0 ways" in one.sentence]
 
 
 def test_what_is_written_follows_the_emotion_asked_for(taught):

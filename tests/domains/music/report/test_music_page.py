@@ -43,7 +43,7 @@ def test_pieces_and_clouds_stand_right_after_the_verdict_and_the_demo_is_explain
     ]
     source = (workspace.exports / "report.html").read_text()
     body = source[source.index("<body") :]
-    assert body.index("<h1>") < body.index("A demo on data that a program generated") < body.index('id="verdict"')
+    assert body.index("<h1>") < body.index("Its music was composed by rules") < body.index('id="verdict"')
 
 
 def test_names_from_files_are_text_and_nothing_else(tmp_path):

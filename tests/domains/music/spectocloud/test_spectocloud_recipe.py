@@ -191,6 +191,19 @@ def test_judgement_tells_listening_from_guessing(recipe, sounding_rows):
     assert deaf.verdict.word == "not learnt" and "hearing another song" in " ".join(deaf.verdict.why)
 
 
+def test_nothing_is_required_of_a_correlation_with_what_never_varies(recipe):
+    """Notes that are all equally loud: no model could reach .65, and missing it says nothing about this one."""
+    rows = [make_row(number) for number in range(4)]
+    for row in rows:
+        row.records["midi_path"]["notes"]["duration"] = 1.0
+        row.records["midi_path"]["notes"]["velocity"] = 80
+    found = judged(recipe, Oracle(recipe.dataset(rows, training=False), deaf=False), rows)
+    (said,) = [why for why in found.verdict.why if why.startswith("The correlation of size")]
+    assert "Nothing is required of it: the score's size is the same in all held-out windows" in said
+    assert found.metrics["sounding_size_r"].about.floor is None and found.metrics["sounding_z_r"].about.floor == 0.8
+    assert found.verdict.word == "learnt"
+
+
 def test_songs_are_what_intervals_are_drawn_from(recipe, sounding_rows):
     """The windows of a song are alike: twice as many of them tell hardly more, and must not look as if they did."""
     settings = recipe.settings

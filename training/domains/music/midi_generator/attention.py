@@ -68,11 +68,11 @@ def has_flash(device: torch.device, head_width: int) -> bool:
         and torch.is_autocast_enabled("cuda")
         and head_width % 8 == 0
         and head_width <= 256
-        and _flash_gpu(device.index or 0)
+        and flash_gpu(device.index or 0)
     )
 
 
-def _flash_gpu(index: int) -> bool:
+def flash_gpu(index: int) -> bool:
     return (
         torch.version.hip is None
         and torch.backends.cuda.is_flash_attention_available()
@@ -81,7 +81,7 @@ def _flash_gpu(index: int) -> bool:
 
 
 # All that torch.compiler.assume_constant_result does; but it imports the compiler for that, a second at every start.
-_flash_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
+flash_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 # -- attention -----------------------------------------------------------------------------------------------------

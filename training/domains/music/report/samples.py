@@ -45,7 +45,8 @@ class Piece:
     voices: tuple[Voice, ...]
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
-    description: str  # the roll in words
+    summary: str  # the roll in words, without the voices
+    description: str  # with them
     heard: float  # percent of the roll that the preview plays
 
 
@@ -83,6 +84,7 @@ def _piece(path: Path) -> Piece:
         voices=tuple(_voices(notes, end, low, high)),
         across=tuple(Tick(round(100 * s / end, 2), f"{s:g} s") for s in nice(0, end, 5)),
         up=tuple(Tick(round(100 * (high - p + 0.5) / (high - low + 1), 2), f"C{p // 12 - 1}") for p in octaves),
+        summary=f"{_summary(notes, tones, end)}.",
         description=_description(notes, tones, end),
         heard=heard,
     )
@@ -108,13 +110,16 @@ def _voices(notes: np.ndarray, end: float, low: int, high: int) -> list[Voice]:
     return out
 
 
-def _description(notes: np.ndarray, tones: np.ndarray, end: float) -> str:
-    """The roll in words."""
+def _summary(notes: np.ndarray, tones: np.ndarray, end: float) -> str:
     if not len(notes):
-        return "No notes."
-    kinds = [INSTRUMENTS[k] for k in np.unique(tones["program"] // 8)] + ["drums"] * bool(notes["drum"].any())
+        return "No notes"
     span = f", from {_pitch(tones['pitch'].min())} to {_pitch(tones['pitch'].max())}" if len(tones) else ""
-    return f"{len(notes)} notes in {end:.0f} seconds, {len(notes) / end:.1f} a second{span}; {', '.join(kinds)}."
+    return f"{len(notes)} notes in {end:.0f} seconds, {len(notes) / end:.1f} a second{span}"
+
+
+def _description(notes: np.ndarray, tones: np.ndarray, end: float) -> str:
+    kinds = [INSTRUMENTS[k] for k in np.unique(tones["program"] // 8)] + ["drums"] * bool(notes["drum"].any())
+    return _summary(notes, tones, end) + (f"; {', '.join(kinds)}." if kinds else ".")
 
 
 def _pitch(key: int) -> str:

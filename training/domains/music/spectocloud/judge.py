@@ -20,6 +20,7 @@ from training.domains.music.spectocloud.loss import Cloud, sub_frames, unordered
 
 COMPARED = ("pitch", "z", "size")
 PRODUCTS = ("p", "t", "pp", "tt", "pt")
+TARGET = ("positions", "colors", "properties")
 INPUTS = ("logmel", "emotion", "midi_features")
 BATCH = 32
 
@@ -32,7 +33,7 @@ def predict(model: nn.Module, batch: Mapping[str, Tensor]) -> Cloud:
 
 
 def target_of(batch: Mapping[str, Tensor]) -> Cloud:
-    return Cloud(batch["positions"], batch["colors"], batch["properties"])
+    return Cloud(*(batch[key] for key in TARGET))
 
 
 def measure(predicted: Cloud, batch: Mapping[str, Tensor]) -> Sums:
@@ -55,6 +56,15 @@ def measure_each(predicted: Cloud, batch: Mapping[str, Tensor]) -> dict[str, Ten
         for product, value in zip(PRODUCTS, (p, t, p * p, t * t, p * t), strict=True):
             out[f"_{name}_{product}"] = (value * sounding).sum(1)
     return out
+
+
+def variances(batch: Mapping[str, Tensor]) -> dict[str, float]:
+    """How much each of COMPARED varies over the sounding sub-frames of the target clouds: what a correlation needs."""
+    sounding = batch["sounding"].bool()
+    return {
+        name: float(values[sounding].double().var(unbiased=False)) if sounding.any() else 0.0
+        for name, values in zip(COMPARED, _compared(target_of(batch)), strict=True)
+    }
 
 
 def _compared(cloud: Cloud) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,7 @@ The figures that count are those of windows in which every sub-frame sounds: sil
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -35,16 +36,30 @@ SWAPS = 3  # other windows' sounds that each window is given in turn
 _DISTANCE = "mean distance from a particle to the nearest of the other cloud, both ways (Chamfer)"
 _UNITS = "of the space's height"
 ABOUT = {
-    "sounding_pos_loss": About("lower", _UNITS, f"Where the particles are, on windows without silence: {_DISTANCE}."),
+    "sounding_pos_loss": About(
+        "lower", _UNITS, f"Where the particles are, on windows without silence: {_DISTANCE}.",
+        title="distance to the target",
+    ),
     "swap_rise": About(
-        "higher", "%", "How much that distance grows when another song's sound is put in: what hearing is worth.", 100.0
+        "higher", "%", "How much that distance grows where another song's sound is put in: what hearing is worth.",
+        100.0,
+        title="rise with another song's sound",
     ),
     "below_emotion_only": About(
-        "higher", "%", "How much nearer the clouds are than those drawn from the emotion alone.", 45.0
+        "higher", "%", "How much nearer the clouds are than those drawn from the emotion alone.", 45.0,
+        title="gain over the emotion alone",
     ),
-    "sounding_pitch_r": About("higher", "", "Correlation of the drawn pitch with the score's, by sub-frame.", 0.80),
-    "sounding_z_r": About("higher", "", "Correlation of the drawn z (tension, density, loudness, range).", 0.80),
-    "sounding_size_r": About("higher", "", "Correlation of the drawn size (loudness) with the score's.", 0.65),
+    "sounding_pitch_r": About(
+        "higher", "", "Of the drawn pitch with the score's, by sub-frame, on windows without silence.", 0.80,
+        title="correlation of pitch",
+    ),
+    "sounding_z_r": About(
+        "higher", "", "Of the drawn z (tension, density, loudness, range) with the score's, likewise.", 0.80,
+        title="correlation of z",
+    ),
+    "sounding_size_r": About(
+        "higher", "", "Of the drawn size (loudness) with the score's, likewise.", 0.65, title="correlation of size"
+    ),
     "sounding_color_loss": About("lower", "", "Mean squared error of colours and opacity, windows without silence."),
     "sounding_prop_loss": About("lower", "", "Error of size, glow and depth (smooth L1), windows without silence."),
     "with_score_pos_loss": About("lower", _UNITS, "The same distance when the score's statistics are given too."),
@@ -55,7 +70,9 @@ ABOUT = {
     "pitch_r": About("higher", "", "All windows: correlation of the drawn pitch with the score's."),
     "z_r": About("higher", "", "All windows: correlation of the drawn z."),
     "size_r": About("higher", "", "All windows: correlation of the drawn size."),
-}
+}  # fmt: skip
+VARIES = 1e-8  # variance of a target's mean over a sub-frame from which a correlation with it says something
+SAME = "the score's {} is the same in all held-out windows, so that nothing can correlate with it"
 TITLES = {
     "mean_cloud": "the average cloud",
     "emotion_only": "clouds drawn from the emotion alone",
@@ -130,8 +147,17 @@ def examine(
             found = of(wrong)  # only what is of windows without silence: others were not swapped
             beside["swapped_audio"] = {name: value for name, value in found.items() if name.startswith("sounding_")}
             own["swap_rise"] = _percent(own["sounding_pos_loss"], beside["swapped_audio"]["sounding_pos_loss"], 1)
-    metrics = compare(ABOUT, own, beside)
+    metrics = compare(ABOUT | _not_required(windows), own, beside)
     return Judgement(metrics, verdict_of(findings(metrics)))
+
+
+def _not_required(windows: Windows) -> dict[str, About]:
+    """The correlations that nothing is required of, since the score does not vary: music of notes that are all equally
+    loud, say. Their value is 0 then (judge.summarise)."""
+    chosen = torch.from_numpy(windows.sounding)
+    found = judge.variances({key: windows.plain[key][chosen] for key in ("sounding", *judge.TARGET)})
+    names = {f"sounding_{name}_r": name for name, variance in found.items() if variance < VARIES}
+    return {key: replace(ABOUT[key], floor=None, floor_reason=SAME.format(name)) for key, name in names.items()}
 
 
 def findings(metrics: Mapping[str, Metric]) -> list[Finding]:
