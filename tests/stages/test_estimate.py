@@ -47,7 +47,7 @@ def slow(clock, early=1.0, late=3.0, validation=0.5):
     return Slow
 
 
-def of(root, kind=toy.ToyRecipe, *, train_rows=22, val_rows=9, resume="auto", ending=lambda millions: 0.0, **sections):
+def of(root, kind=toy.ToyRecipe, *, train_rows=22, val_rows=9, resume="auto", ending=lambda *_: 0.0, **sections):
     rows = {"train": toy.rows(train_rows), "val": toy.rows(val_rows, 1000)}
     recipe = toy.recipe(kind, **sections)
     return estimate(recipe, Workspace(root), device="cpu", resume=resume, load=rows.__getitem__, ending=ending)

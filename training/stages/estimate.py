@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,11 @@ def estimate(
     resume: str = "auto",
     options: Mapping[str, Any] | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
-    ending: Callable[[float], float] = lambda millions: 0.0,
+    ending: Callable[[float, float], float] = lambda millions, seconds: 0.0,
 ) -> Estimate | None:
     """Time the run that `train` with the same arguments would do, or the rest of the one that is under way; None where
-    that one is finished. `ending`: millions of weights -> seconds for evaluating, exporting and verifying.
+    that one is finished. `ending`: millions of weights, seconds of training -> seconds for evaluating, exporting and
+    verifying.
 
     Writes to a scratch folder under the workspace, which is removed; checkpoints/ and runs/ are not touched. Files
     that are not in cache/ yet are decoded into it. Raises what `train` would raise in its first minutes.
@@ -119,10 +120,11 @@ def estimate(
             measured = (measure if isinstance(session, SteppedSession) else measure_rounds)(run, began)
     rest()
     millions = session.parameters / 1e6
-    return Estimate(
-        title=recipe.title, place=str(hardware(ranks)["device"]), ending=ending(millions), millions=millions,
+    found = Estimate(
+        title=recipe.title, place=str(hardware(ranks)["device"]), ending=0.0, millions=millions,
         notes=session.begin.notes, **measured,
     )  # fmt: skip
+    return replace(found, ending=ending(millions, found.training))
 
 
 def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
