@@ -13,7 +13,7 @@ from training.budget import limit as limits
 from training.budget.account import ledger_path
 from training.cli import main
 from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
-from training.errors import DataError
+from training.errors import DataError, ExportError
 from training.stages import trial
 from training.workspace import Workspace
 
@@ -117,6 +117,26 @@ def test_verification_is_counted_beside_a_ledger_and_nowhere_else(stage, tmp_pat
     stage("export")
     stage("verify", str(tmp_path / "exports"), *LIMIT)
     assert [s.stage for s in job(tmp_path).sessions] == ["export", "verify"]
+
+
+def test_a_host_is_timed_once_and_only_where_there_is_a_limit_to_keep(stage, tmp_path):
+    def stages():
+        return [session.stage for session in job(tmp_path).sessions]
+
+    stage("train", "spectocloud", "--preset=debug")
+    assert stages() == ["train"]
+    for _ in range(2):
+        stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    assert stages() == ["train", "trial", "train", "train"]
+
+
+def test_a_host_on_which_a_fixed_export_fails_is_refused_before_anything_is_trained(stage, tmp_path, monkeypatch):
+    def broken():
+        raise ExportError("A fixed export ended with exit code 1")
+
+    monkeypatch.setattr(trial, "trial", broken)
+    code, arguments = stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    assert code == ExportError.exit_code and arguments is None
 
 
 def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):
