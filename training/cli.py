@@ -10,22 +10,28 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from training import console
 from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
+from training.budget.ending import Ending
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
+from training.budget.reserve import TRIAL, TRIAL_SECONDS
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
-from training.registry import domains, require_one_model
+from training.registry import domains, facts, require_one_model
 from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, trained_runs
 from training.workspace import Workspace
+
+#: Trials of which what is left to train must be more: else one would cost more than it saves.
+TRIED_FROM = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,6 +88,7 @@ def _train(options: argparse.Namespace) -> None:
 
     workspace = Workspace(options.out)
     recipe = _recipe(options, workspace)
+    _time_host(options, workspace)
     with _counted(options, "train", [options.family], fresh=options.resume == "never") as account:
         left, limit = _allowance(options, account)
         done = train(
@@ -109,22 +116,42 @@ def _train(options: argparse.Namespace) -> None:
             _refresh_report(workspace)
 
 
+def _time_host(options: argparse.Namespace, workspace: Workspace) -> None:
+    """Under a limit, time this host once, so that what is kept back for the end is what the end takes here."""
+    limited = options.max_hours is not None or options.budget_usd is not None
+    if not limited or os.environ.get("RANK", "0") != "0":
+        return
+    from training.stages.trial import trial
+
+    rest = others(options.of, workspace, options.family)
+    endings = _endings(options, [options.family, *rest])
+    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)), endings=endings)
+    left = account.training_left(options.family, options.families_left, rest)
+    if account.is_measured() or left is None or left() * options.families_left < TRIED_FROM * TRIAL_SECONDS:
+        return
+    with _counted(options, TRIAL, fresh=options.resume == "never"):
+        print(f"A fixed export, by which the time that is kept back is measured, took {trial():.0f} s.", flush=True)
+
+
 def _estimate(options: argparse.Namespace) -> None:
     from training.stages.estimate import estimate, show
 
     workspace = Workspace(options.out)
-    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)))
     recipe = _recipe(options, workspace)
+    rest = others(options.of, workspace, options.family)
+    endings = _endings(options, [options.family, *rest])
+    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)), endings=endings)
     found = estimate(
         recipe,
         workspace,
         device=options.device,
         resume=options.resume,
         options=data_options(options),
-        ending=lambda millions: account.kept_back([options.family], **{options.family: millions}),
+        ending=lambda millions, seconds: sum(
+            account.kept_back([options.family], {options.family: seconds}, **{options.family: millions}).values()
+        ),
     )
     if found is not None:
-        rest = others(options.of, workspace, options.family)
         show(found, account, options.family, options.families_left, rest)
 
 
@@ -167,14 +194,11 @@ def _allowance(options: argparse.Namespace, account: Account | None):
 
 
 def _recipe(options: argparse.Namespace, workspace: Workspace):
-    from training.data.summary import summary_of
     from training.registry import load_recipe
 
     require_one_model(options.family)
-    preset = options.preset
-    if options.config is None and preset is None:
-        summary = summary_of(workspace)
-        preset = "demo" if summary is not None and summary["synthetic"] else "full"
+    preset = _preset(options, workspace)
+    if preset != options.preset:
         print(f"Preset: {preset}")
     overrides = list(options.set)
     if options.seed is not None:
@@ -184,6 +208,16 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
         # a short run asked for by hand is not refused for a configuration's longer min_epochs
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
     return load_recipe(options.family, preset or "full", options.config, overrides)
+
+
+def _preset(options: argparse.Namespace, workspace: Workspace) -> str | None:
+    """The preset that is meant; None where a --config stands in for one."""
+    from training.data.summary import summary_of
+
+    if options.config is not None or options.preset is not None:
+        return options.preset
+    summary = summary_of(workspace)
+    return "demo" if summary is not None and summary["synthetic"] else "full"
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -354,6 +388,17 @@ def _limit(options: argparse.Namespace) -> Limit:
     return limit_of(options.max_hours, options.budget_usd, options.price_per_hour)
 
 
+def _endings(options: argparse.Namespace, families: Sequence[str]) -> dict[str, Ending]:
+    """What the end of each family takes on the reference cores. Those that are not trained yet have the size of this
+    command's preset."""
+    preset = _preset(options, Workspace(options.out)) if hasattr(options, "preset") else None
+    about = {family: facts(family) for family in families}
+    return {
+        family: replace(one.ending, millions=one.millions.get(preset) if preset else None)
+        for family, one in about.items()
+    }
+
+
 @contextmanager
 def _counted(
     options: argparse.Namespace, stage: str, families: Sequence[str] = (), *, fresh: bool = False
@@ -362,7 +407,10 @@ def _counted(
     if os.environ.get("RANK", "0") != "0":
         yield None
         return
-    with counted(Workspace(options.out), stage, families, _limit(options), fresh=fresh) as account:
+    workspace = Workspace(options.out)
+    rest = others(options.of, workspace, options.family) if stage == "train" else []
+    endings = _endings(options, [*families, *rest])
+    with counted(workspace, stage, families, _limit(options), fresh=fresh, endings=endings) as account:
         yield account
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from training.budget.ending import Ending
 from training.sampling_unit import UNIT, Unit
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ class FamilyFacts:
     checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the look at the disk
     export_bytes: int = 0  # of all its exports
     fan_out: bool = False  # one model an item (Domain.items): its runs are named <family>/<item>
+    millions: Mapping[str, float] = field(default_factory=dict)  # preset -> weights of the model
+    ending: Ending = field(default_factory=Ending)  # what evaluating, exporting and verifying it takes
 
     @property
     def skip(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from training.budget import book as books
 from training.budget import reserve as reserves
 from training.budget.account import counted, ledger_path
+from training.budget.ending import Ending
 from training.budget.limit import Limit
 
 FAMILIES = ["one", "two"]
@@ -33,5 +34,13 @@ def trained(workspace, family, megabytes=1.0):
         file.truncate(int(megabytes * 1e6))
 
 
+def due(workspace, families):
+    return reserves.due(workspace, dict.fromkeys(families, Ending()))
+
+
+def expected(workspace, stage, families):
+    return reserves.expected(stage, due(workspace, families).values())
+
+
 def kept(workspace, families, sessions=(), history=()):
-    return reserves.reserve(list(reserves.sizes(workspace, families).values()), 1.0, sessions, history)
+    return sum(reserves.reserves(due(workspace, families), 1.0, sessions, history).values())

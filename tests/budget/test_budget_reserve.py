@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.budget.jobs import FAMILIES, book_of, kept, trained, work
+from tests.budget.jobs import FAMILIES, book_of, expected, kept, trained, work
 from training.budget import account as accounts
 from training.budget import book as books
+from training.budget import ending as endings
 from training.budget import reserve as reserves
 from training.budget.account import counted, ledger_path
+from training.budget.ending import STAGES, Ending, Line
 from training.budget.limit import Limit
 from training.errors import UsageError
 from training.workspace import Workspace
+
+
+def total(account, families=FAMILIES):
+    return sum(account.kept_back(families).values())
 
 
 def test_the_reserve_grows_with_the_models_and_unknown_ones_are_taken_for_larger(tmp_path):
@@ -28,14 +36,14 @@ def test_a_slow_host_is_given_more_time_and_its_pace_is_told_apart_from_its_slow
     """Three times as slow as when the job before was measured: three times its time is kept back."""
     space = Workspace(tmp_path)
     trained(space, "one")
-    for stage in reserves.STAGES:
-        work(space, clock, stage, 0.5 * reserves.expected(stage, reserves.sizes(space, ["one"]).values()), ["one"])
+    for stage in STAGES:
+        work(space, clock, stage, 0.5 * expected(space, stage, ["one"]), ["one"])
     with counted(space, "train", ["one"], Limit()) as account:
-        quick = account.kept_back(["one"])
+        quick = total(account, ["one"])
     monkeypatch.setattr(accounts, "slowness", lambda: 3.0)
     with counted(space, "train", ["one"], Limit()) as account:
-        assert account.kept_back(["one"]) == pytest.approx(3 * quick)
-    measured = 1.5 * reserves.expected("export", reserves.sizes(space, ["one"]).values())
+        assert total(account, ["one"]) == pytest.approx(3 * quick)
+    measured = 1.5 * expected(space, "export", ["one"])
     work(space, clock, "export", measured, ["one"])  # in half of three times the expected time
     assert books.paces(book_of(space).job.sessions)["export"] == pytest.approx(0.5, rel=1e-2)
 
@@ -45,11 +53,14 @@ def test_a_moment_in_which_the_host_was_busy_is_not_what_is_kept_back_for(tmp_pa
     trained(space, "one")
     looks = iter([6.0, 1.0, 1.0, 1.0])
     with counted(space, "train", ["one"], Limit()) as account:
-        quiet = account.kept_back(["one"])
+        quiet = total(account, ["one"])
     monkeypatch.setattr(accounts, "slowness", lambda: next(looks))
     with counted(space, "train", ["one"], Limit()) as account:
-        busy = [account.kept_back(["one"]) for _ in range(3)]
-    assert busy[0] > busy[1] == busy[2] == pytest.approx(quiet)
+        busy = []
+        for _ in range(3):
+            busy.append(total(account, ["one"]))
+            account.look()
+    assert busy[0] > busy[1] > busy[2] == pytest.approx(quiet)
 
 
 def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
@@ -71,8 +82,8 @@ def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monke
     space = Workspace(tmp_path)
     trained(space, "one")
     careful = kept(space, ["one"])
-    for stage in reserves.STAGES:
-        work(space, clock, stage, 0.5 * reserves.expected(stage, reserves.sizes(space, ["one"]).values()), ["one"])
+    for stage in STAGES:
+        work(space, clock, stage, 0.5 * expected(space, stage, ["one"]), ["one"])
     quick = kept(space, ["one"], book_of(space).job.sessions)
     assert quick == pytest.approx(careful / reserves.CAREFUL * 0.5 * reserves.MARGIN, rel=1e-2)
     books.close(ledger_path(space))
@@ -83,11 +94,85 @@ def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monke
     assert kept(space, ["one"], (), history) == pytest.approx(careful)
 
 
+FAMILY = Ending(evaluate=Line(10, 0), export=Line(20, 0), verify=Line(2, 0))
+
+
+def test_before_a_stage_has_run_here_a_timed_trial_stands_in_for_it(tmp_path, clock):
+    """A host on which a fixed export takes twice as long is given twice the time, and less of a margin."""
+    space = Workspace(tmp_path)
+    trained(space, "one")
+    careful = kept(space, ["one"])
+    work(space, clock, reserves.TRIAL, 2 * reserves.TRIAL_SECONDS)
+    sessions = book_of(space).job.sessions
+    tried = kept(space, ["one"], sessions)
+    assert tried == pytest.approx(careful / reserves.CAREFUL * 2 * reserves.MARGIN, rel=1e-2)
+    assert reserves.is_measured(sessions, ()) and not reserves.is_measured((), ())
+    for stage in STAGES:
+        work(space, clock, stage, expected(space, stage, ["one"]), ["one"])
+    assert kept(space, ["one"], book_of(space).job.sessions) == pytest.approx(tried / 2, rel=1e-2)
+
+
+def test_one_slow_job_of_the_past_is_not_what_is_kept_back_for(tmp_path, clock):
+    space = Workspace(tmp_path)
+    trained(space, "one")
+    for pace in (1.0, 6.0, 1.0):
+        for stage in STAGES:
+            work(space, clock, stage, pace * expected(space, stage, ["one"]), ["one"])
+        books.close(ledger_path(space))
+    work(space, clock, "prepare", 1)
+    usual = kept(space, ["one"]) / reserves.CAREFUL * reserves.MARGIN
+    assert kept(space, ["one"], (), book_of(space).history) == pytest.approx(usual, rel=1e-2)
+
+
+def test_each_family_has_its_own_end(tmp_path, clock):
+    """A family's figures are its own, and where it has no checkpoint its size is the preset's."""
+    space = Workspace(tmp_path)
+    grows = replace(FAMILY, export=Line(0, 10), millions=4.0)
+    with counted(space, "train", ["one"], Limit(), endings={"one": FAMILY, "two": grows}) as account:
+        kept_back = account.kept_back(FAMILIES)
+    processes = reserves.PROCESS * (1 + reserves.COMMON_PROCESSES / 2)
+    assert kept_back["one"] == pytest.approx((10 + 20 + 2 + processes) * reserves.CAREFUL)
+    assert kept_back["two"] == pytest.approx((10 + 40 + 2 + processes) * reserves.CAREFUL)
+
+
+def test_trained_baselines_take_their_share_of_the_time_that_was_trained(tmp_path, clock, monkeypatch):
+    """A fifth of a short training; of a long one the most that they may take."""
+    monkeypatch.setattr(endings, "_has_gpu", lambda: False)
+    space = Workspace(tmp_path)
+    ending = replace(FAMILY, baseline_share=0.2, baseline_most=Line(30, 0))
+    with counted(space, "train", ["one"], Limit(), endings={"one": ending}) as account:
+        start = total(account, ["one"])
+        clock.pass_(100)
+        assert total(account, ["one"]) - start == pytest.approx(20 * reserves.CAREFUL)
+        clock.pass_(1000)
+        assert total(account, ["one"]) - start == pytest.approx(30 * reserves.CAREFUL)
+
+
+def test_the_share_of_a_training_leaves_room_for_the_baselines_that_follow_from_it(tmp_path, clock, monkeypatch):
+    monkeypatch.setattr(endings, "_has_gpu", lambda: False)
+    space, limit = Workspace(tmp_path), Limit(hours=1)
+    ending = replace(FAMILY, baseline_share=0.2, baseline_most=Line(1e6, 0))
+    with counted(space, "train", ["one"], limit, endings={"one": ending}) as account:
+        left = account.training_left("one", 1, [])
+        seconds = left()
+        clock.pass_(seconds)
+        assert 3600 - seconds == pytest.approx(total(account, ["one"]), rel=0.02)
+        assert left() == pytest.approx(0, abs=0.01 * seconds)
+
+
+def test_what_was_kept_back_is_on_record(tmp_path, clock):
+    space, limit = Workspace(tmp_path), Limit(hours=1)
+    with counted(space, "train", ["one"], limit) as account:
+        account.training_left("one", 2, ["two"])()
+        kept_back = account.kept_back(FAMILIES)
+    assert dict(book_of(space).job.sessions[-1].kept) == pytest.approx(kept_back)
+
+
 def test_a_stage_that_found_its_work_done_does_not_shrink_the_reserve(tmp_path, clock):
     space = Workspace(tmp_path)
     trained(space, "one")
     careful = kept(space, ["one"])
-    for stage in reserves.STAGES:
+    for stage in STAGES:
         work(space, clock, stage, 0.01, ["one"])
     assert kept(space, ["one"], book_of(space).job.sessions) >= reserves.LEAST / reserves.CAREFUL * careful
 
@@ -100,7 +185,7 @@ def test_families_share_what_is_left_evenly(tmp_path, clock):
     work(space, clock, "prepare", 100, limit=limit)
     with counted(space, "train", ["one"], limit) as account:
         left = account.training_left("one", 2, ["two"])
-        kept = account.kept_back(FAMILIES)
+        kept = total(account)
         half = (3600 - 100 - kept) / 2
         assert left() == pytest.approx(half)
         clock.pass_(half)
@@ -114,15 +199,15 @@ def test_restarts_do_not_enlarge_a_familys_share(tmp_path, clock):
     for family in FAMILIES:
         trained(space, family)
     limit = Limit(hours=1)
-    total = 0.0
+    used = 0.0
     for _ in range(5):
         with counted(space, "train", ["one"], limit) as account:
             left = account.training_left("one", 2, ["two"])
             step = left() / 2
             clock.pass_(step)
-            total += step
-    half = (3600 - account.kept_back(FAMILIES)) / 2
-    assert total == pytest.approx(half * (1 - 0.5**5))
+            used += step
+    half = (3600 - total(account)) / 2
+    assert used == pytest.approx(half * (1 - 0.5**5))
 
 
 def test_what_one_family_did_not_need_is_the_next_ones(tmp_path, clock):
@@ -132,7 +217,7 @@ def test_what_one_family_did_not_need_is_the_next_ones(tmp_path, clock):
     limit = Limit(hours=1)
     work(space, clock, "train", 60, ["one"], limit)
     with counted(space, "train", ["two"], limit) as account:
-        assert account.training_left("two", 1, ["one"])() == pytest.approx(3540 - account.kept_back(FAMILIES))
+        assert account.training_left("two", 1, ["one"])() == pytest.approx(3540 - total(account))
 
 
 def test_without_a_limit_nothing_is_told_to_training(tmp_path, clock):

@@ -7,7 +7,6 @@ import time
 
 import pytest
 
-from tests.drives import attached
 from training.errors import HostError
 from training.persist import lease as lease_module
 from training.persist.copying import Pulse

@@ -13,7 +13,8 @@ from training.budget import limit as limits
 from training.budget.account import ledger_path
 from training.cli import main
 from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
-from training.errors import DataError
+from training.errors import DataError, ExportError
+from training.stages import trial
 from training.workspace import Workspace
 
 LIMIT = ["--max-hours=1", "--price-per-hour=2"]
@@ -24,6 +25,7 @@ def stage(tmp_path, monkeypatch):
     """stage(verb, *arguments) -> (exit code, the keywords that the stage was called with); `ends`: how it ends."""
     monkeypatch.setattr(limits, "gpus", list)
     monkeypatch.setattr(accounts, "slowness", lambda: 1.0)
+    monkeypatch.setattr(trial, "trial", lambda: 9.0)
     monkeypatch.delenv("ATHANOR_RUNNER", raising=False)
     calls = []
 
@@ -60,6 +62,7 @@ def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
     _, arguments = stage("train", "midi_generator", "--preset=debug", *LIMIT)
     assert 3000 < arguments["left"]() < 3600
     assert [(s.stage, s.families, s.exit, s.price) for s in job(tmp_path).sessions] == [
+        ("trial", (), 0, 2.0),
         ("train", ("spectocloud",), 0, 2.0),
         ("train", ("midi_generator",), 0, 2.0),
     ]
@@ -75,7 +78,7 @@ def test_a_training_that_its_limit_ended_leaves_the_job_open(stage, tmp_path, ca
     stage("train", "spectocloud", "--preset=debug", *LIMIT, ends=OUT_OF_BUDGET)
     main(["budget", "--done", "--out", str(tmp_path)])
     stage("train", "spectocloud", "--preset=debug", "--max-hours=2")
-    assert len(job(tmp_path).sessions) == 2
+    assert [s.stage for s in job(tmp_path).sessions] == ["trial", "train", "train"]
     main(["budget", "--done", "--out", str(tmp_path)])
 
 
@@ -114,6 +117,26 @@ def test_verification_is_counted_beside_a_ledger_and_nowhere_else(stage, tmp_pat
     stage("export")
     stage("verify", str(tmp_path / "exports"), *LIMIT)
     assert [s.stage for s in job(tmp_path).sessions] == ["export", "verify"]
+
+
+def test_a_host_is_timed_once_and_only_where_there_is_a_limit_to_keep(stage, tmp_path):
+    def stages():
+        return [session.stage for session in job(tmp_path).sessions]
+
+    stage("train", "spectocloud", "--preset=debug")
+    assert stages() == ["train"]
+    for _ in range(2):
+        stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    assert stages() == ["train", "trial", "train", "train"]
+
+
+def test_a_host_on_which_a_fixed_export_fails_is_refused_before_anything_is_trained(stage, tmp_path, monkeypatch):
+    def broken():
+        raise ExportError("A fixed export ended with exit code 1")
+
+    monkeypatch.setattr(trial, "trial", broken)
+    code, arguments = stage("train", "spectocloud", "--preset=debug", *LIMIT)
+    assert code == ExportError.exit_code and arguments is None
 
 
 def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):

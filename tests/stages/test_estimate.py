@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -13,6 +14,7 @@ from training.budget.account import Account, ledger_path
 from training.budget.ledger import Seen
 from training.budget.limit import Limit
 from training.errors import HostError, Interrupted
+from training.stages import timing
 from training.stages.estimate import SCRATCH, Estimate, estimate, show
 from training.workspace import Workspace, exclusive
 
@@ -47,7 +49,7 @@ def slow(clock, early=1.0, late=3.0, validation=0.5):
     return Slow
 
 
-def of(root, kind=toy.ToyRecipe, *, train_rows=22, val_rows=9, resume="auto", ending=lambda millions: 0.0, **sections):
+def of(root, kind=toy.ToyRecipe, *, train_rows=22, val_rows=9, resume="auto", ending=lambda *_: 0.0, **sections):
     rows = {"train": toy.rows(train_rows), "val": toy.rows(val_rows, 1000)}
     recipe = toy.recipe(kind, **sections)
     return estimate(recipe, Workspace(root), device="cpu", resume=resume, load=rows.__getitem__, ending=ending)
@@ -70,6 +72,29 @@ def test_it_tells_what_the_training_then_takes(tmp_path, clock):
     assert estimated.steps == 120 and estimated.evaluations == 10
     assert (estimated.step, estimated.evaluation, estimated.spread) == (2.0, 1.5, (1.0, 3.0))
     assert estimated.training == pytest.approx(clock.now - before)
+
+
+def test_a_host_that_changes_its_speed_is_given_a_wider_interval(tmp_path, clock, monkeypatch):
+    """A quarter slower for every second look: so much is the interval wider."""
+    steady = of(tmp_path, slow(clock), **LONG)
+    looks = itertools.cycle([1.0, 1.25])
+    monkeypatch.setattr(timing, "slowness", lambda: next(looks))
+    changing = of(tmp_path, slow(clock), **LONG)
+    assert steady.drift == 0 and changing.drift > 0.1
+    assert steady.doubt < 0.1 * steady.training < 0.15 * changing.training < changing.doubt
+
+
+def test_rounds_that_took_longer_than_others_are_drift_too(tmp_path, clock):
+    """Each place is timed twice; the host is slower from the second round on."""
+    rounds = []
+
+    class Slower(toy.ToyRecipe):
+        def losses(self, model, batch, progress):
+            rounds.append(progress.step)
+            clock.now += 0.1 if len(rounds) <= 4 * 9 else 0.15
+            return super().losses(model, batch, progress)
+
+    assert of(tmp_path, Slower, **LONG).drift > 0.1
 
 
 def test_evaluations_in_the_middle_of_an_epoch_are_counted(tmp_path, clock):
@@ -199,8 +224,8 @@ def steady(monkeypatch):
 
 TOLD = Estimate(
     title="Toy", place="CPU", begin=0, steps=1000, steps_per_epoch=100, step=3.0, spread=(2.5, 3.5), timed=30,
-    error=0.1, waiting=0.0, start=60.0, evaluation=50.0, evaluations=10, least_evaluations=10, save=0.0, saves=10,
-    last_save=5.0, ending=35.0, millions=1.0,
+    error=0.1, drift=0.0, waiting=0.0, start=60.0, evaluation=50.0, evaluations=10, least_evaluations=10, save=0.0,
+    saves=10, last_save=5.0, ending=35.0, millions=1.0,
 )  # fmt: skip
 
 

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from training.budget import book as books
+from training.budget.ending import STAGES, Ending
 from training.budget.ledger import Ledger, Seen
 from training.budget.limit import CURRENCY, HOUR, Limit
-from training.budget.reserve import expected, reserve, sizes, slowness
+from training.budget.reserve import TRIAL, Due, due, expected, is_measured, reserves, slowness
 from training.errors import AthanorError, Interrupted, UsageError
 from training.units import duration
 from training.workspace import Workspace
 
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
 FRESH = 10.0  # seconds that a reserve is good for: it changes when a first checkpoint tells the size of a model
+ROUNDS = 4  # what is kept back depends on how long is trained, and that on what is kept back
 
 
 def ledger_path(workspace: Workspace) -> Path:
@@ -30,21 +32,50 @@ def ledger_path(workspace: Workspace) -> Path:
 class Account:
     """Of the stage that is running; or, with what is on record (`Seen`), of one that might."""
 
-    def __init__(self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None):
+    def __init__(
+        self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None,
+        endings: Mapping[str, Ending] | None = None,
+    ):  # fmt: skip
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
+        self.kept: dict[str, float] = {}  # family -> seconds, as last reckoned for a training
         self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and each time since
+        self._endings = endings or {}
 
     @property
     def seconds(self) -> float:
         """What the whole job may take; infinite without a limit."""
         return self.limit.seconds(self.ledger.used())
 
-    def kept_back(self, families: Sequence[str], **known: float) -> float:
-        """Seconds for evaluating, exporting and verifying these families. `known`: sizes in millions of weights; by
-        default they are judged by the checkpoints."""
-        millions = sizes(self.workspace, families, known)
-        self._slow.append(slowness())  # a look is a moment; the median of many is what the host is like
-        return reserve(list(millions.values()), median(self._slow), self.ledger.job.sessions, self.ledger.history)
+    @property
+    def slow(self) -> float:
+        """How slow this host is: the median of the looks at it so far."""
+        return median(self._slow)
+
+    def look(self) -> None:
+        """See how slow this host is; a look is a moment, and many of them are what it is like."""
+        self._slow.append(slowness())
+
+    def kept_back(
+        self, families: Iterable[str], trained: Mapping[str, float] | None = None, **known: float
+    ) -> dict[str, float]:
+        """Family -> seconds for evaluating, exporting and verifying it. `trained`: seconds of its training, where they
+        are not those of the ledger. `known`: sizes in millions of weights; by default they are judged by the
+        checkpoints."""
+        coming = self.due(families, trained, known)
+        return reserves(coming, self.slow, self.ledger.job.sessions, self.ledger.history)
+
+    def due(
+        self, families: Iterable[str], trained: Mapping[str, float] | None = None,
+        known: Mapping[str, float] | None = None,
+    ) -> dict[str, Due]:  # fmt: skip
+        """The ends of these families. Arguments as of kept_back."""
+        seconds = {family: self.ledger.trained(family) for family in families} | dict(trained or {})
+        endings = {family: self._endings.get(family, Ending()) for family in seconds}
+        return due(self.workspace, endings, seconds, known)
+
+    def is_measured(self) -> bool:
+        """Whether what is kept back follows from what was measured on this host."""
+        return is_measured(self.ledger.job.sessions, self.ledger.history)
 
     def training_left(
         self, family: str, families_left: int, others: Sequence[str], **known: float
@@ -60,16 +91,24 @@ class Account:
             return None
         before = {name for s in self.ledger.job.sessions if s.stage == "train" for name in s.families} - {family}
         coming = [name for name in others if name not in before][: families_left - 1]
-        families = sorted({family, *before, *coming})
-        kept = (-math.inf, 0.0)  # when it was reckoned, and what it was
+        families, share = sorted({family, *before, *coming}), max(1, families_left)
+        reckoned = -math.inf  # when it was
+
+        def each(kept: float) -> float:  # seconds of training of this family, those that it has had included
+            used, own = self.ledger.used(), self.ledger.trained(family)
+            return (self.limit.seconds(used) - kept - (used.seconds - own)) / share
 
         def left() -> float:
-            nonlocal kept
-            if time.monotonic() - kept[0] > FRESH:
-                kept = (time.monotonic(), self.kept_back(families, **known))
-            used, own = self.ledger.used(), self.ledger.trained(family)
-            shared = self.limit.seconds(used) - kept[1] - (used.seconds - own)
-            return shared / max(1, families_left) - own
+            nonlocal reckoned
+            if time.monotonic() - reckoned > FRESH:
+                reckoned = time.monotonic()
+                self.look()
+                seconds = max(0.0, each(0.0))
+                for _ in range(ROUNDS):
+                    trained = dict.fromkeys([family, *coming], seconds)
+                    self.kept = self.kept_back(families, trained, **known)
+                    seconds = max(0.0, each(sum(self.kept.values())))
+            return each(sum(self.kept.values())) - self.ledger.trained(family)
 
         return left
 
@@ -78,13 +117,14 @@ class Account:
         if left > 0 or any(any(self.workspace.checkpoints(name).glob("*.pt")) for name in families):
             return
         used = self.ledger.used()
-        needed = math.ceil(used.seconds + self.kept_back(families) - left)
+        kept = sum(self.kept_back(families).values())
+        needed = math.ceil(used.seconds + kept - left)
         hint = f"--max-hours {needed / HOUR * 1.1:.2f}"
         if self.limit.money is not None and self.limit.price is not None:
             hint += f" or --budget-usd {needed / HOUR * 1.1 * self.limit.price:.2f}"
         raise UsageError(
             f"The limit leaves no time to train: of {duration(self.seconds)}, {duration(used.seconds)} are used "
-            f"({ledger_path(self.workspace)}), and {duration(self.kept_back(families))} are kept back for evaluating, "
+            f"({ledger_path(self.workspace)}), and {duration(kept)} are kept back for evaluating, "
             f"exporting and verifying. It takes more than {hint}; `--resume never` begins a new job at zero."
         )
 
@@ -117,15 +157,14 @@ class Account:
 
 @contextmanager
 def counted(
-    workspace: Workspace, stage: str, families: Sequence[str], limit: Limit, *, fresh: bool = False
-) -> Iterator[Account]:
-    """Count what is done in the block as a session of `stage`. Raises HostError where a limit is given and what was
-    used cannot be written down."""
-    slow = slowness()
-    takes = slow * expected(stage, sizes(workspace, families).values())
-    ledger = Ledger(ledger_path(workspace), stage, families, limit=limit, expected=takes)
+    workspace: Workspace, stage: str, families: Sequence[str], limit: Limit, *, fresh: bool = False,
+    endings: Mapping[str, Ending] | None = None,
+) -> Iterator[Account]:  # fmt: skip
+    """Count what is done in the block as a session of `stage`. `endings`: what the end of each family takes on the
+    reference cores. Raises HostError where a limit is given and what was used cannot be written down."""
+    ledger = Ledger(ledger_path(workspace), stage, families, limit=limit)
     ledger.start(fresh=fresh)
-    account = Account(workspace, limit, ledger, slow)
+    account = Account(workspace, limit, ledger, endings=endings)
     code = 1
     try:
         if limit.given:
@@ -136,7 +175,15 @@ def counted(
         code = error.exit_code
         raise
     finally:
-        ledger.finish(code)
+        ledger.finish(code, expected=_expected(account, stage, families), kept=account.kept)
+
+
+def _expected(account: Account, stage: str, families: Sequence[str]) -> float:
+    """Seconds that a stage that is over should have taken on a host as slow as this one was during it."""
+    if stage not in (*STAGES, TRIAL):
+        return 0.0
+    account.look()
+    return account.slow * expected(stage, account.due(families).values())
 
 
 def table(book: books.Book) -> str:

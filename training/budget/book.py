@@ -45,6 +45,8 @@ class Session(Section):
     price: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # USD an hour
     runner: Text = ""
     expected: Seconds = 0.0  # what reserve.py says that it takes; 0: it says nothing of this stage
+    #: Of a training under a limit: family -> seconds that were kept back for its end when this training ended.
+    kept: Mapping[str, Seconds] = Field(default_factory=dict)
 
 
 class Job(Section):

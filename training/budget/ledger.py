@@ -43,14 +43,12 @@ NONE = Limit()
 class Ledger:
     """One session of one stage, being counted. What it tells is as of now, and never waits for the disk."""
 
-    def __init__(
-        self, path: Path, stage: str, families: Iterable[str] = (), *, limit: Limit = NONE, expected: float = 0.0
-    ):
+    def __init__(self, path: Path, stage: str, families: Iterable[str] = (), *, limit: Limit = NONE):
         self.path, self.limit = path, limit
         self.runner = os.environ.get("ATHANOR_RUNNER", "")[:200]
         self._session = Session(
             id=os.urandom(6).hex(), stage=stage, families=tuple(families), began=now(), price=limit.price,
-            runner=self.runner, expected=expected,
+            runner=self.runner,
         )  # fmt: skip
         self._job = Job(began=self._session.began, sessions=(self._session,))
         self._history: tuple[Past, ...] = ()
@@ -107,11 +105,11 @@ class Ledger:
         """The limit has ended a training: a later start goes on with this job, even if it is done."""
         self._update(lambda book: with_job(book, ran_out=True), PATIENCE)
 
-    def finish(self, code: int) -> None:
-        """The stage is over, and ends with this exit code."""
+    def finish(self, code: int, **more: object) -> None:
+        """The stage is over, and ends with this exit code. `more`: further fields of its session."""
         self._end.set()
         self._thread.join(PATIENCE)
-        self._session = self._session.model_copy(update={"exit": code})
+        self._session = self._session.model_copy(update={"exit": code, **more})
         self._update(patience=PATIENCE)
 
     def count(self) -> None:
@@ -190,7 +188,7 @@ class Ledger:
         job = book.job or Job(began=self._session.began)
         between = self._session.model_copy(
             update={"id": f"{BETWEEN} {self.runner} {self._session.price}"[:200], "stage": BETWEEN, "families": (),
-                    "exit": 0, "expected": 0.0}
+                    "exit": 0}
         )  # fmt: skip
         before = sum(s.seconds for s in job.sessions if s.id == between.id)
         between = between.model_copy(update={"seconds": before + gap})

@@ -1,47 +1,50 @@
 """Time kept back for the end: evaluation, export and verification of what was trained.
 
-Expected from the size of the models and from how fast this host is at the moment, corrected by how long those stages
-took on it before.
+Seconds on the reference cores (`Ending`: of each family, by its size and by how long it trained), times how slow this
+host is at the moment (`slowness`), times how long the same stages took on it before, as a multiple of that; where none
+has run yet, times what a fixed export takes (the stage `trial`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from statistics import median
 
 from training.budget.book import Past, Session, host, paces
-from training.host import gpus
+from training.budget.ending import STAGES, Ending
 from training.workspace import Workspace
 
 BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optimizer
-UNKNOWN = 3.0  # a family that has no checkpoint yet may be this much larger than the largest that has one
-MARGIN = 1.3  # over what was measured here
+UNKNOWN = 3.0  # a family of which nothing is known yet may be this much larger than the largest that is known
+MARGIN = 1.15  # over what was measured here
 CAREFUL = 1.3  # over what is expected, where nothing was measured here
-PROBE = (7, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the cores that STAGES is of
+PROBE = (7, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the reference cores
 SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
+TRIAL = "trial"  # the stage in which a fixed export is timed
+TRIAL_SECONDS = 9.0  # that it takes on the reference cores
+PROCESS = 2.2  # seconds of a stage that its session does not count: the process's start, the report after it
+COMMON_PROCESSES = 3  # export, verify and the end of the count serve all families
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Seconds a family, imports included: a line above what models of the presets debug and demo (0.04 to 1.1 M
-    weights) took on two cores with demo data. To families that do not generate samples it is
-    generous."""
+class Due:
+    """A family whose end is to come."""
 
-    base: float
-    per_million: float  # weights
+    ending: Ending
+    millions: float
+    trained: float = 0.0  # seconds that it has trained for, or is going to have
 
-    def seconds(self, millions: float) -> float:
-        return self.base + self.per_million * millions
+    def seconds(self, stage: str) -> float:
+        return self.ending.seconds(stage, self.millions, self.trained)
 
 
-#: A GPU evaluates; export and verification are the CPU's work. The line of a GPU is an assumption.
-STAGES = {"evaluate": Expected(8.0, 22.0), "export": Expected(15.0, 20.0), "verify": Expected(3.0, 1.0)}
-EVALUATED_BY_GPU = Expected(30.0, 6.0)
+def expected(stage: str, due: Iterable[Due]) -> float:
+    """Seconds of one stage on the reference cores; 0 for a stage of which nothing is known beforehand."""
+    return TRIAL_SECONDS if stage == TRIAL else sum(one.seconds(stage) for one in due)
 
 
 def millions_of(workspace: Workspace, family: str) -> float | None:
@@ -57,17 +60,9 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def expected(stage: str, millions: Iterable[float]) -> float:
-    """Seconds of one stage for models of these sizes; 0 for a stage of which nothing is known beforehand."""
-    if stage not in STAGES:
-        return 0.0
-    line = EVALUATED_BY_GPU if stage == "evaluate" and _has_gpu() else STAGES[stage]
-    return sum(line.seconds(size) for size in millions)
-
-
 def slowness() -> float:
-    """Seconds that something takes here at the moment, as a multiple of those it takes on the cores that STAGES is of:
-    what the core does, and how many others want it. Takes an eighth of a second."""
+    """Seconds that something takes here at the moment, as a multiple of those it takes on the reference cores: what the
+    core does, and how many others want it. Takes an eighth of a second."""
     number, additions, reference = PROBE
     times = []
     for _ in range(number):
@@ -78,29 +73,55 @@ def slowness() -> float:
     return min(SLOWEST, max(1 / SLOWEST, median(times) / reference))
 
 
-@cache
-def _has_gpu() -> bool:
-    return bool(gpus())
-
-
-def sizes(workspace: Workspace, families: Iterable[str], known: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Millions of weights of each family: those `known`, else by its checkpoint; one that has none is taken for larger
-    than the others."""
-    found = {family: (known or {}).get(family) or millions_of(workspace, family) for family in families}
+def due(
+    workspace: Workspace,
+    endings: Mapping[str, Ending],
+    trained: Mapping[str, float] | None = None,
+    known: Mapping[str, float] | None = None,
+) -> dict[str, Due]:
+    """Family -> its end. Its millions of weights are those `known`, else by its checkpoint, else what its ending says;
+    a family of which none of them is known is taken for larger than the others. `trained`: seconds, by family."""
+    found = {
+        family: (known or {}).get(family) or millions_of(workspace, family) or ending.millions
+        for family, ending in endings.items()
+    }
     largest = max((size for size in found.values() if size is not None), default=None)
     unknown = 0.0 if largest is None else largest * UNKNOWN
-    return {family: unknown if size is None else size for family, size in found.items()}
+    return {
+        family: Due(endings[family], unknown if size is None else size, (trained or {}).get(family, 0.0))
+        for family, size in found.items()
+    }
 
 
-def reserve(
-    millions: Sequence[float], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
-) -> float:
-    """Seconds to keep back for evaluating, exporting and verifying models of these sizes; `slow`: as slowness tells."""
+def is_measured(sessions: Iterable[Session], history: Iterable[Past]) -> bool:
+    """Whether it is known how long the end takes on this host, or at least what a fixed export takes."""
+    known = _measured(sessions, history)
+    return TRIAL in known or all(stage in known for stage in STAGES)
+
+
+def reserves(
+    due: Mapping[str, Due], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
+) -> dict[str, float]:
+    """Family -> seconds to keep back for evaluating, exporting and verifying it; `slow`: as slowness tells."""
+    known = _measured(sessions, history)
+    of_processes = {TRIAL: max(known[stage] for stage in STAGES)} if all(stage in known for stage in STAGES) else known
+    processes = PROCESS * (1 + COMMON_PROCESSES / max(1, len(due))) * _pace(TRIAL, of_processes)
+    return {
+        family: slow * (processes + sum(one.seconds(stage) * _pace(stage, known) for stage in STAGES))
+        for family, one in due.items()
+    }
+
+
+def _measured(sessions: Iterable[Session], history: Iterable[Past]) -> dict[str, float]:
+    """Stage -> multiple of the expected seconds: this job's worst, else the median of earlier jobs of this host."""
     here = host()
-    measured = [paces(sessions), *(past.pace for past in history if past.host == here)]
-    return slow * sum(expected(stage, millions) * _pace(stage, measured) for stage in STAGES)
+    before: dict[str, list[float]] = {}
+    for past in history:
+        for stage, pace in past.pace.items() if past.host == here else ():
+            before.setdefault(stage, []).append(pace)
+    return {stage: median(found) for stage, found in before.items()} | paces(sessions)
 
 
-def _pace(stage: str, measured: Sequence[Mapping[str, float]]) -> float:
-    known = [pace[stage] for pace in measured if stage in pace]
-    return max(LEAST, max(known) * MARGIN) if known else CAREFUL
+def _pace(stage: str, known: Mapping[str, float]) -> float:
+    measured = known.get(stage, known.get(TRIAL))
+    return CAREFUL if measured is None else max(LEAST, measured * MARGIN)

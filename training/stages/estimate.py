@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from training.engine.checkpoints.resume import Decision, Wanted
 
 SCRATCH = ".estimate"  # under --out: on the disk that is saved to
-DOUBT = 0.03  # of the steps' time: what few steps do not show (other programs, heat, neighbours)
+#: Of the training's time, what half a minute does not show of the hours after it (other programs, heat, neighbours): at
+#: least so much, and so many times what was seen of it in that half minute. benchmarks/estimate.py counts how often
+#: the interval holds.
+LEAST_DOUBT, DRIFT = 0.08, 1.5
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Estimate:
     spread: tuple[float, float]  # of the timed steps: the fastest tenth's end and the slowest tenth's beginning
     timed: int  # steps
     error: float  # of `step`, two standard errors
+    drift: float  # how much the host's speed changed meanwhile, as a share
     waiting: float  # share of the steps' time in which input is waited for
     start: float  # from the command to the second step
     evaluation: float  # of the held-out split
@@ -67,7 +71,9 @@ class Estimate:
 
     @property
     def doubt(self) -> float:
-        return self.steps * (self.error + DOUBT * self.step)
+        """Seconds by which the training may take more or less, in nine of ten runs."""
+        share = max(LEAST_DOUBT, DRIFT * self.drift)
+        return math.hypot(self.steps * self.error, share * self.training)
 
     def steps_within(self, seconds: float) -> int:
         """Steps that fit into so much time of training."""
@@ -84,10 +90,11 @@ def estimate(
     resume: str = "auto",
     options: Mapping[str, Any] | None = None,
     load: Callable[[str], Sequence[Row]] | None = None,
-    ending: Callable[[float], float] = lambda millions: 0.0,
+    ending: Callable[[float, float], float] = lambda millions, seconds: 0.0,
 ) -> Estimate | None:
     """Time the run that `train` with the same arguments would do, or the rest of the one that is under way; None where
-    that one is finished. `ending`: millions of weights -> seconds for evaluating, exporting and verifying.
+    that one is finished. `ending`: millions of weights, seconds of training -> seconds for evaluating, exporting and
+    verifying.
 
     Writes to a scratch folder under the workspace, which is removed; checkpoints/ and runs/ are not touched. Files
     that are not in cache/ yet are decoded into it. Raises what `train` would raise in its first minutes.
@@ -119,10 +126,11 @@ def estimate(
             measured = (measure if isinstance(session, SteppedSession) else measure_rounds)(run, began)
     rest()
     millions = session.parameters / 1e6
-    return Estimate(
-        title=recipe.title, place=str(hardware(ranks)["device"]), ending=ending(millions), millions=millions,
+    found = Estimate(
+        title=recipe.title, place=str(hardware(ranks)["device"]), ending=0.0, millions=millions,
         notes=session.begin.notes, **measured,
     )  # fmt: skip
+    return replace(found, ending=ending(millions, found.training))
 
 
 def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
@@ -178,7 +186,7 @@ def show(found: Estimate, account: Account, family: str, families_left: int, oth
     _row("the end", found.ending, "evaluate, export, verify: reserved")
     low, high = max(0.0, found.all - found.doubt), found.all + found.doubt
     money = "" if price is None else f"; {found.all / HOUR * price:.2f} USD at {price:g} USD/h"
-    _row("in all", found.all, f"between {duration(low)} and {duration(high)}{money}")
+    _row("in all", found.all, f"between {duration(low)} and {duration(high)} in nine of ten runs{money}")
     print(f"  Begun now it would end at {_clock(found.all)}.")
     if found.least_evaluations < found.evaluations:
         saved = (found.evaluations - found.least_evaluations) / found.evaluations * (found.training - found.start)

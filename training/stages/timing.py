@@ -1,19 +1,28 @@
-"""Timing a run for `estimate`: some of its real steps, a part of an evaluation, a save."""
+"""Timing a run for `estimate`: some of its real steps, a part of an evaluation, a save.
+
+The steps are timed at several places of the run, and at all of them twice, one round after the other: what a host does
+to a program changes from minute to minute, and how much it changed between and during the rounds is what the estimate
+cannot know better (`drift`).
+"""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
+
+from training.budget.reserve import slowness
 
 if TYPE_CHECKING:
     from training.engine.fit.fitted import FittedRun
     from training.engine.loop.run import Run
 
 PLACES = 4  # of the run that are timed: the cost of a step may change on the way (losses, windows)
-SECONDS, STEPS, LEAST = 20.0, 30, 3  # timed in all: until so long or so many, but at least a few
+ROUNDS = 2  # times that each place is timed; one where a round takes longer than its share of SECONDS
+SECONDS, STEPS, LEAST = 30.0, 64, 3  # timed in all: until so long or so many, but at least a few at a place
 PATIENCE = 3.0  # times SECONDS: the most, where loaders have much prepared ahead
 JUDGING = 10.0  # seconds of the held-out pass that are timed; the rest is scaled up
 
@@ -25,36 +34,28 @@ def measure(run: Run, began: float) -> dict[str, Any]:
     progress, training = run.state.progress, run.settings.training
     first = progress.step
     rehearse(run)  # saves where the run is fresh
-    start, places = 0.0, []
-    wanted = _places(first, progress.total_steps)
-    for place in wanted:
-        progress.step = place
-        seconds, waited, warm = _steps(run, len(wanted))
-        if not places:  # up to the second step, less the mean one that is counted among the steps
-            start = time.monotonic() - began - warm - fmean(seconds)
-        places.append((seconds, waited))
-    every = sorted(second for seconds, _ in places for second in seconds)
-    means = [fmean(seconds) for seconds, _ in places]
-    errors = [stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
-              for (seconds, _), mean in zip(places, means, strict=True)]  # fmt: skip
+    timed = _timed(run, began, _places(first, progress.total_steps))
+    every = sorted(second for visit in timed.visits for second in visit)
+    step, error = timed.step()
     evaluation = _evaluation(run)
     progress.step = max(1, progress.step)
     save, last_save = _saving(run)
     left = progress.total_steps - first
     epoch = run.plan.steps_per_epoch
     evaluations = _count(first, progress.total_steps, training.eval_every * epoch, training.eval_steps)
-    minutes = (left * fmean(means) + evaluations * evaluation) / (60 * training.save_minutes)
+    minutes = (left * step + evaluations * evaluation) / (60 * training.save_minutes)
     archives = _count(first, progress.total_steps, training.save_every * epoch, training.save_steps)
     return {
         "steps_per_epoch": epoch,
         "begin": first,
         "steps": left,
-        "step": fmean(means),
+        "step": step,
         "spread": (every[len(every) // 10], every[-1 - len(every) // 10]),
         "timed": len(every),
-        "error": 2 * math.sqrt(sum(error**2 for error in errors)) / len(errors),
-        "waiting": sum(waited for _, waited in places) / max(1e-9, sum(every)),
-        "start": start,
+        "error": error,
+        "drift": timed.drift(),
+        "waiting": timed.waited / max(1e-9, sum(every)),
+        "start": timed.start,
         "evaluation": evaluation,
         "evaluations": evaluations,
         "least_evaluations": _least(run, first, evaluations),
@@ -64,6 +65,53 @@ def measure(run: Run, began: float) -> dict[str, Any]:
     }
 
 
+@dataclass
+class _Timed:
+    """Steps that were timed, by visits: round after round, in each the places in order."""
+
+    places: int
+    visits: list[list[float]] = field(default_factory=list)  # seconds of a visit's steps
+    looks: list[float] = field(default_factory=list)  # slowness of the host at each visit
+    waited: float = 0.0  # seconds of the steps in which input was waited for
+    start: float = 0.0  # seconds from the command to the second step
+
+    def step(self) -> tuple[float, float]:
+        """Mean of a step over all places, and two standard errors of it."""
+        at = [[s for visit in self.visits[place :: self.places] for s in visit] for place in range(self.places)]
+        means = [fmean(seconds) for seconds in at]
+        errors = [stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
+                  for seconds, mean in zip(at, means, strict=True)]  # fmt: skip
+        return fmean(means), 2 * math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+    def drift(self) -> float:
+        """How much faster or slower this host was at one time than at another, as a share: of the rounds' steps, and of
+        a fixed piece of work beside each visit."""
+        rounds = [fmean(map(fmean, self.visits[at : at + self.places]))
+                  for at in range(0, len(self.visits), self.places)]  # fmt: skip
+        return max(_spread(rounds), _spread(self.looks))
+
+
+def _spread(values: Sequence[float]) -> float:
+    return stdev(values) / fmean(values) if len(values) > 1 and fmean(values) else 0.0
+
+
+def _timed(run: Run, began: float, wanted: Sequence[int]) -> _Timed:
+    """Time steps from each of the places `wanted`, in ROUNDS where that takes no longer than SECONDS."""
+    found, before, progress = _Timed(len(wanted)), time.perf_counter(), run.state.progress
+    for number in range(ROUNDS):
+        if number and time.perf_counter() - before > SECONDS * number / ROUNDS:
+            break
+        for place in wanted:
+            progress.step = place
+            seconds, waited, warm = _steps(run, len(wanted) * ROUNDS)
+            if not found.visits:  # up to the second step, less the mean one that is counted among the steps
+                found.start = time.monotonic() - began - warm - fmean(seconds)
+            found.visits.append(seconds)
+            found.waited += waited
+            found.looks.append(slowness())
+    return found
+
+
 def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
     """The fields of Estimate that come from a fitted run: the first chunks are timed from where it stands."""
     progress, training, chunk = run.progress, run.training, run.recipe.chunk
@@ -71,12 +119,14 @@ def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
     run.prepare()
     start = time.monotonic() - began
     seconds: list[float] = []  # a round, of each chunk
+    looks: list[float] = []
     spent = 0.0
     while progress.step < total and (len(seconds) < LEAST or spent < SECONDS) and len(seconds) < STEPS:
         done, before = progress.step, time.perf_counter()
         run.advance()
         spent += time.perf_counter() - before
         seconds.append((time.perf_counter() - before) / (progress.step - done))
+        looks.append(slowness())
     before = time.perf_counter()
     run.recipe.score(run.state, "val")
     evaluation = time.perf_counter() - before
@@ -91,7 +141,8 @@ def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
     stops = run.session.patience.settings.enabled
     return {
         "begin": first, "steps": total - first, "steps_per_epoch": 1, "step": mean, "timed": progress.step - first,
-        "spread": (min(seconds), max(seconds)), "error": error, "waiting": 0.0, "start": start,
+        "spread": (min(seconds), max(seconds)), "error": error, "drift": _spread(looks), "waiting": 0.0,
+        "start": start,
         "evaluation": evaluation, "evaluations": evaluations,
         "least_evaluations": max(1, min(evaluations, least + (not first))) if stops else evaluations,
         "save": save, "saves": max(evaluations, archives) + int(minutes), "last_save": last_save,

@@ -1,0 +1,144 @@
+"""What a job keeps back for its end against what the end takes: the demo corpus, three budgets, by the wall clock.
+
+The first job has the hours given. From what it took follow the others: half, which leaves half of that time to train,
+and tight, which leaves a fifth. Each is `./train_cuda.sh --max-hours H` from the prepared data on, as on a host that
+ran no job before (its ledger is removed). A budget holds where the job ends within it, with exit code 0, so that
+everything is verified. What is kept back is near where it is no less than what the end took, and at most WITHIN times
+that.
+
+python -m benchmarks.budget [--preset demo] [--hours H] [--shares 0.5 0.2] [--out FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import Row
+from benchmarks.table import line
+from training.budget import book as books
+from training.budget.account import ledger_path
+from training.budget.limit import HOUR
+from training.workspace import PROJECT, Workspace
+
+WITHIN = 1.3
+HOURS, SHARES = 0.2, (0.5, 0.2)
+DONE = re.compile(r"== (.+): done in \d+ s")
+TRAINED = re.compile(r".+ is trained: (\d+) steps, .* s \((.+)\)\. Best ")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that had a budget. Seconds by the clock beside it; the stages' include what is between them."""
+
+    budget: float
+    code: int
+    seconds: float
+    stages: Mapping[str, float]  # title of the stage -> seconds, in order
+    steps: tuple[str, ...]  # of each training, and why it ended
+    kept: Mapping[str, float]  # family -> kept back for its end, when the last training ended
+    exports: Mapping[str, float]  # family -> of its export alone
+
+    @property
+    def trained(self) -> float:
+        return sum(seconds for title, seconds in self.stages.items() if title.startswith("Train "))
+
+    @property
+    def ending(self) -> float:
+        """From the end of the last training to the end of the job."""
+        ends = [at for at, title in enumerate(self.stages) if title.startswith("Train ")]
+        return self.seconds - sum(list(self.stages.values())[: ends[-1] + 1])
+
+    def ending_of(self, family: str) -> float:
+        """Its own evaluation and export, and an equal share of what serves all families."""
+        own = {name: self.stages.get(f"Evaluate {name}", 0.0) + self.exports[name] for name in self.exports}
+        return own[family] + (self.ending - sum(own.values())) / len(own)
+
+
+def run_job(out: Path, preset: str, hours: float) -> Done:
+    """One job from the prepared data on."""
+    for name in ("checkpoints", "runs", "exports", "cache/baselines"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    words = ["./train_cuda.sh", "--native", "--cpu", "--preset", preset, "--max-hours", f"{hours:.4f}"]
+    began = last = time.monotonic()
+    stages, steps = {}, []
+    process = subprocess.Popen([*words, "--out", str(out)], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    for text in process.stdout or ():
+        if match := DONE.match(text):
+            stages[match[1]], last = time.monotonic() - last, time.monotonic()
+        elif match := TRAINED.match(text):
+            steps.append(f"{match[1]} steps, {match[2]}")
+    code, seconds = process.wait(), time.monotonic() - began
+    book = books.read(ledger_path(Workspace(out)))
+    kept = [s.kept for s in book.job.sessions if s.kept] if book and book.job else []
+    receipt = out / "exports" / "receipt.json"
+    families = json.loads(receipt.read_text())["families"] if receipt.exists() else {}
+    exports = {name: entry["exported"]["seconds"] for name, entry in families.items()}
+    return Done(hours * HOUR, code, seconds, stages, tuple(steps), dict(kept[-1]) if kept else {}, exports)
+
+
+def rows(name: str, number: int, done: Done) -> list[Row]:
+    """Of one job: whether the budget held, the share that trained, and what was kept back, in all and by family."""
+    held = done.code == 0 and done.seconds <= done.budget
+    out = [
+        Row(
+            f"B{number}a", f"{name} budget: time taken of it", done.seconds, done.budget, "s",
+            done.seconds / done.budget, "<= 1, verified", held,
+            f"exit code {done.code}; {done.trained / done.seconds:.0%} of the time trained ({'; '.join(done.steps)})",
+        )
+    ]  # fmt: skip
+    if done.code or not done.kept:
+        return out
+    wholes = [("all", sum(done.kept.values()), done.ending)]
+    wholes += [(family, kept, done.ending_of(family)) for family, kept in done.kept.items()]
+    for part, (family, kept, took) in zip("bcdefgh", wholes, strict=False):
+        ratio, judged = kept / took, family == "all"  # of a family it is stated: shares of common stages are a rule
+        out.append(
+            Row(
+                f"B{number}{part}", f"{name} budget: kept back for the end of {family}", kept, took, "s", ratio,
+                f"1 to {WITHIN:g}x" if judged else "stated", 1 <= ratio <= WITHIN if judged else None,
+                f"{kept:.1f} s kept back, {took:.1f} s taken: {ratio:.2f} times",
+            )
+        )  # fmt: skip
+    return out
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", default="demo", help="demo or, for seconds of training, debug")
+    parser.add_argument("--hours", type=float, default=HOURS, help="of the first job")
+    parser.add_argument(
+        "--shares", type=float, nargs="*", default=SHARES, help="of its training's time, for the others"
+    )
+    parser.add_argument("--out", type=Path, help="folder whose data is used where it is prepared; default: a new one")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as place:
+        out = (options.out or Path(place)).absolute()
+        subprocess.run(
+            ["./train_cuda.sh", "--native", "--cpu", "--only", "prepare", "--out", str(out)], cwd=PROJECT, check=True,
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        number, first = 1, run_job(out, options.preset, options.hours)
+        _print(rows("ample", number, first))
+        for share in options.shares:
+            number += 1
+            hours = (first.seconds - (1 - share) * first.trained) / HOUR
+            _print(rows(f"{share:.0%} of its training", number, run_job(out, options.preset, hours)))
+
+
+def _print(found: Sequence[Row]) -> None:
+    for row in found:
+        print(line(row.plain()), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

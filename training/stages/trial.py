@@ -1,0 +1,23 @@
+"""Timing this host by a fixed export, before a training that has a limit."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from training.errors import ExportError
+from training.stages.children import Children, End
+
+
+def trial() -> float:
+    """Run training/export/trial.py in a process of its own, as the stages at the end are; returns its seconds. The
+    training's random numbers and threads are not touched by it. Raises ExportError where it fails, Interrupted."""
+    began = time.monotonic()
+    with Children(print) as children:
+        end: End = children.run({"trial": [sys.executable, "-m", "training.export.trial"]})["trial"]
+    if end.code:
+        raise ExportError(
+            f"A fixed export, by which this host is timed, ended with exit code {end.code}: {end.last} The exports at "
+            "the end of the job would fail, too. `python -m training.export.trial` repeats it."
+        )
+    return time.monotonic() - began
