@@ -134,7 +134,7 @@ def test_music_of_the_users_is_never_mixed_in(tmp_path):
     own = tmp_path / "audio" / "mine.wav"
     own.parent.mkdir()
     own.write_bytes(b"RIFF")
-    with pytest.raises(UsageError, match=r"mine\.wav was not made by the demo corpus"):
+    with pytest.raises(UsageError, match=r"mine\.wav does not belong to the demo corpus"):
         demo.make_demo_corpus(tmp_path, pieces=1)
     assert own.read_bytes() == b"RIFF"
 

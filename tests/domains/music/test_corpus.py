@@ -78,7 +78,7 @@ def test_folders_that_disagree_on_the_emotion_are_not_paired_by_stem():
     """With a stem that happens to be unique: the folders say that these are two songs."""
     result, got = pairs(["happy/t.wav"], ["sad/t.mid"], contradiction=labels.contradiction)
     assert not got
-    assert result.ambiguous[0].reason == "the recording says happy, the score sad"
+    assert result.ambiguous[0].reason == "the recording's path names happy, the score's sad"
     assert len(pairs(["happy/t.wav"], ["scores/t.mid"], contradiction=labels.contradiction)[1]) == 1
     assert len(pairs(["happy/t.wav"], ["happy/take2/t.mid"], contradiction=labels.contradiction)[1]) == 1
 
@@ -125,14 +125,14 @@ def test_labels_may_be_vectors(tmp_path):
     ("name", "text", "expected"),
     [
         ("l.csv", "path,emotion\na,sad\nb,hapy", "l.csv:3: `hapy` is not in the emotion lexicon. Did you mean `happy`"),
-        ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has another label above"),
+        ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has a different label in an earlier line"),
         ("l.csv", "a,sad\nb,happy,1\n", "l.csv:2: has 3 fields, not 2"),
-        ("l.csv", "a,0.5,2,0.5\n", "l.csv:1: number 2 of an emotion lies between -1 and 1"),
+        ("l.csv", "a,0.5,2,0.5\n", "l.csv:1: number 2 of an emotion must be between -1 and 1"),
         ("l.csv", "a,0.5,nan,0.5\n", "number 2"),
         ("l.csv", "a,x,0,0\n", "could not convert"),
-        ("l.csv", "a,b,c\n", "neither a heading"),
+        ("l.csv", "a,b,c\n", "neither a header"),
         ("l.csv", 'a,"sad\n', "is not CSV"),
-        ("l.csv", ",sad\n", "names no file"),
+        ("l.csv", ",sad\n", "has an empty path"),
         ("l.csv", "", "holds no label"),
         ("l.jsonl", '{"path": "a", "emotion": "sad"}\n{"path": 3}\n', "l.jsonl:2: is not an object"),
         ("l.jsonl", '{"path": "a", "emotion": [1, 2]}\n', "3 or 64 numbers"),

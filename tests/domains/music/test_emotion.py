@@ -152,7 +152,7 @@ def _edited(tmp_path, old, new):
 
 def test_word_set_twice_is_refused(tmp_path):
     path = _edited(tmp_path, "subtle: glum, glumly", "subtle: glum, happy")
-    with pytest.raises(UsageError, match="`happy` stands twice, under happy > joy > strong and sad > sorrow > subtle"):
+    with pytest.raises(UsageError, match="`happy` occurs twice, under happy > joy > strong and sad > sorrow > subtle"):
         emotion.lexicon(path)
 
 

@@ -98,7 +98,7 @@ def test_a_host_finds_everything_it_needs_in_the_metadata(graphs):
     for graph in graphs[1].values():
         assert graph.metadata["vocabulary_size"] == "388"
         assert graph.outputs[0].shape[-1] == tokens.VOCABULARY == 388
-        assert "untold + g" in graph.metadata["guidance"] and "64 zeros" in graph.inputs[1].meaning
+        assert "unconditional + g" in graph.metadata["guidance"] and "64 zeros" in graph.inputs[1].meaning
     table = json.loads(vocabulary())
     kinds = tokens.kinds()
     covered = [id for first, number in table.values() for id in range(first, first + number)]

@@ -152,14 +152,14 @@ def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
 def test_songs_are_forereported_as_in_validation_whoever_does_it(recipe, rows):
     """The judged loss is validation's, song by song; and counting is judged on the very same tokens."""
     model = recipe.build({}).eval()
-    sums = judging.foretold(model, recipe.dataset(rows, False))
+    sums = judging.prediction_sums(model, recipe.dataset(rows, False))
     means = {name: values[:, 0].sum() / values[:, 1].sum() for name, values in sums.items() if values[:, 1].sum()}
     found = recipe.validate(model, batch_of(recipe, rows))
     for name, value in means.items():
         assert value == pytest.approx(float(found[name][0]) / found[name][1], rel=1e-5), name
-    alone = judging.foretold(model, recipe.dataset(rows[:1], False))["val_loss"]
+    alone = judging.prediction_sums(model, recipe.dataset(rows[:1], False))["val_loss"]
     assert sums["val_loss"].shape == (len(rows), 2) and alone[0, 1] == sums["val_loss"][0, 1]
-    counting = judging.counted(Songs(rows[:3]), Songs(rows))
+    counting = judging.ngram_sums(Songs(rows[:3]), Songs(rows))
     assert set(counting) == {"unigram", "bigram", "kneser_ney_5gram"}
     for values in counting.values():
         assert (values["val_loss"][:, 1] == sums["val_loss"][:, 1]).all()
@@ -256,7 +256,7 @@ def test_what_is_written_follows_the_emotion_asked_for(taught):
 def test_a_piece_is_asked_for_as_the_songs_are_labelled(taught):
     """Far from every label a model does as it likes: the word's own place serves only where no song has the emotion."""
     _, _, rows = taught
-    vectors = steering.asked_for(range(6), Songs(rows))
+    vectors = steering.request_vectors(range(6), Songs(rows))
     assert vectors[0, :3].tolist() == pytest.approx([0.8, 0.6, 0.8])
     assert vectors[1, :3].tolist() == pytest.approx([-0.8, -0.5, 0.8])
     for base in range(2, 6):

@@ -188,7 +188,7 @@ def test_judgement_tells_listening_from_guessing(recipe, sounding_rows):
     assert deaf.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
     assert deaf.metrics["sounding_pos_loss"].model.value > 0.01
     assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= deaf.metrics.keys()
-    assert deaf.verdict.word == "not learnt" and "hearing another song" in " ".join(deaf.verdict.why)
+    assert deaf.verdict.word == "not learnt" and "with the sound of another song" in " ".join(deaf.verdict.why)
 
 
 def test_songs_are_what_intervals_are_drawn_from(recipe, sounding_rows):
