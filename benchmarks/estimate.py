@@ -1,6 +1,6 @@
-"""What an estimate predicts against what the training then takes: the demo corpus, both families, by the wall clock.
+"""The predicted against the actual duration of a training: the demo corpus, both families, wall clock.
 
-The training runs right after its estimate, in the same process, with the same settings, in a workspace of its own.
+The training runs right after its estimate, in the same process, with the same settings, in a separate workspace.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUNS = (("spectocloud", ["training.epochs=2"]), ("midi_generator", ["training.ep
 
 
 def measure(small: bool) -> list[Row]:
-    """Rows E1 and E2: a family each."""
+    """Rows E1 and E2: one per family."""
     with tempfile.TemporaryDirectory() as place, _quiet():
         workspace = Workspace(Path(place))
         prepared_demo(workspace, 10 if small else 60)
@@ -34,18 +34,19 @@ def measure(small: bool) -> list[Row]:
 
 def _row(bar: str, family: str, overrides: Sequence[str], workspace: Workspace, small: bool) -> Row:
     recipe = load_recipe(family, "debug" if small else "demo", None, [] if small else list(overrides))
-    if not small:  # imports, and code that is compiled once, are nobody's time here
+    if not small:  # warm up: imports and one-time compilation should not be part of the estimate
         estimate(recipe, workspace, device="cpu")
-    told = estimate(recipe, workspace, device="cpu")
+    predicted = estimate(recipe, workspace, device="cpu")
     before = time.perf_counter()
     train(recipe, workspace, device="cpu")
     took = time.perf_counter() - before
     shutil.rmtree(workspace.checkpoints(family))
-    off = abs(took / told.training - 1)
+    off = abs(took / predicted.training - 1)
+    low, high = predicted.training - predicted.doubt, predicted.training + predicted.doubt
     return Row(
-        bar, f"{family}: estimated against taken", told.training, took, "s", off, f"<= {WITHIN:g} off", off <= WITHIN,
-        f"{told.steps} steps, {told.timed} timed; told between {told.training - told.doubt:.1f} and "
-        f"{told.training + told.doubt:.1f} s; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
+        bar, f"{family}: estimated against taken", predicted.training, took, "s", off, f"<= {WITHIN:g} off",
+        off <= WITHIN, f"{predicted.steps} steps, {predicted.timed} timed; predicted between {low:.1f} and "
+        f"{high:.1f} s; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
     )  # fmt: skip
 
 
