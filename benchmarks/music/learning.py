@@ -68,7 +68,7 @@ def run_folder(work: Path, corpus: Path, family: str, preset: str, changes: Sequ
 
 
 def settings(corpus: Path, family: str) -> list[str]:
-    """Settings with which a run reads the corpus's manifests and stores and not a second copy."""
+    """Settings that make a run read the manifests and stores of a given corpus."""
     name = {"spectocloud": "spectocloud", "midi_generator": "midi"}[family]
     manifests = corpus / "data/manifests"
     return [
