@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from benchmarks.music.learning import BESIDE, COLUMNS, cell
+from benchmarks.music.learning import BASELINE, COLUMNS, cell
 from training.data.rows import select
 from training.recipe import EvaluationContext
 from training.stages.splits import load_split
@@ -53,11 +53,11 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     names = COLUMNS[FAMILY]
-    titles = [name + (f" / {BESIDE[name]}" if name in BESIDE else "") for name in names]
+    titles = [name + (f" / {BASELINE[name]}" if name in BASELINE else "") for name in names]
     heads = ["folder", "songs held out", "baseline fitted on", *titles]
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for (folder, known), (songs, metrics) in judged(Path(arguments[0]).absolute()).items():
-        cells = [cell(metrics.get(name), BESIDE.get(name)) for name in names]
+        cells = [cell(metrics.get(name), BASELINE.get(name)) for name in names]
         print(f"| {folder} | {songs} | {known} | " + " | ".join(cells) + " |")
     return 0
 

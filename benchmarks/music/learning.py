@@ -32,7 +32,7 @@ COLUMNS = {
     "midi_generator": ("perplexity", "val_loss", "emotion_named", "shift_tempo", "shift_density", "shift_velocity",
                        "shift_pitch", "shift_majorness", "copied_share"),
 }  # fmt: skip
-BESIDE = {"perplexity": "kneser_ney_5gram", "val_loss": "plain_transformer", "sounding_pos_loss": "emotion_only",
+BASELINE = {"perplexity": "kneser_ney_5gram", "val_loss": "plain_transformer", "sounding_pos_loss": "emotion_only",
           "emotion_named": "by_chance"}  # fmt: skip
 
 
@@ -78,18 +78,18 @@ def settings(corpus: Path, family: str) -> list[str]:
     ]
 
 
-def cell(metric: Mapping[str, Any] | None, beside: str | None = None) -> str:
+def cell(metric: Mapping[str, Any] | None, baseline: str | None = None) -> str:
     """A figure with its interval, and that of a baseline if one is named."""
     if metric is None:
         return ""
-    own, other = metric["model"], metric["baselines"].get(beside or "")
+    own, other = metric["model"], metric["baselines"].get(baseline or "")
     ends = f" ({own['low']:.3g} to {own['high']:.3g})" if own["low"] != own["high"] else ""
     return f"{own['value']:.3g}{ends}" + (f" / {other['value']:.3g}" if other else "")
 
 
 def row(family: str, judged: Mapping[str, Any], corpus: str, preset: str, changes: Sequence[str], note: str,
         seconds: tuple[float, float]) -> str:  # fmt: skip
-    figures = [cell(judged["metrics"].get(name), BESIDE.get(name)) for name in COLUMNS[family]]
+    figures = [cell(judged["metrics"].get(name), BASELINE.get(name)) for name in COLUMNS[family]]
     varied = ", ".join(changes) or "as it is"
     times = [f"{value:.0f} s" for value in seconds]
     rows = judged.get("rows") or judged["songs"]  # "songs" in files of older versions
@@ -99,7 +99,7 @@ def row(family: str, judged: Mapping[str, Any], corpus: str, preset: str, change
 
 
 def heading(family: str) -> str:
-    names = [name + (f" / {BESIDE[name]}" if name in BESIDE else "") for name in COLUMNS[family]]
+    names = [name + (f" / {BASELINE[name]}" if name in BASELINE else "") for name in COLUMNS[family]]
     titles = ["what", "corpus, songs to train on + held out", "settings", "training", "evaluation", "verdict", *names]
     return f"## {family}\n\n| " + " | ".join(titles) + " |\n|" + "---|" * len(titles)
 

@@ -8,8 +8,7 @@ import torch
 from tests.gauges_domain.domain import GAUGES
 from tests.gauges_domain.levels import LEVELS, levels_of
 from training.config import Section
-from training.judgement import About, Judgement, Resampling, compare, resample, verdict
-from training.judgement import against as beside
+from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Graph, Loss, Stepped, TensorSpec
 from training.settings import RunSettings
 
@@ -106,7 +105,7 @@ class Level(Stepped):
         resampling = Resampling(len(context.held_out), self.settings.seed)
         others = {"last": resample(sums(lambda seen: seen[:, -1]), resampling, dict)}
         metrics = compare(ABOUT, resample(sums(own), resampling, dict), others)
-        found = [beside(metrics["val_loss"], "last", "the last level", "error", unit=GAUGES.unit)]
+        found = [against(metrics["val_loss"], "last", "the last level", "error", unit=GAUGES.unit)]
         return Judgement(metrics, verdict(found))
 
     def graphs(self, model):

@@ -12,8 +12,7 @@ from tests.toy_domain.domain import TOY
 from tests.toy_domain.readings import READINGS, pairs
 from training.config import Section
 from training.errors import ExportError
-from training.judgement import About, Judgement, Resampling, compare, resample, verdict
-from training.judgement import against as beside
+from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
 from training.settings import RunSettings
 
@@ -118,7 +117,7 @@ class Curve(Stepped):
             )
         others = {"mean": resample(sums(lambda x: mean), resampling, dict)}
         metrics = compare(ABOUT, resample(own, resampling, dict), others)
-        found = [beside(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
+        found = [against(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
         return Judgement(metrics, verdict(found))
 
     def graphs(self, model):

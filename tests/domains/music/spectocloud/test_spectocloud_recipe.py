@@ -148,12 +148,12 @@ def test_the_emotion_baseline_predicts_colours_but_not_positions(recipe, model, 
 
 
 class Oracle(torch.nn.Module):
-    """Returns the target of the window with the nearest sound or, if `deaf`, with the nearest emotion."""
+    """Returns the target of the window with the nearest sound or, if `emotion_only`, with the nearest emotion."""
 
-    def __init__(self, split, deaf):
+    def __init__(self, split, emotion_only):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
-        self.key, self.known = (1 if deaf else 0), []
+        self.key, self.known = (1 if emotion_only else 0), []
         for i in range(len(split)):
             batch = split.collate([split.item(0, i)])
             key = (batch["logmel"], batch["emotion"])[self.key][0]
@@ -176,17 +176,17 @@ def sounding_rows():
 
 def test_evaluation_distinguishes_use_of_the_sound_from_guessing(recipe, sounding_rows):
     split = recipe.dataset(sounding_rows, training=False)
-    heard = judged(recipe, Oracle(split, deaf=False), sounding_rows)
+    heard = judged(recipe, Oracle(split, emotion_only=False), sounding_rows)
     distance = heard.metrics["sounding_pos_loss"]
     assert distance.model.value < 1e-4 and distance.baselines["swapped_audio"].value > 0.02
     assert heard.metrics["swap_rise"].model.low > 10_000
     assert heard.metrics["sounding_pitch_r"].model.value == pytest.approx(1, abs=1e-4)
     assert heard.verdict.word == "learnt"
-    deaf = judged(recipe, Oracle(split, deaf=True), sounding_rows)
-    assert deaf.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
-    assert deaf.metrics["sounding_pos_loss"].model.value > 0.01
-    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= deaf.metrics.keys()
-    assert deaf.verdict.word == "not learnt" and "with the sound of another song" in " ".join(deaf.verdict.why)
+    guessed = judged(recipe, Oracle(split, emotion_only=True), sounding_rows)
+    assert guessed.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
+    assert guessed.metrics["sounding_pos_loss"].model.value > 0.01
+    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= guessed.metrics.keys()
+    assert guessed.verdict.word == "not learnt" and "with the sound of another song" in " ".join(guessed.verdict.why)
 
 
 def test_intervals_are_resampled_by_song(recipe, sounding_rows):
@@ -200,7 +200,7 @@ def test_intervals_are_resampled_by_song(recipe, sounding_rows):
     )
     widths = []
     for one in (few, many):
-        interval = judged(one, Oracle(one.dataset(sounding_rows, training=False), deaf=True), sounding_rows)
+        interval = judged(one, Oracle(one.dataset(sounding_rows, training=False), emotion_only=True), sounding_rows)
         pos = interval.metrics["sounding_pos_loss"].model
         widths.append(pos.high - pos.low)
     assert widths[1] > 0.5 * widths[0] > 0  # resampled by window, it would be a third

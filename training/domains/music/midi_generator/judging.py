@@ -214,10 +214,10 @@ def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[
     ours, theirs = (Resampling(len(one.pieces), seed, one.asked) for one in (made, real))
     out: dict[str, Metric] = {}
 
-    def add(name: str, about: About, figure: Callable[[Written, np.ndarray], float], **beside: Interval) -> None:
+    def add(name: str, about: About, figure: Callable[[Written, np.ndarray], float], **baselines: Interval) -> None:
         if len(real.pieces):
-            beside["held_out_songs"] = drawn(lambda units: figure(real, units), theirs).interval()
-        out[name] = Metric(about, drawn(lambda units: figure(made, units), ours).interval(), beside)
+            baselines["held_out_songs"] = drawn(lambda units: figure(real, units), theirs).interval()
+        out[name] = Metric(about, drawn(lambda units: figure(made, units), ours).interval(), baselines)
 
     def named(one: Written, units: np.ndarray) -> float:
         return 100 * float((steering.name(one.styles[units], known) == one.asked[units]).mean())

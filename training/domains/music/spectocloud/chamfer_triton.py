@@ -60,12 +60,12 @@ def _search(x, y, distance, index, n, m, ROWS: tl.constexpr, COLUMNS: tl.constex
     cloud = (tl.program_id(0) // tiles).to(tl.int64)
     row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
     lane = tl.arange(0, COLUMNS)
-    asks = row < n
+    valid = row < n
     x += cloud * n * 3 + row * 3
     y += cloud * m * 3
-    x0 = tl.load(x, asks, 0.0)
-    x1 = tl.load(x + 1, asks, 0.0)
-    x2 = tl.load(x + 2, asks, 0.0)
+    x0 = tl.load(x, valid, 0.0)
+    x1 = tl.load(x + 1, valid, 0.0)
+    x2 = tl.load(x + 2, valid, 0.0)
     smallest = tl.full((ROWS, COLUMNS), float("inf"), x0.dtype)
     seen = tl.zeros((ROWS, COLUMNS), tl.int32)
     for start in range(0, m, COLUMNS):
@@ -88,8 +88,8 @@ def _search(x, y, distance, index, n, m, ROWS: tl.constexpr, COLUMNS: tl.constex
     d1 = (x1 - tl.load(y + at * 3 + 1)).to(tl.float64)
     d2 = (x2 - tl.load(y + at * 3 + 2)).to(tl.float64)
     exact = tl.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
-    tl.store(distance + cloud * n + row, exact.to(x0.dtype), asks)
-    tl.store(index + cloud * n + row, at.to(tl.int64), asks)
+    tl.store(distance + cloud * n + row, exact.to(x0.dtype), valid)
+    tl.store(index + cloud * n + row, at.to(tl.int64), valid)
 
 
 @triton.jit
@@ -97,16 +97,16 @@ def _differentiate(slope, x, y, distance, index, of_x, n, m, ROWS: tl.constexpr)
     tiles = tl.cdiv(n, ROWS)
     cloud = (tl.program_id(0) // tiles).to(tl.int64)
     row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
-    asks = row < n
+    valid = row < n
     place = cloud * n + row
-    at = cloud * m + tl.load(index + place, asks, 0)
-    length = tl.load(distance + place, asks, 1.0)
+    at = cloud * m + tl.load(index + place, valid, 0)
+    length = tl.load(distance + place, valid, 1.0)
     touches = length == 0.0
     length = tl.where(touches, 1.0, length)
-    scale = tl.where(touches, 0.0, tl.load(slope + place, asks, 0.0))
+    scale = tl.where(touches, 0.0, tl.load(slope + place, valid, 0.0))
     for axis in tl.static_range(3):
-        apart = tl.load(x + place * 3 + axis, asks, 0.0) - tl.load(y + at * 3 + axis, asks, 0.0)
-        tl.store(of_x + place * 3 + axis, apart / length * scale, asks)
+        apart = tl.load(x + place * 3 + axis, valid, 0.0) - tl.load(y + at * 3 + axis, valid, 0.0)
+        tl.store(of_x + place * 3 + axis, apart / length * scale, valid)
 
 
 @triton.jit

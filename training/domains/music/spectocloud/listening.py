@@ -119,17 +119,19 @@ def examine(
         return out
 
     own = of(windows.measured(model))
-    beside = {name: of(windows.measured(other)) for name, other in others.items()}
+    baselines = {name: of(windows.measured(other)) for name, other in others.items()}
     if windows.sounding.any():
         scored = of(windows.measured(model, {"midi_features": windows.scored["midi_features"]}))
         own["with_score_pos_loss"] = scored["sounding_pos_loss"]
-        own["below_emotion_only"] = _percent(beside["emotion_only"]["sounding_pos_loss"], own["sounding_pos_loss"], -1)
+        own["below_emotion_only"] = _percent(
+            baselines["emotion_only"]["sounding_pos_loss"], own["sounding_pos_loss"], -1
+        )
         wrong = _swapped(model, windows)
         if wrong is not None:
             found = of(wrong)  # only metrics of windows without silence: the others were not swapped
-            beside["swapped_audio"] = {name: value for name, value in found.items() if name.startswith("sounding_")}
-            own["swap_rise"] = _percent(own["sounding_pos_loss"], beside["swapped_audio"]["sounding_pos_loss"], 1)
-    metrics = compare(ABOUT, own, beside)
+            baselines["swapped_audio"] = {name: value for name, value in found.items() if name.startswith("sounding_")}
+            own["swap_rise"] = _percent(own["sounding_pos_loss"], baselines["swapped_audio"]["sounding_pos_loss"], 1)
+    metrics = compare(ABOUT, own, baselines)
     return Judgement(metrics, verdict_of(findings(metrics)))
 
 
