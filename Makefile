@@ -7,7 +7,7 @@ unexport BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT PYTHONHOME PYTHONSTART
 export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
 PYTHON = $$(scripts/setup_env.sh --dev)
-BENCH_PYTHON = $$(scripts/setup_$(if $(RIVALS),rivals.sh,env.sh --dev))
+BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
 .PHONY: help setup test test-docker test-ray bench bench-gpu soak soak-small image lint lock clean
@@ -19,7 +19,7 @@ help:
 	@echo "make test-ray      the tests on a Ray cluster of two nodes on this host (three minutes, mostly waiting)"
 	@echo "make soak    every fault of docs/reliability.md, counted (half an hour); make soak-small: few trials each (minutes)"
 	@echo "make bench   every bar of docs/performance.md, measured, and its table written (an hour on a quiet machine)"
-	@echo "             RIVALS=1 fetches transformers, accelerate and others to compare with; ARGS='--small', or subjects"
+	@echo "             REFERENCES=1 also installs transformers, accelerate and others as references; ARGS='--small', or subjects"
 	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
 	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
@@ -38,7 +38,7 @@ test-docker:
 test-ray:
 	@python=$$(scripts/setup_env.sh music ray --dev) && "$$python" -m pytest -m ray -rs $(ARGS)
 
-# The table is written even where a subject failed, which the exit status tells; of some subjects, or small ones, none is.
+# The table is written even if a subject failed (the exit status reports it), but not for selected subjects or small sizes.
 TABLE = "$$python" -m benchmarks.table docs/performance.md $$(ls benchmarks/results*.json)
 
 bench:

@@ -1,4 +1,4 @@
-"""`make bench`: every subject in turn, a line a row, and benchmarks/results.json with versions and hardware.
+"""`make bench`: runs every subject, prints a line per row, and writes benchmarks/results.json.
 
 python -m benchmarks [SUBJECT ...] [--small] [--output FILE]
 """
@@ -31,16 +31,18 @@ SUBJECTS = {
         name: f"benchmarks.music.{name}" for name in ("chamfer", "generation", "ingest_audio", "ingest_midi", "latency")
     },
 }
-QUIET = 0.5  # load average up to which figures are worth something
+QUIET = 0.5  # load average up to which figures are meaningful
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the subjects; returns 0 whether bars are met or missed (the table says), 1 if a subject failed, 2 for an
-    unknown one. What is measured is written after each subject; of some subjects, or small ones, only to `--output`.
+    """Run the subjects; returns 0 even if bars are missed (the table shows which), 1 if a subject failed, 2 for an
+    unknown one. Results are written after each subject; results of selected or small subjects only to `--output`.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios, both sides in turn, in one run.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure ratios, with both sides in turn in one run."
+    )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
-    parser.add_argument("--small", action="store_true", help="small sizes, to see that it runs; no bar is judged by it")
+    parser.add_argument("--small", action="store_true", help="small sizes, as a test; they say nothing about bars")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default, for all subjects: benchmarks/results.json"
     )
@@ -48,14 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
     unknown = set(options.subjects) - set(SUBJECTS)
     if unknown:
         parser.error(f"no such subject: {', '.join(sorted(unknown))}")
-    whole = not options.subjects and not options.small
-    output = options.output or (HERE / "results.json" if whole else None)
+    complete = not options.subjects and not options.small
+    output = options.output or (HERE / "results.json" if complete else None)
     head, rows, failed = place(), [], False
     print(f"load average {head['load']}, {head['cores']} cores")
     if head["load"] > QUIET:
-        print(
-            f"WARNING: something else is running (load {head['load']} > {QUIET}): figures may mean little.", flush=True
-        )
+        print(f"WARNING: the machine is busy (load {head['load']} > {QUIET}): figures may be meaningless.", flush=True)
     for subject in options.subjects or SUBJECTS:
         began = time.monotonic()
         print(f"## {subject}", flush=True)
@@ -73,12 +73,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _measured(subject: str, small: bool) -> list[Row]:
-    """The subject's rows, measured in a process of its own: what one leaves behind, or dies of, is not the next one's.
-    One that fails is a row that says so."""
+    """The subject's rows, measured in a separate process, so that its state, or its crash, does not affect the others.
+    A subject that fails gives a row with the reason."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
         try:
             return pool.submit(_measure, subject, small).result()
-        except Exception as error:  # noqa: BLE001  the others are still to be measured; the exit status tells
+        except Exception as error:  # noqa: BLE001  the others are measured anyway; the exit status reports it
             traceback.print_exception(error)
             reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             return [Row("", f"the subject {subject}", None, None, "", None, "", None, reason)]

@@ -1,10 +1,10 @@
-"""Bar 4, second half: what the engine costs a step, beyond a bare loop that trains the same model on the same batches;
-and what share of a real training (bar 5) lies outside of its steps and its input.
+"""Bar 4, second half: the engine's overhead per step over a bare loop that trains the same model on the same batches;
+and the share of a real training (bar 5) outside of steps and input.
 
-The model is so small (3,000 weights) that nearly all of a step is what surrounds it. Both loops make their batches by
-the same functions, clip, follow a schedule, and tell the loss every ten steps. The engine does all that it does in a
-real training on one processor: it agrees on what is due, seeds, checks for numbers that are not finite, averages terms
-exactly, measures throughput, writes metrics.jsonl, log and TensorBoard, and gives signs of life.
+The model is so small (3,000 parameters) that nearly all of a step is overhead. Both loops make their batches with the
+same functions, clip gradients, follow a schedule, and log the loss every ten steps. The engine does everything that it
+does in a real training on one CPU: it agrees on what is due, seeds, checks for numbers that are not finite, averages
+terms exactly, measures throughput, writes metrics.jsonl, log and TensorBoard, and updates the heartbeat.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from benchmarks.harness import Row, timed
-from benchmarks.rivals import Shape
+from benchmarks.reference_loops import Shape
 from benchmarks.running import quiet, running
 from benchmarks.training_step import midi_generator
 from training.recipe import Batch, Loss, Stepped, TrainingProgress
 from training.settings import Data, Logging, Optim, RunSettings, Scheduler, Training
 
 SAMPLES, ROWS, WIDTH = 1_000_000, 8, 32
-STEPS, ROUNDS = 500, 24  # steps of a block, and blocks of each side
+STEPS, ROUNDS = 500, 24  # steps per block, blocks per side
 MOST = 0.1  # ms
 
 
@@ -51,7 +51,7 @@ class Dataset:
 
 
 class Small(Stepped):
-    """A network of three layers, learnt by squared error."""
+    """A network of three layers, trained on the squared error."""
 
     family = "small"
     title = "Small"
@@ -71,7 +71,7 @@ class Small(Stepped):
     def counts(self, batch: Batch) -> dict[str, float]:
         return {"loss": float(len(batch["y"]))}
 
-    def losses(self, model: torch.nn.Module, batch: Batch, moment: TrainingProgress) -> dict[str, Loss]:
+    def losses(self, model: torch.nn.Module, batch: Batch, progress: TrainingProgress) -> dict[str, Loss]:
         return {"loss": Loss((model(batch["x"]).squeeze(-1) - batch["y"]).square().sum())}
 
     def validate(self, model: torch.nn.Module, batch: Batch) -> dict[str, tuple[torch.Tensor, float]]:
@@ -95,7 +95,7 @@ def settings() -> RunSettings:
 
 
 class Bare:
-    """The loop as one writes it for oneself."""
+    """A plain hand-written training loop."""
 
     def __init__(self, examples: Dataset):
         torch.manual_seed(0)
@@ -137,7 +137,7 @@ def measure(small: bool) -> list[Row]:
 
 def _cost(small: bool) -> Row:
     steps, rounds = (20, 3) if small else (STEPS, ROUNDS)
-    ours, rival = [], []
+    ours, reference = [], []
     examples = Dataset(SAMPLES)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
@@ -145,27 +145,27 @@ def _cost(small: bool) -> Row:
     ):  # fmt: skip
         bare = Bare(examples)
         for number in range(rounds + 1):
-            sides = ((engine, ours), (bare, rival))
+            sides = ((engine, ours), (bare, reference))
             for side, times in sides if number % 2 else reversed(sides):
                 seconds = timed(lambda: side(steps))  # noqa: B023
                 if number:  # the first block warms up
                     times.append(1e3 * seconds / steps)
-    cost = statistics.median(a - b for a, b in zip(ours, rival, strict=True))
-    spread = {name: [min(t), statistics.median(t), max(t)] for name, t in (("ours", ours), ("rival", rival))}
+    cost = statistics.median(a - b for a, b in zip(ours, reference, strict=True))
+    spread = {name: [min(t), statistics.median(t), max(t)] for name, t in (("ours", ours), ("reference", reference))}
     note = (
-        f"median over {rounds} blocks of {steps} steps of what a step takes longer, log lines included; "
-        f"{torch.get_num_threads()} threads. Against the plain loop; averaged weights are not kept on either side"
+        f"median over {rounds} blocks of {steps} steps of the additional time per step, log lines included; "
+        f"{torch.get_num_threads()} threads. Against the plain loop; no EMA on either side"
     )
     return Row(
-        "4f", "what the engine adds to a step", spread["ours"][1], spread["rival"][1], "ms", cost, f"<= {MOST:g} ms",
-        cost <= MOST, note, spread,
+        "4f", "what the engine adds to a step", spread["ours"][1], spread["reference"][1], "ms", cost,
+        f"<= {MOST:g} ms", cost <= MOST, note, spread,
     )  # fmt: skip
 
 
 def _between(small: bool) -> Row:
     """The share of a training, from one evaluation to the next, that is neither a step (gradients, update) nor waiting
-    for input: logs, what is due, agreements, signs of life. Evaluations, samples and exports are no part of it: they
-    come between epochs, and after the training."""
+    for input: logs, checks of what is due, agreement between ranks, heartbeat. Evaluations, samples and exports are
+    excluded: they run between epochs, and after the training."""
     shape = Shape(64, 32, 2, 2) if small else Shape(256, 128, 4, 4)  # else the `demo` preset's
     sizes = [f"model.{name}={getattr(shape, name)}" for name in ("width", "layers", "heads")]
     steps = 5 if small else 150
@@ -189,6 +189,6 @@ def _between(small: bool) -> Row:
         seconds = timed(lambda: engine(steps))
         between = seconds - inside[0] - engine.waited
     share = 100 * between / seconds
-    note = f"{steps} steps of {1e3 * inside[0] / steps:.1f} ms; averaged weights included"
-    return Row("5a", "between steps, in a training on a processor", 1e3 * between / steps, None, "ms", share, "<= 1 %",
+    note = f"{steps} steps of {1e3 * inside[0] / steps:.1f} ms; EMA included"
+    return Row("5a", "between steps, in a training on a CPU", 1e3 * between / steps, None, "ms", share, "<= 1 %",
                share <= 1, note)  # fmt: skip

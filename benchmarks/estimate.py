@@ -1,6 +1,6 @@
-"""What an estimate predicts against what the training then takes: the demo corpus, both families, by the wall clock.
+"""The predicted against the actual duration of a training: the demo corpus, both families, wall clock.
 
-Each trial trains right after its estimate, in the same process, with the same settings, in a workspace of its own. A
+Each trial trains right after its estimate, in the same process, with the same settings, in a separate workspace. A
 single trial is luck, so there are several: how far predictions are off (median), and how often the training's time lay
 in the interval that was stated, which is to be nine times of ten.
 
@@ -77,7 +77,7 @@ def trials(
             prepared_demo(workspace, pieces)
         for at in range(number):
             for family, most in steps.items():
-                # imports, and code that is compiled once, are nobody's time here
+                # imports and one-time compilation should not be part of the times
                 done[family].append(_trial(family, preset, most, workspace, warm=preset != "debug" and at == 0))
                 say(done[family][-1].line())
     return done

@@ -1,11 +1,11 @@
-"""Bar 10: everything that only a GPU can show, in one command, in under ten minutes on one GPU: `make bench-gpu`, or
+"""Bar 10: all measurements that need a GPU, in one command, in under ten minutes on one GPU: `make bench-gpu`, or
 
     python -m benchmarks.gpu [--output FILE]
 
-Writes benchmarks/results-gpu.json, and the same as a Markdown table beside it. Without a GPU the same code runs small
-sizes on the processor, as a test, and every figure is "not measured on a GPU".
+Writes benchmarks/results-gpu.json, and the same as a Markdown table next to it. Without a GPU the same code runs small
+sizes on the CPU, as a test, and every figure is "not measured on a GPU".
 
-NOT YET RUN ON A GPU: written against torch 2.13's documentation and source, and run on a processor only.
+NOT YET RUN ON A GPU: written against torch 2.13's documentation and source, and run on a CPU only.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_engine, gpu_ranks, rivals
+from benchmarks import gpu_engine, gpu_ranks, reference_loops
 from benchmarks.gpu_place import Place, place_here, turn
-from benchmarks.harness import Row, in_turn, lacking, median, not_measured, place
+from benchmarks.harness import Row, in_turn, median, not_installed, not_measured, place
 from benchmarks.music import gpu_chamfer
-from benchmarks.rivals import Loop
-from benchmarks.running import Going, quiet
+from benchmarks.reference_loops import Loop
+from benchmarks.running import EngineRun, quiet
 from benchmarks.table import BARS, line, render
 from benchmarks.training_step import midi_generator
 
 HERE = Path(__file__).resolve().parent
-MINUTES = 8.0  # after which nothing more is begun
-NOT_HERE = "not measured on a GPU: small sizes ran on a processor, as a test"
+MINUTES = 8.0  # after which no further measurement is started
+NOT_HERE = "not measured on a GPU: small sizes ran on a CPU, as a test"
 
 
 @dataclass
 class Report:
-    """Rows, told as they come. What fails costs the other rows nothing."""
+    """Rows, printed as they are measured. A failure does not affect the other rows."""
 
     until: float  # time.monotonic
     rows: list[Row] = field(default_factory=list)
 
     def attempt(self, bar: str, what: str, work: Callable[[], list[Row]]) -> None:
-        """Add the rows that `work` measures, or one that says why there are none."""
+        """Add the rows that `work` measures, or one row with the reason why there are none."""
         try:
             if time.monotonic() > self.until:
                 found = [not_measured(bar, what, "", f"{MINUTES:g} minutes were over")]
             else:
                 found = work()
-        except Exception as error:  # noqa: BLE001  the others are still to be measured; the exit status tells
+        except Exception as error:  # noqa: BLE001  the others are measured anyway; the exit status reports it
             traceback.print_exception(error)
             reason = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             found = [Row(bar, what, None, None, "", None, "", None, reason)]
@@ -64,7 +64,7 @@ class Report:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure; returns 1 if something failed, else 0, whether bars are met or missed."""
+    """Measure; returns 1 if a subject failed, else 0, even if bars are missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.partition("\n")[0])
     parser.add_argument("--output", type=Path, metavar="FILE", help="default, on a GPU: benchmarks/results-gpu.json")
     parser.add_argument("--rank", type=Path, metavar="FILE", help=argparse.SUPPRESS)  # one of torchrun's processes
@@ -78,9 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
         head["command"] = "python -m benchmarks.gpu"
         rows = measure(here)
     if here.small:
-        rows = [replace(row, ours=None, rival=None, ratio=None, met=None, note=NOT_HERE) if row.met is not None else row
-                for row in rows]  # fmt: skip
-        print("not measured on a GPU: there is none here")
+        empty = {"ours": None, "reference": None, "ratio": None, "met": None, "note": NOT_HERE}
+        rows = [replace(row, **empty) if row.met is not None else row for row in rows]
+        print("not measured on a GPU: this machine has none")
     output = options.output or (None if here.small else HERE / "results-gpu.json")
     result = {**head, "rows": [row.plain() | {"subject": "gpu"} for row in rows]}
     if output:
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(here: Place) -> list[Row]:
-    """Rows 10a to 10y; what takes long and is wanted least comes last."""
+    """Rows 10a to 10y; long and less important measurements come last."""
     report = Report(time.monotonic() + 60 * MINUTES)
     report.attempt("10k", "Chamfer distance", lambda: gpu_chamfer.measure(here))
     report.attempt("10a", "training the MIDI generator", lambda: _training(here, report))
@@ -102,7 +102,7 @@ def measure(here: Place) -> list[Row]:
 
 
 def _training(here: Place, report: Report) -> list[Row]:
-    """Rows 10a to 10j: one run, compiled once, which all of them look at."""
+    """Rows 10a to 10j, all measured on one run, which is compiled once."""
     with quiet(), contextlib.ExitStack() as stack:
         engine = stack.enter_context(
             midi_generator(here.folder / "midi", here.shape, here.batch, "training.amp=true", "training.compile=true",
@@ -113,61 +113,61 @@ def _training(here: Place, report: Report) -> list[Row]:
             ("10b", "bare loop", _bare_loop), ("10a", "eager float32", _eager), ("10c", "Trainer", _trainer),
         ):  # fmt: skip
             report.attempt(bar, what, lambda work=work: work(here, engine))
-        for bar, what, one in gpu_engine.LOOKS:
+        for bar, what, one in gpu_engine.MEASUREMENTS:
             report.attempt(bar, what, lambda one=one: [one(here, engine)])
         report.attempt("10y", "Trainer, compiled", lambda: _trainer(here, engine, "10y", torch_compile=True))
     return []
 
 
 def _against(
-    here: Place, engine: Going, bar: str, what: str, wanted: float, rival: Callable[[], float], note: str = "",
+    here: Place, engine: EngineRun, bar: str, what: str, wanted: float, reference: Callable[[], float], note: str = "",
     rounds: int | None = None,
 ) -> Row:  # fmt: skip
-    """Ours and the rival in turn: tokens a second of both."""
-    sides = {"ours": turn(here, engine), "rival": rival}
+    """Our run and the reference in turn: tokens per second of both."""
+    sides = {"ours": turn(here, engine), "reference": reference}
     times = in_turn(sides, rounds or here.rounds)
-    ratio = median(r / o for o, r in zip(times["ours"], times["rival"], strict=True))
+    ratio = median(r / o for o, r in zip(times["ours"], times["reference"], strict=True))
     tokens = here.batch * here.shape.context * here.steps
-    ours, other = (tokens / median(times[side]) for side in ("ours", "rival"))
+    ours, other = (tokens / median(times[side]) for side in ("ours", "reference"))
     spread = {side: [min(times[side]), median(times[side]), max(times[side])] for side in times}
     about = f"{here.batch} x {here.shape.context} tokens a step{'; ' if note else ''}{note}"
     return Row(bar, what, ours, other, "tokens/s", ratio, f">= {wanted:g}x", ratio >= wanted, about, spread)
 
 
-def _eager(here: Place, engine: Going) -> list[Row]:
+def _eager(here: Place, engine: EngineRun) -> list[Row]:
     with midi_generator(here.folder / "eager", here.shape, here.batch, "training.amp=false", small=here.small,
                         device=here.device, workers=here.workers) as plain:  # fmt: skip
-        rival = turn(here, plain, "highest")
+        reference = turn(here, plain, "highest")
         what = "MIDI generator, bfloat16 and compiled, against the same eager in float32"
-        return [_against(here, engine, "10a", what, 3, rival, "no TF32 on the rival's side")]
+        return [_against(here, engine, "10a", what, 3, reference, "no TF32 in the reference")]
 
 
-def _bare_loop(here: Place, engine: Going) -> list[Row]:
+def _bare_loop(here: Place, engine: EngineRun) -> list[Row]:
     loop = Loop(here.shape, here.batch, here.device, compiled=True)
     what = "MIDI generator against nanoGPT's loop, bfloat16 and compiled too"
     return [
-        _against(here, engine, "10b", what, 1, turn(here, loop), "as many weights, no emotion, songs not kept apart")
+        _against(here, engine, "10b", what, 1, turn(here, loop), "as many parameters, no emotion, songs not separated")
     ]
 
 
-def _trainer(here: Place, engine: Going, bar: str = "10c", **options: bool) -> list[Row]:
+def _trainer(here: Place, engine: EngineRun, bar: str = "10c", **options: bool) -> list[Row]:
     how = "bfloat16, compiled" if options else "bfloat16"
     what = f"MIDI generator against Hugging Face's Trainer, Llama of the same shape, {how}"
-    missing = lacking("transformers", "accelerate")
+    missing = not_installed("transformers", "accelerate")
     if missing:
         return [not_measured(bar, what, ">= 1x", missing)]
-    model = rivals.llama(here.shape)
+    model = reference_loops.llama(here.shape)
 
     def seconds() -> float:
         torch.set_float32_matmul_precision("high")
-        taken = rivals.trainer_seconds(
+        taken = reference_loops.trainer_seconds(
             model, here.shape, here.batch, here.steps, here.folder / "trainer", device=here.device, warm=here.warm,
             bf16=True, **options,
         )  # fmt: skip
-        here.give_back()
+        here.free_cache()
         return taken
 
-    with rivals.hushed():
+    with reference_loops.quiet_transformers():
         return [_against(here, engine, bar, what, 1, seconds, rounds=1 if options else 3)]
 
 

@@ -1,4 +1,4 @@
-"""Where bar 10 is measured: a GPU and the sizes that fit it, or a processor and sizes for a test."""
+"""The device and the sizes for bar 10: a GPU with sizes that fit it, or a CPU with small sizes for a test."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.rivals import Shape
+from benchmarks.reference_loops import Shape
 
-ROOMY = 40e9  # bytes of a GPU that holds the config's whole batch in float32 too
+LARGE = 40e9  # bytes of GPU memory that hold the config's full batch in float32, too
 
 
 @dataclass(frozen=True)
 class Place:
-    """`steps` are timed in a turn, after `warm`: memory was given back to the other side in between."""
+    """`steps` are timed in each turn, after `warm` steps, which allocate the memory that the other side freed."""
 
     device: str
     name: str  # of the device
@@ -25,18 +25,18 @@ class Place:
     folder: Path
     shape: Shape
     batch: int
-    workers: int  # loader processes
+    workers: int  # data loader workers
     steps: int
     warm: int
     rounds: int
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all queued work."""
         if self.device == "cuda":
             torch.cuda.synchronize()
 
-    def give_back(self) -> None:
-        """What one side kept for itself is free for the other."""
+    def free_cache(self) -> None:
+        """Free the cached memory of one side for the other."""
         if self.device == "cuda":
             torch.cuda.empty_cache()
 
@@ -44,10 +44,10 @@ class Place:
 def place_here(folder: Path) -> Place:
     """A GPU, if there is one."""
     if not torch.cuda.is_available():
-        name = "no GPU: a processor, small sizes"
+        name = "no GPU: a CPU, small sizes"
         return Place("cpu", name, True, folder, Shape(64, 32, 2, 2), 4, 0, steps=2, warm=1, rounds=1)
     properties = torch.cuda.get_device_properties(0)
-    batch = 64 if properties.total_memory > ROOMY else 16
+    batch = 64 if properties.total_memory > LARGE else 16
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # under torchrun
     workers = max(0, min(8, len(os.sched_getaffinity(0)) // ranks - 1))
     name = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
@@ -68,6 +68,6 @@ def turn(here: Place, work: Callable[[int], object], precision: str = "high") ->
             return time.perf_counter() - began
         finally:
             torch.set_float32_matmul_precision("high")
-            here.give_back()
+            here.free_cache()
 
     return seconds

@@ -1,4 +1,4 @@
-"""Bar 10 on several GPUs: the same training under torchrun on one and on all of them."""
+"""Bar 10 on several GPUs: the same training under torchrun on one GPU and on all of them."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def measure(here: Place) -> list[Row]:
 
 
 def rate(here: Place, count: int) -> float:
-    """Tokens a second of `count` processes together."""
-    told = here.folder / f"of_{count}.json"
+    """Tokens per second of `count` processes together."""
+    result = here.folder / f"of_{count}.json"
     command = [sys.executable, "-m", "training.runner.launch", f"--nproc_per_node={count}", "--standalone",
-               "-m", "benchmarks.gpu", "--rank", str(told)]  # fmt: skip
+               "-m", "benchmarks.gpu", "--rank", str(result)]  # fmt: skip
     subprocess.run(command, cwd=PROJECT, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
-    return json.loads(told.read_text())
+    return json.loads(result.read_text())
 
 
-def one(told: Path) -> None:
-    """One of torchrun's processes; the first writes to `told`."""
+def one(result: Path) -> None:
+    """One of torchrun's processes; the first writes to `result`."""
     with tempfile.TemporaryDirectory() as folder:
         here = place_here(Path(folder))
         compiled = "false" if here.small else "true"
@@ -53,11 +53,11 @@ def one(told: Path) -> None:
             ranks = engine.run.ranks
             engine(here.warm + 3)
             here.synchronize()
-            ranks.total([0.0])  # all are here
+            ranks.total([0.0])  # a barrier
             began = time.perf_counter()
             engine(3 * here.steps)
             here.synchronize()
             slowest = max(ranks.gather(time.perf_counter() - began))
             if ranks.is_first:
                 tokens = 3 * here.steps * engine.run.plan.global_batch * here.shape.context
-                told.write_text(json.dumps(tokens / slowest))
+                result.write_text(json.dumps(tokens / slowest))

@@ -1,8 +1,8 @@
-"""What every benchmark shares: two sides timed in turn, a bar, a row of the table.
+"""Shared parts of all benchmarks: timing two sides in turn, and the rows of the table.
 
-Machines are noisy and throttle, so no absolute time is a bar: both sides run alternately in one process (or one pair of
-processes), and the ratio of their medians counts. A subject is a module with `measure(scale) -> list[Row]`;
-`make bench` runs them all (benchmarks/__main__.py).
+Machines are noisy and throttle, so bars are ratios instead of absolute times where possible: both sides run alternately
+in one process (or one pair of processes), and the ratio of their medians is the result. A subject is a module with
+`measure(small) -> list[Row]`; `make bench` runs them all (benchmarks/__main__.py).
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ class Row:
     """One line of the table."""
 
     bar: str  # "3a": the number of the bar in docs/performance.md, and a letter
-    what: str  # what was measured
+    what: str  # the measurement
     ours: float | None
-    rival: float | None  # None: the bar is absolute
+    reference: float | None  # None: the bar is absolute
     unit: str  # of both
-    ratio: float | None  # what the bar is about: speed-up, share, seconds, MB
-    wanted: str  # ">= 40x", "<= 100 MB": as a person reads it
-    met: bool | None  # None: it was not measured, and `note` says why
-    note: str = ""  # sizes, versions, what a reader must know
+    ratio: float | None  # the value that the bar limits: speed-up, share, seconds, MB
+    wanted: str  # ">= 40x", "<= 100 MB", as text
+    met: bool | None  # None: not measured; `note` has the reason
+    note: str = ""  # sizes, versions and other conditions
     spread: dict[str, Any] = field(default_factory=dict)  # minimum and maximum of both sides
 
     def plain(self) -> dict[str, Any]:
-        """For results.json: Python's own numbers, whatever a subject reckoned with."""
+        """For results.json: with Python numbers in place of numpy's."""
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}
 
 
 def not_measured(bar: str, what: str, wanted: str, why: str) -> Row:
-    """A row that stands for a figure which cannot be had here."""
+    """A row for a figure that cannot be measured here."""
     return Row(bar, what, None, None, "", None, wanted, None, f"not measured: {why}")
 
 
-def lacking(*packages: str) -> str:
-    """Why a comparison with these rivals cannot be made here; empty where it can."""
+def not_installed(*packages: str) -> str:
+    """The packages that are not installed, as a reason why a comparison is not made; empty if all are."""
     missing = [package for package in packages if find_spec(package) is None]
-    return f"{' and '.join(missing)} not installed (make bench RIVALS=1)" if missing else ""
+    return f"{' and '.join(missing)} not installed (make bench REFERENCES=1)" if missing else ""
 
 
 def place() -> dict[str, Any]:
-    """Where, when and by which command something is measured: the head of a file of results."""
+    """Machine, time and command of a measurement: the head of a file of results."""
     found: dict[str, str | None] = {}
     for library in LIBRARIES:
         try:
@@ -84,52 +84,52 @@ median = statistics.median
 
 @dataclass(frozen=True)
 class Paired:
-    """Seconds of both sides, each round of which ran one after the other."""
+    """Seconds of both sides, which ran one after the other in each round."""
 
     ours: tuple[float, ...]
-    rival: tuple[float, ...]
+    reference: tuple[float, ...]
 
     @property
     def ratio(self) -> float:
-        """How many times faster ours is: the median over rounds of the rounds' own ratios."""
-        return statistics.median(r / o for o, r in zip(self.ours, self.rival, strict=True))
+        """The speed-up of ours: the median over rounds of the ratio in each round."""
+        return statistics.median(r / o for o, r in zip(self.ours, self.reference, strict=True))
 
     @property
     def spread(self) -> dict[str, list[float]]:
         """Minimum, median and maximum seconds of each side."""
         return {
             name: [min(times), statistics.median(times), max(times)]
-            for name, times in (("ours", self.ours), ("rival", self.rival))
+            for name, times in (("ours", self.ours), ("reference", self.reference))
         }
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes once, without a garbage collection that another piece of work deserved."""
+    """Seconds of one call of `work`, after a garbage collection, so that garbage of earlier work does not count."""
     gc.collect()
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
-def paired(ours: Callable[[], object], rival: Callable[[], object], rounds: int, warm: int = 1) -> Paired:
-    """Both sides in turn, `rounds` times, after `warm` rounds that do not count; who goes first alternates."""
+def paired(ours: Callable[[], object], reference: Callable[[], object], rounds: int, warm: int = 1) -> Paired:
+    """Both sides in turn, `rounds` times, after `warm` rounds that are discarded; the side that is first alternates."""
     for _ in range(warm):
-        ours(), rival()
+        ours(), reference()
     first: list[float] = []
     second: list[float] = []
     for number in range(rounds):
         if number % 2:
-            second.append(timed(rival))
+            second.append(timed(reference))
             first.append(timed(ours))
         else:
             first.append(timed(ours))
-            second.append(timed(rival))
+            second.append(timed(reference))
     return Paired(tuple(first), tuple(second))
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
-    """Several sides, each of which returns its own seconds, one after the other, `rounds` times after `warm` rounds
-    that do not count; who goes first changes from round to round."""
+    """Several sides, each of which returns its seconds, one after the other, `rounds` times after `warm` rounds that
+    are discarded; the side that is first changes from round to round."""
     names = list(sides)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-warm, rounds):

@@ -1,4 +1,4 @@
-"""Reading what is trained on: the store against a file a song, packing against truncation, and the wait for input."""
+"""Reading training data: the store against one file per song, packing against truncation, and the wait for input."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.stages.splits import load_split
 from training.workspace import PROJECT, Workspace
 
 WINDOW = 512  # tokens
-LENGTHS = (2_000, 24_000)  # tokens a song: 700 to 8,000 notes
+LENGTHS = (2_000, 24_000)  # tokens per song: 700 to 8,000 notes
 
 
 def measure(small: bool) -> list[Row]:
@@ -44,7 +44,7 @@ def measure(small: bool) -> list[Row]:
 
 
 def _reading(rows, folder: Path, reads: int, rounds: int) -> Row:
-    """Windows at random places of random songs, as a training asks for them."""
+    """Windows at random positions of random songs, as in a training."""
     folder.mkdir()
     for song in range(len(rows)):
         np.save(folder / f"{song}.npy", stored(rows, song, "midi_path", "ids"))
@@ -52,33 +52,33 @@ def _reading(rows, folder: Path, reads: int, rounds: int) -> Row:
     lengths = rows.counts("midi_path", "ids")
     songs = random.integers(0, len(rows), reads)
     starts = (random.random(reads) * (lengths[songs] - WINDOW)).astype(np.int64)
-    asked = list(zip(songs.tolist(), starts.tolist(), strict=True))
+    windows = list(zip(songs.tolist(), starts.tolist(), strict=True))
 
     def ours() -> float:
         began = time.perf_counter()
-        for song, start in asked:
+        for song, start in windows:
             np.array(stored(rows, song, "midi_path", "ids")[start : start + WINDOW])
         return time.perf_counter() - began
 
     def files(mmap_mode: str | None) -> float:
         began = time.perf_counter()
-        for song, start in asked:
+        for song, start in windows:
             np.array(np.load(folder / f"{song}.npy", mmap_mode=mmap_mode)[start : start + WINDOW])
         return time.perf_counter() - began
 
-    times = in_turn({"ours": ours, "rival": partial(files, None), "mapped": partial(files, "r")}, rounds)
+    times = in_turn({"ours": ours, "reference": partial(files, None), "mapped": partial(files, "r")}, rounds)
     rates = {name: [reads / second for second in of] for name, of in times.items()}
-    ratio = median([a / b for a, b in zip(rates["ours"], rates["rival"], strict=True)])
+    ratio = median([a / b for a, b in zip(rates["ours"], rates["reference"], strict=True)])
     return Row(
         "5e", f"windows of {WINDOW} tokens from the store against one .npy a song", median(rates["ours"]),
-        median(rates["rival"]), "windows/s", ratio, ">= 10x", ratio >= 10,
+        median(rates["reference"]), "windows/s", ratio, ">= 10x", ratio >= 10,
         f"{len(rows)} songs, in the page cache on both sides; np.load(mmap_mode='r'): {median(rates['mapped']):,.0f}/s",
         {name: [min(of), median(of), max(of)] for name, of in rates.items()},
     )  # fmt: skip
 
 
 def _packing(recipe, rows) -> Row:
-    """How much of the corpus an epoch trains on: targets that count, of all tokens that may be one."""
+    """The share of the corpus in an epoch: tokens that are targets, of all tokens that can be targets."""
     examples = recipe.dataset(rows, training=True)
     lengths = rows.counts("midi_path", "ids")
     some = np.linspace(0, len(examples) - 1, min(len(examples), 400)).astype(int)
@@ -89,12 +89,12 @@ def _packing(recipe, rows) -> Row:
     return Row(
         "5f", f"share of the corpus in an epoch, packed against truncated to {WINDOW} tokens", packed, cut, "%",
         packed, ">= 99 %", packed >= 99,
-        f"songs of {LENGTHS[0]:,} to {LENGTHS[1]:,} tokens; {len(some)} windows looked at",
+        f"songs of {LENGTHS[0]:,} to {LENGTHS[1]:,} tokens; {len(some)} windows counted",
     )  # fmt: skip
 
 
 def _waiting(workspace: Workspace, preset: str, steps: int) -> Row:
-    """The real command, two loader processes; what its log says that steps waited for their batch."""
+    """The input wait in the log of the real command, with two data loader workers."""
     command = [sys.executable, "-m", "training", "train", "midi_generator", "--preset", preset, "--device", "cpu"]
     settings = {"training.max_steps": steps, "training.log_every": max(1, steps // 4), "data.num_workers": 2}
     for name, value in settings.items():
@@ -102,10 +102,11 @@ def _waiting(workspace: Workspace, preset: str, steps: int) -> Row:
     subprocess.run([*command, "--out", workspace.root], cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     log = next((workspace.root / "runs/midi_generator").glob("*/metrics.jsonl"))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    shares = [100 * line["input_wait"] for line in lines if line["kind"] == "train"][1:]  # the first starts the loaders
+    # The first line includes the start of the workers.
+    shares = [100 * line["input_wait"] for line in lines if line["kind"] == "train"][1:]
     share = median(shares)
     return Row(
-        "5g", f"steps waiting for input ({preset} preset, two loader processes, on this processor)", share, None, "%",
+        "5g", f"steps waiting for input ({preset} preset, two data loader workers, on this CPU)", share, None, "%",
         share, "<= 1 %", share <= 1, f"{steps} steps, logged four times, the first left out",
         {"ours": [min(shares), share, max(shares)]},
     )  # fmt: skip

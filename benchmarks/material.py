@@ -1,4 +1,4 @@
-"""Scores and recordings to measure with: made here, each another one, and alike in size to those that people have."""
+"""Generated scores and recordings for benchmarks: all different, and of realistic sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TICKS = 480  # a beat; a beat is half a second
 
 
 def score(path: Path, seed: int, notes: int, seconds: float, tracks: int = 4) -> None:
-    """A standard MIDI file of format 1: a tempo, and `notes` notes over `seconds`, dealt out to `tracks` channels."""
+    """A standard MIDI file of format 1: a tempo, and `notes` notes over `seconds`, distributed to `tracks` channels."""
     random = np.random.default_rng((1, seed))
     parts = [b"\x00\xff\x51\x03" + (500_000).to_bytes(3, "big")]
     for track in range(tracks):
@@ -46,7 +46,7 @@ def _varying(number: int) -> bytes:
 
 
 def noise(path: Path, seed: int, seconds: int, rate: int = 22050) -> None:
-    """A WAV of one channel and 8 bits: the most seconds for a byte, and quick to make."""
+    """A WAV with one channel and 8 bits: the most seconds per byte, and quick to make."""
     path.parent.mkdir(parents=True, exist_ok=True)
     samples = np.random.default_rng((3, seed)).integers(0, 256, seconds * rate, np.uint8).tobytes()
     with wave.open(str(path), "wb") as stream:
@@ -55,7 +55,7 @@ def noise(path: Path, seed: int, seconds: int, rate: int = 22050) -> None:
 
 
 def recording(path: Path, seed: int, seconds: float, rate: int = 44100, channels: int = 2) -> None:
-    """Chords of decaying tones and a little noise; the format is that of the path's extension."""
+    """Chords of decaying tones and a little noise; the format follows from the path's extension."""
     random = np.random.default_rng((2, seed))
     time = np.arange(int(seconds * rate)) / rate
     sound = np.zeros((len(time), channels), np.float32)

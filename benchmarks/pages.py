@@ -1,4 +1,4 @@
-"""Tables in the pages of docs/, between two markers: what was measured is put there by the run, not by hand."""
+"""Generated tables in the pages of docs/, between two markers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def fill(page: Path, name: str, text: str) -> None:
-    """Put `text` between `<!-- name -->` and `<!-- /name -->`. Raises ValueError where the page has no such place."""
+    """Put `text` between `<!-- name -->` and `<!-- /name -->`. Raises ValueError if the page has no such markers."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, found, after = rest.partition(end)

@@ -1,4 +1,4 @@
-"""A training run of the engine on made-up examples, to be driven step by step: the loop of `fit`, in pieces."""
+"""A training run of the engine on a given dataset, driven step by step by the benchmarks."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from training.recipe import Dataset, Recipe
 
 
 @dataclass
-class Going:
-    """A run in the middle of its training."""
+class EngineRun:
+    """A started training run; call it to train some steps."""
 
     run: Run
     work: Iterator[Work]
     waited: float = 0.0  # seconds that steps waited for their input
 
     def __call__(self, steps: int) -> None:
-        """As many steps as requested, each as in training/engine/loop/loop.py."""
+        """Train `steps` steps, each as in training/engine/loop/loop.py."""
         run = self.run
         for _ in range(steps):
             if run.evaluation_due():
@@ -45,9 +45,9 @@ class Going:
 def running(
     recipe: Recipe, train: Dataset, held_out: Dataset, folder: Path, *, device: str = "cpu",
     constants: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
-) -> Iterator[Going]:  # fmt: skip
-    """`recipe` in training on `train`, its sanity check done; checkpoints and logs go to `folder`. `options`: further
-    ones for torch.compile."""
+) -> Iterator[EngineRun]:  # fmt: skip
+    """Start a training of `recipe` on `train`, past its sanity check; checkpoints and logs are written to `folder`.
+    `options`: additional options for torch.compile."""
     with joined(device) as ranks:
         plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
         state = State(recipe, plan, ranks, constants or {})
@@ -64,11 +64,11 @@ def running(
             with run.saver:
                 rehearse(run)
                 with run.feed() as work:
-                    yield Going(run, work)
+                    yield EngineRun(run, work)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What is printed goes nowhere."""
+    """Discard standard output."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

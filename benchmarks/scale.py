@@ -1,7 +1,8 @@
-"""A million rows, and corpora larger than memory: the real commands, watched from outside.
+"""A million rows, and corpora larger than memory: the real commands, measured from outside.
 
-Names, signatures, manifests and training are real; that a million scores were read and decoded before is simulated
-(simulated.py). Private memory is what only the process itself can give back; mapped files are the system's to drop.
+Names, signatures, manifests and training are real; the reading and decoding of a million scores is simulated
+(simulated.py). Private memory is anonymous memory, which only the process can free; pages of mapped files can be
+dropped by the system.
 """
 
 from __future__ import annotations
@@ -46,20 +47,20 @@ def _many(root: Path, songs: int, few: int, steps: int) -> list[Row]:
         Row("9a", f"a manifest of {songs:,} rows, built", built.seconds, None, "s", built.seconds, "<= 60 s",
             built.seconds <= 60, f"{songs:,} scores, their digests and tokens known"),
         Row("9b", f"memory of building {songs:,} rows", built.peak, None, "MiB", built.peak, "<= 1024 MiB",
-            built.peak <= 1024, "the process's largest resident set, mapped files included"),
+            built.peak <= 1024, "the largest resident set of the process, mapped files included"),
         Row("9c", f"first step of a training on {songs:,} rows, from the command's start", many.first, None, "s",
             many.first, "<= 5 s", many.first <= 5,
-            f"on {few:,} rows: {little.first:.1f} s; every file is asked whether it changed"),
+            f"on {few:,} rows: {little.first:.1f} s; every file is checked for changes"),
         Row("9d", f"private memory of training on {songs:,} rows against {few:,}", many.private[-1],
             little.private[-1], "MiB", many.private[-1] / little.private[-1], "<= 1.3x",
-            many.private[-1] <= 1.3 * little.private[-1], "no loader processes beside it"),
+            many.private[-1] <= 1.3 * little.private[-1], "without data loader workers"),
         Row("9e", f"private memory that {steps} steps on {songs:,} rows add", growth, None, "MiB", growth, "<= 16 MiB",
             growth <= 16, f"{many.private[0]:.0f} MiB after the first step"),
     ]  # fmt: skip
 
 
 def _larger_than_memory(root: Path, small: bool) -> list[Row]:
-    """Recordings and their store, each larger than what a command may allocate once it has loaded its libraries."""
+    """Recordings and their store, each larger than the memory that a command may allocate beyond its libraries."""
     count, seconds, allowed, steps = (6, 4, 320, 4) if small else (360, 180, 320, 200)
     for number in range(count):
         material.noise(root / f"audio/song {number}.wav", number, seconds)
@@ -88,21 +89,21 @@ def _bounded(bar: str, what: str, seen: Seen, corpus: float, allowed: int) -> Ro
         bar, f"{what} on a corpus larger than the memory it may take beyond its libraries", corpus, allowed, "MiB",
         share, ">= 2x", share >= 2 and seen.code == 0,
         f"exit code {seen.code}; {seen.seconds:.0f} s; private memory at most {max(seen.private):.0f} MiB "
-        f"(RLIMIT_DATA: what the libraries took and {allowed} MiB)",
+        f"(RLIMIT_DATA: that of the libraries and {allowed} MiB)",
     )  # fmt: skip
 
 
-# -- commands, watched ---------------------------------------------------------------------------------------------
+# -- commands and their memory -------------------------------------------------------------------------------------
 
 
 @dataclass
 class Seen:
-    """What a command did."""
+    """Measurements of a command."""
 
     seconds: float = 0.0
     peak: float = 0.0  # MiB, the largest resident set
     private: list[float] = field(default_factory=list)  # MiB, over time
-    first: float = 0.0  # seconds until the first step was told
+    first: float = 0.0  # seconds until the first step was logged
     code: int = 0
 
 
@@ -149,8 +150,8 @@ def _prepare(root: Path) -> Seen:
     seen, began = Seen(), time.perf_counter()
     command = [sys.executable, "-m", "training", "prepare", "--midi-root", root / "midi", "--out", root / "out"]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:  # not its rusage: that remembers the process that it was forked from
-            seen.peak = max(seen.peak, _told(process.pid, "VmHWM"))
+        while process.poll() is None:  # not its rusage, which includes the process that it was forked from
+            seen.peak = max(seen.peak, _status(process.pid, "VmHWM"))
             time.sleep(0.05)
     seen.seconds = time.perf_counter() - began
     if process.returncode:
@@ -159,37 +160,37 @@ def _prepare(root: Path) -> Seen:
 
 
 def _train(root: Path, steps: int) -> Seen:
-    """A training until it told `steps` steps; then it is asked to stop."""
+    """Run a training until it has logged `steps` steps, then send it SIGTERM."""
     command = [sys.executable, "-u", "-m", "training", "train", "midi_generator", "--preset", "debug"]
     command += ["--device", "cpu", "--resume", "never", "--out", str(root / "out")]
     for setting in ("training.max_steps=100000", "training.log_every=1", "data.num_workers=0"):
         command += ["--set", setting]
-    seen, began, told = Seen(), time.perf_counter(), 0
+    seen, began, logged = Seen(), time.perf_counter(), 0
     quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, cwd=PROJECT, text=True, **quiet) as process:
         for line in process.stdout:
             if line.startswith("step "):
-                told += 1
-                if told == 1:
+                logged += 1
+                if logged == 1:
                     seen.first = time.perf_counter() - began
-                if told in (1, steps):
+                if logged in (1, steps):
                     seen.private.append(_private(process.pid))
-                if told == steps:
+                if logged == steps:
                     process.send_signal(signal.SIGTERM)
                     break
         process.communicate()
-    if told < steps:
-        raise RuntimeError(f"the training ended after {told} steps with exit code {process.returncode}")
+    if logged < steps:
+        raise RuntimeError(f"the training ended after {logged} steps with exit code {process.returncode}")
     return seen
 
 
 def _private(pid: int) -> float:
-    """MiB of anonymous memory that a process holds."""
-    return _told(pid, "RssAnon")
+    """MiB of a process's anonymous memory."""
+    return _status(pid, "RssAnon")
 
 
-def _told(pid: int, what: str) -> float:
-    """MiB, of what the kernel tells about a process; 0 once it is gone."""
+def _status(pid: int, what: str) -> float:
+    """A field of a process's /proc status, in MiB; 0 if the process has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

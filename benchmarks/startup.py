@@ -1,8 +1,8 @@
-"""Bar 8: how long a user waits for an answer, and how long a rented GPU waits for a training to go on.
+"""Bar 8: how long a user waits for `--help`, and how long a rented GPU waits until a training continues.
 
-Both are whole processes, timed from outside: `python -m training --help`, and a resume, from its start to the line that
-tells its first step: Python's and torch's own start, the stores, the checkpoint's verification, its loading, the
-rehearsal of the validation and the loaders included. On the demo corpus, on the processor; nothing is compiled.
+Both are complete processes, timed from outside: `python -m training --help`, and a resume, from its start to the log
+line of its first step. This includes the start of Python and torch, the stores, verifying and loading the checkpoint,
+the sanity check and the data loader. On the demo corpus, on a CPU, without torch.compile.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def measure(small: bool) -> list[Row]:
             preset = "debug" if small else "demo"
             session(family, preset, workspace, STEPS)
             sessions = [session(family, preset, workspace, (n + 2) * STEPS) for n in range(1 if small else 5)]
-            assert all(first == (n + 1) * STEPS + 1 for n, (_, first) in enumerate(sessions)), "each went on"
+            assert all(first == (n + 1) * STEPS + 1 for n, (_, first) in enumerate(sessions)), "a run did not resume"
             seconds = [seconds for seconds, _ in sessions]
             what = f"{recipe_type(family).title}, {preset} preset: from a resume's start to its first step"
             rows.append(_row(bar, what, seconds, FIRST_STEP))
@@ -59,17 +59,17 @@ def _help() -> float:
 
 
 def session(family: str, preset: str, workspace: Workspace, until: int) -> tuple[float, int]:
-    """Train to step `until` as a user does. Returns seconds from the start to the first step's line, and its number."""
+    """Train to step `until` with the real command. Returns the seconds to the first step's log line, and its number."""
     command = [sys.executable, "-m", "training", "train", family, "--preset", preset, "--device", "cpu",
                "--out", str(workspace.root), "--epochs", "1000", "--set", "training.log_every=1",
                "--set", f"training.max_steps={until}"]  # fmt: skip
-    began, first, told = time.perf_counter(), None, []
+    began, first, output = time.perf_counter(), None, []
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout or ():
-            told.append(line)
+            output.append(line)
             found = re.match(r"step (\d+)/", line)
             if found and first is None:
                 first = (time.perf_counter() - began, int(found[1]))
     if process.returncode or first is None:
-        raise RuntimeError(f"training ended with {process.returncode}: " + "".join(told)[-1000:])
+        raise RuntimeError(f"training ended with {process.returncode}: " + "".join(output)[-1000:])
     return first

@@ -1,8 +1,8 @@
-"""The table of docs/performance.md, from what `python -m benchmarks` and `python -m benchmarks.gpu` wrote:
+"""The table of docs/performance.md, from the results of `python -m benchmarks` and `python -m benchmarks.gpu`:
 
     python -m benchmarks.table docs/performance.md benchmarks/results.json [benchmarks/results-gpu.json]
 
-Every bar has a line, measured or not; where a row is in two files, the later one counts.
+Every bar has a line, measured or not; if a row is in two files, that of the later file is used.
 """
 
 from __future__ import annotations
@@ -34,19 +34,18 @@ BARS = {
 
 
 def refresh(page: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Put the table between the page's two markers. Raises ValueError where it has none, or a result is of small
-    sizes."""
+    """Put the table between the page's markers. Raises ValueError if it has none, or if a result has small sizes."""
     if any(result["small"] for result in results):
-        raise ValueError("The table takes full sizes, not --small.")
+        raise ValueError("The table is for results of full sizes, not of --small.")
     fill(page, PLACE, render(results))
 
 
 def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS) -> str:
-    """Markdown: a line a row, bar by bar, and where each file was measured."""
+    """Markdown: one line per row, bar by bar, and the machine of each file."""
     rows = {(row["bar"], row["what"]): row for result in results for row in result["rows"]}
     lines = [
         "",
-        "| # | measured | ours | the rival | result | wanted | | remarks |",
+        "| # | measured | ours | reference | result | wanted | | remarks |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for bar, title in bars.items():
@@ -55,12 +54,13 @@ def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS)
         lines += [_markdown(row) for row in own]
     lines += [_markdown(row) for row in rows.values() if not row["bar"]]  # subjects that failed
     counts = [verdict(row) for row in rows.values()]
-    told = ", ".join(f"{counts.count(kind)} {kind}" for kind in ("met", "missed", "stated", "not measured", "failed"))
-    return "\n".join([*lines, "", f"Figures: {told}.", "", *map(_place, results), ""])
+    kinds = ("met", "missed", "stated", "not measured", "failed")
+    figures = ", ".join(f"{counts.count(kind)} {kind}" for kind in kinds)
+    return "\n".join([*lines, "", f"Figures: {figures}.", "", *map(_place, results), ""])
 
 
 def verdict(row: Mapping[str, Any]) -> str:
-    """met, missed, stated (there is no bar, and it is as it should be), not measured, or failed."""
+    """met, missed, stated (a figure without a bar), not measured, or failed."""
     if row["met"] is None:
         return "failed" if row["note"].startswith("failed: ") else "not measured"
     return ("stated" if row["wanted"] == "stated" else "met") if row["met"] else "missed"
@@ -68,19 +68,19 @@ def verdict(row: Mapping[str, Any]) -> str:
 
 def line(row: Mapping[str, Any]) -> str:
     """A row, for the terminal."""
-    told = verdict(row)
+    word = verdict(row)
     if row["met"] is None:
-        return f"{told.upper():12} {row['bar']:4} {row['what']}; {row['note']}"
-    rival = "" if row["rival"] is None else f" against {number(row['rival'])}"
+        return f"{word.upper():12} {row['bar']:4} {row['what']}; {row['note']}"
+    reference = "" if row["reference"] is None else f" against {number(row['reference'])}"
     return (
-        f"{told if row['met'] else told.upper():12} {row['bar']:4} {row['what']}: {_result(row)} "
-        f"(wanted {row['wanted']}); {number(row['ours'])}{rival} {row['unit']}"
+        f"{word if row['met'] else word.upper():12} {row['bar']:4} {row['what']}: {_result(row)} "
+        f"(wanted {row['wanted']}); {number(row['ours'])}{reference} {row['unit']}"
         + (f"; {row['note']}" if row["note"] else "")
     )
 
 
 def number(value: float) -> str:
-    """As a person reads it, to three or four digits."""
+    """With three or four digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
@@ -91,22 +91,22 @@ def _bar(name: str) -> str:
 
 
 def _result(row: Mapping[str, Any]) -> str:
-    """With the unit that `wanted` is told in: ">= 40x" -> 52x."""
+    """The result in the unit of `wanted`: ">= 40x" -> 52x."""
     found = re.fullmatch(r"[<>=]+ ?[\d.,]+( ?\D*)", row["wanted"])
     return number(row["ratio"]) + (found[1] if found else "")
 
 
 def _markdown(row: Mapping[str, Any]) -> str:
     ours = f"{number(row['ours'])} {row['unit']}" if row["ours"] is not None else ""
-    rival = f"{number(row['rival'])} {row['unit']}" if row["rival"] is not None else ""
-    told = verdict(row)
-    shown = told if told in ("met", "stated", "not measured") else f"**{told}**"
+    reference = f"{number(row['reference'])} {row['unit']}" if row["reference"] is not None else ""
+    word = verdict(row)
+    shown = word if word in ("met", "stated", "not measured") else f"**{word}**"
     note = row["note"].removeprefix("not measured: ").removeprefix("failed: ")
     cells = (
         row["bar"],
         row["what"],
         ours,
-        rival,
+        reference,
         _result(row) if row["ratio"] is not None else "",
         row["wanted"],
         shown,

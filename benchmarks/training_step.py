@@ -1,10 +1,10 @@
-"""Bar 4, first half: tokens a second of the MIDI generator's training on a processor, against the ways a user would
-train a model of that size.
+"""Bar 4, first half: tokens per second of the MIDI generator's training on a CPU, against reference implementations of
+the training of a model of that size.
 
-Ours is the engine's own step with the settings of the `full` preset, dropout, averaged weights and packed songs
-included, in the config's bfloat16 (float32 where the processor has no instructions for it: the engine decides that, and
-nanoGPT's loop is given the same); windows of 512 tokens, and not compiled, as none of the rivals is. The rivals have as
-many weights and predict as many tokens (benchmarks/rivals.py).
+Ours is the engine's step with the settings of the `full` preset, including dropout, EMA and packed songs, in the
+config's bfloat16 (or float32, if the CPU has no instructions for it; the engine selects it, and nanoGPT's loop uses the
+same), with windows of 512 tokens, and not compiled, like the references. Those have as many parameters and predict as
+many tokens (benchmarks/reference_loops.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import rivals
-from benchmarks.harness import Row, in_turn, lacking, median, not_measured, timed
-from benchmarks.rivals import Loop, Shape
-from benchmarks.running import Going, quiet, running
+from benchmarks import reference_loops
+from benchmarks.harness import Row, in_turn, median, not_installed, not_measured, timed
+from benchmarks.reference_loops import Loop, Shape
+from benchmarks.running import EngineRun, quiet, running
 from training.data.manifest import Row as Song
 from training.engine.step.precision import emulates_bfloat16
 from training.registry import load_recipe
@@ -33,10 +33,10 @@ def measure(small: bool) -> list[Row]:
     """Rows 4a to 4d."""
     shape = Shape(64, 32, 2, 2) if small else Shape()
     rounds = 2 if small else ROUNDS
-    usual = Loop(shape, BATCH, dtype=None, fused=False, tells=1)
+    usual = Loop(shape, BATCH, dtype=None, fused=False, log_every=1)
     emulated = emulates_bfloat16()
     bare = Loop(shape, BATCH, dtype=None if emulated else torch.bfloat16)
-    missing = lacking("transformers", "accelerate")
+    missing = not_installed("transformers", "accelerate")
     with tempfile.TemporaryDirectory() as place, quiet(), contextlib.ExitStack() as stack:
         engine, *plain = (
             stack.enter_context(midi_generator(Path(place) / amp, shape, BATCH, f"training.amp={amp}", small=small))
@@ -50,9 +50,9 @@ def measure(small: bool) -> list[Row]:
         if plain:
             sides["plain"] = lambda: timed(lambda: plain[0](STEPS))
         if not missing:
-            stack.enter_context(rivals.hushed())
-            model = rivals.llama(shape)
-            sides["trainer"] = lambda: rivals.trainer_seconds(model, shape, BATCH, STEPS, Path(place))
+            stack.enter_context(reference_loops.quiet_transformers())
+            model = reference_loops.llama(shape)
+            sides["trainer"] = lambda: reference_loops.trainer_seconds(model, shape, BATCH, STEPS, Path(place))
         times = in_turn(sides, rounds)
     tokens = BATCH * shape.context * STEPS
     weights = sum(p.numel() for p in engine.run.state.model.parameters())
@@ -65,9 +65,9 @@ def measure(small: bool) -> list[Row]:
     def row(bar: str, side: str, what: str, least: float) -> Row:
         ratio = median(r / o for o, r in zip(times["ours"], times[side], strict=True))
         spread = {name: [min(times[name]), median(times[name]), max(times[name])] for name in ("ours", side)}
-        ours, rival = (tokens / spread[name][1] for name in ("ours", side))
+        ours, reference = (tokens / spread[name][1] for name in ("ours", side))
         wanted = f">= {least:g}x" if least else "stated"
-        return Row(bar, what, ours, rival, "tokens/s", ratio, wanted, ratio >= least, about, spread)
+        return Row(bar, what, ours, reference, "tokens/s", ratio, wanted, ratio >= least, about, spread)
 
     what = "training step against Hugging Face's Trainer, Llama of the same shape"
     same = "training step in bfloat16 against the same in float32"
@@ -82,22 +82,22 @@ def measure(small: bool) -> list[Row]:
 @contextlib.contextmanager
 def midi_generator(
     folder: Path, shape: Shape, batch: int, *overrides: str, small: bool = False, device: str = "cpu", workers: int = 0
-) -> Iterator[Going]:
-    """The MIDI generator's `full` preset in training on made-up songs."""
+) -> Iterator[EngineRun]:
+    """Start a training of the MIDI generator's `full` preset on random songs."""
     recipe = load_recipe(
         "midi_generator", "full", None,
         [f"model.context={shape.context}", f"data.batch_size={batch}", f"data.num_workers={workers}",
          *([] if "training.compile=true" in overrides else ["training.compile=false"]), *overrides,
          *(SMALL if small else ())],
     )  # fmt: skip
-    epoch = 2_000 * batch * shape.context  # tokens: no epoch ends while it is watched
+    epoch = 2_000 * batch * shape.context  # tokens: an epoch is longer than the measurement
     train, held_out = recipe.dataset(songs(epoch), True), recipe.dataset(songs(8 * shape.context), False)
     with running(recipe, train, held_out, folder, device=device) as engine:
         yield engine
 
 
 def songs(tokens: int) -> list[Song]:
-    """Songs of about 2,600 random ids each (500 to 4,700), `tokens` in all, each with an emotion."""
+    """Songs of about 2,600 random ids each (500 to 4,700), `tokens` in total, each with an emotion."""
     random = np.random.default_rng(0)
     made: list[Song] = []
     while tokens > 0:

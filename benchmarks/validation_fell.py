@@ -1,6 +1,6 @@
-"""Did validation loss fall? `python benchmarks/validation_fell.py OUT` reads the runs under OUT; exit 5 if one did not.
+"""Checks that the validation loss fell: `python benchmarks/validation_fell.py OUT` reads the runs under OUT.
 
-For every family: the first validation, the best one, and the fall between them.
+Prints, for every family, the first validation, the best one, and the change. Exits with 5 if one fell by less than 5 %.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def validations(run: Path) -> list[tuple[int, float]]:
 
 
 def main(out: Path) -> int:
-    """Prints a line a run; returns the exit code."""
+    """Print one line per run; returns the exit code."""
     runs = sorted(path.parent for path in (out / "runs").glob("*/*/metrics.jsonl"))
     if not runs:
         print(f"error: no run under {out / 'runs'}", file=sys.stderr)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034,SC2154
-# Finds a Python and an installer of packages; sourced by setup_env.sh, setup_rivals.sh and lock.sh, which set $root.
+# Finds a Python and an installer of packages; sourced by setup_env.sh, setup_references.sh and lock.sh, which set $root.
 # Every function that can refuse prints the cause and the remedy, and exits with 6.
 
 # uv, from the package index that pip is configured for: `pip install uv==` this. Another version on PATH serves if it is

@@ -67,7 +67,7 @@ def _no_length_limit() -> AbstractContextManager[None]:
 def _cut_short_is_fine() -> AbstractContextManager[None]:
     from training.domains.music import audio
 
-    return _patched(audio, "_promised", lambda path, file: None)
+    return _patched(audio, "_declared_frames", lambda path, file: None)
 
 
 def _names_through_a_shell() -> AbstractContextManager[None]:

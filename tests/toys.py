@@ -1,4 +1,4 @@
-"""Families of tests, made known to the registry for as long as a test lasts."""
+"""Registers families that are defined in tests, for the duration of a test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ADDED: dict[str, Domain] = {}
 
 
 class OfTests(Domain):
-    """A domain that has families and nothing else."""
+    """A domain with families only."""
 
     title, sentence = "Tests", "Families of tests."
 
@@ -26,7 +26,7 @@ class OfTests(Domain):
         self.families = tuple(facts_of(kind) for kind in kinds)
 
     def schema(self) -> Any:
-        raise AssertionError("a test that reads manifests brings its own schema")
+        raise AssertionError("a test that reads manifests must have its own schema")
 
     def demo(self, job: Job) -> Mapping[str, Any]:
         return {}
@@ -36,25 +36,25 @@ class OfTests(Domain):
 
 
 def facts_of(kind: type[Recipe]) -> FamilyFacts:
-    """Of a recipe of a test, without a configuration."""
+    """The facts of a test's recipe, without a configuration file."""
     place = f"{kind.__module__}:{kind.__qualname__}"
     return FamilyFacts(kind.family, kind.title, place, Path("none.yaml"), {}, kind.manifest)
 
 
 def register(patch: pytest.MonkeyPatch, *kinds: type[Recipe], word: str = "tests") -> None:
-    """Make the families of `kinds` known."""
+    """Register the families of `kinds` for the duration of a test."""
     ADDED[word] = OfTests(word, *kinds)
     patch.setitem(registry.DOMAINS, word, f"{__name__}:{word}")
 
 
 def add(*kinds: type[Recipe], word: str = "tests") -> None:
-    """The same for the rest of this process."""
+    """Register the families of `kinds` for the rest of this process."""
     ADDED[word] = OfTests(word, *kinds)
     registry.DOMAINS[word] = f"{__name__}:{word}"
 
 
 def __getattr__(name: str) -> Domain:
-    """`tests.toys:word` is the domain of that word."""
+    """`tests.toys:word` is the domain with that word."""
     if name in ADDED:
         return ADDED[name]
     raise AttributeError(name)

@@ -1,9 +1,9 @@
-"""A trained Spectocloud, judged on each kind of recording separately: `python benchmarks/music/by_folder.py OUT`.
+"""Evaluates a trained Spectocloud on each kind of recording separately: `python benchmarks/music/by_folder.py OUT`.
 
-OUT is a workspace (train_cuda.sh's --out). The kinds are the first folders of its corpus: "solo" and "band", say. A
-row's songs alone are held out. What the model is compared with (clouds drawn from the emotion alone) knows all
-training songs, as the model does; or, in a second row, those of that kind alone, so that it cannot be beaten by telling
-the kinds apart. Prints a Markdown table, intervals of 95 %.
+OUT is a workspace (train_cuda.sh's --out). The kinds are the top-level folders of its corpus, for example "solo" and
+"band". Each row uses the held-out songs of one folder. The baseline (clouds drawn from the emotion alone) is fitted on
+all training songs, like the model, or, in a second row, on those of the same folder only, so that it cannot be beaten
+by recognising the folder. Prints a Markdown table with intervals of 95 %.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import numpy as np
 
-from benchmarks.music.learning import BESIDE, COLUMNS, cell
+from benchmarks.music.learning import BASELINE, COLUMNS, cell
 from training.data.rows import select
 from training.recipe import EvaluationContext
 from training.stages.splits import load_split
@@ -27,7 +27,7 @@ FAMILY = "spectocloud"
 
 
 def judged(out: Path) -> dict[tuple[str, str], tuple[int, dict[str, Any]]]:
-    """(folder, what the baseline knows) -> (songs held out, metrics as metrics.json has them)."""
+    """(folder, songs that the baseline is fitted on) -> (songs held out, metrics in the form of metrics.json)."""
     workspace = Workspace(out)
     trained = load_trained(FAMILY, workspace)
     splits = {name: load_split(trained.recipe, workspace, name) for name in ("train", "val")}
@@ -38,14 +38,14 @@ def judged(out: Path) -> dict[tuple[str, str], tuple[int, dict[str, Any]]]:
     for folder in sorted(set(folders["val"].tolist())):
         own, held_out = (select(rows, np.flatnonzero(folders[name] == folder)) for name, rows in splits.items())
         for known, train in (("all", splits["train"]), (f"{folder}/", own)):
-            judgement = trained.recipe.evaluate(EvaluationContext(trained.model, train, held_out, 0, _no_rival, 1.0))
+            judgement = trained.recipe.evaluate(EvaluationContext(trained.model, train, held_out, 0, _no_baseline, 1.0))
             metrics = {name: metric.plain() for name, metric in judgement.metrics.items()}
             found[folder, known] = len(held_out), metrics
     return found
 
 
-def _no_rival(*_: object) -> NoReturn:
-    raise RuntimeError("Spectocloud is compared with nothing that has to be trained")
+def _no_baseline(*_: object) -> NoReturn:
+    raise RuntimeError("Spectocloud has no trained baseline")
 
 
 def main(arguments: list[str]) -> int:
@@ -53,10 +53,11 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     names = COLUMNS[FAMILY]
-    titles = [name + (f" / {BESIDE[name]}" if name in BESIDE else "") for name in names]
-    print("| folder | songs held out | baseline knows | " + " | ".join(titles) + " |\n|" + "---|" * (3 + len(titles)))
+    titles = [name + (f" / {BASELINE[name]}" if name in BASELINE else "") for name in names]
+    heads = ["folder", "songs held out", "baseline fitted on", *titles]
+    print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads))
     for (folder, known), (songs, metrics) in judged(Path(arguments[0]).absolute()).items():
-        cells = [cell(metrics.get(name), BESIDE.get(name)) for name in names]
+        cells = [cell(metrics.get(name), BASELINE.get(name)) for name in names]
         print(f"| {folder} | {songs} | {known} | " + " | ".join(cells) + " |")
     return 0
 

@@ -1,4 +1,4 @@
-"""The demo corpus, prepared, for benchmarks of anything."""
+"""The prepared demo corpus, shared by several benchmarks."""
 
 from training.domain import Job
 from training.domains.music.composing.demo import make_demo_corpus
@@ -7,6 +7,6 @@ from training.workspace import Workspace
 
 
 def prepared_demo(workspace: Workspace, pieces: int) -> None:
-    """Compose and prepare a demo corpus of so many pieces in a workspace."""
+    """Compose and prepare a demo corpus of `pieces` pieces in a workspace."""
     audio_root, midi_root = make_demo_corpus(demo_corpus(workspace), pieces)
     MUSIC.prepare(Job(workspace, {"audio_root": audio_root, "midi_root": midi_root, "val_split": 0.2}))

@@ -1,11 +1,12 @@
-"""Bar 6: how fast the exported MIDI generator writes, one token after the other, up to 512.
+"""Bar 6: how fast the exported MIDI generator generates, one token after the other, up to 512.
 
-The files are those that the project exports, of the `full` preset's size; the weights are untrained, which changes no
-time. Every side takes the same tokens (no sampling, which costs all of them the same) and gives the logits of the next:
+The files are written by the project's export, with the `full` preset; the weights are untrained, which does not affect
+the time. Every side gets the same tokens (without sampling, which costs all sides the same) and computes the logits of
+the next one:
 
-- ours: the int8 graph with its cache, in ONNX Runtime as a host runs it, its past handed back and forth;
-- no cache: the exported float32 graph of the whole sequence, run anew for every token, as one does at first;
-- torch: the model itself with its keys and values kept, in inference mode.
+- ours: the int8 step graph with its key-value cache, in ONNX Runtime, as in an application;
+- no cache: the exported float32 graph of the complete sequence, run again for every token;
+- torch: the model with its key-value cache, in inference mode.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from training.registry import load_recipe
 
 TOKENS, ROUNDS, THREADS = 512, 5, 2
 SLOW_ROUNDS = 2  # of a pair that takes half a minute
-PROMPT = 16  # tokens of the first call, for the latency of the first token
+PROMPT = 16  # tokens of the first call, in the measurement of the first token's latency
 TINY = ("model.width=32", "model.layers=2", "model.heads=2", "model.emotion_width=16")
 
 
@@ -39,10 +40,10 @@ def measure(small: bool) -> list[Row]:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
     with tempfile.TemporaryDirectory() as folder:
-        model, whole, step, int8 = export(Path(folder), TINY if small else ())
+        model, full, step, int8 = export(Path(folder), TINY if small else ())
         ids = np.random.default_rng(0).integers(0, 384, (1, tokens))
         writers: dict[str, Step] = {
-            "int8": onnx_step(int8), "float32": onnx_step(step), "torch": torch_step(model), "none": uncached(whole),
+            "int8": onnx_step(int8), "float32": onnx_step(step), "torch": torch_step(model), "none": uncached(full),
         }  # fmt: skip
         for one in writers.values():
             write(one, ids[:, :PROMPT])  # warms up
@@ -57,10 +58,10 @@ def measure(small: bool) -> list[Row]:
         f"{THREADS} threads; ONNX Runtime {onnxruntime.__version__}"
     )
 
-    def faster(bar: str, ours: str, rival: str, what: str, wanted: float, times: dict[str, list[float]]) -> Row:
-        ratio = median(r / o for o, r in zip(times[ours], times[rival], strict=True))
-        spread = {name: [min(times[name]), median(times[name]), max(times[name])] for name in (ours, rival)}
-        speed, other = (tokens / spread[name][1] for name in (ours, rival))
+    def faster(bar: str, ours: str, reference: str, what: str, wanted: float, times: dict[str, list[float]]) -> Row:
+        ratio = median(r / o for o, r in zip(times[ours], times[reference], strict=True))
+        spread = {name: [min(times[name]), median(times[name]), max(times[name])] for name in (ours, reference)}
+        speed, other = (tokens / spread[name][1] for name in (ours, reference))
         return Row(bar, what, speed, other, "tokens/s", ratio, f">= {wanted:g}x", ratio >= wanted, note, spread)
 
     latency = 1e3 * first["int8"]
@@ -69,12 +70,12 @@ def measure(small: bool) -> list[Row]:
         faster("6b", "int8", "torch", "generation, int8 with a cache, against torch with one", 1.5, times),
         faster("6c", "float32", "torch", "generation, float32 file with a cache, against torch with one", 1, times),
         Row("6d", "first token, int8 with a cache", latency, 1e3 * first["torch"], "ms", latency, "stated", True,
-            f"after a prompt of {PROMPT} tokens, the session being there; the rival is torch; median of 20"),
+            f"after a prompt of {PROMPT} tokens, with an existing session; the reference is torch; median of 20"),
     ]  # fmt: skip
 
 
 def export(folder: Path, overrides: tuple[str, ...] = ()) -> tuple[Any, Path, Path, Path]:
-    """The model, the graph of a whole sequence, the step graph, and the int8 step graph, by the project's export."""
+    """The model, the graph of a complete sequence, the step graph, and the int8 step graph, by the project's export."""
     recipe = load_recipe("midi_generator", "full", overrides=overrides)
     torch.manual_seed(0)
     model = recipe.build({}).eval()
@@ -95,7 +96,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def onnx_step(path: Path) -> Step:
-    """The step graph, its past handed back and forth."""
+    """The step graph with its key-value cache."""
     session = _session(path)
     pasts = [i for i in session.get_inputs() if i.name.startswith("past_")]
     empty = {i.name: np.zeros([1, i.shape[1], 0, i.shape[3]], np.float32) for i in pasts}
@@ -109,7 +110,7 @@ def onnx_step(path: Path) -> Step:
 
 
 def uncached(path: Path) -> Step:
-    """The graph of the whole sequence, run anew with all tokens so far; its past are those."""
+    """The graph of the complete sequence, run with all tokens so far, which are the state."""
     session = _session(path)
 
     def step(input_ids: np.ndarray, emotion: np.ndarray, past: Any) -> tuple[np.ndarray, Any]:
@@ -121,10 +122,10 @@ def uncached(path: Path) -> Step:
 
 
 def write(step: Step, ids: np.ndarray) -> np.ndarray:
-    """The logits after each of `ids` [1, S], told one by one: f32 [S, 388]."""
-    told, past, out = _emotion(), None, []
+    """The logits after each of `ids` [1, S], fed one by one: f32 [S, 388]."""
+    emotion, past, out = _emotion(), None, []
     for at in range(ids.shape[1]):
-        logits, past = step(ids[:, at : at + 1], told, past)
+        logits, past = step(ids[:, at : at + 1], emotion, past)
         out.append(logits[0, -1])
     return np.stack(out)
 

@@ -1,5 +1,5 @@
-"""Recordings into a store: digests, sandboxed decoding, log-mel spectrograms, fsync; against librosa, and against what
-any reader has to do (decode). One process each.
+"""Recordings into a store: digests, sandboxed decoding, log-mel spectrograms, fsync; against librosa, and against bare
+decoding, which every reader needs. One process per side.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 import soundfile
 
 from benchmarks import material
-from benchmarks.harness import Row, in_turn, lacking, not_measured
+from benchmarks.harness import Row, in_turn, not_installed, not_measured
 from training.data.digests import SETTLED
 from training.data.encode import encode
 from training.domains.music.audio import HOP, LOGMEL, N_FFT, N_MELS, SAMPLE_RATE
 
-SECONDS = 45.0  # a file
+SECONDS = 45.0  # per file
 FORMATS = ("wav", "flac", "mp3", "ogg")
 
 
@@ -34,18 +34,18 @@ def measure(small: bool) -> list[Row]:
         for paths in names.values():
             for number, path in enumerate(paths):
                 material.recording(path, number, seconds)
-        time.sleep(SETTLED)  # else a second run reads them again, to be sure
+        time.sleep(SETTLED)  # otherwise a second run would read the files again, because they may still change
         about = f"{files} files of {seconds:g} s, stereo, 44.1 kHz; digests, sandbox and store included"
         for letter, kind in zip("abcd", FORMATS, strict=True):
             sides = {"ours": partial(_first, names[kind], root / kind), "decode": partial(_decode, names[kind])}
-            if kind == "wav" and not lacking("librosa"):
+            if kind == "wav" and not not_installed("librosa"):
                 sides["librosa"] = partial(_librosa, names[kind])
             times = in_turn(sides, rounds)
             rows.append(_row(f"2{letter}", kind, times, about))
         first = [_first(names["wav"], root / "wav") for _ in range(rounds)]
         again = [_run(names["wav"], root / "wav") for _ in range(rounds)]
     ratio = median([a / b for a, b in zip(first, again, strict=True)])
-    spread = {"ours": [min(again), median(again), max(again)], "rival": [min(first), median(first), max(first)]}
+    spread = {"ours": [min(again), median(again), max(again)], "reference": [min(first), median(first), max(first)]}
     return [
         *rows,
         Row("2e", "a second run over the same wav files against the first", median(again), median(first), "s", ratio,
@@ -56,12 +56,12 @@ def measure(small: bool) -> list[Row]:
 def _row(bar: str, kind: str, times: dict[str, list[float]], about: str) -> Row:
     spread = {name: [min(of), median(of), max(of)] for name, of in times.items()}
     if kind == "wav":
-        what, wanted = "wav into a store, one process, against librosa's way", ">= 2x"
+        what, wanted = "wav into a store, one process, against librosa", ">= 2x"
         if "librosa" not in times:
-            return not_measured(bar, what, wanted, lacking("librosa"))
-        ratio = median([rival / ours for ours, rival in zip(times["ours"], times["librosa"], strict=True)])
-        ours, rival = median(times["ours"]), median(times["librosa"])
-        return Row(bar, what, ours, rival, "s", ratio, wanted, ratio >= 2, about, spread)
+            return not_measured(bar, what, wanted, not_installed("librosa"))
+        ratio = median([reference / ours for ours, reference in zip(times["ours"], times["librosa"], strict=True)])
+        ours, reference = median(times["ours"]), median(times["librosa"])
+        return Row(bar, what, ours, reference, "s", ratio, wanted, ratio >= 2, about, spread)
     ratio = median([ours / bare for ours, bare in zip(times["ours"], times["decode"], strict=True)])
     return Row(bar, f"{kind} into a store against bare decoding (soundfile)", median(times["ours"]),
                median(times["decode"]), "s", ratio, "<= 1.3x", ratio <= 1.3, about, spread)  # fmt: skip

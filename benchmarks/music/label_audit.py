@@ -1,9 +1,9 @@
-"""How well `prepare --audit` finds labels that were swapped on purpose: `label_audit.py [MIDI_FOLDER ...]`.
+"""How well `prepare --audit` finds swapped labels: `label_audit.py [MIDI_FOLDER ...]`.
 
-Every folder holds a folder an emotion (benchmarks/music/real_music.py makes such ones); without any, the 60 pieces of
-the demo corpus are composed. Labels are swapped at random, DRAWS times; precision is the share of the listed songs
-whose label was swapped, recall the share of the swapped ones that are listed. The last column: what is listed of the
-corpus as it is. Prints a Markdown table.
+A MIDI_FOLDER has one folder per emotion (benchmarks/music/real_music.py makes such ones); without any, the 60 pieces of
+the demo corpus are composed. Labels are swapped at random, DRAWS times. Precision is the share of the listed songs
+whose label was swapped, recall the share of the swapped ones that are listed. The last column is the number of listed
+songs without swaps. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def found(ids: list[str], labels: list[str], measured: np.ndarray, share: float)
 
 
 def main(folders: list[str]) -> int:
-    print("| corpus | songs | swapped | precision | recall | listed as it is |\n|---|---|---|---|---|---|")
+    print("| corpus | songs | swapped | precision | recall | listed without swaps |\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as made:
         if not folders:
             demo(Path(made))

@@ -1,9 +1,9 @@
-"""Bar 7: Spectocloud in real time, one cloud a call from 1.5 s of sound, frontend included, in 16 ms.
+"""Bar 7: Spectocloud in real time: one cloud per call from 1.5 s of sound, frontend included, in 16 ms.
 
-The files are those that the project exports, of the size that each preset has; the weights are untrained, which changes
-no time. They are run as a C++ host would run them: ONNX Runtime with two threads, both sessions made once, buffers
-bound once (the frontend writes into the model's own input), threads that sleep while there is no work (on a busy
-machine spinning ones take each other's cores), a warm-up, and then calls back to back.
+The files are written by the project's export, with the sizes of each preset; the weights are untrained, which does not
+affect the time. They are run as in a C++ application: ONNX Runtime with two threads, both sessions created once,
+buffers bound once (the frontend writes directly to the model's input), idle threads that sleep (on a busy machine,
+spinning threads take each other's cores), a warm-up, and then calls without pauses.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from training.registry import load_recipe
 BUDGET = 16.0  # ms: 60 clouds a second
 THREADS = 2
 CALLS, WARM_UP = 2_000, 100
-#: What `small` exports: the smallest model that has every part.
+#: Overrides for `small`: the smallest model that has every part.
 TINY = ("model.width=32", "model.layers=1", "model.heads=2", "model.particle_width=8")
 
 
@@ -45,7 +45,7 @@ class Host:
         self.listen.bind_ortvalue_input("waveform", self.waveform)
         self.listen.bind_ortvalue_output("spectrogram", spectrogram)
         self.draw.bind_ortvalue_input("spectrogram", spectrogram)
-        self.given = {  # kept: a binding does not own what it is given
+        self.given = {  # referenced here, because a binding does not own its values
             "emotion": onnxruntime.OrtValue.ortvalue_from_numpy(emotion),
             "midi_features": onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, 32), np.float32)),
         }
@@ -59,7 +59,7 @@ class Host:
             self.draw.bind_ortvalue_output(name, value)
 
     def call(self) -> tuple[float, float]:
-        """Seconds of the frontend, and of the model."""
+        """Run both graphs once; returns the seconds of the frontend and of the model."""
         began = time.perf_counter()
         self.frontend.run_with_iobinding(self.listen)
         heard = time.perf_counter()
@@ -79,12 +79,12 @@ def measure(small: bool) -> list[Row]:
             if preset == "full":
                 what = "The same (full, float32) with threads that spin, ONNX Runtime's default"
                 row = timed("7e", what, Host(frontend, model, spins=True), *times)
-                rows.append(replace(row, wanted="stated", met=True))  # no host should do it: beside 7a, for comparison
+                rows.append(replace(row, wanted="stated", met=True))  # only for comparison with 7a
     return rows
 
 
 def export(preset: str, folder: Path, overrides: tuple[str, ...] = ()) -> tuple[Path, Path, Path]:
-    """The frontend, the model and the int8 model of a preset, through the project's own export; untrained."""
+    """The frontend, the model and the int8 model of a preset, by the project's export; untrained."""
     folder.mkdir(parents=True)
     recipe = load_recipe("spectocloud", preset, overrides=overrides)
     torch.manual_seed(0)
@@ -103,7 +103,7 @@ def _session(path: Path, spins: bool) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = THREADS, 1
     options.log_severity_level = 4
-    # By default a thread that waits for work spins, and takes the core that the other session, or the host, needs.
+    # By default an idle thread spins, and takes a core from the other session or the application.
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spins)))
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 

@@ -1,12 +1,12 @@
-"""Train, evaluate, and add a row to a table: one command an ablation.
+"""Train, evaluate, and add a row to a table: one command per ablation.
 
     python benchmarks/music/learning.py spectocloud --corpus chorales --set loss.lifeline=0.5 --note "lifeline loss"
 
 The corpus is the demo's, or one that benchmarks/music/real_music.py makes (music21 and fluidsynth are needed): Bach's
 chorales, or chorales and tunes performed by bands and soloists. It is prepared once below --work and shared by all
-runs. Each run has a folder of its own there, named by its settings: the same command again goes on with a run that was
-stopped, and measures nothing twice. A row holds the settings, seconds of training and of evaluation, the verdict, and
-the family's figures with intervals of 95 %.
+runs. Each run has its own folder there, named by a hash of its settings: the same command again continues a run that
+was stopped, and does not repeat a finished training. A row has the settings, seconds of training and of evaluation, the
+verdict, and the family's figures with intervals of 95 %.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ COLUMNS = {
     "midi_generator": ("perplexity", "val_loss", "emotion_named", "shift_tempo", "shift_density", "shift_velocity",
                        "shift_pitch", "shift_majorness", "copied_share"),
 }  # fmt: skip
-BESIDE = {"perplexity": "kneser_ney_5gram", "val_loss": "plain_transformer", "sounding_pos_loss": "emotion_only",
+BASELINE = {"perplexity": "kneser_ney_5gram", "val_loss": "plain_transformer", "sounding_pos_loss": "emotion_only",
           "emotion_named": "by_chance"}  # fmt: skip
 
 
 def command(*arguments: object) -> None:
-    """A verb of the project, its output shown. Ends with its exit code where it fails."""
+    """Run a verb of the project and show its output. If it fails, exit with its exit code."""
     line = [sys.executable, "-m", "training", *map(str, arguments)]
     print(f"$ {shlex.join(line[1:])}", flush=True)
     done = subprocess.run(line, cwd=PROJECT)
@@ -46,7 +46,7 @@ def command(*arguments: object) -> None:
 
 
 def prepared(corpus: str, count: int | None, work: Path) -> Path:
-    """The workspace of a corpus, prepared now or before; of `count` pieces where it is not the demo's."""
+    """The workspace of a corpus, which is prepared if it is new; with `count` pieces, unless it is the demo's."""
     usual, held_out = REAL.get(corpus, (None, None))
     count = usual and (count or usual)
     root = work / (f"{corpus}-{count}" if count else corpus)
@@ -63,12 +63,12 @@ def prepared(corpus: str, count: int | None, work: Path) -> Path:
 
 
 def run_folder(work: Path, corpus: Path, family: str, preset: str, changes: Sequence[str]) -> Path:
-    told = hashlib.sha256(json.dumps([preset, *changes]).encode()).hexdigest()[:8]
-    return work / "runs" / f"{corpus.name}-{family}-{preset}-{told}"
+    settings_hash = hashlib.sha256(json.dumps([preset, *changes]).encode()).hexdigest()[:8]
+    return work / "runs" / f"{corpus.name}-{family}-{preset}-{settings_hash}"
 
 
 def settings(corpus: Path, family: str) -> list[str]:
-    """What makes a run read the corpus's manifests and stores and write none of its own."""
+    """Settings that make a run read the manifests and stores of a given corpus."""
     name = {"spectocloud": "spectocloud", "midi_generator": "midi"}[family]
     manifests = corpus / "data/manifests"
     return [
@@ -78,34 +78,34 @@ def settings(corpus: Path, family: str) -> list[str]:
     ]
 
 
-def cell(metric: Mapping[str, Any] | None, beside: str | None = None) -> str:
-    """A figure with its interval, and the baseline's where one is told."""
+def cell(metric: Mapping[str, Any] | None, baseline: str | None = None) -> str:
+    """A figure with its interval, and that of a baseline if one is named."""
     if metric is None:
         return ""
-    own, other = metric["model"], metric["baselines"].get(beside or "")
+    own, other = metric["model"], metric["baselines"].get(baseline or "")
     ends = f" ({own['low']:.3g} to {own['high']:.3g})" if own["low"] != own["high"] else ""
     return f"{own['value']:.3g}{ends}" + (f" / {other['value']:.3g}" if other else "")
 
 
-def row(family: str, told: Mapping[str, Any], corpus: str, preset: str, changes: Sequence[str], note: str,
+def row(family: str, judged: Mapping[str, Any], corpus: str, preset: str, changes: Sequence[str], note: str,
         seconds: tuple[float, float]) -> str:  # fmt: skip
-    figures = [cell(told["metrics"].get(name), BESIDE.get(name)) for name in COLUMNS[family]]
+    figures = [cell(judged["metrics"].get(name), BASELINE.get(name)) for name in COLUMNS[family]]
     varied = ", ".join(changes) or "as it is"
     times = [f"{value:.0f} s" for value in seconds]
-    rows = told.get("rows") or told["songs"]  # the key of files of older versions
+    rows = judged.get("rows") or judged["songs"]  # "songs" in files of older versions
     songs = f"{corpus}, {rows['train']} + {rows['held_out']}"
-    cells = [note or preset, songs, f"{preset}: {varied}", *times, told["verdict"]["word"], *figures]
+    cells = [note or preset, songs, f"{preset}: {varied}", *times, judged["verdict"]["word"], *figures]
     return "| " + " | ".join(cells) + " |"
 
 
 def heading(family: str) -> str:
-    names = [name + (f" / {BESIDE[name]}" if name in BESIDE else "") for name in COLUMNS[family]]
+    names = [name + (f" / {BASELINE[name]}" if name in BASELINE else "") for name in COLUMNS[family]]
     titles = ["what", "corpus, songs to train on + held out", "settings", "training", "evaluation", "verdict", *names]
     return f"## {family}\n\n| " + " | ".join(titles) + " |\n|" + "---|" * len(titles)
 
 
 def append(table: Path, family: str, line: str) -> None:
-    """Put `line` at the end of the family's table; a file or table that is not there is begun."""
+    """Put `line` at the end of the family's table; a missing file or table is created."""
     text = table.read_text(encoding="utf-8") if table.exists() else ""
     if f"## {family}\n" not in text:
         text = (text.rstrip() + "\n\n" if text else "") + heading(family) + "\n"
@@ -117,7 +117,7 @@ def append(table: Path, family: str, line: str) -> None:
 
 
 def seconds_of_training(out: Path, family: str) -> float:
-    """Of all sessions of the run, as its last checkpoint says."""
+    """Seconds of all sessions of the run, from its last checkpoint."""
     import torch
 
     best = torch.load(out / "checkpoints" / family / "last.pt", weights_only=True, map_location="cpu")
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", default="small")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--note", default="", help="what the row is about")
-    parser.add_argument("--rival-steps", default="0.2", metavar="SHARE", help="see `evaluate --help`")
+    parser.add_argument("--baseline-steps", default="0.2", metavar="SHARE", help="see `evaluate --help`")
     parser.add_argument("--work", type=Path, default=Path("learning"), metavar="DIR", help="corpora and runs go there")
     parser.add_argument("--table", type=Path, default=None, metavar="FILE", help="default: results.md in --work")
     options = parser.parse_args(arguments)
@@ -144,11 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
     sets = [f"--set={one}" for one in (*options.set, *settings(corpus, options.family))]
     command("train", options.family, "--preset", options.preset, "--out", out, *sets)
     before = time.monotonic()
-    command("evaluate", options.family, "--out", out, "--rival-steps", options.rival_steps)
+    command("evaluate", options.family, "--out", out, "--baseline-steps", options.baseline_steps)
     evaluating = time.monotonic() - before
-    told = json.loads((out / "exports/metrics.json").read_text(encoding="utf-8"))["families"][options.family]
+    judged = json.loads((out / "exports/metrics.json").read_text(encoding="utf-8"))["families"][options.family]
     seconds = (seconds_of_training(out, options.family), evaluating)
-    line = row(options.family, told, options.corpus, options.preset, options.set, options.note, seconds)
+    line = row(options.family, judged, options.corpus, options.preset, options.set, options.note, seconds)
     append(options.table or work / "results.md", options.family, line)
     print(line)
     return 0

@@ -1,15 +1,16 @@
-"""Scores performed: real notes, played by rule, alone or in a band. Used by benchmarks/music/real_music.py.
+"""Rule-based performances of real scores, solo or by a band. Used by benchmarks/music/real_music.py.
 
-Editions of old music have no dynamics and mostly no tempo; what a player adds is what a listener takes for the emotion.
-So each piece is given one of four that players have been asked for in studies (Juslin 2000, "Cue utilization in
-communication of emotion in music performance"): in major happy; in minor sad, angry or fearful. It is played as
-training/domains/music/emotions.yaml sets for that emotion: tempo, loudness, accents, and how long notes are held. Over
-that lie, for every emotion alike, two rules of the KTH system (Friberg, Bresin, Sundberg 2006, "Overview of the KTH
-rule system for musical performance"), phrases that rise and fall in loudness and higher notes of a melody louder, and
-terraces of eight bars. Chance is seeded by the file's name.
+Editions of old music have no dynamics and mostly no tempo, which a player adds and from which a listener infers the
+emotion. So each piece is assigned one of four emotions that performers were instructed to express in studies (Juslin
+2000, "Cue utilization in communication of emotion in music performance"): happy for major; sad, angry or fearful for
+minor. Tempo, loudness, accents and articulation follow the rules for that emotion in
+training/domains/music/emotions.yaml. In addition, for every emotion, two rules of the KTH system apply (Friberg,
+Bresin, Sundberg 2006, "Overview of the KTH rule system for musical performance"): phrases rise and fall in loudness,
+and higher notes of a melody are louder. Loudness also changes in terraces of eight bars. Random numbers are seeded by
+the file's name.
 
     solo   a tune on one instrument, in the octave that suits it
-    band   all voices of a score, an instrument each: highest to lowest
+    band   all voices of a score, one instrument each, from highest to lowest
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ from training.errors import DataError
 EMOTIONS = {"major": ("happy",), "minor": ("sad", "angry", "fear")}
 PER_QUARTER = 480  # ticks
 
-#: An instrument of the lexicon, and the MIDI pitch about which it plays a tune.
+#: An instrument of the lexicon, and the median MIDI pitch at which it plays a tune.
 SOLOISTS = {"piccolo": 86, "flute": 77, "violin": 74, "oboe": 72, "trumpet": 68, "clarinet": 67, "piano": 65,
             "viola": 62, "nylon_guitar": 58, "trombone": 54, "cello": 53, "bassoon": 51, "contrabass": 42}  # fmt: skip
-#: Instruments of a band, highest voice to lowest; inner ones are used again where a score has more voices.
+#: Instruments of a band, highest voice to lowest; the inner ones are repeated if a score has more voices.
 BANDS = {
     "strings": ("violin", "violin", "viola", "cello"),
     "winds": ("flute", "oboe", "clarinet", "bassoon"),
@@ -44,12 +45,12 @@ BANDS = {
     "choir": ("choir", "choir", "choir", "choir"),
     "chamber band": ("oboe", "harp", "french_horn", "contrabass"),
 }
-OCTAVE_BELOW = {"contrabass", "acoustic_bass", "electric_bass"}  # as they sound
+OCTAVE_BELOW = {"contrabass", "acoustic_bass", "electric_bass"}  # they sound an octave below their notation
 
 PHRASE, TERRACE = 4, 8  # bars
 ARCH = (6.0, 14.0)  # MIDI velocity between a phrase's ends and its middle
 TERRACES = 7.0  # standard deviation of a terrace's MIDI velocity
-HIGH_LOUD = 0.4  # MIDI velocity a semitone above the tune's mean
+HIGH_LOUD = 0.4  # MIDI velocity per semitone above the tune's mean
 VOICES = {"highest": 5.0, "inner": -6.0, "lowest": 0.0}  # MIDI velocity in a band
 
 
@@ -111,7 +112,7 @@ def written(score: Any) -> Written:
 
 
 def _upbeat(part: Any, metre: Metre) -> float:
-    """Quarters that are missing before an upbeat, so that bars begin where they are written."""
+    """Quarters of rest before an upbeat, so that bar lines are where they are written."""
     first = part.getElementsByClass("Measure").first()
     bar = 4 * metre.numerator / metre.denominator
     length = float(first.duration.quarterLength) if first is not None else bar
@@ -119,7 +120,7 @@ def _upbeat(part: Any, metre: Metre) -> float:
 
 
 def perform(name: str, mode: str, score: Written, kind: str) -> Performance:
-    """`score` played as a file called `name` is always played. `kind`: "solo" (its highest voice) or "band"."""
+    """A performance of `score`, reproducible by `name`. `kind`: "solo" (its highest voice) or "band"."""
     random = np.random.default_rng(zlib.crc32(f"{kind} {name}".encode()))
     chosen = EMOTIONS[mode][random.integers(len(EMOTIONS[mode]))]
     rules = emotion.rules(chosen)
@@ -209,7 +210,7 @@ def _conductor(quarters_a_minute: float, metres: Sequence[Metre]) -> mido.MidiTr
 
 
 def _track(events: Sequence[tuple[int, int, Any]]) -> mido.MidiTrack:
-    """Events (tick, rank, message) as a track: by time, notes' ends before their beginnings."""
+    """Events (tick, rank, message) as a track: by time, note-offs before note-ons."""
     track, now = mido.MidiTrack(), 0
     for tick, _, message in sorted(events, key=lambda event: event[:2]):
         track.append(message.copy(time=tick - now))

@@ -1,21 +1,20 @@
-"""Pairs of audio and MIDI whose notes nobody here wrote, to run the whole pipeline on: `real_music.py DIR [--count N]`.
+"""Builds pairs of audio and MIDI from real scores, to run the complete pipeline on: `real_music.py DIR [--count N]`.
 
     DIR/midi/happy/bwv269.mid   DIR/audio/happy/bwv269.wav      pieces in major
     DIR/midi/sad/bwv10.7.mid    DIR/audio/sad/bwv10.7.wav       pieces in minor
-    DIR/real_music.json                                          what was taken, and how it was made
+    DIR/real_music.json                                          the selection, and how it was made
 
-The scores are those of the music21 package's corpus (Bach's chorales in Riemenschneider's order; or Monteverdi's
-madrigals), half in major and half in minor as far as music21's key analysis finds both. What is real about them:
-notes, rhythm, voices, metre, tempo where the edition has one (else 120). What is not: these editions have no dynamics,
-so every note has music21's default velocity; they are for voices, and each piece gets one of four General MIDI programs
-(choir, organ, strings, piano) by its name, so that instruments vary; and `happy` and `sad` are the usual names of major
-and minor, not anyone's judgement. The sound is fluidsynth's with a General MIDI sound font, mixed down to one channel
-of 44,100 Hz.
+The scores come from the corpus of the music21 package (Bach's chorales in Riemenschneider's order; or Monteverdi's
+madrigals), half in major and half in minor as far as music21's key analysis finds both. Real are notes, rhythm, voices,
+metre, and the tempo if the edition has one (otherwise 120). Not real are the dynamics: these editions have none, so
+every note has music21's default velocity; the instruments: the scores are for voices, and each piece gets one of four
+General MIDI programs (choir, organ, strings, piano) by a hash of its name; and the labels: `happy` and `sad` mean major
+and minor, and no listener has rated the pieces. The sound is rendered by fluidsynth with a General MIDI sound font and
+mixed down to one channel of 44,100 Hz.
 
-`--kind performed` takes two kinds of recording instead, half of each: `band/` (Bach's chorales by bands of all sorts)
-and `solo/` (fiddle tunes and folk songs on one instrument), played with expression by rule:
-benchmarks/music/performing.py.
-Their level is that of a mastered recording, a peak of -1 dB.
+`--kind performed` makes two other kinds of recording, half of each: `band/` (Bach's chorales by various bands) and
+`solo/` (fiddle tunes and folk songs on one instrument), performed with expression by rules
+(benchmarks/music/performing.py). Their level is that of a mastered recording, a peak of -1 dB.
 
 The same arguments give the same files; a second run finds them and does nothing.
 """
@@ -62,10 +61,10 @@ class Piece(NamedTuple):
 
     name: str
     mode: str  # major or minor
-    folder: str  # its emotion, below "solo" or "band" where it is performed
+    folder: str  # its emotion, below "solo" or "band" if it is performed
     players: str
     midi: bytes
-    digest: str  # of its notes: two editions of one piece share it
+    digest: str  # of its notes; equal for two editions of the same piece
 
 
 def chorales() -> list[str]:
@@ -82,8 +81,8 @@ def madrigals() -> list[str]:
 
 
 def tunes() -> list[str]:
-    """Ryan's Mammoth Collection and the Essen folk songs in turn, both in an order that mixes their volumes. A folk
-    song is named by its file and its number in it."""
+    """Ryan's Mammoth Collection and the Essen folk songs in turn, both in an order that mixes their volumes. The name
+    of a folk song is its file and its number in the file."""
     from music21 import corpus
 
     fiddle = [f"ryansMammoth/{path.name}" for path in corpus.getComposer("ryansMammoth") if path.suffix == ".abc"]
@@ -97,10 +96,10 @@ def tunes() -> list[str]:
 
 
 class Kind(NamedTuple):
-    """Which scores, and how they become sound."""
+    """Which scores to use, and how they are played."""
 
     sources: Callable[[], list[str]]
-    performed: str = ""  # "solo" or "band"; else as music21 plays them
+    performed: str = ""  # "solo" or "band"; empty: as music21 plays them
 
 
 KINDS: dict[str, tuple[Kind, ...]] = {
@@ -111,7 +110,7 @@ KINDS: dict[str, tuple[Kind, ...]] = {
 
 
 def read_piece(source: str, performed: str = "") -> Piece | str:
-    """A score of the corpus as MIDI; or, as a string, why it is left out."""
+    """A score of the corpus as MIDI, or a string with the reason why it is left out."""
     from music21 import corpus
     from music21.exceptions21 import Music21Exception
 
@@ -119,7 +118,7 @@ def read_piece(source: str, performed: str = "") -> Piece | str:
     name = re.sub(r"[^a-z0-9.]+", "_", Path(source).name.removesuffix(".mxl").removesuffix(".abc").lower())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # music21 warns of oddities in its own editions
+            warnings.simplefilter("ignore")  # music21 warns about its own editions
             score = corpus.parse(path, number=int(number) if number else None)
             mode = score.analyze("key").mode
             if mode not in FOLDERS:
@@ -149,7 +148,7 @@ def _as_written(name: str, mode: str, score: Any) -> Piece:
     notes = hashlib.sha256()
     for number, track in enumerate(file.tracks):
         channels = sorted({message.channel for message in track if message.type == "note_on"})
-        kept, late = [], 0  # program changes go, and their waiting time to what follows
+        kept, late = [], 0  # program changes are removed, and their delta time is added to the next message
         for message in track:
             if message.type == "program_change":
                 late += message.time
@@ -165,7 +164,7 @@ def _as_written(name: str, mode: str, score: Any) -> Piece:
 
 
 def choose(kind: Kind, count: int, workers: concurrent.futures.Executor) -> tuple[list[Piece], list[str]]:
-    """The first `count` different pieces, half in each mode as far as there are enough; and what was left out."""
+    """The first `count` different pieces, half in each mode if there are enough; and those left out, with reasons."""
     sources = iter(kind.sources())
     pools: dict[str, list[Piece]] = {mode: [] for mode in FOLDERS}
     seen: set[str] = set()
@@ -178,20 +177,20 @@ def choose(kind: Kind, count: int, workers: concurrent.futures.Executor) -> tupl
             if isinstance(found, str):
                 left_out.append(found)
             elif {found.name, found.digest} & seen:
-                left_out.append(f"{found.name}: another edition of a piece already there")
+                left_out.append(f"{found.name}: another edition of a selected piece")
             else:
                 seen |= {found.name, found.digest}
                 pools[found.mode].append(found)
     every = sum(len(pool) for pool in pools.values())
     if every < count:
-        raise UsageError(f"--count: {count} pieces are asked for; music21's corpus holds {every} different ones.")
+        raise UsageError(f"--count: {count} pieces are requested; music21's corpus has only {every} different ones.")
     minor = min(len(pools["minor"]), max(count // 2, count - len(pools["major"])))
     return pools["major"][: count - minor] + pools["minor"][:minor], left_out
 
 
 def render(midi: Path, wav: Path, font: Path, mastered: bool) -> float:
-    """Play `midi` into `wav` (one channel, 16 bits), atomically; return its length in seconds. `mastered`: as loud as
-    it can be, however softly it is played."""
+    """Render `midi` to `wav` (one channel, 16 bits), atomically; returns its length in seconds. `mastered`: normalise
+    the peak to PEAK."""
     import numpy as np
     import soundfile
 
@@ -207,7 +206,7 @@ def render(midi: Path, wav: Path, font: Path, mastered: bool) -> float:
         mono = sound.mean(axis=1)
         peak = float(np.abs(mono).max(initial=0))
         if rate != SAMPLE_RATE or peak < (1e-4 if mastered else 0.01):
-            raise HostError(f"fluidsynth made no sound of {midi} with {font}.")
+            raise HostError(f"fluidsynth rendered {midi} with {font} as silence.")
         if mastered:
             mono *= PEAK / peak
         soundfile.write(partial, mono, rate, subtype="PCM_16")
@@ -218,14 +217,14 @@ def render(midi: Path, wav: Path, font: Path, mastered: bool) -> float:
     return len(mono) / rate
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_atomically(path: Path, data: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(data)
     partial.replace(path)
 
 
 def find_font() -> Path:
-    """The sound font, once fluidsynth and music21 are known to be there. Raises HostError naming what is missing."""
+    """The sound font; also checks for fluidsynth and music21. Raises HostError with what is missing."""
     found = (Path(folder) / name for name in SOUND_FONTS for folder in SOUND_FOLDERS)
     font = next((path for path in found if path.is_file()), None)
     missing = [] if shutil.which("fluidsynth") else ["the program fluidsynth"]
@@ -240,8 +239,8 @@ def find_font() -> Path:
 
 
 def build(folder: Path, kind: str, count: int) -> None:
-    """Make the pairs, or find them made."""
-    asked = {"format": FORMAT, "kind": kind, "count": count}
+    """Make the pairs, unless they exist."""
+    selection = {"format": FORMAT, "kind": kind, "count": count}
     record = folder / "real_music.json"
     if record.exists():
         try:
@@ -249,7 +248,7 @@ def build(folder: Path, kind: str, count: int) -> None:
             made = [folder / name for piece in known["pieces"] for name in (piece["midi"], piece["audio"])]
         except (ValueError, KeyError, TypeError):
             raise DataError(f"{record} is damaged; remove {folder} and run again.") from None
-        if {key: known.get(key) for key in asked} != asked:
+        if {key: known.get(key) for key in selection} != selection:
             raise UsageError(f"{folder} holds another selection ({record}). Choose another folder, or remove it.")
         if all(path.is_file() for path in made):
             print(f"{count} pieces ({kind}) are in {folder} already; nothing to do.")
@@ -257,7 +256,7 @@ def build(folder: Path, kind: str, count: int) -> None:
     font = find_font()
     started = time.monotonic()
     workers = min(os.cpu_count() or 1, 8)
-    # Spawned, not forked: the parent has loaded nothing worth sharing, and a fork with threads may hang.
+    # Spawned instead of forked: forking a process that has threads may hang, and there is no memory to share.
     with concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         left_out: list[str] = []
         jobs: list[tuple[Piece, Path, Path, concurrent.futures.Future[float]]] = []
@@ -270,7 +269,7 @@ def build(folder: Path, kind: str, count: int) -> None:
                 wav = folder / "audio" / piece.folder / f"{piece.name}.wav"
                 for path in (midi, wav):
                     path.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(midi, piece.midi)
+                write_atomically(midi, piece.midi)
                 jobs.append((piece, midi, wav, pool.submit(render, midi, wav, font, bool(one.performed))))
         rows = []
         for piece, midi, wav, job in jobs:
@@ -278,7 +277,7 @@ def build(folder: Path, kind: str, count: int) -> None:
             row |= {"midi": str(midi.relative_to(folder)), "audio": str(wav.relative_to(folder))}
             rows.append(row | {"seconds": round(job.result(), 2)})
     made_by = {"sound_font": font.name, "left_out": left_out, "pieces": rows}
-    write_whole(record, json.dumps(asked | made_by, indent=1).encode())
+    write_atomically(record, json.dumps(selection | made_by, indent=1).encode())
     seconds = sum(row["seconds"] for row in rows)
     folders = Counter(str(Path(row["midi"]).parent.relative_to("midi")) for row in rows)
     held = ", ".join(f"{number} in {name}/" for name, number in sorted(folders.items()))
@@ -294,7 +293,7 @@ def at_least_one(text: str) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build pairs of real music: MIDI, and its sound by fluidsynth.")
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where the pairs go: DIR/audio and DIR/midi")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="output folder: DIR/audio and DIR/midi")
     parser.add_argument("--count", type=at_least_one, default=40, help="how many pieces (default: 40)")
     parser.add_argument("--kind", choices=sorted(KINDS), default="chorales", help="which music (default: chorales)")
     options = parser.parse_args(arguments)

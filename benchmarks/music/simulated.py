@@ -1,8 +1,8 @@
-"""A corpus of any number of songs, at the cost of their names: for what depends on how many there are.
+"""A simulated corpus with any number of songs and little disk space, for measurements that depend on their number.
 
-Every score is a hard link to one of few small files. A ledger is told, once for all, that each holds something else,
-and a store is given tokens for each: as if all had been read and decoded before. From there on nothing is simulated:
-names are scanned, files are asked for their signatures, manifests are written, and models are trained on the tokens.
+Every score is a hard link to one of few small files. A ledger is filled with a different digest for each, and a store
+with tokens for each, which simulates that all files were read and decoded before. Everything after that is real: names
+are scanned, signatures of files are read, manifests are written, and models are trained on the tokens.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from training.domains.music.midi import tokens
 from training.workspace import Workspace
 
 EMOTIONS = ("happy", "sad", "angry", "fear", "disgust", "surprise")
-FOLDER = 1000  # songs a folder; they share a file, since file systems limit the names that one may have
+FOLDER = 1000  # songs per folder; they share a file, because file systems limit the number of links to one
 
 
 def corpus(root: Path, songs: int, lengths: tuple[int, int] = (32, 64)) -> Path:
-    """Make `songs` scores under root/midi, known to the workspace root/out; returns their folder. `lengths`: tokens a
-    song, the least and the most, BOS and EOS included."""
+    """Make `songs` scores under root/midi, known to the workspace root/out; returns their folder. `lengths`: least and
+    most tokens per song, BOS and EOS included."""
     midi, cache = root / "midi", Workspace(root / "out").cache
     for first in range(0, songs, FOLDER):
         _link(midi, first, min(FOLDER, songs - first))
@@ -49,7 +49,7 @@ def corpus(root: Path, songs: int, lengths: tuple[int, int] = (32, 64)) -> Path:
 
 
 def content(song: int) -> str:
-    """What a song is said to hold: SHA-256 in hex."""
+    """The simulated SHA-256 of a song's content, in hex."""
     return hashlib.sha256(song.to_bytes(8, "little")).hexdigest()
 
 
@@ -58,7 +58,7 @@ def _name(song: int) -> str:
 
 
 def _folder(midi: Path, song: int) -> Path:
-    """As collections are: artists, albums, and a word for the mood."""
+    """The folder of a song, in a realistic collection: artists, albums, and an emotion word."""
     number = song // FOLDER
     return midi / f"artist {number // 8:03d}" / f"album {number:04d} {EMOTIONS[number % len(EMOTIONS)]}"
 
@@ -76,5 +76,5 @@ def _digests(midi: Path, songs: int) -> Iterator[tuple[bytes, str, str]]:
     for song in range(songs):
         if song % FOLDER == 0:
             folder = str(_folder(midi, song))
-            told = repr(signature(f"{folder}/{_name(song)}"))
-        yield os.fsencode(f"{folder}/{_name(song)}"), told, content(song)
+            of_file = repr(signature(f"{folder}/{_name(song)}"))
+        yield os.fsencode(f"{folder}/{_name(song)}"), of_file, content(song)

@@ -1,4 +1,4 @@
-"""Kinds of recordings judged by themselves: the model is the same, what it is compared with is not."""
+"""Evaluation per kind of recording: the model is the same in all rows, the baseline is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.domains.music.corpora import EMOTIONS, make_corpus
 from training.cli import main
 
 
-def test_each_folder_is_held_out_alone_beside_who_knows_all_songs_and_who_knows_its_own(tmp_path, capsys):
+def test_each_folder_is_compared_with_baselines_fitted_on_all_songs_and_on_its_own(tmp_path, capsys):
     out, roots = tmp_path / "out", make_corpus(tmp_path / "music", 12)
     data = ["--audio-root", str(roots / "audio"), "--midi-root", str(roots / "midi"), "--out", str(out)]
     assert main(["prepare", *data, "--val-split", "0.5"]) == 0

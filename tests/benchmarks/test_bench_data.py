@@ -1,4 +1,4 @@
-"""The benchmarks of what happens to data measure what they say, on small corpora."""
+"""The benchmarks of data preparation and loading, on small corpora."""
 
 import importlib.util
 
@@ -9,19 +9,19 @@ import soundfile
 
 from benchmarks import __main__ as bench
 from benchmarks import loading, material, scale
-from benchmarks.harness import lacking
+from benchmarks.harness import not_installed
 from benchmarks.music import ingest_audio, ingest_midi
 from training.domains.music.midi.tokens import encode_tokens
 
 SUBJECTS = ("ingest_audio", "ingest_midi", "loading", "scale")
 
 
-def test_they_are_part_of_the_table():
+def test_the_subjects_are_registered():
     assert set(SUBJECTS) <= set(bench.SUBJECTS)
     assert all(importlib.util.find_spec(module) for module in bench.SUBJECTS.values())
 
 
-def test_scores_are_what_their_description_says(tmp_path):
+def test_generated_scores_have_the_requested_notes_and_length(tmp_path):
     material.score(tmp_path / "a.mid", 1, 400, 20.0)
     file = mido.MidiFile(tmp_path / "a.mid")
     assert sum(event.type == "note_on" for track in file.tracks for event in track) == 400
@@ -31,7 +31,7 @@ def test_scores_are_what_their_description_says(tmp_path):
     assert (tmp_path / "a.mid").read_bytes() != (tmp_path / "b.mid").read_bytes()
 
 
-def test_recordings_are_what_their_description_says(tmp_path):
+def test_generated_recordings_have_the_requested_format_and_length(tmp_path):
     material.recording(tmp_path / "a.flac", 1, 2.0)
     sound, rate = soundfile.read(tmp_path / "a.flac")
     assert (rate, sound.shape) == (44100, (88200, 2))
@@ -43,40 +43,40 @@ def test_recordings_are_what_their_description_says(tmp_path):
 def test_every_file_is_decoded_in_every_round_of_midi():
     rows = {row.bar: row for row in ingest_midi.measure(small=True)}
     assert list(rows) == ["1a", "1b", "1c", "1d"]
-    assert rows["1a"].ours == rows["1b"].rival > 0
-    assert rows["1a"].rival > 0
-    for bar, rival in (("1c", "pretty_midi"), ("1d", "miditok")):
-        assert (rows[bar].met is None) == bool(lacking(rival))
-        assert not lacking(rival) or "not measured" in rows[bar].note
+    assert rows["1a"].ours == rows["1b"].reference > 0
+    assert rows["1a"].reference > 0
+    for bar, reference in (("1c", "pretty_midi"), ("1d", "miditok")):
+        assert (rows[bar].met is None) == bool(not_installed(reference))
+        assert not not_installed(reference) or "not measured" in rows[bar].note
 
 
-def test_a_second_run_over_recordings_is_the_only_one_that_decodes_nothing():
+def test_only_the_second_run_over_recordings_skips_decoding():
     rows = {row.bar: row for row in ingest_audio.measure(small=True)}
     assert list(rows) == ["2a", "2b", "2c", "2d", "2e"]
-    assert rows["2e"].ours < rows["2e"].rival / 3
-    assert all(row.ours > 0 and row.rival > 0 for row in rows.values())
+    assert rows["2e"].ours < rows["2e"].reference / 3
+    assert all(row.ours > 0 and row.reference > 0 for row in rows.values())
 
 
 @pytest.mark.slow
-def test_loading_reads_packs_and_waits():
+def test_loading_measures_reading_packing_and_waiting():
     reading, packing, waiting = loading.measure(small=True)
     assert reading.ratio > 1
     assert packing.ours == pytest.approx(100, abs=1)
-    assert packing.rival < 30
+    assert packing.reference < 30
     assert 0 <= waiting.ours <= 100
 
 
 @pytest.mark.slow
-def test_scale_watches_the_real_commands():
+def test_scale_measures_the_real_commands():
     rows = {row.bar: row for row in scale.measure(small=True)}
     assert list(rows) == ["9a", "9b", "9c", "9d", "9e", "9f", "9g"]
     assert rows["9a"].ours > 0 and 20 < rows["9b"].ours < 500
-    assert rows["9d"].ours > 50 and rows["9d"].rival > 50
+    assert rows["9d"].ours > 50 and rows["9d"].reference > 50
     assert all("exit code 0" in rows[bar].note for bar in ("9f", "9g"))
 
 
-def test_a_limit_on_memory_holds(tmp_path):
-    """Else a corpus larger than it would show nothing."""
+def test_a_memory_limit_is_enforced(tmp_path):
+    """Otherwise a corpus larger than the limit would show nothing."""
     material.score(tmp_path / "midi/a.mid", 1, 40, 20.0)
     material.score(tmp_path / "midi/b.mid", 2, 40, 20.0)
     command = ["prepare", "--midi-root", str(tmp_path / "midi"), "--out", str(tmp_path / "out")]

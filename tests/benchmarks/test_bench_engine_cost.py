@@ -1,4 +1,4 @@
-"""What the engine costs is measured against a loop that learns the same."""
+"""The engine's overhead is measured against a loop that trains the same model."""
 
 import tempfile
 from pathlib import Path
@@ -20,15 +20,15 @@ def test_both_loops_train_the_same_model_on_the_same_problem():
         engine(300), bare(300)
         assert engine.run.state.progress.step == bare.step == 300
         records = (Path(folder) / "run" / "metrics.jsonl").read_text().count("\n")
-        assert records == 30  # the engine tells what it does in a real training
+        assert records == 30  # the engine logs as in a real training
         for model in (engine.run.state.model, bare.model):
             x = torch.from_numpy(examples.x[:256])
             error = (model(x).squeeze(-1) - x.sum(1)).square().mean()
             assert error < 0.7 * x.sum(1).square().mean()
 
 
-def test_the_row_is_the_difference():
+def test_the_bar_is_about_the_difference():
     row, between = engine_cost.measure(small=True)
-    assert row.bar == "4f" and row.ours > 0 and row.rival > 0
+    assert row.bar == "4f" and row.ours > 0 and row.reference > 0
     assert row.met == (row.ratio <= 0.1)
     assert between.bar == "5a" and 0 < between.ratio < 50

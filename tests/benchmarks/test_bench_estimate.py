@@ -3,9 +3,9 @@
 from benchmarks import estimate
 
 
-def test_what_is_predicted_stands_beside_what_was_taken():
+def test_the_predicted_duration_is_compared_with_the_actual_one():
     rows = estimate.measure(small=True)
     assert [row.bar for row in rows] == ["E1", "E2"]
     for row in rows:
-        assert row.ours > 0 and row.rival > 0 and "4 steps" in row.note
-        assert row.ratio == abs(row.rival / row.ours - 1)
+        assert row.ours > 0 and row.reference > 0 and "4 steps" in row.note
+        assert row.ratio == abs(row.reference / row.ours - 1)

@@ -1,4 +1,4 @@
-"""What will be measured on a GPU runs here, at small sizes, and can tell right from wrong."""
+"""The GPU benchmark runs on a CPU with small sizes, and detects wrong results."""
 
 import functools
 import json
@@ -16,15 +16,15 @@ from benchmarks.music.chamfer import by_cdist
 
 @pytest.fixture
 def traced(monkeypatch):
-    """torch.compile traces and counts, and runs what it traced as it is: a real compiler takes minutes."""
+    """torch.compile traces and counts graphs and runs them eagerly, because a real backend takes minutes."""
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
-    monkeypatch.setattr(gpu, "lacking", lambda *_: "transformers not installed")
+    monkeypatch.setattr(gpu, "not_installed", lambda *_: "transformers not installed")
     yield
     torch._dynamo.reset()
 
 
-def test_all_of_it_runs_without_a_gpu_and_says_that_none_was_there(traced, tmp_path, capsys):
+def test_all_subjects_run_without_a_gpu_and_are_reported_as_not_measured(traced, tmp_path, capsys):
     torch._dynamo.utils.counters.clear()
     assert gpu.main(["--output", str(tmp_path / "out.json")]) == 0
     assert "not measured on a GPU" in capsys.readouterr().out
@@ -37,7 +37,7 @@ def test_all_of_it_runs_without_a_gpu_and_says_that_none_was_there(traced, tmp_p
     assert "**On a GPU**" in page and "no GPU" in page and "20 not measured" in page
 
 
-def test_what_fails_and_what_comes_too_late_costs_the_others_nothing(monkeypatch, tmp_path):
+def test_failed_and_late_subjects_do_not_affect_the_others(monkeypatch, tmp_path):
     good = Row("10b", "good", 1.0, None, "s", 1.0, "<= 2 s", True)
 
     def raises():
@@ -54,7 +54,7 @@ def test_what_fails_and_what_comes_too_late_costs_the_others_nothing(monkeypatch
     assert gpu.main(["--output", str(tmp_path / "out.json")]) == 1
 
 
-def test_a_distance_that_is_not_exact_is_seen(monkeypatch, tmp_path):
+def test_an_inexact_distance_is_detected(monkeypatch, tmp_path):
     here = place_here(tmp_path)
     right = gpu_chamfer.exactness(here, 2, 60)
     assert all(row.met for row in right)
@@ -63,7 +63,7 @@ def test_a_distance_that_is_not_exact_is_seen(monkeypatch, tmp_path):
     assert not wrong[0].met and wrong[0].ratio > 0.05
 
 
-def test_a_graph_that_is_compiled_anew_is_seen(traced, tmp_path):
+def test_a_recompilation_is_detected(traced, tmp_path):
     class Engine:
         run = property(lambda self: self)
         sizes = iter(range(2, 100))
@@ -79,7 +79,7 @@ def test_a_graph_that_is_compiled_anew_is_seen(traced, tmp_path):
     assert gpu_engine.recompilations(place_here(tmp_path), Engine()).met
 
 
-def test_waiting_is_what_the_loop_waited_for(tmp_path):
+def test_input_wait_is_the_time_that_the_loop_waited(tmp_path):
     class Engine:
         waited = 5.0
 
@@ -92,13 +92,13 @@ def test_waiting_is_what_the_loop_waited_for(tmp_path):
 
 
 def test_ranks_are_counted_together(tmp_path):
-    """Two processes under torchrun, each with a batch of its own; the slower one counts."""
+    """Two processes under torchrun, each with its own batch; the time of the slower one is used."""
     here = place_here(tmp_path)
     assert gpu_ranks.rate(here, 2) > 0
 
 
 @pytest.mark.parametrize(("count", "met"), [(3, True), (4, False)])
-def test_scaling_is_a_share_of_n_times_one(count, met, monkeypatch, tmp_path):
+def test_scaling_is_relative_to_n_times_one_gpu(count, met, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(gpu_ranks, "rate", lambda _here, n: 280.0 if n > 1 else 100.0)
     (row,) = gpu_ranks.measure(place_here(tmp_path))

@@ -1,4 +1,4 @@
-"""Bar 7 is measured on the project's own files, and what the host computes is what the model computes."""
+"""Bar 7 is measured on files of the project's export, and the bound sessions compute the same as plain ones."""
 
 import numpy as np
 

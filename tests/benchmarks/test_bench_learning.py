@@ -1,15 +1,15 @@
-"""The table of ablations: a row a run, under its family, whatever is there already."""
+"""The table of ablations: one row per run, appended to the table of its family."""
 
 from __future__ import annotations
 
 from benchmarks.music import learning
 
 METRIC = {"model": {"value": 0.5, "low": 0.25, "high": 0.75}, "baselines": {"emotion_only": {"value": 1.0}}}
-TOLD = {"metrics": {"sounding_pos_loss": METRIC}, "rows": {"train": 8, "held_out": 2}, "verdict": {"word": "weak"}}
+JUDGED = {"metrics": {"sounding_pos_loss": METRIC}, "rows": {"train": 8, "held_out": 2}, "verdict": {"word": "weak"}}
 
 
 def a_row(family, note):
-    return learning.row(family, TOLD, "demo", "small", ["loss.lifeline=0.5"], note, (61.0, 7.0))
+    return learning.row(family, JUDGED, "demo", "small", ["loss.lifeline=0.5"], note, (61.0, 7.0))
 
 
 def test_rows_go_to_their_family_in_order(tmp_path):
@@ -21,17 +21,17 @@ def test_rows_go_to_their_family_in_order(tmp_path):
     notes = [[line[2] for line in block.splitlines()[2:]] for block in blocks[1::2]]
     assert notes == [["a", "c"], ["b", "d"]]
     widths = {line.count("|") for line in blocks[1].splitlines()}
-    assert len(widths) == 1  # heading, rule and rows have as many cells
+    assert len(widths) == 1  # heading, rule and rows have the same number of cells
 
 
-def test_a_row_holds_settings_times_verdict_and_intervals_beside_the_baseline():
+def test_a_row_has_settings_times_verdict_and_intervals_with_the_baseline():
     line = a_row("spectocloud", "with lifeline")
     for text in ("with lifeline", "demo, 8 + 2", "small: loss.lifeline=0.5", "61 s", "7 s", "weak"):
         assert f"| {text} |" in line
     assert "0.5 (0.25 to 0.75) / 1 " in line
 
 
-def test_runs_of_other_settings_have_folders_of_their_own(tmp_path):
+def test_runs_with_different_settings_have_different_folders(tmp_path):
     def of(*changes):
         return learning.run_folder(tmp_path, tmp_path / "demo", "spectocloud", "small", changes)
 

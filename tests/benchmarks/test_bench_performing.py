@@ -1,4 +1,4 @@
-"""Performances by rule: the same every time, as the emotion asks, in the octave of the instrument."""
+"""Rule-based performances: reproducible, by the rules of the emotion, in the octave of the instrument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def melody(pitch: int, bars: int = BARS) -> list[Sung]:
 
 
 def played(data: bytes) -> tuple[float, list[list[tuple[float, float, int, int]]]]:
-    """Beats a minute; of every voice (start and length in quarters, pitch, velocity)."""
+    """Beats per minute, and for every voice its notes: (start and length in quarters, pitch, velocity)."""
     file = mido.MidiFile(file=io.BytesIO(data))
     tempo = next(message.tempo for message in file.tracks[0] if message.type == "set_tempo")
     voices = []
@@ -28,7 +28,7 @@ def played(data: bytes) -> tuple[float, list[list[tuple[float, float, int, int]]
         for message in track:
             now += message.time
             if message.type == "note_on":
-                assert message.note not in open_, "a note began before the one before it ended"
+                assert message.note not in open_, "a note began before the previous one ended"
                 open_[message.note] = (now, message.velocity)
             elif message.type == "note_off":
                 start, velocity = open_.pop(message.note)
@@ -45,13 +45,13 @@ def performances(mode: str, kind: str, count: int = 24):
     return [perform(f"piece {number}", mode, SCORE, kind) for number in range(count)]
 
 
-def test_a_name_always_sounds_the_same_and_names_sound_different():
+def test_the_same_name_gives_the_same_performance_and_names_differ():
     one, again, other = (perform(name, "minor", SCORE, "band").midi for name in ("a", "a", "b"))
     assert one == again != other
 
 
 @pytest.mark.parametrize("mode", EMOTIONS)
-def test_it_is_played_as_the_emotion_asks(mode):
+def test_performances_follow_the_rules_of_their_emotion(mode):
     found = performances(mode, "solo")
     assert {one.emotion for one in found} == set(EMOTIONS[mode])
     for one in found:

@@ -1,10 +1,10 @@
-"""The saving benchmark measures what it says, on a small model."""
+"""The saving benchmark, on a small model."""
 
 from benchmarks import saving
 
 
-def test_the_background_holds_the_training_for_less_than_the_disk_takes():
+def test_a_background_save_blocks_the_training_for_less_time_than_a_synchronous_one():
     held, default, often = saving.measure(small=True)
-    assert held.ours < held.rival
+    assert held.ours < held.reference
     assert default.ratio < often.ratio and default.ours == held.ours
     assert "saves in" in often.note

@@ -1,9 +1,9 @@
-"""Bar 8 is measured on whole processes that go on where the one before stopped."""
+"""Bar 8 is measured on complete processes, each of which resumes where the previous one stopped."""
 
 from benchmarks import startup
 
 
-def test_help_comes_at_once_and_a_resume_trains():
+def test_help_is_fast_and_a_resume_trains():
     rows = startup.measure(small=True)
     assert [row.bar for row in rows] == ["8a", "8c"]
     assert all(0.05 < row.ours == row.ratio for row in rows)

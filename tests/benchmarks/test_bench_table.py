@@ -1,4 +1,4 @@
-"""One run measures every subject, whatever becomes of one of them, and the page tells all of it."""
+"""One run measures every subject even if one fails, and the page shows all results."""
 
 import json
 import os
@@ -29,10 +29,10 @@ def killed():
 
 @pytest.fixture
 def subjects(monkeypatch):
-    """Three subjects: one measures, one does as `two` says, one measures."""
+    """Three subjects; the second calls `fault`."""
 
-    def make(trouble):
-        for name, work in (("one", lambda: [GOOD]), ("two", trouble), ("three", lambda: [BAD])):
+    def make(fault):
+        for name, work in (("one", lambda: [GOOD]), ("two", fault), ("three", lambda: [BAD])):
             module = ModuleType(name)
             module.measure = lambda small, work=work: work()
             monkeypatch.setitem(sys.modules, f"benchmarks.{name}", module)
@@ -41,17 +41,17 @@ def subjects(monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("trouble", "said"), [(broken, "RuntimeError: no such thing"), (killed, "BrokenProcessPool")])
-def test_a_subject_that_fails_or_dies_costs_the_others_nothing(subjects, trouble, said, tmp_path, capfd):
-    subjects(trouble)
+@pytest.mark.parametrize(("fault", "note"), [(broken, "RuntimeError: no such thing"), (killed, "BrokenProcessPool")])
+def test_a_subject_that_fails_or_is_killed_does_not_affect_the_others(subjects, fault, note, tmp_path, capfd):
+    subjects(fault)
     assert bench.main(["--output", str(tmp_path / "out.json")]) == 1
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [row["subject"] for row in rows] == ["one", "two", "three"]
-    assert table.verdict(rows[1]) == "failed" and rows[1]["note"].startswith(f"failed: {said}")
+    assert table.verdict(rows[1]) == "failed" and rows[1]["note"].startswith(f"failed: {note}")
     assert "FAILED" in capfd.readouterr().out
 
 
-def test_bars_that_are_missed_or_not_measured_are_no_failure(subjects, tmp_path):
+def test_missed_and_unmeasured_bars_are_not_failures(subjects, tmp_path):
     subjects(lambda: [not_measured("4b", "HF Trainer", ">= 1x", "transformers not installed")])
     assert bench.main(["--output", str(tmp_path / "out.json")]) == 0
 
@@ -69,7 +69,7 @@ def elsewhere(monkeypatch, tmp_path):
     monkeypatch.setattr(bench, "HERE", tmp_path)
 
 
-def test_some_subjects_or_small_ones_do_not_replace_the_whole_result(subjects, tmp_path):
+def test_selected_or_small_subjects_do_not_replace_the_complete_result(subjects, tmp_path):
     subjects(lambda: [])
     bench.main(["one"])
     bench.main(["--small"])
@@ -79,7 +79,7 @@ def test_some_subjects_or_small_ones_do_not_replace_the_whole_result(subjects, t
 
 
 def test_numpys_numbers_are_written_as_numbers(subjects, tmp_path):
-    """One of them, after twenty minutes, was once the end of a run."""
+    """json cannot serialise them, which would end a run after twenty minutes."""
     subjects(lambda: [Row("3a", "Chamfer", np.float64(1.5), None, "s", np.float32(2), "<= 3 s", np.bool_(True))])
     bench.main([])
     row = json.loads((tmp_path / "results.json").read_text())["rows"][1]
@@ -90,17 +90,17 @@ def result(*rows, **head):
     return {**place(), "small": False, "rows": [row.plain() for row in rows], **head}
 
 
-def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
+def test_the_page_shows_every_bar_met_missed_or_not_measured(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     failed = Row("", "the subject two", None, None, "", None, "", None, "failed: OSError: full")
-    lacking = not_measured("4b", "against HF Trainer", ">= 1x", "transformers not installed")
-    table.refresh(page, [result(GOOD, lacking, failed), result(BAD, device="NVIDIA X")])
+    missing = not_measured("4b", "against HF Trainer", ">= 1x", "transformers not installed")
+    table.refresh(page, [result(GOOD, missing, failed), result(BAD, device="NVIDIA X")])
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     for bar, title in table.BARS.items():
-        nothing = "" if bar in ("3", "4", "10") else "not measured"
-        assert f"| **{bar}** | **{title}** | | | | | {nothing} | |" in text
+        measured = "" if bar in ("3", "4", "10") else "not measured"
+        assert f"| **{bar}** | **{title}** | | | | | {measured} | |" in text
     assert "| 3a | Chamfer | 10 ms | 1,281 ms | 128x | >= 10x | met | B 32 |" in text
     assert "| 10a | tokens | 0.25 s |  | 0.25 s | <= 0.1 s | **missed** |  |" in text
     assert "| 4b | against HF Trainer |  |  |  | >= 1x | not measured | transformers not installed |" in text
@@ -110,11 +110,11 @@ def test_the_page_gets_every_bar_met_missed_or_not_measured(tmp_path):
 
 
 @pytest.mark.parametrize(("wanted", "met", "expected"), [("stated", True, "stated"), ("stated", False, "missed")])
-def test_what_has_no_bar_is_not_called_met(wanted, met, expected):
+def test_a_figure_without_a_bar_is_stated_instead_of_met(wanted, met, expected):
     assert table.verdict(Row("6d", "first token", 2.0, None, "ms", 2.0, wanted, met).plain()) == expected
 
 
-def test_small_sizes_judge_nothing(tmp_path):
+def test_results_of_small_sizes_are_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(BEGIN + END)
     with pytest.raises(ValueError, match="--small"):

@@ -1,4 +1,4 @@
-"""The step is measured on sides that learn a token each for each token of the others."""
+"""The training step is measured on sides that train on the same number of tokens."""
 
 import tempfile
 from pathlib import Path
@@ -6,20 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import rivals, training_step
+from benchmarks import reference_loops, training_step
 from benchmarks.harness import in_turn
-from benchmarks.rivals import GPT, Loop, Shape
+from benchmarks.reference_loops import GPT, Loop, Shape
 from benchmarks.running import quiet
 from training.engine.step import precision
 
 SMALL = Shape(64, 32, 2, 2)
 
 
-def test_full_sizes_have_as_many_weights():
+def test_models_of_full_size_have_as_many_parameters():
     from training.registry import load_recipe
 
     ours = sum(p.numel() for p in load_recipe("midi_generator", "full").build({}).parameters())
-    for other in (GPT(Shape()), *([rivals.llama(Shape())] if not training_step.lacking("transformers") else [])):
+    llama = [] if training_step.not_installed("transformers") else [reference_loops.llama(Shape())]
+    for other in (GPT(Shape()), *llama):
         assert sum(p.numel() for p in other.parameters()) == pytest.approx(ours, rel=0.05)
 
 
@@ -39,10 +40,10 @@ def test_the_engine_trains_in_the_configs_bfloat16_on_packed_songs(monkeypatch):
         assert max(len(item["emotion"]) for item in items) > 1, "some windows hold several songs"
 
 
-def test_the_rival_learns():
+def test_the_reference_loop_learns():
     loop = Loop(SMALL, 4, dtype=None)
     loop.data = torch.arange(4000).remainder(50).numpy().astype("uint16")
-    loop.next, loop.step = loop.get_batch(), 500  # the rate has risen
+    loop.next, loop.step = loop.get_batch(), 500  # after warm-up
     with quiet():
         before = loop.raw(*loop.next).item()
         loop(60)
@@ -50,20 +51,21 @@ def test_the_rival_learns():
 
 
 @pytest.mark.parametrize("emulated", [False, True])
-def test_a_rival_that_is_not_installed_is_reported(monkeypatch, emulated):
-    """And so is a comparison of two precisions where there is but one."""
+def test_a_reference_that_is_not_installed_is_reported(monkeypatch, emulated):
+    """And so is a comparison of two precisions on a CPU with only one."""
     for module in (training_step, precision):
         monkeypatch.setattr(module, "emulates_bfloat16", lambda: emulated)
-    monkeypatch.setattr(training_step, "lacking", lambda *_: "transformers not installed (make bench RIVALS=1)")
+    missing = "transformers not installed (make bench REFERENCES=1)"
+    monkeypatch.setattr(training_step, "not_installed", lambda *_: missing)
     rows = training_step.measure(small=True)
     assert [row.bar for row in rows] == ["4a", "4b", "4c", "4d"]
     assert [row.met is None for row in rows] == [False, True, False, emulated]
     assert rows[1].note.startswith("not measured: transformers")
     assert ("float32 (not bfloat16" in rows[0].note) == emulated
-    assert all(row.ours > 0 and row.rival > 0 for row in rows if row.met is not None)
+    assert all(row.ours > 0 and row.reference > 0 for row in rows if row.met is not None)
 
 
-def test_sides_take_turns_in_being_first():
+def test_the_side_that_is_first_alternates():
     order = []
     times = in_turn({name: lambda name=name: order.append(name) or len(order) for name in "ab"}, rounds=2)
     assert order == ["b", "a", "a", "b", "b", "a"]

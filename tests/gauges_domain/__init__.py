@@ -1,5 +1,6 @@
-"""A second small domain, which only fans out: predictors of water gauges.
+"""A second small domain, whose only family fans out: predictors for water gauges.
 
-A folder of text files, one a gauge, holds one level a line, taken at equal times. `level` trains one small network a
-gauge that tells the next level from the last ones. No nodes, no sealed test split, no artefacts.
+A folder has one text file per gauge, with one level per line, measured at equal intervals. `level` trains one small
+network per gauge that predicts the next level from the last ones. The domain has no plan nodes, no sealed test split
+and no artefacts.
 """

@@ -1,4 +1,4 @@
-"""The domain: what is known without torch and numpy."""
+"""The domain object: everything that does not need torch or numpy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Gauges(Domain):
         ),
     )  # fmt: skip
     options = (
-        Option("series", "folder", "text files, one a gauge: one level a line", environment="ATHANOR_GAUGES_SERIES"),
+        Option("series", "folder", "text files, one per gauge; a level per line", environment="ATHANOR_GAUGES_SERIES"),
     )
 
     def schema(self) -> Schema:
@@ -66,7 +66,7 @@ class Gauges(Domain):
             yield Finding("ok", "series", f"{count} gauges")
 
     def card(self, family: str) -> CardText:
-        return CardText("Tells the next level of one gauge.", "levels to next level", ["It looks one step ahead."])
+        return CardText("Predicts the next level of a gauge.", "levels to next level", ["It predicts one step ahead."])
 
 
 GAUGES = Gauges()

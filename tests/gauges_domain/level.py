@@ -1,4 +1,4 @@
-"""A stepped family: one small network a gauge tells the next level from the last ones."""
+"""A stepped family: one small network per gauge predicts the next level from the last ones."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import torch
 from tests.gauges_domain.domain import GAUGES
 from tests.gauges_domain.levels import LEVELS, levels_of
 from training.config import Section
-from training.judgement import About, Judgement, Resampling, compare, resample, verdict
-from training.judgement import against as beside
+from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Graph, Loss, Stepped, TensorSpec
 from training.settings import RunSettings
 
-LAGS = 6  # levels that the network sees
+LAGS = 6  # levels that the network gets as input
 ABOUT = {"val_loss": About("lower", "", "Mean squared error of the next level.")}
 
 
@@ -26,12 +25,12 @@ class LevelSettings(RunSettings):
 
 
 def windows(levels: np.ndarray) -> np.ndarray:
-    """Levels [n] -> windows [n - LAGS, LAGS + 1], the last column being the one to predict."""
+    """Levels [n] -> windows [n - LAGS, LAGS + 1]; the last column is to be predicted."""
     return np.lib.stride_tricks.sliding_window_view(levels, LAGS + 1)
 
 
 class Days:
-    """A day an item."""
+    """A dataset with one item per day."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -67,7 +66,7 @@ def squared(model, seen: torch.Tensor) -> torch.Tensor:
 
 class Level(Stepped):
     family, title, manifest, settings_type = "level", "Level", "level", LevelSettings
-    dtype_policy, dtype_reason = "float32", "a level has more digits than bfloat16"
+    dtype_policy, dtype_reason = "float32", "bfloat16 has too few digits for a level"
 
     def encoders(self):
         return {"levels_path": LEVELS}
@@ -106,7 +105,7 @@ class Level(Stepped):
         resampling = Resampling(len(context.held_out), self.settings.seed)
         others = {"last": resample(sums(lambda seen: seen[:, -1]), resampling, dict)}
         metrics = compare(ABOUT, resample(sums(own), resampling, dict), others)
-        found = [beside(metrics["val_loss"], "last", "the last level", "error", unit=GAUGES.unit)]
+        found = [against(metrics["val_loss"], "last", "the last level", "error", unit=GAUGES.unit)]
         return Judgement(metrics, verdict(found))
 
     def graphs(self, model):

@@ -16,18 +16,18 @@ from training.domain import Job
 from training.errors import DataError, UsageError
 
 DAY = 24  # levels; a day is the unit, and stays in one split
-DAYS = 5  # that a gauge must have
+DAYS = 5  # fewest days of a gauge
 DEMO = ("harbour", "lock", "weir")
 
 
 def decode(path: Path) -> dict[str, np.ndarray]:
-    """A text file -> levels, float32 [n]. Raises ValueError, which becomes the reason of its quarantine."""
+    """A text file -> levels, float32 [n]. Raises ValueError, whose text becomes the reason of the quarantine."""
     levels = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             levels.append(float(line))
         except ValueError:
-            raise ValueError(f"line {number} is no number: {line[:20]!r}") from None
+            raise ValueError(f"line {number} is not a number: {line[:20]!r}") from None
         if not math.isfinite(levels[-1]):
             raise ValueError(f"line {number} is not finite")
     if len(levels) < DAYS * DAY:
@@ -51,7 +51,7 @@ def make_demo(job: Job) -> Path:
     """Three gauges: tides of different periods, with a little noise, marked as synthetic."""
     folder = job.workspace.root / "data" / "demo_series"
     if (folder / MARKER).is_file():
-        return folder  # made before; files that are written again would count as changed
+        return folder  # made before; writing the files again would change them
     folder.mkdir(parents=True, exist_ok=True)
     for number, gauge in enumerate(DEMO):
         random = np.random.default_rng([job.seed, number])
@@ -63,7 +63,7 @@ def make_demo(job: Job) -> Path:
 
 
 def prepare(job: Job) -> None:
-    """Series -> one set of manifests a gauge. Every fifth day validates."""
+    """Series -> one set of manifests per gauge. Every fifth day is for validation."""
     folder = job.path("series")
     if folder is None:
         raise UsageError("--series is needed: the folder of the text files.")

@@ -1,4 +1,4 @@
-"""Nodes between training and export: predictions of both families on the validation sessions, then their weights."""
+"""Plan nodes between training and export: predictions of both families on validation sessions, and their weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _predict(job: Job, family: str) -> None:
 
 
 def _wait_to_be_killed() -> None:
-    """Tests kill a node in the middle: this one then reports that it has begun, and waits."""
+    """For tests that kill a node while it runs: create a file to report the start, then wait."""
     begun = os.environ.get("ATHANOR_TOY_SLOW_NODE")
     if begun:
         Path(begun).touch()

@@ -17,7 +17,7 @@ from training.settings import RunSettings
 
 class Trees(Section):
     rate: float = 0.3
-    cuts: int = 16  # thresholds that a round tries
+    cuts: int = 16  # thresholds tried in a round
 
 
 class BoostSettings(RunSettings):
@@ -53,7 +53,7 @@ class Boost(Fitted):
         x, y = state.data["train"].T
         for _ in range(rounds):
             left = y - state.predict(x)
-            # the thresholds of a round follow from its number, so that they are the same however rounds are divided
+            # The thresholds depend on the number of the round alone, so that they are the same after a resume.
             random = np.random.default_rng([self.settings.seed, len(state.stumps)])
             cuts = np.sort(random.choice(x, self.settings.trees.cuts, replace=False))
             stumps = [self._stump(x, left, cut) for cut in cuts]
@@ -82,7 +82,7 @@ class Boost(Fitted):
         return Stumps(float(table[0, 0]), table[1:], data)
 
     def evaluate(self, context):
-        return Judgement({}, Verdict("weak", [f"{len(context.model.stumps)} stumps, compared with nothing."]))
+        return Judgement({}, Verdict("weak", [f"{len(context.model.stumps)} stumps, not compared with a baseline."]))
 
     def graphs(self, model):
         stumps = model.stumps.astype(np.float32)

@@ -1,4 +1,4 @@
-"""A stepped family: one small network a device."""
+"""A stepped family: one small network per device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from tests.toy_domain.domain import TOY
 from tests.toy_domain.readings import READINGS, pairs
 from training.config import Section
 from training.errors import ExportError
-from training.judgement import About, Judgement, Resampling, compare, resample, verdict
-from training.judgement import against as beside
+from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
 from training.settings import RunSettings
 
-POINTS = 33  # of the table that leaves
+POINTS = 33  # of the exported table
 ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected readings.")}
 
 
@@ -30,7 +29,7 @@ class CurveSettings(RunSettings):
 
 
 class Sessions:
-    """A session an item."""
+    """A dataset with one item per session."""
 
     def __init__(self, rows):
         self.rows = rows
@@ -46,7 +45,7 @@ class Sessions:
 
 
 class Network(torch.nn.Module):
-    """x [batch, 1] -> y [batch, 1]. The features are frozen, as a base model is; a checkpoint holds the rest."""
+    """x [batch, 1] -> y [batch, 1]. The features are frozen, like a base model; a checkpoint holds the rest."""
 
     def __init__(self, width: int, scale: np.ndarray):
         super().__init__()
@@ -69,7 +68,7 @@ def squared(model, xy: torch.Tensor) -> torch.Tensor:
 
 class Curve(Stepped):
     family, title, manifest, settings_type = "curve", "Curve", "curve", CurveSettings
-    dtype_policy, dtype_reason = "float32", "a calibration is worth more digits than bfloat16 has"
+    dtype_policy, dtype_reason = "float32", "bfloat16 has too few digits for a calibration"
 
     def encoders(self):
         return {"readings_path": READINGS}
@@ -94,7 +93,7 @@ class Curve(Stepped):
         return {"val_loss": (errors.sum(), float(errors.numel())), "worst": (errors.amax(1).sum(), float(len(errors)))}
 
     def appraise(self, model, rows, seconds):
-        """The largest error of a session, on average: monitored through a constraint."""
+        """The largest error of a session, averaged over sessions; it is bounded by a constraint."""
         with torch.no_grad():
             peaks = [squared(model, torch.from_numpy(pairs([row]))).max() for row in rows]
         return {"peak": (torch.stack(peaks).sum(), float(len(peaks)))} if peaks else {"peak": (torch.zeros(()), 0.0)}
@@ -118,11 +117,11 @@ class Curve(Stepped):
             )
         others = {"mean": resample(sums(lambda x: mean), resampling, dict)}
         metrics = compare(ABOUT, resample(own, resampling, dict), others)
-        found = [beside(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
+        found = [against(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
         return Judgement(metrics, verdict(found))
 
     def graphs(self, model):
-        spec = {"inputs": (TensorSpec("x", "float32", ("batch", 1), "as the device shows it"),),
+        spec = {"inputs": (TensorSpec("x", "float32", ("batch", 1), "the device's reading"),),
                 "outputs": (TensorSpec("y", "float32", ("batch", 1), "corrected"),)}  # fmt: skip
 
         def example(sizes, seed):
@@ -145,10 +144,10 @@ class Curve(Stepped):
 
     @staticmethod
     def prove_table(path: Path, about) -> dict[str, float]:
-        """Read the table as its users do, and interpolate."""
+        """Read the table like a user of it, and interpolate."""
         rows = np.array([line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()], np.float64)
         if rows.shape != (about["points"], 2):
-            raise ExportError(f"{path.name} holds {json.dumps(rows.shape)} numbers; {about['points']} pairs are meant.")
+            raise ExportError(f"{path.name} holds {json.dumps(rows.shape)} numbers; expected {about['points']} pairs.")
         off = abs(float(np.interp(about["at"], rows[:, 0], rows[:, 1])) - about["value"])
         if not off <= about["tolerance"]:
             raise ExportError(f"{path.name} is off by {off:.2g} at {about['at']} (allowed {about['tolerance']:g}).")

@@ -1,4 +1,4 @@
-"""The domain: what is known without torch and numpy."""
+"""The domain object: everything that does not need torch or numpy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Toy(Domain):
     unit = Unit("session", "sessions")
     families = (_family("curve", "Curve", fan_out=True), _family("boost", "Boost"))
     options = (
-        Option("readings", "folder", "CSV files, one a device: x,y a line", environment="ATHANOR_TOY_READINGS"),
+        Option("readings", "folder", "CSV files, one per device; x,y per line", environment="ATHANOR_TOY_READINGS"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
     )
     sealed_test = True
@@ -90,7 +90,7 @@ class Toy(Domain):
         return replace(super().demo_text(), gives="exports/ holds a calibration curve for each of three devices.")
 
     def card(self, family: str) -> CardText:
-        return CardText("Corrects what a device shows.", "reading to value", ["It knows the range of its readings."])
+        return CardText("Corrects the readings of a device.", "reading to value", ["It is valid in its range only."])
 
 
 TOY = Toy()

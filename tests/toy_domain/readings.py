@@ -19,11 +19,11 @@ DEVICES = ("ampere", "bar", "celsius")
 
 
 def decode(path: Path) -> dict[str, np.ndarray]:
-    """A CSV file -> xy, float32 [n, 2]. Raises ValueError, which becomes the reason of its quarantine."""
+    """A CSV file -> xy, float32 [n, 2]. Raises ValueError, whose text becomes the reason of the quarantine."""
     rows = [line.split(",") for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     for number, row in enumerate(rows, 1):
         if len(row) != 2:
-            raise ValueError(f"line {number} has {len(row)} columns; x,y is wanted")
+            raise ValueError(f"line {number} has {len(row)} columns; expected x,y")
     xy = np.array(rows, np.float64).astype(np.float32).reshape(-1, 2)
     if not np.isfinite(xy).all():
         raise ValueError("a reading is not finite")
@@ -46,7 +46,7 @@ SCHEMA = Schema(
 def make_demo(job: Job) -> Path:
     """Three devices with known curves, marked as synthetic."""
     folder = job.workspace.root / "data" / "demo_readings"
-    if (folder / MARKER).is_file():  # written last: it is complete
+    if (folder / MARKER).is_file():  # written last, so the demo is complete
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     noise = 0.05 if job.options.get("noise") is None else float(job.options["noise"])
@@ -61,12 +61,12 @@ def make_demo(job: Job) -> Path:
 
 
 def split_of(session: int, sessions: int) -> str:
-    """The last session is sealed, the one before it validates."""
+    """The last session is the sealed test split, the one before it is for validation."""
     return {sessions - 1: "test", sessions - 2: "val"}.get(session, "train")
 
 
 def prepare(job: Job) -> None:
-    """Readings -> manifests of `curve`, one set a device, and of `boost`, all devices together."""
+    """Readings -> manifests of `curve`, one set per device, and of `boost`, for all devices together."""
     folder = job.path("readings")
     if folder is None:
         raise UsageError("--readings is needed: the folder of the CSV files.")

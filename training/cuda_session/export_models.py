@@ -11,7 +11,7 @@ from training.threads import configure
 
 
 def commands() -> list[list[str]]:
-    """The `export` calls that the flags ask for."""
+    """The arguments of one `export` call for each requested family."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--all", action="store_true", help="every family, from its best checkpoint")
     parser.add_argument("--spectocloud", type=Path, metavar="CKPT", help="Spectocloud from this checkpoint")

@@ -1,1 +1,1 @@
-"""What is learnt: one folder a family, each with its config, model, data and recipe."""
+"""The domains: one folder each, with all code that is specific to a subject (model families, data, report sections)."""

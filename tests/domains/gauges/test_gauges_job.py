@@ -1,4 +1,4 @@
-"""A domain that only fans out: its plan, and what preparing, training, exporting and verifying leave."""
+"""A domain whose only family fans out: its plan, and the files that prepare, train, export and verify write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GAUGES = ("harbour", "lock", "weir")
 
 @pytest.fixture
 def steps(tmp_path, monkeypatch):
-    """Commands of the plan by name; options of the runner are added to them."""
+    """The commands of the plan by name, including options of the runner."""
     monkeypatch.setenv("ATHANOR_DOMAINS", PLACE)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -40,7 +40,7 @@ def test_the_plan_fans_out_and_has_neither_nodes_nor_a_sealed_test(steps):
     assert "--series" not in plan["prepare"]
 
 
-def test_each_gauge_gets_a_model_that_is_exported_and_verified_and_none_is_trained_twice(steps, tmp_path, capsys):
+def test_a_model_per_gauge_is_trained_once_exported_and_verified(steps, tmp_path, capsys):
     for name in ("prepare", "train level", "export", "verify"):
         assert cli.main(steps()[name]) == 0, name
     receipt = json.loads((tmp_path / "out" / "exports" / "receipt.json").read_text(encoding="utf-8"))
@@ -66,5 +66,5 @@ def test_a_broken_file_is_quarantined_with_its_reason(steps, tmp_path):
     assert cli.main(steps("--series", folder)["prepare"]) == 0
     manifests = tmp_path / "out" / "data" / "manifests"
     (line,) = (manifests / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-    assert "bad.txt" in line and "line 2 is no number" in line
+    assert "bad.txt" in line and "line 2 is not a number" in line
     assert json.loads((manifests / "summary.json").read_text(encoding="utf-8"))["items"] == ["fine", "good"]

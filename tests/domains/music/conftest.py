@@ -10,7 +10,7 @@ from tests.domains.music.corpora import make_corpus, run
 
 @pytest.fixture(scope="session")
 def encoded(tmp_path_factory) -> Path:
-    """A corpus of nine songs and a cache in which they are decoded; copied by every test that needs them."""
+    """A corpus of nine songs and a cache with their decoded arrays; tests work on copies."""
     root = make_corpus(tmp_path_factory.mktemp("corpus"))
     run(root)
     return root

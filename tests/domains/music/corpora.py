@@ -1,4 +1,4 @@
-"""Small corpora on the disk, prepared, and the recipes of families that would train on them."""
+"""Small corpora on disk, prepared, and recipes of families that load them."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ def make_corpus(root: Path, songs: int = 9) -> Path:
 
 
 def job(root: Path, out: Path | None = None, *, seed: int = 42, workers: int = 2, say=lambda _: None, **options) -> Job:
-    """`prepare`'s job over the corpus in `root`; options are music's, and those of the verb."""
+    """A job for `prepare` on the corpus in `root`; options are those of music and of the verb."""
     named = {"audio_root": root / "audio", "midi_root": root / "midi", "val_split": 0.2, **options}
     return Job(Workspace(out or root / "out"), named, seed, workers, say)
 
@@ -63,7 +63,7 @@ def rows(root: Path, name: str) -> list[dict]:
 
 
 class PairRecipe(Stepped):
-    """The part of a recipe that preparing needs."""
+    """The part of a recipe that `prepare` needs."""
 
     family, title, manifest, settings_type = "spectocloud", "Spectocloud", "spectocloud", RunSettings
     build = counts = losses = validate = dataset = None
@@ -74,7 +74,7 @@ class PairRecipe(Stepped):
 
     def check_row(self, row):
         if row["emotion"][0] == 0.123:
-            raise ValueError("the family does not like it")
+            raise ValueError("refused by the family")
 
 
 class ScoreRecipe(PairRecipe):

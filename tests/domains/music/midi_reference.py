@@ -1,4 +1,4 @@
-"""An independent reading of MIDI files, by mido, note by note and in exact fractions; and random files to read."""
+"""A reference reader of MIDI files (with mido, note by note, in exact fractions), and random files to read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ def slow_read(path: Path) -> list[tuple]:
 
 
 def _bar_lines(metres: list[tuple[int, int, int]], per_quarter: int, last: int) -> list[Fraction]:
-    """Bar by bar: each lasts what the latest metre says, unless the next metre cuts it. Nine more than the music."""
+    """Bar by bar: each has the length of the latest metre, unless the next metre event cuts it; nine bars past the
+    last onset."""
     lines, length, over = [Fraction(0)], Fraction(4 * per_quarter), 0
     while over < 9:
         here = lines[-1]
@@ -76,8 +77,8 @@ def _bar_lines(metres: list[tuple[int, int, int]], per_quarter: int, last: int) 
 
 
 def random_file(seed: int, path: Path) -> None:
-    """A file with all that is awkward: odd metres, metre changes inside bars, two tempi at one tick, program changes
-    under sounding notes, overlaps of one pitch, notes of no length, drums, several channels a track."""
+    """A file with every difficult case: odd metres, metre changes inside bars, two tempi at one tick, program changes
+    during notes, overlaps of one pitch, notes of length zero, drums, several channels per track."""
     rng = random.Random(seed)
     per_quarter = rng.choice([1, 24, 96, 480, 480, 960])
     grain = max(1, per_quarter // 4)
@@ -119,7 +120,7 @@ def random_file(seed: int, path: Path) -> None:
 
 
 def raw_file(body: bytes, division: int = 480, form: int = 0, length: int | None = None) -> bytes:
-    """One track of raw event bytes, with a header that may lie."""
+    """One track of raw event bytes, with a header that may be wrong."""
     size = len(body) if length is None else length
     return b"MThd" + struct.pack(">IHHH", 6, form, 1, division) + b"MTrk" + struct.pack(">I", size) + body
 

@@ -1,4 +1,4 @@
-"""Audio becomes log-mels exactly as librosa would make them, or is refused with a reason."""
+"""Log-mel spectrograms equal librosa's; files that cannot be decoded are refused with a reason."""
 
 import random
 import shutil
@@ -28,7 +28,7 @@ def sound(seconds: float = 2.0, rate: int = SAMPLE_RATE, channels: int = 1) -> n
 
 
 def write(path: Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
-    """Any of the project's formats, by soundfile or ffmpeg."""
+    """Write any supported format, with soundfile or ffmpeg."""
     kinds = {".wav": {}, ".flac": {}, ".ogg": {"format": "OGG", "subtype": "VORBIS"}, ".mp3": {"format": "MP3"}}
     suffix = path.suffix.lower()
     if suffix in kinds:
@@ -45,7 +45,7 @@ def write(path: Path, wave: np.ndarray, rate: int = SAMPLE_RATE) -> Path:
 
 
 def test_a_window_lasts_one_and_a_half_seconds():
-    """64 frames at hop 512 are .74 s, not 1.5 s."""
+    """64 frames with a hop of 512 would be only .74 s."""
     assert (WINDOW_FRAMES, HOP, SAMPLE_RATE) == (64, 1024, 44100)
     assert pytest.approx(1.486, abs=5e-4) == audio.WINDOW_SECONDS
     frames = len(log_mel(np.zeros(round(1.486 * SAMPLE_RATE), np.float32)))
@@ -65,8 +65,8 @@ def test_log_mels_are_those_of_librosa(samples):
     np.testing.assert_allclose(ours, np.log(np.maximum(power, audio.FLOOR)).T, atol=2e-3)
 
 
-def test_an_exported_frontend_can_be_rebuilt_from_what_is_public():
-    """hann, mel_filters, FLOOR, and which samples a window takes: together they give the stored frames."""
+def test_the_public_constants_define_the_stored_frames():
+    """hann, mel_filters, FLOOR, and the samples of a window."""
     wave = np.random.default_rng(0).standard_normal(200_000).astype(np.float32) * 0.1
     s = 37
     samples = wave[s * HOP - 1024 :][: audio.WINDOW_SAMPLES].astype(np.float64)
@@ -76,7 +76,7 @@ def test_an_exported_frontend_can_be_rebuilt_from_what_is_public():
     np.testing.assert_allclose(np.log(np.maximum(mel, audio.FLOOR)), log_mel(wave)[s : s + 64], atol=1e-3)
 
 
-def test_half_precision_holds_the_loudest_and_the_softest(tmp_path):
+def test_half_precision_represents_the_loudest_and_the_softest_sound(tmp_path):
     wave = np.ones((90_000, 1)) * np.where(np.arange(90_000)[:, None] % 50 < 25, 1.0, -1.0)
     wave[45_000:] = 0
     stored = encode_audio(write(tmp_path / "square.wav", wave))["logmel"]
@@ -85,8 +85,8 @@ def test_half_precision_holds_the_loudest_and_the_softest(tmp_path):
     np.testing.assert_allclose(stored.astype(np.float32), log_mel(decode(tmp_path / "square.wav")), atol=0.01)
 
 
-def test_memory_stays_flat_over_a_long_file(tmp_path):
-    """Ten minutes take what one takes: an hour must not need gigabytes."""
+def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path):
+    """Ten minutes take no more than one, apart from the result."""
     minute = (np.random.default_rng(0).standard_normal(SAMPLE_RATE * 60) * 1000).astype(np.int16)
     peaks = []
     for minutes in (1, 10):
@@ -99,7 +99,7 @@ def test_memory_stays_flat_over_a_long_file(tmp_path):
         encode_audio(path)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    stored = 2 * 128 * 2 * 10 * 60 * SAMPLE_RATE / HOP  # bytes: the result, and the pieces that it is joined from
+    stored = 2 * 128 * 2 * 10 * 60 * SAMPLE_RATE / HOP  # bytes: the result, and the parts that it is concatenated from
     assert peaks[1] < peaks[0] + stored
 
 
@@ -139,7 +139,7 @@ def test_other_sample_rates_are_resampled_as_librosa_does(tmp_path, rate):
 
 
 @needs_ffmpeg
-def test_a_file_under_another_formats_name_is_still_decoded(tmp_path):
+def test_a_file_with_the_extension_of_another_format_is_decoded(tmp_path):
     path = write(tmp_path / "a.m4a", sound())
     assert len(decode(path.rename(tmp_path / "a.mp3"))) >= 65_536
 
@@ -149,8 +149,8 @@ AWKWARD = ["-i.m4a", 'it\'s a "song".m4a', "line\nbreak.m4a", "http:%20x|y;$(z) 
 
 @needs_ffmpeg
 @pytest.mark.parametrize("name", AWKWARD)
-def test_any_file_name_survives_ffmpeg(tmp_path, monkeypatch, name):
-    """A space, quote, newline or leading dash in a name."""
+def test_ffmpeg_gets_any_file_name_unchanged(tmp_path, monkeypatch, name):
+    """With a space, quote, newline or leading dash."""
     write(tmp_path / "plain.m4a", sound()).rename(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     assert len(decode(Path(name))) >= 65_536
@@ -161,8 +161,7 @@ def test_any_file_name_survives_ffmpeg(tmp_path, monkeypatch, name):
 
 @pytest.mark.parametrize("suffix", ["wav", "mp3", "flac", "ogg", "m4a", "aac"])
 @pytest.mark.parametrize("content", ["noise", "text", "zeros"])
-def test_what_is_not_audio_is_refused_with_a_reason(tmp_path, suffix, content):
-    """An unreadable audio file became a random spectrogram."""
+def test_a_file_that_is_not_audio_is_refused_with_a_reason(tmp_path, suffix, content):
     data = {"noise": np.random.default_rng(3).bytes(50_000), "text": b"not a song\n" * 2000, "zeros": bytes(50_000)}
     path = tmp_path / f"broken.{suffix}"
     path.write_bytes(data[content])
@@ -188,7 +187,7 @@ def test_sound_that_cannot_train_is_refused_with_a_reason(tmp_path, wave, reason
         encode_audio(path)
 
 
-def test_an_empty_file_a_folder_and_a_lying_header_are_refused(tmp_path):
+def test_an_empty_file_a_folder_and_a_wrong_header_are_refused(tmp_path):
     empty = tmp_path / "empty.wav"
     empty.touch()
     with pytest.raises(ValueError, match="empty file"):
@@ -200,7 +199,7 @@ def test_an_empty_file_a_folder_and_a_lying_header_are_refused(tmp_path):
         decode(tmp_path / "slow.wav")
 
 
-def test_a_flac_that_breaks_off_is_refused(tmp_path):
+def test_a_truncated_flac_is_refused(tmp_path):
     path = write(tmp_path / "a.flac", sound(10.0))
     path.write_bytes(path.read_bytes()[:-200_000])
     with pytest.raises(ValueError, match="breaks off"):
@@ -209,22 +208,22 @@ def test_a_flac_that_breaks_off_is_refused(tmp_path):
 
 @needs_ffmpeg
 @pytest.mark.parametrize("suffix", [".wav", ".mp3", ".ogg", pytest.param(".m4a", marks=needs_ffmpeg)])
-def test_a_download_that_broke_off_is_refused(tmp_path, suffix):
-    """Where the file itself tells how long it should be: in a WAV's header, an MP3's count, an MP4's index."""
-    data = bytearray(write(tmp_path / f"whole{suffix}", sound(6.0)).read_bytes())
-    if suffix == ".m4a":  # its index at its start, as streams have it
-        command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "whole.m4a"), "-c", "copy", "-movflags", "+faststart"]
+def test_a_truncated_download_is_refused(tmp_path, suffix):
+    """For formats that declare their length: in a WAV's header, an MP3's frame count, an MP4's index."""
+    data = bytearray(write(tmp_path / f"intact{suffix}", sound(6.0)).read_bytes())
+    if suffix == ".m4a":  # with the index at the start, as for streaming
+        command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "intact.m4a"), "-c", "copy", "-movflags", "+faststart"]
         subprocess.run([*command, str(tmp_path / "fast.m4a")], check=True)
         data = bytearray((tmp_path / "fast.m4a").read_bytes())
     broken = tmp_path / f"broken{suffix}"
-    if suffix == ".ogg":  # a damaged page in the middle; an OGG that is cut tells nothing
+    if suffix == ".ogg":  # a damaged page in the middle, because a truncated OGG cannot be recognised
         data[len(data) // 2] ^= 0xFF
     broken.write_bytes(data[: len(data) * 2 // 3] if suffix != ".ogg" else data)
-    with pytest.raises(ValueError, match=r"is cut short|breaks off|CRC"):
+    with pytest.raises(ValueError, match=r"is truncated|breaks off|CRC"):
         encode_audio(broken)
 
 
-def test_a_wav_that_was_streamed_does_not_know_its_length_and_is_kept(tmp_path):
+def test_a_streamed_wav_without_a_length_is_accepted(tmp_path):
     for size in (0xFFFFFFFF, 0x7FFFFFFF, 0):
         data = bytearray(write(tmp_path / "a.wav", sound()).read_bytes())
         data[40:44] = size.to_bytes(4, "little")
@@ -235,8 +234,8 @@ def test_a_wav_that_was_streamed_does_not_know_its_length_and_is_kept(tmp_path):
 
 @needs_ffmpeg
 def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path):
-    """Silence first, or noise, in a variable bit rate: libsndfile guesses the length from how it begins, and reads no
-    further (2.8 s of these six)."""
+    """libsndfile guesses the length of a variable-bit-rate file from its beginning (here silence) and stops reading
+    there (2.8 s of these six)."""
     wave = np.concatenate([np.zeros((2 * SAMPLE_RATE, 1)), sound(4.0)])
     data = write(tmp_path / "a.mp3", wave).read_bytes()
     at = max(data.find(b"Xing"), data.find(b"Info"))
@@ -246,7 +245,7 @@ def test_an_mp3_without_a_count_is_read_to_its_end(tmp_path):
 
 
 def test_a_day_of_sound_in_a_megabyte_is_refused_at_once(tmp_path):
-    """FLAC of constant blocks: with its length in the header, and without."""
+    """A FLAC of constant blocks, with and without its length in the header."""
     from soak.hostile import flac_bomb
 
     for honest in (True, False):
@@ -258,7 +257,7 @@ def test_a_day_of_sound_in_a_megabyte_is_refused_at_once(tmp_path):
         assert time.process_time() - before < 4.0
 
 
-def test_a_playlist_under_an_audio_name_opens_no_other_file(tmp_path):
+def test_a_playlist_with_an_audio_extension_opens_no_other_file(tmp_path):
     write(tmp_path / "secret.aac", sound())
     disguise = tmp_path / "song.m4a"
     lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:3", "#EXTINF:3,", f"file://{tmp_path}/secret.aac", "#EXT-X-ENDLIST"]
@@ -267,7 +266,7 @@ def test_a_playlist_under_an_audio_name_opens_no_other_file(tmp_path):
         decode(disguise)
 
 
-def test_without_ffmpeg_the_line_that_installs_it_is_named(tmp_path, monkeypatch):
+def test_without_ffmpeg_the_error_has_the_command_that_installs_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     path = tmp_path / "a.m4a"
     path.write_bytes(bytes(1000))
@@ -277,7 +276,7 @@ def test_without_ffmpeg_the_line_that_installs_it_is_named(tmp_path, monkeypatch
         decode(path.rename(tmp_path / "a.wav"))
 
 
-def test_the_encoder_travels_to_worker_processes():
+def test_the_encoder_can_be_pickled_and_its_version_has_the_parameters():
     import pickle
 
     assert pickle.loads(pickle.dumps(audio.LOGMEL)) == audio.LOGMEL
@@ -286,7 +285,7 @@ def test_the_encoder_travels_to_worker_processes():
 
 
 def test_importing_the_module_does_not_import_librosa():
-    """It takes a second; stages that only read stored arrays need not wait for it."""
+    """It takes a second, which stages that only read stored arrays should not need."""
     code = (
         "import sys, training.domains.music.audio; "
         "print([name for name in ('librosa', 'torch') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""`prepare --audit` names the song whose label was swapped, on the console and in audit.json."""
+"""`prepare --audit` lists the song whose label was swapped, on the console and in audit.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def pieces(tmp_path_factory):
-    """Five happy and five sad pieces; one of the sad ones lies with the happy."""
+    """Five happy and five sad pieces, one of the sad ones in the folder of the happy ones."""
     root = tmp_path_factory.mktemp("midi")
     for emotion in ("happy", "sad"):
         (root / emotion).mkdir()
@@ -25,7 +25,7 @@ def pieces(tmp_path_factory):
     return root
 
 
-def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, capsys):
+def test_a_song_in_the_wrong_folder_is_listed_with_reasons(pieces, tmp_path, capsys):
     arguments = ["prepare", "--midi-root", str(pieces), "--out", str(tmp_path)]
     assert main([*arguments, "--audit"]) == 0
     audit = json.loads((tmp_path / "data/manifests/audit.json").read_text())
@@ -37,12 +37,12 @@ def test_a_song_in_the_wrong_folder_is_named_with_reasons(pieces, tmp_path, caps
     (shown,) = corpus.facts["audit"]  # the report's table
     assert (shown["song"], shown["label"], shown["likelier"]) == ("happy/songs2", "happy", "sad")
     assert "loudness" in shown["why"]
-    said = capsys.readouterr().out
-    assert "1 of 10 labelled songs contradict their label" in said
-    assert "happy/songs2: labelled happy" in said and "sounds sad" in said
+    output = capsys.readouterr().out
+    assert "1 of 10 labelled songs contradict their label" in output
+    assert "happy/songs2: labelled happy" in output and "sounds sad" in output
 
 
-def test_songs_without_a_hint_are_not_audited(pieces, tmp_path, capsys):
+def test_songs_without_an_emotion_word_are_not_audited(pieces, tmp_path, capsys):
     folder = tmp_path / "midi"
     shutil.copytree(pieces, folder)
     (folder / "sad" / "songs0.mid").rename(folder / "songs0.mid")

@@ -1,4 +1,4 @@
-"""What doctor looks at for music: ffmpeg where recordings need it, and the room of the stores."""
+"""Music's checks for `doctor`: ffmpeg if recordings need it, and the expected size of the stores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sparse(path, size: int) -> None:
         file.truncate(size)
 
 
-def test_the_stores_are_reckoned_from_the_files_that_are_there(tmp_path):
+def test_the_size_of_the_stores_is_estimated_from_the_files(tmp_path):
     sparse(tmp_path / "songs" / "a.mp3", 10 * GIB)
     assert MUSIC.store_bytes(job(tmp_path, audio_root=tmp_path / "songs")) == pytest.approx(7 * GIB)
     sparse(tmp_path / "scores" / "a.MID", 100)
@@ -34,7 +34,7 @@ def test_the_stores_are_reckoned_from_the_files_that_are_there(tmp_path):
     assert MUSIC.store_bytes(job(tmp_path)) == 0
 
 
-def test_ffmpeg_is_demanded_where_files_need_it(tmp_path, monkeypatch):
+def test_ffmpeg_is_required_if_files_need_it(tmp_path, monkeypatch):
     which = checks.shutil.which
     monkeypatch.setattr(checks.shutil, "which", lambda name: None if name == "ffmpeg" else which(name))
     assert [finding.state for finding in MUSIC.checks(job(tmp_path))] == ["note"]
@@ -46,6 +46,6 @@ def test_ffmpeg_is_demanded_where_files_need_it(tmp_path, monkeypatch):
 
 
 def test_checkpoints_and_exports_are_those_of_the_full_preset():
-    """Six checkpoints of 16 bytes a parameter: 5.8 and 16.32 million of them; half a GiB of exports."""
+    """Six checkpoints of 16 bytes per parameter (5.8 and 16.32 million parameters), and half a GiB of exports."""
     assert 6 * sum(facts.checkpoint_bytes for facts in MUSIC.families) == 6 * 16 * (5_800_000 + 16_320_000)
     assert sum(facts.export_bytes for facts in MUSIC.families) == GIB // 2

@@ -1,4 +1,4 @@
-"""The renderer keeps its contract: deterministic to the byte, and every channel shows what it is said to show."""
+"""The renderer is deterministic to the byte, and every channel shows its musical parameter."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ from training.domains.music.midi.notes import NOTE
 
 ROOT = Path(__file__).resolve().parents[3]
 CALM, NEUTRAL, FURIOUS = [0.4, -0.6, 0.3], [0.0, 0.0, 0.5], [-0.7, 0.9, 0.9]
-#: SHA-256 of four clouds of `piece(3)`, made on x86-64 with AVX-512; any other machine must make the same.
+#: SHA-256 of four clouds of `piece(3)`, computed on x86-64 with AVX-512; every other machine must give the same.
 GOLDEN = "091f98259a33103d483252592baf420cfdf6ad12635e2eb2e1faef9179334b82"
 
 
@@ -27,7 +27,7 @@ def notes_of(rows: list[tuple]) -> np.ndarray:
 
 
 def piece(seed: int, seconds: float = 24.0, pace: float = 0.3, velocity: int = 75, centre: int = 60) -> np.ndarray:
-    """Chords and a melody over drums, with rests, from whole-number arithmetic alone (the same on every machine)."""
+    """Chords and a melody over drums, with rests, from integer arithmetic alone (the same on every machine)."""
     rows, state = [], seed * 7919 + 17
 
     def roll(sides: int) -> int:
@@ -53,7 +53,7 @@ def held(pitch: int = 60, velocity: int = 80, seconds: float = 4.0) -> np.ndarra
 
 
 def loud_tense() -> np.ndarray:
-    """Forte: biting chords in the low middle register, four strokes a second."""
+    """Forte: dissonant chords in the low middle register, four strokes a second."""
     return notes_of([(i * 0.25, 0.25, 48 + p, 105) for i in range(20) for p in (0, 6, 11, 13)])
 
 
@@ -75,7 +75,7 @@ def digest() -> str:
 
 
 def test_the_same_call_gives_the_same_bytes_in_any_process_and_on_any_vector_unit():
-    """Targets were random per call. Here: another process, without this machine's wide vector instructions."""
+    """In other processes, with and without this machine's wide vector instructions."""
     here = Path(__file__).resolve()
     paths = [str(ROOT), str(here.parent)]
     code = f"import sys; sys.path[:0] = {paths!r}; import test_cloud; print(test_cloud.digest())"
@@ -89,7 +89,7 @@ def test_the_same_call_gives_the_same_bytes_in_any_process_and_on_any_vector_uni
     assert found == {GOLDEN}
 
 
-def test_a_slice_of_the_song_draws_the_same_cloud_as_the_whole():
+def test_a_slice_of_a_song_gives_the_same_cloud_as_the_complete_song():
     song = piece(5)
     near = cloud.active_notes(song, 9.0, 12.0)
     assert 0 < len(near) < len(song)
@@ -105,15 +105,15 @@ def test_notes_that_began_long_before_the_window_are_found():
 
 def test_float32_and_float64_emotions_and_jittered_starts_draw_the_same_cloud():
     song, emotion = piece(1), [0.7, -0.3, 0.4]
-    whole = render(song, 5.0, emotion)
+    first = render(song, 5.0, emotion)
     for start, other in ((5.0, np.float32(emotion)), (5.0 + 1e-9, emotion), (5.0, emotion + [0.0] * 61)):
         again = render(song, start, other)
-        assert again.colors.tobytes() == whole.colors.tobytes()
-        assert again.positions.tobytes() == whole.positions.tobytes()
+        assert again.colors.tobytes() == first.colors.tobytes()
+        assert again.positions.tobytes() == first.positions.tobytes()
 
 
 def test_particles_are_the_pattern_placed_by_the_lifeline_in_index_order():
-    """A structured decoder rebuilds positions from centres and spreads: they must be all that positions depend on."""
+    """The model's decoder computes positions from centres and spreads, so they must not depend on anything else."""
     drawn = render(piece(2), 6.0, FURIOUS)
     line = drawn.lifeline
     centre = np.stack([line[name] for name in "xyz"], 1)
@@ -145,7 +145,7 @@ def test_louder_notes_are_larger():
     assert sizes[0] == pytest.approx(0.15 + 0.85 * 0.1, abs=1e-3)
 
 
-def test_valence_turns_blue_to_red():
+def test_valence_maps_to_colours_from_blue_to_red():
     song = held()
     blue, grey, red = (render(song, 0.5, [valence, 0, 0.5]).colors[:, :3].mean(0) for valence in (-1, 0, 1))
     assert blue[2] > blue[0] + 0.3
@@ -154,7 +154,7 @@ def test_valence_turns_blue_to_red():
 
 
 def test_coolwarm_is_the_published_map():
-    """Against matplotlib's, which is a close relative (a mid-grey of .865 where the published one has .867)."""
+    """Compared with matplotlib's, which is nearly the same (a mid-grey of .865 instead of .867)."""
     import matplotlib
 
     for valence in np.linspace(-1, 1, 41):
@@ -163,8 +163,7 @@ def test_coolwarm_is_the_published_map():
 
 
 @pytest.mark.parametrize("arousal", [-1.0, -0.8, -0.01, 0.0, 0.8, 1.0])
-def test_any_arousal_is_legal(arousal):
-    """Negative arousal made the target generator raise."""
+def test_any_arousal_is_valid(arousal):
     drawn = render(piece(4), 3.0, [0.1, arousal, 0.5])
     for array in (drawn.positions, drawn.colors, drawn.properties):
         assert np.isfinite(array).all()
@@ -172,7 +171,7 @@ def test_any_arousal_is_legal(arousal):
     assert drawn.properties.min() >= 0 and drawn.properties.max() <= 1
 
 
-def test_negative_arousal_is_no_more_excited_than_none():
+def test_negative_arousal_has_the_effect_of_zero():
     still, none = (render(piece(4), 3.0, [0.1, arousal, 0.5]) for arousal in (-0.8, 0.0))
     assert still.positions.tobytes() == none.positions.tobytes()
     excited = render(piece(4), 3.0, [0.1, 0.8, 0.5])
@@ -226,7 +225,7 @@ def test_lightning_strikes_about_once_in_loud_tense_excited_music_and_never_in_c
 
 @pytest.mark.parametrize("chord", [(57,), (48, 60, 64, 67), (48, 54, 59, 61)])
 @pytest.mark.parametrize("arousal", [-0.5, 0.8])
-def test_music_that_grows_louder_charges_the_storm_more(chord, arousal):
+def test_louder_music_adds_more_energy_to_the_storm(chord, arousal):
     energies = []
     for velocity in (25, 50, 75, 100, 120):
         strokes = notes_of([(i * 0.25, 0.25, pitch, velocity) for i in range(16) for pitch in chord])
@@ -259,7 +258,7 @@ def test_silence_keeps_the_last_pitch_and_shows_nothing():
     assert drawn.properties[3 * PER_SUBFRAME :, 1].max() == 0
 
 
-def test_silence_before_the_first_note_takes_its_pitch_and_an_empty_window_rests():
+def test_silence_before_the_first_note_has_its_pitch_and_an_empty_window_the_default():
     late = lifeline(notes_of([(1.2, 0.5, 84, 90)]), 0.0)
     np.testing.assert_allclose(late["y"], (84 - 36) / 52, atol=1e-4)
     empty = render(np.zeros(0, NOTE), 0.0, NEUTRAL)
@@ -267,7 +266,7 @@ def test_silence_before_the_first_note_takes_its_pitch_and_an_empty_window_rests
     assert (empty.colors[:, 3] == 0).all()
 
 
-def test_drums_are_onsets_and_loudness_but_neither_pitch_nor_tension():
+def test_drums_affect_density_and_loudness_but_neither_pitch_nor_tension():
     tones = [(0.0, 3.0, 60, 80), (0.0, 3.0, 64, 80)]
     drums = [(0.1 * i, 0.05, 36 + i % 3, 80, True) for i in range(20)]
     without, with_drums = lifeline(notes_of(tones), 0.2), lifeline(notes_of(tones + drums), 0.2)
@@ -301,13 +300,13 @@ def test_pitch_follows_loudness():
 
 
 @pytest.mark.parametrize("emotion", [[0.1, 0.2], [[0, 0, 0]], [0.0, float("nan"), 0.5], [0.0] * 63])
-def test_a_malformed_emotion_is_an_error(emotion):
+def test_a_malformed_emotion_is_refused(emotion):
     with pytest.raises(ValueError, match="emotion"):
         render(held(), 0.0, emotion)
 
 
 def test_a_cloud_is_drawn_in_a_few_milliseconds():
-    """It is drawn once per training sample, by loader workers; measured .6 ms on one core of 2020's make."""
+    """It is drawn once per training sample, in data loader workers; measured: .6 ms on one core of a CPU of 2020."""
     song = piece(1, seconds=240, pace=0.1)
     best = min(_seconds(song, start) for start in np.arange(1, 60, 2.0))
     assert best < 0.006

@@ -1,4 +1,4 @@
-"""midi_features: documented, bounded statistics, and zeros exactly where there is no score."""
+"""midi_features: documented, bounded statistics, and all zeros if and only if no note sounds."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def named(notes: np.ndarray, start: float = 0.0) -> dict[str, float]:
     return {text.split(" (")[0]: float(x) for text, x in zip(FEATURES, midi_features(notes, start), strict=True)}
 
 
-def test_no_score_is_all_zeros_and_a_score_never_is():
+def test_features_are_all_zeros_if_and_only_if_no_note_sounds():
     empty = np.zeros(0, NOTE)
     elsewhere = notes_of((10.0, 1.0, 60, 90), (20.0, 1.0, 62, 90))
     for notes, start in ((empty, 0.0), (elsewhere, 12.0)):
@@ -49,7 +49,7 @@ def test_all_features_are_bounded_whatever_the_notes():
         assert midi_features(notes, 0.5).tobytes() == features.tobytes()
 
 
-def test_the_numbers_are_what_the_table_says():
+def test_the_numbers_match_their_descriptions():
     half = SECONDS / 2
     found = named(notes_of((0.0, half, 60, 64), (half, half, 72, 96), (0.1, 0.05, 36, 127, True)))
     assert found["pitch, mean"] == pytest.approx((66 - 36) / 52, abs=1e-4)
@@ -69,7 +69,7 @@ def test_the_numbers_are_what_the_table_says():
     assert next(x for text, x in found.items() if text.startswith(rising)) == pytest.approx((52 + 12) / 104, abs=1e-3)
 
 
-def test_overlapping_tones_are_counted_and_pitch_classes_weighed():
+def test_overlapping_tones_are_counted_and_pitch_classes_weighted():
     found = named(notes_of((0.0, SECONDS, 48, 100), (0.0, SECONDS, 55, 50), (0.0, SECONDS / 2, 67, 100)))
     assert found["tones sounding: most at once / 12"] == pytest.approx(3 / 12)
     assert found["tones sounding: mean over the window / 8"] == pytest.approx(2.5 / 8, abs=1e-4)

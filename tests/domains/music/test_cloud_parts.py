@@ -1,4 +1,4 @@
-"""What the renderer is made of: exact exponentials, roughness, anchors and stored constants."""
+"""Parts of the renderer: exact exponentials, roughness, anchors and stored constants."""
 
 import numpy as np
 import pytest
@@ -26,14 +26,14 @@ def amplitudes(*chords: dict[int, int]) -> np.ndarray:
     return out
 
 
-def test_roughness_orders_intervals_as_ears_do():
+def test_roughness_orders_intervals_as_perceived():
     values = roughness(amplitudes(*({60: 80, 60 + interval: 80} for interval in (12, 7, 4, 2, 1))))
     assert (np.diff(values) > 0).all()
     low, high = roughness(amplitudes({40: 80, 44: 80}, {64: 80, 68: 80}))
-    assert low > high  # the same third growls in the bass
+    assert low > high  # the same third is rougher in the bass
 
 
-def test_roughness_is_a_matter_of_the_chord_not_of_its_loudness():
+def test_roughness_does_not_depend_on_loudness():
     soft, loud, one, none = roughness(amplitudes({60: 40, 61: 40}, {60: 120, 61: 120}, {60: 100}, {}))
     assert soft == loud > 0
     assert one == none == 0
@@ -52,7 +52,7 @@ def test_roughness_matches_its_formula_term_by_term():
     assert (pair_table() == pair_table().T).all()
 
 
-def test_a_hundred_anchors_lie_where_the_lifeline_would_put_their_values():
+def test_the_positions_of_the_100_anchors_follow_the_formula_of_the_lifeline():
     counts = np.bincount(anchors.ANCHOR_FAMILY)
     assert [family.name for family in anchors.FAMILIES] == ["harmony", "rhythm", "dynamics", "timbre", "texture"]
     assert counts.tolist() == [30, 20, 20, 20, 10]
@@ -64,7 +64,7 @@ def test_a_hundred_anchors_lie_where_the_lifeline_would_put_their_values():
     assert ((anchors.ANCHOR_VALUES >= 0) & (anchors.ANCHOR_VALUES <= 1)).all()
 
 
-def test_the_pattern_is_a_standard_gaussian_that_fills_space_better_than_chance():
+def test_the_pattern_is_standard_normal_and_more_even_than_random_points():
     pattern = cloud_constants.PATTERN
     assert pattern.shape == (150, 3)
     np.testing.assert_allclose(pattern.mean(0), 0, atol=1e-4)

@@ -1,4 +1,4 @@
-"""Pictures are PNGs of a known size that show the data."""
+"""Pictures are PNG files of a fixed size that show the data."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_a_cloud_is_drawn_in_its_colours(tmp_path):
     assert (blue[..., 2] - blue[..., 0] > 0.3).sum() > 2000
 
 
-def test_what_is_transparent_is_not_seen(tmp_path):
+def test_transparent_particles_are_invisible(tmp_path):
     positions, colors, properties = drawn(1.0)
     seen = pixels(draw_cloud(positions, colors, properties, tmp_path / "seen.png"))
     gone = colors.copy()
@@ -45,7 +45,7 @@ def test_what_is_transparent_is_not_seen(tmp_path):
     assert (np.ptp(seen, axis=2) > 0.3).sum() > 20 * (np.ptp(unseen, axis=2) > 0.3).sum()
 
 
-def test_clouds_stand_side_by_side(tmp_path):
+def test_clouds_are_drawn_side_by_side(tmp_path):
     both = pixels(draw_clouds([drawn(1.0), drawn(-1.0)], tmp_path / "two.png", ["target", "prediction"], title="happy"))
     assert both.shape == (900, 2400, 3)
     left, right = both[:, :1200], both[:, 1200:]
@@ -62,6 +62,6 @@ def test_a_piano_roll_shows_any_notes(tmp_path, notes):
     assert (bright > 100) == (len(notes) > 0)
 
 
-def test_the_same_picture_has_the_same_bytes(tmp_path):
+def test_the_same_cloud_gives_the_same_bytes(tmp_path):
     first, second = (draw_cloud(*drawn(0.3), tmp_path / name) for name in ("a.png", "b.png"))
     assert first.read_bytes() == second.read_bytes()

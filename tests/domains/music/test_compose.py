@@ -1,4 +1,4 @@
-"""The composer: pieces that follow the rules of their emotion, differ from one another, and are music."""
+"""The composer: pieces follow the rules of their emotion, differ from one another, and are well formed."""
 
 import hashlib
 
@@ -31,20 +31,20 @@ def styles():
 
 
 def _accuracy(train, held_out, columns):
-    (known, labels), (asked, truth) = train, held_out
-    known, asked = known[:, columns], asked[:, columns]
+    (known, labels), (tested, truth) = train, held_out
+    known, tested = known[:, columns], tested[:, columns]
     mean, spread = known.mean(0), known.std(0)
     centres = np.stack([((known - mean) / spread)[labels == c].mean(0) for c in range(len(BASES))])
-    distance = np.square(((asked - mean) / spread)[:, None] - centres).sum(-1)
+    distance = np.square(((tested - mean) / spread)[:, None] - centres).sum(-1)
     return float((distance.argmin(1) == truth).mean())
 
 
-def test_emotions_are_told_apart_by_style_on_held_out_pieces(styles):
+def test_a_classifier_on_style_recognises_the_emotions_of_held_out_pieces(styles):
     """Nearest centroid on tempo, density, velocity, register, mode and articulation, over pieces of another seed."""
     assert _accuracy(*styles, list(range(6))) > 0.95
 
 
-def test_no_single_feature_carries_the_emotions(styles):
+def test_emotions_do_not_depend_on_a_single_feature(styles):
     for left_out in range(6):
         assert _accuracy(*styles, [c for c in range(6) if c != left_out]) > 0.93
     assert all(_accuracy(*styles, [c]) < 0.9 for c in range(6))
@@ -56,8 +56,7 @@ def test_happy_is_more_major_than_sad(styles):
     assert majorness[labels == 0].mean() > 0.15 > -0.15 > majorness[labels == 1].mean()
 
 
-def test_same_seed_same_piece_and_all_pieces_differ():
-    """Synthetic pieces were identical across the split."""
+def test_the_same_seed_gives_the_same_pieces_and_all_pieces_differ():
     pieces = [compose(name, 42, index).notes().tobytes() for name in BASES for index in range(10)]
     assert len({hashlib.sha256(p).digest() for p in pieces}) == len(pieces)
     assert compose("sad", 42, 3).notes().tobytes() == pieces[10 + 3]
@@ -65,7 +64,7 @@ def test_same_seed_same_piece_and_all_pieces_differ():
 
 
 def test_pieces_of_one_emotion_share_no_melody():
-    """A transposed copy would be no new piece either."""
+    """Not even a transposed one."""
     for name in BASES:
         melodies = set()
         for index in range(10):
@@ -87,7 +86,7 @@ def test_every_emotion_keeps_its_rules(name):
         assert r.tempo[0] * slower - 0.1 <= piece.tempo <= r.tempo[1] * slower + 0.1
         assert f"{piece.metre.numerator}/{piece.metre.denominator}" in r.metres and piece.mode in r.modes
         bar_rate = 240 / (piece.metre.slots / 4 * 60 / piece.tempi[0][1])
-        assert 40 <= bar_rate <= 240  # what the vocabulary's tempo tokens can say
+        assert 40 <= bar_rate <= 240  # the range of the vocabulary's tempo tokens
         melody = piece.voices[0].sounds
         lead = np.array([s.pitch for s in melody])
         assert lead.min() >= min(r.pitches[0] - 4, 100) and lead.max() <= r.pitches[1] + 4
@@ -107,11 +106,11 @@ def test_every_rule_names_something_that_exists():
         assert all(len(p.split()) == 4 for p in r.progressions), name
 
 
-def test_pieces_close_on_the_tonic_and_come_back_to_their_motif():
+def test_pieces_end_on_the_tonic_and_repeat_their_motif():
     for name in ("happy", "sad", "angry", "surprise", "disgust"):
         for index in range(5):
             piece = compose(name, 5, index)
-            if name != "surprise":  # which may end in the key it moved to
+            if name != "surprise":  # which may end in another key
                 last = max(piece.voices[0].sounds, key=lambda s: s.onset)
                 assert last.pitch % 12 == piece.tonic, (name, index)
             if name in ("happy", "sad", "angry"):
@@ -131,7 +130,7 @@ def test_melody_of_diatonic_pieces_stays_in_the_scale():
         assert {s.pitch % 12 for s in piece.voices[0].sounds} <= inside
 
 
-def test_midi_file_says_what_the_piece_says(tmp_path):
+def test_the_midi_file_has_the_notes_metre_and_programs_of_the_piece(tmp_path):
     for name, index in [("happy", 3), ("sad", 0), ("disgust", 4)]:
         piece = compose(name, 42, index)
         path = tmp_path / f"{name}.mid"

@@ -1,4 +1,4 @@
-"""The demo corpus: real files, made once, marked as synthetic, whole or redone."""
+"""The demo corpus: real files, made once, marked as synthetic, completed after an interruption."""
 
 import json
 
@@ -22,7 +22,7 @@ def _state(folder):
     return {p: (p.stat().st_mtime_ns, p.stat().st_ino) for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_corpus_is_pairs_of_real_files_in_folders_by_emotion(corpus):
+def test_the_corpus_has_pairs_of_files_in_folders_by_emotion(corpus):
     folder, (audio, midi) = corpus
     waves = sorted(audio.rglob("*.wav"))
     assert (audio, midi) == (folder / "audio", folder / "midi")
@@ -36,14 +36,13 @@ def test_corpus_is_pairs_of_real_files_in_folders_by_emotion(corpus):
 
 
 def test_all_pieces_differ(corpus):
-    """Train and validation pieces were identical."""
     _, (audio, midi) = corpus
     for root, pattern in ((audio, "*.wav"), (midi, "*.mid")):
         contents = [p.read_bytes() for p in root.rglob(pattern)]
         assert len(set(contents)) == len(contents) == 7
 
 
-def test_several_processes_make_what_one_makes(corpus, tmp_path, monkeypatch):
+def test_several_processes_make_the_same_files_as_one(corpus, tmp_path, monkeypatch):
     folder, _ = corpus
     monkeypatch.setattr(demo, "ALONE", 0)
     demo.make_demo_corpus(tmp_path, pieces=7, seed=5)
@@ -52,8 +51,8 @@ def test_several_processes_make_what_one_makes(corpus, tmp_path, monkeypatch):
     assert all((folder / name).read_bytes() == (tmp_path / name).read_bytes() for name in names)
 
 
-def test_a_piece_that_cannot_be_written_ends_the_corpus(tmp_path, monkeypatch):
-    """And what is there does not count as complete."""
+def test_a_piece_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):
+    """And the corpus is incomplete, so that the next call makes the piece."""
     monkeypatch.setattr(demo, "ALONE", 0)
     (tmp_path / "midi" / "sad" / "sad_001.mid").mkdir(parents=True)
     with pytest.raises(HostError, match="cannot be made"):
@@ -63,8 +62,8 @@ def test_a_piece_that_cannot_be_written_ends_the_corpus(tmp_path, monkeypatch):
     assert (tmp_path / "midi" / "sad" / "sad_001.mid").is_file()
 
 
-def test_folder_and_both_roots_say_synthetic(corpus):
-    """Nothing made here may pass for music of the user's."""
+def test_the_folder_and_both_roots_are_marked_as_synthetic(corpus):
+    """Composed music must not be mistaken for the user's."""
     folder, roots = corpus
     for place in (folder, *roots):
         marker = json.loads((place / demo.MARKER).read_text())
@@ -73,14 +72,14 @@ def test_folder_and_both_roots_say_synthetic(corpus):
     assert not demo.is_synthetic(folder.parent)
 
 
-def test_second_call_touches_nothing(corpus):
+def test_a_second_call_changes_nothing(corpus):
     folder, roots = corpus
     before = _state(folder)
     assert demo.make_demo_corpus(folder, pieces=7, seed=5) == roots
     assert _state(folder) == before
 
 
-def test_torn_corpus_is_completed_and_only_that(tmp_path):
+def test_only_missing_parts_of_an_incomplete_corpus_are_made_again(tmp_path):
     folder = tmp_path / "c"
     audio, midi = demo.make_demo_corpus(folder, pieces=2)
     first = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
@@ -95,7 +94,7 @@ def test_torn_corpus_is_completed_and_only_that(tmp_path):
     assert kept.stat().st_mtime_ns == before and not leftover.exists()
 
 
-def test_killed_run_does_not_count_as_complete(tmp_path, monkeypatch):
+def test_a_killed_run_leaves_an_incomplete_corpus(tmp_path, monkeypatch):
     folder = tmp_path / "c"
     real = demo.synth.render
     calls = []
@@ -109,14 +108,14 @@ def test_killed_run_does_not_count_as_complete(tmp_path, monkeypatch):
     monkeypatch.setattr(demo.synth, "render", render)
     with pytest.raises(KeyboardInterrupt):
         demo.make_demo_corpus(folder, pieces=2)
-    assert demo.is_synthetic(folder / "audio")  # even half a corpus says what it is
+    assert demo.is_synthetic(folder / "audio")  # even an incomplete corpus is marked
     demo.make_demo_corpus(folder, pieces=2)
-    whole = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.name != demo.MARKER}
-    assert len(whole) == 4
+    files = {p.relative_to(folder).as_posix() for p in folder.rglob("*.*") if p.name != demo.MARKER}
+    assert len(files) == 4
     assert all(np.isfinite(soundfile.read(p)[0]).all() for p in folder.rglob("*.wav"))
 
 
-def test_other_seed_count_or_code_makes_another_corpus(tmp_path, monkeypatch):
+def test_another_seed_count_or_code_version_makes_another_corpus(tmp_path, monkeypatch):
     folder = tmp_path / "c"
     audio, _ = demo.make_demo_corpus(folder, pieces=2, seed=1)
     first = (audio / "happy" / "happy_001.wav").read_bytes()
@@ -130,15 +129,15 @@ def test_other_seed_count_or_code_makes_another_corpus(tmp_path, monkeypatch):
     assert all(after[p] != before[p] for p in before)
 
 
-def test_music_of_the_users_is_never_mixed_in(tmp_path):
+def test_a_folder_with_other_music_is_refused(tmp_path):
     own = tmp_path / "audio" / "mine.wav"
     own.parent.mkdir()
     own.write_bytes(b"RIFF")
-    with pytest.raises(UsageError, match=r"mine\.wav was not made by the demo corpus"):
+    with pytest.raises(UsageError, match=r"mine\.wav does not belong to the demo corpus"):
         demo.make_demo_corpus(tmp_path, pieces=1)
     assert own.read_bytes() == b"RIFF"
 
 
-def test_no_pieces_are_refused(tmp_path):
+def test_zero_pieces_are_refused(tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         demo.make_demo_corpus(tmp_path, pieces=0)

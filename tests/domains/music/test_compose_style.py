@@ -1,4 +1,4 @@
-"""Measures of style, on notes whose style is known."""
+"""Style measurements, on notes of known style."""
 
 import numpy as np
 import pytest
@@ -26,18 +26,18 @@ def test_measures_of_a_plain_line():
     assert "tempo" not in features(_line(MAJOR))
 
 
-def test_major_and_minor_are_told_apart_in_every_key():
+def test_major_and_minor_are_distinguished_in_every_key():
     for shift in range(12):
         assert majorness(_line([p + shift for p in MAJOR])) > 0.1
         assert majorness(_line([p + shift for p in MINOR])) < -0.1
 
 
-def test_articulation_looks_at_each_instrument_alone():
+def test_articulation_is_measured_per_instrument():
     both = np.concatenate([_line(MAJOR, share=0.3), _line(MINOR, gap=0.6, share=0.3, program=40)])
     assert articulation(both) == pytest.approx(0.3)
 
 
-def test_drums_count_as_onsets_only():
+def test_drums_affect_only_density_and_velocity():
     drums = _line([36] * 8, gap=0.3, drum=True)
     found = features(drums)
     assert found["density"] > 3 and found["pitch"] == 60 and found["majorness"] == 0 and found["articulation"] == 1

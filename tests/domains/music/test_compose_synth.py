@@ -14,7 +14,7 @@ def _note(pitch=69, velocity=80, program=0, duration=1.0, onset=0.1, drum=False)
 
 
 @pytest.mark.parametrize("family", range(16))
-def test_every_family_sounds_the_pitch_asked_for(family):
+def test_every_family_has_the_requested_pitch(family):
     for pitch in (45, 69, 81):
         wave = synth.render(_note(pitch, program=family * 8))[4410:][:32768]
         spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 1 << 17))
@@ -26,8 +26,8 @@ def test_every_family_sounds_the_pitch_asked_for(family):
 
 
 @pytest.mark.parametrize("program", range(0, 128, 8))
-def test_no_clicks_where_a_note_starts_and_ends(program):
-    """A click is a jump far larger than those of the tone itself."""
+def test_notes_start_and_end_without_clicks(program):
+    """A click is a jump much larger than those within the tone."""
     wave = synth.render(_note(57, 100, program, duration=0.5))
     jumps = np.abs(np.diff(wave, 2))
     start, end = int(0.1 * synth.SAMPLE_RATE), int(0.6 * synth.SAMPLE_RATE)
@@ -48,7 +48,7 @@ def test_louder_velocity_is_louder_and_brighter():
 
 
 def test_pieces_keep_their_dynamics_and_never_clip():
-    """Normalising each piece by its own peak would make the soft as loud as the loud."""
+    """Normalising each piece by its peak would make soft pieces as loud as loud ones."""
     waves = {name: synth.render(compose(name, 42, 0).notes()) for name in ("sad", "happy", "angry")}
     levels = {name: 20 * np.log10(np.sqrt(np.mean(wave**2))) for name, wave in waves.items()}
     assert levels["angry"] > levels["happy"] + 1.5 > levels["sad"] + 6
@@ -57,18 +57,18 @@ def test_pieces_keep_their_dynamics_and_never_clip():
         assert abs(wave.mean()) < 0.01
 
 
-def test_drums_sound_and_unlisted_keys_too():
+def test_every_drum_key_sounds():
     for key in (36, 38, 42, 49, 45, 81):
         assert np.abs(synth.render(_note(key, 100, duration=0.1, drum=True))).max() > 0.02, key
 
 
-def test_a_crowd_of_loud_notes_bends_and_does_not_clip():
-    crowd = np.concatenate([_note(pitch, 127, 48) for pitch in range(40, 90, 2)])
-    wave = synth.render(crowd)
+def test_many_loud_notes_are_limited_and_do_not_clip():
+    notes = np.concatenate([_note(pitch, 127, 48) for pitch in range(40, 90, 2)])
+    wave = synth.render(notes)
     assert 0.7 < np.abs(wave).max() < 1
 
 
-def test_same_notes_same_samples_and_silence_for_none(tmp_path):
+def test_the_same_notes_give_the_same_samples_and_no_notes_silence(tmp_path):
     notes = compose("surprise", 1, 0).notes()
     wave = synth.render(notes)
     assert np.array_equal(wave, synth.render(notes))

@@ -1,4 +1,4 @@
-"""Pairing, labels and the split: nothing guessed, nothing on both sides, the same on every host."""
+"""Pairing, labels and the split: ambiguous files are not paired, no song is on both sides, results are reproducible."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ from training.errors import DataError, UsageError
 
 
 def found(*names: str, same: Sequence[tuple[str, ...]] = ()) -> list[Found]:
-    """Every file has a content of its own, but for those named together in `same`."""
+    """Files with different contents, but for those listed together in `same`."""
     content = {name: name for name in names}
     for alike in same:
         content.update(dict.fromkeys(alike, alike[0]))
@@ -36,7 +36,6 @@ def test_the_same_relative_path_pairs():
 
 
 def test_one_stem_in_two_folders_is_never_paired_by_stem():
-    """Happy/track001.wav met sad/track001.mid."""
     result, got = pairs(["happy/track001.wav", "x/only.wav"], ["sad/track001.mid", "calm/track001.mid", "y/only.mid"])
     assert got == {("x/only.wav", "y/only.mid", "stem")}
     assert [a.reason for a in result.ambiguous] == ["the name is in several folders"]
@@ -44,8 +43,8 @@ def test_one_stem_in_two_folders_is_never_paired_by_stem():
     assert not result.unmatched_midi
 
 
-def test_a_stem_left_over_is_not_unique():
-    """One pair of that name was found by path: what is left of the name may be anything."""
+def test_a_stem_that_was_paired_by_path_elsewhere_is_not_unique():
+    """The remaining files of that name may belong to the pair or to each other."""
     result, got = pairs(["a/t.wav", "b/t.wav"], ["a/t.mid", "c/t.mid"])
     assert got == {("a/t.wav", "a/t.mid", "path")}
     assert [(a.audio[0].relative, a.midi[0].relative) for a in result.ambiguous] == [("b/t.wav", "c/t.mid")]
@@ -67,7 +66,7 @@ def test_different_scores_of_one_name_are_ambiguous_and_equal_ones_are_not():
     assert not pairs(["a/t.wav"], ["b/t.mid", "b/t.midi"])[1]
 
 
-def test_the_unmatched_are_listed():
+def test_unmatched_files_are_listed():
     result, got = pairs(["a.wav", "b.wav"], ["b.mid", "c.mid"])
     assert len(got) == 1
     assert [f.relative for f in result.unmatched_audio] == ["a.wav"]
@@ -75,10 +74,10 @@ def test_the_unmatched_are_listed():
 
 
 def test_folders_that_disagree_on_the_emotion_are_not_paired_by_stem():
-    """With a stem that happens to be unique: the folders say that these are two songs."""
+    """Although the stem is unique: the folders show that these are two songs."""
     result, got = pairs(["happy/t.wav"], ["sad/t.mid"], contradiction=labels.contradiction)
     assert not got
-    assert result.ambiguous[0].reason == "the recording says happy, the score sad"
+    assert result.ambiguous[0].reason == "the recording's path names happy, the score's sad"
     assert len(pairs(["happy/t.wav"], ["scores/t.mid"], contradiction=labels.contradiction)[1]) == 1
     assert len(pairs(["happy/t.wav"], ["happy/take2/t.mid"], contradiction=labels.contradiction)[1]) == 1
 
@@ -106,7 +105,7 @@ def test_a_song_is_labelled_by_its_recording_then_its_score_then_neutral():
         ("l.jsonl", '{"path": "happy\\\\t.wav", "emotion": "sad"}\n'),
     ],
 )
-def test_a_file_of_labels_wins_over_folders(tmp_path, name, text):
+def test_a_file_of_labels_has_priority_over_folders(tmp_path, name, text):
     (tmp_path / name).write_text(text)
     given = labels.read(tmp_path / name)
     label = labels.of_song(found("happy/t.wav"), given)
@@ -125,21 +124,21 @@ def test_labels_may_be_vectors(tmp_path):
     ("name", "text", "expected"),
     [
         ("l.csv", "path,emotion\na,sad\nb,hapy", "l.csv:3: `hapy` is not in the emotion lexicon. Did you mean `happy`"),
-        ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has another label above"),
+        ("l.csv", "a,sad\na,happy\n", "l.csv:2: a has a different label in an earlier line"),
         ("l.csv", "a,sad\nb,happy,1\n", "l.csv:2: has 3 fields, not 2"),
-        ("l.csv", "a,0.5,2,0.5\n", "l.csv:1: number 2 of an emotion lies between -1 and 1"),
+        ("l.csv", "a,0.5,2,0.5\n", "l.csv:1: number 2 of an emotion must be between -1 and 1"),
         ("l.csv", "a,0.5,nan,0.5\n", "number 2"),
         ("l.csv", "a,x,0,0\n", "could not convert"),
-        ("l.csv", "a,b,c\n", "neither a heading"),
+        ("l.csv", "a,b,c\n", "neither a header"),
         ("l.csv", 'a,"sad\n', "is not CSV"),
-        ("l.csv", ",sad\n", "names no file"),
+        ("l.csv", ",sad\n", "has an empty path"),
         ("l.csv", "", "holds no label"),
         ("l.jsonl", '{"path": "a", "emotion": "sad"}\n{"path": 3}\n', "l.jsonl:2: is not an object"),
         ("l.jsonl", '{"path": "a", "emotion": [1, 2]}\n', "3 or 64 numbers"),
         ("l.jsonl", '{"path"\n', "l.jsonl:1: is not valid JSON"),
     ],
 )
-def test_faulty_labels_are_reported_with_their_line(tmp_path, name, text, expected):
+def test_invalid_labels_are_reported_with_their_line(tmp_path, name, text, expected):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError) as error:
         labels.read(tmp_path / name)
@@ -170,7 +169,7 @@ def test_neither_side_is_ever_empty(count, share):
     assert 1 <= len(inside) <= count - 1
 
 
-def test_the_share_is_met_in_all_and_in_every_stratum():
+def test_the_share_is_met_in_total_and_in_every_stratum():
     out = held_out(groups(600), 0.1, 42)
     assert len(out) == 60
     by_stratum = defaultdict(int)
@@ -180,20 +179,20 @@ def test_the_share_is_met_in_all_and_in_every_stratum():
 
 
 def test_the_split_depends_on_ids_and_seed_alone():
-    """In any order, in any process (no use of hash()), pinned: a change here would mix everyone's splits."""
+    """In any order and in any process (hash() is not used). Pinned, because a change would mix existing splits."""
     some = groups(40)
     assert held_out(some[::-1], 0.1, 42) == held_out(some, 0.1, 42)
     assert held_out(some, 0.1, 43) != held_out(some, 0.1, 42)
     assert sorted(held_out(some, 0.1, 42)) == ["calm/t2", "happy/t30", "happy/t36", "sad/t13"]
 
 
-def test_a_new_song_moves_at_most_the_border():
+def test_a_new_song_changes_the_side_of_few_others():
     before = held_out(groups(300), 0.1, 42)
     after = held_out([*groups(300), Group("happy/new", "happy", True)], 0.1, 42)
     assert len(before ^ after) <= 2
 
 
-def test_bonds_join_over_third_parties():
+def test_bonds_are_transitive():
     assert list(connected([["a"], ["b"], ["c"], ["b", "c"], ["d", "a"]])) == [0, 1, 1, 1, 0]
 
 
@@ -202,8 +201,8 @@ def sides(audio, midi, same=(), share=0.5, seed=1):
     return corpus.songs(pair(found(*audio, same=same), scores).pairs, scores, Labels(), share, seed)
 
 
-def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
-    """X.wav and x.mp3; copies of a recording or a score under other names; the models share one split."""
+def test_no_part_of_a_song_is_on_both_sides_of_either_manifest():
+    """Formats (x.wav, x.mp3), and copies of a recording or a score under other names; both families share one split."""
     audio = [f"happy/s{n}.wav" for n in range(20)] + [f"happy/s{n}.mp3" for n in range(0, 20, 2)]
     audio += [f"other/copy{n}.wav" for n in range(0, 20, 5)]
     midi = [f"happy/s{n}.mid" for n in range(20)] + [f"more/m{n}.mid" for n in range(20)]
@@ -223,12 +222,12 @@ def test_nothing_of_a_song_is_on_both_sides_of_either_manifest():
             assert {song.held_out for song in rows} == {True, False}
 
 
-def test_ids_are_unique_shared_by_both_manifests_and_free_of_the_host():
+def test_ids_are_unique_and_the_same_in_both_manifests_and_on_every_host():
     paired, alone = sides(["a/t.wav", "a/t.mp3", "b/u.wav"], ["a/t.mid", "x/u.mid", "b/v.mid"])
     assert [song.id for song in paired] == ["a/t.mp3", "a/t.wav", "b/u"]
     assert [song.id for song in alone] == ["a/t", "b/u", "b/v"]
 
 
-def test_a_score_bears_the_label_of_its_recording():
+def test_a_score_has_the_label_of_its_recording():
     _, alone = sides(["happy/t.wav", "sad/u.wav"], ["one/t.mid", "one/u.mid"])
     assert {song.id: song.label.name for song in alone} == {"happy/t": "happy", "sad/u": "sad"}

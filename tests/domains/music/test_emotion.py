@@ -1,4 +1,4 @@
-"""The lexicon: whole words, each at its place on the circumplex, and the rule by which a path gets its label."""
+"""The lexicon: complete words, their vectors, and the rule by which a path gets its label."""
 
 import unicodedata
 from collections import Counter
@@ -49,20 +49,19 @@ def test_words_lie_in_the_right_quadrant():
 
 
 @pytest.mark.parametrize("name", ["garage", "crusader", "Sadler", "madrid", "fearnley", "hatchet", "garage_crusader"])
-def test_part_of_a_word_is_no_hint(name):
-    """Ga*rage* is no rage, cru*sad*er nothing sad."""
+def test_part_of_a_word_does_not_match(name):
+    """Ga*rage*, cru*sad*er."""
     assert emotion.match(name) is None
     assert not emotion.label_for(f"{name}/track 01.wav").hinted
 
 
 def test_unhappy_is_sad():
-    """Un*happy* is not happy."""
+    """Not happy."""
     found = emotion.match("unhappy")
     assert (found.emotion, found.word) == ("sad", "unhappy") and found.vector[0] < -0.3
 
 
-def test_calm_tender_and_neutral_have_vectors_of_their_own():
-    """They were given happy's vector."""
+def test_calm_tender_and_neutral_have_separate_vectors():
     vectors = {word: emotion.label_for(f"{word}/x.mid").vector for word in ("happy", "calm", "tender", "neutral")}
     assert len(set(vectors.values())) == 4
     assert vectors["neutral"] == (0.0, 0.0, 0.5)
@@ -78,12 +77,12 @@ def test_calm_tender_and_neutral_have_vectors_of_their_own():
         ("Allegro furioso", "furioso"),
     ],
 )  # fmt: skip
-def test_words_are_found_whole_in_any_spelling(name, word):
+def test_complete_words_are_found_in_any_spelling(name, word):
     assert emotion.match(name).word == word
 
 
-def test_decomposed_unicode_reads_like_composed():
-    """macOS hands out names decomposed; an accent is part of its word, so `ragé` is not `rage`."""
+def test_decomposed_unicode_is_read_like_composed():
+    """macOS decomposes names; an accent is part of its word, so `ragé` does not match `rage`."""
     for form in ("NFC", "NFD"):
         assert emotion.match(unicodedata.normalize(form, "ragé")) is None
         assert emotion.match(unicodedata.normalize(form, "fiancée happy")).word == "happy"
@@ -94,25 +93,25 @@ def test_nearest_folder_first_then_outward_then_file_name():
     assert emotion.label_for("happy/disc 2/angry.mid").word == "happy"
     assert emotion.label_for("album/angry.mid").word == "angry"
     assert emotion.label_for(Path("calm") / "01.wav").where == "folder 'calm'"
-    assert emotion.label_for("x/01.sad").hinted is False  # an extension is no hint
+    assert emotion.label_for("x/01.sad").hinted is False  # an extension is not searched
 
 
-def test_first_hint_of_a_name_counts_and_the_others_are_reported():
+def test_the_first_word_of_a_name_is_used_and_the_others_are_reported():
     found = emotion.match("sad then happy")
     assert found.word == "sad" and "happy" in found.why
 
 
-def test_no_hint_is_neutral_and_says_so():
+def test_a_path_without_an_emotion_word_is_neutral():
     found = emotion.label_for("album/track01.wav")
     assert found.vector == (0.0, 0.0, 0.5) and found.why == "no hint" and not found.hinted
 
 
 @pytest.mark.parametrize("name", ["not happy", "no_fear", "un-happy", "notVeryHappy", "without anger"])
-def test_negated_word_is_no_hint(name):
+def test_a_negated_word_is_ignored(name):
     assert emotion.match(name) is None
 
 
-def test_degree_in_front_moves_the_tier():
+def test_a_degree_in_front_of_a_word_moves_its_tier():
     plain, very, slightly = (emotion.match(name) for name in ("sad", "very sad", "slightly sad"))
     assert (slightly.tier, plain.tier, very.tier) == ("subtle", "moderate", "strong")
     assert very.vector[0] < plain.vector[0] < slightly.vector[0] < 0
@@ -135,11 +134,11 @@ def test_unknown_names_are_refused_with_the_nearest():
         emotion.rules("angri")
 
 
-def test_rules_of_the_bases_are_apart_and_others_inherit():
+def test_rules_of_the_bases_differ_and_other_states_inherit():
     assert set(emotion.BASES) <= set(emotion.names())
     assert emotion.rules("sad").tempo[1] < emotion.rules("disgust").tempo[0] < emotion.rules("angry").tempo[0]
     calm, sad = emotion.rules("calm"), emotion.rules("sad")
-    assert calm.bass == sad.bass and "aeolian" not in calm.modes  # a table is replaced whole
+    assert calm.bass == sad.bass and "aeolian" not in calm.modes  # a table is replaced completely
 
 
 def _edited(tmp_path, old, new):
@@ -150,9 +149,9 @@ def _edited(tmp_path, old, new):
     return path
 
 
-def test_word_set_twice_is_refused(tmp_path):
+def test_a_word_that_occurs_twice_is_refused(tmp_path):
     path = _edited(tmp_path, "subtle: glum, glumly", "subtle: glum, happy")
-    with pytest.raises(UsageError, match="`happy` stands twice, under happy > joy > strong and sad > sorrow > subtle"):
+    with pytest.raises(UsageError, match="`happy` occurs twice, under happy > joy > strong and sad > sorrow > subtle"):
         emotion.lexicon(path)
 
 

@@ -1,4 +1,4 @@
-"""scripts/emotion_helper.py: what it prints and how it ends, from any folder."""
+"""scripts/emotion_helper.py: its output and exit codes, from any folder."""
 
 import subprocess
 import sys

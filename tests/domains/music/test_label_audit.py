@@ -1,4 +1,4 @@
-"""Labels swapped on purpose are found, songs rightly labelled are left alone, and the reasons are in words."""
+"""The label audit finds swapped labels, does not list correct ones, and gives reasons as sentences."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def corpus(tmp_path_factory):
 
 
 def swapped(labels, seed, count=SWAPPED):
-    """`count` labels changed; returns them and the numbers of the songs that bear a wrong one."""
+    """Labels of which `count` are changed, and the indices of these songs."""
     random, out = np.random.default_rng(seed), list(labels)
     wrong = random.choice(len(labels), count, replace=False)
     for song in wrong:
@@ -38,7 +38,7 @@ def swapped(labels, seed, count=SWAPPED):
 
 
 def judged(corpus, count, blur=0.0, seeds=range(8)):
-    """(precision, recall) of the list over seeds; `blur`: noise on every trait, in its standard deviations."""
+    """(precision, recall) of the list over seeds; `blur`: noise on every trait, in units of its standard deviation."""
     ids, labels, measured = corpus
     right = listed = wanted = 0
     for seed in seeds:
@@ -49,39 +49,39 @@ def judged(corpus, count, blur=0.0, seeds=range(8)):
     return right / max(1, listed), right / wanted
 
 
-def test_labels_swapped_on_purpose_are_found(corpus):
-    """Six of sixty: precision and recall over eight draws."""
+def test_swapped_labels_are_found(corpus):
+    """Six of sixty, over eight random draws."""
     precision, recall = judged(corpus, SWAPPED)
     assert precision >= 0.95 and recall >= 0.95
 
 
 def test_many_wrong_labels_do_not_hide_each_other(corpus):
-    """One in four: medians hold."""
+    """One in four: medians are robust."""
     precision, recall = judged(corpus, 15)
     assert precision >= 0.9 and recall >= 0.8
 
 
-def test_in_music_that_follows_no_rules_closely_the_list_stays_short_and_right(corpus):
+def test_precision_and_recall_stay_good_for_noisy_traits(corpus):
     precision, recall = judged(corpus, SWAPPED, blur=0.5)
     assert precision >= 0.7 and recall >= 0.5
 
 
-def test_a_corpus_that_is_rightly_labelled_has_nothing_listed(corpus):
+def test_correct_labels_are_not_listed(corpus):
     assert audit.suspects(*corpus) == []
 
 
-def test_it_says_why_in_words_with_numbers(corpus):
+def test_reasons_are_sentences_with_numbers(corpus):
     ids, labels, measured = corpus
     given = list(labels)
     given[ids.index("sad/3")] = "angry"
     (found,) = audit.suspects(ids, given, measured)
     assert (found.song, found.label, found.likelier) == ("sad/3", "angry", "sad") and found.probability < 0.01
-    said = " ".join(found.why)
-    assert "loudness" in said and "tempo" in said and "half of the angry songs lie at" in said and "sad ones" in said
+    why = " ".join(found.why)
+    assert "loudness" in why and "tempo" in why and "half of the angry songs lie at" in why and "sad ones" in why
 
 
-def test_too_few_songs_are_judged_by_the_production_rules(corpus):
-    """Three songs a label: with the rules the wrong one is found; a label of one song is never thought of."""
+def test_with_few_songs_the_production_rules_decide(corpus):
+    """With few songs per label, the rules help to find the wrong one; a label of one song is never proposed."""
     ids, labels, measured = corpus
     some = [n for n, label in enumerate(labels) if label in ("happy", "sad")][:8]
     given = [labels[n] for n in some]
@@ -92,8 +92,8 @@ def test_too_few_songs_are_judged_by_the_production_rules(corpus):
     assert all(suspect.likelier != "angry" for suspect in audit.suspects(ids[:8], lonely, measured[:8]))
 
 
-def test_a_folder_that_is_nearly_half_wrong_is_seen_through(corpus):
-    """What is usual is a median: four angry songs among ten do not make happy music angry."""
+def test_wrong_labels_are_found_even_if_nearly_half_of_a_folder_is_wrong(corpus):
+    """Because the expected style is a median."""
     ids, labels, measured = corpus
     wrong = [f"angry/{n}" for n in range(4)]
     kept = [n for n, song in enumerate(ids) if song not in [f"happy/{n}" for n in range(4)]]
@@ -103,8 +103,8 @@ def test_a_folder_that_is_nearly_half_wrong_is_seen_through(corpus):
     assert max(suspect.probability for suspect in found) < 1e-3
 
 
-def test_a_song_is_no_witness_for_itself(corpus):
-    """The only other song of its label: with itself in it, the middle would lie half-way."""
+def test_a_song_is_not_compared_with_itself(corpus):
+    """Of two songs of a label, one is wrong: if it were included, the median would be half-way."""
     ids, labels, measured = corpus
     some = [n for n, label in enumerate(labels) if label == "happy"] + [ids.index("sad/0")]
     given = ["happy"] * 9 + ["sad", "sad"]
@@ -114,8 +114,8 @@ def test_a_song_is_no_witness_for_itself(corpus):
 
 
 @pytest.mark.parametrize("trait", ["velocity", "pitch", "tempo", "density"])
-def test_one_odd_trait_is_no_proof(corpus, trait):
-    """A file with one trait far out (a tempo read wrongly, a fixed loudness) is a happy song all the same."""
+def test_one_outlying_trait_is_not_enough(corpus, trait):
+    """A happy song with one outlying trait (a wrong tempo, a fixed loudness) is not listed."""
     ids, labels, measured = corpus
     column = measured[:, style.MEASURED.index(trait)]
     odd = measured.copy()
@@ -123,12 +123,12 @@ def test_one_odd_trait_is_no_proof(corpus, trait):
     assert audit.suspects(ids, labels, odd) == []
 
 
-def test_one_emotion_alone_cannot_be_judged(corpus):
+def test_a_corpus_with_a_single_emotion_has_no_suspects(corpus):
     ids, _, measured = corpus
     assert audit.suspects(ids, ["happy"] * PIECES, measured) == []
 
 
-def test_the_rules_put_emotions_where_music_theory_does():
+def test_the_rules_order_emotions_as_music_theory_does():
     tempo, mode, loud = (style.MEASURED.index(name) for name in ("tempo", "majorness", "velocity"))
     happy, sad, angry = (audit.rule_style(name) for name in ("happy", "sad", "angry"))
     assert happy[tempo] > sad[tempo] and happy[mode] > 0 > sad[mode] and angry[loud] > sad[loud]

@@ -1,4 +1,4 @@
-"""What is read from a MIDI file: every note, in the right bar and at the right second; and what is refused, and why."""
+"""Reading MIDI files: every note in the right bar and at the right second, and refusals with their reasons."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def note(pitch=60, start=0, length=480, channel=0, velocity=64):
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_reads_what_mido_reads(tmp_path, seed):
-    """Every field of every note, against a slow independent reading in exact fractions."""
+def test_every_field_of_every_note_equals_the_reference_readers(tmp_path, seed):
+    """The reference reader is slow and uses exact fractions."""
     path = tmp_path / "random.mid"
     random_file(seed, path)
     expected = slow_read(path)
@@ -52,17 +52,17 @@ def test_reads_what_mido_reads(tmp_path, seed):
 
 
 def test_seconds_come_from_every_tempo_change(tmp_path):
-    """Ticks are not seconds, and the first tempo is not the only one."""
+    """Not only from the first one."""
     tempi = [Meta("set_tempo", tempo=500_000), Meta("set_tempo", tempo=1_000_000, time=960)]
     path = save(tmp_path / "a.mid", tempi, note(60, 0) + note(62, 960, 240))
     score = read_score(path)
     assert score.seconds()["onset"].tolist() == [0.0, 1.0 + 1.0]
     assert score.seconds()["duration"].tolist() == [0.5, 0.5]
-    assert score.bars[0] == pytest.approx(0.5 * 2 + 1.0 * 2)  # the change is inside the bar: its whole length counts
+    assert score.bars[0] == pytest.approx(0.5 * 2 + 1.0 * 2)  # the change is inside the bar
 
 
-def test_the_denominator_counts(tmp_path):
-    """7/8 is seven eighths, 3/2 is three halves, and each change starts a bar."""
+def test_the_denominator_of_a_metre_is_used(tmp_path):
+    """A bar of 7/8 has seven eighths, one of 3/2 three halves, and each change starts a bar."""
     metres = [
         Meta("time_signature", numerator=7, denominator=8),
         Meta("time_signature", numerator=3, denominator=2, time=7 * 240 * 2),
@@ -84,13 +84,13 @@ def test_a_metre_change_inside_a_bar_cuts_it_but_a_rounding_of_one_tick_does_not
     assert score.bars[:2] == pytest.approx([1921 / 960, 1.5])
 
 
-def test_two_tempi_at_one_tick_the_last_in_the_file_counts(tmp_path):
-    """A parser that sorts unstably loses the order; thirty at one tick show it."""
+def test_of_several_tempi_at_one_tick_the_last_in_the_file_is_used(tmp_path):
+    """An unstable sort would lose the order, which shows with forty at one tick."""
     tempi = [Meta("set_tempo", tempo=300_000 + n, time=0) for n in range(40)] + [Meta("set_tempo", tempo=750_000)]
     assert read_score(save(tmp_path / "a.mid", tempi, note())).bars[0] == pytest.approx(3.0)
 
 
-def test_a_program_change_counts_from_its_note_on(tmp_path):
+def test_a_note_has_the_program_in_force_at_its_note_on(tmp_path):
     track = [
         Message("program_change", program=40),
         Message("note_on", note=60, velocity=50),
@@ -117,7 +117,7 @@ def test_overlapping_notes_of_one_pitch_keep_both_onsets(tmp_path):
     assert notes["duration"].tolist() == [1.0, 1.0]
 
 
-def test_a_note_of_no_length_lasts_a_128th_of_its_bar(tmp_path):
+def test_a_note_of_length_zero_lasts_a_128th_of_its_bar(tmp_path):
     notes = read_score(save(tmp_path / "a.mid", note(60, 0, 0) + note(60, 480))).notes
     assert notes["duration"].tolist() == [2.0 / 128, 0.5]
     assert notes["length"][0] == 1 / 128
@@ -135,7 +135,7 @@ def test_notes_in_seconds_are_sorted_and_typed(tmp_path):
     [(1, 0.5), (480, 0.5 / 480), (0xE250, 1 / (30 * 80)), (0xE728, 1 / (25 * 40)), (0xE304, 1.001 / (30 * 4))],
 )
 def test_time_bases(division, second):
-    """One tick a quarter; and SMPTE, where a tick has one length whatever the tempo says."""
+    """One tick per quarter, and SMPTE, where the length of a tick does not depend on the tempo."""
     body = NOTE_BODY if division < 0x8000 else bytes([0, 0xFF, 0x51, 3, 1, 1, 1]) + NOTE_BODY
     assert parse(raw_file(body, division)).notes["duration"][0] == pytest.approx(16 * second)
 
@@ -162,7 +162,7 @@ def test_time_bases(division, second):
         (raw_file(bytes([0, 0xFF, 0x58, 4, 1, 7, 24, 8, 0x84, 0, *NOTE_BODY[1:]]), division=1), "8,192 bars"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, data, reason):
+def test_an_unreadable_file_is_refused_with_its_reason(tmp_path, data, reason):
     path = tmp_path / "bad.mid"
     path.write_bytes(data)
     started = time.process_time()
@@ -172,13 +172,13 @@ def test_what_cannot_be_read_is_refused_with_its_reason(tmp_path, data, reason):
 
 
 def test_a_note_held_for_days_is_cut_nine_bars_after_the_last_onset():
-    """2^28 ticks neither allocate nor loop without end."""
+    """2^28 ticks cause neither a huge allocation nor a long loop."""
     score = parse(raw_file(bytes([0, 0x90, 60, 64, 0xFF, 0xFF, 0xFF, 0x7F, 0x80, 60, 0]), division=1))
     assert score.notes["length"].tolist() == [10.0]
     assert len(score.bars) == 10
 
 
-def test_as_many_bars_as_are_promised_are_read():
+def test_max_bars_are_read_and_not_more():
     def at_bar(bar):
         tick = bar * 4
         delta = bytes([0x80 | tick >> 14 & 127, 0x80 | tick >> 7 & 127, tick & 127])
@@ -190,21 +190,21 @@ def test_as_many_bars_as_are_promised_are_read():
 
 
 def test_two_million_events_are_read_in_seconds():
-    """A parser once took 45 s over such a file."""
+    """A slower parser took 45 s for such a file."""
     body = np.tile(np.array([0, 0x90, 60, 64, 1, 0x80, 60, 0], np.uint8), 1_000_000).tobytes()
     started = time.process_time()
     assert len(parse(raw_file(body)).notes) == 1_000_000
     assert time.process_time() - started < 15
 
 
-def test_a_broken_file_is_a_score_or_a_reason_never_anything_else(tmp_path):
+def test_a_damaged_file_gives_a_valid_score_or_a_reason(tmp_path):
     """Two thousand damaged files."""
     rng = random.Random(5)
-    random_file(11, tmp_path / "whole.mid")
-    whole = (tmp_path / "whole.mid").read_bytes()
+    random_file(11, tmp_path / "intact.mid")
+    intact = (tmp_path / "intact.mid").read_bytes()
     outcomes = set()
     for _ in range(2000):
-        data = bytearray(whole)
+        data = bytearray(intact)
         for _ in range(rng.randint(1, 5)):
             at = rng.randrange(len(data)) if rng.random() < 0.9 else rng.randrange(min(14, len(data)))
             data[at : at + rng.choice([0, 1, 1, 1, 3])] = rng.randbytes(rng.choice([0, 1, 1, 1, 3]))
@@ -222,21 +222,21 @@ def test_a_broken_file_is_a_score_or_a_reason_never_anything_else(tmp_path):
     assert outcomes == {"read", "refused"}
 
 
-def test_a_pipe_or_a_folder_is_refused_not_waited_for(tmp_path):
+def test_a_pipe_or_a_folder_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.mid")
     for name in ("pipe.mid", ".", "missing.mid"):
         with pytest.raises(ValueError, match="not a regular file"):
             read_score(tmp_path / name)
 
 
-def test_a_huge_file_is_refused_unread(tmp_path):
+def test_a_huge_file_is_refused_without_reading_it(tmp_path):
     with (tmp_path / "huge.mid").open("wb") as handle:
         handle.truncate(midi.MAX_BYTES + 1)
     with pytest.raises(ValueError, match="too large"):
         read_score(tmp_path / "huge.mid")
 
 
-def test_a_file_without_notes_is_an_empty_score_but_nothing_to_store(tmp_path):
+def test_a_file_without_notes_is_an_empty_score_and_is_not_stored(tmp_path):
     path = save(tmp_path / "a.mid", [Meta("set_tempo", tempo=400_000)])
     assert len(read_score(path).notes) == 0
     with pytest.raises(ValueError, match="no notes"):
@@ -244,8 +244,8 @@ def test_a_file_without_notes_is_an_empty_score_but_nothing_to_store(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_bars_found_by_division_are_those_found_by_search(seed):
-    """In a piece of one metre a division stands in for the search: to the tick, on the lines and beside them."""
+def test_bars_found_by_division_equal_those_found_by_search(seed):
+    """In a piece with one metre a division replaces the search: exactly, on and next to the bar lines."""
     rng = random.Random(seed)
     per_quarter = rng.choice([1, 24, 96, 480, 960, 32767])
     numerator, denominator = rng.choice([(4, 4), (7, 8), (3, 128), (255, 64), (1, 1)])

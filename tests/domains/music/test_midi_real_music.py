@@ -1,4 +1,4 @@
-"""The corpus that nobody here wrote: named when it cannot be made, made the same twice, and not made twice."""
+"""The corpus of real music: a missing program is reported, files are reproducible, and they are made once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env=environment or None)
 
 
-def test_what_is_missing_is_named_with_the_line_that_installs_it(tmp_path):
+def test_a_missing_program_is_reported_with_the_command_that_installs_it(tmp_path):
     done = run(tmp_path / "out", PATH=str(tmp_path))
     assert done.returncode == 6
     assert "fluidsynth" in done.stderr and "apt-get install -y fluidsynth fluid-soundfont-gm" in done.stderr
@@ -39,7 +39,7 @@ def test_wrong_usage_is_refused(tmp_path):
 
 @pytest.mark.slow
 @playable
-def test_pairs_are_made_once_and_the_same_every_time(tmp_path):
+def test_pairs_are_made_once_and_are_reproducible(tmp_path):
     for name in ("a b", "c"):
         done = run(tmp_path / name, "--count", "2")
         assert done.returncode == 0, done.stderr
@@ -59,7 +59,7 @@ def test_pairs_are_made_once_and_the_same_every_time(tmp_path):
 
 @pytest.mark.slow
 @playable
-def test_performed_music_is_of_bands_and_soloists_and_as_loud_as_a_recording(tmp_path):
+def test_performed_music_has_bands_and_soloists_and_the_level_of_recordings(tmp_path):
     import soundfile
 
     done = run(tmp_path, "--kind", "performed", "--count", "2")
@@ -68,7 +68,7 @@ def test_performed_music_is_of_bands_and_soloists_and_as_loud_as_a_recording(tmp
     assert [row["midi"].split("/")[1] for row in rows] == ["band", "solo"]
     for row in rows:
         notes = read_score(tmp_path / row["midi"]).notes
-        assert len(set(notes["velocity"].tolist())) > 5  # played, not typed
+        assert len(set(notes["velocity"].tolist())) > 5  # velocities of a performance
         sound, _ = soundfile.read(tmp_path / row["audio"])
         assert abs(abs(sound).max() - 10 ** (-1 / 20)) < 1e-3
     assert len(set(read_score(tmp_path / rows[0]["midi"]).notes["program"].tolist())) > 1 or "choir" in str(rows[0])

@@ -1,4 +1,4 @@
-"""What is written as a MIDI file: 4/4 with the right bar lengths, General MIDI, and nothing half-written."""
+"""Writing MIDI files: 4/4 with the right bar lengths, General MIDI, atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def score_of(rows, bars=(2.0,)):
 
 
 def heard(path):
-    """(onset s, duration s, pitch, velocity, program, channel) as a synthesiser would: programs belong to channels."""
+    """(onset s, duration s, pitch, velocity, program, channel) as in a synthesiser: programs belong to channels."""
     programs, sounding, out, now = Counter(), {}, [], 0.0
     for message in mido.MidiFile(path):
         now += message.time
@@ -34,7 +34,7 @@ def heard(path):
     return sorted(out)
 
 
-def test_a_file_is_in_four_four_and_its_bars_last_what_they_should(tmp_path):
+def test_a_file_is_in_four_four_and_its_bars_have_the_right_durations(tmp_path):
     bars = [1.75, 1.75, 3.0, 1.0]
     rows = [(bar + 0.5, 0.25, 60 + bar, 64, 0, False) for bar in range(4)]
     write_midi(score_of(rows, bars), tmp_path / "a.mid")
@@ -47,14 +47,14 @@ def test_a_file_is_in_four_four_and_its_bars_last_what_they_should(tmp_path):
     np.testing.assert_allclose(read_score(tmp_path / "a.mid").bars[:4], bars, atol=1e-6)
 
 
-def test_drums_are_on_channel_ten_and_nothing_else_is(tmp_path):
+def test_only_drums_are_on_channel_ten(tmp_path):
     rows = [(0.0, 0.25, 36, 90, 0, True)] + [(0.0, 0.25, 60, 64, program, False) for program in range(40)]
     write_midi(score_of(rows), tmp_path / "a.mid")
     notes = heard(tmp_path / "a.mid")
     assert [note[2] for note in notes if note[5] == 9] == [36]
 
 
-def test_more_programs_than_channels_still_sound_with_their_own_program(tmp_path):
+def test_notes_keep_their_program_if_there_are_more_programs_than_channels(tmp_path):
     rows = [(0.1 * n, 0.05, 60, 64, program, False) for n, program in enumerate([*range(0, 128, 3)] * 2)]
     write_midi(score_of(rows), tmp_path / "a.mid")
     written = [(round(note[0] / 2.0, 4), note[4]) for note in heard(tmp_path / "a.mid")]
@@ -63,7 +63,7 @@ def test_more_programs_than_channels_still_sound_with_their_own_program(tmp_path
 
 
 def test_a_note_inside_another_of_its_pitch_keeps_its_own_end(tmp_path):
-    """Paired first-on first-off, the two would swap their ends."""
+    """If note-offs ended the oldest note of one track, the two would swap their ends."""
     rows = [(0.0, 1.0, 60, 100, 0, False), (0.25, 0.25, 60, 40, 0, False), (0.25, 0.5, 60, 50, 0, False)]
     rows += [(onset, length, 38, velocity, 0, True) for onset, length, _, velocity, _, _ in rows]
     write_midi(score_of(rows), tmp_path / "a.mid")
@@ -85,7 +85,7 @@ def test_an_empty_score_is_a_valid_file(tmp_path):
     assert len(read_score(tmp_path / "new folder" / "a.mid").notes) == 0
 
 
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_file_and_no_temporary_files(tmp_path, monkeypatch):
     path = tmp_path / "a.mid"
     rows = [(0.0, 0.25, 60, 64, 0, False)]
     write_midi(score_of(rows), path)

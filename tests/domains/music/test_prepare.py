@@ -1,4 +1,4 @@
-"""Prepare, on real files: what is found, refused, written, and found again."""
+"""`prepare` on real files: manifests, stores, quarantine, refusals, and repeated runs."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from training.workspace import PROJECT, exclusive
 
 
 def test_folders_become_manifests_stores_and_a_summary(root):
-    """Extensions of any case."""
+    """With extensions in any case."""
     summary = run(root)
     assert (summary.pairs, summary.audio_files, summary.midi_files) == (9, 9, 9)
     assert summary.songs == {"midi": {"train": 7, "val": 2}, "spectocloud": {"train": 7, "val": 2}}
@@ -55,8 +55,8 @@ def test_both_manifests_share_one_split(root):
         assert not ids & {row["id"] for row in rows(root, f"midi_{other}")}
 
 
-def test_a_second_run_changes_nothing_and_says_so(root, monkeypatch):
-    """Unchanged inputs, identical bytes, nothing decoded."""
+def test_a_second_run_changes_nothing_and_reports_it(root, monkeypatch):
+    """With unchanged inputs nothing is decoded, and all bytes are the same."""
     run(root, generate_clouds=True)
     folder = root / "out/data"
     before = {p: (p.read_bytes(), p.stat().st_ino) for p in folder.rglob("*") if p.is_file()}
@@ -67,8 +67,7 @@ def test_a_second_run_changes_nothing_and_says_so(root, monkeypatch):
     assert {p: (p.read_bytes(), p.stat().st_ino) for p in folder.rglob("*") if p.is_file()} == before
 
 
-def test_the_split_and_the_data_digest_are_those_of_another_mount(root, tmp_path_factory):
-    """The split hashed the absolute path."""
+def test_the_split_and_the_data_digest_do_not_depend_on_the_absolute_path(root, tmp_path_factory):
     first = run(root)
     there = tmp_path_factory.mktemp("other") / "mount point"
     shutil.copytree(root, there)
@@ -80,8 +79,8 @@ def test_the_split_and_the_data_digest_are_those_of_another_mount(root, tmp_path
     assert run(root, seed=7).digest != first.digest
 
 
-def test_unreadable_files_are_quarantined_with_reasons_and_never_replaced(root):
-    """Broken audio, broken scores, time base 0, 2^28-tick deltas, FIFOs; every good song is kept."""
+def test_unreadable_files_are_quarantined_with_reasons(root):
+    """Damaged audio, damaged scores, time base 0, 2^28-tick deltas, FIFOs; every readable song is kept."""
     for n in range(9, 40):
         write_mid(root / f"midi/more/t{n}.mid", n % 30)
     (root / "audio/happy/broken.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt nonsense")
@@ -106,8 +105,8 @@ def test_unreadable_files_are_quarantined_with_reasons_and_never_replaced(root):
         assert name in summary.output or "more (see summary.json)" in summary.output
 
 
-def test_a_broken_file_does_not_make_another_name_unique(root):
-    """With the broken score gone, the recording would have met the only one left of that name."""
+def test_a_damaged_file_does_not_make_another_name_unique(root):
+    """Without the damaged score, the recording would be paired with the only other one of that name."""
     write_wav(root / "audio/x/take.wav", 3)
     write_mid(root / "midi/a/take.mid", 3)
     (root / "midi/b").mkdir()
@@ -133,7 +132,7 @@ def test_ambiguous_and_unmatched_files_are_listed(root):
 
 
 def test_copies_and_formats_stay_on_one_side(root):
-    """Byte-identical copies, and a second format."""
+    """Identical copies, and a second format."""
     for n in range(9):
         shutil.copy(root / f"audio/{EMOTIONS[n % 3]}/t{n}.WAV", root / f"audio/copy of t{n}.wav")
         shutil.copy(root / f"midi/{EMOTIONS[n % 3]}/t{n}.Mid", root / f"midi/copy of t{n}.mid")
@@ -150,7 +149,7 @@ def test_copies_and_formats_stay_on_one_side(root):
         assert len(sides) == 9
 
 
-def test_clouds_made_ahead_equal_those_made_on_the_fly(root):
+def test_precomputed_clouds_equal_rendered_ones(root):
     summary = run(root, generate_clouds=True, clouds_dir=root / "my clouds")
     assert summary.clouds == 9
     cache = root / "out/cache"
@@ -177,7 +176,7 @@ def test_the_fullest_window_is_where_most_notes_sound():
     assert fullest_window(notes, 10) == 0
 
 
-def test_labels_of_the_user_win_and_unused_ones_are_reported(root):
+def test_labels_of_the_user_have_priority_and_unused_ones_are_reported(root):
     (root / "labels.csv").write_text("path,emotion\nhappy/t0.WAV,angry\nhappy/t3,fear\nnowhere,sad\n")
     summary = run(root, labels=root / "labels.csv")
     by_id = {row["id"]: row for side in ("train", "val") for row in rows(root, f"spectocloud_{side}")}
@@ -186,16 +185,16 @@ def test_labels_of_the_user_win_and_unused_ones_are_reported(root):
     assert summary.unused_labels == ["nowhere"]
 
 
-def test_songs_without_a_hint_are_neutral_counted_and_said(root):
+def test_songs_without_an_emotion_word_are_neutral_counted_and_reported(root):
     write_mid(root / "midi/garage/crusader.mid", 3)
     summary = run(root)
     assert summary.label_sources == {"none": 1, "path": 9}
-    assert "1 songs have no hint" in summary.output
+    assert "1 songs have no emotion word" in summary.output
     row = next(r for s in ("train", "val") for r in rows(root, f"midi_{s}") if r["id"] == "garage/crusader")
     assert (row["emotion"], row["label_source"]) == ([0.0, 0.0, 0.5], "none")
 
 
-def test_a_demo_corpus_is_called_synthetic_everywhere(root):
+def test_a_demo_corpus_is_reported_as_synthetic(root):
     (root / "synthetic.json").write_text("{}")
     summary = run(root)
     assert summary.synthetic
@@ -203,20 +202,20 @@ def test_a_demo_corpus_is_called_synthetic_everywhere(root):
     assert json.loads((root / "out/data/manifests/summary.json").read_text())["synthetic"] is True
 
 
-def test_scores_alone_give_midi_manifests_and_say_so(root):
+def test_without_recordings_only_the_midi_manifests_are_written(root):
     summary = run(root, audio_root=None)
     assert summary.manifests == ["midi_train.jsonl", "midi_val.jsonl"]
     assert not (root / "out/data/manifests/spectocloud_train.jsonl").exists()
     assert "only the MIDI manifests" in summary.output
 
 
-def test_pairs_of_different_length_are_remarked_on(root):
+def test_pairs_of_different_length_are_reported(root):
     write_mid(root / "midi/happy/t0.Mid", 1, notes=80)
     assert run(root).lengths_differ == ["happy/t0: 2 s recorded, 20 s written"]
 
 
-def test_odd_names_are_trained_on(root):
-    """Space, quotes, newline, leading dash, $(..)."""
+def test_any_file_name_is_accepted(root):
+    """With spaces, quotes, a newline, a leading dash, $(..)."""
     odd = ["a b", "it's", 'q"q', "new\nline", "-rf", "$(touch pwned)", "é"]
     for n, name in enumerate(odd):
         write_wav(root / "audio/happy" / f"{name}.wav", n)
@@ -241,12 +240,12 @@ def test_an_empty_folder_is_refused(root):
     assert "holds no usable file" in refusal(root, audio_root=root / "nothing")
 
 
-def test_a_folder_that_is_not_there_is_wrong_usage(root):
+def test_a_missing_folder_is_wrong_usage(root):
     assert "No such file" in refusal(root, UsageError, audio_root=root / "nowhere")
     assert "Not a directory" in refusal(root, UsageError, audio_root=root / "audio/happy/t0.WAV")
 
 
-def test_nothing_paired_is_refused_with_examples(root):
+def test_a_corpus_without_pairs_is_refused_with_examples(root):
     shutil.rmtree(root / "midi")
     write_mid(root / "midi/x/other.mid", 1)
     write_mid(root / "midi/x/another.mid", 2)
@@ -256,7 +255,7 @@ def test_nothing_paired_is_refused_with_examples(root):
     assert "score x/another.mid" in message
 
 
-def test_a_folder_of_broken_files_is_refused_and_listed(root):
+def test_a_folder_of_damaged_files_is_refused_and_listed(root):
     for n in range(9):
         (root / f"audio/{EMOTIONS[n % 3]}/t{n}.WAV").write_bytes(b"junk %d" % n)
     message = refusal(root)
@@ -267,7 +266,7 @@ def test_a_folder_of_broken_files_is_refused_and_listed(root):
 
 
 def test_one_song_is_refused(tmp_path):
-    """Nothing would be left to check with; a copy is no second song."""
+    """None would be left for validation; a copy is not a second song."""
     write_wav(tmp_path / "audio/a.wav", 1)
     write_mid(tmp_path / "midi/a.mid", 1)
     assert "only one song" in refusal(tmp_path)
@@ -281,11 +280,11 @@ def test_two_songs_are_enough(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
-def test_a_share_that_cannot_be_meant_is_wrong_usage(root, share):
+def test_an_invalid_share_is_wrong_usage(root, share):
     assert "--val-split" in refusal(root, UsageError, val_split=share)
 
 
-def test_two_runs_do_not_write_one_folder_together(root):
+def test_two_runs_cannot_write_the_same_folder(root):
     with exclusive(root / "out/data/manifests", "another"), pytest.raises(HostError, match="in use"):
         run(root)
 
@@ -299,7 +298,7 @@ def script(*arguments, cwd: Path) -> subprocess.CompletedProcess:
 
 
 def test_the_script_works_from_any_folder_with_the_guides_flags(root):
-    """Relative paths mean where the user stands."""
+    """Relative paths are relative to the current folder."""
     flags = ["--val-split", "0.3", "--seed", "42", "--generate-clouds", "--clouds-dir", "clouds", "--out-dir", "m"]
     flags += ["--out", "out"]
     (root / "l.csv").write_text("happy/t0,sad\n")

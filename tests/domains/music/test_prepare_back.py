@@ -1,4 +1,4 @@
-"""What was prepared comes back for training, from here or from another host, or is refused."""
+"""Prepared data is loaded for training, on this host or another, or refused."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from training.errors import DataError
 from training.workspace import PROJECT
 
 
-def test_a_built_split_comes_back_with_its_arrays(root, monkeypatch):
+def test_a_prepared_split_is_loaded_with_its_arrays(root, monkeypatch):
     run(root)
     monkeypatch.setattr(encode.sandbox, "run", lambda *a, **k: pytest.fail("decoded again"))
     train, _ = split(root)
@@ -49,7 +49,7 @@ def test_a_handwritten_manifest_trains_without_prepare(root):
     assert (root / "my cache/logmel").is_dir()
 
 
-def test_a_missing_manifest_never_means_synthetic_data(root):
+def test_a_missing_manifest_is_an_error(root):
     with pytest.raises(DataError, match=r"build_manifests\.py"):
         split(root)
 
@@ -64,7 +64,7 @@ def test_manifests_of_another_host_find_their_files(root):
     assert Path(moved[0].values["audio_path"]).is_relative_to(root / "elsewhere")
 
 
-def test_faulty_rows_are_refused_before_anything_is_decoded(root, monkeypatch):
+def test_invalid_rows_are_refused_before_any_file_is_decoded(root, monkeypatch):
     run(root)
     path = root / "out/data/manifests/spectocloud_train.jsonl"
     lines = path.read_text().splitlines()
@@ -73,11 +73,11 @@ def test_faulty_rows_are_refused_before_anything_is_decoded(root, monkeypatch):
     monkeypatch.setattr(encode, "encode_files", lambda *a, **k: pytest.fail("decoded"))
     with pytest.raises(DataError) as error:
         split(root)
-    assert "spectocloud_train.jsonl:2: the family does not like it" in str(error.value)
+    assert "spectocloud_train.jsonl:2: refused by the family" in str(error.value)
     assert "spectocloud_train.jsonl:3: `audio_paht` is no manifest key: did you mean `audio_path`?" in str(error.value)
 
 
-def test_a_song_that_broke_since_is_left_out_and_said(root):
+def test_a_song_damaged_after_prepare_is_left_out_and_reported(root):
     run(root)
     victim = Path(rows(root, "spectocloud_train")[0]["audio_path"])
     victim.write_bytes(b"broken now")
@@ -88,8 +88,8 @@ def test_a_song_that_broke_since_is_left_out_and_said(root):
     assert (root / "out/cache/quarantine/spectocloud_train.jsonl").read_text().count("\n") == 1
 
 
-def test_prepare_needs_no_torch_and_a_known_corpus_takes_no_time(root):
-    """Seconds of importing torch would be spent at every start."""
+def test_prepare_does_not_import_torch_and_is_fast_on_a_known_corpus(root):
+    """Importing torch takes seconds."""
     run(root)
     code = (
         "import sys, time; from pathlib import Path; from training.domain import Job\n"
@@ -106,12 +106,12 @@ def test_prepare_needs_no_torch_and_a_known_corpus_takes_no_time(root):
     )
     torch, seconds = done.stdout.splitlines()[-1].split()
     assert torch == "False"
-    assert float(seconds) < 2.0  # of the processor: other work on the host does not count
+    assert float(seconds) < 2.0  # CPU time, so that other work on the host does not matter
     assert "up to date" in done.stdout
 
 
 def test_a_fifo_in_the_folders_does_not_hang_the_run(root):
-    """End to end, linked and plain, with a circle of links."""
+    """Also with a cycle of links."""
     os.mkfifo(root / "audio/happy/p.wav")
     (root / "midi/happy/loop").symlink_to(root / "midi")
     begin = time.monotonic()

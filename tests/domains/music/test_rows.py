@@ -1,4 +1,4 @@
-"""Rows of music's manifests: emotions, scores, recordings and clouds, refused with their line or taken as they are."""
+"""Rows of music's manifests: invalid emotions, scores, recordings and clouds are refused with their line."""
 
 from pathlib import Path
 
@@ -16,21 +16,21 @@ row, load, refusal = LOADING.row, LOADING.load, LOADING.refusal
 
 @pytest.fixture
 def corpus(tmp_path):
-    """root/audio/happy/t.wav and root/midi/happy/t.mid; manifests lie in root/out."""
+    """root/audio/happy/t.wav and root/midi/happy/t.mid; manifests are in root/out."""
     return fill(tmp_path, ("audio/happy/t.wav", "audio/t.wav", "midi/happy/t.mid", "out/manifests/here.mid"))
 
 
-def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
-    """Neither id nor label_source is needed; both are there afterwards, and ids are unique."""
+def test_a_handwritten_row_needs_neither_id_nor_label_source(corpus):
+    """Both are filled in, and ids are unique."""
     rows = load(file(corpus, row(corpus), row(corpus), b"", row(corpus, id="x", label_source="labels", _mine={"a": 1})))
     assert [Path(r.values["audio_path"]).is_absolute() for r in rows] == [True] * 3
     assert len({r.values["id"] for r in rows}) == 3
     assert [r.values["label_source"] for r in rows] == ["manifest", "manifest", "labels"]
-    assert rows[0].values["emotion"] == [0.8, -0.7, 0.7], "negative arousal is legal"
+    assert rows[0].values["emotion"] == [0.8, -0.7, 0.7], "negative arousal is valid"
     assert [r.place.rpartition(":")[2] for r in rows] == ["1", "2", "4"]
 
 
-def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
+def test_a_missing_manifest_is_reported_with_the_command_that_builds_it(corpus):
     message = refusal(corpus / "nowhere.jsonl")
     assert "nowhere.jsonl" in message
     assert "build_manifests.py" in message
@@ -76,16 +76,16 @@ def test_each_fault_of_a_row_is_reported_with_its_line(corpus, change, expected)
     assert expected in message
 
 
-def test_a_moved_file_that_is_not_found_names_the_option(corpus):
+def test_the_error_for_a_moved_file_has_the_option_for_its_folder(corpus):
     assert "give --audio-root" in refusal(file(corpus, row(corpus, audio_path="/elsewhere/t.wav")))
 
 
-def test_clouds_follow_their_manifest_to_another_host(corpus):
+def test_clouds_are_found_next_to_their_manifest_on_another_host(corpus):
     (corpus / "out" / "clouds").mkdir()
     (corpus / "out" / "clouds" / "c.npy").write_bytes(b"x")
     rows = load(file(corpus, row(corpus, target_pointcloud_path="/old/host/data/clouds/c.npy")))
     assert rows[0].values["target_pointcloud_path"] == str(corpus / "out" / "clouds" / "c.npy")
 
 
-def test_a_line_that_is_no_object_is_shown_what_a_row_is(corpus):
+def test_the_error_for_a_line_that_is_not_an_object_has_an_example(corpus):
     assert '{"midi_path": ..., "emotion": [...]}' in refusal(file(corpus, []))

@@ -1,4 +1,4 @@
-"""Many hosts, one store: shares by content, merged to the same bytes; what is missing or foreign is told."""
+"""Sharded preparation: shares by content, merged to the same bytes; missing and foreign shares are reported."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ def corpus(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def parts(corpus, tmp_path_factory) -> Path:
-    """An output folder into which what three hosts wrote in folders of their own was copied."""
+    """An output folder with the copied results of three hosts, which wrote to separate folders."""
     root = tmp_path_factory.mktemp("parts")
     for number in (3, 1, 2):
         share(corpus, root / f"host {number}", f"{number}/3")
@@ -43,7 +43,7 @@ def share(corpus: Path, out: Path, which: str) -> dict:
 
 @pytest.fixture
 def hosts(corpus, parts, tmp_path) -> Path:
-    """A root with three finished shares to merge; the corpus lies where the hosts saw it."""
+    """A root with three finished shares to merge, and the corpus."""
     shutil.copytree(parts, tmp_path / "out")
     for name in ("audio", "midi"):
         (tmp_path / name).symlink_to(corpus / name)
@@ -55,7 +55,7 @@ def shard_files(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in found}
 
 
-def test_any_number_of_hosts_makes_the_same_store_bit_for_bit(hosts, corpus, tmp_path):
+def test_the_store_does_not_depend_on_the_number_of_hosts(hosts, corpus, tmp_path):
     run(hosts, merge=3)
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -67,7 +67,7 @@ def test_any_number_of_hosts_makes_the_same_store_bit_for_bit(hosts, corpus, tmp
     assert list(shard_files(hosts / "out")) == [f"cache/{kind}/00000001.shard" for kind in KINDS]
 
 
-def test_a_merged_corpus_is_that_of_one_host(hosts, corpus, tmp_path):
+def test_a_merged_corpus_equals_that_of_one_host(hosts, corpus, tmp_path):
     merged = run(hosts, merge=3)
     plain = tmp_path / "plain"
     plain.mkdir()
@@ -82,7 +82,7 @@ def test_a_merged_corpus_is_that_of_one_host(hosts, corpus, tmp_path):
         assert contents(hosts / "out/cache" / kind) == contents(plain / "out/cache" / kind)
 
 
-def test_shares_are_disjoint_and_nothing_is_decoded_at_the_merge(hosts, monkeypatch):
+def test_shares_are_disjoint_and_a_merge_decodes_nothing(hosts, monkeypatch):
     for kind in KINDS:
         keys = [
             {bytes(key) for shard in Store(folder, parts=False).shards() for key in shard.table["key"]}
@@ -93,10 +93,10 @@ def test_shares_are_disjoint_and_nothing_is_decoded_at_the_merge(hosts, monkeypa
     summary = run(hosts, merge=3)
     assert (summary.pairs, summary.midi_files) == (9, 10)
     assert "3 shards merged: 9 tokens, 9 notes, 9 logmel" in summary.output
-    assert run(hosts, merge=3).up_to_date  # again: nothing is left to merge, and nothing is wrong
+    assert run(hosts, merge=3).up_to_date  # a second merge has nothing to do
 
 
-def test_a_share_follows_from_the_content_alone():
+def test_the_share_of_a_file_depends_on_its_content_alone():
     for of in (1, 2, 7):
         shares = [Shard(number, of) for number in range(1, of + 1)]
         owners = [[share.number for share in shares if share.has(bytes([n]) * 32)] for n in range(200)]
@@ -148,10 +148,10 @@ def test_a_damaged_record_is_not_merged(hosts):
         run(hosts, merge=3)
 
 
-def test_a_share_that_was_cut_short_goes_on(corpus, tmp_path, monkeypatch):
+def test_an_interrupted_share_is_continued(corpus, tmp_path, monkeypatch):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "write_atomic", lambda *a: pytest.fail("cut short"))
+        patch.setattr(shards, "write_atomic", lambda *a: pytest.fail("interrupted"))
         with pytest.raises(pytest.fail.Exception):
             share(corpus, out, "1/2")
     monkeypatch.setattr("training.data.encode.sandbox.run", lambda *a, **k: pytest.fail("decoded again"))
@@ -159,12 +159,12 @@ def test_a_share_that_was_cut_short_goes_on(corpus, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/2", "3/2", "1/0", "a/b", "1/2/3", "-1/2"])
-def test_a_share_that_cannot_be_meant_is_wrong_usage(text):
+def test_an_invalid_share_is_wrong_usage(text):
     with pytest.raises(UsageError, match="--shard I/N"):
         shard_of(text)
 
 
-def test_the_command_line_shares_and_merges(corpus, tmp_path, capsys):
+def test_shards_and_merge_on_the_command_line(corpus, tmp_path, capsys):
     folders = ["--audio-root", str(corpus / "audio"), "--midi-root", str(corpus / "midi"), "--out", str(tmp_path)]
     assert main(["prepare", *folders, "--merge", "2"]) == 3
     assert [main(["prepare", *folders, "--shard", f"{n}/2"]) for n in (1, 2)] == [0, 0]

@@ -1,4 +1,4 @@
-"""The vocabulary and what survives it."""
+"""The vocabulary, and the precision of encoding and decoding."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def test_the_table_is_the_golden_one():
-    """Files and hosts depend on every id."""
+    """Files and applications depend on every id."""
     table = json.loads((GOLDEN / "tokens.json").read_text())
     assert [tokens.describe(token) for token in range(VOCABULARY)] == table["meanings"]
     assert tokens.kinds().tolist() == [meaning.split()[0].lower() for meaning in table["meanings"]]
@@ -68,8 +68,8 @@ def family(notes):
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_what_encoding_keeps(tmp_path, seed):
-    """Every note of the song, from its first to its last, with its place, length, loudness and instrument."""
+def test_encoding_keeps_every_note_within_the_documented_rounding(tmp_path, seed):
+    """With its position, length, velocity and instrument."""
     random_file(seed, tmp_path / "random.mid")
     score = read_score(tmp_path / "random.mid")
     ids = encode(score)
@@ -121,7 +121,7 @@ def random_ids(rng: np.random.Generator, style: int) -> np.ndarray:
 
 @pytest.mark.parametrize("style", range(3))
 def test_any_ids_decode_to_a_valid_file(tmp_path, style):
-    """Repaired, never raised on; and what comes out is in order at once."""
+    """They are repaired without an error; encoding and decoding the result changes nothing."""
     rng = np.random.default_rng(style)
     notes = 0
     for _ in range(60):
@@ -138,14 +138,14 @@ def test_any_ids_decode_to_a_valid_file(tmp_path, style):
 @pytest.mark.parametrize(
     "ids", [[], [EOS], [PAD] * 5, [BAR] * 9, [TEMPO], [TEMPO, TEMPO + 1, TEMPO], [VELOCITY], [BOS]]
 )
-def test_ids_that_tell_no_note_are_an_empty_piece(ids):
+def test_ids_without_notes_are_an_empty_piece(ids):
     score = decode(np.array(ids, dtype=np.int64))
     assert len(score.notes) == 0
     assert encode(score).tolist() == [BOS, EOS]
 
 
 def test_repairs():
-    # A note before any bar, with nothing to it; then one that lacks its duration, and one its velocity.
+    # A note before any bar, without velocity and duration; then one without a duration, and one without a velocity.
     score = decode([60, BAR, POSITION + 64, 62, VELOCITY + 31, INSTRUMENT + 16, 36, DURATION + 15, EOS, 70])
     assert score.notes["pitch"].tolist() == [60, 36, 62]
     assert score.notes["bar"].tolist() == [0, 1, 1]
@@ -153,14 +153,14 @@ def test_repairs():
     assert score.notes["velocity"].tolist() == [66, 126, 126]
     assert (score.notes["length"] * 128).tolist() == [32, 16, 32]
     assert score.notes["drum"].tolist() == [False, True, False]
-    # A position holds for its own bar only.
+    # A position is valid for its bar only.
     assert decode([BAR, POSITION + 64, 60, BAR, 61]).notes["position"].tolist() == [0.5, 0]
-    # The last whole pair of tempo digits in a bar counts; a single digit is no tempo.
+    # The last complete pair of tempo digits in a bar is used; a single digit is not a tempo.
     score = decode([BAR, TEMPO, TEMPO, 60, TEMPO + 14, TEMPO + 14, TEMPO + 3, BAR, 61, TEMPO + 2, 62])
     np.testing.assert_allclose(score.bars, [1.0, 1.0])
 
 
-def test_a_million_bars_are_cut_not_played(tmp_path):
+def test_bars_past_the_limit_are_dropped(tmp_path):
     ids = np.full(1_000_000, BAR)
     ids[MAX_BARS], ids[-1] = 60, 61
     score = decode(ids)
@@ -199,7 +199,7 @@ def test_tempo_is_the_bars_rate_in_two_digits(tmp_path):
     ]
 
 
-def test_a_tempo_outside_the_range_is_its_end(tmp_path):
+def test_a_tempo_outside_the_range_is_clipped(tmp_path):
     for tempo, step in ((4_000_000, 0), (100_000, 224)):
         ids = piece(tmp_path, mido.MetaMessage("set_tempo", tempo=tempo), *on_off(60, 0, 480))
         assert ids[2:4] == [TEMPO + step // 15, TEMPO + step % 15]
@@ -211,21 +211,21 @@ def test_an_onset_just_before_the_bar_line_belongs_to_the_next_bar(tmp_path):
     assert ids[4:6] == [BAR, POSITION]
 
 
-def test_silence_is_told_bar_by_bar_and_long_notes_last_eight(tmp_path):
+def test_silent_bars_are_written_and_long_notes_are_clipped_to_eight_bars(tmp_path):
     ids = piece(tmp_path, *on_off(60, 0, 100 * 1920), *on_off(62, 0, 100 * 1920))
     assert ids.count(BAR) == 101
     assert [token for token in ids if DURATION <= token < INSTRUMENT] == [DURATION + 63] * 2
 
 
-def test_a_whole_long_song_is_encoded(tmp_path):
-    """Nothing is cut at 512 tokens, and EOS is there."""
+def test_a_long_song_is_encoded_completely(tmp_path):
+    """It is not cut at 512 tokens, and ends with EOS."""
     ids = piece(tmp_path, *(message for n in range(3000) for message in on_off(40 + n % 40, 0, 240)))
     assert sum(token < VELOCITY for token in ids) == 3000
     assert ids[-1] == EOS and ids.count(EOS) == 1
 
 
 def test_every_kind_of_id_is_used_by_real_files(tmp_path):
-    """Durations, drums and instruments are there; no block of ids is idle but padding."""
+    """Every kind but padding occurs."""
     seen = set()
     for seed in range(40):
         random_file(seed, tmp_path / "a.mid")
@@ -233,7 +233,7 @@ def test_every_kind_of_id_is_used_by_real_files(tmp_path):
     assert seen == set(tokens.kinds()) - {"pad"}
 
 
-def test_drum_notes_are_told_from_pitches():
+def test_drum_notes_are_distinguished_from_pitches():
     ids = [BOS, BAR, 60, VELOCITY, INSTRUMENT + 16, 36, VELOCITY, 38, INSTRUMENT + 2, 40, EOS, BOS, BAR, 41]
     assert np.flatnonzero(tokens.drum_notes(np.array(ids, np.uint16))).tolist() == [5, 7]
     assert np.flatnonzero(tokens.drum_notes(np.array([INSTRUMENT + 16, 36, BOS, 36], np.uint16))).tolist() == [1]
@@ -247,6 +247,6 @@ def test_equal_notes_in_any_order_give_the_same_ids():
     np.testing.assert_array_equal(encode(a), encode(b))
 
 
-def test_a_file_without_notes_is_nothing_to_store(tmp_path):
+def test_a_file_without_notes_is_not_stored(tmp_path):
     with pytest.raises(ValueError, match="no notes"):
         piece(tmp_path, mido.MetaMessage("set_tempo", tempo=400_000))

@@ -1,4 +1,4 @@
-"""What the grammar lets through is what encoding writes: no more, no less."""
+"""The grammar accepts exactly the sequences that encoding writes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from training.domains.music.midi.tokens import (
     encode,
 )
 
-WHOLE = [BOS, BAR, TEMPO + 5, TEMPO + 2, POSITION, INSTRUMENT, 60, VELOCITY + 9, DURATION + 3, EOS]
+PIECE = [BOS, BAR, TEMPO + 5, TEMPO + 2, POSITION, INSTRUMENT, 60, VELOCITY + 9, DURATION + 3, EOS]
 
 
 def sample(grammar, batch, length, seed):
-    """Uniformly random legal sequences, ended where they may be once they are long enough: a list of id arrays."""
+    """Uniformly random legal sequences that end when they are long enough: a list of id arrays."""
     rng = np.random.default_rng(seed)
     steps = []
     while not grammar.finished.all():
@@ -42,7 +42,7 @@ def sample(grammar, batch, length, seed):
     return [row[row != PAD] for row in rows]
 
 
-def test_whatever_the_masks_allow_needs_no_repair():
+def test_sequences_that_the_masks_allow_need_no_repair():
     for seed in range(3):
         for ids in sample(Grammar(16), 16, 200, seed):
             np.testing.assert_array_equal(encode(decode(ids)), ids)
@@ -58,37 +58,37 @@ def test_every_encoded_file_is_allowed(tmp_path):
 @pytest.mark.parametrize(
     "broken",
     [
-        WHOLE[1:],  # no BOS
-        WHOLE[:-1],  # no EOS
-        [*WHOLE, EOS],
+        PIECE[1:],  # no BOS
+        PIECE[:-1],  # no EOS
+        [*PIECE, EOS],
         [BOS, EOS],
-        [BOS, BAR, *WHOLE[4:]],  # the first bar without its tempo
-        [*WHOLE[:3], *WHOLE[4:]],  # half a tempo
-        [*WHOLE[:5], *WHOLE[6:]],  # the first note without its instrument
-        [*WHOLE[:4], *WHOLE[5:]],  # without a position
-        [*WHOLE[:7], *WHOLE[8:]],  # without a velocity
-        [*WHOLE[:8], EOS],  # without a duration
-        [*WHOLE[:-1], BAR, EOS],  # an empty bar at the end
-        [*WHOLE[:-1], POSITION, *WHOLE[6:]],  # the same position again
-        [*WHOLE[:-1], *WHOLE[5:]],  # the same instrument again
-        [*WHOLE[:-1], 59, *WHOLE[7:]],  # a lower pitch after a higher one
-        [*WHOLE[:-1], 60, VELOCITY + 8, *WHOLE[8:]],  # a softer unison after a louder one
-        [*WHOLE[:-1], 60, VELOCITY + 9, DURATION + 2, EOS],
-        [*WHOLE[:-1], *WHOLE[1:5], *WHOLE[6:]],  # the same tempo again
+        [BOS, BAR, *PIECE[4:]],  # the first bar without its tempo
+        [*PIECE[:3], *PIECE[4:]],  # half a tempo
+        [*PIECE[:5], *PIECE[6:]],  # the first note without its instrument
+        [*PIECE[:4], *PIECE[5:]],  # without a position
+        [*PIECE[:7], *PIECE[8:]],  # without a velocity
+        [*PIECE[:8], EOS],  # without a duration
+        [*PIECE[:-1], BAR, EOS],  # an empty bar at the end
+        [*PIECE[:-1], POSITION, *PIECE[6:]],  # the same position again
+        [*PIECE[:-1], *PIECE[5:]],  # the same instrument again
+        [*PIECE[:-1], 59, *PIECE[7:]],  # a lower pitch after a higher one
+        [*PIECE[:-1], 60, VELOCITY + 8, *PIECE[8:]],  # a softer unison after a louder one
+        [*PIECE[:-1], 60, VELOCITY + 9, DURATION + 2, EOS],
+        [*PIECE[:-1], *PIECE[1:5], *PIECE[6:]],  # the same tempo again
         [388],
         [-1],
     ],
 )
-def test_what_encoding_never_writes_is_not_legal(broken):
+def test_sequences_that_encoding_never_writes_are_not_legal(broken):
     assert not legal(broken)
 
 
-def test_what_differs_by_a_hair_from_those_is_legal():
-    assert legal(WHOLE)
-    assert legal([*WHOLE[:-1], POSITION + 1, *WHOLE[6:]])
-    assert legal([*WHOLE[:-1], BAR, TEMPO + 5, TEMPO + 3, *WHOLE[4:5], *WHOLE[6:]])
-    assert legal([*WHOLE[:-1], BAR, *WHOLE[4:5], *WHOLE[6:]])
-    assert legal([*WHOLE[:-1], *WHOLE[6:]])  # the same note again: two tracks may play it
+def test_valid_sequences_that_differ_little_from_those_are_legal():
+    assert legal(PIECE)
+    assert legal([*PIECE[:-1], POSITION + 1, *PIECE[6:]])
+    assert legal([*PIECE[:-1], BAR, TEMPO + 5, TEMPO + 3, *PIECE[4:5], *PIECE[6:]])
+    assert legal([*PIECE[:-1], BAR, *PIECE[4:5], *PIECE[6:]])
+    assert legal([*PIECE[:-1], *PIECE[6:]])  # the same note again: two tracks may play it
 
 
 def test_the_limits_for_generation_hold():
@@ -102,9 +102,9 @@ def test_the_limits_for_generation_hold():
         np.testing.assert_array_equal(encode(score), ids)
 
 
-def test_the_sequences_of_a_batch_do_not_touch():
+def test_the_sequences_of_a_batch_are_independent():
     one, two = Grammar(1), Grammar(2)
-    for step, token in enumerate(WHOLE):
+    for step, token in enumerate(PIECE):
         other = [BOS, BAR, TEMPO, TEMPO, BAR, BAR, BAR, BAR, BAR, BAR][step]
         np.testing.assert_array_equal(one.mask()[0], two.mask()[0])
         one.advance([token])
@@ -113,13 +113,13 @@ def test_the_sequences_of_a_batch_do_not_touch():
     assert np.flatnonzero(two.mask()[0]).tolist() == [PAD]
 
 
-def test_a_mask_is_the_callers_own():
+def test_a_mask_is_a_copy():
     grammar = Grammar(1)
     grammar.mask()[:] = False
     assert np.flatnonzero(grammar.mask()[0]).tolist() == [BOS]
 
 
-def test_an_illegal_id_is_named():
+def test_the_error_for_an_illegal_id_has_its_sequence_and_state():
     grammar = Grammar(2)
     with pytest.raises(ValueError, match=r"id 387 .* sequence 1 after start"):
         grammar.advance([BOS, BAR])

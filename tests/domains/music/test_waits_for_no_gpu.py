@@ -1,5 +1,6 @@
-"""Nothing in a step makes the host wait for a GPU, in either family: no number is read, no shape depends on one,
-nothing is sent from the host. No GPU is needed: what would wait is an operator, or a call, whatever the device."""
+"""A training step does not synchronise with a GPU, in either family: no value is read, no shape depends on a value,
+and no tensor is copied from or to the host. No GPU is needed, because the operators and calls that would synchronise
+are the same on every device."""
 
 from __future__ import annotations
 
@@ -27,14 +28,14 @@ from training.recipe import TrainingProgress
 from training.registry import load_recipe
 
 CPU = torch.device("cpu")
-#: Operators that read a number, or whose output's shape is one. (Indexing with a mask is `nonzero` on a GPU.)
+#: Operators that read a value, or whose output shape depends on one. (Indexing with a mask is `nonzero` on a GPU.)
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal.default", "is_nonzero", "bincount")
-#: Calls that send from the host, or fetch to it.
+#: Calls that copy from the host or to it.
 SENDING = ("tensor", "as_tensor", "from_numpy", "cpu", "numpy", "tolist", "item", "pin_memory")
 
 
 class Watch(TorchDispatchMode):
-    """What would wait, forwards and backwards."""
+    """Records operators that would synchronise, in forward and backward passes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +71,7 @@ def watched() -> Iterator[list[str]]:
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packed songs as segments (the kernel's part is played by plain attention), numbers read later."""
+    """Packed songs as segments (with plain attention in place of the kernel), and metrics read later."""
     monkeypatch.setattr(midi_model, "has_flash", lambda *_: True)
     monkeypatch.setattr(attention, "flash", plain)
     monkeypatch.setattr(engine_step, "Reading", lambda many, one: (many, one))
@@ -81,7 +82,7 @@ def plain(q: Any, k: Any, v: Any, begins: Any, longest: Any, *, causal: bool) ->
 
 
 def training(family: str, *overrides: str) -> tuple[StepContext, State, dict[str, torch.Tensor], dict[str, float]]:
-    """A context on its GPU path, and a batch."""
+    """A step context on its GPU path, and a batch."""
     recipe = load_recipe(family, "debug", None, ["training.amp=true", "training.ema_decay=0.9", *overrides])
     constants = {"mean": np.zeros(128, np.float32), "std": np.ones(1, np.float32)} if family == "spectocloud" else {}
     state = State(recipe, BatchPlan(100, 4, 1, 1, 42), Ranks(0, 1, CPU), constants)
@@ -103,17 +104,17 @@ def training(family: str, *overrides: str) -> tuple[StepContext, State, dict[str
         ("spectocloud", "loss.lifeline=0.5"),
     ],
 )
-def test_a_step_waits_for_nothing(family: str, setting: str):
+def test_a_step_does_not_synchronise(family: str, setting: str):
     context, state, batch, counts = training(family, setting)
     chunks = state.plan.micro_batches(0, 0)
     before = [p.detach().clone() for p in state.model.parameters()]
-    for number in range(2):  # AdamW makes its state in the first
+    for number in range(2):  # AdamW creates its state in the first step
         with watched() as found:
             context.step(number, 42, chunks, [batch] * len(chunks), counts, TrainingProgress(number, 10), [0, 1, 2, 3])
             state.ema.update(number)
         assert found == []
     moved = [not torch.equal(a, b) for a, b in zip(before, state.model.parameters(), strict=True)]
-    assert sum(moved) > len(moved) / 2, "it was a step"
+    assert sum(moved) > len(moved) / 2, "the step changed parameters"
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_a_step_waits_for_nothing(family: str, setting: str):
         lambda x: x.clone().backward(torch.ones(3)) or x.grad[x.grad > 0],
     ],
 )  # fmt: skip
-def test_what_waits_is_seen(waits: Any):
+def test_synchronising_operators_and_calls_are_found(waits: Any):
     x = torch.ones(3, requires_grad=True)
     with watched() as found:
         waits(x)

@@ -1,4 +1,4 @@
-"""A complete job of the toy domain, run once by its verbs; each test works on a copy."""
+"""A complete job of the toy domain, run once, verb by verb; each test works on a copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 class Toy:
-    """Commands about one folder, as the plan has them."""
+    """Runs commands of the plan in one output folder."""
 
     def __init__(self, out: Path):
         self.out = out
@@ -31,7 +31,7 @@ class Toy:
         return {step.name: list(step.command[2:]) for step in plan.steps}
 
     def run(self, name: str, *words: object) -> int:
-        """The exit code of a step of the plan."""
+        """Run a step of the plan; returns its exit code."""
         return cli.main(self.steps(*words)[name])
 
     def job(self, *words: object) -> None:
@@ -44,7 +44,7 @@ class Toy:
 
 @pytest.fixture(scope="session")
 def known():
-    """The domain is known in this process and in those that it starts."""
+    """Register the domain in this process and in its child processes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ATHANOR_DOMAINS", PLACE)
         patch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")

@@ -1,4 +1,4 @@
-"""Nodes of a plan on a Ray cluster of two nodes on this host: the same bytes as on one host."""
+"""Plan nodes on a Ray cluster of two nodes on this host give the same bytes as on one host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toy domain uses all of the contract: what a job of it leaves, and what the same command does again."""
+"""The toy domain uses the complete contract: the results of a job, and of running the same command again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def contents(folder):
     }
 
 
-def test_a_job_leaves_a_model_an_item_one_for_all_their_blend_and_one_receipt(done):
+def test_a_job_exports_a_model_per_item_one_for_all_a_blend_and_one_receipt(done):
     receipt = done.json("exports/receipt.json")
     assert set(receipt["families"]) == {*(f"curve/{device}" for device in DEVICES), "boost"}
     assert receipt["synthetic"] is True
@@ -42,14 +42,14 @@ def test_a_job_leaves_a_model_an_item_one_for_all_their_blend_and_one_receipt(do
     assert all("test" in metrics[run] for run in receipt["families"])
 
 
-def test_a_checkpoint_holds_what_was_trained_and_is_chosen_within_the_constraint(done):
+def test_a_checkpoint_holds_trained_parameters_and_best_satisfies_the_constraint(done):
     content = read(done.out / "checkpoints" / "curve" / "bar" / "best.pt")
     assert content["frozen"]["tensors"] == 2 and not [name for name in content["model"] if name.startswith("features.")]
     assert set(content["metrics"]) >= {"val_loss", "worst", "peak"}
     assert (done.out / "checkpoints" / "curve" / "bar" / "checkpoint_step_16.pt").exists()
 
 
-def test_the_report_and_the_card_show_the_domains_own_parts(done):
+def test_the_report_and_the_card_have_the_domains_sections(done):
     page = (done.out / "exports" / "report.html").read_text(encoding="utf-8")
     assert "Weights of the families" in page and "ampere" in page and "sessions" in page
     texts = ("held-out sessions can measure", "--readings DIR</code>", 'id="verdict"', 'id="blend"', 'id="cost"')
@@ -86,19 +86,19 @@ def test_the_same_command_does_nothing_twice_and_opens_the_sealed_split_no_secon
     assert capsys.readouterr().out.count("done before") == 3
 
 
-def test_an_artefact_that_is_not_what_it_was_does_not_verify(done, capsys):
+def test_a_changed_artefact_does_not_verify(done, capsys):
     path = done.out / "exports" / "bar" / "curve.cal"
     path.write_text(path.read_text().replace("0.", "0.9", 1))
     assert done.run("verify") == 4
     assert "bar/curve.cal" in capsys.readouterr().err
 
 
-def test_one_device_that_fails_is_quarantined_and_the_others_go_on(fresh, tmp_path, capsys, monkeypatch):
+def test_a_device_that_fails_is_quarantined_and_the_others_are_trained(fresh, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "readings"
     assert fresh.run("prepare") == 0
     demo = fresh.out / "data" / "demo_readings"
     demo.rename(folder)
-    (folder / "dead.csv").write_text("".join("0.0,1.0\n" for _ in range(160)))  # a scale of zero: nothing finite comes
+    (folder / "dead.csv").write_text("".join("0.0,1.0\n" for _ in range(160)))  # a scale of zero: no finite output
     words = ("--readings", folder)
     assert fresh.run("prepare", *words) == 0
     monkeypatch.setenv("ATHANOR_RESTARTS", "0")
@@ -107,10 +107,10 @@ def test_one_device_that_fails_is_quarantined_and_the_others_go_on(fresh, tmp_pa
     assert set(failed) == {"curve/dead"} and failed["curve/dead"]["exit"] == 5
     assert "curve/dead: quarantined" in capsys.readouterr().out
     assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES)
-    assert fresh.run("evaluate curve", *words) == 0, "it is passed over"
+    assert fresh.run("evaluate curve", *words) == 0, "quarantined runs are skipped"
 
 
-def test_a_broken_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
+def test_a_damaged_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
     folder = tmp_path / "readings"
     folder.mkdir()
     assert fresh.run("doctor", "--readings", folder) == 6
@@ -125,8 +125,8 @@ def test_a_broken_file_is_quarantined_with_its_reason_and_an_empty_folder_refuse
 
 
 @pytest.mark.parametrize("victim", ["predict-curve", "blend"])
-def test_a_plan_that_was_killed_in_a_node_ends_in_the_same_bytes(done, victim):
-    """kill -9 while the node runs; the same commands again."""
+def test_a_plan_killed_in_a_node_gives_the_same_bytes_when_repeated(done, victim):
+    """SIGKILL while the node runs, then the same commands again."""
     wanted = {
         name: contents(done.out / "runs")[name] for name in contents(done.out / "runs") if "predictions" in name.name
     }
@@ -149,7 +149,7 @@ def test_a_plan_that_was_killed_in_a_node_ends_in_the_same_bytes(done, victim):
     assert all(now[name] == content for name, content in wanted.items())
 
 
-def test_a_node_is_run_again_when_what_it_read_or_wrote_has_changed(done, capsys):
+def test_a_node_runs_again_when_its_input_or_output_has_changed(done, capsys):
     predictions = done.out / "runs" / "predictions_boost.json"
     predictions.write_text(predictions.read_text().replace("0.", "0.1", 1))
     assert done.run("blend") == 0 and "done before" not in capsys.readouterr().out  # its input
@@ -158,7 +158,7 @@ def test_a_node_is_run_again_when_what_it_read_or_wrote_has_changed(done, capsys
     assert capsys.readouterr().out.count("done before") == 1
 
 
-def test_independent_nodes_run_at_once_in_processes(done, capsys):
+def test_independent_nodes_run_concurrently_in_processes(done, capsys):
     for path in (done.out / "runs" / "nodes").glob("*.json"):
         path.unlink()
     blend = (done.out / "runs" / "blend.json").read_bytes()
@@ -175,7 +175,7 @@ def test_independent_nodes_run_at_once_in_processes(done, capsys):
     assert "Node predict-boost ended with exit code 2" in capsys.readouterr().err
 
 
-def test_both_kinds_of_family_end_in_the_same_bytes_after_kills(done):
+def test_both_kinds_of_family_give_the_same_bytes_after_kills(done):
     common = ["--out", str(done.out), "--device", "cpu", "--preset", "debug", "--kill-seed", "1"]
     assert cli.main(["prove-resume", "boost", *common, "--steps", "12", "--kills", "1"]) == 0
     assert cli.main(["prove-resume", "curve/bar", *common, "--steps", "12", "--kills", "1"]) == 0

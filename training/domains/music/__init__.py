@@ -1,1 +1,1 @@
-"""What audio, MIDI and emotion are: notes, tokens, clouds, and corpora (scan, pair, label, split)."""
+"""The music domain: audio, MIDI and emotion labels, with the families `spectocloud` and `midi_generator`."""

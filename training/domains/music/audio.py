@@ -1,9 +1,9 @@
-"""Audio files become log-mel spectrograms of whole songs: decoded in blocks, so that memory stays flat.
+"""Log-mel spectrograms of audio files. Files are decoded in blocks, so that memory use does not grow with their length.
 
 A frame is 2,048 samples under a periodic Hann window, centred on sample `i * HOP`, with zeros beyond both ends of the
-song; its power spectrum goes through 128 Slaney mel filters; of what comes out, or FLOOR if that is more, the natural
-logarithm is kept.
-`librosa.feature.melspectrogram(center=True, pad_mode="constant", power=2)` is the oracle.
+song. Its power spectrum is multiplied by 128 Slaney mel filters; values below FLOOR are raised to FLOOR; the natural
+logarithm is stored. The tests compare with
+`librosa.feature.melspectrogram(center=True, pad_mode="constant", power=2)`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ HOP = 1024
 N_MELS = 128
 WINDOW_FRAMES = 64
 WINDOW_SECONDS = WINDOW_FRAMES * HOP / SAMPLE_RATE  # 1.486
-#: The samples that determine the WINDOW_FRAMES frames from frame s: those from `s * HOP - N_FFT // 2` on.
+#: Number of samples that determine WINDOW_FRAMES frames. For frames from s on they start at `s * HOP - N_FFT // 2`.
 WINDOW_SAMPLES = (WINDOW_FRAMES - 1) * HOP + N_FFT
-#: Mel power below this counts as this: about 85 dB below a full-scale tone.
+#: Smallest mel power; smaller values are raised to it. About 85 dB below a full-scale tone.
 FLOOR = 1e-5
 
 _BLOCK = 1 << 20  # samples decoded, and transformed, at a time
-_RATES = (4_000, 768_000)  # Hz; outside them a header lies
+_RATES = (4_000, 768_000)  # Hz; a header with another rate is damaged
 _LOUDEST = 1_000.0  # full scale is 1
-#: Sound takes room: the smallest encodings of a second have twice these bytes. What claims to hold more of it is made
-#: to keep us busy (a FLAC of constant blocks packs a day into a megabyte). The first minute is free.
+#: Bytes per second below which a duration is not credible; the smallest real encodings have twice as many. A file that
+#: declares more sound for its size is hostile (a FLAC of constant blocks packs a day into a megabyte) and would keep a
+#: decoder busy for hours, so it is refused. The first minute is always allowed.
 _LEAST_BYTES, _FREE_SECONDS = 500, 60
-_STREAMED = 0x7FFF_F000  # a WAV whose writer could not go back claims this many bytes or more
+_STREAMED = 0x7FFF_F000  # a WAV written to a pipe has no size in its header: it declares this many bytes or more
 _INSTALL_FFMPEG = "install it with: sudo apt-get install -y ffmpeg"
-#: What ffmpeg may take a file for: no playlist or script that would make it open other files.
+#: The formats that ffmpeg may detect. None is a playlist or a script, which could make it open other files.
 _CONTAINERS = "mov,mp4,m4a,aac,mp3,ogg,flac,wav,w64,aiff,au,caf,matroska,asf"
 _ONLY_FFMPEG = (".m4a", ".aac")
 
@@ -54,7 +55,7 @@ def hann() -> np.ndarray:
 @cache
 def mel_filters() -> np.ndarray:
     """The mel filter bank, float32 [128, 1025]: mel power = filters @ power spectrum. Slaney's scale and area norm."""
-    import librosa  # slow to import; needed once a process
+    import librosa  # slow to import; needed once per process
 
     filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS)
     filters.flags.writeable = False
@@ -64,8 +65,8 @@ def mel_filters() -> np.ndarray:
 def decode(path: Path) -> np.ndarray:
     """A file's sound: float32 [n] at 44,100 Hz, the mean of its channels, full scale 1.
 
-    Read by soundfile, and by ffmpeg where soundfile cannot. Raises ValueError (with the reason) if it cannot be read,
-    holds numbers that are not finite, or less sound than one window; HostError if it takes ffmpeg and there is none.
+    Decoded by soundfile, or by ffmpeg where soundfile cannot. Raises ValueError (with the reason) if the file cannot be
+    read, holds numbers that are not finite, or less sound than one window; HostError if ffmpeg is needed and missing.
     """
     return np.concatenate(list(_sound(Path(path))))
 
@@ -77,7 +78,7 @@ def log_mel(wave: np.ndarray) -> np.ndarray:
 
 
 def encode_audio(path: Path) -> dict[str, np.ndarray]:
-    """A file -> {"logmel": float16 [T, 128]}, whole. Raises as `decode` does, and ValueError for pure silence."""
+    """A file -> {"logmel": float16 [T, 128]} of all its sound. Raises as `decode` does, and ValueError for silence."""
     blocks = [block.astype(np.float16) for block in _log_mel_blocks(_sound(Path(path)))]
     logmel = np.concatenate(blocks)
     if (logmel <= np.float16(np.log(FLOOR))).all():
@@ -94,7 +95,7 @@ LOGMEL = Encoder(
 
 
 def _log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Consecutive pieces of a wave -> consecutive pieces of its log-mel; holds no more than one piece and a frame."""
+    """Consecutive pieces of a wave -> consecutive pieces of its log-mel; memory holds one piece and one frame."""
     window = hann().astype(np.float32)
     filters = np.ascontiguousarray(mel_filters().T)
     held = np.zeros(N_FFT // 2, np.float32)
@@ -133,7 +134,7 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
     longest = _longest(path)
     total = 0
     for block in blocks:
-        peak = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # not a number where one is none
+        peak = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # NaN if any sample is NaN
         if not np.isfinite(peak):
             raise ValueError("holds samples that are not finite numbers")
         if peak > _LOUDEST:
@@ -154,7 +155,7 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
 
 def _mono(block: np.ndarray) -> np.ndarray:
     """float32 [n, channels] -> the mean of the channels [n]."""
-    if block.shape[1] == 2:  # the same numbers as `mean` gives, in a tenth of its time
+    if block.shape[1] == 2:  # the same result as `mean`, ten times faster
         return (block[:, 0] + block[:, 1]) / np.float32(2)
     return block.mean(axis=1, dtype=np.float32)
 
@@ -173,16 +174,17 @@ def _open(path: Path) -> Iterator:
         yield from _ffmpeg(path, str(error.error_string))
         return
     with file:
-        promised = _promised(path, file)
-        if promised is None and file.format == "MP3" and shutil.which("ffmpeg"):
-            yield from _ffmpeg(path, "")  # libsndfile guesses its length, and reads no further than that
+        declared = _declared_frames(path, file)
+        if declared is None and file.format == "MP3" and shutil.which("ffmpeg"):
+            yield from _ffmpeg(path, "")  # libsndfile guesses the length of such a file and stops reading there
             return
         yield file.samplerate
-        if promised is not None and promised > _longest(path) * file.samplerate:
-            raise ValueError(_too_dense(path, promised / file.samplerate))
+        if declared is not None and declared > _longest(path) * file.samplerate:
+            raise ValueError(_too_dense(path, declared / file.samplerate))
         held, most = 0, _BLOCK // file.channels
         try:
-            # the first short block is the last: what libsndfile gives after a damaged OGG page is not in the file
+            # Stop at the first short block: after a damaged OGG page, libsndfile returns samples that the file does
+            # not hold.
             while len(block := file.read(most, dtype="float32", always_2d=True)):
                 held += len(block)
                 yield block
@@ -190,13 +192,13 @@ def _open(path: Path) -> Iterator:
                     break
         except soundfile.LibsndfileError as error:
             raise ValueError(f"breaks off: {error.error_string}") from error
-        if promised is not None and held < 0.99 * promised:
-            told, there = (frames / file.samplerate for frames in (promised, held))
-            raise ValueError(f"is cut short: its header tells of {told:.1f} s of sound, and {there:.1f} s can be read")
+        if declared is not None and held < 0.99 * declared:
+            expected, found = (frames / file.samplerate for frames in (declared, held))
+            raise ValueError(f"is truncated: its header declares {expected:.1f} s of sound; {found:.1f} s can be read")
 
 
 def _longest(path: Path) -> float:
-    """Seconds of sound that a file of this size can hold."""
+    """Upper bound of the seconds of sound in a file of this size."""
     return _FREE_SECONDS + path.stat().st_size / _LEAST_BYTES
 
 
@@ -204,8 +206,8 @@ def _too_dense(path: Path, seconds: float) -> str:
     return f"claims {seconds / 60:,.0f} minutes of sound in {path.stat().st_size:,} bytes; no recording is that small"
 
 
-def _promised(path: Path, file) -> int | None:
-    """Frames that the header tells of; None where it cannot be known (libsndfile guesses an MP3's without a count)."""
+def _declared_frames(path: Path, file) -> int | None:
+    """Frames that the header declares; None if it does not (for an MP3 without a count, libsndfile's is a guess)."""
     with path.open("rb") as stream:
         if file.format == "WAV":
             return _wav_frames(stream)
@@ -223,7 +225,7 @@ def _promised(path: Path, file) -> int | None:
 
 
 def _wav_frames(stream) -> int | None:
-    """Frames that a RIFF file's data chunk should have, or None for a streamed one or a layout of another kind."""
+    """Frames that a RIFF file's data chunk should have; None for a streamed file or another layout."""
     if stream.read(12)[:4] != b"RIFF":
         return None
     width = 0
@@ -240,7 +242,7 @@ def _wav_frames(stream) -> int | None:
 
 
 def _ffmpeg(path: Path, reason: str) -> Iterator:
-    """As `_open`, from ffmpeg's first audio stream. `reason`: why soundfile could not."""
+    """As `_open`, from ffmpeg's first audio stream. `reason`: soundfile's error."""
     program = shutil.which("ffmpeg")
     if program is None:
         if path.suffix.lower() in _ONLY_FFMPEG:
@@ -248,34 +250,34 @@ def _ffmpeg(path: Path, reason: str) -> Iterator:
         raise ValueError(f"cannot be decoded: {reason}")
     command = [program, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
     command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
-    # AU is a header of six numbers, then samples: rate and channels as decoded, in one pass over a pipe
+    # The AU format is a header of six numbers and then samples, so rate, channels and sound come through one pipe.
     command += ["-map", "0:a:0", "-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=complaints) as process,
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
     ):
         try:
             header = process.stdout.read(24)
             if len(header) < 24:
                 process.wait()
-                raise ValueError(f"cannot be decoded; ffmpeg: {_complaint(complaints)}")
+                raise ValueError(f"cannot be decoded; ffmpeg: {_first_error(errors)}")
             _, offset, _, _, rate, channels = struct.unpack(">6I", header)
             process.stdout.read(offset - 24)
             yield rate
             width = 4 * channels
             while data := process.stdout.read(_BLOCK // channels * width):
-                whole = len(data) - len(data) % width
-                yield np.frombuffer(data[:whole], ">f4").astype(np.float32).reshape(-1, channels)
+                complete = len(data) - len(data) % width
+                yield np.frombuffer(data[:complete], ">f4").astype(np.float32).reshape(-1, channels)
             if process.wait() != 0:
-                raise ValueError(f"breaks off; ffmpeg: {_complaint(complaints)}")
-            if b"partial file" in _all(complaints):  # ffmpeg's own words for an MP4 whose index tells of more
-                raise ValueError("is cut short: its index tells of more sound than is there")
+                raise ValueError(f"breaks off; ffmpeg: {_first_error(errors)}")
+            if b"partial file" in _all(errors):  # ffmpeg's message for an MP4 whose index declares more data
+                raise ValueError("is truncated: its index declares more sound than the file holds")
         finally:
             process.kill()
 
 
-def _complaint(stream) -> str:
-    """The first thing that ffmpeg said, without its "[decoder @ address]" and our path."""
+def _first_error(stream) -> str:
+    """The first line of ffmpeg's error output, without its "[decoder @ address]" prefix and the path."""
     lines = _all(stream).decode(errors="replace").strip().splitlines()
     return re.sub(r"^(\[[^]]*\]|file:.*:(?= ))\s*", "", lines[0])[:200] if lines else "no reason given"
 

@@ -7,25 +7,25 @@ from training.domain import CardText
 CARDS = {
     "spectocloud": CardText(
         about=(
-            "Draws the musical space that a moment of sound occupies, as a cloud of 1,200 particles: sound and emotion "
-            "in, positions, colours and properties out. Small enough to run live."
+            "Maps a short window of sound and an emotion to a cloud of 1,200 particles: positions, colours and "
+            "properties. Small enough to run in real time."
         ),
         task="sound and emotion to a cloud of particles",
         limits=(
-            "It learns from clouds that a fixed renderer makes of the notes; it is judged by them, not by taste.",
-            "It hears short windows of mono sound at 44,100 Hz. Speech, noise and silence are not what it knows.",
-            "The emotion is an input. It does not detect what a listener feels.",
+            "Its targets are clouds that a fixed renderer draws from the notes; no listener has rated its output.",
+            "Its input is 1.5 s of mono sound at 44,100 Hz. It was not trained on speech, noise or silence.",
+            "The emotion is an input. The model does not detect what a listener feels.",
         ),
     ),
     "midi_generator": CardText(
         about=(
-            "Writes music as tokens for an emotion that it is given: notes, velocities, positions, instruments and "
-            "tempi, which become a MIDI file. One token at a time with a key-value cache, also live."
+            "Generates music for a given emotion as tokens (notes, velocities, positions, instruments, tempi), which "
+            "are converted to a MIDI file. Decodes one token at a time with a key-value cache, also in real time."
         ),
         task="emotion to symbolic music",
         limits=(
-            "Sampled without a grammar, token sequences may be illegal; the project's own sampler has one.",
-            "It knows the styles of its training music alone, and a small corpus invites copying: see the metrics.",
+            "Sampled without grammar constraints, token sequences may be invalid; the project's sampler enforces them.",
+            "It generates the styles of its training music only. With a small corpus it may copy: see the metrics.",
             "Emotions are points in valence, arousal and intensity; how people hear them differs between cultures.",
         ),
     ),

@@ -1,4 +1,4 @@
-"""What doctor looks at for music: the program that decodes some recordings, and the room that stores will take."""
+"""Music's checks of the host for `doctor`: ffmpeg, and the disk space that the stores will take."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from training.domain import Finding, Job
 
-# A store's bytes for each byte of the source: 11 kB for a second of audio, of which a wav holds 176 kB, an mp3 of
-# 128 kbit/s 16 kB, and a flac about 100 kB.
+# Bytes in the store per byte of the source file. A second of audio takes 11 kB in the store; as source, it takes 176 kB
+# in a wav, 16 kB in an mp3 of 128 kbit/s, and about 100 kB in a flac.
 STORE_SHARE = {".wav": 0.07, ".flac": 0.15, ".mp3": 0.7, ".ogg": 0.9, ".m4a": 0.9, ".aac": 0.9, ".mid": 4, ".midi": 4}
 NEEDS_FFMPEG = (".m4a", ".aac")
 
@@ -27,7 +27,7 @@ def checks(job: Job) -> Iterator[Finding]:
 
 
 def store_bytes(job: Job) -> int:
-    """Of the stores of all files under the roots."""
+    """Expected size of the stores of all files under the audio and MIDI roots."""
     return int(sum(size * STORE_SHARE[suffix] for suffix, size in _sizes(job).items()))
 
 
@@ -37,7 +37,7 @@ def _sizes(job: Job) -> dict[str, int]:
     for root in (job.path("audio_root"), job.path("midi_root")):
         for folder, _, names in os.walk(root, followlinks=True) if root is not None else ():
             for name in names:
-                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: no Path for each
+                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: a Path for each is slow
                 if suffix in STORE_SHARE:
                     try:
                         sizes[suffix] = sizes.get(suffix, 0) + os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118

@@ -1,4 +1,4 @@
-"""Music, as training/domain.py asks for it."""
+"""The music domain: its implementation of the contract in training/domain.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREPARE = ("prepare",)
 
 
 def demo_corpus(workspace: Workspace) -> Path:
-    """Where the demo corpus is composed."""
+    """The folder of the demo corpus."""
     return workspace.root / "data" / "demo"
 
 

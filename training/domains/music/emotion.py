@@ -1,12 +1,12 @@
-"""Emotion words: found whole in the names of folders and files, placed on the circumplex, and put into music.
+"""Emotion words in the names of folders and files, their vectors on the circumplex, and the rules for composing them.
 
-The words, their places and the production rules stand in `emotions.yaml`, beside this file. A vector is
+The words, their places and the production rules are in `emotions.yaml`, next to this file. A vector is
 (valence, arousal, intensity): valence and arousal in [-1, 1], intensity in [0, 1].
 
 How a name is read: it is normalised (NFC), split at everything that is not a letter and at camelCase humps, and case is
-folded. Only whole words count, so "garage" holds no rage, "crusader" nothing sad, and "unhappy" is a word of its own.
-Within one name the first hint counts; where entries overlap, the longest ("off guard"). A degree in front moves a word
-by tiers ("very sad"), a negation in front makes it no hint ("no fear").
+folded. Only complete words match, so "garage" does not match "rage", nor "crusader" "sad"; "unhappy" is a separate
+word. The first match in a name is used; where entries overlap, the longest ("off guard"). A degree in front moves a
+word by tiers ("very sad"); after a negation a word is ignored ("no fear").
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ Names = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class ProductionRules(Section):
-    """How an emotion is put into music; pairs are ranges (lowest, highest), weights need not add up to 1."""
+    """How music of an emotion is composed; pairs are ranges (lowest, highest), weights need not add up to 1."""
 
     tempo: tuple[float, float]  # beats a minute; the beat of 6/8 is its dotted quarter
     density: tuple[float, float]  # onsets of the melody a second
     modes: Weights  # scale -> weight
     velocity: tuple[float, float]  # mean MIDI velocity of a piece
-    accent: Annotated[float, Field(ge=0)]  # MIDI velocity by which strong and weak beats stray from the mean
+    accent: Annotated[float, Field(ge=0)]  # MIDI velocity by which strong and weak beats deviate from the mean
     pitches: tuple[int, int]  # MIDI pitches between which the melody moves
-    articulation: tuple[float, float]  # sounding share of the time to the voice's next note
+    articulation: tuple[float, float]  # share of the time to the voice's next note in which a note sounds
     leap: Share  # chance that the melody jumps
     syncopation: Share
     metres: Weights  # "4/4" -> weight
@@ -90,7 +90,7 @@ class _Base(Section):
 
 
 class _Other(Section):
-    """A state that is no degree of a base emotion."""
+    """A state that does not belong to a base emotion."""
 
     vector: tuple[Signed, Signed, Share]
     family: str
@@ -123,15 +123,15 @@ class Entry:
 
     word: str
     vector: Vector
-    emotion: str  # a base, or the name of a state of its own: calm, neutral
-    family: str  # the base it is counted with, or neutral
-    sub: str = ""  # sub-emotion; empty for a state of its own
+    emotion: str  # a base emotion, or the name of another state: calm, neutral
+    family: str  # the base emotion that it is grouped with, or neutral
+    sub: str = ""  # sub-emotion; empty for another state
     tier: str = ""
 
 
 @dataclass(frozen=True)
 class Match:
-    """What a name says about emotion, and why."""
+    """The emotion found in a name, and why."""
 
     vector: Vector
     word: str  # the lexicon's entry; empty: no hint
@@ -139,7 +139,7 @@ class Match:
     family: str
     sub: str = ""
     tier: str = ""
-    where: str = ""  # the folder or file name in which the word stands
+    where: str = ""  # the folder or file name that contains the word
     why: str = "no hint"
 
     @property
@@ -181,7 +181,7 @@ def lexicon(path: Path = LEXICON) -> Lexicon:
         default = Layer(raw.bases[other.like].rules.model_dump())
         at = f"others.{name}.rules."
         over = {k.removeprefix(at): v for k, v in layer.places.items() if k.startswith(at)}
-        own = dict(default.values) | other.rules  # a weight table replaces the base's whole table
+        own = dict(default.values) | other.rules  # a weight table replaces the base's complete table
         rules[name] = build(ProductionRules, Layer(own, over))
     book = Lexicon(
         words={},
@@ -197,7 +197,7 @@ def lexicon(path: Path = LEXICON) -> Lexicon:
     for entry in _entries(raw, book):
         key = tuple(split_words(entry.word))
         if key in words:
-            raise UsageError(f"{path}: `{entry.word}` stands twice, under {_name(words[key])} and {_name(entry)}.")
+            raise UsageError(f"{path}: `{entry.word}` occurs twice, under {_name(words[key])} and {_name(entry)}.")
         words[key] = entry
     return Lexicon(**{**vars(book), "words": words, "longest": max(map(len, words))})
 
@@ -236,7 +236,7 @@ def split_words(name: str) -> list[str]:
 
 
 def match(text: str, where: str = "") -> Match | None:
-    """The first hint in a word, phrase or name; None where there is none. `where` names the text in `why`."""
+    """The first emotion word in a word, phrase or name, or None. `where` names the text in `why`."""
     book = lexicon()
     words = split_words(text)
     hints = _hints(words, book)
@@ -251,12 +251,12 @@ def match(text: str, where: str = "") -> Match | None:
         why += f", moved to {tier} by the word before it"
     others = [e.word for e, _ in hints[1:] if e.emotion != entry.emotion]
     if others:
-        why += f" (the first hint counts; also there: {', '.join(others)})"
+        why += f" (the first word is used; also found: {', '.join(others)})"
     return Match(vector, entry.word, entry.emotion, entry.family, entry.sub, tier, where or text, why)
 
 
 def _hints(words: Sequence[str], book: Lexicon) -> list[tuple[Entry, int]]:
-    """(entry, tiers to move by) in reading order, the longest entry at each place, negated ones left out."""
+    """(entry, tiers to move by) in reading order: the longest entry at each place, without negated ones."""
     found = []
     at = 0
     while at < len(words):
@@ -279,10 +279,10 @@ def _hints(words: Sequence[str], book: Lexicon) -> list[tuple[Entry, int]]:
 
 
 def label_for(relative_path: PurePath | str) -> Match:
-    """The emotion that a file's place and name speak of: the nearest folder that holds a hint, then the file name.
+    """The emotion in a file's path: from the nearest folder whose name has an emotion word, else from the file name.
 
-    `relative_path` is the file's path below the corpus root (what stands above the root says nothing about a song).
-    Without a hint: neutral, (0, 0, .5), with why "no hint".
+    `relative_path` is the file's path below the corpus root; folders above the root do not describe a song.
+    Without such a word: neutral, (0, 0, .5), with why "no hint".
     """
     folders, _, name = str(relative_path).rpartition("/")
     found = _of_folders(folders) if folders else None
@@ -294,21 +294,21 @@ _NOTHING = Match(NEUTRAL, "", "neutral", "neutral")
 
 @functools.lru_cache(1 << 14)
 def _of_folders(folders: str) -> Match | None:
-    """What the nearest folder that holds a hint says: asked once for all files in it."""
+    """The match of the nearest folder that has one; cached for all files in the folder."""
     parts = reversed(PurePath(folders).parts)
     return next((found for folder in parts if (found := match(folder, f"folder {folder!r}"))), None)
 
 
-# -- asking the lexicon --------------------------------------------------------------------------------------------
+# -- lookups -------------------------------------------------------------------------------------------------------
 
 
 def names() -> tuple[str, ...]:
-    """Every emotion that has production rules: the six bases, then the states with a place of their own."""
+    """Every emotion that has production rules: the six base emotions, then the other states."""
     return tuple(lexicon().rules)
 
 
 def vector(name: str) -> Vector:
-    """The vector of a lexicon word. Raises UsageError, with the nearest words, for one that is not in it."""
+    """The vector of a lexicon word. Raises UsageError, with the nearest words, if it is not in the lexicon."""
     entry = lexicon().words.get(tuple(split_words(name)))
     if entry is None:
         raise UsageError(f"`{name}` is not in the emotion lexicon.{_suggestion(name)}")
@@ -340,7 +340,7 @@ def _suggestion(word: str) -> str:
 def classify(values: Sequence[float]) -> str:
     """The emotion of the lexicon word nearest to a vector (its first three numbers), by Euclidean distance.
 
-    For every word of the lexicon this gives back the emotion that the word belongs to.
+    For the vector of a lexicon word this is the word's emotion.
     """
     if len(values) < 3:
         raise ValueError(f"an emotion needs at least [valence, arousal, intensity]; it has {len(values)} numbers")

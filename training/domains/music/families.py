@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 CONFIGS = PROJECT / "training" / "cuda_session"
 SONG = Unit("song", "songs")
-BYTES_A_PARAMETER = 16  # of a checkpoint: weights, their average, two moments of the optimizer
+BYTES_A_PARAMETER = 16  # in a checkpoint: weights, their EMA, two moments of the optimizer
 
 
 def _presets(folder: str) -> dict[str, Path]:

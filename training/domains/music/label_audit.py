@@ -1,4 +1,4 @@
-"""Which labels do the notes contradict? `prepare --audit`: a list for people, and data/manifests/audit.json."""
+"""`prepare --audit`: lists songs whose notes contradict their labels, on the console and in audit.json."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def audit(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Compare every labelled song of the MIDI manifests in `out` (default: the workspace's) with what its label leads
-    to expect; returns what audit.json holds. Nothing is changed: a label is its owner's to correct (`--labels`).
+    """Compare every labelled song of the MIDI manifests in `out` (default: the workspace's) with the style that its
+    label leads to expect. Returns the content of audit.json. Labels are not changed; the user may do so (`--labels`).
 
-    Raises DataError for manifests that are missing or faulty.
+    Raises DataError for missing or invalid manifests.
     """
     out = (out or workspace.manifests).absolute()
     rows = [
@@ -50,7 +50,7 @@ def audit(
         )
     ]
     rows, _ = encode_all(rows, {MIDI: TOKENS}, workspace.cache, workers, say=say)
-    # a song without any hint is taken for neutral: that is no claim that could be wrong
+    # A song without an emotion word is neutral by default: that is not a label that could be wrong.
     labelled = [row for row in rows if row.values[LABEL_SOURCE] != "none"]
     labels = [emotion.classify(row.values[EMOTION]) for row in labelled]
     measured = np.array([style.measure(row.records[MIDI]["ids"]) for row in labelled])
@@ -71,7 +71,7 @@ def audit(
 def _report(result: dict[str, Any], place: object, say: Callable[[str], None]) -> None:
     flagged = result["flagged"]
     if len(result["labels"]) < 2:
-        say(f"Label audit: {result['songs']} songs of one emotion: there is nothing to compare them with.")
+        say(f"Label audit: all {result['songs']} songs have the same emotion; there is none to compare with.")
         return
     head = f"Label audit: the notes of {len(flagged)} of {result['songs']} labelled songs contradict their label"
     say(head + (", the most doubtful first:" if flagged else "."))
@@ -84,4 +84,4 @@ def _report(result: dict[str, Any], place: object, say: Callable[[str], None]) -
             say(f"    {reason}")
     if len(flagged) > SHOWN:
         say(f"  ... and {len(flagged) - SHOWN} more")
-    say(f"  Listen to them, correct what is wrong (--labels FILE). All of it: {place}")
+    say(f"  Listen to them and correct wrong labels (--labels FILE). Complete list: {place}")

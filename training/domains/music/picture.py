@@ -1,4 +1,4 @@
-"""Pictures for people: a cloud as it looks in space, clouds side by side, and a piano roll. PNG, off screen."""
+"""Pictures as PNG files: a cloud in perspective, clouds side by side, and a piano roll."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def draw_clouds(
     titles: Sequence[str] = (),
     title: str | None = None,
 ) -> Path:
-    """Draw clouds side by side on the same axes (a target beside its prediction), 1200 x 900 pixels each.
+    """Draw clouds side by side with equal axes (a target and its prediction), 1200 x 900 pixels each.
 
     clouds: (positions [n, 3], colors [n, 4], properties [n, 3]) each. Returns `path`.
     """
@@ -110,7 +110,7 @@ def draw_piano_roll(notes: np.ndarray, path: Path, title: str | None = None) -> 
 
 
 def _figure(width: float, height: float) -> Figure:
-    """A figure that no window system and no global state of pyplot is behind."""
+    """A figure without a window system and without pyplot's global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -167,7 +167,7 @@ def _particles(axes, positions: np.ndarray, colors: np.ndarray, properties: np.n
 
 
 def _shades(family: np.ndarray, velocity: np.ndarray) -> np.ndarray:
-    """[n, 3] r, g, b: the family's colour, towards the night for soft notes."""
+    """[n, 3] r, g, b: the family's colour, blended towards the background (NIGHT) for soft notes."""
     from matplotlib.colors import to_rgb
 
     hues = np.array([to_rgb(colour) for _, colour in _FAMILIES])[family].reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Folders of music in; manifests, stores, quarantine and summary out."""
+"""`prepare`: from folders of music to manifests, stores, quarantine and summary."""
 
 from __future__ import annotations
 
@@ -40,28 +40,28 @@ from training.workspace import Workspace, exclusive
 FAMILIES = {facts.manifest: facts for facts in (SPECTOCLOUD, MIDI_GENERATOR)}
 PAIRED, ALONE = SPECTOCLOUD.manifest, MIDI_GENERATOR.manifest  # of recordings with scores, of scores
 SIDES = ("train", "val")
-_ascii = json.encoder.encode_basestring_ascii  # what json.dumps makes of a text
-#: A recording and its score may differ by this much (seconds, share) before that is remarked on.
+_ascii = json.encoder.encode_basestring_ascii  # as json.dumps encodes a string
+#: Difference in length (seconds, share) above which a recording and its score are reported.
 _APART = (5.0, 0.2)
 _UNPAIRED = (
     "No recording could be paired with a score. Give both the same relative path (happy/track001.wav, "
     "happy/track001.mid), or a name that no other file has."
 )
 _ONE_SONG = (
-    "There is only one song (copies and formats of it count as one); two are needed, to train on and to check with."
+    "There is only one song (its copies and formats are one song); two are needed, for training and for validation."
 )
 
 
 def prepare(job: Job) -> Summary:
     """Scan, pair, decode, label, split and write the manifests; a second run over the same files changes nothing.
 
-    Without `audio_root` only the MIDI manifests are written. Every file is decoded here, so that what cannot be read is
-    known, listed in `quarantine.jsonl`, and in no manifest.
+    Without `audio_root` only the MIDI manifests are written. Every file is decoded here, so that unreadable files are
+    known, listed in `quarantine.jsonl`, and not in a manifest.
 
-    Options: the domain's; `val_split` (share of the songs held out); `merge`: what so many shares of the corpus hold,
-    decoded by other hosts (sharding.py), is put into the stores first.
+    Options: the domain's; `val_split` (share of the songs held out); `merge`: the number of shares of the corpus that
+    were decoded by other hosts (sharding.py) and are merged into the stores first.
 
-    Raises DataError if there is nothing to train on, UsageError for options that cannot be meant.
+    Raises DataError if there is nothing to train on, UsageError for invalid options.
     """
     workspace, options = job.workspace, job.options
     audio_root, midi_root, labels_file = job.path("audio_root"), job.path("midi_root"), job.path("labels")
@@ -69,9 +69,7 @@ def prepare(job: Job) -> Summary:
     if not 0 < val_split < 1:
         raise UsageError(f"--val-split is the share of songs held out, between 0 and 1; it is {val_split:g}.")
     if midi_root is None:
-        raise UsageError(
-            "--midi-root is needed: both models learn from notes (a song's score is what its cloud is drawn from)."
-        )
+        raise UsageError("--midi-root is needed: both models learn from notes (clouds are drawn from a song's score).")
     out = (job.path("out_dir") or workspace.manifests).absolute()
     clouds = (job.path("clouds_dir") or workspace.root / SCHEMA.path(CLOUD).folder).absolute()
     given = labels.read(labels_file) if labels_file else labels.Labels()
@@ -107,7 +105,7 @@ class _Preparation:
     def run(self, synthetic: bool, clouds: Path | None) -> Summary:
         summary = Summary(synthetic, self.seed, self.val_split, len(self.sounds.every), len(self.scores.every))
         manifests = self._build(summary, clouds)
-        del self.sounds, self.scores  # what was known about a million files is let go before their index is made
+        del self.sounds, self.scores  # free the memory for up to millions of files before the index is built
         while manifests:
             self._index(manifests.pop(0))
         report(summary, self.workspace.relative(self.out), self.say)
@@ -120,7 +118,7 @@ class _Preparation:
         expect(LOGMEL, NOTES, TOKENS)
         self.ledger = ledger(self.workspace.cache)
 
-        # Paired before anything is decoded: that a file is broken must not make another one's name unique.
+        # Paired before anything is decoded: otherwise a damaged file would make another file's name unique.
         quarantine += self.sounds.read(self.ledger) + self.scores.read(self.ledger)
         pairing = corpus.match(self.sounds.files, self.scores.files, self.given)
         if self.merge:
@@ -132,10 +130,10 @@ class _Preparation:
         quarantine += self._judge(bad_sounds, heard, refused, corpus.AUDIO)
 
         usable = [score for score in self.scores.files if self.scores.has(score, TOKENS)]
-        whole = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
+        complete = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
         self._refuse(not usable, "No score can be used.", quarantine)
-        self._refuse(bool(self.sounds.files) and not whole, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
-        paired, alone = corpus.songs(whole, usable, self.given, self.val_split, self.seed)
+        self._refuse(bool(self.sounds.files) and not complete, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
+        paired, alone = corpus.songs(complete, usable, self.given, self.val_split, self.seed)
         songs = {ALONE: alone} | ({PAIRED: paired} if self.sounds.files else {})
         for of_name in songs.values():
             sides = {song.held_out for song in of_name}
@@ -149,7 +147,7 @@ class _Preparation:
             }
         drawn = self._clouds(paired, columns[PAIRED], clouds) if clouds and paired else None
         self._count(summary, pairing, paired, alone, columns, quarantine)
-        summary.paired_by_stem = sum(pair.by == "stem" for pair in whole)
+        summary.paired_by_stem = sum(pair.by == "stem" for pair in complete)
         summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
         summary.digest = _data_digest(paired, alone)
         self._write(summary, songs, drawn, quarantine)
@@ -162,7 +160,8 @@ class _Preparation:
     def _judge(
         self, bad: list[Quarantined], count: int, refused: Sequence[Refused], suffixes: Sequence[str]
     ) -> list[Quarantined]:
-        """Refuse too many unreadable files; those that the scan refused count (hidden ones are no songs)."""
+        """Refuse a corpus with too many unreadable files, including those that the scan refused (but for hidden files,
+        which are not songs)."""
         scanned = [
             Quarantined(item.path, "scan", item.reason)
             for item in refused
@@ -183,7 +182,7 @@ class _Preparation:
     # rows
 
     def _clouds(self, paired: Sequence[corpus.Song], columns: Mapping[str, Files], folder: Path) -> list[dict]:
-        """A cloud for every song, drawn ahead: its keys of the manifest row."""
+        """Draw a target cloud for every song; returns its keys of the manifest rows."""
         notes, frames = Store.at(self.workspace.cache / NOTES.kind), columns[AUDIO].layout.counts["logmel"]
         return [
             write_cloud(folder, notes.get(key.tobytes())["notes"], int(count), song.label.emotion)
@@ -219,7 +218,7 @@ class _Preparation:
         summary.quarantined = [asdict(item) for item in quarantine]
 
     def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
-        """A number about each record, remembered: a corpus is not read again to be prepared again."""
+        """A number about each record, cached in the ledger, so that preparing a corpus again does not read it again."""
         store = Store.at(self.workspace.cache / files.kind)
         return self.ledger.facts(name, files.keys, lambda indices: find(files, store, indices))
 
@@ -241,7 +240,7 @@ class _Preparation:
 
     def _index(self, built: Built) -> None:
         name, shared = built.name, index_manifests(built, self.out, self.workspace.cache, SCHEMA)
-        del built  # its columns are in the indices: memory for what is worked out now
+        del built  # its columns are in the indices now: free the memory for the computations below
         if shared is not None:
             work_out(shared)
             if name == ALONE:
@@ -265,7 +264,7 @@ def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | 
 
 
 def _note_counts(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
-    """How many notes are in the tokens of some records."""
+    """The number of notes in the tokens of the records `indices`."""
     out = np.zeros(len(indices))
     for part, records, starts, counts in files.layout.blocks(store, "ids", indices):
         ids = records.view(np.uint16)
@@ -275,7 +274,7 @@ def _note_counts(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
 
 
 def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
-    """Seconds, of some records."""
+    """The time in seconds at which the last note of each of the records `indices` ends."""
     out = np.zeros(len(indices))
     for place, record in enumerate(indices.tolist()):
         if place % RELEASED == 0:
@@ -286,7 +285,7 @@ def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray
 
 
 def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:
-    """SHA-256 of a JSON list a song: id, whether it is held out, emotion, its files' contents."""
+    """SHA-256 over a JSON list per song: id, whether it is held out, emotion, contents of its files."""
     total, emotions = hashlib.sha256(), _Emotions()
     for songs in (paired, alone):
         for song in songs:
@@ -297,10 +296,11 @@ def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) ->
 
 
 class _Emotions:
-    """Labels' emotions as JSON: songs share them."""
+    """Emotions of labels as JSON, cached, because many songs share a label."""
 
     def __init__(self) -> None:
-        self.known: dict[int, tuple[labels.Label, manifest.AsJson]] = {}  # by the label's id, so it is held
+        # By id() of the label; the label is stored too, so that its id is not reused.
+        self.known: dict[int, tuple[labels.Label, manifest.AsJson]] = {}
 
     def of(self, label: labels.Label) -> manifest.AsJson:
         known = self.known.get(id(label))

@@ -1,4 +1,4 @@
-"""A row of music's manifests: a recording, its score, the emotion, and perhaps a cloud that was drawn ahead."""
+"""The schema of music's manifest rows: a recording, its score, the emotion, and optionally a precomputed cloud."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One host's share of a corpus of music: what `prepare --shard` and `--ray` do. data/shards.py has the rest."""
+"""Decoding one host's share of a corpus, for `prepare --shard` and `--ray`. The generic part is data/shards.py."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ ENCODERS = (TOKENS, NOTES, LOGMEL)
 
 
 def prepare_share(job: Job, number: int, of: int) -> str:
-    """Decode a share; returns a line about it. Raises as `prepare` does."""
+    """Decode a share; returns a line for the log. Raises as `prepare` does."""
     return line_of(decode_shard(job, Shard(number, of)))
 
 
 def decode_shard(job: Job, shard: Shard) -> dict[str, Any]:
-    """Decode one share of a corpus into the stores' parts; returns what is kept about it. No manifest is written: that
-    is for `prepare --merge`, once all shares are done.
+    """Decode one share of a corpus into the stores' parts; returns its record. Manifests are written later, by
+    `prepare --merge`, when all shares are done.
 
-    A file that cannot be decoded is counted, and refused when the shares are merged. Raises as `prepare` does.
+    Files that cannot be decoded are counted here, and refused when the shares are merged. Raises as `prepare` does.
     """
     if job.options.get("audit"):
-        raise UsageError("--audit looks at complete corpora: give it to the run with --merge, not to a --shard.")
+        raise UsageError("--audit needs the complete corpus: use it with --merge, not with --shard.")
     midi_root = job.path("midi_root")
     if midi_root is None:
         raise UsageError("--midi-root is needed: both models learn from notes.")
@@ -58,13 +58,13 @@ def decode_shard(job: Job, shard: Shard) -> dict[str, Any]:
 def decode(
     sounds: Media, scores: Media, own: Sequence[Found], pairs: Sequence[corpus.Pair]
 ) -> tuple[list[Quarantined], list[Quarantined]]:
-    """Have in the stores what the manifests need: of the scores `own` and of `pairs`. Returns the scores, and the
-    recordings, that cannot be decoded."""
+    """Decode into the stores what the manifests need of the scores `own` and of `pairs`. Returns the scores and the
+    recordings that cannot be decoded."""
     bad = scores.decode(own, TOKENS)
     bad += scores.decode([pair.midi for pair in pairs if scores.has(pair.midi, TOKENS)], NOTES)
     return bad, sounds.decode([pair.audio for pair in pairs], LOGMEL)
 
 
 def digest(sounds: Media, scores: Media, pairs: Sequence[corpus.Pair]) -> str:
-    """What hosts that share a corpus must agree on."""
+    """The digest of a corpus, which must be equal on all hosts that share it."""
     return corpus_digest((sounds, scores), ((pair.audio, pair.midi) for pair in pairs))

@@ -1,4 +1,4 @@
-"""What prepare found in folders of music: for summary.json, and for people."""
+"""The summary of `prepare`: its content for summary.json, and its printed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from training.data.files import printable
 
 @dataclass
 class Summary:
-    """What prepare found and made. `manifests/summary.json` holds the same; nothing in it depends on the clock."""
+    """The result of prepare, also stored in `manifests/summary.json`; nothing in it depends on the clock."""
 
     synthetic: bool
     seed: int
@@ -33,12 +33,12 @@ class Summary:
     quarantined: list[dict[str, str]] = field(default_factory=list)
     clouds: int = 0
     digest: str = ""  # of the data: contents, ids, emotions and sides; the same on every host
-    manifests: list[str] = field(default_factory=list)  # file names that this run stands for
+    manifests: list[str] = field(default_factory=list)  # file names of this run's manifests
     up_to_date: bool = field(default=False, compare=False)  # nothing had to be written
 
 
 def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
-    """The summary for people; `folder`: of the manifests, as it is to be shown."""
+    """Print the summary; `folder`: of the manifests, as it should be shown."""
     if summary.synthetic:
         say("  synthetic: true (a composed demo corpus, no real music)")
     say(
@@ -52,8 +52,8 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     say("  emotions: " + ", ".join(f"{name} {count}" for name, count in summary.emotions.items()))
     unlabelled = summary.label_sources.get("none", 0)
     if unlabelled:
-        say(f"  {unlabelled} songs have no hint of emotion in their names: taken as neutral [0, 0, 0.5]")
-    _list(say, "labels that name no file", summary.unused_labels)
+        say(f"  {unlabelled} songs have no emotion word in their paths: labelled neutral [0, 0, 0.5]")
+    _list(say, "labels without a file", summary.unused_labels)
     _list(say, "recordings without a score (not used)", summary.unmatched_audio)
     _list(say, "scores without a recording (used for MIDI only)", summary.unmatched_midi)
     _list(
@@ -65,7 +65,7 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     _list(say, "quarantined", [f"{item['path']}: {item['reason']}" for item in summary.quarantined])
     say(f"  data digest {summary.digest[:16]}, manifests in {folder}")
     if summary.up_to_date:
-        say("  up to date: nothing had changed")
+        say("  up to date: nothing has changed")
 
 
 def _list(say: Callable[[str], None], title: str, items: Sequence[str], most: int = 5) -> None:

@@ -1,4 +1,4 @@
-"""Small songs, and settings of a model that is built in milliseconds."""
+"""Small songs, and settings for a model that is built in milliseconds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Packed songs kept apart by segments, as the flash kernel on a GPU does it. No GPU is needed: the kernel's part is
-played by plain attention, song by song."""
+"""Packed songs separated by segments, as with the flash kernel on a GPU. No GPU is needed: plain attention, song by
+song, replaces the kernel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOCUMENTS = torch.stack([(torch.arange(32) > 20).long(), torch.arange(32) // 8, 
 
 
 def song_by_song(q, k, v, begins, longest, *, causal):
-    """What attention.flash promises, in the plainest way."""
+    """A simple implementation of attention.flash."""
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
     queries, keys = (b.tolist() for b in begins)
     assert max(b - a for a, b in itertools.pairwise(queries)) <= longest[0]
@@ -54,7 +54,7 @@ def segmented(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "flash", song_by_song)
 
 
-def test_segments_give_what_masks_give_gradients_included(request: pytest.FixtureRequest):
+def test_segments_and_masks_give_the_same_logits_and_gradients(request: pytest.FixtureRequest):
     by_masks = with_gradients(net())
     request.getfixturevalue("segmented")
     by_segments = with_gradients(net())
@@ -66,7 +66,7 @@ def test_segments_begin_where_songs_do_and_absent_songs_are_empty():
     found = attention.segments(DOCUMENTS, 4)
     assert found.tokens.tolist() == [0, 21, 32, 32, 32, 40, 48, 56, 64, 96, 96, 96, 96]
     assert found.emotion.tolist() == list(range(0, 8 * 13, 8))
-    assert found.tokens.dtype == found.emotion.dtype == torch.int32  # what the kernel takes
+    assert found.tokens.dtype == found.emotion.dtype == torch.int32  # as the kernel requires
     assert found.longest == 32
 
 
@@ -75,7 +75,7 @@ def test_on_a_cpu_and_in_full_precision_masks_are_used(monkeypatch: pytest.Monke
     assert not attention.has_flash(torch.device("cpu"), 64)
     with torch.autocast("cpu", torch.bfloat16):
         assert not attention.has_flash(torch.device("cpu"), 64)
-    assert not attention.has_flash(torch.device("cuda"), 64)  # no autocast: the kernel knows half precision only
+    assert not attention.has_flash(torch.device("cuda"), 64)  # no autocast: the kernel supports half precision only
 
 
 def test_the_kernel_is_called_inside_one_compiled_graph(monkeypatch: pytest.MonkeyPatch):
@@ -89,11 +89,11 @@ def test_the_kernel_is_called_inside_one_compiled_graph(monkeypatch: pytest.Monk
 
     with torch.autocast("cpu", torch.bfloat16):
         torch.compile(net(), backend=backend, fullgraph=True)(*batch())
-    assert calls == [5]  # of three layers, the first and the last of which look at the emotion
+    assert calls == [5]  # three layers, of which the first and the last also attend to the emotion
 
 
-def test_the_compiler_takes_the_gpus_kind_for_a_constant_as_torch_would_have_it_marked():
-    """It is marked by hand, so that the compiler is not imported where nothing is compiled."""
+def test_flash_gpu_is_marked_as_a_constant_exactly_as_torch_marks_it():
+    """It is marked by hand to avoid importing the compiler in runs that do not use it."""
 
     def plain(index: int) -> bool:
         return True

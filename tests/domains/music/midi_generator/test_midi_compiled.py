@@ -1,4 +1,4 @@
-"""Training through torch.compile: a graph of the model a mode and one of the loss, nothing anew, and the same loss."""
+"""Training with torch.compile: one graph of the model per mode and one of the loss, no recompilation, the same loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.workspace import Workspace
 
 
 class Record(dict):
-    """Arrays with the key that a store gives them."""
+    """Arrays with a key, as a store returns them."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], key: bytes):
         super().__init__(arrays)
@@ -28,7 +28,7 @@ class Record(dict):
 
 
 def stored(rows: list[Row]) -> list[Row]:
-    """As `prepare` would leave them."""
+    """The rows as `prepare` writes them."""
     return [
         Row(
             {**row.values, "midi_path": f"songs/{row.place}.mid"},
@@ -40,7 +40,7 @@ def stored(rows: list[Row]) -> list[Row]:
 
 
 def trained(root: Path, settings: Callable, rows: list[Row], compiled: bool) -> Trained:
-    """Two epochs over windows with one song or several; the last batch of an epoch and of the split is smaller."""
+    """Two epochs over windows with one song or several; the last batch of each split is smaller."""
     recipe = MidiGeneratorRecipe(
         settings(
             {

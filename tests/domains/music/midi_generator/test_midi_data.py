@@ -1,4 +1,4 @@
-"""Windows of packed songs: nothing lost, nothing padded, nothing shifted that is a drum."""
+"""Windows of packed songs: no token is lost, training windows are not padded, drums are not transposed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def total(rows) -> Counter:
 
 
 def test_an_epoch_holds_every_token_and_no_padding(rows):
-    """Whole songs are used, however short the window, and each song's EOS is learnt."""
+    """Complete songs are used, however short the window, and each song's EOS is a target."""
     for epoch in range(3):
         windows = training(rows)
         seen = np.concatenate([item["input_ids"] for item in every(windows, epoch)])
@@ -58,7 +58,7 @@ def test_an_epoch_holds_every_token_and_no_padding(rows):
         assert (targets == tokens.EOS).sum() >= len(rows)
 
 
-def test_the_ring_is_followed_across_windows(rows):
+def test_windows_are_consecutive_parts_of_the_ring(rows):
     windows = training(rows)
     order, _, phase = windows.plan(4)
     ring = np.concatenate([windows.songs.ids(song) for song in order])
@@ -67,8 +67,8 @@ def test_the_ring_is_followed_across_windows(rows):
         assert np.array_equal(item["input_ids"], ring[index * CONTEXT : (index + 1) * CONTEXT])
 
 
-def test_no_song_foretells_the_next_one(rows):
-    """The token after EOS begins another song: it is no target, and everything else is."""
+def test_a_song_does_not_predict_the_next_one(rows):
+    """The token after EOS begins another song: it is not a target, and every other token is."""
     for windows in (training(rows), held_out(rows)):
         for item in every(windows):
             boundary = item["input_ids"] == tokens.EOS
@@ -90,7 +90,7 @@ def test_each_token_has_its_own_songs_emotion(rows):
 
 
 def test_an_item_is_a_function_of_epoch_and_index_alone(rows):
-    """Any worker, in any order, after any history, makes the same bytes."""
+    """Any worker makes the same item, in any order and after any other items."""
     windows = training(rows, Augment())
     forwards = [[windows.item(epoch, index) for index in range(len(windows))] for epoch in range(3)]
     fresh = pickle.loads(pickle.dumps(training(rows, Augment())))
@@ -100,19 +100,18 @@ def test_an_item_is_a_function_of_epoch_and_index_alone(rows):
 
 
 def test_every_epoch_cuts_other_windows(rows):
-    """Nothing freezes one crop."""
     windows = training(rows)
     starts = {windows.plan(epoch)[2] for epoch in range(8)}
     assert len(starts) > 4
     assert not np.array_equal(windows.item(0, 0)["input_ids"], windows.item(1, 0)["input_ids"])
 
 
-def test_the_seed_counts(rows):
+def test_another_seed_gives_other_windows(rows):
     assert not same(training(rows, seed=1).item(0, 0), training(rows, seed=2).item(0, 0))
 
 
-def test_drums_are_never_transposed_not_even_from_the_middle_of_a_song(rows):
-    """The drum instrument was told before the window began: its keys stay, the piano's all move alike."""
+def test_drums_are_not_transposed_in_windows_from_the_middle_of_a_song(rows):
+    """The drum's INSTRUMENT token is before the window. Its keys stay; all pitches of the piano move alike."""
     windows = training(rows, PLAIN.model_copy(update={"transpose": 5}))
     songs, shifts = windows.songs, set()
     for song in range(len(songs)):
@@ -121,12 +120,12 @@ def test_drums_are_never_transposed_not_even_from_the_middle_of_a_song(rows):
         for epoch in range(12):
             variation = windows.variation(epoch, song)
             shifts.add(variation.shift)
-            whole = songs.varied(song, 0, len(ids), variation)
-            assert np.array_equal(whole[drums], ids[drums])
-            assert np.array_equal(whole[notes & ~drums], ids[notes & ~drums] + variation.shift)
-            assert np.array_equal(whole[~notes], ids[~notes])
+            complete = songs.varied(song, 0, len(ids), variation)
+            assert np.array_equal(complete[drums], ids[drums])
+            assert np.array_equal(complete[notes & ~drums], ids[notes & ~drums] + variation.shift)
+            assert np.array_equal(complete[~notes], ids[~notes])
             for start in range(0, len(ids), 7):
-                assert np.array_equal(songs.varied(song, start, start + 20, variation), whole[start : start + 20])
+                assert np.array_equal(songs.varied(song, start, start + 20, variation), complete[start : start + 20])
     assert min(shifts) == -5 and max(shifts) == 5
 
 
@@ -144,7 +143,7 @@ def test_the_instrument_in_force_is_found_far_back():
     assert instrument_at(ids, len(ids)) == tokens.INSTRUMENT
 
 
-def test_loudness_moves_velocities_within_ten_percent_and_never_to_silence(rows):
+def test_loudness_changes_velocities_by_up_to_ten_percent_and_never_to_zero(rows):
     windows = training(rows, PLAIN.model_copy(update={"velocity": 0.1}))
     factors = set()
     for epoch in range(30):
@@ -169,43 +168,43 @@ def song_with_tempi(*steps: int) -> Row:
 
 
 def tempi(ids: np.ndarray) -> np.ndarray:
-    """The tempi (0..224) that whole songs tell."""
+    """The tempi (0..224) of complete songs."""
     digits = ids[(ids >= tokens.TEMPO) & (ids < tokens.PAD)].astype(int) - tokens.TEMPO
     return digits.reshape(-1, 2) @ [15, 1]
 
 
-def test_a_song_is_faster_or_slower_as_a_whole_wherever_a_window_is_cut():
-    """All its tempi move by the same number of steps, notes stay; a window that has only one digit of a tempo has the
-    one that it has in the whole song."""
+def test_all_tempi_of_a_song_change_alike_wherever_a_window_is_cut():
+    """All its tempi move by the same number of steps, notes stay; in a window that has only one digit of a tempo, the
+    digit equals that of the complete song."""
     windows = training([song_with_tempi(40, 119, 120, 58)], PLAIN.model_copy(update={"tempo": 0.1}))
     songs, steps = windows.songs, set()
     ids = np.asarray(songs.ids(0)).astype(int)
     others = (ids < tokens.TEMPO) | (ids >= tokens.PAD)
     for epoch in range(200):
         variation = windows.variation(epoch, 0)
-        whole = songs.varied(0, 0, len(ids), variation)
-        assert np.array_equal(whole[others], ids[others])
-        assert np.array_equal(tempi(whole), tempi(ids) + variation.faster)
+        complete = songs.varied(0, 0, len(ids), variation)
+        assert np.array_equal(complete[others], ids[others])
+        assert np.array_equal(tempi(complete), tempi(ids) + variation.faster)
         if variation.faster not in steps:
             for start in range(len(ids)):
                 for end in range(start + 1, len(ids) + 1):
-                    assert np.array_equal(songs.varied(0, start, end, variation), whole[start:end])
+                    assert np.array_equal(songs.varied(0, start, end, variation), complete[start:end])
         steps.add(variation.faster)
     rates = tokens.bar_seconds(100) / tokens.bar_seconds(100 + np.array(sorted(steps)))
     assert rates[0] == pytest.approx(1 / 1.1, abs=0.005) and rates[-1] == pytest.approx(1.1, abs=0.005)
     assert len(steps) == 25  # every number of steps in between
 
 
-def test_a_song_at_the_slowest_or_fastest_tempo_stays_among_the_tempi_there_are():
+def test_tempi_are_clipped_to_the_slowest_and_the_fastest():
     windows = training([song_with_tempi(0, 3, 222, 224)], PLAIN.model_copy(update={"tempo": 0.1}))
     for epoch in range(60):
         variation = windows.variation(epoch, 0)
-        whole = windows.songs.varied(0, 0, 34, variation)
-        assert np.array_equal(tempi(whole), np.clip(np.array([0, 3, 222, 224]) + variation.faster, 0, 224))
+        complete = windows.songs.varied(0, 0, 34, variation)
+        assert np.array_equal(tempi(complete), np.clip(np.array([0, 3, 222, 224]) + variation.faster, 0, 224))
 
 
 def test_the_windows_of_an_epoch_hold_each_song_at_one_tempo():
-    """Also those that begin or end between two digits, and those in which no tempo is told."""
+    """Also those that begin or end between two digits, and those without a tempo."""
     rows = [song_with_tempi(40, 119, 120, 58), song_with_tempi(200, 7, 100)]
     windows = TrainingWindows(rows, 16, 1, PLAIN.model_copy(update={"tempo": 0.1}))
     for epoch in range(40):
@@ -228,10 +227,10 @@ def test_emotion_noise_stays_within_the_ranges_and_leaves_the_unused_numbers_alo
     assert windows.variation(0, 4).emotion.std() > 0.1  # 64 numbers: all of them
 
 
-def test_a_tenth_of_the_samples_is_not_told_its_emotion(rows):
+def test_a_tenth_of_the_samples_has_no_emotion(rows):
     windows = training(rows, Augment(emotion_dropout=0.1))
-    untold = [not windows.item(epoch, index)["emotion"].any() for epoch in range(60) for index in range(len(windows))]
-    assert 0.06 < np.mean(untold) < 0.14
+    dropped = [not windows.item(epoch, index)["emotion"].any() for epoch in range(60) for index in range(len(windows))]
+    assert 0.06 < np.mean(dropped) < 0.14
 
 
 def test_every_held_out_token_is_a_target_exactly_once(rows):
@@ -242,11 +241,11 @@ def test_every_held_out_token_is_a_target_exactly_once(rows):
     assert Counter(targets[targets != IGNORED].tolist()) == expected
 
 
-def test_only_the_last_held_out_window_is_padded_and_padding_is_no_target(rows):
-    *whole, last = every(held_out(rows))
-    assert all(tokens.PAD not in item["input_ids"] for item in whole)
+def test_only_the_last_held_out_window_is_padded_and_padding_is_not_a_target(rows):
+    *complete, last = every(held_out(rows))
+    assert all(tokens.PAD not in item["input_ids"] for item in complete)
     assert (last["targets"][last["input_ids"] == tokens.PAD] == IGNORED).all()
-    assert all(len(item["input_ids"]) == CONTEXT for item in (*whole, last))
+    assert all(len(item["input_ids"]) == CONTEXT for item in (*complete, last))
 
 
 def test_held_out_windows_are_the_same_in_every_epoch(rows):
@@ -255,7 +254,7 @@ def test_held_out_windows_are_the_same_in_every_epoch(rows):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_any_number_of_items_makes_a_batch(rows, number):
-    """Nothing assumes a batch size. Emotions are padded to a power of two."""
+    """Emotions are padded to a power of two."""
     windows = training(rows)
     batch = windows.collate([windows.item(0, index) for index in range(number)])
     assert batch["input_ids"].shape == batch["targets"].shape == batch["documents"].shape == (number, CONTEXT)
@@ -270,14 +269,14 @@ def test_a_corpus_shorter_than_a_window_still_fills_it(rows):
     assert len(item["emotion"]) > 1
 
 
-def test_songs_stay_where_they_are(rows):
-    """The ids are read in place: no copy of the corpus is made."""
+def test_songs_are_not_copied(rows):
+    """The ids are read in place."""
     songs = Songs(rows)
     assert all(songs.ids(song) is row.records["midi_path"]["ids"] for song, row in enumerate(rows))
 
 
 def test_songs_without_a_note_are_refused(rows):
-    """Training on nothing would look like success."""
+    """Otherwise a training without data would look successful."""
     empty = Row({"emotion": [0, 0, 0.5]}, "x:1", {"midi_path": {"ids": np.array([385, 386], np.uint16)}})
     with pytest.raises(DataError, match="None of the 1 songs"):
         training([empty])
@@ -296,13 +295,13 @@ def test_openings_are_the_beginnings_of_songs(rows):
 
 
 @pytest.mark.parametrize("emotion", [[0.1, -0.2, 0.3], [1, -1, 1], [0.5] * 64])
-def test_good_emotions_pass(emotion):
+def test_valid_emotions_are_accepted(emotion):
     check_emotion({"emotion": emotion})
 
 
 @pytest.mark.parametrize(
     "emotion", [None, [], [0.1, 0.2], "sad", [1.5, 0, 0], [0, 0, -0.1], [0, float("nan"), 0], [True, 0, 0], ["a"] * 64]
 )
-def test_bad_emotions_are_reported(emotion):
+def test_invalid_emotions_are_refused(emotion):
     with pytest.raises(ValueError, match="emotion"):
         check_emotion({"emotion": emotion})

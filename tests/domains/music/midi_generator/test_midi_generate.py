@@ -1,4 +1,4 @@
-"""What is written is a piece: legal, ended, the same for the same seed, many at a time."""
+"""Generated pieces obey the grammar, end, are the same for the same seed, and are generated in batches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(model, count: int = 3, seed: int = 7, **changes) -> list[np.ndarray]:
 @pytest.mark.parametrize("guidance", [1.0, 1.3])
 @pytest.mark.parametrize("limit", [16, 17, 18, 19, 20, 21, 22, 23, 24, 120])
 def test_every_piece_is_legal_and_ends_within_its_limit(model, guidance, limit):
-    """Several at a time. Whatever the logits, no piece breaks off within a note."""
+    """In a batch, and for any logits: a piece never ends within a note."""
     for seed in range(3):
         pieces = write(model, 4, seed, guidance=guidance, max_tokens=limit)
         assert len(pieces) == 4
@@ -51,7 +51,7 @@ def test_no_more_empty_bars_than_allowed(model):
                 assert empty <= most + 1
 
 
-def test_no_piece_ends_before_its_time(model):
+def test_no_piece_ends_before_min_bars(model):
     def hasty(ids, emotion, state):
         logits, state = torch_step(model)(ids, emotion, state)
         logits[..., tokens.EOS] = 50
@@ -65,44 +65,44 @@ def test_no_piece_ends_before_its_time(model):
     assert all(len(ids) <= 40 and legal(ids) for ids in generate(hasty, emotions(4), short, 32, 2))
 
 
-def test_a_model_that_wants_only_bars_is_made_to_end():
-    def stubborn(ids, emotion, state):
+def test_a_piece_ends_even_if_the_model_predicts_only_bars():
+    def only_bars(ids, emotion, state):
         logits = np.full((*ids.shape, 388), -50.0, np.float32)
         logits[..., tokens.BAR] = 50
         logits[..., tokens.EOS] = -5000
         return logits, None
 
-    (ids,) = generate(stubborn, emotions(1), Generation(**FREE), 1000, 0)
+    (ids,) = generate(only_bars, emotions(1), Generation(**FREE), 1000, 0)
     assert ids[-1] == tokens.EOS and len(ids) <= 120 and legal(ids)
 
 
-def test_the_seed_decides(model):
+def test_pieces_depend_on_the_seed_alone(model):
     first, again, other = write(model), write(model), write(model, seed=8)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert any(not np.array_equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 def test_a_piece_does_not_depend_on_its_neighbours(model):
-    """In a batch as alone; and those that go on are untouched by those that have ended."""
+    """It is the same in a batch as alone, also after other pieces of the batch have ended."""
     together, alone = write(model, 4), write(model, 1)
     assert len({len(ids) for ids in together}) > 1
     assert np.array_equal(together[0], alone[0])
 
 
-def test_the_remembered_past_gives_the_same_music_as_reading_everything_again(model):
-    def forgetful(ids, emotion, before):
+def test_the_key_value_cache_gives_the_same_pieces_as_recomputation(model):
+    def uncached(ids, emotion, before):
         everything = ids if before is None else np.concatenate((before, ids), axis=1)
         logits, _ = torch_step(model)(everything, emotion, None)
         return logits[:, -ids.shape[1] :], everything
 
     settings = Generation(**{**FREE, "max_tokens": 30})
     cached = generate(torch_step(model), emotions(2), settings, 32, 3)
-    plain = generate(forgetful, emotions(2), settings, 32, 3)
+    plain = generate(uncached, emotions(2), settings, 32, 3)
     assert all(np.array_equal(a, b) for a, b in zip(cached, plain, strict=True))
 
 
 def test_a_piece_may_be_longer_than_the_context(model):
-    """The past never outgrows what the model can take: the last half is read anew."""
+    """The cache never exceeds the context: when it is full, it is built again from the last half."""
     longest = 0
 
     def watched(ids, emotion, state):
@@ -119,14 +119,15 @@ def test_a_piece_may_be_longer_than_the_context(model):
     assert all(map(legal, pieces))
 
 
-def test_guidance_exaggerates_what_the_emotion_changes():
-    """logits = untold + g (told - untold): told prefers velocity 10 by 1, which g = 3 triples."""
-    asked = []
+def test_guidance_strengthens_the_effect_of_the_emotion():
+    """logits = unconditional + g (conditional - unconditional): the emotion raises the logit of velocity 10 by 4, times
+    the guidance."""
+    seen = []
 
     def step(ids, emotion, state):
         logits = np.zeros((*ids.shape, 388), np.float32)
         logits[..., tokens.VELOCITY + 10] = 4.0 * (emotion[:, :1] > 0)
-        asked.append(emotion)
+        seen.append(emotion)
         return logits, None
 
     def share(guidance: float) -> float:
@@ -137,7 +138,7 @@ def test_guidance_exaggerates_what_the_emotion_changes():
 
     plain, guided, without = share(1.0), share(2.0), share(0.0)
     assert without < 0.15 < plain < 0.85 < guided
-    assert {len(emotion) for emotion in asked} == {4, 8}
+    assert {len(emotion) for emotion in seen} == {4, 8}
 
 
 def test_a_prompt_is_continued(model):
@@ -152,7 +153,7 @@ def drawn(logits: np.ndarray, **changes) -> np.ndarray:
     return np.array([draw(logits, random, settings) for _ in range(4000)])
 
 
-def test_temperature_top_k_and_top_p_do_what_they_say():
+def test_temperature_top_k_and_top_p():
     logits = np.full(388, -np.inf)
     logits[10:14] = np.log([0.5, 0.3, 0.15, 0.05])
     shares = np.bincount(drawn(logits), minlength=388)[10:14] / 4000

@@ -1,4 +1,4 @@
-"""The graphs that leave, exported for real and run in ONNX Runtime."""
+"""The exported graphs, written to files and run in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sessions(graphs, tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["midi_generator", "midi_generator_step"])
 def test_a_file_computes_what_the_model_computes_at_every_size(graphs, sessions, name):
-    """Batches of 1, 2 and 7, one token and a whole context, no past and the longest."""
+    """Batches of 1, 2 and 7, one token and a full context, no past and the longest."""
     graph = graphs[1][name]
     assert {trial["batch"] for trial in graph.trials} == {1, 2, 7}
     for number, sizes in enumerate(graph.trials):
@@ -59,10 +59,10 @@ def test_a_file_computes_what_the_model_computes_at_every_size(graphs, sessions,
             assert np.abs(mine - theirs.numpy()).max() < 1e-4 * theirs.abs().max(), (sizes, spec.name)
 
 
-def test_the_stepped_file_gives_the_logits_of_the_whole_one(graphs, sessions):
+def test_the_step_graph_gives_the_logits_of_the_full_graph(graphs, sessions):
     graph = graphs[1]["midi_generator_step"]
     ids, emotion = graphs[1]["midi_generator"].example({"batch": 3, "sequence": 32}, 5)
-    whole = sessions["midi_generator"].run(["logits"], {"input_ids": ids, "emotion": emotion})[0]
+    complete = sessions["midi_generator"].run(["logits"], {"input_ids": ids, "emotion": emotion})[0]
     state = {taken: np.zeros((3, 2, 0, 16), np.float32) for taken, _ in graph.recurrence.state}
     pieces = []
     for at in range(32):
@@ -70,11 +70,11 @@ def test_the_stepped_file_gives_the_logits_of_the_whole_one(graphs, sessions):
         outputs = dict(zip([s.name for s in graph.outputs], sessions[graph.name].run(None, feed), strict=True))
         state = {taken: outputs[given] for taken, given in graph.recurrence.state}
         pieces.append(outputs["logits"])
-    assert np.abs(np.concatenate(pieces, 1) - whole).max() < 1e-4 * np.abs(whole).max()
+    assert np.abs(np.concatenate(pieces, 1) - complete).max() < 1e-4 * np.abs(complete).max()
 
 
-def test_music_written_by_the_file_is_the_models_music(graphs, sessions):
-    """generate takes anything that steps: here the exported cached graph."""
+def test_the_exported_graph_generates_the_same_pieces_as_the_model(graphs, sessions):
+    """`generate` accepts any step function, here one on the exported step graph."""
     graph = graphs[1]["midi_generator_step"]
     names = [spec.name for spec in graph.outputs]
 
@@ -93,12 +93,12 @@ def test_music_written_by_the_file_is_the_models_music(graphs, sessions):
     assert all(np.array_equal(a, b) for a, b in zip(theirs, ours, strict=True))
 
 
-def test_a_host_finds_everything_it_needs_in_the_metadata(graphs):
-    """One vocabulary of 388, from the file alone, and every id in it once."""
+def test_the_metadata_describes_vocabulary_and_guidance(graphs):
+    """The table in the file covers all 388 ids, each once."""
     for graph in graphs[1].values():
         assert graph.metadata["vocabulary_size"] == "388"
         assert graph.outputs[0].shape[-1] == tokens.VOCABULARY == 388
-        assert "untold + g" in graph.metadata["guidance"] and "64 zeros" in graph.inputs[1].meaning
+        assert "unconditional + g" in graph.metadata["guidance"] and "64 zeros" in graph.inputs[1].meaning
     table = json.loads(vocabulary())
     kinds = tokens.kinds()
     covered = [id for first, number in table.values() for id in range(first, first + number)]
@@ -106,7 +106,7 @@ def test_a_host_finds_everything_it_needs_in_the_metadata(graphs):
     assert all(kinds[first] == kinds[first + number - 1] == kind for kind, (first, number) in table.items())
 
 
-def test_coreml_gets_the_whole_graph_only(settings):
+def test_coreml_is_written_for_the_full_graph_only(settings):
     recipe = MidiGeneratorRecipe(settings())
     model = recipe.build({})
     assert "coreml" in full_graph(model, recipe.settings.export).formats

@@ -1,4 +1,4 @@
-"""The transformer: positions, emotion, packed songs, and the past that it remembers."""
+"""The transformer: positions, emotion, packed songs, and the key-value cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_order_of_earlier_tokens_matters():
 
 @torch.no_grad()
 def test_positions_are_relative():
-    """A window cut from the middle of a song is read as one from its start: only distances count."""
+    """Only distances between positions matter: shifting all of them changes nothing."""
     x = torch.randn(1, 32, 32)
     net = model(layers=1)
     attention = net.blocks[0].attention
@@ -49,7 +49,7 @@ def test_positions_are_relative():
 
 
 @torch.no_grad()
-def test_a_token_sees_nothing_that_comes_later():
+def test_a_token_does_not_depend_on_later_ones():
     ids, emotion = example()
     net = model()
     before = net(ids, emotion)
@@ -69,9 +69,9 @@ def test_the_emotion_changes_the_logits():
 
 
 @torch.no_grad()
-def test_attention_to_the_emotion_is_a_choice():
-    """With one emotion token every weight is 1, whatever is played. Here they differ between the emotion's tokens,
-    and from one music token to the next."""
+def test_attention_to_the_emotion_varies():
+    """With one emotion token every weight would be 1. Here they differ between the emotion's tokens, and from one music
+    token to the next."""
     ids, emotion = example()
     net = model()
     context = net.emotion(emotion)
@@ -87,8 +87,8 @@ def test_attention_to_the_emotion_is_a_choice():
 
 
 @torch.no_grad()
-def test_the_six_emotions_are_told_apart_from_the_first_step_on():
-    """What the music attends to is the emotion to a good part, and not eight constants; near ones differ too."""
+def test_an_untrained_model_distinguishes_the_six_emotions():
+    """A good part of the variance of the emotion tokens comes from the emotion; near emotions differ, too."""
     torch.manual_seed(0)
     vectors = torch.zeros(6, 64)
     vectors[:, :3] = torch.tensor([vector(name) for name in BASES])
@@ -99,8 +99,8 @@ def test_the_six_emotions_are_told_apart_from_the_first_step_on():
 
 
 @torch.no_grad()
-def test_an_emotion_with_a_little_noise_stays_itself():
-    """Noise as large as augmentation adds (0.05) takes an emotion nowhere near another one."""
+def test_an_emotion_with_a_little_noise_is_still_nearest_to_itself():
+    """Noise as large as that of the augmentation (0.05)."""
     torch.manual_seed(0)
     vectors = torch.zeros(6, 64)
     vectors[:, :3] = torch.tensor([vector(name) for name in BASES])
@@ -112,26 +112,26 @@ def test_an_emotion_with_a_little_noise_stays_itself():
     assert alike.diagonal().mean() > 0.8
 
 
-def test_layers_0_2_4_and_6_attend_to_the_emotion_and_the_full_model_has_15_to_25_million_weights():
+def test_layers_0_2_4_and_6_attend_to_the_emotion_and_the_full_model_has_15_to_25_million_parameters():
     net = MidiGenerator(Model())
     assert [i for i, block in enumerate(net.blocks) if block.cross is not None] == [0, 2, 4, 6]
     assert 15e6 < sum(p.numel() for p in net.parameters()) < 25e6
 
 
 @torch.no_grad()
-def test_zeros_mean_not_told_and_differ_from_every_emotion_told():
+def test_zeros_mean_no_emotion_and_differ_from_a_faint_one():
     ids, _ = example(1)
     net = model()
-    untold = net(ids, torch.zeros(1, 64))
+    without = net(ids, torch.zeros(1, 64))
     faint = torch.zeros(1, 64)
     faint[:, 2] = 1e-4
-    assert not close(untold, net(ids, faint))
+    assert not close(without, net(ids, faint))
     net.emotion.untold.add_(1.0 * torch.randn_like(net.emotion.untold))
-    assert not close(untold, net(ids, torch.zeros(1, 64)))
+    assert not close(without, net(ids, torch.zeros(1, 64)))
 
 
 @torch.no_grad()
-def test_packed_songs_are_read_as_if_each_were_alone():
+def test_packed_songs_give_the_logits_of_separate_songs():
     ids, emotion = example(2, 20)
     net = model()
     documents = (torch.arange(20) >= 9).long().expand(2, -1)
@@ -143,8 +143,8 @@ def test_packed_songs_are_read_as_if_each_were_alone():
 
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 1, 6], [12]])
 @torch.no_grad()
-def test_stepping_gives_what_the_whole_sequence_gives(chunks: list[int]):
-    """And for more than one song at a time."""
+def test_steps_give_the_logits_of_the_complete_sequence(chunks: list[int]):
+    """For several songs in a batch, too."""
     ids, emotion = example(3)
     net = model()
     past, pieces = net.empty_past(3), []
@@ -156,7 +156,7 @@ def test_stepping_gives_what_the_whole_sequence_gives(chunks: list[int]):
 
 
 @torch.no_grad()
-def test_the_exported_module_is_the_model():
+def test_the_exported_module_computes_the_same_as_the_model():
     ids, emotion = example()
     net = model()
     assert close(FullGraph(net)(ids, emotion), net(ids, emotion))
@@ -170,7 +170,7 @@ def rows(net) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_octaves_share_what_is_learnt(tied: bool):
-    """A C that was never heard is known by the others; what is no note, and other notes, learn nothing from it."""
+    """A gradient on one C changes the rows of all Cs, and no other row."""
     net = model(tied_head=tied).train()
     before = rows(net)
     net(torch.tensor([[60]]), torch.zeros(1, 64))[..., 60].sum().backward()
@@ -185,13 +185,13 @@ def test_octaves_share_what_is_learnt(tied: bool):
 
 @pytest.mark.parametrize("tied", [True, False])
 @torch.no_grad()
-def test_folded_it_computes_the_same_from_one_matrix(tied: bool):
+def test_a_folded_model_computes_the_same_from_one_matrix(tied: bool):
     net = model(tied_head=tied)
     ids, emotion = example()
     folded = net.folded()
     assert torch.equal(folded(ids, emotion), net(ids, emotion))
     assert not any("classes" in name for name, _ in folded.named_parameters())
-    assert any("classes" in name for name, _ in net.named_parameters())  # the one that is trained keeps them
+    assert any("classes" in name for name, _ in net.named_parameters())  # the original model keeps them
 
 
 @torch.no_grad()
@@ -201,7 +201,7 @@ def test_the_largest_context_fits():
     assert net(ids, emotion).shape == (1, 32, 388)
 
 
-def test_gradients_reach_every_weight():
+def test_every_parameter_gets_a_gradient():
     net = model().train()
     ids, emotion = example(2, 20)
     both = torch.stack([emotion, torch.zeros_like(emotion)], 1)
@@ -210,7 +210,7 @@ def test_gradients_reach_every_weight():
     assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def test_a_fresh_model_guesses_about_evenly():
+def test_an_untrained_model_predicts_about_uniformly():
     ids, emotion = example(4, 32)
     net = MidiGenerator(Model())
     with torch.no_grad():

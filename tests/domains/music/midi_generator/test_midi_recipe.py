@@ -1,4 +1,4 @@
-"""The recipe: losses that add up, metrics a kind, baselines, judgement, samples."""
+"""The recipe: losses that add up, metrics per kind of token, baselines, evaluation, samples."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def batch_of(recipe, rows, training: bool = False) -> dict[str, torch.Tensor]:
     return examples.collate([examples.item(0, index) for index in range(len(examples))])
 
 
-def test_losses_are_sums_over_what_counts_says(recipe, rows):
-    """The loss of two micro-batches of unequal size is the sum of theirs, as are the counts."""
+def test_losses_and_counts_of_micro_batches_add_up(recipe, rows):
+    """Also for two micro-batches of unequal size."""
     model = recipe.build({})
     examples = recipe.dataset(rows, True)
     items = [examples.item(0, index) for index in range(5)]
-    whole, parts = examples.collate(items), [examples.collate(items[:2]), examples.collate(items[2:])]
+    complete, parts = examples.collate(items), [examples.collate(items[:2]), examples.collate(items[2:])]
     for name in ("loss", "accuracy"):
-        together = recipe.losses(model, whole, NOW)[name].total.item()
+        together = recipe.losses(model, complete, NOW)[name].total.item()
         apart = sum(recipe.losses(model, part, NOW)[name].total.item() for part in parts)
         assert together == pytest.approx(apart, rel=1e-5)
-        assert recipe.counts(whole)[name] == sum(recipe.counts(part)[name] for part in parts)
-    assert recipe.counts(whole)["loss"] == int((whole["targets"] != IGNORED).sum()) > 0
+        assert recipe.counts(complete)[name] == sum(recipe.counts(part)[name] for part in parts)
+    assert recipe.counts(complete)["loss"] == int((complete["targets"] != IGNORED).sum()) > 0
 
 
 def test_held_out_songs_are_never_varied(settings, rows):
@@ -65,7 +65,7 @@ def test_only_the_loss_is_minimised(recipe, rows):
     assert terms["loss"].total.requires_grad and not terms["accuracy"].total.requires_grad
 
 
-def test_padding_and_other_songs_are_no_part_of_the_loss(recipe, rows):
+def test_padding_and_other_songs_do_not_affect_the_loss(recipe, rows):
     model = recipe.build({})
     batch = batch_of(recipe, rows)
     before = recipe.validate(model, batch)["val_loss"]
@@ -93,26 +93,25 @@ def test_validation_is_not_smoothed_and_agrees_with_the_definition(recipe, rows)
     assert graded["perplexity"] == pytest.approx(means["perplexity"], rel=1e-5)
 
 
-def test_the_kinds_make_up_the_whole(recipe, rows):
+def test_the_losses_of_the_kinds_add_up_to_the_total(recipe, rows):
     found = recipe.validate(recipe.build({}), batch_of(recipe, rows))
     for of in ("loss", "accuracy"):
-        whole = found["val_loss" if of == "loss" else of]
+        complete = found["val_loss" if of == "loss" else of]
         kinds = [found[f"{kind}_{of}"] for kind in metrics.KINDS]
-        assert sum(total.item() for total, _ in kinds) == pytest.approx(whole[0].item(), rel=1e-6)
-        assert sum(count for _, count in kinds) == whole[1]
+        assert sum(total.item() for total, _ in kinds) == pytest.approx(complete[0].item(), rel=1e-6)
+        assert sum(count for _, count in kinds) == complete[1]
     notes = sum(int((row.records["midi_path"]["ids"] < tokens.VELOCITY).sum()) for row in rows)
     bits, count = found["bits_per_note"]
     assert count == notes
     assert float(bits) == pytest.approx(float(found["val_loss"][0]) / math.log(2))
 
 
-def test_a_kind_that_never_comes_is_left_out_and_infinity_is_not_reported(recipe):
+def test_a_kind_that_does_not_occur_is_left_out_and_infinity_is_not_reported(recipe):
     out = recipe.summarise({"val_loss": 2.0, "tempo_loss": float("nan"), "note_loss": 5000.0})
     assert "tempo_loss" not in out and math.isfinite(out["note_perplexity"])
 
 
-def test_a_tempo_counts_as_often_as_asked_for_and_nothing_else_does():
-    """At 1 the loss is what it is without, bit for bit."""
+def test_tempo_tokens_have_the_configured_weight_and_other_tokens_one():
     logits = torch.randn(1, 6, 388)
     targets = torch.tensor([[3, 369, 383, IGNORED, 384 + 3, 368]])
 
@@ -125,7 +124,7 @@ def test_a_tempo_counts_as_often_as_asked_for_and_nothing_else_does():
     assert right == metrics.training_loss(logits, targets, 0.1)[1]
 
 
-def test_smoothing_is_what_it_says(recipe):
+def test_label_smoothing_follows_its_definition(recipe):
     logits = torch.randn(1, 4, 388)
     targets = torch.tensor([[3, IGNORED, 300, 5]])
     loss, _ = metrics.training_loss(logits, targets, 0.1)
@@ -142,7 +141,7 @@ def test_an_ngram_is_a_probability_distribution(rows, order):
         assert total == pytest.approx(1.0)
 
 
-def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
+def test_longer_contexts_predict_better_and_seen_ngrams_are_probable(rows):
     songs = [row.records["midi_path"]["ids"] for row in rows]
     loss = [-np.log(NGram(songs, order).probabilities(songs[2])[1:]).mean() for order in (1, 2, 3)]
     assert loss[0] > loss[1] > loss[2]
@@ -150,23 +149,23 @@ def test_longer_histories_foretell_better_and_what_was_seen_is_likelier(rows):
     assert known > 0.5
 
 
-def test_songs_are_forereported_as_in_validation_whoever_does_it(recipe, rows):
-    """The judged loss is validation's, song by song; and counting is judged on the very same tokens."""
+def test_the_evaluated_loss_equals_that_of_validation_and_ngrams_use_the_same_tokens(recipe, rows):
+    """The loss of the evaluation is computed song by song."""
     model = recipe.build({}).eval()
-    sums = judging.foretold(model, recipe.dataset(rows, False))
+    sums = judging.prediction_sums(model, recipe.dataset(rows, False))
     means = {name: values[:, 0].sum() / values[:, 1].sum() for name, values in sums.items() if values[:, 1].sum()}
     found = recipe.validate(model, batch_of(recipe, rows))
     for name, value in means.items():
         assert value == pytest.approx(float(found[name][0]) / found[name][1], rel=1e-5), name
-    alone = judging.foretold(model, recipe.dataset(rows[:1], False))["val_loss"]
+    alone = judging.prediction_sums(model, recipe.dataset(rows[:1], False))["val_loss"]
     assert sums["val_loss"].shape == (len(rows), 2) and alone[0, 1] == sums["val_loss"][0, 1]
-    counting = judging.counted(Songs(rows[:3]), Songs(rows))
-    assert set(counting) == {"unigram", "bigram", "kneser_ney_5gram"}
-    for values in counting.values():
+    ngrams = judging.ngram_sums(Songs(rows[:3]), Songs(rows))
+    assert set(ngrams) == {"unigram", "bigram", "kneser_ney_5gram"}
+    for values in ngrams.values():
         assert (values["val_loss"][:, 1] == sums["val_loss"][:, 1]).all()
     same_targets = NGram([row.records["midi_path"]["ids"] for row in rows[:3]], 1)
     nats = -np.log(same_targets.probabilities(rows[4].records["midi_path"]["ids"])[1:])
-    assert counting["unigram"]["val_loss"][4, 0] == pytest.approx(nats.sum())
+    assert ngrams["unigram"]["val_loss"][4, 0] == pytest.approx(nats.sum())
 
 
 def steered_rows() -> list[Row]:
@@ -178,7 +177,7 @@ def steered_rows() -> list[Row]:
         ids = [385, 387, 376, 370 + happy, 160, 352, *note]
         for position in range(8, 96, 8):
             ids += [160 + position, *note]
-        vector = [0.8, 0.6, 0.8] if happy else [-0.8, -0.5, 0.8]  # not where the lexicon has the words
+        vector = [0.8, 0.6, 0.8] if happy else [-0.8, -0.5, 0.8]  # not the vectors of the lexicon's words
         rows.append(
             Row({"emotion": vector, "id": str(number)}, f"x:{number}", {"midi_path": {"ids": np.array([*ids, 386])}})
         )
@@ -187,7 +186,7 @@ def steered_rows() -> list[Row]:
 
 @pytest.fixture(scope="module")
 def taught():
-    """A small model that has seen the two kinds of songs above, trained for about two seconds."""
+    """A small model trained on the two kinds of songs above, for about two seconds."""
     torch.manual_seed(0)
     still = ["augment.transpose=0", "augment.velocity=0.0", "augment.tempo=0.0"]
     recipe = load_recipe("midi_generator", "debug", overrides=still)
@@ -204,14 +203,14 @@ def taught():
     return recipe, model.eval(), rows
 
 
-def test_a_model_that_learnt_is_told_so(taught):
-    """It beats counting and a model without the emotion, and its pieces follow the requested emotion."""
+def test_a_trained_model_beats_its_baselines(taught):
+    """It beats n-grams and a model without the emotion, and its pieces follow the requested emotion."""
     recipe, model, rows = taught
     calls: list = []
 
     def baseline(other, name, begin, steps):
         calls.append((name, other.settings.augment.emotion_dropout, begin is not None, steps))
-        return recipe.build({}).eval()  # knows nothing
+        return recipe.build({}).eval()  # untrained
 
     found = recipe.evaluate(EvaluationContext(model, rows, rows, 100, baseline, 0.5))
     assert calls == [("plain_transformer", 1.0, True, 50)]
@@ -224,7 +223,7 @@ def test_a_model_that_learnt_is_told_so(taught):
     assert named.model.value > 80 and named.baselines["by_chance"].value == 50 and named.about.floor == 80
     assert named.baselines["held_out_songs"].value == 100
     assert metrics["shift_pitch"].model.low > 0.5 and "shift_tempo" in metrics
-    assert "steering_pitch" not in metrics  # a correlation over two emotions says nothing
+    assert "steering_pitch" not in metrics  # a correlation over two emotions is meaningless
     assert len(found.more["shifts"]["pitch"]["emotions"]) == 2
     assert metrics["legal"].model.value == 100
     # songs that are all alike are known by heart by whoever counts; nothing else is amiss
@@ -232,10 +231,10 @@ def test_a_model_that_learnt_is_told_so(taught):
     assert "Kneser-Ney" in found.verdict.why[0]
 
 
-def test_a_model_that_knows_nothing_has_not_learnt(taught):
+def test_an_untrained_model_is_not_learnt(taught):
     recipe, _, rows = taught
-    fresh = recipe.build(recipe.fit_constants(rows)).eval()
-    found = recipe.evaluate(EvaluationContext(fresh, rows, rows, 100, lambda *_: fresh, 0.5))
+    untrained = recipe.build(recipe.fit_constants(rows)).eval()
+    found = recipe.evaluate(EvaluationContext(untrained, rows, rows, 100, lambda *_: untrained, 0.5))
     assert found.verdict.word == "not learnt"
     assert any("Kneser-Ney" in why and why.startswith("Worse than") for why in found.verdict.why[:3])
 
@@ -280,8 +279,7 @@ def test_music_that_is_alike_for_all_emotions_can_be_followed_in_nothing_and_tha
     assert not [one for one in judging.findings(alike) if "Of 0 ways" in one.sentence]
 
 
-def test_what_is_written_follows_the_emotion_asked_for(taught):
-    """The classifier names it; and it would not, had the emotions been mixed up."""
+def test_the_classifier_recognises_emotions_and_notices_swapped_ones(taught):
     _, model, rows = taught
     known = model.styles.numpy()
     assert known[2, :, 0].sum() == len(rows) and (known[2, :, 0] > 0).sum() == 2
@@ -294,10 +292,10 @@ def test_what_is_written_follows_the_emotion_asked_for(taught):
     assert steering.reached(measured[::-1], asked, known)[2] == pytest.approx(-1, abs=1e-3)
 
 
-def test_a_piece_is_asked_for_as_the_songs_are_labelled(taught):
-    """Far from every label a model does as it likes: the word's own place serves only where no song has the emotion."""
+def test_pieces_are_requested_with_the_labels_of_the_songs(taught):
+    """The lexicon's vector is used only if no song has the emotion: a model has not learnt vectors far from labels."""
     _, _, rows = taught
-    vectors = steering.asked_for(range(6), Songs(rows))
+    vectors = steering.request_vectors(range(6), Songs(rows))
     assert vectors[0, :3].tolist() == pytest.approx([0.8, 0.6, 0.8])
     assert vectors[1, :3].tolist() == pytest.approx([-0.8, -0.5, 0.8])
     for base in range(2, 6):
@@ -310,7 +308,7 @@ def test_steering_is_the_agreement_of_means_over_emotions(rows):
     measured = np.stack([steering.measure(row.records["midi_path"]["ids"]) for row in rows])
     found = steering.agreement(measured, np.arange(5), known)
     assert found[1] == pytest.approx(np.corrcoef(measured[:, 1], np.arange(5))[0, 1])
-    assert np.isnan(found[5])  # tempo: all alike, nothing to agree
+    assert np.isnan(found[5])  # all tempi are equal, so there is no correlation
 
 
 def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
@@ -337,7 +335,7 @@ def test_a_sample_of_each_emotion_is_written_and_readable(taught, tmp_path):
     )
 
 
-def test_weight_decay_spares_vectors(recipe):
+def test_vectors_have_no_weight_decay(recipe):
     decayed, spared = recipe.parameter_groups(recipe.build({}))
     assert all(p.ndim >= 2 for p in decayed["params"]) and all(p.ndim < 2 for p in spared["params"])
     assert len(spared["params"]) > 0 and spared["weight_decay"] == 0
@@ -352,10 +350,10 @@ def test_flops_follow_the_model_and_the_batch(recipe, rows):
     assert recipe.flops(model, batch) == batch["input_ids"].numel() * per_token
 
 
-def test_the_exam_is_the_beginning_of_held_out_songs(recipe, rows):
-    exam = recipe.int8_check(rows)
-    assert exam.graph == "midi_generator" and set(exam.inputs) == {"input_ids", "emotion"}
-    assert exam.inputs["input_ids"].shape == exam.references["targets"].shape == (5, 32)
+def test_the_int8_check_uses_the_beginnings_of_held_out_songs(recipe, rows):
+    check = recipe.int8_check(rows)
+    assert check.graph == "midi_generator" and set(check.inputs) == {"input_ids", "emotion"}
+    assert check.inputs["input_ids"].shape == check.references["targets"].shape == (5, 32)
 
 
 @pytest.mark.parametrize("preset", ["full", "demo", "debug"])

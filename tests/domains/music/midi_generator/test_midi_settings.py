@@ -1,4 +1,4 @@
-"""Every key of the family's own sections changes something, shown key by key."""
+"""Every key of the family's own sections has an effect, shown key by key."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def exported(recipe, rows):
     return [(graph.formats, dict(graph.axes), graph.tolerance) for graph in recipe.graphs(recipe.build({}))]
 
 
-#: key -> (another value, what shows the difference)
+#: key -> (another value, a function that shows the difference)
 KEYS = {
     "model.context": (48, samples),
     "model.width": (64, weights),
@@ -105,7 +105,7 @@ def own_keys() -> set[str]:
     return {key for key in dotted_keys(MidiGeneratorConfig) if key not in shared and "." in key}
 
 
-def test_every_key_is_shown_to_matter():
+def test_every_key_has_a_case():
     assert set(KEYS) == own_keys()
 
 
@@ -118,7 +118,7 @@ def test_the_key_changes_something(key, settings, rows):
     assert look(before, rows) != look(after, rows)
 
 
-def test_the_yaml_file_names_every_key_with_its_meaning_above():
+def test_the_yaml_file_has_every_key_with_a_comment_above():
     places = read_yaml(FULL).places
     lines = FULL.read_text(encoding="utf-8").splitlines()
     assert set(places) == set(dotted_keys(MidiGeneratorConfig))

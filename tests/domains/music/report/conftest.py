@@ -1,4 +1,4 @@
-"""A test here may look at its page in a browser."""
+"""Fixtures for tests that open the report in a browser."""
 
 from tests.report.browser import browser, clean_page
 

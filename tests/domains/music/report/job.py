@@ -1,4 +1,4 @@
-"""A small finished job of music, with hostile names wherever a user's names can stand."""
+"""A small finished job of music, with hostile strings wherever a user's names can occur."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _made: dict[str, Path] = {}
 
 
 def make(root: Path, *, synthetic: bool = True) -> Workspace:
-    """The job in `root`. Its sounds take a moment: they are made once."""
+    """The job in `root`. Its sounds take a moment to render, so they are made once per process."""
     if "job" not in _made:
         folder = Path(tempfile.mkdtemp())
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

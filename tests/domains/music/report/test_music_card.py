@@ -1,4 +1,4 @@
-"""What music adds to the model card."""
+"""Music's part of the model card."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from training.registry import domain
 from training.report.card import write_card
 
 
-def test_the_card_speaks_of_music_and_its_families(tmp_path):
+def test_the_card_describes_music_and_its_families(tmp_path):
     _, front, text = write_card(job.make(tmp_path, synthetic=False)).read_text(encoding="utf-8").split("---\n", 2)
     front = yaml.safe_load(front)
     assert front["tags"] == ["music", "audio", "midi", "onnx", "athanor"]
     (result,) = front["model-index"][0]["results"]
     assert result["task"]["name"] == "sound and emotion to a cloud of particles"
     assert result["dataset"]["name"] == "Held-out songs"
-    assert "as a cloud of 1,200 particles" in text and "- The emotion is an input." in text
+    assert "to a cloud of 1,200 particles" in text and "- The emotion is an input." in text
     assert "the owner's music; not published" in text and "the rights in the music" in text
 
 

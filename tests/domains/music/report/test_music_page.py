@@ -1,4 +1,4 @@
-"""What music adds to the page: pieces, clouds, emotions, the corpus."""
+"""Music's sections of the report: pieces, clouds, emotions, the corpus."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def test_the_page_shows_pieces_clouds_emotions_the_corpus_and_doubtful_labels(tm
         "12 held-out songs; 1,044 were trained on. The difference to a baseline is taken song by song.",
     ):  # fmt: skip
         assert expected in text, expected
-    assert "Spectocloud: what each emotion does" in text and "MIDI generator: what each emotion does" not in text
+    assert "Spectocloud: effect of each emotion" in text and "MIDI generator: effect of each emotion" not in text
 
 
-def test_pieces_and_clouds_stand_right_after_the_verdict_and_the_demo_is_explained_before_it(tmp_path):
+def test_pieces_and_clouds_follow_the_verdict_and_the_demo_is_explained_before_it(tmp_path):
     workspace = job.make(tmp_path)
     ids = [a["id"] for t, a in read(workspace).elements if t == "section"]
     assert ids == [
@@ -46,15 +46,15 @@ def test_pieces_and_clouds_stand_right_after_the_verdict_and_the_demo_is_explain
     assert body.index("<h1>") < body.index("Its music was composed by rules") < body.index('id="verdict"')
 
 
-def test_names_from_files_are_text_and_nothing_else(tmp_path):
+def test_names_from_files_are_escaped(tmp_path):
     workspace = job.make(tmp_path)
-    # the clouds' data and music's own script; song, file, emotion, baseline, meaning, why, note
+    # Scripts: the clouds' data and music's script. Escaped texts: song, file, emotion, baseline, meaning, why, note.
     source = assert_markup_is_text(workspace, scripts=2, least=12)
     data = re.search(r'id="cloud-data">(.*?)</script>', source, re.S)
     assert json.loads(data[1])[0]["song"] == job.EVIL
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_the_page_loads_no_other_resources(tmp_path):
     for tag, attributes in read(job.make(tmp_path)).elements:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
             value = attributes.get(name, "#")
@@ -70,7 +70,7 @@ def test_a_damaged_piece_is_named_and_the_rest_is_shown(tmp_path):
     assert "Target: from its notes" in text and "happy 4" in text
 
 
-def test_what_was_not_made_yet_is_left_out(tmp_path):
+def test_sections_without_data_are_left_out(tmp_path):
     assert domain("music").sections(Workspace(tmp_path)) == ()
     workspace = Workspace(tmp_path)
     workspace.manifests.mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_what_was_not_made_yet_is_left_out(tmp_path):
     assert not {"listen", "clouds", "emotions"} & {a.get("id") for _, a in reader.elements}
 
 
-def test_clouds_are_packed_to_thirteen_bytes_a_particle_and_come_back():
+def test_clouds_are_packed_to_thirteen_bytes_per_particle_and_can_be_unpacked():
     cloud = np.random.default_rng(1).random((1200, 10)).astype(np.float32)
     raw = base64.b64decode(packed(cloud, np.zeros(3), np.ones(3)))
     assert len(raw) == 13 * 1200

@@ -1,4 +1,4 @@
-"""The page in a browser, from the disk: nothing is fetched, nothing complains, it plays and it turns."""
+"""The report in a browser, opened from disk: no requests, no console errors, previews play and clouds rotate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def page(tmp_path_factory):
     return write_report(job.make(tmp_path_factory.mktemp("job")))
 
 
-def test_names_from_files_run_no_script_and_are_seen(browser, page):
+def test_names_from_files_run_no_script_and_are_shown(browser, page):
     browser.open(page)
     assert browser.run("document.querySelectorAll('script').length") == 2
     assert "<script>alert(1)</script>" in browser.run("document.querySelector('.choices').innerText")
@@ -37,7 +37,7 @@ def test_a_preview_plays_and_its_playhead_moves(browser, page):
     assert float(browser.run("parseFloat(document.querySelector('.playhead').style.left)")) > 0
     assert browser.run("document.querySelector('audio').duration") == pytest.approx(3.0, abs=0.2)
     browser.run("document.querySelectorAll('audio')[1].play().then(() => 1)")
-    assert browser.run("document.querySelector('audio').paused")  # one at a time
+    assert browser.run("document.querySelector('audio').paused")  # one plays at a time
 
 
 def test_the_midi_file_can_be_saved_as_it_is(browser, page):
@@ -49,7 +49,7 @@ def test_the_midi_file_can_be_saved_as_it_is(browser, page):
 
 
 @pytest.mark.parametrize("side", ["target", "predicted"])
-def test_a_drag_turns_both_clouds(browser, page, side):
+def test_dragging_rotates_both_clouds(browser, page, side):
     browser.open(page)
     browser.run("document.getElementById('viewer').scrollIntoView()")
     before = browser.run(PIXELS.format(side))
@@ -58,10 +58,10 @@ def test_a_drag_turns_both_clouds(browser, page, side):
     turned = browser.run(PIXELS.format(side))
     assert turned != before
     browser.drag(x, y, 0, 0)
-    assert browser.run(PIXELS.format(side)) == turned  # let go: it stays
+    assert browser.run(PIXELS.format(side)) == turned  # released: it does not move
 
 
-def test_arrow_keys_turn_and_home_turns_back_and_is_reported(browser, page):
+def test_arrow_keys_rotate_home_resets_and_the_view_is_announced(browser, page):
     browser.open(page)
     browser.run("document.querySelector('canvas').focus()")
     first = browser.run(PIXELS.format("target"))
@@ -75,7 +75,7 @@ def test_arrow_keys_turn_and_home_turns_back_and_is_reported(browser, page):
     assert browser.run(PIXELS.format("target")) == first
 
 
-def test_another_moment_shows_other_clouds(browser, page):
+def test_another_window_shows_other_clouds(browser, page):
     browser.open(page)
     before = browser.run(PIXELS.format("predicted"))
     browser.run("document.querySelectorAll('input[name=cloud]')[1].click()")
@@ -86,7 +86,7 @@ def test_another_moment_shows_other_clouds(browser, page):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_screen_and_can_be_read(browser, page, width, dark, tmp_path):
+def test_the_page_fits_the_screen_with_enough_contrast(browser, page, width, dark, tmp_path):
     browser.open(page, width=width, dark=dark)
     assert browser.run("document.documentElement.scrollWidth") <= width
     for details in ("false", "true"):
@@ -112,7 +112,7 @@ def test_a_screen_reader_finds_landmarks_names_and_a_live_region(browser, page):
     assert headings[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(headings))
 
 
-def test_everything_is_reached_by_tab(browser, page):
+def test_every_control_is_reached_by_tab(browser, page):
     browser.open(page)
     browser.run("document.body.focus()")
     reached = set()

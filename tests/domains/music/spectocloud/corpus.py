@@ -1,4 +1,4 @@
-"""A corpus of three short songs: random notes, and the sound they make (decaying tones of five partials)."""
+"""Short songs of random notes, and their sound (decaying tones of five partials)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Every search finds the nearest point, its distance is exact, and the gradient is that of the distance."""
+"""Every implementation finds the nearest point with its exact distance and gradient."""
 
 import itertools
 import threading
@@ -26,14 +26,14 @@ def every_pair(x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
 
 
 def by_broadcast(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """The Chamfer distance as one writes it."""
+    """A simple implementation of the Chamfer distance."""
     d = torch.linalg.vector_norm(x[:, :, None] - y[:, None], dim=-1)
     return (d.min(2).values.mean(1) + d.min(1).values.mean(1)) / 2
 
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize(("n", "m"), [(150, 150), (40, 97), (1, 1), (1, 66), (129, 2), (64, 64), (65, 63)])
-def test_the_chosen_point_is_the_nearest(search, n, m):
+def test_the_selected_point_is_the_nearest(search, n, m):
     x, y = points(n, m)
     assert (search(x, y).numpy() == every_pair(x, y).argmin(2)).all()
 
@@ -51,8 +51,8 @@ def test_distances_are_exact(n, m):
 
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("apart", [1e-3, 1e-4, 1e-5, 1e-6])
-def test_nearly_touching_points_are_measured_right(search, apart):
-    """|x|^2 + |y|^2 - 2xy is off by 7 % where points are 1e-3 apart, by 100 % from 1e-4 on."""
+def test_distances_of_nearly_touching_points_are_accurate(search, apart):
+    """|x|^2 + |y|^2 - 2xy has an error of 7 % for points 1e-3 apart, and of 100 % from 1e-4 on."""
     torch.manual_seed(1)
     x = torch.rand(2, 300, 3) * 0.01 + 0.9
     y = x[:, torch.randperm(300)] + torch.randn(2, 300, 3) * apart
@@ -62,14 +62,14 @@ def test_nearly_touching_points_are_measured_right(search, apart):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_far_from_the_origin_nothing_is_lost(search):
-    x, y = (t * 64 + 1e6 for t in points(100, 120))  # steps of 1/16 are left
+def test_the_search_is_exact_far_from_the_origin(search):
+    x, y = (t * 64 + 1e6 for t in points(100, 120))  # float32 has steps of 1/16 there
     chosen = np.take_along_axis(every_pair(x, y), search(x, y).numpy()[..., None], 2)[..., 0]
     np.testing.assert_array_equal(chosen, every_pair(x, y).min(2))
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_of_equally_near_points_the_first_is_chosen(search):
+def test_the_first_of_equally_near_points_is_selected(search):
     x, _ = points(70, 1)
     assert (search(x, x.repeat(1, 5, 1)) == torch.arange(70)).all()
     same = torch.full((1, 90, 3), 0.25)
@@ -77,16 +77,15 @@ def test_of_equally_near_points_the_first_is_chosen(search):
 
 
 @pytest.mark.parametrize("search", SEARCHES)
-def test_a_cloud_is_searched_alone(search):
-    """The same result however a batch is cut."""
+def test_a_result_does_not_depend_on_the_rest_of_the_batch(search):
     x, y = points(150, 97)
-    whole = search(x, y)
-    assert all((search(x[b : b + 1], y[b : b + 1]) == whole[b]).all() for b in range(3))
+    complete = search(x, y)
+    assert all((search(x[b : b + 1], y[b : b + 1]) == complete[b]).all() for b in range(3))
 
 
-def test_threads_do_not_change_the_answer(monkeypatch):
+def test_the_number_of_threads_does_not_change_the_result(monkeypatch):
     x, y = points(150, 97)
-    whole = chamfer_cpu.search(x, y)
+    complete = chamfer_cpu.search(x, y)
     monkeypatch.setattr(chamfer_cpu, "PAIRS_A_THREAD", 64 * 97)
     seen, kernel = set(), chamfer_cpu._search
 
@@ -99,20 +98,20 @@ def test_threads_do_not_change_the_answer(monkeypatch):
     for threads in (2, 5):
         seen.clear()
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert (chamfer_cpu.search(x, y) == whole).all()
+        assert (chamfer_cpu.search(x, y) == complete).all()
         ends = [0, *(last for _, last in sorted(seen))]
         assert sorted(seen) == list(itertools.pairwise(ends)) and ends[-1] == 9 and len(seen) == threads
 
 
-def test_blocks_do_not_change_the_answer(monkeypatch):
+def test_the_block_size_does_not_change_the_result(monkeypatch):
     x, y = points(150, 97)
-    whole = search_in_blocks(x, y)
+    complete = search_in_blocks(x, y)
     for pairs in (97, 97 * 7, 97 * 150 * 2):
         monkeypatch.setattr(chamfer, "PAIRS_AT_ONCE", pairs)
-        assert (search_in_blocks(x, y) == whole).all()
+        assert (search_in_blocks(x, y) == complete).all()
 
 
-def test_all_pairs_are_never_held_by_the_kernel():
+def test_the_kernel_never_holds_all_pairs():
     """46 million distances would be 369 MB."""
     x, y = torch.rand(32, 1200, 3), torch.rand(32, 1200, 3)
     chamfer_cpu.search(x, y)
@@ -123,7 +122,7 @@ def test_all_pairs_are_never_held_by_the_kernel():
     assert 1e6 < peak < 5e6
 
 
-def test_all_pairs_are_never_held_by_the_blocks():
+def test_the_blocked_search_never_holds_all_pairs():
     biggest = []
     x, y = torch.rand(32, 1200, 3), torch.rand(32, 1200, 3)
 
@@ -147,7 +146,7 @@ def test_gradients_are_those_of_the_distance():
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-15)
 
 
-def test_points_that_share_a_neighbour_all_pull_at_it():
+def test_gradients_of_points_that_share_a_neighbour_add_up():
     x, y = points(50, 2, dtype=torch.float64)
     y.requires_grad_()
     (ours,), (theirs,) = (
@@ -156,7 +155,7 @@ def test_points_that_share_a_neighbour_all_pull_at_it():
     torch.testing.assert_close(ours, theirs)
 
 
-def test_touching_points_give_no_nan():
+def test_touching_points_have_gradient_zero():
     x = torch.rand(1, 10, 3, requires_grad=True)
     chamfer.chamfer(x, x.detach()).sum().backward()
     assert (x.grad == 0).all()
@@ -164,7 +163,7 @@ def test_touching_points_give_no_nan():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("way", [lambda x, y: (x, y), lambda x, y: (y, x)])
-def test_what_is_not_finite_shows_in_its_own_cloud_alone(bad, way):
+def test_a_value_that_is_not_finite_affects_its_own_cloud_only(bad, way):
     x, y = points(150, 150)
     clean = chamfer.chamfer(x, y)
     x[1, 3, 0] = bad
@@ -173,7 +172,7 @@ def test_what_is_not_finite_shows_in_its_own_cloud_alone(bad, way):
     assert (got[[0, 2]] == clean[[0, 2]]).all()
 
 
-def test_a_point_that_is_not_finite_is_nobodys_neighbour():
+def test_a_point_that_is_not_finite_is_never_the_nearest():
     x, y = points(150, 150)
     y[:, 5, 1] = float("nan")
     others = torch.cat([y[:, :5], y[:, 6:]], 1)
@@ -189,7 +188,7 @@ def test_empty_clouds():
 
 
 @pytest.mark.parametrize(("x", "y"), [((3, 4, 2), (3, 5, 2)), ((3, 4, 3), (2, 5, 3)), ((4, 3), (5, 3))])
-def test_clouds_that_do_not_go_together_are_refused(x, y):
+def test_clouds_of_incompatible_shapes_are_refused(x, y):
     with pytest.raises(ValueError, match="clouds are"):
         nearest(torch.zeros(x), torch.zeros(y))
 
@@ -206,12 +205,12 @@ def test_half_precision_is_widened():
 
 def test_estimate_from_every_eighth_point_is_close():
     x, y = points(1200, 1200)
-    whole, part = chamfer.chamfer(x, y), chamfer.chamfer(x, y, stride=8)
-    torch.testing.assert_close(part, whole, rtol=0.05, atol=0)
+    complete, part = chamfer.chamfer(x, y), chamfer.chamfer(x, y, stride=8)
+    torch.testing.assert_close(part, complete, rtol=0.05, atol=0)
 
 
-def test_the_operator_is_one_that_torch_can_compile():
-    """Schema, autograd and fake tensors agree with what it does; no graph breaks around it."""
+def test_the_operator_can_be_compiled():
+    """Schema, autograd and fake tensors match the implementation; there is no graph break around it."""
     x, y = (t.requires_grad_() for t in points(7, 9))
     torch.library.opcheck(torch.ops.athanor.nearest.default, (x, y))
     x, y = (t.detach() for t in (x, y))
@@ -221,7 +220,7 @@ def test_the_operator_is_one_that_torch_can_compile():
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_it_gives_the_same():
+def test_the_compiled_distance_is_the_same():
     x, y = points(30, 30)
     x.requires_grad_()
     compiled = torch.compile(chamfer.chamfer, fullgraph=True, backend="aot_eager")

@@ -1,4 +1,4 @@
-"""The fused search for CUDA: in Triton's interpreter where there is no GPU, and compiled for several all the same."""
+"""The fused search for CUDA: run in Triton's interpreter if there is no GPU, and compiled for several GPUs."""
 
 import importlib.util
 import os
@@ -10,7 +10,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="triton is not installed (torch's CPU build does not bring it)"
+    importlib.util.find_spec("triton") is None, reason="triton is not installed (torch's CPU build does not include it)"
 )
 
 
@@ -23,7 +23,7 @@ def run(script: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
-def test_kernels_agree_with_every_pair_in_float64(tmp_path):
+def test_kernels_agree_with_an_exhaustive_search_in_float64(tmp_path):
     import torch
 
     interpreted = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
@@ -34,5 +34,5 @@ def test_kernels_agree_with_every_pair_in_float64(tmp_path):
     assert "all cases hold" in run("triton_cases.py", tmp_path, **interpreted)
 
 
-def test_kernels_compile_for_gpus_that_need_not_be_here(tmp_path):
+def test_kernels_compile_without_a_gpu(tmp_path):
     assert "all built" in run("triton_builds.py", tmp_path)

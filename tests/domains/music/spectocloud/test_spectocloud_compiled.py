@@ -1,4 +1,4 @@
-"""Training through torch.compile: one graph a mode, nothing anew, and the same loss."""
+"""Training with torch.compile: one graph per mode, no recompilation, and the same loss."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ from training.workspace import Workspace
 
 
 class Record(dict):
-    """Arrays with the key that a store gives them."""
+    """Arrays with a key, as a store returns them."""
 
     def __init__(self, arrays, key):
         super().__init__(arrays)
@@ -22,7 +22,7 @@ class Record(dict):
 
 
 def row(number):
-    """As `prepare` would leave it."""
+    """A row as `prepare` writes it."""
     made = make_row(number)
     records = {name: Record(arrays, f"{name} {number}".encode()) for name, arrays in made.records.items()}
     paths = dict.fromkeys(records, f"songs/{number}")

@@ -1,5 +1,4 @@
-"""Windows: pure functions of (seed, epoch, index), targets that follow what is heard, augmentation that says what
-it does."""
+"""Windows: pure functions of (seed, epoch, index), their targets, and augmentation."""
 
 import pickle
 
@@ -31,7 +30,7 @@ PLAIN = {"gain_db": 0.0, "emotion_noise": 0.0, "no_score": 0.0}
 
 
 def start_of(split: Songs, epoch: int, index: int) -> int:
-    """Where an unaugmented item was cut, found by its spectrogram."""
+    """The start frame of an unaugmented item, found by its spectrogram."""
     item = split.item(epoch, index)
     logmel = split.rows[int(item["song"])].records["audio_path"]["logmel"]
     found = [s for s in range(len(logmel)) if np.array_equal(cut(logmel, s).T, item["logmel"])]
@@ -40,7 +39,7 @@ def start_of(split: Songs, epoch: int, index: int) -> int:
 
 
 def test_an_item_is_a_pure_function_of_seed_epoch_and_index(rows):
-    """Whatever was asked before, in this process or a copy of it."""
+    """It does not depend on other items, nor on the process."""
     a, b = songs(rows), pickle.loads(pickle.dumps(songs(rows)))
     for index in range(len(a)):
         a.item(3, index)
@@ -49,19 +48,17 @@ def test_an_item_is_a_pure_function_of_seed_epoch_and_index(rows):
     assert not same(a.item(0, 0), songs(rows, seed=43).item(0, 0))
 
 
-def test_every_epoch_draws_other_windows_from_all_of_a_song(rows):
-    """No crop is ever frozen."""
+def test_every_epoch_draws_other_windows_from_all_parts_of_a_song(rows):
     split = songs(rows, **PLAIN)
     assert len(split) == 4 * 3
     starts = np.array([[start_of(split, epoch, index) for index in range(4)] for epoch in range(12)])
     assert len(np.unique(starts[:, 0])) > 3
-    assert (np.diff(starts, axis=1) > 0).all()  # one from each stretch, in order
+    assert (np.diff(starts, axis=1) > 0).all()  # one from each part, in order
     possible = window_starts(rows[0].records["midi_path"]["notes"], len(rows[0].records["audio_path"]["logmel"]), 0.5)
     assert starts.min() < possible[len(possible) // 8] and starts.max() > possible[-len(possible) // 8]
 
 
-def test_the_target_is_rendered_from_the_notes_of_the_very_window(rows):
-    """64 frames at hop 1024, in seconds, the same cloud as the renderer's."""
+def test_the_target_is_rendered_from_the_notes_of_the_same_window(rows):
     split = songs(rows, **PLAIN)
     for index in (0, 6, 11):
         item = split.item(2, index)
@@ -116,19 +113,19 @@ def test_a_song_with_too_little_sound_still_gives_windows():
     assert len(window_starts(notes[:0], 400, 0.5)) == 400 - 63
 
 
-def test_songs_without_sound_or_notes_are_refused_if_there_are_no_others(rows):
+def test_a_split_without_any_song_with_sound_and_notes_is_refused(rows):
     empty = Row(rows[0].values, "m.jsonl:1", {**rows[0].records, "midi_path": {"notes": np.zeros(0, NOTE)}})
     assert len(songs([empty, rows[1]])) == 4
     with pytest.raises(DataError, match="None of the 1 songs"):
         songs([empty])
 
 
-# -- the row's own cloud -------------------------------------------------------------------------------------------
+# -- precomputed clouds --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def own(tmp_path, rows):
-    """A row with a cloud of its own at frame 100."""
+    """A row with a precomputed cloud at frame 100."""
     positions = np.random.default_rng(0).random((1200, 3)).astype(np.float32)
     np.save(tmp_path / "cloud.npy", positions)
     values = {"target_pointcloud_path": str(tmp_path / "cloud.npy"), "target_pointcloud_start": 100 * HOP / SAMPLE_RATE}
@@ -136,7 +133,7 @@ def own(tmp_path, rows):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_a_given_cloud_is_the_target_of_its_own_window(own, training):
+def test_a_precomputed_cloud_is_the_target_of_its_window(own, training):
     row, positions = own
     split = songs([row], training, transpose=12, gain_db=0.0)
     item = split.item(0, 0)
@@ -145,7 +142,7 @@ def test_a_given_cloud_is_the_target_of_its_own_window(own, training):
     assert not np.array_equal(split.item(0, 1)["positions"], positions)
 
 
-def test_a_precomputed_cloud_equals_the_one_made_on_the_fly(own, rows, tmp_path):
+def test_a_precomputed_cloud_equals_the_rendered_one(own, rows, tmp_path):
     row, _ = own
     start = row.values["target_pointcloud_start"]
     np.save(tmp_path / "cloud.npy", render(row.records["midi_path"]["notes"], start, row.values["emotion"]).positions)
@@ -170,14 +167,14 @@ CLAIMS_TERABYTES = b"F\x00" + b"{'descr':'<f4','fortran_order':False,'shape':(10
         (b"", "not a readable .npy"),
     ],
 )
-def test_a_cloud_that_cannot_be_used_is_refused_with_the_reason(tmp_path, content, reason):
+def test_an_invalid_cloud_is_refused_with_the_reason(tmp_path, content, reason):
     path = tmp_path / "cloud.npy"
     path.write_bytes(content) if isinstance(content, bytes) else np.save(path, content)
     with pytest.raises(ValueError, match=reason):
         check_row({"target_pointcloud_path": str(path), "emotion": [0, 0, 0.5]})
 
 
-def test_a_cloud_that_breaks_after_the_check_is_reported_with_its_row(own, tmp_path):
+def test_a_cloud_damaged_after_the_check_is_reported_with_its_row(own, tmp_path):
     row, _ = own
     split = songs([row])
     (tmp_path / "cloud.npy").write_bytes(b"gone")
@@ -194,7 +191,7 @@ def test_gain_gives_the_log_mel_of_the_louder_sound(gain_db):
     plain, want = log_mel(wave), log_mel(wave * np.float32(10 ** (gain_db / 20)))
     got = np.concatenate([sound.at_gain(cut(plain.astype(np.float16), at), gain_db) for at in (0, 64)])
     plain, want = plain[:128], want[:128]
-    known = plain > sound.LOG_FLOOR + 0.01  # what lay under the floor before is unknown
+    known = plain > sound.LOG_FLOOR + 0.01  # values at the floor before are unknown
     np.testing.assert_allclose(got[known], want[known], atol=0.01)
     assert got[~known].max() < sound.LOG_FLOOR + 0.02 + max(0, gain_db * sound.DB)
     assert (got[plain <= np.float32(sound.LOG_FLOOR)] == np.float32(sound.LOG_FLOOR)).all()
@@ -226,7 +223,7 @@ def test_drums_are_not_transposed_and_no_note_leaves_the_keyboard():
     assert unmoved is notes and same_sound is logmel
 
 
-def test_noise_on_the_emotion_moves_the_target_with_it(rows):
+def test_the_target_follows_noise_on_the_emotion(rows):
     split = songs(rows, gain_db=0.0, emotion_noise=0.3)
     item = split.item(0, 1)
     assert not np.allclose(item["emotion"][:3], EMOTIONS[0])

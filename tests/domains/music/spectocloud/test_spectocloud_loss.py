@@ -1,4 +1,4 @@
-"""The loss measures what it says: channels compared where points meet, sub-frames by centre and spread."""
+"""The loss: channels are compared at nearest points, sub-frames by centre and spread."""
 
 import torch
 from torch.nn.functional import smooth_l1_loss
@@ -13,7 +13,7 @@ def clouds(n: int = 150, m: int = 150, batch: int = 3, seed: int = 0) -> tuple[C
 
 
 def test_channels_are_compared_with_the_nearest_point_not_by_index():
-    """A shuffled copy of a cloud is the same cloud; properties count too."""
+    """A shuffled copy of a cloud is the same cloud, including its properties."""
     _, target = clouds()
     order = torch.randperm(150)
     shuffled = Cloud(*(part[:, order] for part in target))
@@ -36,7 +36,7 @@ def test_index_matched_terms_match_by_index():
     torch.testing.assert_close(terms.color, (a.colors - b.colors).square().mean((1, 2)))
 
 
-def test_lifeline_sees_centres_and_spreads_only():
+def test_lifeline_depends_on_centres_and_spreads_only():
     a, _ = clouds(160, 160)
     order = torch.cat([k * 20 + torch.randperm(20) for k in range(8)])
     shuffled = Cloud(a.positions[:, order], a.colors, a.properties)

@@ -1,4 +1,4 @@
-"""The model and its frontend: shapes, ranges, what it hears, and that both leave as files that compute the same."""
+"""The model and its frontend: shapes, ranges, dependence on inputs, levels, and the exported frontend."""
 
 import numpy as np
 import pytest
@@ -40,10 +40,10 @@ def test_any_batch_gives_clouds_with_channels_in_range(batch):
     assert all(t.min() >= 0 and t.max() <= 1 for t in (colors, properties))
 
 
-def test_samples_of_a_batch_do_not_see_each_other():
-    """What one sample gives is the same alone and among seven."""
-    whole = inputs(7)
-    for one, among in zip(core()(*(t[3:4] for t in whole)), core()(*whole), strict=True):
+def test_samples_of_a_batch_are_independent():
+    """The output for a sample is the same alone and in a batch of seven."""
+    batch = inputs(7)
+    for one, among in zip(core()(*(t[3:4] for t in batch)), core()(*batch), strict=True):
         torch.testing.assert_close(one[0], among[3], rtol=1e-5, atol=1e-6)
 
 
@@ -56,7 +56,7 @@ def test_every_input_matters(changed):
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_the_order_of_bands_and_frames_matters(axis):
-    """Without places, the encoder would take patches for a bag."""
+    """Without position embeddings, the encoder would not depend on the order of patches."""
     spectrogram, *rest = inputs(1)
     model = core()
     swapped = spectrogram.roll(64 if axis == 1 else 32, axis)
@@ -64,8 +64,8 @@ def test_the_order_of_bands_and_frames_matters(axis):
 
 
 @pytest.mark.parametrize("k", [0, 3, 7])
-def test_a_sub_frame_listens_first_to_its_own_stretch_of_sound(k):
-    """Otherwise training draws the window's average eight times over for hundreds of steps."""
+def test_an_untrained_sub_frame_depends_most_on_its_own_part_of_the_sound(k):
+    """Otherwise training predicts the window's average for all sub-frames for hundreds of steps."""
     spectrogram, *rest = inputs(4)
     changed = spectrogram.clone()
     changed[:, :, 8 * k : 8 * k + 8] = torch.randn(4, 128, 8)
@@ -76,8 +76,9 @@ def test_a_sub_frame_listens_first_to_its_own_stretch_of_sound(k):
 
 @pytest.mark.parametrize("k", [2, 5])
 def test_a_column_of_patches_is_centred_on_its_sub_frame(k):
-    """Frames lie around their samples, so the middle of a sub-frame is frame 8k + 4. With filters that are alike both
-    ways in time, a column answers alike to impulses as far before its middle as behind it, its neighbours mirrored."""
+    """Frames are centred on their samples, so the middle of a sub-frame is frame 8k + 4. With filters that are
+    symmetric in time, a column responds equally to impulses at equal distances before and after its middle, and its
+    neighbours respond mirrored."""
     torch.manual_seed(0)
     patches = Patches(32).eval()
     impulses = torch.zeros(64, 128, 64)
@@ -96,8 +97,8 @@ def test_a_column_of_patches_is_centred_on_its_sub_frame(k):
     assert beyond.abs().max() < 1e-6
 
 
-def test_points_lie_on_the_renderers_pattern():
-    """Each sub-frame is an affine image of the pattern, centred on its own stretch of time."""
+def test_points_have_the_renderers_pattern():
+    """Each sub-frame is an affine image of the pattern, centred on its time."""
     with torch.no_grad():
         positions = core()(*inputs(1))[0][0].numpy().reshape(8, 150, 3)
     for k in range(8):
@@ -106,7 +107,7 @@ def test_points_lie_on_the_renderers_pattern():
         assert positions[k, :, 0].mean() == pytest.approx((k + 0.5) / 8, abs=1e-5)
 
 
-def test_gradients_reach_every_weight_and_stay_finite():
+def test_every_parameter_gets_a_finite_gradient():
     model = Spectocloud(SMALL, np.zeros(128), np.ones(1)).train()
     out = model(*inputs(2))
     sum(part.square().sum() for part in out).backward()
@@ -122,12 +123,12 @@ def test_points_are_placed_in_float32_under_autocast():
     assert len(out[0][0, :150, 1].unique()) > 140  # bfloat16 would leave a few dozen heights
 
 
-def test_the_full_model_has_the_size_that_was_designed():
+def test_the_full_model_has_5_to_12_million_parameters():
     weights = sum(p.numel() for p in Core(SpectocloudConfig().model).parameters())
     assert 5e6 <= weights <= 12e6
 
 
-def test_training_sees_what_the_exported_core_sees():
+def test_the_trained_model_is_the_core_on_normalised_input():
     """Spectocloud(log-mel) is Core(levelled and normalised log-mel)."""
     logmel, emotion, features = inputs(2)
     mean, std = np.linspace(-9, -3, 128), np.array([2.5])
@@ -139,8 +140,8 @@ def test_training_sees_what_the_exported_core_sees():
 
 
 @torch.no_grad()
-def test_a_recording_s_level_changes_nothing():
-    """15 dB softer, as another master of the same music is; each window by itself."""
+def test_the_level_of_a_recording_has_no_effect():
+    """15 dB softer, as in another master of the same music, in one of two windows."""
     generator = torch.Generator().manual_seed(0)
     logmel = 4 - 10 * torch.rand(2, 128, 64, generator=generator)
     softer = torch.stack([logmel[0] - 15 * np.log(10) / 10, logmel[1]])
@@ -150,14 +151,14 @@ def test_a_recording_s_level_changes_nothing():
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
 
 
-def test_weights_of_a_version_that_heard_the_level_are_refused():
+def test_weights_of_a_version_without_levelling_are_refused():
     model = Spectocloud(SMALL, np.linspace(-9, -3, 128), np.array([2.5]))
     before = {name: value for name, value in model.state_dict().items() if name != "normalise.range"}
     with pytest.raises(RuntimeError, match=r"normalise\.range"):
         model.load_state_dict(before)
 
 
-def test_what_is_faint_or_silent_is_not_blown_up():
+def test_quiet_windows_are_not_amplified():
     noise = torch.full((1, 128, 64), -11.0)
     assert levelled(noise).max() == -11.0 - QUIET
     noise[0, 3, 5] = 4.0
@@ -174,7 +175,7 @@ def frontend() -> Frontend:
 
 @pytest.mark.parametrize("start", [0, 1, 30])
 def test_the_frontend_equals_a_window_of_the_stored_log_mel(start):
-    """On real sound, from any frame, the first included (zeros before the recording)."""
+    """From any frame, including the first (zeros before the recording)."""
     wave = make_sound(make_notes(np.random.default_rng(3), 4.0), 4.0)
     want = levelled(torch.from_numpy(log_mel(wave)[start : start + 64].T.copy())).numpy()
     padded = np.concatenate([np.zeros(HOP, np.float32), wave])

@@ -1,5 +1,4 @@
-"""The recipe: exact terms, a validation that is always Chamfer, judgement that tells listening from guessing,
-exports."""
+"""The recipe: loss terms, validation with the Chamfer distance, evaluation of the use of the sound, exports."""
 
 import json
 
@@ -38,21 +37,21 @@ def part(batch, *places):
     return {key: value[list(places)] for key, value in batch.items()}
 
 
-def objective(recipe, model, batches, moment):
-    """As the engine does it: counts of all parts, then totals over them."""
+def objective(recipe, model, batches, progress):
+    """As in the engine: totals of all parts over the sum of their counts."""
     counts = [recipe.counts(b) for b in batches]
-    whole = {name: sum(c[name] for c in counts) for name in counts[0]}
-    terms = [recipe.losses(model, b, moment) for b in batches]
-    return sum(t.coefficient * t.total / whole[name] for losses in terms for name, t in losses.items())
+    total = {name: sum(c[name] for c in counts) for name in counts[0]}
+    terms = [recipe.losses(model, b, progress) for b in batches]
+    return sum(t.coefficient * t.total / total[name] for losses in terms for name, t in losses.items())
 
 
-@pytest.mark.parametrize("moment", [EARLY, LATE])
-def test_unequal_micro_batches_add_up_to_the_whole(recipe, model, batch, moment):
-    whole = objective(recipe, model, [batch], moment)
-    parts = objective(recipe, model, [part(batch, 0, 1, 2, 3), part(batch, 4), part(batch, 5)], moment)
-    torch.testing.assert_close(whole, parts)
+@pytest.mark.parametrize("progress", [EARLY, LATE])
+def test_unequal_micro_batches_add_up_to_the_batch(recipe, model, batch, progress):
+    complete = objective(recipe, model, [batch], progress)
+    parts = objective(recipe, model, [part(batch, 0, 1, 2, 3), part(batch, 4), part(batch, 5)], progress)
+    torch.testing.assert_close(complete, parts)
     assert recipe.counts(batch) == dict.fromkeys(TERMS, 6.0)
-    assert set(recipe.losses(model, batch, moment)) == set(TERMS)
+    assert set(recipe.losses(model, batch, progress)) == set(TERMS)
 
 
 def test_training_starts_matched_by_index_and_ends_with_chamfer(recipe, model, batch):
@@ -70,7 +69,6 @@ def test_training_starts_matched_by_index_and_ends_with_chamfer(recipe, model, b
 
 
 def test_properties_and_colours_are_learnt(recipe, model, batch):
-    """Properties were never supervised."""
     for name in ("color_loss", "prop_loss"):
         term = recipe.losses(model, batch, LATE)[name]
         (gradient,) = torch.autograd.grad(term.total * term.coefficient, model.core.particles.shades.weight)
@@ -78,22 +76,22 @@ def test_properties_and_colours_are_learnt(recipe, model, batch):
 
 
 def test_validation_is_exact_over_any_batches(recipe, model, batch):
-    """Averages and correlations of parts of unequal size are those of the whole."""
+    """Averages and correlations of parts of unequal size are those of the complete batch."""
     with torch.no_grad():
-        whole = recipe.summarise(judge.average([recipe.validate(model, batch)]))
+        complete = recipe.summarise(judge.average([recipe.validate(model, batch)]))
         parts = [part(batch, 0, 1, 2, 3), part(batch, 4, 5)]
         split = recipe.summarise(judge.average(recipe.validate(model, b) for b in parts))
         predicted, target = judge.predict(model, batch), judge.target_of(batch)
-    assert whole == pytest.approx(split, rel=1e-5, abs=1e-5)  # some processors round another batch otherwise
+    assert complete == pytest.approx(split, rel=1e-5, abs=1e-5)  # on some CPUs, rounding depends on the batch size
     exact = chamfer(predicted.positions, target.positions).mean().item()
-    assert whole["pos_loss"] == pytest.approx(exact, rel=1e-5)
-    want = whole["pos_loss"] + 0.5 * whole["color_loss"] + 0.3 * whole["prop_loss"]
-    assert whole["val_loss"] == pytest.approx(want)
+    assert complete["pos_loss"] == pytest.approx(exact, rel=1e-5)
+    want = complete["pos_loss"] + 0.5 * complete["color_loss"] + 0.3 * complete["prop_loss"]
+    assert complete["val_loss"] == pytest.approx(want)
     sounding = batch["sounding"].bool()
     for name, place, column in (("pitch_r", 0, 1), ("z_r", 0, 2), ("size_r", 2, 0)):
         parts = [cloud[place].unflatten(1, (8, 150))[..., column] for cloud in (predicted, target)]
         means = [values.mean(2)[sounding].numpy() for values in parts]
-        assert whole[name] == pytest.approx(np.corrcoef(*means)[0, 1], abs=1e-3)
+        assert complete[name] == pytest.approx(np.corrcoef(*means)[0, 1], abs=1e-3)
 
 
 def test_a_perfect_prediction_has_no_loss_and_full_correlation(recipe, batch):
@@ -118,7 +116,7 @@ def test_constants_are_the_mean_and_deviation_of_the_corpus_s_levelled_windows(r
 
 
 def test_steps_of_training_beat_the_mean_cloud(rows):
-    """The whole chain learns something from sound, on windows it does not see in this order again."""
+    """Training on random windows learns from the sound."""
     recipe = SpectocloudRecipe(make_settings(loss={"index_matched": 0.9}, augment={"gain_db": 0.0}))
     torch.manual_seed(0)
     model = recipe.build(recipe.fit_constants(rows)).train()
@@ -142,7 +140,7 @@ def judged(recipe, model, rows):
     return recipe.evaluate(EvaluationContext(model, rows, rows, 1, None, 1.0))
 
 
-def test_the_emotion_baseline_knows_emotion_and_nothing_else(recipe, model, rows):
+def test_the_emotion_baseline_predicts_colours_but_not_positions(recipe, model, rows):
     found = judged(recipe, model, rows).metrics
     color = found["color_loss"].baselines
     assert color["emotion_only"].value < 0.3 * color["mean_cloud"].value
@@ -150,45 +148,45 @@ def test_the_emotion_baseline_knows_emotion_and_nothing_else(recipe, model, rows
 
 
 class Oracle(torch.nn.Module):
-    """Draws the target of whichever window it hears, or (deaf) of whichever emotion it is told."""
+    """Returns the target of the window with the nearest sound or, if `emotion_only`, with the nearest emotion."""
 
-    def __init__(self, split, deaf):
+    def __init__(self, split, emotion_only):
         super().__init__()
         self.unused = torch.nn.Parameter(torch.zeros(1))
-        self.key, self.known = (1 if deaf else 0), []
+        self.key, self.known = (1 if emotion_only else 0), []
         for i in range(len(split)):
             batch = split.collate([split.item(0, i)])
-            heard = (batch["logmel"], batch["emotion"])[self.key][0]
-            self.known.append((heard, [part[0] + 1e-5 for part in judge.target_of(batch)]))
+            key = (batch["logmel"], batch["emotion"])[self.key][0]
+            self.known.append((key, [part[0] + 1e-5 for part in judge.target_of(batch)]))
 
     def forward(self, *inputs):
-        asked = inputs[self.key]
-        found = [min(self.known, key=lambda known: float((known[0] - one).abs().sum()))[1] for one in asked]
+        keys = inputs[self.key]
+        found = [min(self.known, key=lambda known: float((known[0] - one).abs().sum()))[1] for one in keys]
         return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
 
 
 @pytest.fixture(scope="module")
 def sounding_rows():
-    """Songs without a silent sub-frame: silence flatters every figure, and is left out."""
+    """Songs without a silent sub-frame, because the evaluation leaves out windows with silence."""
     rows = [make_row(number) for number in range(4)]
     for row in rows:
         row.records["midi_path"]["notes"]["duration"] = 1.0
     return rows
 
 
-def test_judgement_tells_listening_from_guessing(recipe, sounding_rows):
+def test_evaluation_distinguishes_use_of_the_sound_from_guessing(recipe, sounding_rows):
     split = recipe.dataset(sounding_rows, training=False)
-    heard = judged(recipe, Oracle(split, deaf=False), sounding_rows)
+    heard = judged(recipe, Oracle(split, emotion_only=False), sounding_rows)
     distance = heard.metrics["sounding_pos_loss"]
     assert distance.model.value < 1e-4 and distance.baselines["swapped_audio"].value > 0.02
     assert heard.metrics["swap_rise"].model.low > 10_000
     assert heard.metrics["sounding_pitch_r"].model.value == pytest.approx(1, abs=1e-4)
     assert heard.verdict.word == "learnt"
-    deaf = judged(recipe, Oracle(split, deaf=True), sounding_rows)
-    assert deaf.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
-    assert deaf.metrics["sounding_pos_loss"].model.value > 0.01
-    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= deaf.metrics.keys()
-    assert deaf.verdict.word == "not learnt" and "hearing another song" in " ".join(deaf.verdict.why)
+    guessed = judged(recipe, Oracle(split, emotion_only=True), sounding_rows)
+    assert guessed.metrics["swap_rise"].model.value == pytest.approx(0, abs=1e-6)
+    assert guessed.metrics["sounding_pos_loss"].model.value > 0.01
+    assert {"with_score_pos_loss", "sounding_z_r", "sounding_size_r"} <= guessed.metrics.keys()
+    assert guessed.verdict.word == "not learnt" and "with the sound of another song" in " ".join(guessed.verdict.why)
 
 
 def test_nothing_is_required_of_a_correlation_with_what_never_varies(recipe):
@@ -215,13 +213,13 @@ def test_songs_are_what_intervals_are_drawn_from(recipe, sounding_rows):
     )
     widths = []
     for one in (few, many):
-        interval = judged(one, Oracle(one.dataset(sounding_rows, training=False), deaf=True), sounding_rows)
+        interval = judged(one, Oracle(one.dataset(sounding_rows, training=False), emotion_only=True), sounding_rows)
         pos = interval.metrics["sounding_pos_loss"].model
         widths.append(pos.high - pos.low)
-    assert widths[1] > 0.5 * widths[0] > 0  # by windows it would be a third
+    assert widths[1] > 0.5 * widths[0] > 0  # resampled by window, it would be a third
 
 
-def test_swapping_always_brings_another_song():
+def test_swapping_always_selects_another_song():
     songs = np.array([0, 0, 0, 1, 1, 2])
     for offset in range(7):
         assert (songs[listening.swapped(songs, offset)] != songs).all()
@@ -242,17 +240,17 @@ def test_samples_are_clouds_and_pictures_of_several_songs(recipe, model, rows, t
     assert [path.read_bytes() for path in again[:2]] == [path.read_bytes() for path in written[:2]]
 
 
-def test_work_is_counted_for_the_batch(recipe, model, batch):
+def test_flops_are_proportional_to_the_batch(recipe, model, batch):
     per_sample = recipe.flops(model, part(batch, 0))
     assert recipe.flops(model, batch) == 6 * per_sample
     encoder = sum(p.numel() for p in model.core.blocks.parameters() if p.ndim == 2)
     assert per_sample > 6 * encoder * 74
 
 
-# -- what leaves ---------------------------------------------------------------------------------------------------
+# -- export --------------------------------------------------------------------------------------------------------
 
 
-def test_the_interface_is_the_one_that_hosts_are_written_against(recipe, model):
+def test_the_interface_of_the_exported_graphs_is_unchanged(recipe, model):
     cloud, frontend = recipe.graphs(model)
     assert (cloud.name, frontend.name) == ("spectocloud", "spectocloud_frontend")
     assert [(s.name, s.shape) for s in cloud.inputs] == [
@@ -298,27 +296,27 @@ def test_a_file_computes_what_the_model_computes_at_every_batch(sessions, name):
 
 
 def test_sound_through_both_files_gives_the_cloud_of_the_trained_model(sessions, recipe, model, rows):
-    """The whole way of a host: waveform -> frontend -> model; the constants are in the file."""
-    front, whole = sessions["spectocloud_frontend"], sessions["spectocloud"]
+    """As in an application: waveform -> frontend -> model; the constants are in the file."""
+    front, cloud = sessions["spectocloud_frontend"], sessions["spectocloud"]
     (wave,) = front[0].example({"batch": 2}, 3)
     (spectrogram,) = front[1].run(None, {"waveform": wave})
     zeros = {"emotion": np.zeros((2, 64), np.float32), "midi_features": np.zeros((2, 32), np.float32)}
-    positions = whole[1].run(["positions"], {"spectrogram": spectrogram} | zeros)[0]
+    positions = cloud[1].run(["positions"], {"spectrogram": spectrogram} | zeros)[0]
     logmel = torch.from_numpy(spectrogram) * model.normalise.std + model.normalise.mean
     with torch.no_grad():
         want = model(logmel, *map(torch.from_numpy, zeros.values()))[0].numpy()
     np.testing.assert_allclose(positions, want, atol=1e-4)
 
 
-def test_the_exam_is_graded_by_the_chamfer_distance(recipe, model, rows, batch):
-    exam = recipe.int8_check(rows)
+def test_the_int8_check_is_graded_by_the_chamfer_distance(recipe, model, rows, batch):
+    check = recipe.int8_check(rows)
     graph = recipe.graphs(model)[0]
-    assert exam.graph == graph.name and list(exam.inputs) == [s.name for s in graph.inputs]
+    assert check.graph == graph.name and list(check.inputs) == [s.name for s in graph.inputs]
     with torch.no_grad():
-        outputs = graph.module(*(torch.from_numpy(exam.inputs[s.name]) for s in graph.inputs))
-    got = recipe.grade({s.name: o.numpy() for s, o in zip(graph.outputs, outputs, strict=True)}, exam.references)
+        outputs = graph.module(*(torch.from_numpy(check.inputs[s.name]) for s in graph.inputs))
+    got = recipe.grade({s.name: o.numpy() for s, o in zip(graph.outputs, outputs, strict=True)}, check.references)
     held = list(judge.batches(recipe.dataset(rows, training=False)))
     with torch.no_grad():
         want = judge.average(recipe.validate(model, b) for b in held)
     assert got["chamfer"] == pytest.approx(want["pos_loss"], rel=1e-4)
-    assert max(recipe.grade(exam.references, exam.references).values()) == 0
+    assert max(recipe.grade(check.references, check.references).values()) == 0

@@ -1,4 +1,4 @@
-"""Every key that exists changes something. One proof a key; a key without a proof fails here."""
+"""Every key of the family's own sections has an effect, shown key by key; a key without a case fails here."""
 
 import numpy as np
 import pytest
@@ -66,8 +66,8 @@ def graphs(recipe, rows):
     return [(graph.formats, graph.axes) for graph in recipe.graphs(built(recipe).eval())]
 
 
-#: key -> (another value than the one of the tests' settings, where it shows)
-PROOFS = {
+#: key -> (another value than that of the tests' settings, a function that shows the difference)
+CASES = {
     "model.width": (64, shapes),
     "model.layers": (2, shapes),
     "model.heads": (4, output),
@@ -97,18 +97,18 @@ def own_keys() -> set[str]:
     return {key for key in dotted_keys(SpectocloudConfig) if key not in shared and "." in key}
 
 
-def test_every_own_key_has_a_proof():
-    assert set(PROOFS) == own_keys()
+def test_every_key_has_a_case():
+    assert set(CASES) == own_keys()
 
 
-@pytest.mark.parametrize("key", sorted(PROOFS))
+@pytest.mark.parametrize("key", sorted(CASES))
 def test_the_key_changes_something(key, rows):
-    value, shown = PROOFS[key]
+    value, shown = CASES[key]
     assert shown(recipe_with(key, value), rows) != shown(SpectocloudRecipe(make_settings()), rows)
 
 
 @pytest.mark.parametrize("key", ["loss.position", "loss.color", "loss.properties"])
-def test_the_weights_are_those_of_validation_too(key, rows):
+def test_validation_uses_the_same_loss_weights(key, rows):
     assert validation(recipe_with(key, 0.9), rows) != validation(SpectocloudRecipe(make_settings()), rows)
 
 
@@ -117,12 +117,12 @@ def test_every_preset_is_a_valid_configuration(preset):
     assert load_recipe("spectocloud", preset).settings.seed == 42
 
 
-def test_the_full_file_names_every_key_with_its_meaning_above_it():
+def test_the_yaml_file_has_every_key_with_a_comment_above():
     places, lines = read_yaml(FULL).places, FULL.read_text().splitlines()
     assert set(places) == set(dotted_keys(SpectocloudConfig))
     for key, place in places.items():
         above = lines[int(place.rpartition(":")[2]) - 2].strip()
-        section = key in ("training", "data", "optim", "scheduler", "logging", *(k.split(".")[0] for k in PROOFS))
+        section = key in ("training", "data", "optim", "scheduler", "logging", *(k.split(".")[0] for k in CASES))
         assert above.startswith("#") or section or key == "training.early_stopping", key
 
 
@@ -135,6 +135,6 @@ def test_the_full_file_names_every_key_with_its_meaning_above_it():
         ({"export": {"max_batch": 1}}, "export.max_batch"),
     ],
 )
-def test_settings_that_cannot_work_are_reported(section, words):
+def test_invalid_settings_are_refused(section, words):
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
         build(SpectocloudConfig, Layer(section))

@@ -1,4 +1,4 @@
-"""Compiles the Triton kernels to machine code for GPUs that need not be there (run by test_chamfer_triton.py)."""
+"""Compiles the Triton kernels to machine code for several GPUs, without one (run by test_chamfer_triton.py)."""
 
 import triton
 from triton.backends.compiler import GPUTarget

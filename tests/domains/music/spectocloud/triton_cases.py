@@ -1,5 +1,5 @@
-"""Checks of the Triton kernels, run in a process of their own by test_chamfer_triton.py: Triton decides at import
-whether it interprets. On a CPU it interprets (TRITON_INTERPRET=1); where there is a GPU the real kernels run."""
+"""Checks of the Triton kernels. test_chamfer_triton.py runs them in a separate process, because Triton reads
+TRITON_INTERPRET when it is imported: it is set on a CPU; on a GPU the compiled kernels run."""
 
 import torch
 
@@ -39,10 +39,11 @@ for n, m, dtype, apart in (
     close = 1e-12 if dtype == torch.float64 else 1e-6
     assert (index == wanted[1]).all(), (n, m, "index")
     for name, ours, theirs in zip(("distance", "", "of x", "of y"), found, wanted, strict=True):
-        wide = close if name == "distance" else 100 * close  # a gradient of nearly touching points is a quotient
+        # The gradient of nearly touching points is a quotient of small numbers.
+        wide = close if name == "distance" else 100 * close
         torch.testing.assert_close(ours.double(), theirs.double(), rtol=wide, atol=0 if name == "distance" else wide)
 
-x, _ = points(chamfer_triton.COLUMNS, 1, torch.float32)  # so that equal ones meet in one lane
+x, _ = points(chamfer_triton.COLUMNS, 1, torch.float32)  # so that equal points are in the same lane
 twice = x.repeat(1, 3, 1)
 distance, index = chamfer_triton.forward(x, twice)
 assert (index == torch.arange(x.shape[1], device=DEVICE)).all() and (distance == 0).all(), (
@@ -54,15 +55,15 @@ assert all((part == 0).all() for part in chamfer_triton.backward(slope, x, twice
 x, y = points(50, 70, torch.float32)
 x[0, 3, 1], y[1, 5, 2] = float("nan"), float("inf")
 distance, index = chamfer_triton.forward(x, y)
-assert distance.isfinite().sum().item() == 99 and not distance[0, 3].isfinite(), "what is not finite shows"
-assert (index[1] != 5).all() and index.max() < 70, "and is nobody's neighbour"
+assert distance.isfinite().sum().item() == 99 and not distance[0, 3].isfinite(), "a query point that is not finite"
+assert (index[1] != 5).all() and index.max() < 70, "a candidate that is not finite is never the nearest"
 
 x, y = points(45, 300, torch.float32)
 slope = torch.rand(x.shape[:2], device=DEVICE)
-whole = chamfer_triton.forward(y, x)
+batched = chamfer_triton.forward(y, x)
 alone = [chamfer_triton.forward(y[b : b + 1], x[b : b + 1]) for b in range(2)]
-assert all((torch.cat(parts) == part).all() for parts, part in zip(zip(*alone, strict=True), whole, strict=True))
+assert all((torch.cat(parts) == part).all() for parts, part in zip(zip(*alone, strict=True), batched, strict=True))
 slope = torch.rand(y.shape[:2], device=DEVICE)
-first, again = (chamfer_triton.backward(slope, y, x, *whole) for _ in range(2))
-assert all((a == b).all() for a, b in zip(first, again, strict=True)), "the same order of additions on every run"
+first, again = (chamfer_triton.backward(slope, y, x, *batched) for _ in range(2))
+assert all((a == b).all() for a, b in zip(first, again, strict=True)), "the same order of additions in every run"
 print("all cases hold on", DEVICE)

@@ -1,7 +1,8 @@
-"""Can the installed Triton's interpreter run a loop with the installed numpy? Run by test_chamfer_triton.py.
+"""Probes, for test_chamfer_triton.py, whether the interpreter of the installed Triton can run a loop with the installed
+numpy.
 
-Prints "runs", or "refused: ..." for the one known fault: the interpreter of Triton 3.6 turns an array of one element
-into a loop's bound, which numpy refuses from 2.4 on. Any other error ends this script with a traceback."""
+Prints "runs", or "refused: ..." for the one known fault: the interpreter of Triton 3.6 converts an array of one element
+to a loop bound, which numpy 2.4 and later refuse. Any other error ends this script with a traceback."""
 
 import numpy
 import torch
@@ -24,7 +25,7 @@ try:
 except InterpreterError as error:
     if not isinstance(error.__cause__, TypeError) or "0-dimensional" not in str(error):
         raise
-    print(f"refused: Triton {triton.__version__} interprets no loop with numpy {numpy.__version__}: {error.__cause__}")
+    print(f"refused: Triton {triton.__version__} cannot run a loop with numpy {numpy.__version__}: {error.__cause__}")
 else:
     assert counted.item() == 3
     print("runs")

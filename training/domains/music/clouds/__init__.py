@@ -1,1 +1,1 @@
-"""The renderer: notes in a window and an emotion become the cloud that shows them."""
+"""The renderer: draws a cloud of particles from the notes in a window and an emotion."""

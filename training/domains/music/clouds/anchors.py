@@ -1,9 +1,10 @@
-"""The hundred fixed points of musical space that draw lightning: what each stands for, and where it lies.
+"""The 100 anchors: fixed points of musical space that the "lightning" of a cloud strikes.
 
-Each anchor names three or four of the five musical parameters of a sub-frame and the values it stands for; the others
-are at REST. Its place in (y, z) is the lifeline's own formula of those five values. How densely the anchors stand sets
-how often the storm discharges: measured, 1.1 to 1.5 times a window in tense chamber music and chorales at velocity 110
-and arousal .7 to .8, 1.2 times in composed angry music, never at an arousal of 0 or less.
+An anchor fixes three or four of the five musical parameters of a sub-frame; the others are at REST. Its position in
+(y, z) follows from all five by the formula of the lifeline. Music near an anchor adds energy to the "storm" (see
+cloud.py), which discharges as lightning when it exceeds 1; so the density of the anchors sets how often that happens:
+measured, 1.1 to 1.5 times a window in tense chamber music and chorales at velocity 110 and arousal .7 to .8, 1.2 times
+in composed angry music, never at an arousal of 0 or less.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 #: The musical parameters of a sub-frame, each in [0, 1]; the order of every array of them.
 PARAMETERS = ("pitch", "range", "velocity", "density", "tension")
-#: What a parameter is where an anchor does not name it: the middle of ordinary music.
+#: Value of a parameter that an anchor does not fix: typical of ordinary music.
 REST = {"pitch": 0.5, "range": 0.35, "velocity": 0.6, "density": 0.4, "tension": 0.35}
 #: z of the lifeline = the sum of weight * parameter, in the order of PARAMETERS.
 Z_WEIGHTS = np.array([0.0, 0.20, 0.35, 0.15, 0.30])
@@ -23,14 +24,14 @@ Z_WEIGHTS = np.array([0.0, 0.20, 0.35, 0.15, 0.30])
 
 @dataclass(frozen=True)
 class Family:
-    """Anchors on a grid over the parameters they name: parameter -> the values on its axis."""
+    """Anchors on a grid over the parameters that they fix: parameter -> the values on its axis."""
 
     name: str
     charge: float
     grid: dict[str, tuple[float, ...]]
 
 
-#: Only dynamics names loudness: the storm has it as a factor of its own, and should rise as music grows louder.
+#: Only "dynamics" fixes velocity: the storm's energy has a separate factor for it, so that it rises with loudness.
 FAMILIES = (
     # register x consonant, coloured, dissonant x still or moving, openly voiced
     Family(
@@ -76,9 +77,9 @@ def z_of(parameters: np.ndarray) -> np.ndarray:
     return z
 
 
-#: [100, 5] parameter values, [100, 5] which of them the anchor names, [100] index into FAMILIES.
+#: [100, 5] parameter values, [100, 5] which of them the anchor fixes, [100] index into FAMILIES.
 ANCHOR_VALUES, ANCHOR_NAMED, ANCHOR_FAMILY = _lay_out()
 #: [100] how strongly an anchor charges the storm.
 ANCHOR_CHARGE = np.array([FAMILIES[index].charge for index in ANCHOR_FAMILY])
-#: [100, 2] places in (y, z).
+#: [100, 2] positions in (y, z).
 ANCHORS = np.stack([ANCHOR_VALUES[:, PARAMETERS.index("pitch")], z_of(ANCHOR_VALUES)], axis=1)

@@ -1,7 +1,7 @@
 """The renderer: notes in a window and an emotion -> the cloud of 1,200 particles that shows them.
 
-The same notes, start and emotion give the same bytes on any machine: times are whole samples, sums are of whole
-numbers or in a fixed order, exp and powers come from exact.py, results are rounded to multiples of 2^-16.
+The same notes, start and emotion give the same bytes on any machine: times are integer samples, sums are over integers
+or in a fixed order, exp and powers come from exact.py, results are rounded to multiples of 2^-16.
 A window is cut into SUBFRAMES equal parts; each draws PER_SUBFRAME particles, particle `k * PER_SUBFRAME + i` being the
 i-th of PATTERN in sub-frame k.
 """
@@ -27,15 +27,15 @@ SPAN_SAMPLES = WINDOW_FRAMES * HOP  # what a window shows: 1.486 s
 SUBFRAME_SAMPLES = SPAN_SAMPLES // SUBFRAMES
 SUBFRAME_SECONDS = SUBFRAME_SAMPLES / SAMPLE_RATE
 
-#: Overlap from which a note counts as sounding in a sub-frame (23 ms), unless the sub-frame holds half of the note: a
-#: tail of a few samples is not heard, and would make range and roughness jump.
+#: A note sounds in a sub-frame if they overlap by this much (23 ms) or by half of the note: a tail of a few samples is
+#: inaudible, and would make range and roughness jump.
 AUDIBLE_SAMPLES = 1024
 #: Onsets closer than this (23 ms) are one onset: the notes of a chord as a player strikes them.
 CHORD_SAMPLES = 1024
 
 SPREAD_X = 0.045
 SILENT_SPREAD = 0.02
-REST_Y = 0.5  # of a window in which nothing sounds
+REST_Y = 0.5  # y of a window in which nothing sounds
 ACTING = 5  # anchors that charge a sub-frame
 STRUCK = 3  # anchors that lightning hits
 SIMILARITY_WIDTH = 0.2
@@ -43,7 +43,7 @@ GLOW_WIDTH = 0.16
 GLOW_WHITENS = 0.5  # how far full glow takes a colour to white
 GRAIN = 65536  # results are multiples of 1 / GRAIN
 
-#: What is known of a sub-frame. Parameters in [0, 1] first; all zeros but y in a silent one.
+#: Description of a sub-frame. First the musical parameters in [0, 1]; in a silent sub-frame they are 0, but for pitch.
 LIFELINE = np.dtype(
     [
         ("pitch", "f4"),  # loudness-weighted mean pitch, (mean - 36) / 52
@@ -54,9 +54,9 @@ LIFELINE = np.dtype(
         ("silent", "?"),  # nothing sounds
         ("x", "f4"), ("y", "f4"), ("z", "f4"),  # centre of its particles
         ("sx", "f4"), ("sy", "f4"), ("sz", "f4"),  # their standard deviations
-        ("energy", "f4"),  # what the acting anchors add to the storm
-        ("charge", "f4"),  # of the storm when the sub-frame has charged it, before any discharge
-        ("lightning", "?"),  # it discharges here
+        ("energy", "f4"),  # added to the storm by the acting anchors
+        ("charge", "f4"),  # of the storm after this energy was added, before any discharge
+        ("lightning", "?"),  # the storm discharges in this sub-frame
         ("size", "f4"), ("alpha", "f4"),  # of all its particles
     ]
 )  # fmt: skip
@@ -64,7 +64,7 @@ LIFELINE = np.dtype(
 
 @dataclass(frozen=True)
 class Cloud:
-    """One window, drawn. Particle order: sub-frame * PER_SUBFRAME + index into PATTERN."""
+    """The cloud of one window. Particle order: sub-frame * PER_SUBFRAME + index into PATTERN."""
 
     positions: np.ndarray  # float32 [1200, 3]: x (time), y (pitch), z (energy of the music); not clipped
     colors: np.ndarray  # float32 [1200, 4]: r, g, b, alpha in [0, 1]
@@ -73,7 +73,7 @@ class Cloud:
 
 
 def active_notes(notes: np.ndarray, start: float, end: float, longest: float | None = None) -> np.ndarray:
-    """The notes of a song (NOTE, sorted by onset) that may sound in [start, end), as a view-sized copy, in order.
+    """The notes of a song (NOTE, sorted by onset) that may sound in [start, end), as a copy, in order.
 
     `longest`: the longest duration in `notes` in seconds, if the caller knows it (saves a pass over the song).
     """
@@ -88,7 +88,7 @@ def active_notes(notes: np.ndarray, start: float, end: float, longest: float | N
 
 def window_notes(notes: np.ndarray, start: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The notes of a song that sound in the window from `start` seconds; their onsets (from the window's beginning) and
-    their durations in whole samples: int64, onset < SPAN_SAMPLES, onset + duration > 0, duration >= 1."""
+    their durations in samples: int64, onset < SPAN_SAMPLES, onset + duration > 0, duration >= 1."""
     near = active_notes(notes, start - 0.001, start + SPAN_SAMPLES / SAMPLE_RATE + 0.001)
     onset = np.rint(near["onset"] * SAMPLE_RATE).astype(np.int64) - round(start * SAMPLE_RATE)
     length = np.maximum(np.rint(near["duration"] * SAMPLE_RATE).astype(np.int64), 1)
@@ -97,7 +97,8 @@ def window_notes(notes: np.ndarray, start: float) -> tuple[np.ndarray, np.ndarra
 
 
 def as_emotion(emotion: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Valence and arousal in [-1, 1] of a vector of 3 or 64, as multiples of 1/4096: float32 and float64 callers agree.
+    """Valence and arousal in [-1, 1] of a vector of 3 or 64, in multiples of 1/4096, so that float32 and float64 inputs
+    give the same cloud.
 
     Raises ValueError for another length, or for numbers that are not finite.
     """
@@ -121,15 +122,15 @@ def coolwarm(valence: float) -> np.ndarray:
 def place(centre: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """Positions [1200, 3] of the particles: `centre[k] + spread[k] * PATTERN[i]`, before rounding.
 
-    centre, spread: [8, 3] in x, y, z. A decoder that predicts both places the same cloud.
+    centre, spread: [8, 3] in x, y, z. The model's decoder predicts both and applies the same formula.
     """
     return (centre[:, None, :] + spread[:, None, :] * PATTERN[None, :, :]).reshape(PARTICLES, 3)
 
 
 def lifeline(notes: np.ndarray, start: float, emotion: Sequence[float] | np.ndarray = (0.0, 0.0, 0.0)) -> np.ndarray:
-    """Everything that is known of the sub-frames of a window, without drawing particles: LIFELINE [8].
+    """The LIFELINE [8] of a window, without drawing its particles.
 
-    notes: NOTE, a whole song or a slice that covers the window. start: seconds. The parameters, y, z, sx and size do
+    notes: NOTE, a complete song or a slice that covers the window. start: seconds. The parameters, y, z, sx and size do
     not depend on the emotion.
     """
     return _lifeline(notes, start, as_emotion(emotion)[1])[0]
@@ -138,7 +139,7 @@ def lifeline(notes: np.ndarray, start: float, emotion: Sequence[float] | np.ndar
 def render(notes: np.ndarray, start: float, emotion: Sequence[float] | np.ndarray) -> Cloud:
     """Draw the window of 1.486 s that begins at `start` seconds of a song.
 
-    notes: NOTE, the whole song or a slice that covers the window. emotion: [valence, arousal, intensity] or 64 numbers.
+    notes: NOTE, a complete song or a slice that covers the window. emotion: [valence, arousal, intensity] or 64 values.
     """
     valence, arousal = as_emotion(emotion)
     line, acting, struck = _lifeline(notes, start, arousal)
@@ -189,7 +190,7 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
     right = left + SUBFRAME_SAMPLES
     overlap = np.clip(np.minimum(onset + length, right) - np.maximum(onset, left), 0, None)  # [8, notes]
     tone = (overlap >= np.minimum(AUDIBLE_SAMPLES, (length + 1) // 2)) & ~drum
-    hit = (onset >= left) & (onset < right) & drum  # a drum sounds where it is struck, whatever its length
+    hit = (onset >= left) & (onset < right) & drum  # a drum sounds only where it is struck; its length is ignored
     sounds = tone | hit
     silent, toneless = ~sounds.any(axis=1), ~tone.any(axis=1)
 
@@ -219,17 +220,17 @@ def subframe_parameters(notes: np.ndarray, start: float) -> tuple[np.ndarray, np
 
 
 def _onset_rate(onset: np.ndarray) -> np.ndarray:
-    """Distinct onsets per second, [8]: over each sub-frame and those of its neighbours that lie in the window."""
+    """Distinct onsets per second, [8]: over each sub-frame and its neighbours within the window."""
     inside = np.sort(onset[(onset >= 0) & (onset < SPAN_SAMPLES)])
     distinct = inside[np.diff(inside, prepend=-SPAN_SAMPLES) > CHORD_SAMPLES]
     each = np.bincount(distinct // SUBFRAME_SAMPLES, minlength=SUBFRAMES)
-    whole = np.convolve(each, (1, 1, 1), "same")
+    total = np.convolve(each, (1, 1, 1), "same")
     parts = np.convolve(np.ones(SUBFRAMES, np.int64), (1, 1, 1), "same")
-    return whole / (parts * SUBFRAME_SECONDS)
+    return total / (parts * SUBFRAME_SECONDS)
 
 
 def _carry(pitch: np.ndarray, toneless: np.ndarray) -> None:
-    """Where no pitch sounds the last one holds; before the first, the first; where there is none at all, REST_Y."""
+    """Fill sub-frames without a tone, in place: with the previous pitch, else the first one, else REST_Y."""
     heard = np.flatnonzero(~toneless)
     if len(heard) == 0:
         pitch[:] = REST_Y
@@ -275,7 +276,7 @@ def _lifeline(notes: np.ndarray, start: float, arousal: float) -> tuple[np.ndarr
 
 
 def _storm(energy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A leaky capacitor over the sub-frames' energies [8] -> its charge at each, and where it discharged."""
+    """A leaky integrator of the sub-frames' energies [8] -> its charge at each, and where it discharged (above 1)."""
     level = 4 * 0.05 * (float(np.cumsum(energy)[-1]) / SUBFRAMES)
     charge, lightning = np.zeros(SUBFRAMES), np.zeros(SUBFRAMES, bool)
     for k in range(SUBFRAMES):

@@ -1,7 +1,7 @@
 """exp, log and powers from additions, multiplications and divisions alone, which IEEE 754 rounds the same everywhere.
 
-`np.exp` and `np.power` differ in their last bits between maths libraries and vector units; these do not. So whatever is
-made from them has the same bytes on any machine. They agree with the true value to a few units in the last place.
+`np.exp` and `np.power` differ in their last bits between maths libraries and vector units; these functions do not, so
+results computed with them have the same bytes on any machine. Their error is a few units in the last place.
 """
 
 from __future__ import annotations

@@ -10,10 +10,10 @@ from training.domains.music.clouds.cloud import SPAN_SAMPLES, SUBFRAMES, subfram
 _PITCH_CLASSES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 _SECONDS = SPAN_SAMPLES / SAMPLE_RATE
 
-#: What each of the 32 numbers is. All lie in [0, 1]. Tones are the notes that are not drums; means over tones weigh a
-#: tone by how long it sounds in the window. Pitches are (pitch - 36) / 52, velocities velocity / 127.
+#: Meanings of the 32 numbers, all in [0, 1]. Tones are the notes that are not drums; means over tones are weighted by
+#: the time that each sounds in the window. Pitches are (pitch - 36) / 52, velocities velocity / 127.
 FEATURES = (
-    "a score is there: 1",
+    "1 if a note sounds",
     "distinct onsets per second / 10, mean over the window (training.domains.music.clouds.cloud, density)",
     "tones that begin, per second / 20",
     "tones sounding: mean over the window / 8",
@@ -40,7 +40,7 @@ FEATURES = (
 def midi_features(notes: np.ndarray, start: float) -> np.ndarray:
     """float32 [32], the FEATURES of the 1.486 s from `start` seconds; all zeros exactly where no note sounds.
 
-    notes: NOTE, a whole song or a slice that covers the window.
+    notes: NOTE, a complete song or a slice that covers the window.
     """
     near, onset, length = window_notes(notes, start)
     heard = ~near["drum"] | (onset >= 0)  # a drum is heard where it is struck
@@ -90,8 +90,8 @@ def _spread(values: np.ndarray, mean: float, weights: np.ndarray) -> float:
 
 
 def _overlaps(first: np.ndarray, last: np.ndarray) -> tuple[int, int]:
-    """Of intervals [first, last): how many overlap at most, and how much they cover together."""
-    times = np.concatenate([last, first])  # at one time, ends before beginnings: the sort is stable
+    """Of intervals [first, last): the largest number that overlap, and the length of their union."""
+    times = np.concatenate([last, first])  # the sort is stable: at equal times, ends come before beginnings
     steps = np.concatenate([np.full(len(last), -1), np.full(len(first), 1)])
     order = np.argsort(times, kind="stable")
     count = np.cumsum(steps[order])

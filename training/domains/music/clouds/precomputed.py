@@ -1,4 +1,4 @@
-"""Target clouds drawn ahead of time: one a song, at the window where most is heard."""
+"""Precomputed target clouds: one per song, at the window in which most notes sound."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_cloud(folder: Path, notes: np.ndarray, frames: int, emotion: Sequence[
 
 
 def fullest_window(notes: np.ndarray, frames: int) -> int:
-    """The first frame s, with s + 64 <= `frames` where that can be, at which most notes sound within the window."""
+    """The first frame s (with s + 64 <= `frames`, if the song is that long) at which most notes sound in the window."""
     starts = np.arange(max(1, frames - WINDOW_FRAMES + 1))
     begin, end = starts * HOP / SAMPLE_RATE, (starts + WINDOW_FRAMES) * HOP / SAMPLE_RATE
     begun = np.searchsorted(np.sort(notes["onset"]), end, side="left")

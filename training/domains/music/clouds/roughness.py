@@ -22,7 +22,7 @@ _SEMITONES = (
     1.4142135623730951, 1.4983070768766815, 1.5874010519681996, 1.681792830507429, 1.7817974362806785,
     1.887748625363387,
 )  # fmt: skip
-#: The table is kept in whole multiples of this, so that sums over it are exact in whatever order they are made.
+#: The table holds integer multiples of 1 / _GRAIN, so that sums over it are exact in any order.
 _GRAIN = 1 << 20
 
 
@@ -41,9 +41,9 @@ def pair_table() -> np.ndarray:
             one, other = i * fundamentals[:, None], j * fundamentals[None, :]
             x = 0.24 * np.abs(one - other) / (0.021 * np.minimum(one, other) + 19.0)
             table += a * b * (exp(-3.5 * x) - exp(-5.75 * x))
-    whole = np.rint(table * _GRAIN).astype(np.int64)
-    np.fill_diagonal(whole, 0)
-    return whole
+    rounded = np.rint(table * _GRAIN).astype(np.int64)
+    np.fill_diagonal(rounded, 0)
+    return rounded
 
 
 _OWN = int(sum(round(a * a * _GRAIN) for a in _PARTIAL_AMPLITUDES))  # squares of one note's partials, times 2^20
@@ -53,7 +53,7 @@ def roughness(amplitudes: np.ndarray) -> np.ndarray:
     """Roughness of chords.
 
     amplitudes: int64 [K, 128], the amplitude (velocity) at every pitch, 0 where nothing sounds; at most 127.
-    Returns float64 [K], 0 where fewer than two pitches sound. All sums are of whole numbers: exact.
+    Returns float64 [K], 0 where fewer than two pitches sound. All sums are over integers, hence exact.
     """
     sounding = np.flatnonzero(amplitudes.any(axis=0))
     a = amplitudes[:, sounding]

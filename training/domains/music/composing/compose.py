@@ -1,10 +1,9 @@
 """A rule-based composer: short pieces of several voices, from the production rules of an emotion (emotions.yaml).
 
 A piece is a pure function of (emotion, seed, index). It has a key, a mode, a metre, a tempo and a small ensemble;
-phrases (A A' B A' and the like) over chord progressions of the mode with voice leading; a melody that grows out of a
+phrases (A A' B A' and similar forms) over chord progressions of the mode with voice leading; a melody derived from a
 one-bar motif, repeated, sequenced, inverted and closed with a cadence; an accompaniment figure, a bass line, sometimes
-drums; and the devices its emotion calls for. Everything is on a grid of sixteenths; lengths follow from the
-articulation.
+drums; and the devices of its emotion. Everything is on a grid of sixteenths; lengths follow from the articulation.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def _pick(rng: np.random.Generator, options: Sequence[str] | Mapping[str, float]
 
 @dataclass(frozen=True)
 class _Phrase:
-    """A section's material: one motif bar or more, and the chords under it."""
+    """A section's material: the rhythm and contour of each bar, and the chords under them."""
 
     chords: tuple[tuple[int, int, int], ...]  # (bar, slot, degree from 0), rising; each lasts until the next
     rhythms: tuple[tuple[int, ...], ...]  # slots of each bar's melody onsets
@@ -60,9 +59,10 @@ class _Composer:
         self.emotion, self.index = emotion, index
         self.rules: ProductionRules = rules(emotion)
         self.rng = rng = np.random.default_rng([seed, zlib.crc32(emotion.encode()), index])
-        plan = np.random.default_rng([seed, zlib.crc32(emotion.encode())])  # shared by all pieces of the emotion:
-        self.tonic = int(plan.permutation(12)[index % 12])  # no two neighbours in one key
-        spread = (plan.permutation(10)[index % 10] + rng.random()) / 10  # tempi fill their range evenly
+        # One generator for all pieces of the emotion: neighbouring pieces differ in key, and tempi are spread evenly.
+        plan = np.random.default_rng([seed, zlib.crc32(emotion.encode())])
+        self.tonic = int(plan.permutation(12)[index % 12])
+        spread = (plan.permutation(10)[index % 10] + rng.random()) / 10
 
         r = self.rules
         self.metre = Metre.parse(_pick(rng, r.metres))
@@ -112,7 +112,7 @@ class _Composer:
         return self._finish(bar)
 
     def _section(self, name: str, bars: int) -> _Phrase:
-        """Fresh material: chords, and a melody plan of motif, repetition, variation, close."""
+        """New material: chords, and a melody plan of motif, repetition, variation, close."""
         rng, r = self.rng, self.rules
         degrees = [int(d) - 1 for d in _pick(rng, r.progressions).split()]
         if bars == 4:
@@ -165,7 +165,7 @@ class _Composer:
         return (*head[: max(1, len(head) - 1)], self.metre.middle) if len(head) > 1 else (0, self.metre.middle)
 
     def _vary(self, phrase: _Phrase) -> _Phrase:
-        """The phrase again, with one inner bar's rhythm or contour touched."""
+        """The phrase again, with the rhythm and contour of one inner bar changed."""
         rhythms, contours = list(phrase.rhythms), list(phrase.contours)
         n = int(self.rng.integers(len(rhythms) - 1)) if len(rhythms) > 1 else 0
         onsets = set(rhythms[n])
@@ -190,7 +190,7 @@ class _Composer:
         if closes:
             chords[-2:] = [(*chords[n][:2], r.cadence[n] - 1) for n in (-2, -1)]
         elif not varied:
-            chords[-1] = (*chords[-1][:2], 4)  # a half close: the answer is still to come
+            chords[-1] = (*chords[-1][:2], 4)  # a half cadence on the dominant
         closing = len(chords) - 2
         built = [(bar, slot, chord(scale, d, self.kind, n >= closing)) for n, (bar, slot, d) in enumerate(chords)]
         spans: list[list[Span]] = [[] for _ in range(count)]
@@ -324,7 +324,7 @@ def _moved(strokes: Iterable[Stroke], start: int) -> list[Stroke]:
 
 
 def _within(pitch: int) -> int:
-    """Into the range that instruments have, by octaves."""
+    """Move a pitch by octaves into the range of instruments."""
     while pitch < 24:
         pitch += 12
     while pitch > 103:
@@ -343,7 +343,7 @@ def _reflect(step: int, allowed: range) -> int:
 def _nearest_tone(scale: Scale, step: int, harmony: Chord, allowed: range, shunned: int | None, root_only: bool) -> int:
     """The allowed step nearest to `step` that is a tone of the chord (its root, for the last note of all).
 
-    `shunned` is the step before, when the contour moves on: it is taken only if every other is more than a third away.
+    `shunned`: the previous step, if the contour moves; it is chosen only if every other is more than a third away.
     """
     wanted = {harmony.root} if root_only else set(harmony.classes)
     if harmony.raised is not None:
@@ -353,7 +353,7 @@ def _nearest_tone(scale: Scale, step: int, harmony: Chord, allowed: range, shunn
 
 
 def _untangled(sounds: list[Sound]) -> list[Sound]:
-    """A pitch ends where it starts again."""
+    """Shorten each sound to end where the same pitch starts again."""
     upcoming: dict[int, float] = {}
     out = []
     for sound in reversed(sounds):

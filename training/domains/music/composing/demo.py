@@ -1,8 +1,8 @@
-"""The demo corpus: short composed pieces as .wav and .mid files, so that the whole pipeline runs without any data.
+"""The demo corpus: short composed pieces as .wav and .mid files, so that the pipeline runs without any data.
 
     folder/synthetic.json   folder/audio/happy/happy_001.wav ...   folder/midi/happy/happy_001.mid ...
 
-`synthetic.json` stands in `folder`, `audio/` and `midi/`: whoever scans any of them can tell how the music came to be.
+`synthetic.json` is in `folder`, `audio/` and `midi/`, so that a scan of any of them recognises the music as synthetic.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from training.errors import HostError, UsageError
 from training.threads import share
 
 PIECES = 180
-ALONE = 12  # pieces up to which one process is done sooner than several have started
-SECONDS, MEGABYTES = 300.0, 4_096  # that a piece may take at most: minutes and gigabytes more than it does
+ALONE = 12  # up to this many pieces, one process finishes sooner than several start
+SECONDS, MEGABYTES = 300.0, 4_096  # limits of one piece, minutes and gigabytes above what it takes
 _SOURCES = (
     "../emotions.yaml", "../emotion.py", "harmony.py", "figures.py", "piece.py", "compose.py", "synth.py", "demo.py"
 )  # fmt: skip
@@ -35,12 +35,12 @@ _SOURCES = (
 def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tuple[Path, Path]:
     """Write `pieces` pieces, the six base emotions in turn, below `folder`; returns (audio root, MIDI root).
 
-    A corpus of the same seed, count and code version that is complete is left as it is; whatever is missing or was cut
-    short is made again, byte for byte on the same machine. Files appear whole or not at all. Raises UsageError if
-    `pieces` < 1, or if the folder holds audio or MIDI that was not made here.
+    A complete corpus of the same seed, count and code version is left as it is; missing or truncated files are made
+    again, with the same bytes on the same machine. Files are written atomically. Raises UsageError if `pieces` < 1, or
+    if the folder holds audio or MIDI that was not made here.
     """
     if pieces < 1:
-        raise UsageError(f"A demo corpus needs at least one piece; {pieces} were asked for.")
+        raise UsageError(f"A demo corpus needs at least one piece; {pieces} were requested.")
     audio, midi = folder / "audio", folder / "midi"
     plan = dict(_plan(pieces))
     about = {
@@ -55,8 +55,8 @@ def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tupl
     _refuse_foreign(folder, known | {name for pair in plan for name in pair})
     same = {key: old.get(key) for key in about} == about
     sizes = old.get("files", {}) if same else {}
-    whole = {name for name, size in sizes.items() if size is not None and size == _size(folder / name)}
-    missing = {pair: job for pair, job in plan.items() if not whole.issuperset(pair)}
+    complete = {name for name, size in sizes.items() if size is not None and size == _size(folder / name)}
+    missing = {pair: job for pair, job in plan.items() if not complete.issuperset(pair)}
     if not missing and all(_read_marker(root) for root in (audio, midi)) and known == set(sizes):
         return audio, midi
 
@@ -64,7 +64,8 @@ def make_demo_corpus(folder: Path, pieces: int = PIECES, seed: int = 42) -> tupl
     if not same:
         for name in known - wanted:
             (folder / name).unlink(missing_ok=True)
-    # What is about to be written is named first, with no size: a corpus cut short never counts as complete.
+    # Files that are about to be written are listed before, without a size, so that an interrupted corpus does not look
+    # complete.
     unsure = {name for pair in missing for name in pair}
     files: dict[str, int | None] = {name: None if name in unsure else sizes[name] for name in sorted(wanted)}
     for root in (folder, audio, midi):
@@ -93,13 +94,13 @@ def _make(folder: Path, seed: int, one: tuple[tuple[str, str], tuple[str, int]])
 
 
 def code_version() -> str:
-    """Digest of the code and rules that make the corpus; another version makes another corpus."""
+    """Digest of the code and rules that make the corpus; a corpus of another version is made again."""
     here = Path(__file__).parent
     return hashlib.sha256(b"".join((here / name).read_bytes() for name in _SOURCES)).hexdigest()[:16]
 
 
 def is_synthetic(root: Path) -> bool:
-    """Whether `root` is, or lies directly in, a folder marked as synthetic."""
+    """Whether `root` or the folder that holds it is marked as synthetic."""
     return any(_read_marker(folder).get("synthetic") is True for folder in (root, root.parent))
 
 
@@ -119,13 +120,13 @@ def _refuse_foreign(folder: Path, ours: set[str]) -> None:
                 path.unlink()  # left by a run that was killed
             elif path.name != MARKER and not path.is_dir() and name not in ours:
                 raise UsageError(
-                    f"{path} was not made by the demo corpus, whose folder {folder} is. Move it away, and to train on "
-                    "music of your own, name its folders with --audio-root and --midi-root."
+                    f"{path} does not belong to the demo corpus in {folder}. Move it elsewhere; to train on your own "
+                    "music, pass its folders with --audio-root and --midi-root."
                 )
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:
-    """The marker in `folder`; empty where there is none, or where it does not read (then the corpus is made again)."""
+    """The marker in `folder`; empty if it is missing or unreadable (then the corpus is made again)."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -139,7 +140,7 @@ def _write_marker(folder: Path, content: dict[str, Any]) -> None:
 
 
 def _atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, and give it its name."""
+    """Let `write` fill a temporary file next to `path`, flush it to disk, and rename it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

@@ -22,12 +22,12 @@ class Stroke:
     length: float
     pitch: int
     louder: float = 0.0
-    held: bool = False  # sounds for its whole length, whatever the articulation
+    held: bool = False  # sounds for its full length, whatever the articulation
 
 
 @dataclass(frozen=True)
 class Span:
-    """A chord within a bar: [start, end) in slots, the pitches it is voiced with, its bass pitch."""
+    """A chord within a bar: [start, end) in slots, the pitches of its voicing, its bass pitch."""
 
     start: int
     end: int
@@ -41,10 +41,10 @@ class Bar:
     metre: Metre
     spans: tuple[Span, ...]
     tonic: int  # pitch class
-    next_bass: int  # the bass pitch of the bar after
+    next_bass: int  # the bass pitch of the next bar
     ends_phrase: bool
     opens_phrase: bool
-    habit: int  # drawn once a piece: a figure with variants keeps to one
+    habit: int  # drawn once per piece: selects one variant of each figure
 
 
 def _eighths(span: Span) -> range:
@@ -101,7 +101,7 @@ def alberti(bar: Bar) -> Iterator[Stroke]:
 
 
 def chug(bar: Bar) -> Iterator[Stroke]:
-    """Driving low chords: eighths, with pairs of sixteenths where the piece's habit wants them."""
+    """Driving low chords: eighths, with pairs of sixteenths in places selected by the piece's habit."""
     doubled = ({6, 14}, {2, 10}, {14}, {4, 6, 12, 14})[bar.habit % 4]
     for span in bar.spans:
         for slot in _eighths(span):
@@ -128,7 +128,7 @@ def tremolo(bar: Bar) -> Iterator[Stroke]:
 
 
 def pluck_run(bar: Bar) -> Iterator[Stroke]:
-    """A run of sixteenths up (or down) through the chord, then air."""
+    """A run of sixteenths up (or down) through the chord, then a rest."""
     for n, span in enumerate(bar.spans):
         if (n + bar.habit) % 2 and len(bar.spans) > 1:
             continue

@@ -1,4 +1,4 @@
-"""Scales, chords, voice leading and metre: what the composer's rules stand on."""
+"""Scales, chords, voice leading and metre: the music theory of the composer."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def voicing(classes: Sequence[int], previous: Sequence[int], centre: float) -> t
 
 
 def near(pitch_class: int, centre: float) -> int:
-    """The pitch of a class that lies nearest to `centre`."""
+    """The pitch of a class that is nearest to `centre`."""
     return round((centre - pitch_class) / 12) * 12 + pitch_class
 
 

@@ -1,4 +1,4 @@
-"""A composed piece: voices in score time, heard in seconds, written as a MIDI file."""
+"""A composed piece: voices in score time, with conversion to notes in seconds and to a MIDI file."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Piece:
         return out[np.lexsort((out["pitch"], out["program"], out["onset"]))]
 
     def midi(self) -> mido.MidiFile:
-        """The piece as a MIDI file of format 1: a conductor track, then a track a voice."""
+        """The piece as a MIDI file of format 1: a conductor track, then one track per voice."""
         file = mido.MidiFile(type=1, ticks_per_beat=TICKS)
         conductor = file.add_track(self.title)
         conductor.append(mido.MetaMessage("text", text=f"synthetic: composed by rules for {self.emotion}"))

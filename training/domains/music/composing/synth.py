@@ -1,9 +1,9 @@
-"""A small synthesiser: notes in seconds -> mono sound at 44,100 Hz. Every General MIDI family has a timbre of its own.
+"""A small synthesiser: notes in seconds -> mono sound at 44,100 Hz. Every General MIDI family has its own timbre.
 
-A tone is a sum of harmonics in two layers, a dark and a bright one; velocity sets the loudness and how much of the
-bright layer is heard, and an envelope shapes attack, decay and release. Layers are made once for each pitch of a piece,
-so a note costs two multiplications a sample. The output is never normalised by its own peak: a soft piece stays softer
-than a loud one. A gentle limiter above -4 dB keeps the loudest from clipping.
+A tone is a sum of harmonics in two layers, a dark and a bright one; velocity sets the loudness and the share of the
+bright layer, and an envelope shapes attack, decay and release. Layers are made once for each pitch of a piece, so that
+a note costs two multiplications per sample. The output is not normalised by its peak: a soft piece stays softer than a
+loud one. A soft limiter above -4 dB prevents clipping.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _TAIL = 0.6  # seconds after the last note's end
 
 @dataclass(frozen=True)
 class Timbre:
-    """Harmonic n sounds with amplitude n^-slope (odd ones only, if `odd`) and, if `decay` > 0, dies away with time
-    constant `decay / (1 + damping (n - 1))` seconds."""
+    """Harmonic n has amplitude n^-slope (odd ones only, if `odd`) and, if `decay` > 0, decays with time constant
+    `decay / (1 + damping (n - 1))` seconds."""
 
     slope: float  # dark layer; the bright layer's slope is `bright`
     bright: float
@@ -102,10 +102,10 @@ def write_wav(path: Path, wave: np.ndarray) -> None:
 
 def write_preview(path: Path, wave: np.ndarray, seconds: float = PREVIEW) -> None:
     """The first `seconds` of a sound at SAMPLE_RATE as an MP3 that every browser plays: mono, half the rate, 8 kB/s."""
-    from scipy.signal import resample_poly  # takes long to import, and few need it
+    from scipy.signal import resample_poly  # slow to import, and rarely needed
 
     wave = wave[: int(seconds * SAMPLE_RATE)].copy()
-    if len(wave) == int(seconds * SAMPLE_RATE):  # cut short: it fades
+    if len(wave) == int(seconds * SAMPLE_RATE):  # truncated: fade out
         fade = min(len(wave), SAMPLE_RATE)
         wave[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     half = resample_poly(wave, 1, 2).astype(np.float32)
@@ -152,7 +152,7 @@ def _layers(voice: Timbre, pitch: int, length: int) -> tuple[np.ndarray, np.ndar
     """The dark and the bright layer of a pitch, each with RMS 0.35 in its first tenth of a second, the loudest."""
     frequency = 440.0 * 2 ** ((pitch - 69) / 12)
     time = np.arange(length, dtype=np.float32) / np.float32(SAMPLE_RATE)
-    count = max(voice.harmonics, min(28, int(4000 / frequency)))  # low notes are rich, or they would hardly be heard
+    count = max(voice.harmonics, min(28, int(4000 / frequency)))  # low notes need more harmonics to be audible
     numbers = [n for n in range(1, count * (1 + voice.odd) + 1) if n % 2 or not voice.odd]
     dark, bright = np.zeros(length, np.float32), np.zeros(length, np.float32)
     copies = (-voice.chorus / 2, voice.chorus / 2) if voice.chorus else (0.0,)
@@ -254,7 +254,7 @@ def _room(wave: np.ndarray, rng: np.random.Generator, wet: float = 0.16, seconds
     block = 1 << 16
     length = int(seconds * SAMPLE_RATE)
     tail = rng.standard_normal(length) * np.exp(-np.arange(length) / (0.2 * length))
-    tail[: int(0.008 * SAMPLE_RATE)] = 0  # the walls are not at the ear
+    tail[: int(0.008 * SAMPLE_RATE)] = 0  # the first reflection arrives after 8 ms
     tail = (wet * tail / np.sqrt(np.sum(np.square(tail)))).astype(np.float32)
     size = 1 << (block + length - 1).bit_length()
     spectrum = np.fft.rfft(tail, size)
@@ -268,7 +268,7 @@ def _room(wave: np.ndarray, rng: np.random.Generator, wet: float = 0.16, seconds
 
 
 def _limit(wave: np.ndarray, knee: float = 0.63) -> np.ndarray:
-    """Identity up to the knee, then a smooth bend towards 1 that is never reached."""
+    """Identity up to the knee; beyond it, a smooth curve that stays below 1."""
     over = np.abs(wave) > knee
     bent = wave[over]
     room = np.float32(0.99 - knee)

@@ -1,1 +1,1 @@
-"""Folders become songs: what was found, which recording belongs to which score, its label and its side of the split."""
+"""From folders to songs: scanning, pairing of recordings with scores, labels, and the split."""

@@ -1,10 +1,9 @@
-"""Labels that the notes contradict: a song beside what its emotion's production rules and the other songs that bear
-its label lead to expect.
+"""Label audit: finds songs whose notes contradict their emotion label.
 
-Of every song six things are measured: tempo, note density, loudness, register, mode and articulation. What is usual for
-a label is the median of its other songs (the song itself is left out, and a few wrong labels among them do not move a
-median), drawn towards its production rules as if these were a few songs more. A song is suspect if another label of the
-corpus explains its notes much better than its own.
+Six traits of every song are measured: tempo, note density, loudness, register, mode and articulation. A trait's
+expected value for a label is the median of the label's other songs (a median is robust to a few wrong labels), shrunk
+towards the label's production rules, which have the weight of RULES_WEIGHT songs. A song is suspect if another label of
+the corpus explains its notes much better than its own label.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ import numpy as np
 from training.domains.music import emotion
 from training.domains.music.midi import style
 
-RULES_WEIGHT = 2.0  # songs that a label's production rules count for
-LEAST_SONGS = 2  # other songs that a label needs, to be thought of for a song
-DEGREES = 4.0  # of freedom of Student's distribution: one odd trait is no proof
-SUSPECT = 0.05  # probability of the label that a song bears, from which down it is listed
+RULES_WEIGHT = 2.0  # weight of a label's production rules, in songs
+LEAST_SONGS = 2  # other songs that a label needs to be considered for a song
+DEGREES = 4.0  # degrees of freedom of Student's t-distribution: heavy tails, so that one odd trait is not enough
+SUSPECT = 0.05  # a song is listed if the probability of its label is this or less
 MAJOR = ("ionian", "lydian", "mixolydian")
 MODE_STEP = 0.4  # of `majorness` between a piece in major and one in minor
 NAMES = style.MEASURED
@@ -43,13 +42,13 @@ class Suspect:
     song: str
     label: str
     likelier: str  # the label that explains its notes best
-    probability: float  # of its own label, among the corpus's
-    why: tuple[str, ...]  # sentences, the weightiest first
+    probability: float  # of its label, relative to the labels of the corpus
+    why: tuple[str, ...]  # sentences, the most important first
 
 
 def rule_style(name: str) -> np.ndarray:
-    """What the production rules of an emotion lead to expect: f64 [6] in the order and units of style.measure. Only
-    differences between emotions mean something: a melody's density is not a piece's."""
+    """The style expected from an emotion's production rules: f64 [6] in the order and units of style.measure. Only
+    differences between emotions are meaningful: the rules' density is that of a melody, not of a piece."""
     rules = emotion.rules(name)
     major = sum(weight for mode, weight in rules.modes.items() if mode in MAJOR) / sum(rules.modes.values())
     return np.array(
@@ -72,7 +71,7 @@ def suspects(songs: Sequence[str], labels: Sequence[str], measured: np.ndarray) 
         return []
     rules = np.stack([rule_style(name) for name in names])
     usual = np.stack([np.median(measured[which == label], axis=0) for label in range(len(names))])
-    rules = rules - rules.mean(axis=0) + usual.mean(axis=0)  # in the corpus's own key, so to speak
+    rules = rules - rules.mean(axis=0) + usual.mean(axis=0)  # shifted to the corpus's mean style
     spread = _spread(measured, usual[which])
     counts = np.bincount(which)
     found = []
@@ -88,8 +87,8 @@ def suspects(songs: Sequence[str], labels: Sequence[str], measured: np.ndarray) 
         centre = weight * centre + (1 - weight) * rules
         traits = _log_likelihood((measured[song] - centre) / spread)
         total = traits.sum(axis=1)
-        thinkable = (others >= LEAST_SONGS) | (np.arange(len(names)) == own)
-        total = np.where(thinkable, total, -np.inf)
+        eligible = (others >= LEAST_SONGS) | (np.arange(len(names)) == own)
+        total = np.where(eligible, total, -np.inf)
         probability = float(np.exp(total[own] - total.max()) / np.exp(total - total.max()).sum())
         best = int(total.argmax())
         if best != own and probability <= SUSPECT:
@@ -99,22 +98,22 @@ def suspects(songs: Sequence[str], labels: Sequence[str], measured: np.ndarray) 
 
 
 def _spread(measured: np.ndarray, usual: np.ndarray) -> np.ndarray:
-    """How far songs of one label usually lie from its median, robustly: f64 [6]; a tenth of the whole corpus's spread
-    at least, and something where nothing varies."""
+    """Robust standard deviation of songs around the median of their label: f64 [6]; not below a tenth of the corpus's
+    standard deviation, nor below a small constant."""
     within = 1.4826 * np.median(np.abs(measured - usual), axis=0)
     least = np.maximum(0.1 * measured.std(axis=0), [0.1, 2.0, 1.0, 0.05, 0.05, 0.05])
     return np.maximum(within, least)
 
 
 def _log_likelihood(away: np.ndarray) -> np.ndarray:
-    """Student's, up to a constant."""
+    """Log-density of Student's t-distribution, up to a constant."""
     return -(DEGREES + 1) / 2 * np.log1p(away**2 / DEGREES)
 
 
 def _reasons(
     measured: np.ndarray, which: np.ndarray, song: int, own: int, best: int, names: np.ndarray, gain: np.ndarray
 ) -> tuple[str, ...]:
-    """What speaks for `best` and against `own`, in words: traits that matter, the weightiest first."""
+    """Why `best` explains the song better than `own`, as sentences about the traits, the most important first."""
     out = []
     for column in np.argsort(-gain):
         if gain[column] < 0.5 and out:

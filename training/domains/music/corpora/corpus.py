@@ -21,13 +21,13 @@ MIDI = (".mid", ".midi")
 
 @dataclass(slots=True)
 class Song:
-    """One row to be: a score, with its recording or without."""
+    """A song that will be a manifest row: a score, with or without a recording."""
 
     midi: Found
     audio: Found | None
     label: Label
     held_out: bool = False
-    named: str = ""  # its id, where that is another
+    named: str = ""  # its id, if that is not the path of its file without extension
 
     @property
     def id(self) -> str:
@@ -36,14 +36,14 @@ class Song:
 
 
 def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[list[Found], list[Refused]]:
-    """Scan a folder that the user named. Raises UsageError if it is none, HostError if it may not be
-    read, DataError if nothing in it is usable."""
+    """Scan a folder that the user named. Raises UsageError if it is not a folder, HostError if it
+    may not be read, DataError if it has no usable file."""
     if root is None:
         return [], []
     try:
         found, refused = scan(root, suffixes)
     except OSError as error:
-        if isinstance(error, PermissionError):  # the host's matter, as `doctor` has it
+        if isinstance(error, PermissionError):  # a problem of the host, as in `doctor`
             raise HostError(
                 f"{option} {printable(root)} cannot be read by uid {os.geteuid()}: {error.strerror}. Make it readable: "
                 "chmod -R a+rX DIR."
@@ -57,7 +57,7 @@ def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[lis
 
 
 def match(audio: Sequence[Found], midi: Sequence[Found], given: Labels) -> Pairing:
-    """Pair recordings with scores. Songs that the user labelled are not judged by their folders' names."""
+    """Pair recordings with scores. For songs that the user labelled, contradicting folder names are ignored."""
 
     def contradiction(sound: Found, score: Found) -> str | None:
         if given.find(sound) or given.find(score):
@@ -72,8 +72,8 @@ def songs(
 ) -> tuple[list[Song], list[Song]]:
     """The songs with recordings, and the songs of every score, with one split over both; each sorted by id.
 
-    A score that has a recording bears its id and label. Rows of one group (see split.py) share a side:
-    equal contents, one relative path, one recording, one score, and copies of any of them.
+    A score with a recording takes the recording's id and label. Rows of one group (see split.py) are on the same side:
+    rows with equal contents, the same relative path, the same recording or score, or copies of any of them.
     """
     paired = [Song(p.midi, p.audio, labelling.of_song((p.audio, p.midi), given)) for p in pairs]
     first: dict[str, Song] = {}
@@ -86,10 +86,10 @@ def songs(
         for score in midi
     ]
     del first
-    ids = [*_tell_apart(paired), *_tell_apart(scores)]
+    ids = [*_disambiguated(paired), *_disambiguated(scores)]
     everything = [*paired, *scores]
     tops = connected(map(_bonds, everything, ids))
-    leaders: dict[int, int] = {}  # of the groups whose first row it is not
+    leaders: dict[int, int] = {}  # group -> its leading row, if that is not its first row
     with_sound: set[int] = set()
     for row, top in enumerate(tops):
         leader, alone = leaders.get(top, top), everything[row].audio is None
@@ -114,16 +114,16 @@ def songs(
 
 
 def _bonds(song: Song, name: str) -> Iterator[str | bytes]:
-    """`name`: its id."""
+    """Keys that song shares with others of its group: relative paths and contents of its files. `name`: its id."""
     for file in (song.audio, song.midi):
         if file is not None:
             key = file.key
-            yield name if key == name else key  # one text for both: there may be millions
+            yield name if key == name else key  # one string object for both: there may be millions of songs
             yield file.content
 
 
-def _tell_apart(rows: Sequence[Song]) -> list[str]:
-    """The ids of all. Rows of one id (x.wav and x.mp3) are told apart by their extension; the ids of others stay."""
+def _disambiguated(rows: Sequence[Song]) -> list[str]:
+    """The ids of all rows. Rows of the same id (x.wav and x.mp3) get their extensions appended; other ids stay."""
     ids = [song.id for song in rows]
     used = Counter(ids)
     for row, song in enumerate(rows) if len(used) < len(rows) else ():

@@ -1,4 +1,4 @@
-"""What songs mean: emotions from a user's file of labels, else from the names of folders and files."""
+"""Emotion labels of songs: from a user's file of labels, else from the names of folders and files."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _VECTOR_COLUMNS = ("valence", "arousal", "intensity")
 @dataclass(frozen=True)
 class Label:
     emotion: tuple[float, ...]  # 3 or 64 numbers
-    name: str  # of the emotion it is counted with
+    name: str  # of the emotion that the vector is classified as
     source: str  # "labels", "path" or "none"
 
 
 def of_song(files: Iterable[Found], given: Labels) -> Label:
-    """The label of a song from its files (recording first): the user's, else what their places and names say."""
+    """The label of a song from its files (recording first): the user's, else a word in their folders' or own names."""
     files = list(files)
     for file in files:
         label = given.find(file)
@@ -46,15 +46,15 @@ def of_song(files: Iterable[Found], given: Labels) -> Label:
 
 @cache
 def _shared(vector: tuple[float, ...], name: str, source: str) -> Label:
-    """One object for all songs that bear it: there may be millions."""
+    """One object for all songs with this label: there may be millions."""
     return Label(vector, name, source)
 
 
 def contradiction(audio: Found, midi: Found) -> str | None:
-    """Why a recording and a score of one stem cannot be one song: their folders or names speak of other emotions."""
+    """Why a recording and a score of the same stem are different songs: their names contain different emotions."""
     first, second = emotion.label_for(audio.relative), emotion.label_for(midi.relative)
     if first.hinted and second.hinted and first.vector != second.vector:
-        return f"the recording says {first.word}, the score {second.word}"
+        return f"the recording's path names {first.word}, the score's {second.word}"
     return None
 
 
@@ -73,7 +73,7 @@ class Labels:
         return None
 
     def unused(self) -> list[str]:
-        """Names that were no file's, so far."""
+        """Names in the labels that no file has matched so far."""
         return sorted(self._entries.keys() - self._used)
 
     def __len__(self) -> int:
@@ -83,9 +83,9 @@ class Labels:
 def read(path: Path) -> Labels:
     """A CSV, JSON or JSONL file of labels.
 
-    CSV: `path,emotion` or `path,valence,arousal,intensity`, with or without a heading. JSON: {path: emotion}, or a
-    list of {"path": ..., "emotion": ...}; JSONL: one of these objects a line. An emotion is a word of the lexicon, 3 or
-    64 numbers. Raises UsageError if the file is missing, DataError with line numbers for what is wrong in it.
+    CSV: `path,emotion` or `path,valence,arousal,intensity`, with or without a header. JSON: {path: emotion}, or a list
+    of {"path": ..., "emotion": ...}; JSONL: one of these objects per line. An emotion is a word of the lexicon, 3 or 64
+    numbers. Raises UsageError if the file is missing, DataError with line numbers if its content is invalid.
     """
     reason = regular_file(path)
     if reason:
@@ -108,9 +108,9 @@ def read(path: Path) -> Labels:
             where = unicodedata.normalize("NFC", key.strip().replace("\\", "/").removeprefix("./"))
             label = _label(value)
             if not where:
-                raise ValueError("names no file")
+                raise ValueError("has an empty path")
             if entries.get(where, label) != label:
-                raise ValueError(f"{printable(where)} has another label above")
+                raise ValueError(f"{printable(where)} has a different label in an earlier line")
             entries[where] = label
         except ValueError as error:
             faults.append(f"  {name}:{line}: {error}")
@@ -130,12 +130,12 @@ def _label(value: Any) -> Label:
             raise ValueError(str(error)) from None
         return Label(vector, emotion.classify(vector), "labels")
     if not isinstance(value, list) or len(value) not in (3, 64):
-        raise ValueError(f"an emotion is a word, 3 or 64 numbers; here it is {value!r}")
+        raise ValueError(f"an emotion must be a word, 3 or 64 numbers; here it is {value!r}")
     for place, number in enumerate(value):
         low = 0 if len(value) == 3 and place == 2 else -1
         plain = isinstance(number, int | float) and not isinstance(number, bool)
         if not plain or not math.isfinite(number) or not low <= number <= 1:
-            raise ValueError(f"number {place + 1} of an emotion lies between {low} and 1; here it is {number!r}")
+            raise ValueError(f"number {place + 1} of an emotion must be between {low} and 1; here it is {number!r}")
     vector = tuple(float(number) for number in value)
     return Label(vector, emotion.classify(vector), "labels")
 
@@ -149,7 +149,7 @@ def _csv(text: str) -> Iterator[tuple[int, str, Any]]:
                 continue
             if layout is None:
                 layout = _layout([cell.strip().casefold() for cell in cells])
-                if layout.heading:
+                if layout.header:
                     continue
             if len(cells) != layout.width:
                 yield rows.line_num, "", ValueError(f"has {len(cells)} fields, not {layout.width}")
@@ -161,16 +161,16 @@ def _csv(text: str) -> Iterator[tuple[int, str, Any]]:
 
 
 class _Layout(NamedTuple):
-    """Where name and emotion stand in a CSV file."""
+    """The columns of name and emotion in a CSV file."""
 
-    heading: bool
+    header: bool
     name: int
     values: tuple[int, ...]
     width: int
 
 
 def _layout(cells: list[str]) -> _Layout:
-    """From the first line: its heading, or its number of fields."""
+    """From the first line: its header, or its number of fields."""
     name = next((cells.index(column) for column in _KEY_COLUMNS if column in cells), None)
     word = next((cells.index(column) for column in _WORD_COLUMNS if column in cells), None)
     if name is not None and all(column in cells for column in _VECTOR_COLUMNS):
@@ -179,7 +179,7 @@ def _layout(cells: list[str]) -> _Layout:
         return _Layout(True, name, (word,), len(cells))
     if len(cells) in (2, 4):
         return _Layout(False, 0, tuple(range(1, len(cells))), len(cells))
-    raise ValueError("has neither a heading (path,emotion or path,valence,arousal,intensity) nor 2 or 4 fields a line")
+    raise ValueError("has neither a header (path,emotion or path,valence,arousal,intensity) nor 2 or 4 fields per line")
 
 
 def _numbers(values: list[str]) -> list[float] | ValueError:
@@ -191,14 +191,14 @@ def _numbers(values: list[str]) -> list[float] | ValueError:
 
 def _json(text: str) -> Iterator[tuple[int, str, Any]]:
     try:
-        whole = json.loads(text)
+        document = json.loads(text)
     except json.JSONDecodeError:
-        whole = None
-    if isinstance(whole, list):
-        for number, item in enumerate(whole, 1):
+        document = None  # not one JSON document: JSONL
+    if isinstance(document, list):
+        for number, item in enumerate(document, 1):
             yield from _object(number, item)
-    elif isinstance(whole, dict) and not (whole.keys() & set(_KEY_COLUMNS) and "emotion" in whole):
-        yield from ((number, key, value) for number, (key, value) in enumerate(whole.items(), 1))
+    elif isinstance(document, dict) and not (document.keys() & set(_KEY_COLUMNS) and "emotion" in document):
+        yield from ((number, key, value) for number, (key, value) in enumerate(document.items(), 1))
     else:
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():

@@ -1,4 +1,4 @@
-"""Which recording belongs to which score: decided by names, never guessed."""
+"""Pairs recordings with scores by their names. Ambiguous cases are reported, not guessed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Ambiguous:
-    """Files that might belong together, and why that cannot be told."""
+    """Files that might belong together, and why that cannot be decided."""
 
     audio: tuple[Found, ...]
     midi: tuple[Found, ...]
@@ -43,7 +43,7 @@ def pair(
     one relative path (x.mid, x.midi) with different contents are ambiguous.
 
     Args:
-        contradiction: says why two files of one stem are different songs all the same, or None.
+        contradiction: returns why two files of the same stem are different songs, or None.
     """
     if not (audio and midi):
         return Pairing(unmatched_audio=[*audio], unmatched_midi=[*midi])
@@ -56,7 +56,7 @@ def pair(
             out.ambiguous.append(Ambiguous(tuple(sounds[key]), tuple(scores[key]), why))
         else:
             out.pairs.extend(Pair(sound, scores[key][0], "path") for sound in sounds[key])
-    # By stem: of the names that files without such a partner have, on both sides.
+    # The remaining files are paired by stem.
     left = [[file for file in files if file.key not in scores] for files in (audio, midi)]
     stems = _names(left[0], _stem) & _names(left[1], _stem)
     stems_of_sounds, stems_of_scores = _by(audio, _stem, stems), _by(midi, _stem, stems)
@@ -99,7 +99,7 @@ def _names(files: Sequence[Found], name: Callable[[Found], str]) -> set[str]:
 
 
 def _by(files: Sequence[Found], name: Callable[[Found], str], wanted: Collection[str]) -> dict[str, list[Found]]:
-    """The files of each wanted name that any has."""
+    """Files by name, for the wanted names that occur."""
     out: dict[str, list[Found]] = {}
     for file in files:
         if (named := name(file)) in wanted:

@@ -1,4 +1,4 @@
-"""Which songs are held out: by hash of name and seed, whole groups only, so that no song is on both sides."""
+"""Which songs are held out: by hash of name and seed, in complete groups, so that no song is on both sides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Group:
 
 
 def connected(bonds: Iterable[Iterable[Hashable]]) -> Sequence[int]:
-    """For every row, the smallest row that it is connected with, directly or over others, by a shared bond."""
+    """For every row, the smallest row that it is connected to, directly or through others, by a shared bond."""
     parent = array("q")
 
     def top(row: int) -> int:
@@ -38,11 +38,11 @@ def connected(bonds: Iterable[Iterable[Hashable]]) -> Sequence[int]:
 
 
 def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:
-    """Keys of the groups to hold out: about `share` of them, at least one and never all, where there are two.
+    """Keys of the groups to hold out: about `share` of them; if there are two or more, one or more but not all.
 
-    That bound holds for the paired groups by themselves, if there are any, so that no manifest has an empty side.
-    Inside a stratum those with the smallest hash of (seed, key) are taken: a song that is added or removed moves at
-    most the songs at the border of a quota.
+    The paired groups, if any, satisfy this bound separately, so that no manifest has an empty side. Within a stratum,
+    those with the smallest hash of (seed, key) are taken, so that adding or removing a song changes the side of few
+    others: those at the border of a quota.
     """
     paired = [group for group in groups if group.paired]
     alone = [group for group in groups if not group.paired]
@@ -56,7 +56,7 @@ def _bounded(share: float, count: int) -> int:
 
 
 def _draw(groups: Sequence[Group], count: int, seed: int) -> set[str]:
-    """`count` groups, shared out over the strata by largest remainder."""
+    """`count` groups, distributed over the strata by the largest-remainder method."""
     if count <= 0:
         return set()
     strata: Mapping[Hashable, list[str]] = defaultdict(list)

@@ -1,1 +1,1 @@
-"""Scores: MIDI files in and out, notes, tokens, and what can be measured on notes."""
+"""Scores: reading and writing MIDI files, notes, tokens, and style measurements."""

@@ -1,7 +1,7 @@
-"""Which ids may come next: a small state machine that keeps generated music in the form that `tokens.encode` writes.
+"""The grammar of token sequences: a state machine that masks the ids that may not come next.
 
-What it lets through from BOS to EOS is exactly what `encode` can produce (for a piece with notes), so that whatever is
-sampled under its masks decodes without any repair, and encodes again to the same ids.
+It accepts, from BOS to EOS, exactly the sequences that `tokens.encode` can produce for a piece with notes. So a piece
+sampled under its masks decodes without repair, and encodes to the same ids again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from training.domains.music.midi.tokens import (
 )
 
 _KINDS = kinds()
-# What was read last, and the kinds that may follow it before the values are looked at.
+# The state after the last id, and the kinds that may follow it, before values are considered.
 _STAGES = {
     "start": ("bos",),
     "bos": ("bar",),
@@ -43,22 +43,21 @@ _KIND_STAGE = np.array([_STAGE["eos" if kind == "pad" else "coarse" if kind == "
 
 
 class Grammar:
-    """The state of `batch` sequences, none of which has begun (BOS comes first).
+    """The state of `batch` sequences, before their first id (BOS).
 
-    `unisons`: whether one instrument may play a pitch twice at one onset (real files do, through two tracks; a model
-    that repeats itself is better kept from it). `empty_bars`: at most so many bars without a note in a row; None: any
-    number.
+    `unisons`: whether one instrument may play a pitch twice at one onset. Real files do, through two tracks; for
+    generation it is better forbidden. `empty_bars`: the largest number of consecutive bars without a note; None: any.
     """
 
     def __init__(self, batch: int = 1, *, unisons: bool = True, empty_bars: int | None = None):
         self.unisons = unisons
         self.empty_bars = empty_bars
-        self._mask: np.ndarray | None = None  # of the present state, once asked for
+        self._mask: np.ndarray | None = None  # of the current state, once computed
         self._stage = np.full(batch, _STAGE["start"])
         self._bar_empty = np.zeros(batch, np.int64)  # bars since the last note, this one included
         self._tempo = np.full(batch, -1)  # in force, 0..224
         self._coarse = np.full(batch, -1)
-        self._position = np.full(batch, -1)  # of this onset; -1: none yet in this bar
+        self._position = np.full(batch, -1)  # of the current onset; -1: none yet in this bar
         self._instrument = np.full(batch, -1)
         # The note that the next one of this onset and instrument must not precede; -1: there is none.
         self._pitch = np.full(batch, -1)
@@ -76,7 +75,7 @@ class Grammar:
         return self._stage == _STAGE["duration"]
 
     def mask(self) -> np.ndarray:
-        """bool [batch, 388]: the ids that may come next; at least one in each row. The caller's own copy."""
+        """bool [batch, 388]: the ids that may come next, one or more in each row. A copy that the caller may change."""
         if self._mask is None:
             self._mask = self._legal()
         return self._mask.copy()
@@ -95,7 +94,7 @@ class Grammar:
             allowed[first, POSITION:DURATION] = False
             allowed[first, BAR] = False
         rows = stage == _STAGE["coarse"]
-        if rows.any():  # the tempo in force is not said again
+        if rows.any():  # the tempo in force is not repeated
             same = self._coarse[:, None] * DIGITS + values[:DIGITS] == self._tempo[:, None]
             among(TEMPO, PAD, rows, ~same)
         if self.empty_bars is not None:
@@ -119,7 +118,7 @@ class Grammar:
         return allowed
 
     def advance(self, ids: np.ndarray) -> None:
-        """Read one id a sequence, [batch] ints. Raises ValueError for one that its mask does not allow."""
+        """Read one id per sequence, [batch] ints. Raises ValueError for an id that the mask does not allow."""
         ids = np.asarray(ids).astype(np.int64).reshape(len(self._stage))
         legal = (ids >= 0) & (ids < VOCABULARY)
         legal[legal] = self.mask()[legal, ids[legal]]
@@ -147,7 +146,7 @@ class Grammar:
         self._pitch[rows] = self._velocity[rows] = self._duration[rows] = -1
 
         rows = stage == _STAGE["note"]
-        fresh = rows & (ids - NOTE != self._pitch)  # no unison: any velocity and duration will do
+        fresh = rows & (ids - NOTE != self._pitch)  # not a unison: any velocity and duration may follow
         self._pitch[rows] = ids[rows] - NOTE
         self._velocity[fresh] = self._duration[fresh] = -1
         self._bar_empty[rows] = 0
@@ -162,7 +161,7 @@ class Grammar:
 
 
 def legal(ids: np.ndarray) -> bool:
-    """Whether `ids` is one whole piece, BOS to EOS, in the form that `encode` writes."""
+    """Whether `ids` is one complete piece, BOS to EOS, in the form that `encode` writes."""
     grammar = Grammar()
     try:
         for token in np.asarray(ids).tolist():

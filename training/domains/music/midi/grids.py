@@ -9,12 +9,12 @@ import numpy as np
 from training.domains.music.midi.score import MAX_BARS
 
 TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
-SLIVER = 1 / 64  # a metre change this little after a bar line (a rounding of the writing program) is on it
+SLIVER = 1 / 64  # of a bar: a metre change this close after a bar line (rounding by the writing program) is on the line
 
 
 @dataclass(frozen=True)
 class TempoMap:
-    """Piecewise constant tempo. `ticks` float64 [k] from 0, ascending; `seconds` at each; `rate` seconds a tick from
+    """Piecewise constant tempo. `ticks` float64 [k] from 0, ascending; `seconds` at each; `rate`: seconds per tick from
     each on."""
 
     ticks: np.ndarray
@@ -23,8 +23,8 @@ class TempoMap:
 
     @classmethod
     def of(cls, ticks: np.ndarray, microseconds: np.ndarray, per_quarter: float) -> TempoMap:
-        """From tempo events in file order within a tick (the last one there counts), ascending; `microseconds` a
-        quarter note, > 0. Before the first, 120 quarters a minute."""
+        """From tempo events, ascending in ticks and in file order within a tick, where the last one is used.
+        `microseconds` per quarter note, > 0. Before the first event, 120 quarters a minute."""
         per_tick = 1e-6 / per_quarter
         if len(ticks) == 0 or (len(ticks) == 1 and ticks[0] == 0):  # one tempo throughout, as in most pieces
             quarter = float(microseconds[0]) if len(ticks) else 500_000.0
@@ -50,11 +50,11 @@ class TempoMap:
 def bar_lines(
     ticks: np.ndarray, numerators: np.ndarray, denominators: np.ndarray, per_quarter: float, last_onset: float
 ) -> np.ndarray:
-    """The bar lines of a piece in ticks, float64, ascending from 0; one more than there are bars.
+    """The bar lines of a piece in ticks, float64, ascending from 0: one more than the number of bars.
 
-    Metre events (file order within a tick, ascending; 4/4 before the first) each start a bar, cutting the running one
-    short. The lines reach TAIL_BARS past the bar of `last_onset`. Raises ValueError if more than MAX_BARS bars are
-    needed up to it.
+    Each metre event starts a bar and ends the current one (events ascend in ticks, in file order within a tick; 4/4
+    before the first). The lines reach TAIL_BARS past the bar of `last_onset`. Raises ValueError if more than MAX_BARS
+    bars are needed up to it.
     """
     starts, lengths = [0.0], [4.0 * per_quarter]
     for tick, numerator, denominator in zip(ticks.tolist(), numerators.tolist(), denominators.tolist(), strict=True):
@@ -85,9 +85,9 @@ def bar_lines(
 
 @dataclass(frozen=True)
 class Bars:
-    """Where bars are: `lines` as of `bar_lines`, `width` of each bar in ticks, float64.
+    """Bars in ticks: `lines` as from `bar_lines`, `width` of each bar, float64.
 
-    In a piece of one metre a division does what a search would: lines and ticks are far below 2^53, so it is exact.
+    In a piece with one metre, division replaces the search; lines and ticks are far below 2^53, so it is exact.
     """
 
     lines: np.ndarray
@@ -101,7 +101,7 @@ class Bars:
         return cls(lines, width, bool(even))
 
     def holding(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The bar that each of `ticks` (float64, from the first line on) is in, and how far in: [0, 1)."""
+        """The bar that contains each of `ticks` (float64, from the first line on), and the position in it: [0, 1)."""
         if self.even:
             width = self.width[0]
             bar = ticks / width
@@ -111,7 +111,7 @@ class Bars:
         return bar, (ticks - self.lines[bar]) / self.width[bar]
 
     def ending(self, ticks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The bar that ends at each of `ticks` (float64, up to the last line) or holds it, and how far in: (0, 1]."""
+        """The bar that contains each of `ticks` (float64, up to the last line) or ends there, and where: (0, 1]."""
         if self.even:
             width = self.width[0]
             bar = ticks / width

@@ -1,10 +1,10 @@
-"""Notes in seconds: what is heard, free of ticks, bars and tracks."""
+"""Notes in seconds, independent of ticks, bars and tracks."""
 
 from __future__ import annotations
 
 import numpy as np
 
-#: One sounding note. Sorted by (onset, program, pitch) wherever an array of them is passed around.
+#: One sounding note. Arrays of notes are always sorted by (onset, program, pitch).
 NOTE = np.dtype(
     [
         ("onset", "f8"),  # seconds from the start of the file

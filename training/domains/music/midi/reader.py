@@ -1,11 +1,10 @@
-"""MIDI files in: notes on bars and in seconds, with every tempo and metre change of the file.
+"""Reads MIDI files: notes on bars and in seconds, with every tempo and metre change of the file.
 
-symusic parses; numpy does the rest. What counts as what:
+The file is parsed by symusic and converted with numpy. Conventions:
 - a note's program is the one in force on its channel, in its own track, when it starts; channel 10 is drums;
 - a note-off ends the oldest sounding note of its pitch, channel and track; a note that never ends is left out;
-- a note of no length lasts 1/128 of its bar; one that goes on more than nine bars after the piece's last onset is cut
-  there;
-- with an SMPTE time base a tick has one length whatever the tempo events say, and half a second counts as a quarter.
+- a note of length zero lasts 1/128 of its bar; a note is cut nine bars after the piece's last onset;
+- with an SMPTE time base, ticks have a fixed length, tempo events are ignored, and a quarter note is half a second.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from training.domains.music.midi.writer import write_midi
 
 __all__ = ["NOTES", "Score", "encode_notes", "parse", "read_score", "write_midi"]
 
-MAX_BYTES = 64 * 2**20  # a song of 64 MB has ten million events; no music does
-SHORTEST = 1 / 128  # of a bar: what a note of no length gets
-VERSION = "1"  # of everything above that changes what is read
+MAX_BYTES = 64 * 2**20  # a file of 64 MB has ten million events, more than any music
+SHORTEST = 1 / 128  # of a bar: the length given to a note of length zero
+VERSION = "1"  # of the conventions above; stored notes of another version are read again
 
 
 def read_score(path: Path) -> Score:
     """The notes and bars of a MIDI file (a valid file without notes gives an empty score).
 
-    Raises ValueError, saying why, for what cannot be read: not a MIDI file, malformed, too large, or too long.
+    Raises ValueError, with the reason, for a file that is not MIDI, malformed, too large, or too long.
     """
     return parse(_bytes(path))
 
 
 def read_bars(path: Path) -> OnBars:
-    """`read_score` for who needs the notes' places in the bars alone: what seconds and order cost is saved."""
+    """`read_score` for callers that need only positions in bars: faster, without seconds and sorting."""
     piece = _place(_bytes(path))
     return OnBars(piece.notes, piece.bars)
 
@@ -73,12 +72,12 @@ def _bytes(path: Path) -> bytes:
 
 
 class _Piece(NamedTuple):
-    """A file's notes, in its own order, on its bars; [n] each."""
+    """A file's notes, in file order, on its bars; [n] each."""
 
     onset: np.ndarray  # ticks, int32
-    ticks: np.ndarray  # how long it lasts, as the file says, int32
-    end: np.ndarray  # ticks, float64: cut, and never at once
-    notes: dict[str, np.ndarray]  # of EVENT, what is not in seconds
+    ticks: np.ndarray  # the note's length in the file, int32
+    end: np.ndarray  # ticks, float64: cut to the last bar line, and after the onset
+    notes: dict[str, np.ndarray]  # the fields of EVENT that are not in seconds
     seconds: TempoMap
     bars: np.ndarray  # float64: each bar's duration in seconds
 
@@ -124,20 +123,20 @@ _NO_TEMPO = TempoMap.of(np.empty(0), np.empty(0), 1.0)
 
 
 def _time_base(data: bytes) -> tuple[float, bool, bytes]:
-    """Ticks a quarter note, whether the base is SMPTE, and the bytes with a base that the parser takes."""
+    """Ticks per quarter note, whether the base is SMPTE, and the bytes with a time base that the parser accepts."""
     if len(data) < 14 or data[:4] != b"MThd":
         raise ValueError("not a MIDI file: it does not begin with a MIDI header" if data else "an empty file")
     form, _, division = struct.unpack(">HHH", data[8:14])
     if form == 2:
         raise ValueError("MIDI format 2 (independent sequences in one file) is not one piece of music")
     if division == 0:
-        raise ValueError("malformed MIDI: its header says 0 ticks a quarter note")
+        raise ValueError("malformed MIDI: its header has 0 ticks per quarter note")
     if not division & 0x8000:
         return float(division), False, data
     frames, ticks = 256 - (division >> 8), division & 0xFF
     if frames not in (24, 25, 29, 30) or not ticks:
         raise ValueError(f"malformed MIDI: an SMPTE time base of {frames} frames a second and {ticks} ticks a frame")
-    rate = 30 / 1.001 if frames == 29 else frames  # 29 stands for 29.97, drop frame
+    rate = 30 / 1.001 if frames == 29 else frames  # 29 means 29.97, drop frame
     return rate * ticks / 2, True, data[:12] + struct.pack(">H", 480) + data[14:]
 
 
@@ -162,14 +161,14 @@ _HEARD = ("pitch", "velocity", "program", "drum")
 def _order(piece: _Piece) -> np.ndarray:
     """The notes by onset, program, pitch, drum, velocity and length."""
     notes = piece.notes
-    # One number a note: sorting those is far faster than sorting columns.
+    # Pack the columns into one integer per note: sorting those is far faster than sorting by several columns.
     key = piece.onset.astype(np.int64) << 22 | notes["program"].astype(np.int64) << 15
     key |= notes["pitch"].astype(np.int64) << 8
     key |= notes["drum"].astype(np.int64) << 7 | notes["velocity"]
     order = np.argsort(key)
     ordered = key[order]
     tie = ordered[1:] == ordered[:-1]
-    if tie.any():  # argsort leaves equal keys in an order that differs between processors
+    if tie.any():  # argsort is not stable: the order of equal keys differs between CPUs
         tied = np.flatnonzero(np.append(tie, False) | np.append(False, tie))
         among = order[tied]
         order[tied] = among[np.lexsort([piece.ticks[among], key[among]])]
@@ -197,7 +196,7 @@ def _tempo_and_metre(midi: symusic.Score, data: bytes) -> tuple[Events, Events]:
 
 
 def _ambiguous(events: Events) -> bool:
-    """Whether two different events share a tick: symusic's sort does not say which came last in the file."""
+    """Whether two different events share a tick: symusic's sort does not keep their order in the file."""
     if len(events[0]) < 2:
         return False
     tie = events[0][1:] == events[0][:-1]
@@ -205,7 +204,7 @@ def _ambiguous(events: Events) -> bool:
 
 
 def _in_file_order(data: bytes) -> tuple[Events, Events]:
-    """The same by mido, which is slow, and keeps the order."""
+    """As `_tempo_and_metre`, read with mido, which is slow but keeps the order of events."""
     try:
         tracks = mido.MidiFile(file=io.BytesIO(data), clip=True).tracks
     except (OSError, ValueError, EOFError, IndexError, KeyError) as error:
@@ -225,7 +224,7 @@ def _in_file_order(data: bytes) -> tuple[Events, Events]:
 
 
 def encode_notes(path: Path) -> dict[str, np.ndarray]:
-    """{"notes": NOTE array}. Raises ValueError for what cannot be read, and for a file without notes."""
+    """{"notes": NOTE array}. Raises ValueError for an unreadable file and for a file without notes."""
     notes = read_score(path).seconds()
     if not len(notes):
         raise ValueError("holds no notes")

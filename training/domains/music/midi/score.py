@@ -1,4 +1,4 @@
-"""A piece as bars and notes: what a MIDI file is read into, and what tokens and MIDI files are written from."""
+"""A piece as bars and notes: the representation between MIDI files and tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from training.domains.music.midi.notes import NOTE
 
-#: One note, in bars and in seconds. The bar axis counts bars of whatever length: 2.5 is the middle of the third bar.
+#: One note, in bars and in seconds. The bar axis counts bars of any length: 2.5 is the middle of the third bar.
 EVENT = np.dtype(
     [
         ("bar", "i4"),  # the bar in which it starts, from 0
@@ -25,14 +25,14 @@ EVENT = np.dtype(
     ]
 )
 
-MAX_BARS = 8192  # of one piece; at the slowest bar that tokens can say (6 s) these last 13.7 hours
-MAX_SECONDS = 14 * 3600.0  # onsets later than this are refused: a broken file, not a song
+MAX_BARS = 8192  # of one piece; with the slowest bars that tokens can represent (6 s) these last 13.7 hours
+MAX_SECONDS = 14 * 3600.0  # later onsets are refused: the file is damaged
 
 DEFAULT_BAR = 2.0  # seconds: 4/4 at 120 beats a minute, MIDI's own default
 
 
 class OnBars(NamedTuple):
-    """The notes of a piece on its map of bars, in any order: all that tokens are made of."""
+    """The notes of a piece on its map of bars, in any order: the input of `tokens.encode`."""
 
     notes: Mapping[str, np.ndarray]  # the fields of EVENT but for onset and duration, [n] each
     bars: np.ndarray  # as in Score
@@ -41,7 +41,7 @@ class OnBars(NamedTuple):
 @dataclass(frozen=True)
 class Score:
     """Notes on a map of bars. `notes` is an EVENT array sorted by (onset, program, pitch); `bars` float64 [n], each
-    bar's duration in seconds, at least up to the bar of the last onset (the last one's goes on after it)."""
+    bar's duration in seconds, up to the bar of the last onset or further. Later bars have the duration of the last."""
 
     notes: np.ndarray
     bars: np.ndarray
@@ -52,7 +52,7 @@ class Score:
         return np.cumsum(self.bars) - self.bars
 
     def seconds(self) -> np.ndarray:
-        """The notes as they sound: a NOTE array sorted by (onset, program, pitch)."""
+        """The notes in seconds: a NOTE array sorted by (onset, program, pitch)."""
         out = np.empty(len(self.notes), NOTE)
         for name in NOTE.names:
             out[name] = self.notes[name]
@@ -95,7 +95,7 @@ class Score:
 
 
 def seconds_at(bars: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Seconds at points `x` of the bar axis; `bars` holds each bar's seconds, and the last bar's tempo goes on."""
+    """Seconds at points `x` of the bar axis; `bars` holds each bar's seconds, and the last bar's tempo continues."""
     if not len(x):
         return np.zeros(0)
     knots = np.concatenate([[0.0], np.cumsum(bars)])

@@ -1,4 +1,4 @@
-"""What can be measured on the notes of a piece: how dense, loud, high, major and detached it is."""
+"""Style measurements on the notes of a piece: density, loudness, register, mode and articulation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MEASURED = (*FEATURES, "tempo")
 
 
 def features(notes: np.ndarray, tempo: float | None = None) -> dict[str, float]:
-    """Style of a piece, from its notes (NOTE array, seconds); the tempo is passed in, for notes alone do not tell it.
+    """Style of a piece, from its notes (NOTE array, seconds); the tempo is passed in, because notes do not contain it.
 
     density: distinct onsets a second over the sounding time (10 ms apart or more), drums included
     velocity: mean MIDI velocity, drums included · pitch: mean MIDI pitch without drums, weighted by duration
@@ -41,8 +41,8 @@ def features(notes: np.ndarray, tempo: float | None = None) -> dict[str, float]:
 
 
 def measure(ids: np.ndarray) -> np.ndarray:
-    """The style of a piece from its token ids, f64 [6], in the order of MEASURED; density and tempo as logarithms, for
-    they are ratios."""
+    """The style of a piece from its token ids, f64 [6], in the order of MEASURED; density and tempo, which are ratios,
+    as logarithms."""
     score = tokens.decode(ids)
     found = features(score.seconds(), 240.0 / float(np.median(score.bars)) if len(score.bars) else 120.0)
     found["density"], found["tempo"] = np.log(found["density"] + LEAST_DENSITY), np.log(found["tempo"])
@@ -68,9 +68,9 @@ def _correlations(rows: np.ndarray, profile: np.ndarray) -> np.ndarray:
 
 
 def articulation(notes: np.ndarray) -> float:
-    """Median over notes of (duration / time to the next onset of the same program), each at most 1.5.
+    """Median over notes of (duration / time to the next onset of the same program), each clipped to 1.5.
 
-    About .4 is staccato, 1 legato. Drums do not count; an instrument's last chord has no next onset and is left out.
+    About .4 is staccato, 1 legato. Drums are excluded, as is an instrument's last chord, which has no next onset.
     """
     shares = []
     pitched = notes[~notes["drum"]]

@@ -1,14 +1,14 @@
-"""The vocabulary of 388 ids, and pieces to and from it. Files and hosts depend on the table: it never changes.
+"""The vocabulary of 388 ids, and its encoder and decoder. Files and applications depend on the table: never change it.
 
     BOS (BAR [TEMPO TEMPO] (POSITION ([INSTRUMENT] NOTE VELOCITY DURATION)+)*)* EOS
 
-TEMPO and INSTRUMENT stand where they change, and at the first bar and note. The notes of one onset are sorted by
-instrument, then pitch (then velocity and duration). A piece ends with the bar of its last onset; a silence is told in
-full, bar by bar.
+TEMPO and INSTRUMENT are written where they change, and at the first bar and note. The notes of one onset are sorted by
+instrument, then pitch (then velocity and duration). A piece ends with the bar of its last onset; silent bars are
+written, too.
 
-What is rounded: onsets to 1/128 of a bar, durations to their grid, velocities to one of 32, a bar's length to one of
-225 tempi 0.8 % apart. What is clipped: durations to 8 bars, and bars to 1..6 seconds (240 to 40 bars in four minutes):
-a slower or faster one keeps its notes' places in the bar and plays at the nearest tempo there is.
+Rounding: onsets to 1/128 of a bar, durations to their grid, velocities to one of 32, a bar's length to one of 225 tempi
+0.8 % apart. Clipping: durations to 8 bars, and bars to 1..6 seconds (240 to 40 bars in four minutes). A slower or
+faster bar keeps the positions of its notes and gets the nearest tempo.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ EOS = 386
 BAR = 387
 VOCABULARY = 388
 
-STEPS = 128  # positions in a bar; durations count the same steps
+STEPS = 128  # positions in a bar; the unit of durations, too
 #: Durations in 128ths of a bar: steps of 1, 2, 4 ... 64, so that plain and dotted values are exact.
 DURATIONS = np.concatenate(
     [np.arange(1, 17), *(np.arange(16 << n, 32 << n, 2 << n) + (2 << n) for n in range(6))], dtype=np.int64
@@ -44,14 +44,14 @@ TEMPI = 225
 SLOWEST, FASTEST = 40.0, 240.0  # bars' rate: 240 / (bar length in seconds)
 DIGITS = 15
 
-#: A program to write for each family: its first, unless another is the more usual or has the wider range.
+#: The program to write for each family: its first, unless another is more common or has a wider range.
 PROGRAMS = np.array([0, 11, 19, 24, 33, 40, 48, 56, 65, 73, 80, 89, 96, 104, 114, 120])
 FAMILIES = (
     "piano", "chromatic percussion", "organ", "guitar", "bass", "strings", "ensemble", "brass", "reed", "pipe",
     "synth lead", "synth pad", "synth effects", "ethnic", "percussive", "sound effects", "drums",
 )  # fmt: skip
 
-VERSION = "1"  # of everything above that changes what is encoded
+VERSION = "1"  # of the encoding; stored tokens of another version are encoded again
 _BLOCKS = (
     (NOTE, "note"), (VELOCITY, "velocity"), (POSITION, "position"), (DURATION, "duration"),
     (INSTRUMENT, "instrument"), (TEMPO, "tempo"), (PAD, "pad"), (BOS, "bos"), (EOS, "eos"), (BAR, "bar"),
@@ -59,7 +59,7 @@ _BLOCKS = (
 _PITCHES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
 
-# Index of the nearest duration, by half steps: the border between two durations is a whole number of those.
+# Index of the nearest duration, by half steps: the border between two durations is a whole number of half steps.
 _BORDERS = DURATIONS[1:] + DURATIONS[:-1]
 _HALF_STEPS = np.searchsorted(_BORDERS, np.arange(2 * DURATIONS[-1] + 1), "right").astype(np.uint8)
 
@@ -72,7 +72,7 @@ def kinds() -> np.ndarray:
 
 
 def describe(token: int) -> str:
-    """One id's meaning, for people: `NOTE 60 (C4)`, `DURATION 48/128 of a bar`. Raises ValueError outside 0..387."""
+    """A readable form of an id: `NOTE 60 (C4)`, `DURATION 48/128 of a bar`. Raises ValueError outside 0..387."""
     if not 0 <= token < VOCABULARY:
         raise ValueError(f"no such id: {token} (the vocabulary is 0..{VOCABULARY - 1})")
     token = int(token)
@@ -90,7 +90,7 @@ def describe(token: int) -> str:
 
 
 def tempo_step(bars: np.ndarray) -> np.ndarray:
-    """Bar lengths in seconds -> the nearest tempo 0..224 (slowest first), int64; outside the range, its end."""
+    """Bar lengths in seconds -> the nearest tempo 0..224 (slowest first), int64; clipped to the range."""
     rate = np.log(240.0 / SLOWEST / bars) * ((TEMPI - 1) / np.log(FASTEST / SLOWEST))
     return np.minimum(np.maximum(np.rint(rate), 0), TEMPI - 1).astype(np.int64)
 
@@ -101,14 +101,14 @@ def bar_seconds(step: np.ndarray) -> np.ndarray:
 
 
 def encode(score: Score | OnBars) -> np.ndarray:
-    """The whole piece, BOS and EOS included, as uint16 [n]."""
+    """The complete piece, BOS and EOS included, as uint16 [n]."""
     notes = score.notes
     if not len(notes["bar"]):
         return np.array([BOS, EOS], np.uint16)
-    # Sorted as one number a note: far faster than by columns.
+    # Pack the columns into one integer per note and sort those: far faster than sorting by several columns.
     key = _slots(notes)
     key <<= 5
-    key |= np.maximum(notes["program"] >> 3, notes["drum"].view(np.uint8) * DRUMS)  # that of drums is the highest
+    key |= np.maximum(notes["program"] >> 3, notes["drum"].view(np.uint8) * DRUMS)  # DRUMS is the highest instrument
     key <<= 7
     key |= notes["pitch"]
     key <<= 5
@@ -116,14 +116,14 @@ def encode(score: Score | OnBars) -> np.ndarray:
     key <<= 6
     key |= _durations(notes["length"])
     key.sort()
-    slot, words = key >> 23, key.astype(np.uint32)  # all of a note but its slot fits into half
+    slot, words = key >> 23, key.astype(np.uint32)  # the fields of a note without its slot fit into 32 bits
     instrument = words >> 18 & 31
     new_slot, new_instrument = _changes(slot), _changes(instrument)
     bar = slot >> 7
     tempo = tempo_step(_bars_to(score, int(bar[-1]) + 1))
     new_tempo = _changes(tempo)
 
-    # Where each bar and each note begins: everything before it, counted.
+    # The index of each bar's and each note's first id is the number of ids before it.
     through = (new_slot.view(np.uint8) + new_instrument.view(np.uint8)).astype(np.int64)
     through += 3
     through = through.cumsum()
@@ -138,8 +138,8 @@ def encode(score: Score | OnBars) -> np.ndarray:
     ids[bar_at] = BAR
     ids[bar_at[new_tempo] + 1] = TEMPO + tempo[new_tempo] // DIGITS
     ids[bar_at[new_tempo] + 2] = TEMPO + tempo[new_tempo] % DIGITS
-    # Told for every note, in this order: where an instrument or a position is none that is new, it is written over by
-    # the position of its note or the duration of the note before.
+    # Write instrument and position for every note, in this order. If the instrument has not changed, the note's
+    # position overwrites it; if the position has not changed, the duration of the previous note overwrites it.
     at -= 3
     ids[at] = (instrument + INSTRUMENT).astype(np.uint16)
     at -= new_instrument.view(np.uint8)
@@ -152,7 +152,7 @@ def encode(score: Score | OnBars) -> np.ndarray:
 
 
 def _slots(notes: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Each note's onset in positions since the piece began: int64 [n]."""
+    """Each note's onset in positions from the start of the piece: int64 [n]."""
     position = notes["position"] * STEPS
     position += 0.5
     slot = position.astype(np.int64)
@@ -168,7 +168,7 @@ def _durations(length: np.ndarray) -> np.ndarray:
 
 
 def _changes(values: np.ndarray) -> np.ndarray:
-    """Which of `values` differ from the one before; the first does. bool [n]."""
+    """Which of `values` differ from the previous one (the first always does): bool [n]."""
     out = np.empty(len(values), bool)
     out[0] = True
     np.not_equal(values[1:], values[:-1], out=out[1:])
@@ -176,20 +176,19 @@ def _changes(values: np.ndarray) -> np.ndarray:
 
 
 def _bars_to(score: Score | OnBars, count: int) -> np.ndarray:
-    """The lengths of the first `count` bars; the last one's goes on."""
+    """The lengths of the first `count` bars; bars past the last have its length."""
     if count <= len(score.bars):
         return score.bars[:count]
     return np.concatenate([score.bars, np.full(count - len(score.bars), score.bars[-1])])
 
 
 def decode(ids: np.ndarray) -> Score:
-    """The piece that `ids` (any integers, any shape) tell, up to the first EOS; whatever is broken is repaired.
+    """The piece in `ids` (any integers, any shape), up to the first EOS. Invalid sequences are repaired:
 
-    Ids outside the vocabulary, PAD and BOS are passed over. Notes before the first BAR make a bar of their own. A note
-    without velocity or duration takes the note's before it (the first: 66, a quarter of the bar); without POSITION it
-    starts the bar; without INSTRUMENT it is a piano. Velocities, durations and tempo digits that belong to nothing are
-    passed over; the last tempo in a bar counts, and with none a bar lasts about 2 s. Notes past MAX_BARS bars are left
-    out.
+    Ids outside the vocabulary, PAD and BOS are ignored. Notes before the first BAR get a separate bar. A note without
+    velocity or duration takes those of the previous note (the first: 66, a quarter of the bar); without POSITION it
+    starts the bar; without INSTRUMENT it is a piano. Stray velocities, durations and tempo digits are ignored; the last
+    tempo in a bar is used, and without a tempo a bar lasts about 2 s. Notes past MAX_BARS bars are left out.
     """
     ids = np.asarray(ids).ravel().astype(np.int64)
     ids = ids[(ids >= 0) & (ids < VOCABULARY) & (ids != PAD) & (ids != BOS)]
@@ -205,8 +204,8 @@ def decode(ids: np.ndarray) -> Score:
     second, third = following[at + 1], following[at + 2]
     has_velocity = _within(second, VELOCITY, POSITION)
     velocity = _carried(np.where(has_velocity, second - VELOCITY, -1), 16)
-    spoken = np.where(has_velocity, third, second)
-    duration = _carried(np.where(_within(spoken, DURATION, INSTRUMENT), spoken - DURATION, -1), 23)
+    last = np.where(has_velocity, third, second)
+    duration = _carried(np.where(_within(last, DURATION, INSTRUMENT), last - DURATION, -1), 23)
 
     index = np.arange(len(ids))
     last_bar = np.maximum.accumulate(np.where(ids == BAR, index, -1))
@@ -244,22 +243,22 @@ def _bar_lengths(ids: np.ndarray, bar: np.ndarray, count: int) -> np.ndarray:
     fine = np.flatnonzero(digit & ((index - run) % 2 == 0))
     step = (ids[fine - 1] - TEMPO) * DIGITS + ids[fine] - TEMPO
     of_bar = np.full(count, -1, np.int64)
-    told = np.maximum(bar[fine], 0)
-    of_bar[told[told < count]] = step[told < count]  # ascending, so the last in a bar stays
+    bars = np.maximum(bar[fine], 0)
+    of_bar[bars[bars < count]] = step[bars < count]  # ascending, so the last tempo of a bar remains
     steps = _carried(of_bar, int(tempo_step(np.array(2.0))))
     return bar_seconds(steps)
 
 
 def drum_notes(ids: np.ndarray) -> np.ndarray:
-    """Which ids are NOTEs that name a drum rather than a pitch: bool [n]. `ids` starts at a piece's beginning, or holds
-    several in a row."""
+    """Which ids are NOTEs of a drum rather than a pitch: bool [n]. `ids` starts at the beginning of a piece, or holds
+    several pieces in a row."""
     ids = np.asarray(ids).astype(np.int64)
-    told = np.where(_within(ids, INSTRUMENT, TEMPO), ids - INSTRUMENT, np.where(ids == BOS, 0, -1))
-    return (_carried(told, 0) == DRUMS) & (ids < VELOCITY)
+    instrument = np.where(_within(ids, INSTRUMENT, TEMPO), ids - INSTRUMENT, np.where(ids == BOS, 0, -1))
+    return (_carried(instrument, 0) == DRUMS) & (ids < VELOCITY)
 
 
 def encode_tokens(path: Path) -> dict[str, np.ndarray]:
-    """{"ids": uint16 [n]}, the whole song. Raises ValueError for what cannot be read, and for a file without notes."""
+    """{"ids": uint16 [n]} of a complete song. Raises ValueError for an unreadable file and for a file without notes."""
     score = midi.read_bars(path)
     if not len(score.notes["bar"]):
         raise ValueError("holds no notes")

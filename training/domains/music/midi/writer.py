@@ -1,4 +1,4 @@
-"""MIDI files out, by mido: in 4/4, each bar lasting what it lasts in the score."""
+"""Writes MIDI files with mido: in 4/4, with a tempo for each bar that gives it its duration in the score."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from training.data.files import write_atomic
 from training.domains.music.midi.score import Score
 
-PER_QUARTER = 480  # ticks; a multiple of 32, so that every 1/128 of a bar is a whole number of them
+PER_QUARTER = 480  # ticks; a multiple of 32, so that 1/128 of a bar is a whole number of ticks
 BAR = 4 * PER_QUARTER
 DRUM_CHANNEL = 9  # counted from 0: "channel 10"
 CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
@@ -21,10 +21,11 @@ CHANNELS = [channel for channel in range(16) if channel != DRUM_CHANNEL]
 
 def write_midi(score: Score, path: Path) -> None:
     """Write `score` as a standard MIDI file (format 1), atomically; the folder is made if it is missing. Raises
-    HostError where the disk refuses.
+    HostError if it cannot be written.
 
-    One track a program, drums on channel 10. Notes that overlap an earlier one of their pitch go to a further track,
-    so that every reader pairs them as the score does. Onsets are rounded to 1/1920 of a bar; a bar has one tempo.
+    One track per program, drums on channel 10. Notes that overlap an earlier one of the same pitch go to an additional
+    track, so that every reader pairs note-on and note-off as in the score. Onsets are rounded to 1/1920 of a bar; a bar
+    has one tempo.
     """
     file = mido.MidiFile(type=1, ticks_per_beat=PER_QUARTER)
     file.tracks.append(_conductor(score.bars))
@@ -46,11 +47,11 @@ def write_midi(score: Score, path: Path) -> None:
 
 
 class _Voice(NamedTuple):
-    """A track: of one program, with no two notes of one pitch at once."""
+    """A track: notes of one program, of which no two of the same pitch overlap."""
 
     drum: bool
     program: int
-    number: int  # 0, or more where notes of one pitch overlap
+    number: int  # 0; higher for notes that overlap an earlier one of the same pitch
 
 
 def _voices(notes: np.ndarray, onset: np.ndarray, end: np.ndarray) -> dict[_Voice, list[int]]:
@@ -67,7 +68,7 @@ def _voices(notes: np.ndarray, onset: np.ndarray, end: np.ndarray) -> dict[_Voic
 
 
 def _channels(voices: list[_Voice]) -> dict[_Voice, int]:
-    """A channel for each track: its own while they last, then that of its program, then a shared one."""
+    """A channel for each track: its own while there are free ones, then its program's, then a shared one."""
     first: dict[int, int] = {}
     for voice in voices:
         if not voice.drum and voice.number == 0:
@@ -97,14 +98,14 @@ def _conductor(bars: np.ndarray) -> mido.MidiTrack:
 def _track(
     notes: np.ndarray, members: list[int], onset: np.ndarray, end: np.ndarray, voice: _Voice, channel: int, shared: bool
 ) -> mido.MidiTrack:
-    """One voice. On a channel `shared` by several programs, each note says its own again."""
+    """One voice. On a channel `shared` by several programs, a program change precedes each note."""
     events = []
     for index in members:
         pitch, velocity = int(notes["pitch"][index]), int(notes["velocity"][index])
         on = mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)
         off = mido.Message("note_off", channel=channel, note=pitch, velocity=0)
         events += [(int(onset[index]), 1, on), (int(end[index]), 0, off)]
-    events.sort(key=lambda event: event[:2])  # what ends at a tick ends before what starts there
+    events.sort(key=lambda event: event[:2])  # at the same tick, note-offs come before note-ons
     program = mido.Message("program_change", channel=channel, program=voice.program)
     track = mido.MidiTrack([program])
     now = 0

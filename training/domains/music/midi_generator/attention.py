@@ -1,9 +1,9 @@
-"""Who looks at whom: tokens at the past of their own song, and at the emotion they were told.
+"""Attention: of tokens to earlier tokens of the same song, and to the song's emotion.
 
 Shapes: B windows, S tokens, T new tokens, P past tokens, H heads, hd width of a head, D songs in a window, W width of
-the residual stream. Packed songs are kept apart in one of two ways that give the same numbers: `Masks` (anywhere), or
-`Segments` on a GPU that has the flash kernel (Dao 2023, arXiv:2307.08691), which then neither builds nor reads a mask
-of S x S and computes nothing across songs.
+the residual stream. Packed songs are separated in one of two ways with the same results: `Masks` (on any device), or
+`Segments` on a GPU with the flash kernel (Dao 2023, arXiv:2307.08691), which needs no mask of S x S and computes
+nothing across songs.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EMOTION_TOKENS = 8  # one token would make the attention to it a constant
-#: Added to the score of what must not be seen. Finite, so that half precision holds it and no row is NaN.
+EMOTION_TOKENS = 8  # with a single token, the attention weights would be constant
+#: Added to the scores of masked positions. Finite, so that half precision can represent it and no row is NaN.
 HIDDEN = -30000.0
 
 
@@ -24,7 +24,7 @@ HIDDEN = -30000.0
 
 @dataclass(frozen=True)
 class Masks:
-    """What is added to the scores. None: causal among tokens, or everything of the emotion."""
+    """Added to the attention scores. None: causal for `tokens`, no mask for `emotion`."""
 
     tokens: Tensor | None = None  # [T, P + T] or [B, 1, S, S]
     emotion: Tensor | None = None  # [B, 1, S, 8 D]
@@ -32,7 +32,7 @@ class Masks:
 
 @dataclass(frozen=True)
 class Segments:
-    """The songs of all windows laid end to end: where each begins, i32 [B D + 1]. One that is not there is empty."""
+    """The songs of all windows, concatenated: where each begins, i32 [B D + 1]. A missing song has length 0."""
 
     tokens: Tensor
     emotion: Tensor  # multiples of 8
@@ -40,7 +40,7 @@ class Segments:
 
 
 def masks(documents: Tensor, count: int, device: torch.device) -> Masks:
-    """documents i64 [B, S], which of the window's `count` songs a token belongs to: it sees its own song's past."""
+    """documents i64 [B, S]: which of the window's `count` songs a token belongs to. It attends to that song's past."""
     mixed = torch.is_autocast_enabled(device.type)
     dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
     position = torch.arange(documents.shape[1], device=device)
@@ -52,7 +52,8 @@ def masks(documents: Tensor, count: int, device: torch.device) -> Masks:
 
 
 def segments(documents: Tensor, count: int) -> Segments:
-    """As `masks`, for documents that ascend within a window. No number leaves the device; no shape depends on one."""
+    """As `masks`, for documents that ascend within a window. No value is copied from the device, no shape depends on
+    one: nothing synchronises with the host."""
     windows, length = documents.shape
     song = torch.arange(count, device=documents.device)
     lengths = (documents[:, :, None] == song).sum(1).flatten()
@@ -80,7 +81,7 @@ def flash_gpu(index: int) -> bool:
     )
 
 
-# All that torch.compiler.assume_constant_result does; but it imports the compiler for that, a second at every start.
+# This is what torch.compiler.assume_constant_result does, but that imports the compiler: a second at every start.
 flash_gpu._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
@@ -102,7 +103,7 @@ def flash(
     q: Tensor, k: Tensor, v: Tensor, begins: tuple[Tensor, Tensor], longest: tuple[int, int], *, causal: bool
 ) -> Tensor:
     """Attention within segments: q [B, H, T, hd], k and v [B, H, K, hd] -> [B T, H, hd]. `begins`: where the segments
-    of queries and of keys begin, with windows laid end to end; `longest`: no segment is longer."""
+    of queries and of keys begin in the concatenated windows; `longest`: upper bounds of their lengths."""
     from torch.nn.attention.varlen import varlen_attn  # takes seconds to import
 
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
@@ -119,7 +120,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, packed: Masks | Segments, past: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x [B, T, W] -> (added to the residual stream [B, T, W], keys and values [B, H, P + T, hd], keys turned)."""
+        """x [B, T, W] -> (added to the residual stream [B, T, W], rotated keys and values [B, H, P + T, hd])."""
         q, k, v = (_heads(part, self.heads) for part in self.qkv(x).chunk(3, dim=-1))
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if past is not None:
@@ -133,7 +134,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Tokens look at the emotion of the song they belong to."""
+    """Attention of tokens to the emotion of their song."""
 
     def __init__(self, width: int, heads: int, context_width: int):
         super().__init__()
@@ -156,6 +157,6 @@ class CrossAttention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, context: Tensor) -> Tensor:
-        """How much each token looks at each emotion token: [B, H, T, 8 D], rows sum to 1."""
+        """The attention weights of each token over the emotion tokens: [B, H, T, 8 D], rows sum to 1."""
         q, k, _ = self._project(x, context)
         return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1)

@@ -1,6 +1,6 @@
-"""The MIDI generator's own settings, beside the shared ones (training/settings.py).
+"""The MIDI generator's own settings, in addition to the shared ones (training/settings.py).
 
-Each key's meaning stands above it in training/cuda_session/midi_generator_training_config.yaml too.
+training/cuda_session/midi_generator_training_config.yaml explains each key.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ class Model(Section):
     feedforward: Literal["swiglu", "gelu"] = "swiglu"
     emotion_width: AtLeastOne = 128  # of each of the 8 emotion tokens
     emotion_every: AtLeastOne = 2  # every n-th layer attends to the emotion, from the first on: 0, 2, 4, 6
-    tied_head: bool = False  # one matrix for reading and writing tokens
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # on what each branch adds to the residual stream
+    tied_head: bool = False  # one matrix for the token embedding and the output layer
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # on the output of each residual branch
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Model:
         if self.width % (2 * self.heads):
-            raise ValueError("such that model.width / model.heads is an even number (rotary positions turn pairs)")
+            raise ValueError("such that model.width / model.heads is an even number (rotary positions rotate pairs)")
         return self
 
 
 class LossSettings(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.05  # training only; validation is never smoothed
-    tempo: Positive = 1.0  # how often a TEMPO token counts; training only
+    tempo: Positive = 1.0  # weight of TEMPO tokens; training only
 
 
 class Augment(Section):
-    transpose: Annotated[int, Field(ge=0, le=12)] = 5  # semitones either way, a song; drums stay
+    transpose: Annotated[int, Field(ge=0, le=12)] = 5  # semitones up or down per song; not for drums
     velocity: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is louder or softer
     tempo: Annotated[float, Field(ge=0, lt=1)] = 0.1  # share by which a song is faster or slower
     emotion_noise: Annotated[float, Field(ge=0)] = 0.05  # standard deviation
-    emotion_dropout: Fraction = 0.1  # share of the samples that are not told their emotion
+    emotion_dropout: Fraction = 0.1  # share of the samples without their emotion
 
 
 class Generation(Section):
-    temperature: Annotated[float, Field(ge=0)] = 0.9  # 0: always the likeliest token
-    top_k: Count = 64  # only the k likeliest tokens; 0: all
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95  # only the likeliest tokens that together reach p
-    guidance: Annotated[float, Field(ge=0)] = 1.2  # 1: as trained; above: the emotion is exaggerated
+    temperature: Annotated[float, Field(ge=0)] = 0.9  # 0: always the most probable token
+    top_k: Count = 64  # only the k most probable tokens; 0: all
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95  # only the most probable tokens that together reach p
+    guidance: Annotated[float, Field(ge=0)] = 1.2  # 1: as trained; above: towards the emotion
     max_tokens: Annotated[int, Field(ge=16)] = 1024  # a piece's length, BOS and EOS included
-    min_bars: Count = 8  # no piece ends before this bar (unless max_tokens ends it)
+    min_bars: Count = 8  # a piece cannot end before this bar (unless max_tokens is reached)
     max_empty_bars: Count = 2  # in a row
 
 
 class Export(Section):
     formats: tuple[Literal["onnx", "int8", "coreml"], ...] = ("onnx", "int8", "coreml")
-    max_batch: Annotated[int, Field(ge=7)] = 64  # largest batch that a host may feed an exported graph
+    max_batch: Annotated[int, Field(ge=7)] = 64  # largest batch of an exported graph
     tolerance: Positive = 1e-4  # of the fp32 file against the model, relative to the largest output
 
 

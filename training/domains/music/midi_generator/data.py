@@ -1,6 +1,6 @@
-"""Songs packed back to back, cut into windows of one length: nothing is padded in training, nothing is left out.
+"""Songs concatenated and cut into windows of equal length: in training no token is padded and none is left out.
 
-The songs' token ids stay memory-mapped where the store keeps them; a window copies its own few hundred.
+The songs' token ids are memory-mapped from the store; a window copies only its own.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from training.domains.music.midi_generator.config import Augment
 
 EMOTION = 64
-MOST_RANGES = 1 << 14  # songs whose pitch range a process remembers
+MOST_RANGES = 1 << 14  # songs whose pitch range is cached in a process
 TEMPO_STEP = math.log(tokens.FASTEST / tokens.SLOWEST) / (tokens.TEMPI - 1)  # between the logarithms of two tempi
-IGNORED = -100  # a target that is none: the first token of another song, or padding
-_SHUFFLE, _SONG, _WINDOW = 0, 1, 2  # random streams that must not be the same one
+IGNORED = -100  # not a target: the first token of another song, or padding
+_SHUFFLE, _SONG, _WINDOW = 0, 1, 2  # keys of independent random streams
 
 
 def emotion_vector(numbers: Sequence[float]) -> np.ndarray:
-    """3 numbers (valence, arousal, intensity) or 64 -> f32 [64]; 3 are padded with zeros. All zeros: not told."""
+    """3 numbers (valence, arousal, intensity) or 64 -> f32 [64]; 3 are padded with zeros. All zeros: no emotion."""
     out = np.zeros(EMOTION, np.float32)
     out[: len(numbers)] = numbers
     return out
 
 
 def instrument_at(ids: np.ndarray, position: int, chunk: int = 4096) -> int:
-    """The INSTRUMENT id in force before ids[position], looked up backwards; a piano where none was told."""
+    """The INSTRUMENT id in force before ids[position], searched backwards; a piano if there is none."""
     for end in range(position, 0, -chunk):
         part = np.asarray(ids[max(0, end - chunk) : end])
         found = np.flatnonzero((part >= tokens.INSTRUMENT) & (part < tokens.TEMPO))
@@ -49,13 +49,13 @@ def instrument_at(ids: np.ndarray, position: int, chunk: int = 4096) -> int:
 def faster(ids: np.ndarray, start: int, end: int, steps: int) -> np.ndarray:
     """ids[start:end] of a song, each of its tempi `steps` of the 225 faster (slower, if negative): i64.
 
-    Of a tempo's two digits the second may carry into the first: where the window is cut between them, the one outside
-    is looked at too, so that every window of a song tells the tempi that the whole does.
+    The second of a tempo's two digits may carry into the first. If the window is cut between them, the digit outside is
+    read, too, so that all windows of a song have the same tempi as the complete song.
     """
     before, after = int(start > 0), int(end < len(ids))
     out = np.array(ids[start - before : end + after], np.int64)
     digit = (out >= tokens.TEMPO) & (out < tokens.PAD)
-    coarse = np.flatnonzero(digit[:-1] & digit[1:])  # the grammar has two in a row, and never a third
+    coarse = np.flatnonzero(digit[:-1] & digit[1:])  # the grammar has exactly two digits in a row
     tempo = (out[coarse] - tokens.TEMPO) * tokens.DIGITS + out[coarse + 1] - tokens.TEMPO
     tempo = np.clip(tempo + steps, 0, tokens.TEMPI - 1)
     out[coarse], out[coarse + 1] = tokens.TEMPO + tempo // tokens.DIGITS, tokens.TEMPO + tempo % tokens.DIGITS
@@ -64,7 +64,7 @@ def faster(ids: np.ndarray, start: int, end: int, steps: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Variation:
-    """How one song is changed in one epoch."""
+    """The augmentation of one song in one epoch."""
 
     shift: int  # semitones
     loudness: float  # factor
@@ -96,7 +96,7 @@ class Songs:
         return emotion_vector(self.rows[song].values["emotion"])
 
     def pitch_range(self, song: int) -> tuple[int, int]:
-        """Lowest and highest pitch but for the drums; (127, 0) if there is none, so that no bound binds."""
+        """Lowest and highest pitch without drums; (127, 0) if there is none, which does not limit a transposition."""
         if song not in self._range:
             if len(self._range) >= MOST_RANGES:
                 self._range.clear()
@@ -106,7 +106,7 @@ class Songs:
         return self._range[song]
 
     def varied(self, song: int, start: int, end: int, variation: Variation) -> np.ndarray:
-        """ids[start:end] of a song, transposed (drums stay), made louder or softer, and faster or slower: i64."""
+        """ids[start:end] of a song, transposed (but for drums), made louder or softer, and faster or slower: i64."""
         ids = faster(self.ids(song), start, end, variation.faster)
         if variation.shift:
             before = instrument_at(self.ids(song), start)
@@ -122,14 +122,14 @@ class Songs:
 
 
 class Windows:
-    """Shared by both splits: a window of packed songs as a sample.
+    """The part that both splits share: a sample is a window of packed songs.
 
-    A sample is {"input_ids" i64 [S], "targets" i64 [S] (IGNORED where there is none), "documents" i64 [S] (which of the
+    It is {"input_ids" i64 [S], "targets" i64 [S] (IGNORED where there is none), "documents" i64 [S] (which of the
     window's D songs), "emotion" f32 [D, 64]}, S = context.
     """
 
     def __init__(self, rows: Sequence[Row], context: int, least: int = 1):
-        """`least`: the fewest songs that a batch has room for in a window."""
+        """`least`: lower bound of D, the number of songs per window in a batch."""
         self.songs = Songs(rows)
         self.context, self.least = context, least
         self.total = int(self.songs.lengths.sum())
@@ -150,8 +150,8 @@ class Windows:
         }
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
-        """D is padded to a power of two, so that few shapes are met."""
-        import torch  # `prepare`, which needs no torch, asks this module for songs
+        """D is padded to a power of two, so that few different shapes occur."""
+        import torch  # here, because `prepare` imports this module and does not need torch
 
         most = max(self.least, *(len(item["emotion"]) for item in items))
         emotion = np.zeros((len(items), 1 << (most - 1).bit_length(), EMOTION), np.float32)
@@ -162,9 +162,10 @@ class Windows:
 
 
 class TrainingWindows(Windows):
-    """Every epoch: the songs in another order, on a ring, cut from another phase; every token is in a window or two.
+    """In every epoch, the songs are concatenated to a ring in a new order and cut from a new phase. Every token is in
+    one window, or in two as their common border.
 
-    Variations are drawn a song and epoch, so that a song's windows agree; whether the emotion is told, a sample.
+    Variations are drawn per song and epoch, so that all windows of a song agree; emotion dropout, per sample.
     """
 
     def __init__(self, rows: Sequence[Row], context: int, seed: int, augment: Augment, least: int = 1):
@@ -176,7 +177,7 @@ class TrainingWindows(Windows):
         return math.ceil(self.total / self.context)
 
     def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """(order of the songs, where each ends on the ring, phase). Kept for one epoch; a function of it alone."""
+        """(order of the songs, where each ends on the ring, phase): a function of the epoch, cached for one epoch."""
         if self._plan is None or self._plan[0] != epoch:
             random = np.random.default_rng((self.seed, _SHUFFLE, epoch))
             order = random.permutation(len(self.songs))
@@ -198,7 +199,7 @@ class TrainingWindows(Windows):
         if shift:
             low, high = self.songs.pitch_range(song)
             shift = max(-low, min(127 - high, shift))
-        steps = round(math.log1p(augment.tempo) / TEMPO_STEP)  # as far either way: 1.1 times as fast, 1.1 times as slow
+        steps = round(math.log1p(augment.tempo) / TEMPO_STEP)  # symmetric: up to 1.1 times as fast or as slow
         return Variation(shift, loudness, emotion, int(random.integers(-steps, steps + 1)))
 
     def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
@@ -246,7 +247,7 @@ class HeldOutWindows(Windows):
 
 
 def openings(rows: Sequence[Row], length: int, most: int) -> dict[str, np.ndarray]:
-    """The beginnings of up to `most` songs, one a row, as an exported graph takes them.
+    """The beginnings of up to `most` songs, one per row, in the form of an exported graph's inputs.
 
     {"input_ids" i64 [B, length], "targets" i64 [B, length] (IGNORED on padding), "emotion" f32 [B, 64]}.
     """

@@ -1,4 +1,4 @@
-"""Writing music: sampling token by token from anything that can step, be it the model or an exported file."""
+"""Generation: samples music token by token, from the model or an exported file."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 #: call's state is None.
 Step = Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, Any]]
 
-#: Ids that the shortest end may still take: BAR TEMPO TEMPO POSITION INSTRUMENT NOTE VELOCITY DURATION EOS.
+#: The most ids that a piece may still need to end: BAR TEMPO TEMPO POSITION INSTRUMENT NOTE VELOCITY DURATION EOS.
 CLOSING = 9
-#: What leads there, the most direct first.
+#: Ranges of ids that lead to the end, the most direct first.
 DIRECT = ((tokens.EOS, tokens.BAR), (tokens.POSITION, tokens.DURATION), (tokens.NOTE, tokens.VELOCITY))
 
 
 def torch_step(model: MidiGenerator) -> Step:
-    """The model with its past remembered, on whichever device it lies."""
-    model = model.folded()  # once, and not for every token
+    """The model with a key-value cache, on its device."""
+    model = model.folded()  # once, instead of for every token
     device = model.cos.device
 
     @torch.inference_mode()
@@ -51,12 +51,12 @@ def generate(
 ) -> list[np.ndarray]:
     """A piece for each of `emotions` f32 [N, 64]: ids from BOS to EOS, uint16, at most settings.max_tokens long.
 
-    Every piece obeys the vocabulary's grammar and ends; one that reaches the limit is closed there. `prompt` (ids from
-    BOS on, without EOS) is what all of them start with. The same seed gives the same pieces, and a piece does not
-    depend on how many are written beside it (but for rounding in the model). `context` is the most ids that `step`
-    can remember; past it, the last half is read anew and the rest forgotten.
+    Every piece obeys the vocabulary's grammar; a piece that reaches the limit is ended there. All start with `prompt`
+    (ids from BOS on, without EOS). The same seed gives the same pieces, and a piece does not depend on the number of
+    pieces in the batch (but for rounding in the model). `context` is the largest number of ids that `step` can cache;
+    when it is reached, the cache is built again from the last half.
 
-    `forbidden` is given, for every token of every piece, the probability that the model had for what is not allowed.
+    To `forbidden` is appended, for every token of every piece, the probability that the model gave to illegal tokens.
     """
     start = np.array([tokens.BOS] if prompt is None else prompt, np.int64)
     written = np.tile(start, (len(emotions), 1))
@@ -65,23 +65,24 @@ def generate(
         grammar.advance(column)
     randoms = [np.random.default_rng((seed, index)) for index in range(len(emotions))]
     guided = settings.guidance != 1.0
-    told = np.concatenate((emotions, np.zeros_like(emotions))) if guided else np.asarray(emotions)
-    told = np.ascontiguousarray(told, np.float32)
-    fresh, state, remembered = written[:, -context:], None, 0
+    # Classifier-free guidance runs every piece twice: with its emotion, and with zeros (no emotion).
+    given = np.concatenate((emotions, np.zeros_like(emotions))) if guided else np.asarray(emotions)
+    given = np.ascontiguousarray(given, np.float32)
+    fresh, state, cached = written[:, -context:], None, 0
     while not grammar.finished.all():
-        if remembered + fresh.shape[1] > context:
-            fresh, state, remembered = written[:, -max(1, context // 2) :], None, 0
-        logits, state = step(np.concatenate((fresh, fresh)) if guided else fresh, told, state)
-        remembered += fresh.shape[1]
+        if cached + fresh.shape[1] > context:
+            fresh, state, cached = written[:, -max(1, context // 2) :], None, 0
+        logits, state = step(np.concatenate((fresh, fresh)) if guided else fresh, given, state)
+        cached += fresh.shape[1]
         logits = logits[:, -1].astype(np.float64)
         if guided:
-            own, untold = np.split(logits, 2)
-            logits = untold + settings.guidance * (own - untold)
+            conditional, unconditional = np.split(logits, 2)
+            logits = unconditional + settings.guidance * (conditional - unconditional)
         allowed = grammar.mask()
         if forbidden is not None:
-            going = ~grammar.finished
-            probability = np.exp(logits[going] - logits[going].max(axis=1, keepdims=True))
-            forbidden += ((probability * ~allowed[going]).sum(axis=1) / probability.sum(axis=1)).tolist()
+            running = ~grammar.finished
+            probability = np.exp(logits[running] - logits[running].max(axis=1, keepdims=True))
+            forbidden += ((probability * ~allowed[running]).sum(axis=1) / probability.sum(axis=1)).tolist()
         if written.shape[1] >= settings.max_tokens - CLOSING:
             allowed = _towards_the_end(allowed)
         else:
@@ -95,7 +96,7 @@ def generate(
 
 
 def _towards_the_end(allowed: np.ndarray) -> np.ndarray:
-    """Of what is allowed, bool [N, 388], only what leads most directly to EOS."""
+    """Of the allowed ids, bool [N, 388], only those that lead most directly to EOS."""
     out = allowed.copy()
     for row in out:
         for low, high in DIRECT:
@@ -115,7 +116,7 @@ def draw(logits: np.ndarray, random: np.random.Generator, settings: Generation) 
     scaled = (logits[order] - logits[order[0]]) / settings.temperature
     probability = np.exp(scaled)
     probability /= probability.sum()
-    # the likeliest ids up to and with the one that reaches p
+    # The most probable ids, up to and including the one that reaches p.
     kept = int(np.searchsorted(np.cumsum(probability), settings.top_p)) + 1
     total = np.cumsum(probability[:kept])
     return int(order[min(int(np.searchsorted(total, random.random() * total[-1], side="right")), len(total) - 1)])

@@ -1,4 +1,4 @@
-"""The two graphs that leave: the whole sequence at once, and the next tokens after a remembered past."""
+"""The two exported graphs: the complete sequence at once, and the next tokens with a key-value cache."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 EMOTION_MEANING = (
     "[valence in [-1, 1], arousal in [-1, 1], intensity in [0, 1], then 61 zeros], or the 64 numbers the model was "
-    "trained on; 64 zeros: not told"
+    "trained on; 64 zeros: no emotion"
 )
 GUIDANCE = (
-    "logits = untold + g * (told - untold), where `told` comes from the emotion wanted and `untold` from 64 zeros; "
-    "g = 1 is the model as trained, up to about 1.5 exaggerates the emotion"
+    "logits = unconditional + g * (conditional - unconditional), where `conditional` comes from the wanted emotion and "
+    "`unconditional` from 64 zeros; g = 1 is the model as trained, up to about 1.5 strengthens the emotion"
 )
 
 
 def vocabulary() -> str:
-    """The table of ids as JSON, for hosts: kind -> [first id, number of ids]."""
+    """The table of ids as JSON, for applications: kind -> [first id, number of ids]."""
     table = {
         "note": [tokens.NOTE, 128],
         "velocity": [tokens.VELOCITY, 32],
@@ -55,7 +55,7 @@ def _metadata(model: MidiGenerator) -> dict[str, str]:
 
 
 def _random_input(sizes: Mapping[str, int], axis: str, seed: int) -> tuple[np.random.Generator, np.ndarray, np.ndarray]:
-    """Ids of every kind, and emotions within their ranges; the last of several is left untold."""
+    """Ids of every kind, and emotions within their ranges; with several rows, the last has no emotion."""
     random = np.random.default_rng(seed)
     ids = random.integers(0, tokens.VOCABULARY, (sizes["batch"], sizes[axis]), np.int64)
     emotion = np.zeros((sizes["batch"], EMOTION), np.float32)

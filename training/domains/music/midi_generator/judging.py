@@ -1,5 +1,5 @@
-"""Has it learnt? How well held-out songs are predicted beside counting and beside a model without the emotion; and the
-pieces that it writes: whether the emotion steers them, whether they are copies, whether they are in order."""
+"""Evaluation of the MIDI generator: the prediction of held-out songs, compared with n-grams and with a model without
+the emotion; and generated pieces: whether they follow the emotion, copy the training music, and are well formed."""
 
 from __future__ import annotations
 
@@ -34,50 +34,53 @@ from training.judgement import (
     resample,
 )
 
-MOST_SONGS = 400  # held-out songs that are foretold, and as many that generated pieces are compared with
-BASELINE_TOKENS = 4_000_000  # of the training songs; sorting five orders of them takes seconds and 500 MB
+MOST_SONGS = 400  # held-out songs on which prediction is measured
+BASELINE_TOKENS = 4_000_000  # of the training songs, for the n-grams; sorting them takes seconds and 500 MB
 BATCH_TOKENS = 4_096
-COUNTING = {"unigram": 1, "bigram": 2, "kneser_ney_5gram": 5}
-PERMUTED = 1_000  # times that what was asked for is mixed up, to see what chance gives
+NGRAMS = {"unigram": 1, "bigram": 2, "kneser_ney_5gram": 5}
+PERMUTED = 1_000  # permutations of the requested emotions, for the distribution under chance
 
-_PREDICTED = "How well the next token of held-out songs is predicted"
-FORETELLING = {
-    "perplexity": About("lower", "", f"{_PREDICTED}: among how many equally likely ones it would be as hard to guess."),
-    "val_loss": About("lower", "nats", f"{_PREDICTED}: what training watches, the logarithm of the perplexity."),
-    "bits_per_note": About("lower", "bits", "Bits that all tokens of held-out music take to encode, by its notes."),
-    "accuracy": About("higher", "", "Share of the tokens of held-out songs that are the model's most likely one."),
+PREDICTION = {
+    "perplexity": About(
+        "lower", "", "Next tokens of held-out songs are as uncertain as a choice among this many equally likely ones."
+    ),
+    "val_loss": About(
+        "lower", "nats", "Cross-entropy of the next token of held-out songs: the logarithm of the perplexity."
+    ),
+    "bits_per_note": About("lower", "bits", "Bits needed to encode held-out music with the model, per note."),
+    "accuracy": About("higher", "", "Share of the tokens of held-out songs to which the model gave most probability."),
 } | {
-    f"{kind}_perplexity": About("lower", "", f"The perplexity of {kind} tokens alone.")
+    f"{kind}_perplexity": About("lower", "", f"The perplexity of {kind} tokens.")
     for kind in metrics.KINDS
 }  # fmt: skip
 NAMED = About(
-    "higher", "%", "Generated pieces whose emotion a classifier, fitted on the training music, names right.", 80.0
+    "higher", "%", "Generated pieces whose emotion is recognised by a classifier fitted on the training music.", 80.0
 )
 WORDS = {"density": "note density", "velocity": "loudness", "pitch": "register", "majorness": "mode (major or minor)",
          "articulation": "articulation", "tempo": "tempo"}  # fmt: skip
-DESIGN = ("tempo", "density", "velocity", "pitch", "majorness")  # what emotions are to be told apart by
+DESIGN = ("tempo", "density", "velocity", "pitch", "majorness")  # the features that should differ between emotions
 TITLES = {
-    "kneser_ney_5gram": "a Kneser-Ney 5-gram (counting)",
+    "kneser_ney_5gram": "a Kneser-Ney 5-gram",
     "plain_transformer": "an equal transformer without the emotion",
     "untold_emotion": "the same model without the emotion",
-    "swapped_emotion": "the same model given another emotion",
+    "swapped_emotion": "the same model with another emotion",
 }
 
 
-# -- foretelling ---------------------------------------------------------------------------------------------------
+# -- prediction ----------------------------------------------------------------------------------------------------
 
 
-def foretold(
-    model: MidiGenerator, windows: HeldOutWindows, told: Callable[[np.ndarray], np.ndarray] = lambda emotion: emotion
+def prediction_sums(
+    model: MidiGenerator, windows: HeldOutWindows, change: Callable[[np.ndarray], np.ndarray] = lambda emotion: emotion
 ) -> Sums:
-    """The held-out songs' losses by song; `told` changes the emotions f32 [B, D, 64] that the model is given."""
+    """The held-out songs' losses by song; `change` is applied to the emotions f32 [B, D, 64] before the model."""
     device = next(model.parameters()).device
     losses, targets, songs, right = [], [], [], []
     size = max(1, BATCH_TOKENS // windows.context)
     for start in range(0, len(windows), size):
         indices = range(start, min(start + size, len(windows)))
         batch = windows.collate([windows.item(0, index) for index in indices])
-        emotions = torch.from_numpy(told(batch["emotion"].numpy()))
+        emotions = torch.from_numpy(change(batch["emotion"].numpy()))
         with torch.inference_mode():
             logits = model(*(part.to(device) for part in (batch["input_ids"], emotions, batch["documents"]))).float()
             wanted = batch["targets"].to(device)
@@ -95,8 +98,8 @@ def foretold(
     return out | {"accuracy": np.stack([hits, out["val_loss"][:, 1]], 1)}
 
 
-def counted(train: Songs, held_out: Songs) -> dict[str, Sums]:
-    """What counting foretells: frequencies of single ids, of pairs, and an interpolated Kneser-Ney 5-gram."""
+def ngram_sums(train: Songs, held_out: Songs) -> dict[str, Sums]:
+    """As `prediction_sums`, for n-grams: frequencies of single ids, of pairs, and an interpolated Kneser-Ney 5-gram."""
     known, budget = [], BASELINE_TOKENS
     for song in range(len(train)):
         known.append(np.asarray(train.ids(song))[:budget])
@@ -107,7 +110,7 @@ def counted(train: Songs, held_out: Songs) -> dict[str, Sums]:
     targets = np.concatenate([ids[1:] for ids in songs])
     which = np.repeat(np.arange(len(songs)), [len(ids) - 1 for ids in songs])
     out = {}
-    for name, order in COUNTING.items():
+    for name, order in NGRAMS.items():
         ngram = NGram(known, order)
         nats = np.concatenate([-np.log(ngram.probabilities(ids)[1:]) for ids in songs])
         out[name] = metrics.song_sums(nats, targets, which, len(songs))
@@ -115,7 +118,7 @@ def counted(train: Songs, held_out: Songs) -> dict[str, Sums]:
 
 
 def another(songs: Songs) -> Callable[[np.ndarray], np.ndarray]:
-    """Emotions -> for each, the one of the songs' emotions that lies farthest from it."""
+    """A function from emotions to other ones: for each, the songs' emotion that is farthest from it."""
     known = np.unique(np.stack([songs.emotion(song) for song in range(len(songs))]), axis=0)
 
     def farthest(emotions: np.ndarray) -> np.ndarray:
@@ -125,42 +128,43 @@ def another(songs: Songs) -> Callable[[np.ndarray], np.ndarray]:
     return farthest
 
 
-def foretelling(
+def prediction(
     model: MidiGenerator, plain: MidiGenerator, train: Songs, windows: HeldOutWindows, seed: int
 ) -> dict[str, Metric]:
-    """The model beside counting, `plain` (never told an emotion), and itself told nothing or another emotion."""
+    """Prediction by the model, compared with n-grams, `plain` (trained without emotions), and the model itself without
+    the emotion or with another one."""
     resampling = Resampling(len(windows.songs), seed)
 
     def of(sums: Sums) -> dict[str, BootstrapDraws]:
         return resample(sums, resampling, metrics.with_perplexities)
 
-    others = {name: of(sums) for name, sums in counted(train, windows.songs).items()}
-    others["plain_transformer"] = of(foretold(plain, windows, np.zeros_like))
-    others["untold_emotion"] = of(foretold(model, windows, np.zeros_like))
-    others["swapped_emotion"] = of(foretold(model, windows, another(windows.songs)))
-    return compare(FORETELLING, of(foretold(model, windows)), others)
+    others = {name: of(sums) for name, sums in ngram_sums(train, windows.songs).items()}
+    others["plain_transformer"] = of(prediction_sums(plain, windows, np.zeros_like))
+    others["untold_emotion"] = of(prediction_sums(model, windows, np.zeros_like))
+    others["swapped_emotion"] = of(prediction_sums(model, windows, another(windows.songs)))
+    return compare(PREDICTION, of(prediction_sums(model, windows)), others)
 
 
-# -- what it writes ------------------------------------------------------------------------------------------------
+# -- generated pieces ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Written:
-    """Pieces (token ids) and the base emotion of each (index in emotion.BASES), with what was measured on them."""
+    """Pieces (token ids), the requested base emotion of each (index in emotion.BASES), and measurements on them."""
 
     pieces: Sequence[np.ndarray]
     asked: np.ndarray
     styles: np.ndarray  # f64 [pieces, 6]
-    copied: np.ndarray  # notes of the longest run that a training song has too
+    copied: np.ndarray  # notes of the longest run that a training song has, too
     notes: np.ndarray  # without drums
-    empty: np.ndarray  # share of the bars in which nothing begins
-    stuck: np.ndarray  # share of the notes that hang
+    empty: np.ndarray  # share of the bars in which no note begins
+    stuck: np.ndarray  # share of the notes that are stuck
 
     @classmethod
     def of(
-        cls, pieces: Sequence[np.ndarray], asked: np.ndarray, known: Sequence[np.ndarray], hanging: float
+        cls, pieces: Sequence[np.ndarray], asked: np.ndarray, known: Sequence[np.ndarray], longest: float
     ) -> Written:
-        """`known`: the training songs; `hanging`: bars from which on a note counts as hanging."""
+        """`known`: the training songs; `longest`: a note longer than this many bars is stuck."""
         scores = [tokens.decode(ids) for ids in pieces]
         return cls(
             pieces,
@@ -170,13 +174,13 @@ class Written:
             np.array([int((~score.notes["drum"]).sum()) for score in scores]),
             np.array([1 - len(np.unique(score.notes["bar"])) / max(1, len(score.bars)) for score in scores]),
             np.array(
-                [float((score.notes["length"] > hanging).mean()) if len(score.notes) else 0.0 for score in scores]
+                [float((score.notes["length"] > longest).mean()) if len(score.notes) else 0.0 for score in scores]
             ),
         )
 
 
 def longest_usual(songs: Sequence[np.ndarray]) -> float:
-    """Bars that 999 of 1,000 notes of the songs do not outlast; two at least."""
+    """The 99.9th percentile of the songs' note lengths, in bars; 2 or more."""
     lengths = np.concatenate([tokens.decode(ids).notes["length"] for ids in songs])
     return max(2.0, float(np.quantile(lengths, 0.999))) if len(lengths) else 2.0
 
@@ -197,24 +201,24 @@ FIGURES: Mapping[str, tuple[About, Callable[[Written, np.ndarray], float]]] = {
         lambda one, units: 100 * float(one.empty[units].mean()),
     ),
     "stuck_notes": (
-        About("lower", "%", "Notes that hang on for longer than 999 of 1,000 notes of the training music do."),
+        About("lower", "%", "Stuck notes: longer than 999 of 1,000 notes of the training music."),
         lambda one, units: 100 * float(one.stuck[units].mean()),
     ),
 }
-SHIFT = "How far {} shifts from emotion to emotion, as a share of the training music's shift."
+SHIFT = "Difference in {} between emotions, as a share of the difference in the training music."
 AGREE = "Correlation, over emotions, of {} in the pieces with {} in the training music."
 
 
 def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[str, Metric]:
-    """Figures of generated pieces beside those of held-out songs. `known`: see steering.styles."""
+    """Metrics of generated pieces, compared with those of held-out songs. `known`: see steering.styles."""
     ours, theirs = (Resampling(len(one.pieces), seed, one.asked) for one in (made, real))
     out: dict[str, Metric] = {}
 
-    def add(name: str, about: About, figure: Callable[[Written, np.ndarray], float], **beside: Interval) -> None:
+    def add(name: str, about: About, figure: Callable[[Written, np.ndarray], float], **baselines: Interval) -> None:
         if len(real.pieces):
-            beside["held_out_songs"] = drawn(lambda units: figure(real, units), theirs).interval()
+            baselines["held_out_songs"] = drawn(lambda units: figure(real, units), theirs).interval()
         own = drawn(lambda units: figure(made, units), ours)
-        out[name] = Metric(about, own.interval(), beside, estimated=own.estimated)
+        out[name] = Metric(about, own.interval(), baselines, estimated=own.estimated)
 
     def named(one: Written, units: np.ndarray) -> float:
         return 100 * float((steering.name(one.styles[units], known) == one.asked[units]).mean())
@@ -249,20 +253,20 @@ def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[
 
 def required_of_pieces(songs: float, chance: float) -> About:
     """What is required of the share of pieces whose emotion is named right (NAMED): no more than the classifier reaches
-    on held-out songs, since pieces need not be easier to tell apart than songs are; and nothing where songs are not
-    told apart better than by chance. Percent."""
-    told = f"the classifier names the emotion of {songs:.3g} % of the held-out songs right"
+    on held-out songs, since pieces need not be easier to classify than songs are; and nothing where songs are not
+    classified better than by chance. Percent."""
+    reached = f"the classifier names the emotion of {songs:.3g} % of the held-out songs right"
     if songs >= NAMED.floor:
         return NAMED
     if songs <= chance:
-        reason = f"{told}, chance {chance:.3g} %, so the music of these labels does not differ enough to measure it"
+        reason = f"{reached}, chance {chance:.3g} %, so the music of these labels does not differ enough to measure it"
         return replace(NAMED, floor=None, floor_reason=reason)
-    return replace(NAMED, floor=songs, floor_reason=told)
+    return replace(NAMED, floor=songs, floor_reason=reached)
 
 
 def order(made: Written, forbidden: float, limit: int, seed: int) -> dict[str, Metric]:
-    """Whether generated pieces are in order. `forbidden`: the mean probability of what the grammar does not allow;
-    `limit`: tokens at which a piece is closed."""
+    """Whether generated pieces are well formed. `forbidden`: the mean probability of ids that the grammar forbids;
+    `limit`: number of tokens at which a piece is ended."""
     resampling = Resampling(len(made.pieces), seed, made.asked)
 
     def share(true: Sequence[bool]) -> Interval:
@@ -275,18 +279,18 @@ def order(made: Written, forbidden: float, limit: int, seed: int) -> dict[str, M
             share([legal(ids) for ids in made.pieces]),
         ),
         "ended_itself": Metric(
-            About("higher", "%", "Pieces that came to an end before the limit of tokens closed them."),
+            About("higher", "%", "Pieces that ended before the limit of tokens."),
             share([len(ids) < limit for ids in made.pieces]),
         ),
         "forbidden": Metric(
-            About("lower", "%", "Probability that the model has, as it writes, for tokens that the grammar rules out."),
+            About("lower", "%", "Mean probability that the model gives to tokens that the grammar forbids."),
             Interval.exactly(100 * forbidden),
         ),
     }
 
 
 def _by_chance(made: Written, known: np.ndarray, seed: int) -> dict[str, Interval]:
-    """Shifts and agreements where emotions were asked for at random: mean, and between which two 95 % lie."""
+    """Shifts and agreements under a random permutation of the requested emotions: mean and central 95 % interval."""
     random = np.random.default_rng((seed, 0xC4A))
     mixed = [random.permutation(made.asked) for _ in range(PERMUTED)]
     out = {}
@@ -300,8 +304,8 @@ def _by_chance(made: Written, known: np.ndarray, seed: int) -> dict[str, Interva
 
 
 def shifts(made: Written, known: np.ndarray) -> dict[str, Any]:
-    """feature -> {"unit", "emotions": {emotion: {"model", "training_music"}}}: how far an emotion's music lies from the
-    mean over emotions, in what was written and in what was learnt from."""
+    """feature -> {"unit", "emotions": {emotion: {"model", "training_music"}}}: the difference between an emotion's
+    music and the mean over emotions, in generated pieces and in the training music."""
     bases = np.unique(made.asked)
     ours = steering.means(made.styles, made.asked, bases)
     theirs = known[0, bases].astype(np.float64)
@@ -330,47 +334,48 @@ def shifts(made: Written, known: np.ndarray) -> dict[str, Any]:
 
 
 def findings(found: Mapping[str, Metric]) -> list[Finding]:
-    """What the verdict rests on."""
+    """The findings that determine the verdict."""
     perplexity, loss = found["perplexity"], found["val_loss"]
     out = [against(perplexity, "kneser_ney_5gram", TITLES["kneser_ney_5gram"], "perplexity", unit=SONG)]
-    # What a label tells is worth log(emotions) nats a song at most, be it thousands of tokens long: far less than songs
-    # differ. So against who is not told the emotion, the difference on the same songs counts. A few songs may not show
-    # it even where every piece that is written follows the emotion: then it is weak, not nothing.
+    # A label reduces the loss of a song by log(number of emotions) nats or less, even if it has thousands of tokens:
+    # far less than songs differ from each other. So models without the emotion are compared by paired differences on
+    # the same songs. With few songs the difference may not be significant although every generated piece follows the
+    # emotion; such a result is rated weak.
     for name, ahead in (("plain_transformer", "fair"), ("swapped_emotion", "bad")):
         out.append(against(loss, name, TITLES[name], "loss", paired=True, ahead=ahead, unit=SONG))
     if "emotion_named" not in found:
-        return [*out, Finding("fair", "The training music has fewer than two emotions: nothing can be steered.")]
+        return [*out, Finding("fair", "The training music has fewer than two emotions, so steering was not measured.")]
     named = found["emotion_named"]
-    out.append(against(named, "by_chance", "chance", "emotions named right", unit=SONG))
-    out.append(floor(named, "The share of pieces whose emotion is named right"))
+    out.append(against(named, "by_chance", "chance", "emotions recognised", unit=SONG))
+    out.append(floor(named, "The share of pieces whose emotion is recognised"))
     can = [feature for feature in DESIGN if f"shift_{feature}" in found]
     follow = [feature for feature in can if found[f"shift_{feature}"].model.low > 0]
     missed = ", ".join(WORDS[feature] for feature in can if feature not in follow)
     if not can:
         traits = ", ".join(WORDS[feature] for feature in DESIGN)
-        out.append(Finding("fair", f"The training music does not surely differ from emotion to emotion in {traits}: "
+        out.append(Finding("fair", f"The training music does not differ significantly between emotions in {traits}: "
                                    "there is nothing that pieces could follow."))  # fmt: skip
         return out + _originality(found)
-    text = f"Of {len(can)} ways in which the training music of emotions differs, the pieces follow {len(follow)}"
-    out.append(Finding("fair" if missed else "good", f"{text}" + (f"; not surely: {missed}." if missed else ".")))
+    text = f"Of {len(can)} traits that differ between emotions in the training music, the pieces follow {len(follow)}"
+    out.append(Finding("fair" if missed else "good", f"{text}" + (f"; not significant: {missed}." if missed else ".")))
     return out + _originality(found)
 
 
 def _originality(found: Mapping[str, Metric]) -> list[Finding]:
-    """Whether it copies, and whether what it writes is in order."""
+    """Whether the pieces copy training songs, and whether they are well formed."""
     run, share = found["copied_run"], found["copied_share"]
     longest = run.model.formatted(" notes")
     text = f"The longest run shared with a training song is {longest} a piece, {share.model.value:.0f} %"
     songs = run.baselines.get("held_out_songs")
     if songs is None:
-        return [Finding("fair", f"{text}; no held-out song has an emotion of the training music, to compare with.")]
+        return [Finding("fair", f"{text}; no held-out song has an emotion of the training music to compare with.")]
     copies = run.model.low > songs.high and share.model.value > 2 * share.baselines["held_out_songs"].value
-    text += f" of it (songs that were held out: {songs.formatted(' notes')})"
+    text += f" of it (in held-out songs: {songs.formatted(' notes')})"
     out = [Finding("fair" if copies else "good", text + ("; it copies." if copies else "."))]
-    for name, what in (("stuck_notes", "hanging notes"), ("empty_bars", "empty bars")):
+    for name, what in (("stuck_notes", "stuck notes"), ("empty_bars", "empty bars")):
         theirs, ours = found[name].baselines["held_out_songs"], found[name].model
         if ours.low > max(theirs.high, 1.0):
             out.append(Finding("fair", f"Too many {what}: {ours.formatted(' %')}, in songs {theirs.formatted(' %')}."))
     if not found["legal"].meets():
-        out.append(floor(found["legal"], "The share of pieces in legal form"))
+        out.append(floor(found["legal"], "The share of pieces that obey the grammar"))
     return out

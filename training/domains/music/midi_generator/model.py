@@ -1,4 +1,4 @@
-"""A decoder-only transformer that writes music token by token, and attends to what it is told of the emotion.
+"""A decoder-only transformer that generates music token by token, with cross-attention to the emotion.
 
 Shapes: B songs or windows, S tokens, T new tokens, P past tokens, H heads, D documents (songs) in a window,
 W width of the residual stream, V vocabulary. RMSNorm: Zhang and Sennrich 2019 (arXiv:1910.07467); rotary positions:
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 VOCABULARY = 388
 PITCHES, PITCH_CLASSES = 128, 12
-#: Radians that the slowest and the fastest waves of an emotion turn by within a distance of 1 (standard deviations).
+#: Angular frequencies of the slowest and the fastest sines of an emotion (standard deviations), in radians per unit.
 SLOWEST, FASTEST = 2.0, 10.0
 EMOTION = 64  # numbers that describe an emotion: valence, arousal, intensity and zeros, or an embedding
 
 
 class RMSNorm(nn.Module):
-    """Written out because converters refuse the fused operator."""
+    """Written out because the converters do not support the fused operator."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -53,8 +53,8 @@ class RMSNorm(nn.Module):
 class EmotionTokens(nn.Module):
     """emotion f32 [..., 64] -> context [..., 8, emotion_width].
 
-    64 zeros mean "not told": they give a learnt context of their own, which a share of the training samples gets
-    (augment.emotion_dropout), so that a host can run the same graph with and without the emotion and extrapolate.
+    64 zeros mean "no emotion" and give a learnt context, which a share of the training samples gets
+    (augment.emotion_dropout). So one graph can run with and without the emotion, as classifier-free guidance needs.
     """
 
     def __init__(self, width: int):
@@ -64,23 +64,24 @@ class EmotionTokens(nn.Module):
         self.base = nn.Parameter(0.5 * torch.randn(EMOTION_TOKENS, width))
         self.untold = nn.Parameter(torch.randn(EMOTION_TOKENS, width))
         self.norm = RMSNorm(width)
-        # As a rule 3 of the 64 numbers are used, and emotions as unlike as anger and fear lie 0.24 apart. Sines of many
-        # lengths (Tancik et al. 2020, arXiv:2006.10739) tell these two apart from the first step on (cosine of their
-        # tokens 0.62; 0.99 with units that bend once), and leave an emotion with a little noise what it is (0.92).
+        # Usually 3 of the 64 numbers are used, and emotions as different as anger and fear are only 0.24 apart. Random
+        # Fourier features (Tancik et al. 2020, arXiv:2006.10739) separate these two from the first step on (cosine of
+        # their tokens 0.62; 0.99 with GELU units), and still map an emotion with a little noise to nearly the same
+        # tokens (0.92).
         rates = torch.logspace(math.log10(SLOWEST), math.log10(FASTEST), 2 * width)
         with torch.no_grad():
             self.waves.weight.normal_().mul_(rates[:, None])
             self.waves.bias.uniform_(-math.pi, math.pi)
 
     def forward(self, emotion: Tensor) -> Tensor:
-        told = (emotion.abs().sum(-1) > 0)[..., None, None]
-        turned = 2**0.5 * torch.sin(self.waves(emotion))
-        tokens = self.outward(turned).unflatten(-1, self.base.shape) + self.base
-        return self.norm(torch.where(told, tokens, self.untold))
+        given = (emotion.abs().sum(-1) > 0)[..., None, None]
+        sines = 2**0.5 * torch.sin(self.waves(emotion))
+        tokens = self.outward(sines).unflatten(-1, self.base.shape) + self.base
+        return self.norm(torch.where(given, tokens, self.untold))
 
 
 def by_class(rows: Tensor) -> Tensor:
-    """A row a pitch class [12, W] -> the row of every id's class, 0 where the id is no note: [388, W]."""
+    """A row per pitch class [12, W] -> the row of every id's class, 0 for ids that are not notes: [388, W]."""
     octaves = -(-PITCHES // PITCH_CLASSES)
     return F.pad(rows.repeat(octaves, 1)[:PITCHES], (0, 0, 0, VOCABULARY - PITCHES))
 
@@ -89,7 +90,7 @@ class FeedForward(nn.Module):
     def __init__(self, width: int, kind: str):
         super().__init__()
         self.gated = kind == "swiglu"
-        # two thirds of 4 W, rounded up to 64: as many weights with a gate as 4 W without one
+        # Two thirds of 4 W, rounded up to 64: with the gate, as many parameters as 4 W without one.
         hidden = -(-8 * width // 3 // 64) * 64 if self.gated else 4 * width
         self.inward = nn.Linear(width, 2 * hidden if self.gated else hidden, bias=False)
         self.out = nn.Linear(hidden, width, bias=False)
@@ -136,17 +137,17 @@ class Block(nn.Module):
 class MidiGenerator(nn.Module):
     """Music token ids and an emotion -> logits of the next id, at every position."""
 
-    varying = {"emotion": (1,)}  # noqa: RUF012  argument of forward -> what differs in size between batches: D
+    varying = {"emotion": (1,)}  # noqa: RUF012  argument of forward -> its axes that vary between batches: D
 
     def __init__(self, settings: Model, styles: np.ndarray | None = None):
-        """`styles`: what the training music of each emotion is like (steering.styles), kept beside the weights."""
+        """`styles`: the styles of the training music of each emotion (steering.styles), stored with the weights."""
         super().__init__()
         self.settings = settings
         width = settings.width
-        # Not in the state dict: a checkpoint keeps constants apart, and hands them to whoever builds the model.
+        # Not in the state dict: a checkpoint stores constants separately and passes them to `build`.
         self.register_buffer("styles", torch.zeros(3, 6, 6) if styles is None else torch.tensor(styles), False)
         self.embedding = nn.Embedding(VOCABULARY, width)
-        # What octaves have in common is learnt once, from all of them: scales and chords are of pitch classes.
+        # Scales and chords consist of pitch classes, so all octaves of a class share an embedding.
         self.classes: nn.Embedding | None = nn.Embedding(PITCH_CLASSES, width)
         self.head_classes = None if settings.tied_head else nn.Embedding(PITCH_CLASSES, width)
         self.emotion = EmotionTokens(settings.emotion_width)
@@ -156,7 +157,7 @@ class MidiGenerator(nn.Module):
         head_width = width // settings.heads
         rate = 10000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
         angles = torch.arange(settings.context, dtype=torch.float64)[:, None] * rate
-        # A table and not arithmetic in the graph: half precision cannot tell position 1023 from 1022.5.
+        # A float32 table instead of arithmetic in the graph, where half precision would round position 1023.
         self.register_buffer("cos", angles.cos().float(), persistent=False)
         self.register_buffer("sin", angles.sin().float(), persistent=False)
         self._initialise()
@@ -190,8 +191,8 @@ class MidiGenerator(nn.Module):
         return F.linear(self.norm(x), self._head_rows())
 
     def folded(self) -> MidiGenerator:
-        """A copy that computes the same, in which pitch classes are part of every id's own row: for whoever does not
-        train it. An exported matrix has to be a constant to become an 8-bit one."""
+        """A copy with the same outputs, for inference: the embeddings of pitch classes are added to the rows of the
+        ids. An exported matrix must be a constant to be quantised to 8 bits."""
         out = copy.deepcopy(self)
         with torch.no_grad():
             out.embedding.weight.copy_(self._rows())
@@ -203,8 +204,8 @@ class MidiGenerator(nn.Module):
     def forward(self, input_ids: Tensor, emotion: Tensor, documents: Tensor | None = None) -> Tensor:
         """input_ids i64 [B, S], emotion f32 [B, 64] -> logits [B, S, 388]; S <= context.
 
-        For packed songs: documents i64 [B, S] says which of the window's D songs each token belongs to, and emotion is
-        [B, D, 64]. Nothing is seen across songs.
+        For packed songs: documents i64 [B, S] has the index, among the window's D songs, of each token's song, and
+        emotion is [B, D, 64]. There is no attention across songs.
         """
         length = input_ids.shape[1]
         x = self._embed(input_ids)
@@ -221,14 +222,15 @@ class MidiGenerator(nn.Module):
         return self._logits(x)
 
     def step(self, input_ids: Tensor, emotion: Tensor, past: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """New ids after a remembered past: i64 [B, T], f32 [B, 64], keys and values of each layer [B, H, P, hd].
+        """New ids with a key-value cache: i64 [B, T], f32 [B, 64], keys and values of each layer [B, H, P, hd].
 
         `past` is flat: keys of layer 0, values of layer 0, keys of layer 1, ... Returns logits [B, T, 388] and the past
-        for the next call, P + T long. P may be 0; P + T <= context. Piece by piece it gives what `forward` gives.
+        for the next call, of length P + T. P may be 0; P + T <= context. The logits equal those of `forward` on the
+        complete sequence.
         """
         new, before = input_ids.shape[1], past[0].shape[2]
         position = torch.arange(new, device=input_ids.device) + before
-        # gathered, not sliced: an exported graph then needs no proof about P + T
+        # Gathered instead of sliced: the exporter then needs no constraint on P + T.
         cos, sin = self.cos[position], self.sin[position]
         seen = position[:, None] >= torch.arange(before + new, device=input_ids.device)
         packed = Masks((1.0 - seen.to(self.cos.dtype)) * HIDDEN)
@@ -236,8 +238,8 @@ class MidiGenerator(nn.Module):
         x = self._embed(input_ids)
         present: list[Tensor] = []
         for index, block in enumerate(self.blocks):
-            remembered = (past[2 * index], past[2 * index + 1])
-            x, keys, values = block(x, context, cos, sin, packed, remembered)
+            cached = (past[2 * index], past[2 * index + 1])
+            x, keys, values = block(x, context, cos, sin, packed, cached)
             present += [keys, values]
         return self._logits(x), present
 
@@ -259,7 +261,7 @@ class FullGraph(nn.Module):
         model = self.model
         position = torch.arange(input_ids.shape[1], device=input_ids.device)
         cos, sin = model.cos[position], model.sin[position]
-        # a float mask: converters refuse boolean ones and `is_causal` under a dynamic length
+        # A float mask: with a dynamic length, the converters support neither boolean masks nor `is_causal`.
         packed = Masks((1.0 - (position[:, None] >= position).to(cos.dtype)) * HIDDEN)
         context = model.emotion(emotion)
         x = model._embed(input_ids)

@@ -1,4 +1,4 @@
-"""What counting alone can do: interpolated Kneser-Ney n-grams over token ids, the baseline that a model must beat.
+"""Interpolated Kneser-Ney n-grams over token ids: the baseline that a model must beat.
 
 Chen and Goodman 1999, "An empirical study of smoothing techniques for language modeling", section 4.1.6, with one
 absolute discount per order, n1 / (n1 + 2 n2). Counting is sorting: an n-gram is one int64 in base 389.
@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-BASE = 389  # the 388 ids and the nothing before a song
+BASE = 389  # the 388 ids, and padding before a song
 NOTHING = 388
 
 
 def _codes(songs: Sequence[np.ndarray], order: int) -> np.ndarray:
-    """Every token of every song as the code of the n-gram that ends in it: i64 [tokens]; contexts stay in the song."""
+    """Every token of every song as the code of the n-gram that ends in it: i64 [tokens]; n-grams do not cross songs."""
     out = []
     for ids in songs:
         padded = np.concatenate((np.full(order - 1, NOTHING, np.int64), np.asarray(ids, np.int64)))
@@ -27,7 +27,7 @@ def _codes(songs: Sequence[np.ndarray], order: int) -> np.ndarray:
 
 
 class _Order:
-    """Counts of one order: how often each n-gram was seen (or, below the highest order, after how many tokens)."""
+    """Counts of one order: occurrences of each n-gram or, below the highest order, distinct tokens before it."""
 
     def __init__(self, grams: np.ndarray, counts: np.ndarray):
         self.grams, self.counts = grams, counts.astype(np.float64)
@@ -38,7 +38,7 @@ class _Order:
         self.followers = np.diff(np.append(first, len(grams)))
 
     def refine(self, lower: np.ndarray, codes: np.ndarray) -> np.ndarray:
-        """Probabilities of the next lower order -> of this one, for the n-grams `codes`."""
+        """Probabilities by the next lower order -> by this order, for the n-grams `codes`."""
         at = np.searchsorted(self.grams, codes).clip(max=len(self.grams) - 1)
         count = np.where(self.grams[at] == codes, self.counts[at], 0.0)
         context = codes // BASE
@@ -58,7 +58,7 @@ class NGram:
         grams, counts = np.unique(_codes(songs, order), return_counts=True)
         self.orders = [_Order(grams, counts)]
         for n in range(order - 1, 0, -1):
-            # Kneser and Ney's idea: a shorter n-gram counts for the different ids that came before it
+            # Kneser and Ney's idea: the count of a shorter n-gram is the number of different ids before it.
             grams, counts = np.unique(grams % BASE**n, return_counts=True)
             self.orders.insert(0, _Order(grams, counts))
 

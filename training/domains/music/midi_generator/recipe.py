@@ -1,4 +1,4 @@
-"""The MIDI generator, as the engine, the judges and the exporter see it."""
+"""The recipe of the MIDI generator: its implementation of the contract in training/recipe.py."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from training.data.encode import Encoder
     from training.data.manifest import Row
 
-#: Most tokens on which a model goes on from the judged one's weights without being told the emotion: what that takes
-#: is then in proportion to the model's size.
+#: Most tokens on which the trained baseline continues from the evaluated model's weights, without the emotion. So its
+#: cost is proportional to the model's size.
 PLAIN_TOKENS = {"cpu": 300_000, "cuda": 9_000_000}
-PLAIN_RATE = 0.3  # of the learning rate, for a model that does not begin at the start
+PLAIN_RATE = 0.3  # factor on the learning rate of a baseline that continues from the model's weights
 PROBE_PIECES = 6  # generated for each emotion
-EXAM_SONGS, EXAM_TOKENS = 16, 256
+INT8_SONGS, INT8_TOKENS = 16, 256
 
 
 class MidiGeneratorRecipe(Stepped):
@@ -63,13 +63,13 @@ class MidiGeneratorRecipe(Stepped):
 
     def dataset(self, rows: Sequence[Row], training: bool) -> Dataset:
         settings = self.settings
-        least = 2 if settings.training.compile else 1  # a compiler takes a size of 1 for a constant
+        least = 2 if settings.training.compile else 1  # torch.compile treats a size of 1 as a constant
         if training:
             return TrainingWindows(rows, settings.model.context, settings.seed, settings.augment, least)
         return HeldOutWindows(rows, settings.model.context, least)
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """What the training music of each emotion is like, to judge by it later what the model writes for them."""
+        """The styles of the training music of each emotion, with which generated pieces are compared later."""
         return {"styles": steering.styles_of(rows)}
 
     def build(self, constants: Mapping[str, np.ndarray]) -> MidiGenerator:
@@ -93,9 +93,9 @@ class MidiGeneratorRecipe(Stepped):
         return metrics.with_perplexities(means)
 
     def flops(self, model: torch.nn.Module, batch: Batch) -> float:
-        """6 a weight and token, and 12 layers x width x length a token for the attention (Chowdhery et al. 2022, PaLM,
-        appendix B). The embedding is looked up, not multiplied; the emotion's 8 tokens a song and the rows of pitch
-        classes count for nothing."""
+        """6 per parameter and token, and 12 x layers x width x length per token for the attention (Chowdhery et al.
+        2022, PaLM, appendix B). The embedding is a lookup, not a product; the emotion's 8 tokens per song and the rows
+        of pitch classes are negligible."""
         settings = self.settings.model
         free = {"emotion", "classes", "head_classes"}
         weights = sum(p.numel() for name, p in model.named_parameters() if not free & set(name.split(".")))
@@ -112,7 +112,7 @@ class MidiGeneratorRecipe(Stepped):
         )
         windows = HeldOutWindows(select(context.held_out, chosen), settings.model.context)
         plain, trained = self._plain(context)
-        found = judging.foretelling(model, plain.to(next(model.parameters()).device), train, windows, settings.seed)
+        found = judging.prediction(model, plain.to(next(model.parameters()).device), train, windows, settings.seed)
         more: dict[str, Any] = {"trained_baselines": {"plain_transformer": trained}}
         known = model.styles.cpu().numpy()
         if (known[2, :, 0] > 0).sum() > 1:
@@ -124,9 +124,10 @@ class MidiGeneratorRecipe(Stepped):
         return Judgement(found, verdict(judging.findings(found)), more)
 
     def _plain(self, context: EvaluationContext) -> tuple[MidiGenerator, dict[str, Any]]:
-        """An equal model that never gets the emotion, and how it was trained. From the start and for as long as the
-        judged one, where `context.baseline_share` is 1; else it continues from that one's weights for such a share of
-        its steps (on PLAIN_TOKENS at most), which makes it the stronger baseline: it has seen more."""
+        """A trained baseline: an equal model that never gets the emotion, and a record of its training. With
+        `context.baseline_share` 1 it is trained from the start, for as long as the evaluated model. Otherwise it
+        continues from that model's weights for this share of its steps (and on PLAIN_TOKENS or less), which makes it
+        stronger: it has been trained longer."""
         settings, update = self.settings, {}
         begin, steps = None, context.steps
         if context.baseline_share < 1:
@@ -149,10 +150,10 @@ class MidiGeneratorRecipe(Stepped):
     def _written(
         self, model: MidiGenerator, known: np.ndarray, train: Songs, held_out: Songs
     ) -> tuple[judging.Written, judging.Written, float]:
-        """Pieces written for every base emotion that the training music has; held-out songs of these; and the mean
-        probability of what is not allowed."""
+        """Pieces generated for every base emotion of the training music; held-out songs with these emotions; and the
+        mean probability of forbidden ids."""
         asked = np.repeat(np.flatnonzero(known[2, :, 0]), PROBE_PIECES)
-        vectors = steering.asked_for(asked.tolist(), train)
+        vectors = steering.request_vectors(asked.tolist(), train)
         settings, forbidden = self.settings, []
         pieces = generate(
             torch_step(model), vectors, settings.generation, settings.model.context, settings.seed, forbidden=forbidden
@@ -160,17 +161,17 @@ class MidiGeneratorRecipe(Stepped):
         label = steering.classes([held_out.emotion(song) for song in range(len(held_out))])
         fit = np.flatnonzero(np.isin(label, asked))
         songs = [np.asarray(train.ids(song)) for song in steering.spread(train)]
-        hanging = judging.longest_usual(songs)
-        made = judging.Written.of(pieces, asked, songs, hanging)
-        real = judging.Written.of([np.asarray(held_out.ids(song)) for song in fit], label[fit], songs, hanging)
+        longest = judging.longest_usual(songs)
+        made = judging.Written.of(pieces, asked, songs, longest)
+        real = judging.Written.of([np.asarray(held_out.ids(song)) for song in fit], label[fit], songs, longest)
         return made, real, float(np.mean(forbidden))
 
     def samples(self, model: torch.nn.Module, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
-        """A piece for each of the six base emotions, asked for as held-out songs are labelled: <emotion>.mid, .png, its
-        piano roll, and .mp3, its beginning as a simple synthesiser plays it."""
+        """A piece for each of the six base emotions, with emotion vectors as in held-out songs: <emotion>.mid, .png
+        (its piano roll) and .mp3 (its beginning, played by a simple synthesiser)."""
         model.eval()
         folder.mkdir(parents=True, exist_ok=True)
-        vectors = steering.asked_for(range(len(emotion.BASES)), Songs(held_out))
+        vectors = steering.request_vectors(range(len(emotion.BASES)), Songs(held_out))
         settings = self.settings
         pieces = generate(torch_step(model), vectors, settings.generation, settings.model.context, seed)
         written = []
@@ -191,7 +192,7 @@ class MidiGeneratorRecipe(Stepped):
         return [full_graph(model, export), step_graph(model, export)]
 
     def int8_check(self, held_out: Sequence[Row]) -> Int8Check | None:
-        opening = openings(held_out, min(EXAM_TOKENS, self.settings.model.context), EXAM_SONGS)
+        opening = openings(held_out, min(INT8_TOKENS, self.settings.model.context), INT8_SONGS)
         inputs = {key: opening[key] for key in ("input_ids", "emotion")}
         return Int8Check("midi_generator", inputs, {"targets": opening["targets"]})
 

@@ -1,5 +1,5 @@
-"""Does the emotion steer what is written? Measured on the notes: pieces generated for an emotion should differ from the
-others as the training music of that emotion does, and a classifier fitted on real music should name it."""
+"""Measures whether generated pieces follow the emotion: pieces for an emotion should differ from the others as the
+training music of that emotion does, and a classifier fitted on real music should recognise it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from training.domains.music.midi_generator.data import Songs, emotion_vector
 if TYPE_CHECKING:
     from training.data.rows import Row
 
-VERSION = 1  # raised when the styles of the same songs may be others
+VERSION = 1  # of the stored styles; raised when the computation changes
 NAMES = style.MEASURED
-MOST_SONGS = 2000  # that are measured, spread evenly over the corpus
-#: Of the features' own spread, added to what songs of one emotion spread: a few songs a class must not look exact.
+MOST_SONGS = 2000  # songs that are measured, spread evenly over the corpus
+#: Share of the features' total variance that is added to the variance within emotions, which few songs underestimate.
 SHRINKAGE = 0.1
 
 
 def classes(emotions: Sequence[np.ndarray]) -> np.ndarray:
-    """Index in emotion.BASES of each vector's nearest emotion, -1 where that is none of them (calm, neutral ...)."""
+    """Index in emotion.BASES of each vector's nearest emotion; -1 if that is not a base emotion (calm, neutral ...)."""
     named = [emotion.classify(vector.tolist()) for vector in emotions]
     return np.array([emotion.BASES.index(name) if name in emotion.BASES else -1 for name in named], np.int64)
 
@@ -35,10 +35,10 @@ def spread(songs: Songs) -> np.ndarray:
     return np.unique(np.linspace(0, len(songs) - 1, min(MOST_SONGS, len(songs))).round().astype(int))
 
 
-def asked_for(bases: Sequence[int], songs: Songs) -> np.ndarray:
-    """How a piece of each base emotion (index in emotion.BASES) is asked for, f32 [n, 64]: as the songs are labelled
-    that have it, by the label nearest to the lexicon's word; by the word where none has it. A model follows labels that
-    it was taught; hand-written ones lie elsewhere than the words do."""
+def request_vectors(bases: Sequence[int], songs: Songs) -> np.ndarray:
+    """The emotion vector with which to request a piece of each base emotion (index in emotion.BASES): f32 [n, 64]. It
+    is the songs' label of that emotion that is nearest to the lexicon's vector, or that vector if no song has the
+    emotion. A model follows the labels that it was trained with; manual labels differ from the lexicon's vectors."""
     known = np.unique(np.stack([songs.emotion(song) for song in spread(songs)]), axis=0)
     label = classes(list(known))
     out = []
@@ -49,15 +49,15 @@ def asked_for(bases: Sequence[int], songs: Songs) -> np.ndarray:
 
 
 def styles_of(rows: Sequence[Row]) -> np.ndarray:
-    """`styles` of these rows' songs, kept beside their index: `prepare` finds them out, a training has them at once."""
+    """`styles` of these rows' songs, cached with their index: computed by `prepare`, read by a training."""
     return np.array(kept(rows, f"styles {VERSION}", lambda: styles(Songs(rows))))
 
 
 def styles(songs: Songs) -> np.ndarray:
-    """What the training music of each base emotion is like: f32 [3, 6, 6].
+    """The style of the training music of each base emotion: f32 [3, 6, 6].
 
-    Row 0: the mean style of each emotion's songs; row 1: the variance within emotions, the same for all (a diagonal
-    Gaussian each: linear discriminants); row 2: [emotion, 0] how many songs there are.
+    Row 0: the mean style of each emotion's songs; row 1: the variance within emotions, shared by all (diagonal
+    Gaussians: linear discriminant analysis); row 2: [emotion, 0] the number of songs.
     """
     out = np.zeros((3, len(emotion.BASES), len(NAMES)), np.float32)
     which = spread(songs)
@@ -76,21 +76,21 @@ def styles(songs: Songs) -> np.ndarray:
 
 
 def name(measured: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Styles f64 [n, 6] -> index in emotion.BASES of the likeliest among those that `known` (from `styles`) has."""
+    """Styles f64 [n, 6] -> index in emotion.BASES of the most probable emotion in `known` (from `styles`)."""
     distance = ((measured[:, None] - known[0]) ** 2 / known[1]).sum(-1)
     return np.where(known[2, :, 0] > 0, distance, np.inf).argmin(axis=1)
 
 
 def means(measured: np.ndarray, asked: np.ndarray, bases: np.ndarray) -> np.ndarray:
-    """The mean style of the pieces of each emotion of `bases` less the mean over emotions: f64 [bases, 6]."""
+    """The mean style of the pieces of each emotion of `bases` minus the mean over emotions: f64 [bases, 6]."""
     number = np.stack([asked == base for base in bases]).astype(np.float64)
     found = number @ measured / number.sum(axis=1, keepdims=True)
     return found - found.mean(axis=0)
 
 
 def differs(known: np.ndarray) -> np.ndarray:
-    """bool [6]: the features in which the training music of some emotion is surely not like the others' (beyond twice
-    its standard error); only these can be steered."""
+    """bool [6]: the features in which the training music of some emotion differs from the mean by more than twice its
+    standard error; only these can be steered."""
     bases = np.flatnonzero(known[2, :, 0])
     real = known[0, bases].astype(np.float64)
     error = np.sqrt(known[1, bases] / known[2, bases, :1])
@@ -98,8 +98,8 @@ def differs(known: np.ndarray) -> np.ndarray:
 
 
 def reached(measured: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """How far pieces shift from emotion to emotion as the training music does, by feature: f64 [6]; 1: as far, in the
-    same direction; 0: not at all (the slope of the pieces' shifts on the music's)."""
+    """By feature, the slope of a regression of the pieces' differences between emotions on those of the training music:
+    f64 [6]; 1: the same differences; 0: none."""
     bases = np.unique(asked)
     real = known[0, bases].astype(np.float64)
     real = real - real.mean(axis=0)
@@ -108,7 +108,7 @@ def reached(measured: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.nd
 
 def agreement(measured: np.ndarray, asked: np.ndarray, known: np.ndarray) -> np.ndarray:
     """The correlation, over emotions, of a feature's mean in the pieces with its mean in the training music: f64 [6],
-    nan where there are fewer than three emotions or nothing varies."""
+    NaN if there are fewer than three emotions or nothing varies."""
     bases = np.unique(asked)
     made, real = means(measured, asked, bases), known[0, bases].astype(np.float64)
     real = real - real.mean(axis=0)

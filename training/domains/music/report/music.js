@@ -1,7 +1,7 @@
 "use strict";
 
-{ // a block: other domains' scripts run in the same page
-  // -- pieces: the playhead, a click into the roll, one at a time ----------------------------------------------------
+{ // a block scope, because scripts of other domains run in the same page
+  // -- pieces: the playhead, seeking by a click into the roll, one piece plays at a time -----------------------------
 
   for (const piece of document.querySelectorAll(".piece")) {
     const audio = piece.querySelector("audio"), roll = piece.querySelector(".roll"), head = piece.querySelector(".playhead");
@@ -38,7 +38,7 @@
     const opened = new Map();
     let chosen = 0, due = false;
 
-    /** 13 bytes a particle (see samples.py): places in a box of 1.9 x 1.15 x 1 about the middle, colours, properties. */
+    /** 13 bytes per particle (see samples.py): positions, scaled to a centred box of 1.9 x 1.15 x 1, colours, properties. */
     function unpack(text, cloud) {
       const raw = atob(text), count = raw.length / 13, bytes = Uint8Array.from(raw, (c) => c.charCodeAt(0));
       const words = new DataView(bytes.buffer), place = new Float32Array(3 * count), box = [1.9, 1.15, 1];
@@ -68,7 +68,7 @@
       return sprites.get(key);
     }
 
-    /** Pixels that one unit of space takes at the middle of the box. */
+    /** Pixels per unit of space at the centre of the box. */
     const unit = (width, height) => Math.min(width / 2.7, height / 1.95);
 
     function camera(width, height) {
@@ -156,7 +156,7 @@
         Object.assign(view, HOME);
         ask();
       } else turn(TURNS[name]);
-      status.textContent = `Seen from ${Math.round(view.yaw)}° and ${Math.round(view.tilt)}° above.`;
+      status.textContent = `View: rotated by ${Math.round(view.yaw)}°, ${Math.round(view.tilt)}° above.`;
     }
 
     for (const canvas of canvases) {
@@ -172,7 +172,7 @@
       });
       for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (held = null));
       canvas.addEventListener("wheel", (event) => {
-        if (document.activeElement !== canvas) return; // else the page scrolls
+        if (document.activeElement !== canvas) return; // the wheel scrolls the page, unless a cloud has the focus
         event.preventDefault();
         turn({ away: event.deltaY > 0 ? 1.08 : 0.93 });
       }, { passive: false });
@@ -189,7 +189,7 @@
       const { song, start, emotion, apart } = clouds[index];
       const [valence, arousal, intensity] = emotion.map((x) => x.toFixed(1));
       status.textContent = `${song} at ${start.toFixed(1)} s; valence ${valence}, arousal ${arousal}, intensity ${intensity}. ` +
-        `Particles of the prediction are ${(100 * apart).toFixed(1)} % of the window from the nearest of the target, on average.`;
+        `Mean distance between a particle and the nearest one of the other cloud: ${(100 * apart).toFixed(1)} % of the window.`;
       for (const canvas of canvases)
         canvas.setAttribute("aria-label", `${canvas.dataset.side === "target" ? "Target" : "Predicted"} cloud of ${song}`);
       ask();

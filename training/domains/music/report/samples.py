@@ -1,4 +1,4 @@
-"""The samples that an export left, as the page holds them: pieces to hear and see, clouds to turn."""
+"""The samples of an export in the form that the report embeds: pieces with audio and piano roll, and clouds."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Voice:
 
 @dataclass(frozen=True)
 class Piece:
-    """A generated piece. Empty `audio`: there is no preview of it."""
+    """A generated piece. `audio` is empty if there is no preview."""
 
     name: str
     midi: str  # data URI
@@ -45,8 +45,8 @@ class Piece:
     voices: tuple[Voice, ...]
     across: tuple[Tick, ...]
     up: tuple[Tick, ...]
-    summary: str  # the roll in words, without the voices
-    description: str  # with them
+    summary: str  # notes, length and range, without the instruments
+    description: str  # text alternative of the piano roll: with them
     heard: float  # percent of the roll that the preview plays
 
 
@@ -55,7 +55,7 @@ def data_uri(path: Path, kind: str) -> str:
 
 
 def pieces(folder: Path, order: Sequence[str] = ()) -> list[Piece]:
-    """Every .mid in `folder`, with its .mp3 where there is one. Raises ValueError for a damaged one."""
+    """Every .mid in `folder`, with its .mp3 if there is one. Raises ValueError for a damaged file."""
     found = sorted(folder.glob("*.mid"), key=lambda p: (order.index(p.stem) if p.stem in order else len(order), p.stem))
     return [_piece(path) for path in found]
 
@@ -91,7 +91,7 @@ def _piece(path: Path) -> Piece:
 
 
 def _voices(notes: np.ndarray, end: float, low: int, high: int) -> list[Voice]:
-    """Rectangles in a square of SIDE: time to the right, pitch upwards; drums are ticks in the lowest row."""
+    """Rectangles in a square of size SIDE: time to the right, pitch upwards; drums are ticks in the lowest row."""
     colour = np.where(notes["drum"], 16, notes["program"] // 8)
     shade = np.digitize(notes["velocity"], LOUD)
     row = SIDE / (high - low + 1)
@@ -130,10 +130,10 @@ def _pitch(key: int) -> str:
 
 
 def clouds(folder: Path) -> list[dict[str, Any]]:
-    """Of each cloud that `clouds.json` names: its song, and target and prediction packed for the page's script."""
+    """For each cloud in `clouds.json`: its song, and target and prediction packed for the report's script."""
     try:
         listed = json.loads((folder / "clouds.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:  # exported before there were targets beside the predictions
+    except FileNotFoundError:  # exported by a version that did not write targets
         return []
     out = []
     for name, about in sorted(listed.items()):
@@ -152,7 +152,7 @@ def clouds(folder: Path) -> list[dict[str, Any]]:
 
 def packed(cloud: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
     """[n, 10] float32 -> base64 of uint16 positions [n, 3] between `low` and `high`, then uint8 colours [n, 4] and
-    properties [n, 3]: 13 bytes a particle."""
+    properties [n, 3]: 13 bytes per particle."""
     places = np.clip((cloud[:, :3] - low) / (high - low), 0, 1)
     rest = np.clip(cloud[:, 3:], 0, 1)
     bytes_of = np.round(rest * 255).astype(np.uint8)
@@ -161,6 +161,7 @@ def packed(cloud: np.ndarray, low: np.ndarray, high: np.ndarray) -> str:
 
 
 def _apart(some: np.ndarray, others: np.ndarray) -> float:
-    """Mean distance from a point to the nearest one of the other cloud, both ways; the window is 1 wide."""
+    """Chamfer distance: mean distance from a point to the nearest one of the other cloud, both ways. A window has
+    width 1."""
     ways = (cKDTree(others).query(some)[0].mean(), cKDTree(some).query(others)[0].mean())
     return round(float(np.mean(ways)), 4)

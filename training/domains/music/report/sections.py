@@ -1,4 +1,4 @@
-"""The report's sections on music: pieces to hear, clouds to turn, what emotions do to the music, and the corpus."""
+"""Music's sections of the report: generated pieces, clouds, the effect of emotions on the music, and the corpus."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AUDIT = "audit.json"
 
 
 def sections(workspace: Workspace) -> Iterator[Section]:
-    """Of the job in `workspace`; what was not made yet is left out. A damaged file is named in its section's
-    `problems`."""
-    # summary.json and metrics.json are the page's own: it reports it where they are damaged.
+    """The sections of the job in `workspace`; those without data yet are left out. A damaged file is reported in the
+    `problems` of its section."""
+    # The report itself reads summary.json and metrics.json too, and reports damage to them; so it is not repeated here.
     summary = attempt(lambda: read_json(workspace.manifests / "summary.json"), [])
     metrics = attempt(lambda: read_json(workspace.exports / "metrics.json"), []) or {}
     counts = dict((summary or {}).get("emotions") or {})
@@ -78,7 +78,7 @@ def _corpus(workspace: Workspace, summary: Mapping[str, Any], counts: Mapping[st
 
 
 def _suspects(audit: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Labels that the notes contradict, as `prepare --audit` lists them."""
+    """The labels that `prepare --audit` listed as contradicted by the notes."""
     return [
         {
             "song": str(item.get("song")),

@@ -1,4 +1,4 @@
-"""What emotions do to the music that a model writes, from metrics.json."""
+"""The effect of emotions on the music that a model generates, from metrics.json."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from training.report.plots import number
 
 @dataclass(frozen=True)
 class Shift:
-    """One trait of the music: of each emotion what the model writes, and what the training music has, as differences
-    from the mean of all emotions."""
+    """One trait of the music: for each emotion, its difference from the mean of all emotions, in the model's pieces and
+    in the training music."""
 
     trait: str
     unit: str
@@ -21,7 +21,7 @@ class Shift:
 
 
 def shifts(judged: Mapping[str, Any]) -> tuple[list[str], list[Shift]]:
-    """(emotions, a row a trait)."""
+    """(emotions, one row per trait)."""
     listed = judged.get("shifts") or {}
     emotions = list(dict.fromkeys(name for about in listed.values() for name in about.get("emotions") or {}))
     rows = []

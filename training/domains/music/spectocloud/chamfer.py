@@ -1,17 +1,17 @@
-"""Nearest points of one cloud to another, and the Chamfer distance made of them.
+"""Nearest neighbours between two clouds, and the Chamfer distance computed from them.
 
-Shape legend: B clouds, N points that ask, M points that may be the nearest, 3 coordinates.
+Shape legend: B clouds, N query points, M candidate points, 3 coordinates.
 
-`nearest` is one operator with a backward pass of its own, so that torch.compile goes around it and nothing of size
-N x M is ever kept. It searches
+`nearest` is one operator with its own backward pass, so that torch.compile does not trace into it and no tensor of size
+N x M is kept. It searches
 
 - on a CPU with a compiled kernel (chamfer_cpu.py): every pair, float64, so that the choice is exact;
 - on CUDA with a fused Triton kernel (chamfer_triton.py), float32 differences, a running minimum in registers;
-- elsewhere, and on CUDA where Triton is missing, in blocks of plain torch.
+- elsewhere, and on CUDA without Triton, in blocks of plain torch.
 
-None of them uses |x|^2 + |y|^2 - 2xy, not even to choose: between nearly touching points its rounding decides. The
-distance to the chosen point is computed from the difference of the two. Of equally near points the first is chosen.
-A cloud's result depends on that cloud alone, however a batch is cut.
+None of them uses |x|^2 + |y|^2 - 2xy, not even to select the neighbour: for nearly touching points, its rounding error
+exceeds the distance. The distance to the selected point is computed from the difference of the two. Of equally near
+points the first is selected. The result for a cloud does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
@@ -37,30 +37,30 @@ class Nearest(NamedTuple):
 def nearest(x_BN3: Tensor, y_BM3: Tensor) -> Nearest:
     """The point of y that is nearest to each point of x. Differentiable in both; half precision is widened to float32.
 
-    Raises ValueError for clouds that do not go together, and for an empty y, to which nothing is near.
+    Raises ValueError for clouds of incompatible shapes, and for an empty y.
     """
     if x_BN3.dim() != 3 or y_BM3.dim() != 3 or x_BN3.shape[::2] != y_BM3.shape[::2] or x_BN3.shape[2] != 3:
         raise ValueError(f"clouds are [B, N, 3] and [B, M, 3], not {list(x_BN3.shape)} and {list(y_BM3.shape)}")
     if not y_BM3.shape[1]:
-        raise ValueError("no point is nearest in an empty cloud")
+        raise ValueError("an empty cloud has no nearest points")
     dtype = torch.promote_types(torch.promote_types(x_BN3.dtype, y_BM3.dtype), torch.float32)
     return Nearest(*torch.ops.athanor.nearest(x_BN3.to(dtype), y_BM3.to(dtype)))
 
 
 def both_ways(x_BN3: Tensor, y_BM3: Tensor, stride: int = 1) -> tuple[Nearest, Nearest]:
     """(each `stride`-th x to y, each `stride`-th y to x)."""
-    asks_x, asks_y = x_BN3[:, ::stride], y_BM3[:, ::stride]
+    query_x, query_y = x_BN3[:, ::stride], y_BM3[:, ::stride]
     if x_BN3.shape != y_BM3.shape:
-        return nearest(asks_x, y_BM3), nearest(asks_y, x_BN3)
-    found = nearest(torch.cat([asks_x, asks_y]), torch.cat([y_BM3, x_BN3]))  # one search instead of two
+        return nearest(query_x, y_BM3), nearest(query_y, x_BN3)
+    found = nearest(torch.cat([query_x, query_y]), torch.cat([y_BM3, x_BN3]))  # one search instead of two
     there, back = zip(*(part.unflatten(0, (2, len(x_BN3))) for part in found), strict=True)
     return Nearest(*there), Nearest(*back)
 
 
 def chamfer(x_BN3: Tensor, y_BM3: Tensor, stride: int = 1) -> Tensor:
     """Symmetric Chamfer distance [B]: the mean over points of the Euclidean distance (not squared) to the nearest
-    point of the other cloud, averaged over both ways. With a `stride`, an estimate from every `stride`-th point of
-    both clouds, for that share of its price."""
+    point of the other cloud, averaged over both directions. With a `stride`, an estimate from every `stride`-th point
+    of both clouds, at a cost reduced by that factor."""
     there, back = both_ways(x_BN3, y_BM3, stride)
     return (there.distance.mean(1) + back.distance.mean(1)) / 2
 
@@ -72,7 +72,7 @@ def take(values_BMC: Tensor, index_BN: Tensor) -> Tensor:
 
 # -- the operator ----------------------------------------------------------------------------------------------------
 
-# torch.library.custom_op would do as well, and import the compiler (1.5 s, 66 MB) at the first call.
+# torch.library.custom_op would work, too, but imports the compiler (1.5 s, 66 MB) at the first call.
 torch.library.define("athanor::nearest", "(Tensor x, Tensor y) -> (Tensor distance, Tensor index)")
 torch.library.define(
     "athanor::nearest_backward",
@@ -90,7 +90,7 @@ def _nearest(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest_cpu(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    from training.domains.music.spectocloud import chamfer_cpu  # compiles for about a second, once a process
+    from training.domains.music.spectocloud import chamfer_cpu  # compiles for about a second, once per process
 
     index = chamfer_cpu.search(x, y)
     return torch.linalg.vector_norm(x - take(y, index), dim=-1), index
@@ -102,8 +102,8 @@ def _(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _backward(slope: Tensor, x: Tensor, y: Tensor, distance: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """`slope` [B, N] of the distances -> gradients of x and y. Sums over the points that share a neighbour run in a
-    fixed order on a CPU and in the Triton kernel; in plain torch on CUDA they are atomic, so last bits may vary."""
+    """Gradient `slope` [B, N] of the distances -> gradients of x and y. Points that share a neighbour are summed in a
+    fixed order on a CPU and in the Triton kernel; plain torch on CUDA uses atomic additions, so the last bits vary."""
     if _has_kernel(x):
         from training.domains.music.spectocloud import chamfer_triton
 
@@ -143,7 +143,7 @@ def _triton_installed() -> bool:
 
 
 def search_in_blocks(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
-    """Index [B, N] of the nearest y to each x in plain torch, direct differences, few pairs at a time."""
+    """Index [B, N] of the nearest y to each x in plain torch: direct differences, a limited number of pairs at once."""
     batch, n, m = len(x_BN3), x_BN3.shape[1], y_BM3.shape[1]
     rows = max(1, min(n, PAIRS_AT_ONCE // m))
     clouds = max(1, PAIRS_AT_ONCE // (rows * m))

@@ -1,7 +1,7 @@
-"""The search for nearest points on a CPU: every pair, float64, in vector instructions.
+"""Nearest-neighbour search on a CPU: every pair, float64, in vector instructions.
 
-Compiled by numba (which librosa brings) at its first use, for about a second; nothing is cached on the disk, because
-not every container has a place to write to.
+Compiled by numba (a dependency of librosa) at its first use, in about a second. The result is not cached on disk,
+because not every container has a writable folder.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ROWS = 64  # points that ask together: they and their minima stay in the first-level cache
-COLUMNS = 4  # points compared before the minimum is touched
-PAIRS_A_THREAD = 1 << 20  # fewer (a millisecond) are not worth starting a thread for
+ROWS = 64  # query points per block: they and their minima fit into the L1 cache
+COLUMNS = 4  # candidate points compared per update of the minimum
+PAIRS_A_THREAD = 1 << 20  # for fewer pairs (a millisecond), another thread does not pay off
 
 
 def search(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
     """Index [B, N] int64 of the point of y that is nearest to each point of x; the first of equally near ones.
 
-    It takes as many threads as torch does; the result is the same for any number. What is not finite is nearest to
-    nothing: points that ask from there get index 0, and their distance, computed from that, is not finite either.
+    It uses as many threads as torch; the result is the same for any number. Points that are not finite are never the
+    nearest; as query points they get index 0, and the distance computed from it is not finite either.
     """
     batch, n, m = len(x_BN3), x_BN3.shape[1], y_BM3.shape[1]
     found = np.empty((batch, n), np.int64)
@@ -41,7 +41,7 @@ def search(x_BN3: Tensor, y_BM3: Tensor) -> Tensor:
 
 
 def _by_axis(points_BN3: Tensor, multiple: int, filler: float) -> np.ndarray:
-    """[B, N, 3] -> float64 [B, 3, N'], N' the next multiple, filled up."""
+    """[B, N, 3] -> float64 [B, 3, N'], padded with `filler` to the next multiple N'."""
     batch, n, _ = points_BN3.shape
     out = np.full((batch, 3, -(-n // multiple) * multiple), filler)
     out[:, :, :n] = points_BN3.detach().numpy().transpose(0, 2, 1)
@@ -53,7 +53,7 @@ def _search(x, y, found, first, last):  # blocks first <= k < last, ROWS points 
     n, m = found.shape[1], y.shape[2]
     per_cloud = x.shape[2] // ROWS
     best = np.empty(ROWS)
-    group = np.empty(ROWS, np.int64)  # where the COLUMNS points begin, among which the nearest is
+    group = np.empty(ROWS, np.int64)  # start of the group of COLUMNS points that contains the nearest
     for k in range(first, last):
         b, start = k // per_cloud, k % per_cloud * ROWS
         xs, ys, zs = x[b, 0, start : start + ROWS], x[b, 1, start : start + ROWS], x[b, 2, start : start + ROWS]
@@ -61,7 +61,7 @@ def _search(x, y, found, first, last):  # blocks first <= k < last, ROWS points 
         best[:] = np.inf
         group[:] = 0
         for j in range(0, m, COLUMNS):
-            # read here, or the compiler, fearing that `best` overlaps them, reads them again for every i
+            # Read into locals: because `best` might alias these arrays, the compiler would read them again for every i.
             p0, p1, p2, p3 = p[j], p[j + 1], p[j + 2], p[j + 3]
             q0, q1, q2, q3 = q[j], q[j + 1], q[j + 2], q[j + 3]
             r0, r1, r2, r3 = r[j], r[j + 1], r[j + 2], r[j + 3]

@@ -1,17 +1,17 @@
-"""The search for nearest points on CUDA, fused: nothing of size N x M is written to memory.
+"""Nearest-neighbour search on CUDA, fused: no array of size N x M is written to memory.
 
-Not yet run on a GPU: tests run these kernels in Triton's interpreter on a CPU, against float64, and compile them for
-Ampere, Ada and Hopper (at most 121 registers a thread in float32), where Triton is installed.
+Not yet run on a GPU: where Triton is installed, tests run these kernels in its interpreter on a CPU, against float64,
+and compile them for Ampere, Ada and Hopper (121 registers per thread or fewer in float32).
 
-Shape legend: B clouds, N points that ask, M points that may be the nearest.
+Shape legend: B clouds, N query points, M candidate points.
 
-Forward: a program holds ROWS points of x and walks over y, COLUMNS points at a time, keeping for every pair of lanes
-the smallest square and where it was seen; lanes are reduced once, at the end. A training batch asks both ways in one
-launch, its clouds laid behind each other (chamfer.both_ways).
+Forward: a program holds ROWS points of x and iterates over y, COLUMNS points at a time. For every pair of lanes it
+keeps the smallest square and its position; lanes are reduced once, at the end. A training batch searches in both
+directions in one launch, with its clouds concatenated (chamfer.both_ways).
 
-Backward: the gradient of an x is its own term alone. That of a y is the sum over the x that chose it, and those are
-found by comparing indices, tile by tile, instead of adding atomically: as many steps as the search, in registers, and
-the same order of additions on every run, so that a seed still means something.
+Backward: the gradient of an x is a single term. That of a y is the sum over the x whose nearest neighbour it is. These
+are found by comparing indices, tile by tile, instead of atomic additions: as many steps as the search, in registers,
+and the same order of additions in every run, so that a seed gives reproducible results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def forward(x_BN3: Tensor, y_BM3: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def backward(slope: Tensor, x_BN3: Tensor, y_BM3: Tensor, distance: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """`slope` [B, N] of the distances -> gradients of x and of y."""
+    """Gradient `slope` [B, N] of the distances -> gradients of x and of y."""
     x, y, slope = x_BN3.contiguous(), y_BM3.contiguous(), slope.contiguous()
     (batch, n, _), m = x.shape, y.shape[1]
     of_x, of_y = torch.empty_like(x), torch.zeros_like(y)
@@ -50,7 +50,7 @@ def backward(slope: Tensor, x_BN3: Tensor, y_BM3: Tensor, distance: Tensor, inde
 
 
 def _on(x: Tensor) -> torch.cuda.device:
-    """Kernels go to the current device, which need not be that of the tensors. (A CPU's, in tests: no change.)"""
+    """Select the tensors' device, because kernels are launched on the current one. (On a CPU, in tests: no effect.)"""
     return torch.cuda.device(x.device if x.is_cuda else -1)
 
 
@@ -60,12 +60,12 @@ def _search(x, y, distance, index, n, m, ROWS: tl.constexpr, COLUMNS: tl.constex
     cloud = (tl.program_id(0) // tiles).to(tl.int64)
     row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
     lane = tl.arange(0, COLUMNS)
-    asks = row < n
+    valid = row < n
     x += cloud * n * 3 + row * 3
     y += cloud * m * 3
-    x0 = tl.load(x, asks, 0.0)
-    x1 = tl.load(x + 1, asks, 0.0)
-    x2 = tl.load(x + 2, asks, 0.0)
+    x0 = tl.load(x, valid, 0.0)
+    x1 = tl.load(x + 1, valid, 0.0)
+    x2 = tl.load(x + 2, valid, 0.0)
     smallest = tl.full((ROWS, COLUMNS), float("inf"), x0.dtype)
     seen = tl.zeros((ROWS, COLUMNS), tl.int32)
     for start in range(0, m, COLUMNS):
@@ -78,7 +78,7 @@ def _search(x, y, distance, index, n, m, ROWS: tl.constexpr, COLUMNS: tl.constex
         d1 = x1[:, None] - y1[None, :]
         d2 = x2[:, None] - y2[None, :]
         square = d0 * d0 + d1 * d1 + d2 * d2
-        closer = square < smallest  # never so for what is not finite
+        closer = square < smallest  # false for a square that is not finite
         smallest = tl.where(closer, square, smallest)
         seen = tl.where(closer, start, seen)
     best = tl.min(smallest, 1)
@@ -88,8 +88,8 @@ def _search(x, y, distance, index, n, m, ROWS: tl.constexpr, COLUMNS: tl.constex
     d1 = (x1 - tl.load(y + at * 3 + 1)).to(tl.float64)
     d2 = (x2 - tl.load(y + at * 3 + 2)).to(tl.float64)
     exact = tl.sqrt(d0 * d0 + d1 * d1 + d2 * d2)
-    tl.store(distance + cloud * n + row, exact.to(x0.dtype), asks)
-    tl.store(index + cloud * n + row, at.to(tl.int64), asks)
+    tl.store(distance + cloud * n + row, exact.to(x0.dtype), valid)
+    tl.store(index + cloud * n + row, at.to(tl.int64), valid)
 
 
 @triton.jit
@@ -97,16 +97,16 @@ def _differentiate(slope, x, y, distance, index, of_x, n, m, ROWS: tl.constexpr)
     tiles = tl.cdiv(n, ROWS)
     cloud = (tl.program_id(0) // tiles).to(tl.int64)
     row = tl.program_id(0) % tiles * ROWS + tl.arange(0, ROWS)
-    asks = row < n
+    valid = row < n
     place = cloud * n + row
-    at = cloud * m + tl.load(index + place, asks, 0)
-    length = tl.load(distance + place, asks, 1.0)
+    at = cloud * m + tl.load(index + place, valid, 0)
+    length = tl.load(distance + place, valid, 1.0)
     touches = length == 0.0
     length = tl.where(touches, 1.0, length)
-    scale = tl.where(touches, 0.0, tl.load(slope + place, asks, 0.0))
+    scale = tl.where(touches, 0.0, tl.load(slope + place, valid, 0.0))
     for axis in tl.static_range(3):
-        apart = tl.load(x + place * 3 + axis, asks, 0.0) - tl.load(y + at * 3 + axis, asks, 0.0)
-        tl.store(of_x + place * 3 + axis, apart / length * scale, asks)
+        apart = tl.load(x + place * 3 + axis, valid, 0.0) - tl.load(y + at * 3 + axis, valid, 0.0)
+        tl.store(of_x + place * 3 + axis, apart / length * scale, valid)
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Spectocloud's own settings; the shared ones are in training/settings.py.
 
-Each key's meaning stands above it in training/cuda_session/spectocloud_training_config.yaml too.
+training/cuda_session/spectocloud_training_config.yaml explains each key.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Model(Section):
-    """An encoder of spectrogram patches, and a decoder that draws sub-frame by sub-frame."""
+    """An encoder of spectrogram patches, and a decoder that predicts the particles of each sub-frame."""
 
     width: AtLeastOne = 256  # of every token
     layers: AtLeastOne = 6
     heads: AtLeastOne = 8
     mlp_ratio: AtLeastOne = 4  # hidden width of a block's MLP, as a multiple of `width`
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    particle_width: AtLeastOne = 64  # hidden width of the small network that every particle passes
+    particle_width: AtLeastOne = 64  # hidden width of the small network that predicts each particle's glow
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Model:
@@ -33,7 +33,7 @@ class Model(Section):
 
 
 class Windows(Section):
-    """Which 1.486 s windows of a song are seen."""
+    """Which windows of 1.486 s of a song are used."""
 
     per_song: AtLeastOne = 16  # drawn from every song in every epoch
     validation_per_song: AtLeastOne = 8  # fixed, evenly spaced
@@ -41,10 +41,10 @@ class Windows(Section):
 
 
 class Augment(Section):
-    """How a training window is varied; validation never is."""
+    """Augmentation of training windows; validation windows are not varied."""
 
-    gain_db: NotNegative = 9.0  # the level changes by up to this much, either way
-    transpose: Annotated[int, Field(ge=0, le=12)] = 0  # semitones, either way, of sound and notes together
+    gain_db: NotNegative = 9.0  # the level changes by up to this much, up or down
+    transpose: Annotated[int, Field(ge=0, le=12)] = 0  # semitones up or down, of sound and notes together
     emotion_noise: NotNegative = 0.1  # standard deviation added to valence, arousal and intensity, target included
     no_score: Fraction = 0.5  # share of samples whose midi_features are zeroed
 
@@ -61,16 +61,16 @@ class Loss(Section):
     @model_validator(mode="after")
     def _something_is_learnt(self) -> Loss:
         if self.position == 0:
-            raise ValueError("above 0: without loss.position nothing moves the particles")
+            raise ValueError("above 0: without loss.position, positions are not trained")
         return self
 
 
 class Export(Section):
-    """What is made beside spectocloud.onnx and spectocloud_frontend.onnx."""
+    """Files in addition to spectocloud.onnx and spectocloud_frontend.onnx."""
 
     int8: bool = True  # spectocloud.int8.onnx
     coreml: bool = True  # spectocloud.mlpackage
-    max_batch: Annotated[int, Field(ge=7)] = 256  # largest batch that a host may feed
+    max_batch: Annotated[int, Field(ge=7)] = 256  # largest batch of an exported graph
 
 
 class SpectocloudConfig(RunSettings):

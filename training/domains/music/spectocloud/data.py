@@ -1,7 +1,7 @@
-"""Songs -> windows: what training and validation see of a corpus.
+"""The dataset: windows of songs, for training and validation.
 
-Whole songs are used: every epoch draws other windows of each, one from every stretch of it. A window begins on a
-hop frame; its target is rendered from the notes that sound in it, so the target depends on what is heard.
+Every epoch draws other windows of each song, one from each of `per_song` equal parts. A window begins on a hop frame;
+its target is rendered from the notes that sound in it.
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ EMOTION = 64
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Raise ValueError for a target cloud that cannot be used."""
+    """Raise ValueError for an invalid target cloud."""
     if "target_pointcloud_path" in row:
         read_target(Path(row["target_pointcloud_path"]))
 
 
 def read_target(path: Path) -> np.ndarray:
-    """Positions float32 [1200, 3] from a .npy file. Raises ValueError with the reason for anything else."""
+    """Positions float32 [1200, 3] from a .npy file. Raises ValueError, with the reason, for any other content."""
     try:
-        positions = np.lib.format.open_memmap(path, mode="r")  # a header that claims terabytes allocates nothing
+        # Mapped, so that a header that claims terabytes allocates nothing.
+        positions = np.lib.format.open_memmap(path, mode="r")
     except (OSError, ValueError, EOFError, OverflowError) as error:
         raise ValueError(f"`target_pointcloud_path` {path} is not a readable .npy file: {error}") from None
     if positions.shape != (PARTICLES, 3) or positions.dtype != np.float32:
@@ -47,27 +48,26 @@ def read_target(path: Path) -> np.ndarray:
 
 
 def target_start(row: Mapping[str, Any]) -> int:
-    """The hop frame at which a row's own cloud begins: `target_pointcloud_start` in seconds, 0 where it is not
-    given."""
+    """The hop frame at which a row's precomputed cloud begins: `target_pointcloud_start` in seconds, 0 by default."""
     return round(row.get("target_pointcloud_start", 0.0) * SAMPLE_RATE / HOP)
 
 
 def seconds(frame: int) -> float:
-    """Where a hop frame begins."""
+    """The start of a hop frame, in seconds."""
     return frame * HOP / SAMPLE_RATE
 
 
 def emotion_vector(emotion: Sequence[float]) -> np.ndarray:
-    """3 or 64 numbers -> float32 [64], zeros behind the three."""
+    """3 or 64 numbers -> float32 [64]; 3 are padded with zeros."""
     vector = np.zeros(EMOTION, np.float32)
     vector[: len(emotion)] = emotion
     return vector
 
 
 def window_starts(notes: np.ndarray, frames: int, min_sounding: float) -> np.ndarray:
-    """The frames at which a window may begin in a song of `frames` frames: those in which a note sounds in at least
-    `min_sounding` of the sub-frames; if there is none, those in which any does; if none again, all. Ascending, never
-    empty. Drums sound where they are struck."""
+    """The frames at which a window may begin in a song of `frames` frames: those with a note in a share `min_sounding`
+    of the sub-frames or more; if there are none, those with a note in any; if there are none either, all. Ascending,
+    never empty. Drums sound only where they are struck."""
     last = max(0, frames - WINDOW_FRAMES)
     span = last + WINDOW_FRAMES
     rate = SAMPLE_RATE / HOP
@@ -87,8 +87,8 @@ def window_starts(notes: np.ndarray, frames: int, min_sounding: float) -> np.nda
 
 
 def cut(logmel: np.ndarray, start: int) -> np.ndarray:
-    """Frames start .. start + 63 of a stored log-mel [T, 128] as float32, silence where the recording has ended. Half
-    precision rounds the floor down by a little: it is put back."""
+    """Frames start .. start + 63 of a stored log-mel [T, 128] as float32, padded with silence past the end. float16 in
+    the store rounds the floor down a little; it is restored."""
     part = np.maximum(np.asarray(logmel[start : start + WINDOW_FRAMES], np.float32), np.float32(LOG_FLOOR))
     if len(part) < WINDOW_FRAMES:
         part = np.concatenate([part, np.full((WINDOW_FRAMES - len(part), N_MELS), LOG_FLOOR, np.float32)])
@@ -100,9 +100,9 @@ class Songs:
     colors [1200, 4] and properties [1200, 3], sounding [8] (1 where a sub-frame is not silent), all float32; song,
     int64.
 
-    Training (`augment` given): `windows.per_song` items a song, drawn anew every epoch. Held out: fixed windows, evenly
-    spaced, never varied, and midi_features are zeros unless `score`. The first item of a row that brings its own
-    cloud is that cloud's window, with the positions of the file.
+    Training (`augment` given): `windows.per_song` items per song, other ones in every epoch. Held out: fixed windows,
+    evenly spaced, without augmentation, and with midi_features of zeros unless `score`. The first item of a row with a
+    precomputed cloud is that cloud's window, with the positions of the file.
     """
 
     def __init__(
@@ -110,7 +110,10 @@ class Songs:
     ) -> None:
         heard = np.flatnonzero((counts(rows, "midi_path", "notes") > 0) & (counts(rows, "audio_path", "logmel") > 0))
         if not len(heard):
-            raise DataError(f"None of the {len(rows)} songs has both sound and notes: there is nothing to learn from.")
+            raise DataError(
+                f"None of the {len(rows)} songs has both sound and notes. Check the files that the manifest names, and "
+                "run `prepare` again."
+            )
         self.rows = select(rows, heard)
         self.windows, self.augment, self.seed, self.score = windows, augment, seed, score
         self.fixed = None if augment else self._every_fixed()
@@ -119,12 +122,12 @@ class Songs:
         return len(self.rows) * self.windows.per_song if self.fixed is None else len(self.fixed)
 
     def own(self, song: int) -> int | None:
-        """The frame of the cloud that a row brings; None if it brings none."""
+        """The frame of a row's precomputed cloud; None if it has none."""
         values = self.rows[song].values
         return target_start(values) if "target_pointcloud_path" in values else None
 
     def _every_fixed(self) -> np.ndarray:
-        """(song, frame) of every held-out window: int64 [n, 2]. Whole songs are read for it, so it is kept."""
+        """(song, frame) of every held-out window: int64 [n, 2]. Cached, because it requires reading complete songs."""
         how = f"held-out windows 1 {self.windows.validation_per_song} {self.windows.min_sounding}"
         return kept(self.rows, how, lambda: np.array([w for s in range(len(self.rows)) for w in self._fixed(s)]))
 
@@ -168,7 +171,7 @@ class Songs:
             noise = vary.emotion_noise * rng.standard_normal(3)
             shows_score = rng.random() >= vary.no_score
             emotion[:3] = np.clip(emotion[:3] + noise, (-1, -1, 0), 1)
-            if not own:  # a given cloud shows its window as it is
+            if not own:  # a precomputed cloud cannot be transposed
                 notes, logmel = transposed(notes, logmel, semitones)
             logmel = at_gain(logmel, gain_db)
         cloud = render(notes, seconds(start), emotion)

@@ -1,9 +1,9 @@
-"""Waveform -> the spectrogram that the model takes, as one exportable graph: no host re-implements mel filters.
+"""Waveform -> the model's input spectrogram, as one exportable graph, so that no application re-implements mel filters.
 
-The discrete Fourier transform is written as matrix products, which every runtime has and runs fast. Cosines and sines
-are even or odd about the middle of a frame, and again about its quarters, with a sign that alternates from one
-frequency to the next; so a frame of N real samples is folded twice, into N/4 sums and differences, and even and odd
-frequencies get a product each: a quarter of the work of the full table.
+The discrete Fourier transform is written as matrix products, which every runtime supports and runs fast. Cosines and
+sines are even or odd about the middle of a frame, and again about its quarters, with a sign that alternates from one
+frequency to the next. So a frame of N real samples is folded twice, into N/4 sums and differences, and even and odd
+frequencies get one product each: a quarter of the work of the full table.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from training.domains.music.audio import FLOOR, HOP, N_FFT, mel_filters
 from training.domains.music.spectocloud.model import FRAMES, Normalise
 
-#: Samples that determine one window: its 64 frames of 2,048, each beginning 1,024 after the last.
+#: Samples that determine one window: 64 frames of 2,048 samples at a distance of 1,024.
 SAMPLES = (FRAMES - 1) * HOP + N_FFT
 QUARTER = N_FFT // 4
 
@@ -30,15 +30,15 @@ class Frontend(nn.Module):
     def __init__(self, normalise: Normalise):
         super().__init__()
         if 2 * HOP != N_FFT:
-            raise ValueError("the frontend frames by halves: N_FFT must be 2 * HOP")
+            raise ValueError("N_FFT must be 2 * HOP: a frame consists of two neighbouring blocks of HOP samples")
         n, k = np.arange(QUARTER + 1)[:, None], np.arange(N_FFT // 2 + 1)
         angle = 2 * np.pi * ((n * k) % N_FFT) / N_FFT  # [513, 1025]
-        # Samples 0, 512, 1024 and 1536 of a frame are mirror images of themselves, which the fold has counted twice.
+        # Samples 0, 512, 1024 and 1536 of a frame are their own mirror images, so the fold contains them twice.
         once = np.where(np.isin(n, (0, QUARTER)), 0.5, 1.0)
         cosine, sine = once * np.cos(angle), once * np.sin(angle)
         mel = mel_filters().T  # [1025, 128]
         for name, table in (
-            ("window", 0.5 - 0.5 * np.cos(angle[:, 1])),  # periodic Hann's first quarter; it goes on as 1 - window
+            ("window", 0.5 - 0.5 * np.cos(angle[:, 1])),  # periodic Hann's first quarter; the second is 1 - window
             ("cosine_even", cosine[:, ::2]), ("cosine_odd", cosine[:, 1::2]),
             ("sine_even", sine[:, ::2]), ("sine_odd", sine[:, 1::2]),
             ("mel", np.concatenate([mel[::2], mel[1::2]])),
@@ -48,7 +48,7 @@ class Frontend(nn.Module):
 
     def forward(self, waveform: Tensor) -> Tensor:
         blocks = waveform.unflatten(1, (FRAMES + 1, HOP))
-        following = torch.nn.functional.pad(blocks[:, 1:, :1], (0, 0, 0, 1))  # what comes last has no weight
+        following = torch.nn.functional.pad(blocks[:, 1:, :1], (0, 0, 0, 1))  # the last sample has weight 0
         up, down = blocks[..., : QUARTER + 1], torch.cat([blocks[..., QUARTER:], following], -1).flip(-1)
         # Of a frame x, two neighbouring blocks, and n = 0..512: x[n], x[1024 - n], x[1024 + n], x[2048 - n]
         a, b, c, d = up[:, :-1], down[:, :-1], up[:, 1:], down[:, 1:]

@@ -1,7 +1,7 @@
-"""How good clouds are: validation metrics, what they are judged against, and how much a model listens.
+"""Validation metrics of clouds, baselines, and grades of exported files.
 
-Correlations are derived from sums of moments, so that they are exact over any batches and ranks. They compare, over the
-sub-frames that sound, the mean over a sub-frame's particles of y (pitch), z and size.
+Correlations are derived from sums of moments, so that they do not depend on batches and ranks. They compare, over the
+sub-frames that are not silent, the mean over a sub-frame's particles of y (pitch), z and size.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def measure(predicted: Cloud, batch: Mapping[str, Tensor]) -> Sums:
 
 
 def measure_each(predicted: Cloud, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`measure` of every cloud by itself: metric -> sums [B]."""
+    """`measure` of every cloud separately: metric -> sums [B]."""
     target = target_of(batch)
     terms = unordered(predicted, target)
     out = {"pos_loss": terms.position, "color_loss": terms.color, "prop_loss": terms.properties}
@@ -74,8 +74,8 @@ def _compared(cloud: Cloud) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def summarise(means: Mapping[str, float], weights: LossSettings) -> dict[str, float]:
-    """Averaged metrics -> those reported: val_loss (the weighted sum, always with the Chamfer distance), its terms, and
-    the correlations pitch_r, z_r and size_r (0 where nothing varies)."""
+    """Averaged metrics -> reported metrics: val_loss (the weighted sum, always with the Chamfer distance), its terms,
+    and the correlations pitch_r, z_r and size_r (0 without variance)."""
     out = {name: value for name, value in means.items() if not name.startswith("_")}
     terms = ((weights.position, "pos_loss"), (weights.color, "color_loss"), (weights.properties, "prop_loss"))
     out = {"val_loss": sum(weight * means[name] for weight, name in terms)} | out
@@ -114,7 +114,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 class Regression(nn.Module):
-    """Clouds as a linear function of a few features of the emotion: what can be drawn without listening."""
+    """A baseline without the sound: clouds as a linear function of a few features of the emotion."""
 
     def __init__(self, features: Callable[[Tensor], Tensor]):
         super().__init__()

@@ -1,6 +1,7 @@
-"""Does the model listen? Held-out clouds beside what could be drawn without hearing, and with the wrong sound heard.
+"""Evaluation of Spectocloud: clouds of held-out songs, compared with baselines without the sound and with the model's
+clouds for the sound of another song.
 
-The figures that count are those of windows in which every sub-frame sounds: silence flatters whoever draws it.
+The verdict uses windows without silent sub-frames, because silence is easy to predict and would raise the scores.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from training.judgement import (
 )
 from training.judgement import verdict as verdict_of
 
-WINDOWS = 1_024  # most that are judged, evenly spaced over the held-out songs
-SWAPS = 3  # other windows' sounds that each window is given in turn
+WINDOWS = 1_024  # most windows that are evaluated, evenly spaced over the held-out songs
+SWAPS = 3  # sounds of other windows that each window is evaluated with
 
 _DISTANCE = "mean distance from a particle to the nearest of the other cloud, both ways (Chamfer)"
 _UNITS = "of the space's height"
@@ -41,47 +42,47 @@ ABOUT = {
         title="distance to the target",
     ),
     "swap_rise": About(
-        "higher", "%", "How much that distance grows where another song's sound is put in: what hearing is worth.",
+        "higher", "%", "Increase of that distance when the sound is replaced by another song's.",
         100.0,
         title="rise with another song's sound",
     ),
     "below_emotion_only": About(
-        "higher", "%", "How much nearer the clouds are than those drawn from the emotion alone.", 45.0,
+        "higher", "%", "Reduction of that distance relative to clouds drawn from the emotion alone.", 45.0,
         title="gain over the emotion alone",
     ),
     "sounding_pitch_r": About(
-        "higher", "", "Of the drawn pitch with the score's, by sub-frame, on windows without silence.", 0.80,
+        "higher", "", "Correlation of predicted pitch with the score's, by sub-frame, on windows without silence.", 0.80,
         title="correlation of pitch",
     ),
     "sounding_z_r": About(
-        "higher", "", "Of the drawn z (tension, density, loudness, range) with the score's, likewise.", 0.80,
+        "higher", "", "Correlation of predicted z (tension, density, loudness, range) with the score's.", 0.80,
         title="correlation of z",
     ),
     "sounding_size_r": About(
-        "higher", "", "Of the drawn size (loudness) with the score's, likewise.", 0.65, title="correlation of size"
+        "higher", "", "Correlation of predicted size (loudness) with the score's.", 0.65, title="correlation of size"
     ),
     "sounding_color_loss": About("lower", "", "Mean squared error of colours and opacity, windows without silence."),
     "sounding_prop_loss": About("lower", "", "Error of size, glow and depth (smooth L1), windows without silence."),
-    "with_score_pos_loss": About("lower", _UNITS, "The same distance when the score's statistics are given too."),
-    "val_loss": About("lower", "", "What training watches: the weighted sum of the three errors, all windows."),
+    "with_score_pos_loss": About("lower", _UNITS, "The same distance with the score's statistics as an input, too."),
+    "val_loss": About("lower", "", "The validation loss: the weighted sum of the three errors, all windows."),
     "pos_loss": About("lower", _UNITS, f"All windows: {_DISTANCE}."),
     "color_loss": About("lower", "", "All windows: mean squared error of colours and opacity."),
     "prop_loss": About("lower", "", "All windows: error of size, glow and depth (smooth L1)."),
-    "pitch_r": About("higher", "", "All windows: correlation of the drawn pitch with the score's."),
-    "z_r": About("higher", "", "All windows: correlation of the drawn z."),
-    "size_r": About("higher", "", "All windows: correlation of the drawn size."),
+    "pitch_r": About("higher", "", "All windows: correlation of predicted pitch with the score's."),
+    "z_r": About("higher", "", "All windows: correlation of predicted z."),
+    "size_r": About("higher", "", "All windows: correlation of predicted size."),
 }  # fmt: skip
-VARIES = 1e-8  # variance of a target's mean over a sub-frame from which a correlation with it says something
-SAME = "the score's {} is the same in all held-out windows, so that nothing can correlate with it"
+VARIES = 1e-8  # variance of a target's mean over a sub-frame below which a correlation with it is meaningless
+SAME = "the score's {} is the same in all held-out windows, so nothing can correlate with it"
 TITLES = {
     "mean_cloud": "the average cloud",
     "emotion_only": "clouds drawn from the emotion alone",
-    "swapped_audio": "the same model hearing another song",
+    "swapped_audio": "the same model with the sound of another song",
 }
 
 
 class Windows:
-    """Held-out windows at hand, and which songs they are of: the windows' tensors together, songs [n] from 0 on."""
+    """Held-out windows in memory: their tensors, and the song of each, [n] from 0 on."""
 
     def __init__(self, plain: Songs, scored: Songs, most: int):
         chosen = judge.spread(len(plain), most)
@@ -91,16 +92,16 @@ class Windows:
 
     @property
     def count(self) -> int:
-        """Songs."""
+        """Number of songs."""
         return int(self.songs.max()) + 1
 
     def measured(self, model: nn.Module, changes: Mapping[str, Tensor] | None = None) -> dict[str, np.ndarray]:
         """`judge.measure_each` of every window, and `_heard`, its sounding sub-frames; `changes` replace inputs."""
-        whole, device = self.plain | dict(changes or {}), _device(model)
+        inputs, device = self.plain | dict(changes or {}), _device(model)
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode():
             for at in range(0, len(self.songs), judge.BATCH):
-                batch = {key: value[at : at + judge.BATCH].to(device) for key, value in whole.items()}
+                batch = {key: value[at : at + judge.BATCH].to(device) for key, value in inputs.items()}
                 for name, value in judge.measure_each(judge.predict(model, batch), batch).items():
                     found.setdefault(name, []).append(value.double().cpu())
         out = {name: torch.cat(parts).numpy() for name, parts in found.items()}
@@ -124,7 +125,7 @@ class Windows:
 def examine(
     model: nn.Module, others: Mapping[str, nn.Module], windows: Windows, weights: LossSettings, seed: int
 ) -> Judgement:
-    """`model` beside `others` (mean_cloud, emotion_only) and beside itself with the wrong sound."""
+    """Compare `model` with `others` (mean_cloud, emotion_only) and with itself on the sound of other songs."""
     resampling = Resampling(windows.count, seed)
 
     def of(measured: Mapping[str, np.ndarray]) -> dict[str, BootstrapDraws]:
@@ -137,23 +138,25 @@ def examine(
         return out
 
     own = of(windows.measured(model))
-    beside = {name: of(windows.measured(other)) for name, other in others.items()}
+    baselines = {name: of(windows.measured(other)) for name, other in others.items()}
     if windows.sounding.any():
         scored = of(windows.measured(model, {"midi_features": windows.scored["midi_features"]}))
         own["with_score_pos_loss"] = scored["sounding_pos_loss"]
-        own["below_emotion_only"] = _percent(beside["emotion_only"]["sounding_pos_loss"], own["sounding_pos_loss"], -1)
+        own["below_emotion_only"] = _percent(
+            baselines["emotion_only"]["sounding_pos_loss"], own["sounding_pos_loss"], -1
+        )
         wrong = _swapped(model, windows)
         if wrong is not None:
-            found = of(wrong)  # only what is of windows without silence: others were not swapped
-            beside["swapped_audio"] = {name: value for name, value in found.items() if name.startswith("sounding_")}
-            own["swap_rise"] = _percent(own["sounding_pos_loss"], beside["swapped_audio"]["sounding_pos_loss"], 1)
-    metrics = compare(ABOUT | _not_required(windows), own, beside)
+            found = of(wrong)  # only metrics of windows without silence: the others were not swapped
+            baselines["swapped_audio"] = {name: value for name, value in found.items() if name.startswith("sounding_")}
+            own["swap_rise"] = _percent(own["sounding_pos_loss"], baselines["swapped_audio"]["sounding_pos_loss"], 1)
+    metrics = compare(ABOUT | _not_required(windows), own, baselines)
     return Judgement(metrics, verdict_of(findings(metrics)))
 
 
 def _not_required(windows: Windows) -> dict[str, About]:
-    """The correlations that nothing is required of, since the score does not vary: music of notes that are all equally
-    loud, say. Their value is 0 then (judge.summarise)."""
+    """Correlations without a requirement, because the score does not vary (all notes equally loud, for example). Their
+    value is 0 then (judge.summarise)."""
     chosen = torch.from_numpy(windows.sounding)
     found = judge.variances({key: windows.plain[key][chosen] for key in ("sounding", *judge.TARGET)})
     names = {f"sounding_{name}_r": name for name, variance in found.items() if variance < VARIES}
@@ -161,9 +164,9 @@ def _not_required(windows: Windows) -> dict[str, About]:
 
 
 def findings(metrics: Mapping[str, Metric]) -> list[Finding]:
-    """What the verdict rests on."""
+    """The findings that determine the verdict."""
     if "sounding_pos_loss" not in metrics:
-        return [Finding("bad", "No held-out window is without silence, so nothing tells whether the sound matters.")]
+        return [Finding("bad", "Every held-out window contains silence, so the use of the sound cannot be evaluated.")]
     distance = metrics["sounding_pos_loss"]
     out = [
         against(distance, name, title, "distance", unit=SONG)
@@ -172,19 +175,19 @@ def findings(metrics: Mapping[str, Metric]) -> list[Finding]:
     ]
     if "swapped_audio" not in distance.baselines:
         out.append(Finding("fair", "Only one held-out song: the sound could not be swapped for another song's."))
-    asked = {
-        "swap_rise": "The rise of the distance when the sound is another song's",
+    floors = {
+        "swap_rise": "The increase of the distance with the sound of another song",
         "below_emotion_only": "The gain over clouds drawn from the emotion alone",
         "sounding_pitch_r": "The correlation of pitch",
         "sounding_z_r": "The correlation of z",
         "sounding_size_r": "The correlation of size",
     }
-    return out + [floor(metrics[name], what) for name, what in asked.items() if name in metrics]
+    return out + [floor(metrics[name], what) for name, what in floors.items() if name in metrics]
 
 
 def _swapped(model: nn.Module, windows: Windows) -> dict[str, np.ndarray] | None:
-    """What is measured when every window without silence hears, in turn, such windows of other songs; None: there is
-    but one song."""
+    """The measurements with the sound of every window without silence replaced by that of such windows of other songs,
+    averaged over SWAPS replacements; None: there is only one song."""
     where = np.flatnonzero(windows.sounding)
     others = [swapped(windows.songs[where], len(where) * part // (SWAPS + 1)) for part in range(1, SWAPS + 1)]
     parts = []
@@ -198,8 +201,8 @@ def _swapped(model: nn.Module, windows: Windows) -> dict[str, np.ndarray] | None
 
 
 def swapped(songs: np.ndarray, offset: int) -> np.ndarray | None:
-    """For each window, the index of a window of another song: the first such from `offset` places on. None: one
-    song."""
+    """For each window, the index of a window of another song: the first one from `offset` places on. None: there is
+    only one song."""
     if len(np.unique(songs)) < 2:
         return None
     count = len(songs)
@@ -213,7 +216,7 @@ def swapped(songs: np.ndarray, offset: int) -> np.ndarray | None:
 
 
 def _percent(of: BootstrapDraws, other: BootstrapDraws, sign: int) -> BootstrapDraws:
-    """By how many per cent `other` is above (sign 1) or below (-1) `of`."""
+    """The percentage by which `other` is above (sign 1) or below (-1) `of`."""
     parts = ((of.value, other.value), (of.draws, other.draws), (of.without, other.without))
     return BootstrapDraws(*(100 * sign * (b / a - 1) for a, b in parts))
 

@@ -1,6 +1,6 @@
-"""How far a predicted cloud is from the true one.
+"""The loss between a predicted cloud and its target.
 
-Shape legend: B clouds, N points, C channels. Neighbours, and the Chamfer distance, are those of chamfer.py.
+Shape legend: B clouds, N points, C channels. Neighbours and the Chamfer distance come from chamfer.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Terms(NamedTuple):
 
 
 def unordered(predicted: Cloud, target: Cloud) -> Terms:
-    """Chamfer distance; colour and properties are those of each predicted point's nearest target point."""
+    """Chamfer distance; colours and properties are compared with those of each point's nearest target point."""
     there, back = both_ways(predicted.positions, target.positions)
     position = (there.distance.mean(1) + back.distance.mean(1)) / 2
     colors, properties = (take(part, there.index) for part in (target.colors, target.properties))
@@ -38,7 +38,7 @@ def unordered(predicted: Cloud, target: Cloud) -> Terms:
 
 
 def matched(predicted: Cloud, target: Cloud) -> Terms:
-    """Point i against point i: right only because both clouds are ordered by sub-frame and pattern index (N = M)."""
+    """Point i against point i: valid because both clouds are ordered by sub-frame and pattern index (N = M)."""
     position = torch.linalg.vector_norm(predicted.positions - target.positions, dim=-1).mean(1)
     return Terms(position, *_channels(predicted, target.colors, target.properties))
 
@@ -53,11 +53,11 @@ def sub_frames(values_BNC: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each of `count` equal runs of points -> two [B, count, C]."""
     runs = values_BNC.unflatten(1, (count, -1))
     centred = runs - runs.mean(2, keepdim=True)
-    # sqrt has no finite slope at 0, where a freshly collapsed sub-frame would be
+    # Plus a constant, because the derivative of sqrt is infinite at 0, the value of a collapsed sub-frame.
     return runs.mean(2), centred.square().mean(2).add(1e-8).sqrt()
 
 
 def lifeline(predicted: Cloud, target: Cloud, count: int) -> Tensor:
-    """Mean absolute error [B] of the sub-frames' centres and spreads: the shape of the line without its particles."""
+    """Mean absolute error [B] of the sub-frames' centres and spreads."""
     ours, theirs = sub_frames(predicted.positions, count), sub_frames(target.positions, count)
     return sum((a - b).abs().mean((1, 2)) for a, b in zip(ours, theirs, strict=True))

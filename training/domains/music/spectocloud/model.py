@@ -2,12 +2,12 @@
 
 Shape legend: B batch, F mel bands, T frames, D width, S tokens, K sub-frames, P particles of a sub-frame, N = K * P.
 
-The spectrogram is cut into patches, one column of them a sub-frame; K query tokens, one a sub-frame, read them in a
-transformer encoder together with emotion and (if there is one) the score's statistics. From each query a head
-predicts where its sub-frame's particles are centred, how far they spread and how they look; the renderer's fixed
-pattern is placed there, and a small network makes every particle glow by where it lies.
+The spectrogram is cut into patches, one column of them per sub-frame. K query tokens, one per sub-frame, attend to them
+in a transformer encoder, and to the emotion and (if there is one) the score's statistics. From each query a head
+predicts the centre, spread, colour, alpha and size of its sub-frame's particles; the renderer's fixed pattern is placed
+there, and a small network predicts the glow of every particle from its position.
 
-Everything is plain matmul, convolution, LayerNorm and attention without a mask, so that it exports anywhere.
+The model uses only matmul, convolution, LayerNorm and attention without a mask, so that every converter supports it.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ FRAMES = 64
 EMOTION = 64
 MIDI_FEATURES = 32
 BANDS = 8  # patches along frequency
-MOOD = 32  # the emotion's embedding, fed to the decoder directly
-NATS = math.log(10) / 10  # of power in a decibel
-RANGE = 50 * NATS  # below a window's loudest band: what is fainter is not told from silence
+MOOD = 32  # width of the emotion's embedding, which the decoder gets directly
+NATS = math.log(10) / 10  # nats of power in a decibel
+RANGE = 50 * NATS  # dynamic range below a window's loudest band; fainter sound is clipped to it
 QUIET = -4.0  # nats: some 40 dB below the loudest bands of a mastered recording
 
 
 def levelled(logmel: Tensor) -> Tensor:
-    """Log-mel in nats [..., F, T] -> the same relative to the window's loudest band, in [-RANGE, 0]: a recording's
-    level, which says how it was made and not how it was played, is gone. A window that is nowhere louder than QUIET
-    stays quiet."""
+    """Log-mel in nats [..., F, T] -> the same relative to the window's loudest band, in [-RANGE, 0]. This removes the
+    level of a recording, which depends on its mastering instead of the playing. A window that is nowhere louder than
+    QUIET stays quiet."""
     loudest = logmel.amax((-2, -1), keepdim=True).clamp(min=QUIET)
     return (logmel - loudest).clamp(min=-RANGE)
 
 
 class Normalise(nn.Module):
-    """Log-mel in nats [B, F, T] -> levelled, with zero mean per band and unit variance overall, by constants fitted on
-    the corpus."""
+    """Log-mel in nats [B, F, T] -> levelled, with zero mean per band and unit variance overall, with constants fitted
+    on the corpus."""
 
     def __init__(self, mean: np.ndarray, std: np.ndarray):
-        """`mean` float32 [128] per band, `std` float32 [1]: one scale, because a band that is silent in the corpus
-        would otherwise magnify whatever another recording has there."""
+        """`mean` float32 [128] per band, `std` float32 [1]: a single scale, because a scale per band would amplify
+        other recordings in bands that are silent in the corpus."""
         super().__init__()
         self.register_buffer("mean", torch.tensor(np.asarray(mean, np.float32)).view(N_MELS, 1))
         self.register_buffer("std", torch.tensor(np.asarray(std, np.float32)).view(1, 1))
-        # Kept beside the weights: those of a version that heard the level do not fit, and are refused.
+        # Stored with the weights, so that loading the weights of a version without levelling fails.
         self.register_buffer("range", torch.tensor([[RANGE]], dtype=torch.float32))
 
     def forward(self, logmel: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ class Block(nn.Module):
 class Patches(nn.Module):
     """[B, F, T] -> [B, BANDS * K, D]: overlapping convolutions down to one token per band and sub-frame.
 
-    Frame i is centred on the window's sample i * HOP, so sub-frame k lies between the frames 8k and 8k + 8. Layers of
-    stride 2 are centred on the first of what they join; the last one reaches one further to the right instead of to the
-    left, which centres a column on frame 8k + 4, the middle of its sub-frame.
+    Frame i is centred on the window's sample i * HOP, so sub-frame k is between the frames 8k and 8k + 8. A layer of
+    stride 2 is centred on the first of the two positions that it merges; the last one is padded on the right instead of
+    the left, which centres a column on frame 8k + 4, the middle of its sub-frame.
     """
 
     def __init__(self, width: int):
@@ -100,10 +100,11 @@ class Patches(nn.Module):
 
 
 class Particles(nn.Module):
-    """The decoder: K sub-frame tokens and the mood -> the cloud, along the renderer's lines (clouds/cloud.py).
+    """The decoder: K sub-frame tokens and the mood -> the cloud, with the formulas of the renderer (clouds/cloud.py).
 
-    Of a sub-frame: centre, spreads, base colour, alpha, size. Of a particle: glow, from where it lies. Colours whiten
-    with glow and depth follows z as they do there. Points are placed in float32 under autocast too.
+    Predicted per sub-frame: centre, spreads, base colour, alpha, size. Predicted per particle: glow, from its position.
+    Colours whiten with glow and depth follows z as in the renderer. Positions are computed in float32, under autocast
+    too.
     """
 
     def __init__(self, width: int, particle_width: int):
@@ -115,7 +116,7 @@ class Particles(nn.Module):
         time = (torch.arange(SUBFRAMES, dtype=torch.float32) + 0.5) / SUBFRAMES
         self.register_buffer("time", time.view(1, SUBFRAMES, 1), persistent=False)
         self.register_buffer("pattern", torch.tensor(PATTERN, dtype=torch.float32), persistent=False)
-        # Start as an average cloud: halfway up, as wide as the renderer's usual cone.
+        # Initial prediction: an average cloud, at half height and with the renderer's typical spread.
         nn.init.normal_(self.centre.weight, std=0.01)
         nn.init.normal_(self.spread.weight, std=0.01)
         nn.init.constant_(self.centre.bias, 0.4)
@@ -142,7 +143,7 @@ class Particles(nn.Module):
 
 
 class Core(nn.Module):
-    """What is exported: normalised spectrogram [B, 128, 64], emotion [B, 64] and midi_features [B, 32] (zeros: no
+    """The exported model: normalised spectrogram [B, 128, 64], emotion [B, 64] and midi_features [B, 32] (zeros: no
     score) -> positions [B, 1200, 3], colors [B, 1200, 4] and properties [B, 1200, 3], channels in [0, 1]."""
 
     def __init__(self, settings: ModelSettings):
@@ -163,8 +164,8 @@ class Core(nn.Module):
     def forward(self, spectrogram: Tensor, emotion: Tensor, midi_features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         mood = self.mood(emotion)
         patches = self.patches(spectrogram)
-        # Each query starts from the column of patches that sounds in its own sub-frame. Attention alone is slow to find
-        # it, and draws the window's average eight times meanwhile.
+        # Each query is initialised with the column of patches of its sub-frame. Attention alone is slow to find it;
+        # until then, the model predicts the window's average for all eight sub-frames.
         line = self.line + self.column(patches.unflatten(1, (BANDS, SUBFRAMES)).transpose(1, 2).flatten(2))
         context = [self.mood_token(mood)[:, None], self.score_token(midi_features)[:, None]]
         x_BSD = torch.cat([line, patches + self.place, *context], 1)
@@ -174,7 +175,7 @@ class Core(nn.Module):
 
 
 class Spectocloud(nn.Module):
-    """What is trained: `Core` behind the normaliser, so that training feeds log-mels as they lie in the store."""
+    """The trained model: `Core` with the normaliser in front, so that its input is the stored log-mel."""
 
     def __init__(self, settings: ModelSettings, mean: np.ndarray, std: np.ndarray):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Spectocloud, as the contract of training/recipe.py asks for it."""
+"""The recipe of Spectocloud: its implementation of the contract in training/recipe.py."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from training.data.encode import Encoder
 
 TERMS = ("match_loss", "pos_loss", "color_loss", "prop_loss", "lifeline_loss")
-EVERY = 8  # points; while the Chamfer distance is only reported, it is estimated from every eighth of them
-FITTED_SONGS, FITTED_WINDOWS = 2_000, 8  # most songs, and most windows of each, that constants are fitted on
+EVERY = 8  # while the Chamfer distance is reported but not trained on, it is estimated from every eighth point
+FITTED_SONGS, FITTED_WINDOWS = 2_000, 8  # most songs, and most windows of each, on which constants are fitted
 BASELINE_WINDOWS = 1_024
-EXAM_WINDOWS = 64
+INT8_WINDOWS = 64
 
 CLOUD = (
     TensorSpec(
@@ -96,7 +96,8 @@ class SpectocloudRecipe(Stepped):
         return Songs(rows, settings.windows, settings.augment if training else None, settings.seed)
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
-        """Of levelled windows: `mean` [128] of each band in nats; `std` [1], the deviation from it over all bands."""
+        """Statistics of levelled windows: `mean` [128] of each band in nats; `std` [1], the deviation from it over all
+        bands."""
         total, squares, count = np.zeros(N_MELS), np.zeros(N_MELS), 0
         for i in judge.spread(len(rows), FITTED_SONGS):
             logmel = rows[i].records["audio_path"]["logmel"]
@@ -116,12 +117,12 @@ class SpectocloudRecipe(Stepped):
         return Spectocloud(self.settings.model, constants["mean"], constants["std"])
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """Clouds: every term sums over them the mean over a cloud's points."""
+        """The number of clouds: every term is a sum over clouds of the mean over a cloud's points."""
         return dict.fromkeys(TERMS, float(len(batch["logmel"])))
 
     def losses(self, model: torch.nn.Module, batch: Batch, progress: TrainingProgress) -> dict[str, Loss]:
-        """`pos_loss` is the Chamfer distance throughout: while points are still matched by index (`match_loss`) it is
-        estimated from every eighth point, and only reported."""
+        """`pos_loss` is the Chamfer distance throughout: while points are still matched by index (`match_loss`), it is
+        estimated from every eighth point and has no gradient."""
         weights = self.settings.loss
         predicted, target = judge.predict(model, batch), judge.target_of(batch)
         by_index = matched(predicted, target)
@@ -147,8 +148,8 @@ class SpectocloudRecipe(Stepped):
         return judge.summarise(means, self.settings.loss)
 
     def flops(self, model: torch.nn.Module, batch: Batch) -> float:
-        """Six per weight and use (two forward, four backward), and attention's two products: the encoder, which is
-        nearly all of it."""
+        """6 per parameter and use (2 forward, 4 backward), and attention's two products; of the encoder alone, which
+        takes nearly all."""
         m = self.settings.model
         tokens = SUBFRAMES * BANDS + SUBFRAMES + 2
         weights = m.layers * (4 + 2 * m.mlp_ratio) * m.width**2
@@ -158,8 +159,8 @@ class SpectocloudRecipe(Stepped):
     # judge
 
     def evaluate(self, context: EvaluationContext) -> Judgement:
-        """Beside `mean_cloud`, the average training cloud; `emotion_only`, clouds by regression on the emotion; and
-        `swapped_audio`, the model itself hearing other songs."""
+        """Compared with `mean_cloud`, the average training cloud; `emotion_only`, clouds by regression on the emotion;
+        and `swapped_audio`, the model with the sound of other songs."""
         settings = self.settings
         songs = self.dataset(context.train, training=False)
         seen = list(judge.batches(songs, judge.spread(len(songs), BASELINE_WINDOWS)))
@@ -205,9 +206,9 @@ class SpectocloudRecipe(Stepped):
     def int8_check(self, held_out: Sequence[Row]) -> Int8Check:
         """Held-out windows, normalised by the constants that the model was last built with."""
         if not hasattr(self, "_constants"):
-            raise RuntimeError("build the model first: the exam's spectrograms are normalised by its constants")
+            raise RuntimeError("build the model first: its constants normalise the spectrograms of the int8 check")
         songs = self.dataset(held_out, training=False)
-        batch = songs.collate([songs.item(0, i) for i in judge.spread(len(songs), EXAM_WINDOWS)])
+        batch = songs.collate([songs.item(0, i) for i in judge.spread(len(songs), INT8_WINDOWS)])
         normalise = Normalise(self._constants["mean"], self._constants["std"])
         inputs = {"spectrogram": normalise(batch["logmel"])} | {key: batch[key] for key in ("emotion", "midi_features")}
         references = {key: batch[key].numpy() for key in ("positions", "colors", "properties")}
@@ -224,7 +225,7 @@ def _term(per_cloud: torch.Tensor, coefficient: float) -> Loss:
 
 
 def _example(sizes: Mapping[str, int], seed: int) -> tuple[np.ndarray, ...]:
-    """Normalised noise, emotions from the whole circumplex, and a score for every other sample."""
+    """Normalised noise, emotions from the complete circumplex, and a score for every other sample."""
     rng, batch = np.random.default_rng(seed), sizes["batch"]
     emotion = np.zeros((batch, EMOTION))
     emotion[:, :3] = rng.uniform((-1, -1, 0), 1, (batch, 3))

@@ -1,4 +1,4 @@
-"""Clouds for people: what the model draws for songs that it never heard, beside what the notes say."""
+"""Sample clouds for the report: predictions for held-out songs, with their targets."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MOST = 6
 
 
 def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) -> list[Path]:
-    """Up to six held-out windows, of songs as different in emotion as there are: `NN_<song>.npy`, the predicted
-    cloud as float32 [1200, 10] (x y z, red green blue alpha, size glow depth), `NN_<song>.target.npy`, what its notes
-    say, and a .png of both; `clouds.json` tells the song, the second and the emotion of each."""
+    """Up to six held-out windows, of songs with emotions as different as possible: `NN_<song>.npy`, the predicted cloud
+    as float32 [1200, 10] (x y z, red green blue alpha, size glow depth); `NN_<song>.target.npy`, its target; and a .png
+    of both. `clouds.json` has the song, the second and the emotion of each."""
     folder.mkdir(parents=True, exist_ok=True)
     device = next(model.parameters()).device
-    written, told = [], {}
+    written, listed = [], {}
     for number, index in enumerate(_choose(held_out, seed)):
         item = held_out.item(0, index)
         batch = {key: value.to(device) for key, value in held_out.collate([item]).items()}
@@ -36,19 +36,19 @@ def write_samples(model: nn.Module, held_out: Songs, folder: Path, seed: int) ->
         target = [item[key] for key in ("positions", "colors", "properties")]
         np.save(path.with_suffix(".target.npy"), np.concatenate(target, -1).astype(np.float32))
         felt = [round(float(x), 4) for x in item["emotion"][:3]]
-        told[path.name] = {"song": name, "start": round(seconds(start), 3), "emotion": felt}
+        listed[path.name] = {"song": name, "start": round(seconds(start), 3), "emotion": felt}
         emotion = ", ".join(f"{x:+.1f}" for x in item["emotion"][:3])
         title = f"{name}, {seconds(start):.1f} s, emotion [{emotion}]"
         draw_clouds([target, cloud], path.with_suffix(".png"), ("from its notes", "from its sound"), title)
         written += [path.with_suffix(end) for end in (".npy", ".target.npy", ".png")]
     about = folder / "clouds.json"
-    about.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    about.write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     return [*written, about]
 
 
 def _choose(songs: Songs, seed: int) -> list[int]:
-    """One window each of up to MOST songs: the first drawn by `seed`, each next one farthest in emotion from those
-    before; of songs that are equally far, any, so that no folder is always shown first."""
+    """One window each of up to MOST songs: the first is drawn with `seed`, each next one is farthest in emotion from
+    the previous ones. Ties are broken at random, so that no folder is preferred."""
     rng = np.random.default_rng(seed)
     by_song: dict[int, list[int]] = {}
     for index, (song, _) in enumerate(songs.fixed):

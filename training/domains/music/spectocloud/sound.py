@@ -1,4 +1,4 @@
-"""Variations of a window of sound that its target survives: another level, another key."""
+"""Augmentations of a window of sound whose effect on the target is known: another level, another key."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from training.domains.music.audio import FLOOR, N_MELS, SAMPLE_RATE
 
 LOG_FLOOR = float(np.log(FLOOR))
-AT_FLOOR = LOG_FLOOR + 1e-4  # rounding of what was interpolated at the floor
+AT_FLOOR = LOG_FLOOR + 1e-4  # values up to this are at the floor; interpolation rounds them
 DB = np.log(10) / 10  # nats of power in a decibel
 
 
 def at_gain(logmel: np.ndarray, gain_db: float) -> np.ndarray:
-    """The log-mel of the same sound, louder by `gain_db`. What lay at or below the floor is unknown and stays at it."""
+    """The log-mel of the same sound, louder by `gain_db`. Values at the floor are unknown and stay there."""
     louder = np.maximum(logmel + np.float32(gain_db * DB), np.float32(LOG_FLOOR))
     return np.where(logmel <= AT_FLOOR, np.float32(LOG_FLOOR), louder)
 
@@ -29,7 +29,7 @@ def band_centres() -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _shift(semitones: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each mel band, where in the untransposed bands its sound comes from: index below, weight of the one above."""
+    """For each mel band, its source among the untransposed bands: index of the one below, weight of the one above."""
     centres = band_centres()
     source = np.interp(centres / 2 ** (semitones / 12), centres, np.arange(N_MELS))
     below = np.minimum(source.astype(np.int64), N_MELS - 2)
@@ -37,10 +37,10 @@ def _shift(semitones: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def transposed(notes: np.ndarray, logmel: np.ndarray, semitones: int) -> tuple[np.ndarray, np.ndarray]:
-    """Notes (NOTE) and log-mel [T, 128] moved by whole semitones together, drums' notes excepted.
+    """Notes (NOTE) and log-mel [T, 128] transposed by the same number of semitones, but for the notes of drums.
 
-    The sound is moved by resampling along frequency, as if played faster without getting shorter: formants move too, so
-    it is honest for a few semitones only. If a note would leave 0..127, nothing is moved.
+    The log-mel is resampled along frequency, like a recording that is played faster without becoming shorter. Formants
+    are shifted too, so it is realistic for a few semitones only. If a note would leave 0..127, nothing is transposed.
     """
     if semitones == 0 or len(notes) == 0:
         return notes, logmel

@@ -1,8 +1,8 @@
-"""How a user would train a model of the MIDI generator's size: nanoGPT's model in a loop of its own, and Llama in
-Hugging Face's Trainer. Both on a processor and on a GPU.
+"""Reference implementations of the training of a model of the MIDI generator's size: nanoGPT's model and loop, and
+Llama in Hugging Face's Trainer. Both run on a CPU and on a GPU.
 
-The rivals train a plain language model: no emotion to attend to, no songs kept apart. Their sequences are full, so a
-token is a token on all sides; and they have as many weights as the MIDI generator.
+They train a plain language model, without attention to an emotion and without separating songs. Their sequences are
+full, so that tokens are comparable on all sides, and they have as many parameters as the MIDI generator.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ VOCABULARY = 388
 
 @dataclass(frozen=True)
 class Shape:
-    """Of all models that are compared. 9 layers have the weights of the MIDI generator's 8 and its four looks at the
-    emotion."""
+    """The shape of all compared models. 9 layers have as many parameters as the MIDI generator's 8 layers with 4
+    cross-attentions to the emotion."""
 
     context: int = 512
     width: int = 384
     layers: int = 9
     heads: int = 6
-    dropout: float = 0.1  # on what a branch adds, as in the MIDI generator's `full` preset; Llama has none there
+    dropout: float = 0.1  # on residual branches, as in the MIDI generator's `full` preset; Llama has none there
 
 
 def corpus(tokens: int = 1_000_000) -> np.ndarray:
-    """Token ids as nanoGPT keeps them, uint16."""
+    """Token ids in nanoGPT's format, uint16."""
     return np.random.default_rng(0).integers(0, VOCABULARY, tokens).astype(np.uint16)
 
 
@@ -81,15 +81,15 @@ class GPT(nn.Module):
 
 
 class Loop:
-    """Training as nanoGPT's train.py has it. `dtype`: autocast's; None: float32 throughout. `fused`: AdamW's. `tells`:
-    steps between two looks at the loss."""
+    """The training loop of nanoGPT's train.py. `dtype`: of autocast; None: float32 throughout. `fused`: AdamW's option.
+    `log_every`: steps between log lines."""
 
     def __init__(
         self, shape: Shape, batch: int, device: str = "cpu", *, dtype: torch.dtype | None = torch.bfloat16,
-        fused: bool = True, tells: int = 10, compiled: bool = False,
+        fused: bool = True, log_every: int = 10, compiled: bool = False,
     ):  # fmt: skip
         torch.manual_seed(1337)
-        self.shape, self.batch, self.device, self.tells, self.step = shape, batch, device, tells, 0
+        self.shape, self.batch, self.device, self.log_every, self.step = shape, batch, device, log_every, 0
         self.data = corpus()
         self.raw = GPT(shape).to(device)
         self.model: Any = torch.compile(self.raw) if compiled else self.raw
@@ -124,7 +124,7 @@ class Loop:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
-            if self.step % self.tells == 0:
+            if self.step % self.log_every == 0:
                 print(f"iter {self.step}: loss {loss.item():.4f}", flush=True)
 
 
@@ -132,7 +132,7 @@ class Loop:
 
 
 def llama(shape: Shape) -> Any:
-    """Llama of that shape, with a feed-forward part of 8/3 of the width rounded up to 64, as the MIDI generator's."""
+    """Llama of that shape; its feed-forward width is 8/3 of the width, rounded up to 64, as in the MIDI generator."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -149,7 +149,7 @@ def trainer_seconds(
     model: Any, shape: Shape, batch: int, steps: int, folder: Path, *, device: str = "cpu", warm: int = 1,
     **options: Any,
 ) -> float:  # fmt: skip
-    """Seconds of `steps` steps of Trainer.train(), after `warm` that do not count. `options`: TrainingArguments'."""
+    """Seconds of `steps` steps of Trainer.train(), after `warm` that are not timed. `options`: of TrainingArguments."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Clock(TrainerCallback):
@@ -168,15 +168,15 @@ def trainer_seconds(
         learning_rate=6e-4, weight_decay=0.1, warmup_steps=500, save_strategy="no", report_to="none",
         disable_tqdm=True, use_cpu=device == "cpu", **options,
     )  # fmt: skip
-    arguments._n_gpu = min(1, arguments.n_gpu)  # else it would spread the model over all GPUs of the host
+    arguments._n_gpu = min(1, arguments.n_gpu)  # otherwise it would distribute the model over all GPUs
     rows = [{"input_ids": row, "labels": row} for row in data]
     Trainer(model, arguments, train_dataset=rows, callbacks=[clock]).train()
     return clock.ended - clock.began
 
 
 @contextlib.contextmanager
-def hushed() -> Iterator[None]:
-    """Hugging Face's notes about itself are not shown."""
+def quiet_transformers() -> Iterator[None]:
+    """Suppress the log output of transformers."""
     from transformers.utils import logging
 
     before = logging.get_verbosity()
