@@ -74,7 +74,9 @@ def test_faulty_rows_are_refused_before_anything_is_decoded(root, monkeypatch):
     with pytest.raises(DataError) as error:
         split(root)
     assert "spectocloud_train.jsonl:2: the family does not like it" in str(error.value)
-    assert "spectocloud_train.jsonl:3: `audio_paht` is no manifest key: did you mean `audio_path`?" in str(error.value)
+    assert "spectocloud_train.jsonl:3: `audio_paht` is not a manifest key: did you mean `audio_path`?" in str(
+        error.value
+    )
 
 
 def test_a_song_that_broke_since_is_left_out_and_said(root):
