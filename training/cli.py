@@ -16,7 +16,7 @@ from training.budget import book as books
 from training.budget.account import Account, counted, ledger_path, table
 from training.budget.ledger import Seen
 from training.budget.limit import Limit, limit_of
-from training.console import mute_what_is_gone
+from training.console import discard_closed_output
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import listen, stopped
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = error.exit_code
     for number, handler in before.items():
         signal.signal(number, handler)
-    mute_what_is_gone()  # else the interpreter's last flush would fail, and change the code
+    discard_closed_output()  # else the interpreter's last flush would fail, and change the code
     return code
 
 
@@ -52,10 +52,10 @@ def _run(options: argparse.Namespace) -> int:
         end = stopped(error)
         if end is None:
             note_crash(error)
-            if not isinstance(error, OSError) or not mute_what_is_gone():
+            if not isinstance(error, OSError) or not discard_closed_output():
                 raise
             return 1  # nobody reads what it says (`| head`), and there is nobody left to tell
-    mute_what_is_gone()
+    discard_closed_output()
     sys.stdout.flush()
     print(f"{'interrupted' if isinstance(end, Interrupted) else 'error'}: {end}", file=sys.stderr)
     return end.exit_code

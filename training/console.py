@@ -1,4 +1,5 @@
-"""The console may go away under a stage: a terminal that was closed, a reader of a pipe (`| tee`) that Ctrl-C ended."""
+"""Handles a console that closes while a stage runs: a closed terminal, or a pipe (`| tee`) whose reader Ctrl-C
+ended."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ import os
 import select
 
 
-def mute_what_is_gone() -> bool:
-    """Where nobody reads stdout or stderr any more, send it nowhere, so that writing to it is no error; whether that
-    was so."""
+def discard_closed_output() -> bool:
+    """Redirect stdout and stderr to /dev/null if they have no reader any more, so that writing to them does not fail.
+    Returns whether one was redirected."""
     gone = False
     for number in (1, 2):
         poll = select.poll()

@@ -1,4 +1,4 @@
-"""One object owns every path that a run writes to; `--out DIR` moves all of them.
+"""All paths that a run writes to, under one root; `--out DIR` changes the root. Also the lock of a folder.
 
 data/manifests/<manifest>_{train,val,test}.jsonl      checked rows; summary.json, quarantine.jsonl
 cache/<kind>/                                         stores: arrays and index
@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Workspace:
-    """Every output path, derived from one root (default: the project's own folder)."""
+    """Every output path, derived from one root (default: the project's folder)."""
 
     root: Path = PROJECT
 
@@ -52,42 +52,46 @@ class Workspace:
         return self.root / "runs" / family
 
     def relative(self, path: Path) -> str:
-        """`path` as printed to the user: relative to where they stand when that is shorter."""
+        """`path` as shown to the user: relative to the working directory if it is inside it."""
         try:
             return str(path.resolve().relative_to(Path.cwd()))
         except ValueError:
             return str(path)
 
 
-_held: set[int] = set()  # locks of this process
+_held: set[int] = set()  # file descriptors of the locks that this process holds
 
 
-def _let_go() -> None:
-    """A forked child (a loader process) shares no lock: else it would hold it a moment longer than we live."""
+def _close_inherited_locks() -> None:
+    """Runs in a forked child, such as a data loader worker. The lock of flock() belongs to the open file, which parent
+    and child share after a fork: it is released only when both have closed it. A child that kept it open and outlived
+    its parent would block the next run."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def _holder(handle: int) -> str:
-    """Who holds a lock. One that has only just got it has yet to write its name, and the one before may still be there:
-    it is given a moment."""
+    """A description of the process that holds a lock, for messages. A process takes the lock first and writes its
+    description then; between the two, the file has the description of the previous holder or none. So this waits up to
+    0.3 s for the description of a process that exists."""
     until = time.monotonic() + 0.3
     while True:
-        told = os.pread(handle, 200, 0).decode(errors="replace").strip()
-        number = re.match(r"process (\d+) ", told)
+        text = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        number = re.match(r"process (\d+) ", text)
         if (number and Path(f"/proc/{number[1]}").exists()) or time.monotonic() > until:
-            return told or "another process"
+            return text or "another process"
         time.sleep(0.005)
 
 
 @contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
-    """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
+    """Lock `folder` for this process (an advisory lock on `folder/.lock`). The kernel releases the lock when the
+    process ends in any way.
 
-    Raises HostError at once when another process holds it.
+    Raises HostError at once if another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

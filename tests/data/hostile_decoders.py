@@ -26,7 +26,7 @@ def by_name(path: Path) -> dict[str, np.ndarray]:
         hog = [np.ones(1 << 20) for _ in range(10_000)]  # 80 GB
         return {"hog": np.concatenate(hog)}
     elif text.startswith("bad"):
-        raise ValueError("its header lies")
+        raise ValueError("its header is damaged")
     elif text.startswith("odd"):
         raise KeyError("a decoder's own bug")
     elif text.startswith("need"):

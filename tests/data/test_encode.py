@@ -56,7 +56,7 @@ def test_bad_files_are_listed_with_reasons_and_good_ones_kept(folder, tmp_path):
     kept, refused, _ = run(rows, tmp_path, quarantine=listing)
     assert [row.values["id"] for row in kept] == list(good)
     reasons = {Path(item.path).name: item.reason for item in refused}
-    assert reasons["a"] == "its header lies"
+    assert reasons["a"] == "its header is damaged"
     assert "SIGSEGV" in reasons["b"]
     assert "longer than 4 s" in reasons["c"]
     assert "memory" in reasons["d"]
@@ -70,7 +70,7 @@ def test_too_many_bad_files_refuse_the_run_and_say_why(folder, tmp_path):
     kept, refused, _ = run(folder(a="bad", **{f"g{n}": "1" for n in range(4)}), tmp_path)
     assert (len(kept), len(refused)) == (4, 1)
     listing = tmp_path / "q.jsonl"
-    with pytest.raises(DataError, match=r"2 of 9 files could not be decoded(.|\n)*its header lies"):
+    with pytest.raises(DataError, match=r"2 of 9 files could not be decoded(.|\n)*its header is damaged"):
         run(folder(a="bad", b="bad 2", **{f"h{n}": f"{n} 7" for n in range(7)}), tmp_path, quarantine=listing)
     assert len(listing.read_text().splitlines()) == 2
 

@@ -174,7 +174,7 @@ def test_no_worker_outlives_an_interrupted_run(how):
 
 
 def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
-    """A script without an `if __name__` guard, or one that imports torch, works and costs nothing."""
+    """So a script may have no `if __name__` guard, and may import torch without a cost for each worker."""
     script = tmp_path / "unguarded.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"

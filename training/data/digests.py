@@ -24,7 +24,7 @@ from training.errors import HostError
 #: that the content is still the same. The digest of such a file is used, but not cached.
 SETTLED = 2.0
 _SIGNED = 1 << 14  # signatures that are held as Python numbers at a time
-_ASKED = 500  # paths or keys in one query
+_IN_QUERY = 500  # paths or keys in one query
 _DIGESTS = "path, signature, sha256 FROM digests WHERE path"
 _READ = 2048  # files that are read between two commits to the ledger
 _TOGETHER = 16  # largest number of files in one task of a thread: hashing a small file is as fast as starting a task
@@ -167,7 +167,7 @@ class Ledger:
         unknown: list[int] = []
         adopted: list[tuple[bytes, str, str]] = []
         with self._open() as db, _opened(self.others) as others:
-            for part in _parts(range(len(paths)), _ASKED):
+            for part in _parts(range(len(paths)), _IN_QUERY):
                 waiting: dict[bytes, dict[int, Signature]] = {}
                 known: list[tuple[int, str, Signature]] = []
                 for index in part:
@@ -214,7 +214,7 @@ class Ledger:
         """Key -> the time limit (`sandbox.TimeLimit.total`) that its decoding exceeded in an earlier run."""
         out: dict[bytes, float] = {}
         with self._open() as db, _opened(self.others) as others:
-            for part in _parts(keys, _ASKED):
+            for part in _parts(keys, _IN_QUERY):
                 for source in (db, *others):
                     for key, seconds in _select(source, "key, seconds FROM too_slow WHERE key", part):
                         out[key] = max(seconds, out.get(key, 0.0))
@@ -235,10 +235,10 @@ class Ledger:
         ordered = np.argsort(np.ascontiguousarray(keys).view(">u8")[:, 0]) if len(keys) else np.zeros(0, np.int64)
         with self._open() as db:
             has = db.execute("SELECT 1 FROM facts WHERE name = ? LIMIT 1", (name,)).fetchone()
-            for part in _parts(ordered.tolist() if has else (), _ASKED):
-                asked = [keys[index].tobytes() for index in part]
-                known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", asked))
-                for index, key in zip(part, asked, strict=True):
+            for part in _parts(ordered.tolist() if has else (), _IN_QUERY):
+                batch = [keys[index].tobytes() for index in part]
+                known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", batch))
+                for index, key in zip(part, batch, strict=True):
                     if key in known:
                         out[index], new[index] = known[key], False
             out[new] = find(np.flatnonzero(new))

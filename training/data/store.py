@@ -32,7 +32,7 @@ from training.data.records import ALIGN, pack, unpack
 FORMAT = 1
 SHARD_BYTES = 1 << 28
 PART = "part-"  # a store's folders of this name hold shards that other hosts wrote
-_ASKED = 1 << 16  # keys that are located at a time
+_AT_ONCE = 1 << 16  # keys that are located at a time
 _MOST_SINGLE = 8  # shards that are searched one by one before their tables are merged
 
 ENTRY = np.dtype(
@@ -137,22 +137,22 @@ class _Merged:
         shard, offset, length = np.full(count, -1, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
         heads = keys.view("<u8")[:, 0] if count else np.zeros(0, np.uint64)
         at = np.searchsorted(self.heads, heads)
-        asked = np.flatnonzero(at < len(self.heads))
-        while len(asked):  # a second round only where two keys share their first eight bytes
-            asked = asked[self.heads[at[asked]] == heads[asked]]
-            asked = asked[np.argsort(self.shard[at[asked]], kind="stable")]
-            of_shard = self.shard[at[asked]]
+        pending = np.flatnonzero(at < len(self.heads))
+        while len(pending):  # a second round only where two keys share their first eight bytes
+            pending = pending[self.heads[at[pending]] == heads[pending]]
+            pending = pending[np.argsort(self.shard[at[pending]], kind="stable")]
+            of_shard = self.shard[at[pending]]
             again = []
-            for part in np.split(asked, np.flatnonzero(np.diff(of_shard)) + 1) if len(asked) else ():
+            for part in np.split(pending, np.flatnonzero(np.diff(of_shard)) + 1) if len(pending) else ():
                 number = int(self.shard[at[part[0]]])
                 entries = self._list[number].table[self.row[at[part]]]
                 same = (entries["key"] == keys[part]).all(axis=1)
                 hit = part[same]
                 shard[hit], offset[hit], length[hit] = number, entries["offset"][same], entries["length"][same]
                 again.append(part[~same])
-            asked = np.concatenate([np.zeros(0, np.int64), *again])
-            at[asked] += 1
-            asked = asked[at[asked] < len(self.heads)]
+            pending = np.concatenate([np.zeros(0, np.int64), *again])
+            at[pending] += 1
+            pending = pending[at[pending] < len(self.heads)]
         return shard, offset, length
 
 
@@ -230,7 +230,7 @@ class Store:
         if self._single or self._merged is None:
             self._merge()
         keys = np.ascontiguousarray(keys)
-        parts = [self._merged.locate(keys[at : at + _ASKED]) for at in range(0, len(keys), _ASKED)]
+        parts = [self._merged.locate(keys[at : at + _AT_ONCE]) for at in range(0, len(keys), _AT_ONCE)]
         names = list(self._merged.shards)
         if not parts:
             return Located(names, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from training.console import mute_what_is_gone
+from training.console import discard_closed_output
 from training.data.files import disk_errors
 from training.engine.tracking.append_only import AppendOnlyFile
 from training.engine.tracking.wandb_process import LAST_SECONDS, WandbProcess
@@ -71,7 +71,7 @@ class Tracker:
         try:
             print(text, flush=True)
         except OSError:
-            if not mute_what_is_gone():  # a console that has gone stops no training: the log has every line
+            if not discard_closed_output():  # a console that has gone stops no training: the log has every line
                 raise
 
     def begin(self, step: int, total: int) -> None:

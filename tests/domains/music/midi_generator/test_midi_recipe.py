@@ -227,7 +227,7 @@ def test_a_model_that_learnt_is_told_so(taught):
     assert len(found.more["shifts"]["pitch"]["emotions"]) == 2
     assert metrics["legal"].model.value == 100
     # songs that are all alike are known by heart by whoever counts; nothing else is amiss
-    assert [why for why in found.verdict.why if "Not surely" in why] == [found.verdict.why[0]]
+    assert [why for why in found.verdict.why if "Not significantly" in why] == [found.verdict.why[0]]
     assert "Kneser-Ney" in found.verdict.why[0]
 
 
@@ -236,7 +236,7 @@ def test_a_model_that_knows_nothing_has_not_learnt(taught):
     fresh = recipe.build(recipe.fit_constants(rows)).eval()
     found = recipe.evaluate(EvaluationContext(fresh, rows, rows, 100, lambda *_: fresh, 0.5))
     assert found.verdict.word == "not learnt"
-    assert any("Kneser-Ney" in why and "Not surely better" in why for why in found.verdict.why[:3])
+    assert any("Kneser-Ney" in why and "Not significantly better" in why for why in found.verdict.why[:3])
 
 
 def test_what_is_written_follows_the_emotion_asked_for(taught):
