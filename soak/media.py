@@ -120,7 +120,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _no_time_limit() -> AbstractContextManager[None]:
     from training.data import encode, sandbox
 
-    return patched(encode.Encoder, "patience", lambda self, path: sandbox.Patience(120.0))()
+    return patched(encode.Encoder, "time_limit", lambda self, path: sandbox.TimeLimit(120.0))()
 
 
 def _not_listed() -> AbstractContextManager[None]:

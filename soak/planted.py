@@ -154,7 +154,7 @@ def _in_golden(place: Place, call: str) -> int:
 def _arrays() -> Iterator[Case]:
     for call in CALLS:
         yield Case(f"a target cloud: {call}", partial(_in_cloud, call=call), 3, "cloud.npy")
-        yield Case(f"a golden file: {call}", partial(_in_golden, call=call), 4, "no readable golden file")
+        yield Case(f"a golden file: {call}", partial(_in_golden, call=call), 4, "not a readable golden file")
 
 
 # -- code in settings ----------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ ROWS = (
             Mutant("a model's data are fetched", several(
                 patched(check, "read_model", _naive), patched(proof, "read_model", _naive)), sign="outside was read"),
             Mutant("a receipt's names are followed", edited(
-                check._Checker, "_is_the_one",
+                check._Checker, "_require_intact",
                 'if parts.is_absolute() or ".." in parts.parts or "\\\\" in name or not parts.parts:', "if False:"),
                 sign="outside was read", trials=len(CASES)),
             Mutant("an index's names are followed", edited(

@@ -182,7 +182,7 @@ def _prepare_export(root: Path) -> list[str]:
         workspace.manifest(recipe.manifest, "val").write_text('{"id": "0"}\n')
         exporting.save_checkpoint(workspace, recipe)
     _hold(export_stage, "_check_finite", "export")
-    for name in ("_weights", "_onnx", "_eight_bits"):
+    for name in ("_weights", "_onnx", "_int8_files"):
         _hold(package.Package, name, "export")
     return ["export", EXPORTED]
 

@@ -120,13 +120,13 @@ def encoders(log: Path) -> Iterator[None]:
     names = ("LOGMEL", "NOTES", "TOKENS")
     before = {name: getattr(sharding, name) for name in names}
     worker = sandbox._Worker
-    endings = {name: getattr(worker, name) for name in ("bury", "give_up")}
+    endings = {name: getattr(worker, name) for name in ("reap", "time_out")}
 
     def ended(name: str, self: Any) -> Any:
         if self.queue:
-            _, path, patience = self.queue[0]
+            _, path, limit = self.queue[0]
             with log.open("a", encoding="utf-8") as stream:  # the kernel counts in whole seconds
-                _write(stream, path, "end", processor=patience.processor + 1 if name == "bury" else 0.0, megabytes=0.0)
+                _write(stream, path, "end", processor=limit.processor + 1 if name == "reap" else 0.0, megabytes=0.0)
         return endings[name](self)
 
     for name, encoder in before.items():

@@ -1,9 +1,9 @@
-"""YAML in, typed settings out; every mistake is reported with its file, line, key, and the nearest right name.
+"""Reads YAML into typed settings. Every mistake is reported with its file, line, key, and the nearest valid key.
 
-YAML is read by PyYAML's safe loader with repairs: a doubled key is an error (plain YAML silently keeps the last), so is
-an alias (a few lines of them can stand for gigabytes, and a merge hides a key) or a tag, and numbers are those that
-people write: `1e-4` is one (YAML 1.1 wants `1.0e-4` and reads the rest as text), `1:30` (which it takes for 90), `007`
-and `.inf` are none.
+YAML is read by PyYAML's safe loader with three changes. A duplicate key is an error (PyYAML silently keeps the last).
+Aliases are refused (a few lines of them can expand to gigabytes, and a merge hides a key), and so are tags. Numbers are
+read as people write them: `1e-4` is a number (YAML 1.1 requires `1.0e-4` and reads `1e-4` as text); `1:30` (90 in
+YAML 1.1), `007` and `.inf` are not.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Section(pydantic.BaseModel):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with numbers in the notations that people use."""
+    """SafeLoader with the number formats described above."""
 
     yaml_implicit_resolvers: typing.ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("int", "float")]
@@ -53,12 +53,12 @@ _Loader.add_implicit_resolver(
 )
 
 
-_DEEPEST, _LARGEST = 50, 1 << 20  # levels and bytes; PyYAML's time grows with the square of either
+_DEEPEST, _LARGEST = 50, 1 << 20  # levels and bytes; PyYAML's run time is quadratic in both
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: nested values, and where each dotted key was written ("file.yaml:12")."""
+    """One source of settings: nested values, and the place of each dotted key ("file.yaml:12")."""
 
     values: Mapping[str, Any]
     places: Mapping[str, str] = field(default_factory=dict)
@@ -66,12 +66,15 @@ class Layer:
 
 
 def read_yaml(path: Path) -> Layer:
-    """The mapping in a YAML file. Raises UsageError for a missing, unreadable, malformed or doubled-key file."""
+    """The mapping in a YAML file. Raises UsageError if the file is missing, unreadable or malformed, or has a duplicate
+    key."""
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"Cannot read the config file {path}: it is a folder, FIFO or device")
         if path.stat().st_size > _LARGEST:
-            raise UsageError(f"{path} is no config file: it has {path.stat().st_size:,} bytes.")
+            raise UsageError(
+                f"{path} is not a config file: it has {path.stat().st_size:,} bytes; the limit is {_LARGEST:,}."
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"Cannot read the config file {path}: {error}") from None
@@ -86,26 +89,28 @@ def read_yaml(path: Path) -> Layer:
     if values is None:
         values = {}
     if not isinstance(values, dict):
-        raise UsageError(f"{path} must hold `key: value` settings, not a {type(values).__name__}.")
+        raise UsageError(f"{path} must contain `key: value` settings, not a {type(values).__name__}.")
     return Layer(values, places, str(path))
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """The tree of a YAML text. Raises yaml.YAMLError for an alias, a tag and too deep a nesting too."""
+    """The node tree of a YAML text. Raises yaml.YAMLError also for an alias, a tag, and too many levels of nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > _DEEPEST:
             raise yaml.YAMLError(f"line {event.start_mark.line + 1} is nested too deeply")
         if getattr(event, "tag", None):
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has a tag ({event.tag}); a plain value is wanted")
+            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has a tag ({event.tag}); write a plain value")
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {event.start_mark.line + 1} has an alias (*{event.anchor}); write it out")
+            raise yaml.YAMLError(
+                f"line {event.start_mark.line + 1} has an alias (*{event.anchor}); repeat the value in its place"
+            )
     return yaml.compose(text, Loader=_Loader)
 
 
 def _walk(node: yaml.Node, at: tuple[str, ...], path: Path, places: dict[str, str]) -> None:
-    """Record each key's line and refuse doubled keys."""
+    """Record the line of each key, and refuse duplicate keys."""
     if not isinstance(node, yaml.MappingNode):
         return
     seen: dict[str, int] = {}
@@ -120,7 +125,7 @@ def _walk(node: yaml.Node, at: tuple[str, ...], path: Path, places: dict[str, st
 
 
 def override_layer(assignments: Sequence[str]) -> Layer:
-    """`--set a.b=value` assignments as a layer; values are YAML."""
+    """`--set a.b=value` assignments as a layer; the values are YAML."""
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for assignment in assignments:
@@ -147,7 +152,8 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def build(kind: type[SectionT], *layers: Layer) -> SectionT:
-    """Merge layers (later ones win, key by key) and type them. Raises UsageError listing every mistake at once."""
+    """Merge layers, key by key (later ones override earlier ones), and validate them. Raises UsageError that lists
+    every mistake."""
     merged: dict[str, Any] = {}
     places: dict[str, str] = {}
     for layer in layers:
@@ -173,7 +179,7 @@ def _explain(kind: type[Section], item: Any, places: Mapping[str, str]) -> str:
     dotted = ".".join(keys)
     place = next((places[k] for n in range(len(keys), 0, -1) if (k := ".".join(keys[:n])) in places), "defaults")
     if item["type"] == "extra_forbidden":
-        return f"{place}: `{dotted}` is no setting. {_suggest(kind, keys)}"
+        return f"{place}: `{dotted}` is not a setting. {_suggest(kind, keys)}"
     if item["type"] == "missing":
         return f"{place}: `{dotted}` is missing."
     message = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

@@ -1,6 +1,5 @@
-"""The console may fail under a stage: a terminal that was closed, a reader of a pipe (`| head`) that has gone, a full
-disk behind `> run.log`, a descriptor that was never open. No work ends because of that, and its exit code is the
-work's."""
+"""Handles a console that fails while a stage runs: a closed terminal, a pipe (`| head`) whose reader has gone, a full
+disk behind `> run.log`, a descriptor that was never open. The work continues, and the exit code is that of the work."""
 
 from __future__ import annotations
 
@@ -11,15 +10,15 @@ import select
 import sys
 from typing import IO
 
-GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # nobody reads it any more, and nobody misses anything
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF, errno.ENXIO)  # it has no reader any more, so nothing is missed
 NAMES = {1: "standard output", 2: "standard error"}
 
 _failures: dict[int, OSError] = {}  # descriptor -> why it could not be written, the first time
 
 
 class ConsoleFile(io.FileIO):
-    """A descriptor to write to. What it does not take is dropped; the first time, where somebody misses it, the other
-    one of the two says so."""
+    """A descriptor to write to. What cannot be written is dropped; the first time, if it had a reader, the other one of
+    the two descriptors reports it."""
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
         view = memoryview(data).cast("B")
@@ -58,13 +57,13 @@ def keep_console() -> None:
 
 
 def failure(number: int) -> OSError | None:
-    """Why something was dropped that went to this descriptor, though somebody may miss it; None: nothing was."""
+    """Why output to this descriptor was dropped although it may have a reader; None: nothing was."""
     error = _failures.get(number)
     return None if error is None or error.errno in GONE else error
 
 
 def has_gone(number: int) -> bool:
-    """Whether nobody reads this descriptor any more."""
+    """Whether this descriptor has no reader any more."""
     return number in _failures and _failures[number].errno in GONE
 
 
@@ -77,7 +76,7 @@ def _stream(before: IO[str] | None, number: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(
         raw if unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]  as Python itself does under -u
         encoding=(before.encoding if before is not None else None) or "utf-8",
-        errors="backslashreplace",  # an encoding that lacks a sign ends nothing either
+        errors="backslashreplace",  # a character that the encoding does not have raises nothing either
         line_buffering=raw.isatty(),
         write_through=unbuffered,
     )
@@ -89,8 +88,8 @@ def _failed(number: int, error: OSError) -> None:
     _failures[number] = error
     if error.errno not in GONE:
         text = (
-            f"note: {NAMES[number]} cannot be written ({error.strerror}); what it does not take is dropped. The work "
-            "goes on, and the exit code tells how it ended.\n"
+            f"note: {NAMES[number]} cannot be written ({error.strerror}); its output is dropped. The work continues, "
+            "and its exit code is not affected.\n"
         )
         try:
             os.write(3 - number, text.encode())

@@ -1,7 +1,7 @@
-"""The contract between a domain and everything else: one folder under training/domains/ that holds all
-that knows what is learnt. docs/adding-a-domain.md walks through it.
+"""The interface of a domain: a folder under training/domains/ with all code that is specific to one kind of data.
+docs/adding-a-domain.md describes it step by step.
 
-Importing a domain's `domain.py` is cheap: no torch, no numpy, no pandas, so that `--help` and `plan` stay quick. Its
+Importing a domain's `domain.py` must be cheap (no torch, numpy or pandas), so that `--help` and `plan` are fast. Its
 methods import what they need when they are called.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from training.data.schema import Schema
     from training.workspace import Workspace
 
-#: The verbs that look data up, and take the options that say where it lies.
+#: The verbs that read data, and so have the options that name its folders.
 DATA_VERBS = ("doctor", "prepare", "train", "estimate", "prove-resume", "evaluate", "export", "node", "each")
 PRESETS = ("full", "small", "demo", "debug")
 #: Kind of an option that takes a value -> its placeholder.
@@ -36,21 +36,21 @@ __all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "DemoText", "Domain", "F
 @dataclass(frozen=True)
 class Option:
     """One option of a domain, declared once. The runner, `--help`, mounts of containers, compose and the tables of the
-    docs are derived from it. Its value is found under `attribute` in Job.options.
+    docs are derived from it. Its value is in Job.options under `attribute`.
 
-    Kinds: a `folder` or `file` that is read (it must exist, is made absolute, and is mounted read-only under its own
-    name), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True or False).
+    Kinds: a `folder` or `file` that is read (it must exist, is made absolute, and is mounted read-only under the same
+    path), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True or False).
     """
 
     name: str  # without the dashes: "image-root"
     kind: Literal["folder", "file", "number", "text", "choice", "url", "flag"]
     help: str
-    metavar: str = ""  # default: by kind
-    environment: str = ""  # the variable that stands in for it: "ATHANOR_IMAGE_ROOT"
+    metavar: str = ""  # default: according to its kind
+    environment: str = ""  # a variable that can be set instead: "ATHANOR_IMAGE_ROOT"
     choices: tuple[str, ...] = ()
     default: Any = None
-    verbs: tuple[str, ...] = DATA_VERBS  # which of `python -m training` take it; ("",): the runner alone
-    runner: bool = True  # whether train_cuda.sh takes it
+    verbs: tuple[str, ...] = DATA_VERBS  # the verbs of `python -m training` that accept it; ("",): only the runner does
+    runner: bool = True  # whether train_cuda.sh accepts it
 
     @property
     def flag(self) -> str:
@@ -67,7 +67,7 @@ class Option:
 
     @property
     def mounted(self) -> bool:
-        """Whether a container must be given what it names."""
+        """Whether the path must be mounted into a container."""
         return self.kind in ("folder", "file")
 
 
@@ -76,7 +76,7 @@ class Option:
 
 @dataclass(frozen=True)
 class FamilyFacts:
-    """What must be known of a family without importing torch."""
+    """Facts about a family that are needed without importing torch."""
 
     name: str  # folder name under checkpoints/ and runs/
     title: str  # for people
@@ -84,21 +84,21 @@ class FamilyFacts:
     config: Path  # the YAML of preset `full`
     presets: Mapping[str, Path]  # overlays: small, demo, debug -> YAML
     manifest: str  # manifests are <manifest>_train.jsonl and <manifest>_val.jsonl
-    #: Path key of a manifest row -> (kind, version) of the encoder of the file under it, as the recipe's `encoders`.
-    #: A function, since naming the encoder may import numpy.
+    #: Path key of a manifest row -> (kind, version) of the encoder of the file under it; must match the recipe's
+    #: `encoders`. A function, since importing an encoder may import numpy.
     encoders: Callable[[], Mapping[str, Any]] = dict
-    row_checks: int = 1  # as the recipe's
+    row_checks: int = 1  # must match the recipe's
     needs: tuple[str, ...] = ()  # families of the domain that must be trained before
-    short: str = ""  # of --skip-<short>; default: the name with dashes
-    checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the look at the disk
+    short: str = ""  # for the flag --skip-<short>; default: the name with dashes
+    checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the check of free disk space
     export_bytes: int = 0  # of all its exports
-    fan_out: bool = False  # one model an item (Domain.items): its runs are named <family>/<item>
-    millions: Mapping[str, float] = field(default_factory=dict)  # preset -> weights of the model
-    ending: Ending = field(default_factory=Ending)  # what evaluating, exporting and verifying it takes
+    fan_out: bool = False  # one model per item (Domain.items): its runs are named <family>/<item>
+    millions: Mapping[str, float] = field(default_factory=dict)  # preset -> millions of parameters
+    ending: Ending = field(default_factory=Ending)  # the time that evaluating, exporting and verifying takes
 
     @property
     def skip(self) -> str:
-        """The runner's flag that leaves it out."""
+        """The runner's flag that skips it."""
         return f"--skip-{self.short or self.name.replace('_', '-')}"
 
 
@@ -107,58 +107,60 @@ class FamilyFacts:
 
 @dataclass(frozen=True)
 class Job:
-    """What a domain is called with."""
+    """The argument of a domain's methods: workspace, options and settings of a job."""
 
     workspace: Workspace
-    options: Mapping[str, Any]  # the domain's options by attribute; absolute paths; None where not given
+    options: Mapping[str, Any]  # the domain's options by attribute; absolute paths; None: not given
     seed: int = 42  # of the split and of demo data
-    workers: int | None = None  # processes that decode files; None: as many as there are processors
+    workers: int | None = None  # processes that decode files; None: one per available CPU
     say: Callable[[str], None] = print
 
     def path(self, attribute: str) -> Path | None:
-        """A folder or file option."""
+        """The path of a folder or file option; None: not given."""
         value = self.options.get(attribute)
         return None if value is None else Path(value)
 
 
 @dataclass(frozen=True)
 class Request:
-    """A command of the runner, as its plan is made: nothing is imported, nothing is read but folder names."""
+    """A command of the runner, while its plan is made: at this point no heavy module may be imported, and nothing but
+    folder names may be read."""
 
     options: Mapping[str, Any]  # of the domain, by attribute
-    families: tuple[str, ...]  # in the order in which they are trained; skipped ones are left out
+    families: tuple[str, ...]  # in the order in which they are trained, without skipped ones
     skip_prepare: bool = False
-    notes: tuple[str, ...] = ()  # printed before anything starts
+    notes: tuple[str, ...] = ()  # printed before the first step of the job
 
     def noting(self, text: str, **changes: Any) -> Request:
-        """This request with another note, and changed fields."""
+        """This request with an additional note and changed fields."""
         return replace(self, notes=(*self.notes, text), **changes)
 
     def without(self, family: str) -> tuple[str, ...]:
+        """The families without one of them."""
         return tuple(name for name in self.families if name != family)
 
 
 @dataclass(frozen=True)
 class Node:
-    """A part of a job that a domain adds between training and export: stacking, out-of-fold predictions, a sealed test.
+    """A plan node that a domain adds between training and export: stacking, out-of-fold predictions, a sealed test.
 
-    It is done when its receipt (runs/nodes/<name>.json) matches the digests of its inputs, settings, code and outputs;
-    the same command goes on with the first that is not. `run` is "module:function", called with the Job.
+    It is done if its receipt (runs/nodes/<name>.json) matches the digests of its inputs, settings, code and outputs.
+    The same command continues with the first node that is not done. `run` is "module:function", called with the Job.
     """
 
     name: str
     title: str  # for people: "Stack the families"
     run: str
     needs: tuple[str, ...] = ()  # families or nodes
-    inputs: Callable[[Job], Sequence[Path]] = lambda job: ()  # files and folders that decide its outputs
+    inputs: Callable[[Job], Sequence[Path]] = lambda job: ()  # files and folders that its outputs depend on
     outputs: Callable[[Job], Sequence[Path]] = lambda job: ()
-    version: str = "1"  # raised when what it computes changes otherwise than by the domain's code
-    gpu: bool = False  # whether it wants a GPU to itself
+    version: str = "1"  # increment it when its result changes for another reason than the domain's code
+    gpu: bool = False  # whether it needs a GPU of which it is the only user
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of doctor's report. `state`: ok, note (it works, and here is what to know) or fails (it cannot work)."""
+    """One line of doctor's report. `state`: ok, note (it works, with a remark) or fails (a job would fail)."""
 
     state: Literal["ok", "note", "fails"]
     about: str
@@ -170,20 +172,21 @@ class Finding:
         return f"{mark} {self.about:<12} {self.text}" + (f"\n{'':21}-> {self.do}" if self.do else "")
 
 
-# -- what people see -----------------------------------------------------------------------------------------------
+# -- the report ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report. `template`: a Jinja file of the domain that is given `facts`; what it shows is escaped; the
-    page draws the heading, from `title`. `script`: a JavaScript file of the domain, added to the page once, so that it
-    should keep its names in a function or block; `style`: a CSS file. Both are allowed by hash in the page's policy.
+    """A section of the report. `template`: a Jinja file of the domain that gets `facts`; its output is escaped, and the
+    page adds a heading with `title`. `script`: a JavaScript file of the domain, added to the page once; it should
+    define its names inside a function or block. `style`: a CSS file. The page's content security policy allows both by
+    hash.
 
-    `facts` hold what JSON can hold, dataclasses and paths. `problems`: files that could not be read, and why; they are
-    listed at the top of the page."""
+    `facts` may have JSON values, dataclasses and paths. `problems`: files that could not be read, and the reasons; they
+    are listed at the top of the page."""
 
-    name: str  # of its anchor, "listen"
-    title: str  # in the page's navigation
+    name: str  # the id of its anchor: "listen"
+    title: str  # its heading, also in the page's navigation
     template: Path
     facts: Mapping[str, Any]
     place: Literal["after verdict", "after results", "data"] = "after results"
@@ -211,78 +214,78 @@ class CardText:
     limits: Sequence[str]
 
 
-# -- the contract --------------------------------------------------------------------------------------------------
+# -- the domain ----------------------------------------------------------------------------------------------------
 
 
 class Domain(ABC):
-    """What a domain supplies. It is a singleton without state: registry.DOMAINS names it."""
+    """What a domain implements. It is a singleton without state, named in registry.DOMAINS."""
 
     word: ClassVar[str]  # the runner's first argument: "market"
     title: ClassVar[str]  # "Market"
-    sentence: ClassVar[str]  # about it, for --help
+    sentence: ClassVar[str]  # its description in --help
     unit: ClassVar[Unit] = UNIT
     families: ClassVar[tuple[FamilyFacts, ...]]
     options: ClassVar[tuple[Option, ...]] = ()
     tags: ClassVar[tuple[str, ...]] = ()  # of the model card
     sealed_test: ClassVar[bool] = False  # whether a job opens the sealed test split once, after the evaluation
     data_words: ClassVar[str] = "data"  # what training data is called in the card: "one-minute bars"
-    val_split: ClassVar[float] = 0.1  # share of the units held out, where the command names none
-    demo_val_split: ClassVar[float] = 0.2  # the same, of the demo data
+    val_split: ClassVar[float] = 0.1  # default share of the units that is held out
+    demo_val_split: ClassVar[float] = 0.2  # the same for the demo data
 
     def arrange(self, request: Request) -> Request:
-        """Check the options of a command together, and derive what follows from them: options that stand for others,
-        families that cannot be trained from what is given. Raises UsageError (exit 2), HostError (exit 6)."""
+        """Check the options of a command in combination, and apply what follows from them: options that imply others,
+        families that cannot be trained with the given data. Raises UsageError (exit 2), HostError (exit 6)."""
         return request
 
     def given(self, options: Mapping[str, Any]) -> bool:
-        """Whether the options name any data; without, the demo's is made."""
+        """Whether the options name any data; if not, demo data is made."""
         return any(options.get(option.attribute) is not None for option in self.options if option.mounted)
 
     # data
 
     @abstractmethod
     def schema(self) -> Schema:
-        """Of a manifest row: keys, paths, spans, groups, checks."""
+        """The schema of its manifest rows: keys, paths, spans, groups, checks."""
 
     @abstractmethod
     def demo(self, job: Job) -> Mapping[str, Any]:
-        """Make the demo data by rules, in the workspace, marked as synthetic (data/identity.py); returns the options
-        that name it. Made once: a second call finds it."""
+        """Generate demo data in the workspace, marked as synthetic (data/identity.py); returns the options that name
+        it. A second call does not generate it again."""
 
     @abstractmethod
     def prepare(self, job: Job) -> None:
-        """Data in; manifests, stores, quarantine.jsonl and summary.json out. A second call over the same data changes
-        nothing. Raises DataError (nothing to train on), UsageError (options that cannot be meant)."""
+        """Read the data; write manifests, stores, quarantine.jsonl and summary.json. A second call with the same data
+        must change nothing. Raises DataError (no row to train on), UsageError (invalid options)."""
 
     def prepare_share(self, job: Job, number: int, of: int) -> str:
         """Decode the `number`-th of `of` shares of the data, on one of several hosts; returns a line about it.
-        `prepare` with options["merge"] = `of` puts them together. Raises UsageError where a domain does not support it.
-        """
+        `prepare` with options["merge"] = `of` merges the shares. Raises UsageError if the domain does not support
+        it."""
         from training.errors import UsageError
 
         raise UsageError(f"{self.title} does not prepare data on several hosts: leave out --shard, --merge and --ray.")
 
     def items(self, workspace: Workspace) -> tuple[str, ...]:
-        """Of a domain whose families fan out: the items, after `prepare`; each gets its own model."""
+        """The items of families that fan out, known after `prepare`; there is one model for each."""
         return ()
 
     # checks
 
     def checks(self, job: Job) -> Iterator[Finding]:
-        """What doctor looks at beside the host: programs that this data needs, say."""
+        """Additional checks for doctor, such as programs that this data needs."""
         return iter(())
 
     def store_bytes(self, job: Job) -> int:
-        """About how much room the stores of this data will take."""
+        """An estimate of the disk space that the stores of this data will take."""
         return 0
 
     # the plan
 
     def nodes(self) -> tuple[Node, ...]:
-        """What a job does between training and export."""
+        """The plan nodes between training and export."""
         return ()
 
-    # people
+    # the report
 
     def demo_text(self) -> DemoText:
         """What a job on the demo data is for. A domain that can say more of it returns its own words."""
@@ -306,7 +309,8 @@ class Domain(ABC):
         return [option for option in self.options if option.mounted and option.runner and "prepare" in option.verbs]
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
-        """The domain's parts of the report, from the files that a job left; what is missing yet is left out."""
+        """The domain's sections of the report, from the files of a job; those whose files do not exist yet are
+        omitted."""
         return ()
 
     def card(self, family: str) -> CardText | None:
@@ -314,5 +318,5 @@ class Domain(ABC):
         return None
 
     def facts(self, family: str) -> FamilyFacts:
-        """Of a family of this domain."""
+        """The facts about a family of this domain."""
         return next(facts for facts in self.families if facts.name == family)

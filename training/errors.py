@@ -1,11 +1,11 @@
-"""What can go wrong, distinguished by who has to act; each kind has its exit code.
+"""The errors of this project, one class per kind of cause, each with its exit code.
 
 A message names the file, line or key, and what to do about it. The command line prints it without a traceback.
 """
 
 
 class AthanorError(Exception):
-    """An error that its reader can act on. `exit_code` is what the process ends with."""
+    """An error that the user can act on. The process ends with `exit_code`."""
 
     exit_code = 1
 
@@ -17,7 +17,7 @@ class UsageError(AthanorError):
 
 
 class DataError(AthanorError):
-    """The data was refused; the message says which files, and why."""
+    """The data was refused; the message names the files and the reasons."""
 
     exit_code = 3
 
@@ -35,16 +35,17 @@ class TrainingError(AthanorError):
 
 
 class HostError(AthanorError):
-    """The environment: no GPU where one was demanded, no disk, a folder in use."""
+    """The environment: no GPU although one is required, no disk space, a folder in use."""
 
     exit_code = 6
 
 
 class Interrupted(BaseException):
-    """Stopped from outside with everything saved: run the same command again.
+    """A signal stopped the process, and everything is saved: run the same command again.
 
-    No Exception, as KeyboardInterrupt is none: raised anywhere by a signal, it must not be taken for a fault of what it
-    interrupted, by a library or by ours (an export that "cannot be converted", a file that "cannot be decoded").
+    Like KeyboardInterrupt, it derives from BaseException and not from Exception. A signal handler may raise it inside
+    any code, and that code's `except Exception`, in a library or in this project, must not report it as an error of
+    what was interrupted (an export that "cannot be converted", a file that "cannot be decoded").
     """
 
     exit_code = 75

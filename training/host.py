@@ -1,8 +1,8 @@
-"""What this host offers to this process: processor, CPUs, memory, GPUs. Standard library only, and cheap to
+"""What this host offers to this process: processor, CPUs, memory, GPUs. Uses the standard library only, and is cheap to
 import.
 
-A container shows the CPUs and the memory of the host that it runs on; what it may use of them is in its cgroup (Linux
-control group). The limits of all enclosing groups hold, so the smallest counts.
+In a container, the system reports all CPUs and all memory of the host. What the container may use is limited by its
+cgroup (Linux control group) and by all groups that enclose it, so the smallest of these limits applies.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")  # where /proc and /sys are; tests point it elsewhere
-SMI_SECONDS = 20.0  # that nvidia-smi gets to answer: loading a driver takes some
+SMI_SECONDS = 20.0  # time limit for nvidia-smi: it may have to load the driver first
 
 
 def cpu_name() -> str:
-    """The processor's model as the kernel calls it; the machine type (`aarch64`) where it names none."""
+    """The processor's model according to the kernel; the machine type (`aarch64`) if the kernel has no name for it."""
     try:
         lines = (ROOT / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -29,8 +29,8 @@ def cpu_name() -> str:
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use: its affinity, and the quotas of its cgroups (versions 1 and 2), rounded down; at
-    least 1."""
+    """The number of CPUs that this process may use, by its affinity and the quotas of its cgroups (versions 1 and 2),
+    rounded down, but not below 1."""
     shares = [float(len(os.sched_getaffinity(0)))]
     for folder in _groups("cpu"):
         with contextlib.suppress(OSError, ValueError):  # no quota: no file, or "max"
@@ -40,12 +40,12 @@ def available_cpus() -> int:
             quota, period = (
                 int((folder / f"cpu.cfs_{what}_us").read_text(encoding="ascii")) for what in ("quota", "period")
             )
-            shares += [quota / period] if quota > 0 else []  # -1: none
+            shares += [quota / period] if quota > 0 else []  # -1: no quota
     return max(1, int(min(shares)))
 
 
 def available_memory() -> int:
-    """Bytes that this process may use: the host's memory, or the limit of its cgroups (versions 1 and 2)."""
+    """The bytes that this process may use: the host's memory, or a lower limit of its cgroups (versions 1 and 2)."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for folder in _groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
@@ -55,8 +55,8 @@ def available_memory() -> int:
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the cgroups that this process is in, with all that enclose them. In a container, a path may be that of
-    the host, and not be there; the mount itself is the container's own group then."""
+    """Folders of the cgroups of this process, and of all enclosing ones. In a container, /proc may show a path of the
+    host that does not exist here; the mount point itself is then the container's group."""
     base = ROOT / "sys/fs/cgroup"
     yield from (base, base / controller)
     with contextlib.suppress(OSError):
@@ -70,21 +70,20 @@ def _groups(controller: str) -> Iterator[Path]:
 
 
 def nvidia_smi(query: str, seconds: float = SMI_SECONDS) -> tuple[list[str], str]:
-    """What nvidia-smi answers to `--query-gpu=<query>`: a line a GPU, without units; and why it gives no answer, empty
-    where it does, or is not installed."""
+    """The output of nvidia-smi for `--query-gpu=<query>`, one line per GPU, without units; and why it failed. That text
+    is empty if it succeeded or is not installed."""
     if shutil.which("nvidia-smi") is None:
         return [], ""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return [], f"nvidia-smi does not answer: {error}"
+        return [], f"nvidia-smi failed: {error}"
     if done.returncode:
         return [], f"nvidia-smi: {' '.join((done.stdout + done.stderr).split())}"
     return [line.strip() for line in done.stdout.splitlines() if line.strip()], ""
 
 
 def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that this host shows, whether they are used or not; none where the driver does not
-    answer (`doctor` reports why)."""
+    """Names of the NVIDIA GPUs of this host, used or not; an empty list if nvidia-smi fails (`doctor` reports why)."""
     return nvidia_smi("name")[0]

@@ -1,9 +1,9 @@
-"""How sure a held-out figure is, and what it amounts to: bootstrap intervals over units, comparisons, a verdict.
+"""Statistics of held-out metrics: bootstrap intervals over sampling units, comparisons with baselines, and a verdict.
 
-A domain's unit (training/sampling_unit.py) is what is independent: samples within a unit are alike, so complete units
-are drawn with replacement, and the model and everything that it is compared with are judged on the same draws.
-Intervals are BCa (bias-corrected and accelerated: Efron 1987, "Better bootstrap confidence intervals"; DiCiccio and
-Efron 1996), 95 %, seeded.
+Samples within one unit of a domain (training/sampling_unit.py) are alike, and only different units are independent. So
+complete units are drawn with replacement, and the model and its baselines are judged on the same draws. Intervals are
+BCa (bias-corrected and accelerated: Efron 1987, "Better bootstrap confidence intervals"; DiCiccio and Efron 1996), with
+95 % confidence and a fixed seed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Mark = Literal["good", "fair", "bad"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and between which two it lies with a confidence of 95 %."""
+    """A value and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -36,66 +36,70 @@ class Interval:
 
     @classmethod
     def exactly(cls, value: float) -> Interval:
-        """Known, not estimated; or of what no interval is known."""
+        """An interval of zero width: the value is exact, or its interval is not known."""
         return cls(float(value), float(value), float(value))
 
     def apart(self, other: Interval) -> bool:
+        """Whether the two intervals do not overlap."""
         return self.high < other.low or other.high < self.low
 
     def size(self) -> Interval:
-        """Of a difference whose sign is certain: how large it is."""
+        """The absolute value of a difference whose interval does not contain 0."""
         return self if self.low > 0 else Interval(-self.value, -self.high, -self.low)
 
     def formatted(self, unit: str = "") -> str:
-        """For people: 1.23 (1.1 to 1.4)."""
+        """As text: 1.23 (1.1 to 1.4)."""
         certain = self.low == self.value == self.high
         return f"{self.value:.3g}{unit}" + ("" if certain else f" ({self.low:.3g} to {self.high:.3g})")
 
 
 @dataclass(frozen=True)
 class About:
-    """What a metric means."""
+    """The description of a metric."""
 
     better: Literal["lower", "higher"]
     unit: str
     meaning: str  # a sentence for people who do not know the field
-    floor: float | None = None  # what the design requires, where it names a number; 0 is a bound, no requirement
-    floor_reason: str | None = None  # a clause: why less is required than the design names, or nothing
-    title: str | None = None  # a few words for people, where the metric's key is not plain
+    floor: float | None = None  # the value that the design requires, if any; 0 is not presented as a requirement
+    floor_reason: str | None = None  # a clause: why less than the design names is required, or nothing
+    title: str | None = None  # for people, where the key of the metric is not clear
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of the model beside the same figure of others."""
+    """A metric of the model, and the same metric of its baselines."""
 
     about: About
     model: Interval
     baselines: Mapping[str, Interval] = field(default_factory=dict)
-    #: baseline -> model - baseline on the same units: an interval without 0 separates them though the two overlap
+    #: baseline -> model - baseline on the same units. If this interval does not contain 0, the two differ even where
+    #: their intervals overlap.
     gaps: Mapping[str, Interval] = field(default_factory=dict)
-    estimated: bool = True  # False: of too few units to tell how certain the figures are (BootstrapDraws.estimated)
+    estimated: bool = True  # False: of too few units for an interval (BootstrapDraws.estimated)
 
     def separated(self, name: str) -> Literal["apart", "paired", "no"]:
-        """Whether the two surely differ: their intervals are apart, or only the paired differences say so."""
+        """Whether the two differ significantly: "apart" if their intervals do not overlap, "paired" if only the
+        interval of the paired difference shows it."""
         if self.model.apart(self.baselines[name]):
             return "apart"
         gap = self.gaps.get(name)
         return "paired" if gap is not None and gap.low * gap.high > 0 else "no"
 
     def beats(self, name: str) -> Literal["apart", "paired", "no"]:
-        """Whether the model is better than a baseline: with intervals apart, unit by unit only, or not surely."""
+        """Whether the model is better than a baseline: "apart" if their intervals do not overlap, "paired" if only the
+        interval of the paired difference shows it, "no" if it is worse or the difference is not significant."""
         sign = 1 if self.about.better == "higher" else -1
         return self.separated(name) if sign * (self.model.value - self.baselines[name].value) > 0 else "no"
 
     def meets(self) -> bool:
-        """Whether the model reaches the floor; true where there is none."""
+        """Whether the model reaches the floor; true if there is none."""
         if self.about.floor is None:
             return True
         sign = 1 if self.about.better == "higher" else -1
         return sign * (self.model.value - self.about.floor) >= 0
 
     def plain(self) -> dict[str, Any]:
-        """As metrics.json holds it."""
+        """The entry in metrics.json."""
         baselines = {name: vars(value) for name, value in self.baselines.items()}
         for name, gap in self.gaps.items():
             baselines[name] = baselines[name] | {"gap": vars(gap)}
@@ -111,7 +115,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What evaluating a model gives. `more`: further entries of metrics.json, of the family's own form."""
+    """The result of evaluating a model. `more`: additional entries for metrics.json, in a format of the family."""
 
     metrics: Mapping[str, Metric]
     verdict: Verdict
@@ -122,9 +126,9 @@ class Judgement:
 
 
 class Resampling:
-    """Draws of units, the same for all that are judged by them.
+    """Draws of units, which the model and its baselines share.
 
-    `strata`: int [units]; units are then drawn within their stratum only (samples within the class requested).
+    `strata`: int [units]; if given, units are drawn within each stratum only (a class, for example).
     """
 
     def __init__(self, units: int, seed: int, strata: np.ndarray | None = None, draws: int = DRAWS):
@@ -134,22 +138,22 @@ class Resampling:
         for stratum in np.unique(strata):
             own = np.flatnonzero(strata == stratum)
             self.counts[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-        self.without = 1 - np.eye(units, dtype=np.int64)  # each unit left out once: the jackknife that BCa needs
+        self.without = 1 - np.eye(units, dtype=np.int64)  # each unit left out once: BCa needs the jackknife
         self.units = units
 
     @property
     def varies(self) -> bool:
-        """Whether the draws differ at all: one unit, or one a stratum, is the same in each, and gives no interval."""
+        """Whether the draws differ: with one unit, or one per stratum, all are equal, and there is no interval."""
         return bool((self.counts != 1).any())
 
     def indices(self, weights: np.ndarray) -> np.ndarray:
-        """A draw's counts [units] -> the units that it holds, repeated."""
+        """The counts of a draw [units] -> the indices of its units, with repetitions."""
         return np.repeat(np.arange(self.units), weights)
 
 
 @dataclass(frozen=True)
 class BootstrapDraws:
-    """A figure of all units, of every draw of them, and with each left out."""
+    """A metric over all units, over every draw, and with each unit left out."""
 
     value: float
     draws: np.ndarray  # f64 [draws]
@@ -167,8 +171,9 @@ class BootstrapDraws:
 
 
 def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
-    """The interval of a figure from its bootstrap draws and its jackknife; draws that are not finite do not count."""
-    from scipy.special import ndtr, ndtri  # takes long to import, and every verb imports this module
+    """The BCa interval of a metric from its bootstrap draws and its jackknife; values that are not finite are
+    ignored."""
+    from scipy.special import ndtr, ndtri  # slow to import, and every verb imports this module
 
     draws, without = draws[np.isfinite(draws)], without[np.isfinite(without)]
     if len(draws) < 2 or np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):
@@ -188,8 +193,8 @@ def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
 def resample(
     sums: Sums, resampling: Resampling, summarise: Callable[[Mapping[str, float]], Mapping[str, float]]
 ) -> dict[str, BootstrapDraws]:
-    """Sums of every unit -> the metrics that `summarise` makes of their means: of all units, of every draw, and with
-    each unit left out. A metric that is missing in a draw is nan there."""
+    """The metrics that `summarise` makes of the means of `sums`: over all units, over every draw, and with each unit
+    left out. A metric that is missing in a draw is nan there."""
     names = list(sums)
     table = np.stack([np.asarray(sums[name], np.float64) for name in names], 1)  # [units, names, 2]
 
@@ -200,7 +205,7 @@ def resample(
             for row in totals.tolist()
         ]
 
-    whole = of(np.ones((1, resampling.units)))[0]
+    values = of(np.ones((1, resampling.units)))[0]
     draws, without = of(resampling.counts), of(resampling.without)
     return {
         name: BootstrapDraws(
@@ -208,12 +213,12 @@ def resample(
             *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without)),
             resampling.varies,
         )
-        for name, value in whole.items()
+        for name, value in values.items()
     }
 
 
 def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> BootstrapDraws:
-    """Any figure of a set of units: `statistic` is given their indices, with repetitions."""
+    """The draws of any statistic, which gets the indices of a draw's units, with repetitions."""
     value = statistic(np.arange(resampling.units))
     many = ([statistic(resampling.indices(w)) for w in weights] for weights in (resampling.counts, resampling.without))
     return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many), resampling.varies)
@@ -222,18 +227,18 @@ def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> B
 def compare(
     about: Mapping[str, About], model: Mapping[str, BootstrapDraws], others: Mapping[str, Mapping[str, BootstrapDraws]]
 ) -> dict[str, Metric]:
-    """The metrics that `about` names and the model has, each beside those of `others` that have it too; all drawn by
-    one Resampling."""
+    """The metrics of `about` that the model has, each with the same metric of those `others` that have it. All must be
+    drawn with one Resampling."""
     out = {}
     for name, what in about.items():
         if name not in model:
             continue
-        beside = {other: found[name] for other, found in others.items() if name in found}
+        same = {other: found[name] for other, found in others.items() if name in found}
         out[name] = Metric(
             what,
             model[name].interval(),
-            {other: one.interval() for other, one in beside.items()},
-            {other: (model[name] - one).interval() for other, one in beside.items()},
+            {other: one.interval() for other, one in same.items()},
+            {other: (model[name] - one).interval() for other, one in same.items()},
             model[name].estimated,
         )
     return out
@@ -244,7 +249,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: `good` as it should be, `fair` not surely, `bad`; and in words."""
+    """The result of one comparison: a mark (`good`; `fair`: not certain; `bad`) and a sentence that explains it."""
 
     mark: Mark
     sentence: str
@@ -253,21 +258,21 @@ class Finding:
 def against(
     metric: Metric, name: str, title: str, what: str, *, paired: bool = False, ahead: Mark = "bad", unit: Unit = UNIT
 ) -> Finding:
-    """The model against one baseline. `title`: the baseline in words; `what`: the figure in words. `paired`: being
-    better on the same units is sufficient, where the two can never be as far apart as units are. `ahead`: the mark of
-    a figure that is better, but not surely. `unit`: the domain's."""
+    """Compare the model with one baseline. `title`: the baseline in words; `what`: the metric in words. `paired`: a
+    significant paired difference is sufficient, since units differ from each other far more than model and baseline
+    can. `ahead`: the mark for a value that is better, but not significantly. `unit`: the domain's."""
     other, measure = metric.baselines[name], _measure(metric)
     figures = f"{what} {metric.model.formatted(measure)}, {title} {other.formatted(measure)}"
     sign = 1 if metric.about.better == "higher" else -1
     better = sign * (metric.model.value - other.value) > 0
     if not metric.estimated:
-        few = f"of too few {unit.many} to tell how surely"
+        few = f"of too few {unit.many} to say how certain that is"
         return Finding(
             "fair" if better else "bad", f"{'Better' if better else 'Not better'} than {title}, {few}: {figures}."
         )
     separated = metric.separated(name)
     if separated == "no":
-        return Finding(ahead if better else "bad", f"Not surely better than {title}: {figures}.")
+        return Finding(ahead if better else "bad", f"Not significantly better than {title}: {figures}.")
     sentence = f"{'Better' if better else 'Worse'} than {title}"
     if separated == "paired":
         sentence += f", compared {unit.one} by {unit.one}, by {metric.gaps[name].size().formatted(measure)}"
@@ -275,15 +280,15 @@ def against(
     if not better:
         return Finding("bad", f"{sentence}.")
     if separated == "apart":
-        return Finding("good", f"{sentence}; the intervals are apart.")
+        return Finding("good", f"{sentence}; the intervals do not overlap.")
     if paired:
         return Finding("good", f"{sentence}.")
     return Finding("fair", f"{sentence}; but the intervals overlap. More held-out {unit.many} would decide.")
 
 
 def floor(metric: Metric, what: str) -> Finding:
-    """The model against the number that the design requires, with the reason where it requires less than usual, or
-    nothing. A floor of 0 is no requirement: the sentence does not present it as one."""
+    """Compare the model with the value that the design requires, with the reason if less than usual, or nothing, is
+    required. A floor of 0 is a bound and not a requirement, so the sentence does not call it required."""
     measure, bound, higher = _measure(metric), metric.about.floor, metric.about.better == "higher"
     figure, reason = f"{what} is {metric.model.formatted(measure)}", metric.about.floor_reason
     if bound is None and reason:
@@ -305,9 +310,9 @@ def _measure(metric: Metric) -> str:
 
 
 def verdict(findings: Sequence[Finding]) -> Verdict:
-    """learnt: all is good. not learnt: something is bad. weak: between them. What is amiss is said first."""
+    """`learnt` if all findings are good, `not learnt` if one is bad, else `weak`. Bad findings are listed first."""
     order = {"bad": 0, "fair": 1, "good": 2}
     marks = {finding.mark for finding in findings}
     word: Word = "not learnt" if "bad" in marks else "weak" if "fair" in marks or not findings else "learnt"
-    said = [finding.sentence for finding in sorted(findings, key=lambda finding: order[finding.mark])]
-    return Verdict(word, said)
+    why = [finding.sentence for finding in sorted(findings, key=lambda finding: order[finding.mark])]
+    return Verdict(word, why)

@@ -1,9 +1,9 @@
-"""The contract between a model family and everything else: what a family supplies to be prepared, trained, judged and
-exported. Stages hand a recipe to the engine and to export; neither knows what is learnt.
+"""The recipe: the interface that a model family implements to be prepared, trained, evaluated and exported. The engine
+and the export use a family only through it, and have no code for particular families.
 
-There are two kinds of family. `Stepped` families are trained by gradient descent, an optimizer step at a time.
-`Fitted` families (boosted trees, ridge regression) grow a state by rounds; the engine checkpoints, stops, resumes,
-budgets and logs them in the same way. docs/adding-a-model.md walks through both.
+There are two kinds of family. `Stepped` families are trained by gradient descent, one optimizer step at a time.
+`Fitted` families (boosted trees, ridge regression) build up a state in rounds; the engine checkpoints, stops, resumes,
+budgets and logs them in the same way. docs/adding-a-model.md describes both.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ Sums = Mapping[str, tuple[Any, float]]
 
 
 class Dataset(Protocol):
-    """A split, as training sees it. `item` is a pure function of (epoch, index) and of what was given at construction
-    (rows, stores, seed), never of history: any worker, in any order, returns the same bytes. Picklable."""
+    """The samples of a split. `item` is a pure function of (epoch, index) and of the constructor's arguments (rows,
+    stores, seed), so any worker, in any order, returns the same bytes. Picklable."""
 
     def __len__(self) -> int:
         """Items in one epoch."""
 
     def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
-        """One sample. Training draws another window or augmentation for every epoch; validation ignores `epoch`."""
+        """One sample. A training split uses another window or augmentation in every epoch; a validation split ignores
+        `epoch`."""
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> Batch:
-        """Items -> one batch of CPU tensors. Must work for any number of items from 1 up."""
+        """Combine items into one batch of CPU tensors. Must work for any number of items from 1 up."""
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where training stands; given to the loss so that schedules (of losses, of augmentation) can depend on it."""
+    """The progress of a training. The loss gets it, so that schedules (of losses, of augmentation) can depend on it."""
 
     step: int  # optimizer steps done
-    total_steps: int  # planned for the whole run, >= 1
+    total_steps: int  # planned for the complete run, >= 1
 
     @property
     def fraction(self) -> float:
@@ -61,7 +62,7 @@ class TrainingProgress:
 @dataclass(frozen=True)
 class Loss:
     """One named term: the sum over its elements (never the mean), so that averages over micro-batches and ranks are
-    exact. The engine minimises sum over terms of `coefficient * total / count`, with `count` summed over the whole
+    exact. The engine minimises sum over terms of `coefficient * total / count`, with `count` summed over the complete
     global batch (see Stepped.counts)."""
 
     total: torch.Tensor  # scalar, fp32, with gradient
@@ -70,13 +71,13 @@ class Loss:
 
 @dataclass(frozen=True)
 class Room:
-    """What a run needs beside its checkpoints, in bytes. None: not known beforehand."""
+    """The space that a run needs in addition to its checkpoints, in bytes. None: not known before step 1."""
 
     exports: int | None = None  # all exported files together
     memory: int | None = None  # of the device, at the largest micro-batch
 
 
-# -- what leaves ---------------------------------------------------------------------------------------------------
+# -- exports -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -86,83 +87,84 @@ class TensorSpec:
     name: str
     dtype: str  # "float32" or "int64"
     shape: tuple[int | str, ...]
-    meaning: str = ""  # units and range, for the receipt and for whoever loads the file
+    meaning: str = ""  # units and range, for the receipt and for users of the file
 
 
 @dataclass(frozen=True)
 class Recurrence:
     """How a one-step graph is run along a sequence: feed `stream` inputs block by block along axis 1, carry `state`.
 
-    Feeding it a whole sequence must give what the graph named `full` gives in one call (same non-state inputs).
+    Stepping through a complete sequence must give the same output as one call of the graph named `full` (with the same
+    non-state inputs).
     """
 
-    full: str  # the Graph that it must agree with
-    stream: tuple[str, ...]  # inputs sliced along axis 1, `block` elements a step
+    full: str  # name of the Graph with which the outputs are compared
+    stream: tuple[str, ...]  # inputs sliced along axis 1, `block` elements per step
     state: tuple[tuple[str, str], ...]  # (input, output) pairs: an output becomes the input of the next step
-    compare: str  # the output compared, concatenated along axis 1
-    steps: int = 200
-    block: int = 1  # elements of the stream a step
-    #: State input -> its value before the first step, without the batch axis. Not named: zeros, or an empty cache
-    #: where the input has a dynamic axis that may be 0.
+    compare: str  # the output that is compared, concatenated along axis 1
+    steps: int = 200  # length of the comparison
+    block: int = 1  # elements of the stream per step
+    #: State input -> its value before the first step, without the batch axis. Others start as zeros, or as an empty
+    #: cache if the input has a dynamic axis that may be 0.
     start: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """One computation to export, and what it takes to prove the exported file right.
+    """One computation to export, and the information needed to verify the exported file.
 
-    It comes either as a torch `module`, which is traced, or as ready-made ONNX (`write`, with a `reference` in numpy):
-    trees, or a recurrence written by hand, that no tracer gives. Exactly one of the two is set.
+    It is either a torch `module`, which is traced, or ready-made ONNX (`write`, with a `reference` in numpy) for what
+    no tracer can produce: trees, or a hand-written recurrence. Exactly one of the two is set.
     """
 
     name: str  # file stem: <name>.onnx, <name>.mlpackage
     module: torch.nn.Module | None  # eval mode, CPU, float32; forward(*inputs in order) -> tensor or tuple of tensors
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    axes: Mapping[str, tuple[int, int]]  # dynamic axis -> (smallest, largest) size a host may use
+    axes: Mapping[str, tuple[int, int]]  # dynamic axis -> (smallest, largest) size
     example: Callable[[Mapping[str, int], int], tuple[np.ndarray, ...]]  # (size of each axis, seed) -> inputs
-    trials: tuple[Mapping[str, int], ...]  # axis sizes at which every exported file is compared with the truth
-    tolerance: float = 1e-4  # of the fp32 file: max |file - truth| / max |truth|, per output
+    trials: tuple[Mapping[str, int], ...]  # axis sizes at which every exported file is compared with the module
+    tolerance: float = 1e-4  # of the fp32 file: max |file - module| / max |module|, per output
     formats: tuple[str, ...] = ("onnx",)  # any of onnx, int8, coreml; a ready-made graph has onnx alone
     recurrence: Recurrence | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)  # written into the files: units, constants, vocabulary
     #: Ready-made ONNX: writes the model to a path.
     write: Callable[[Path], None] | None = None
-    #: The truth of a ready-made graph: inputs by name -> outputs by name, in numpy.
+    #: The reference of a ready-made graph: inputs by name -> expected outputs by name, in numpy.
     reference: Callable[[Arrays], Arrays] | None = None
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file or folder in a format of the field (.nam, a PEFT adapter, GGUF, a NIfTI map), with its own writer.
+    """A file or folder in another format than ONNX (.nam, a PEFT adapter, GGUF, a NIfTI map), with its own writer.
 
-    `prover` names an entry of Recipe.provers. It is run on the written files before they get their names, and again by
-    `verify`, from the files alone.
+    `prover` names an entry of Recipe.provers. It is run on the written files before they get their final names, and
+    again by `verify`, which has only the files.
     """
 
     name: str  # path under exports/, a file or a folder
-    write: Callable[[Path], None]  # to this path; it already holds what it needs of the model
+    write: Callable[[Path], None]  # writes to this path; it already has what it needs of the model
     prover: str
-    about: Mapping[str, Any] = field(default_factory=dict)  # plain values for the receipt; `prover` gets them back
+    about: Mapping[str, Any] = field(default_factory=dict)  # plain values that the receipt stores for `prover`
 
 
-#: (path of the artefact, its `about`) -> what was measured, as plain values. Raises ExportError for a file that is not
-#: what it should be.
+#: (path of the artefact, its `about`) -> measurements, as plain values. Raises ExportError if the file is wrong.
 Prover = Callable[[Path, Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """What a finished model is judged with."""
+    """The inputs of an evaluation: a trained model, the data, and a function that trains baselines."""
 
-    model: Any  # stepped: a module in eval mode, float32, on the device that judges; fitted: its state
+    model: Any  # stepped: a module in eval mode, float32, on the device of the evaluation; fitted: its state
     train: Sequence[Row]
     held_out: Sequence[Row]
-    steps: int  # optimizer steps (or rounds) that it was trained for
-    #: (recipe, name, begin, steps) -> its model, trained as this one was (data, schedule, precision, averaged weights)
-    #: for so many steps, from the weights `begin` or, without, from the start. It is kept: a second call reads it back.
+    steps: int  # optimizer steps (or rounds) that the model was trained for
+    #: (recipe, name, begin, steps) -> a model of `recipe`, trained in the same way as this one (data, schedule,
+    #: precision, averaged weights) for `steps` steps, from the weights `begin` or, if None, from the start. It is saved
+    #: under `name`: a second call reads it back.
     train_baseline: Callable[[Recipe, str, Mapping[str, torch.Tensor] | None, int], Any]
-    baseline_share: float  # of `steps`, that trained baselines may take; 1: they are trained from the start
+    baseline_share: float  # share of `steps` that trained baselines may take; 1: they are trained from the start
     #: Family that this one `needs` -> its trained model, as `model` above.
     needed: Mapping[str, Any] = field(default_factory=dict)
     split: Literal["val", "test"] = "val"  # which split `held_out` is; "test" is the sealed one
@@ -170,30 +172,30 @@ class EvaluationContext:
 
 @dataclass(frozen=True)
 class Int8Check:
-    """Held-out examples in the form in which an exported graph takes them, to measure what int8 costs the task."""
+    """Held-out inputs for an exported graph, and references, to measure how int8 changes the task's metrics."""
 
     graph: str  # the Graph (name) that is checked
     inputs: Arrays  # the graph's inputs, one batch
     references: Arrays  # what `Recipe.grade` compares the outputs with
 
 
-# -- the contract --------------------------------------------------------------------------------------------------
+# -- the recipe ----------------------------------------------------------------------------------------------------
 
 
 class Recipe(ABC):
-    """What every family supplies. Constructed from its typed settings alone; cheap, no file is touched.
+    """What every family implements. A recipe is constructed from its typed settings alone, without file access.
 
-    Name, title, manifest and the families that it needs are facts that the registry knows without importing torch
-    (domain.FamilyFacts); they are repeated here for code that holds a recipe.
+    Name, title, manifest and needed families are also in domain.FamilyFacts, so that the registry has them without
+    importing torch.
     """
 
     family: ClassVar[str]  # folder name under checkpoints/ and runs/
     title: ClassVar[str]  # for people
     manifest: ClassVar[str]  # manifests are <manifest>_train.jsonl, <manifest>_val.jsonl and <manifest>_test.jsonl
     settings_type: ClassVar[type[RunSettings]]
-    item: str = ""  # of a family that fans out: which item's model this is
-    #: Family that this one `needs` (domain.FamilyFacts) -> what was trained of it: `model` (as in EvaluationContext),
-    #: `recipe`, `sha256`. Set before a dataset is made, or `begin` is called.
+    item: str = ""  # the item that this model is for, if the family fans out
+    #: Family that this one `needs` (domain.FamilyFacts) -> its trained model, with the attributes `model` (as in
+    #: EvaluationContext), `recipe` and `sha256`. Set before a dataset is made, or `begin` is called.
     needed: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, settings: RunSettings):
@@ -221,47 +223,48 @@ class Recipe(ABC):
     def encoders(self) -> Mapping[str, Encoder]:
         """Manifest key that holds a path -> the encoder of that file into its store."""
 
-    row_checks: ClassVar[int] = 1  # raised when a row that passed `check_row` may no longer pass
+    row_checks: ClassVar[int] = 1  # increment it when a row that passed `check_row` may no longer pass
 
     def check_row(self, row: Mapping[str, Any]) -> None:
-        """Raise ValueError (reported with the line number) for what is wrong with a row beyond the domain's schema."""
+        """Check what the domain's schema does not. Raise ValueError, which is reported with the line number."""
 
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         """Constants fitted on the training split (a normaliser's mean, say), deterministic, float32.
 
-        Kept with every checkpoint (large ones once, under their hash) and handed to `build` or `begin`; computed once,
-        before training.
+        They are computed once, before training, and passed to `build` or `begin`. Every checkpoint has them (large ones
+        are stored once, under their hash).
         """
         return {}
 
-    # judge
+    # evaluate
 
     def evaluate(self, context: EvaluationContext) -> Judgement:
-        """Judge the finished model on the held-out rows: figures with intervals, each beside its baselines, and a
-        verdict (training/judgement.py has the tools). Default: nothing is measured, and nothing is claimed."""
-        why = f"{self.title} names no figures and no baselines, so nothing shows what it has learnt."
+        """Judge the finished model on the held-out rows: metrics with intervals, compared with baselines, and a verdict
+        (by the functions of training/judgement.py). Default: no metric, and the verdict "weak"."""
+        why = f"{self.title} has no metrics and no baselines, so nothing shows what it has learnt."
         return Judgement({}, Verdict("weak", [why]))
 
     def samples(self, model: Any, held_out: Sequence[Row], folder: Path, seed: int) -> list[Path]:
-        """Write a few samples for people into `folder`; return what was written."""
+        """Write a few samples for people into `folder`; return their paths."""
         return []
 
     def preview(self, path: Path, seconds: float) -> bytes | None:
-        """The first `seconds` of a sample's sound as a 16-bit WAV, for those who play nothing else; None: it cannot be
-        read. Called for samples that are no such WAV already (.mp3)."""
+        """The first `seconds` of a sample's sound as a 16-bit WAV, for players without other formats; None if it cannot
+        be read. Called for samples in other formats (.mp3)."""
         return None
 
     # export
 
     def graphs(self, model: Any) -> list[Graph]:
-        """What leaves as ONNX (and CoreML). `model`: as in EvaluationContext, on the CPU."""
+        """The graphs that are exported as ONNX (and CoreML). `model`: as in EvaluationContext, on the CPU."""
         return []
 
     def artefacts(self, model: Any) -> list[Artefact]:
-        """What leaves in formats of the field."""
+        """The files and folders that are exported in other formats."""
         return []
 
-    #: Name -> what proves an artefact from its files alone. Top-level functions: `verify` calls them without a model.
+    #: Name -> a function that proves an artefact from its files. It must be a top-level function, since `verify` calls
+    #: it without a model.
     provers: ClassVar[Mapping[str, Prover]] = {}
 
     def weights(self, model: Any) -> Mapping[str, Any] | None:
@@ -270,12 +273,12 @@ class Recipe(ABC):
         return state() if callable(state) else None
 
     def int8_check(self, held_out: Sequence[Row]) -> Int8Check | None:
-        """Held-out material on which fp32 and int8 files are graded; None: int8 is not offered."""
+        """Held-out inputs on which fp32 and int8 files are compared; None: no int8 files are exported."""
         return None
 
     @staticmethod
     def grade(outputs: Arrays, references: Arrays) -> dict[str, float]:
-        """Graph outputs and the check's references -> the task's own metrics (numpy; lower is better)."""
+        """The task's metrics of a graph's outputs for the inputs of `int8_check` (in numpy; lower is better)."""
         return {}
 
 
@@ -284,39 +287,42 @@ class Stepped(Recipe):
 
     @abstractmethod
     def dataset(self, rows: Sequence[Row], training: bool) -> Dataset:
-        """A split. `row.values` is the manifest row, `row.records[key]` the stored arrays of the file under `key`.
+        """The dataset of a split. `row.values` is the manifest row, `row.records[key]` the stored arrays of the file
+        under `key`.
 
-        Raises DataError if nothing in `rows` can be trained on.
+        Raises DataError if no row can be used.
         """
 
     @abstractmethod
     def build(self, constants: Arrays) -> torch.nn.Module:
-        """A freshly initialised model; the caller has seeded torch. `constants` are registered as buffers."""
+        """A newly initialised model; the caller has seeded torch. `constants` should be registered as buffers."""
 
     @abstractmethod
     def counts(self, batch: Batch) -> dict[str, float]:
-        """How many elements each loss term of this batch sums over; from the batch alone (no model)."""
+        """The number of elements that each loss term sums over, computed from the batch alone (without the model)."""
 
     @abstractmethod
     def losses(self, model: torch.nn.Module, batch: Batch, progress: TrainingProgress) -> dict[str, Loss]:
-        """The training terms, under the names of `counts`. `model` may be wrapped (DDP, compile): call it, no more."""
+        """The loss terms, with the names of `counts`. `model` may be wrapped (DDP, compile), so only call it: do not
+        use its attributes."""
 
     @abstractmethod
     def validate(self, model: torch.nn.Module, batch: Batch) -> Sums:
         """Metric name -> (sum over elements, number of elements), for one held-out batch; eval mode, no grad.
 
-        A sum may be a vector (float [n]: one value a class, say); `summarise` then gets the vector of means.
+        A sum may be a vector (float [n]: one value per class, say); `summarise` then gets the vector of means.
         """
 
     def summarise(self, means: Mapping[str, Any]) -> dict[str, float]:
-        """The averaged validation metrics -> those to report. Must hold `val_loss`; may derive more (perplexity)."""
+        """The metrics to report, from the averaged validation metrics. Must include `val_loss`; may derive others
+        (perplexity)."""
         return dict(means)
 
     def appraise(self, model: torch.nn.Module, rows: Sequence[Row], seconds: float) -> Sums | None:
-        """Metrics that need more than a pass over the split, such as generating an answer a row; called after each
-        validation with this rank's part of the first `training.appraise_rows` held-out rows. Metric -> (sum, number);
-        a metric's mean joins the validation metrics and may be monitored. `seconds`: what it may take; a recipe that
-        stops early counts what it did. None: the family has none."""
+        """Metrics that need more than a forward pass, such as generating an answer per row. Called after each
+        validation with this rank's part of the first `training.appraise_rows` held-out rows. Returns metric -> (sum,
+        number); the means are added to the validation metrics and may be monitored. `seconds`: the time limit; a recipe
+        that reaches it returns the sums of the rows done so far. None: the family has no such metrics."""
         return None
 
     def parameter_groups(self, model: torch.nn.Module) -> list[dict[str, Any]]:
@@ -333,63 +339,64 @@ class Stepped(Recipe):
         return None
 
     def accelerate(self, compiled: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Called once before training where the model is compiled (training.compile): what this family computes around
-        the model (a loss) may be replaced by `compiled(function)`. The function takes and returns tensors, the first of
-        them with a sample a row. Default: it runs as it is written."""
+        """Called once before training if the model is compiled (training.compile). The family may replace a function
+        that it calls outside of the model (a loss) by `compiled(function)`. Such a function takes and returns tensors,
+        the first of which has one row per sample. Default: only the model is compiled."""
 
-    #: None: the engine steps (counts, losses, AdamW). A family whose step is its own (several optimizer steps in one,
-    #: truncated back-propagation) sets a callable (see engine/step/step_context.py, OwnStep).
+    #: None: the engine does the optimizer step (counts, losses, AdamW). A family with another kind of step (several
+    #: optimizer steps in one, truncated back-propagation) sets a callable (see OwnStep in engine/step/step_context.py).
     own_step: ClassVar[Callable[..., Any] | None] = None
 
-    #: "autocast": as set by training.amp. "float32": amp is refused with `dtype_reason`. "bfloat16_base": parameters
-    #: that are not trained are held in bfloat16, the trained ones in float32, computation is autocast to bfloat16.
+    #: "autocast": as set by training.amp. "float32": amp is refused with `dtype_reason`. "bfloat16_base": frozen
+    #: parameters are kept in bfloat16, trained ones in float32, and computation is autocast to bfloat16.
     dtype_policy: ClassVar[Literal["autocast", "float32", "bfloat16_base"]] = "autocast"
     dtype_reason: ClassVar[str] = ""
 
-    #: How several GPUs share the work: "ddp" keeps a copy a rank; "fsdp" shards parameters and optimizer state.
+    #: Parallelism on several GPUs: "ddp" keeps a replica on each rank; "fsdp" shards parameters and optimizer state.
     parallel: ClassVar[Literal["ddp", "fsdp"]] = "ddp"
 
     def saved(self, model: torch.nn.Module) -> Collection[str] | None:
-        """The names of the state_dict that a checkpoint holds; None: all. The others are frozen: a checkpoint holds
-        their hash, and a resume whose frozen tensors have another one is refused."""
+        """The names in the state_dict that a checkpoint contains; None: all. The others are frozen: a checkpoint
+        contains their hash, and a resume with other frozen tensors is refused."""
         return None
 
     def room(self, model: torch.nn.Module) -> Room:
-        """What the run needs beside its checkpoints. Default: exports of eight times the float32 weights (full and
-        step graphs, int8, CoreML, weights); memory unknown."""
+        """The space that the run needs in addition to its checkpoints. Default: exports of eight times the float32
+        weights (full and step graphs, int8, CoreML, weights); memory unknown."""
         return Room(exports=8 * sum(parameter.numel() * 4 for parameter in model.parameters()))
 
 
 class Fitted(Recipe):
-    """A family whose state grows by rounds: boosted trees by trees, an iterative solver by sweeps.
+    """A family that is fitted in rounds, for example a boosted tree or one sweep of an iterative solver per round.
 
-    A state is any object, as long as `dump` and `load` carry it exactly: a run that is killed and
-    continued must end in the same bytes on a CPU as one that is not.
+    A state is any object that `dump` and `load` reproduce exactly: on a CPU, a run that is killed and resumed must end
+    in the same bytes as one that is not.
     """
 
     @abstractmethod
     def begin(self, rows: Mapping[str, Sequence[Row]], constants: Arrays, seed: int) -> Any:
-        """The state before the first round. `rows`: the splits train and val, for families that need their matrices;
-        they are part of the state in memory, and not of `dump`. `constants`: of `fit_constants`."""
+        """The state before the first round. `rows`: the splits train and val; a state may refer to their data in
+        memory, but `dump` leaves it out. `constants`: of `fit_constants`."""
 
     @abstractmethod
     def advance(self, state: Any, rounds: int) -> Any:
-        """So many rounds further: the same result however they are divided among calls."""
+        """The state after so many more rounds. The result must not depend on how the rounds are divided into calls."""
 
     @abstractmethod
     def score(self, state: Any, split: Literal["train", "val"]) -> dict[str, float]:
-        """Metrics on a split of `begin`'s rows. Of `val` it must hold `val_loss`."""
+        """Metrics on a split of `begin`'s rows. For `val`, they must include `val_loss`."""
 
     @abstractmethod
     def dump(self, state: Any) -> bytes:
-        """What `load` needs to go on and to predict, deterministic: equal states give equal bytes."""
+        """What `load` needs to continue and to predict. Deterministic: equal states give equal bytes."""
 
     @abstractmethod
     def load(self, content: bytes, rows: Mapping[str, Sequence[Row]] | None, constants: Arrays) -> Any:
-        """The state that was dumped; without rows it can predict and be exported, but not advance."""
+        """The state that was dumped. Without `rows`, it can predict and be exported, but not advance."""
 
     def rounds(self) -> int:
-        """Rounds of the complete run. Default: `training.max_steps`, or `training.epochs` where it is not set."""
+        """Rounds of the complete run. Default: `training.max_steps`, or `training.epochs` if it is not set."""
         return self.settings.training.max_steps or self.settings.training.epochs
 
-    chunk: ClassVar[int] = 10  # rounds between two looks at the clock, at signals and at what is due
+    #: Rounds per call of `advance`. Between two calls the engine checks the time, signals, and whether to save or log.
+    chunk: ClassVar[int] = 10

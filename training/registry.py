@@ -1,4 +1,4 @@
-"""The domains there are, and their families by name. A new domain is a folder under domains/ and a line here.
+"""The registry of domains and of their families by name. A new domain is a folder under domains/ and a line here.
 
 A domain is imported when it is first used. ATHANOR_DOMAINS adds domains from other packages: "module:OBJECT", separated
 by commas.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from training.domain import Domain, FamilyFacts
     from training.recipe import Recipe
 
-#: The runner's word -> the domain. The first is what a command without a word means.
+#: The word on the command line -> the domain. A command without a word uses the first.
 DOMAINS = {
     "music": "training.domains.music.domain:MUSIC",
 }
@@ -39,7 +39,7 @@ def _load(place: str) -> Domain:
         return getattr(importlib.import_module(module), name)
     except (ModuleNotFoundError, AttributeError, ValueError) as error:
         if place in DOMAINS.values():
-            raise  # a fault of ours
+            raise  # a bug in this project, not the user's mistake
         raise UsageError(
             f'ATHANOR_DOMAINS names {place!r}, which cannot be imported ({error}). It is "package.module:OBJECT", and '
             "PYTHONPATH must lead to it."
@@ -47,10 +47,10 @@ def _load(place: str) -> Domain:
 
 
 def domain(word: str) -> Domain:
-    """Raises UsageError for a word that names none."""
+    """The domain of a word. Raises UsageError for an unknown word."""
     found = domains()
     if word not in found:
-        raise UsageError(f"There is no domain `{word}`; there are {', '.join(found)}.")
+        raise UsageError(f"There is no domain `{word}`; known are {', '.join(found)}.")
     return found[word]
 
 
@@ -60,26 +60,26 @@ def families() -> dict[str, FamilyFacts]:
 
 
 def family_of(run: str) -> str:
-    """The family of a run's name: "family", or "family/item" where one command trains a model an item."""
+    """The family of a run's name, which is "family", or "family/item" where one command trains a model per item."""
     return run.partition("/")[0]
 
 
 def item_of(run: str) -> str:
-    """The item of a run's name; empty where its family does not fan out."""
+    """The item of a run's name; empty if its family does not fan out."""
     return run.partition("/")[2]
 
 
 def facts(run: str) -> FamilyFacts:
-    """Of the family of a run. Raises UsageError for an unknown one."""
+    """The facts about the family of a run. Raises UsageError for an unknown family."""
     known = families()
     name = family_of(run)
     if name not in known:
-        raise UsageError(f"There is no model family `{name}`; there are {', '.join(known)}.")
+        raise UsageError(f"There is no model family `{name}`; known are {', '.join(known)}.")
     return known[name]
 
 
 def domain_of(run: str) -> Domain:
-    """The domain of a run's family. Raises UsageError for an unknown one."""
+    """The domain of a run's family. Raises UsageError for an unknown family."""
     name = facts(run).name
     return next(one for one in domains().values() if any(family.name == name for family in one.families))
 
@@ -89,13 +89,13 @@ def require_one_model(run: str) -> None:
     about = facts(run)
     if about.fan_out and not item_of(run):
         raise UsageError(
-            f"{run} trains one model an item: name one as {run}/ITEM, or all of them with `python -m training each "
+            f"{run} trains one model per item: name one as {run}/ITEM, or all of them with `python -m training each "
             f"train {run}` (or `each evaluate {run}`)."
         )
 
 
 def recipe_type(run: str) -> type[Recipe]:
-    """The Recipe class of a run's family: this imports torch. Raises UsageError for an unknown name."""
+    """The Recipe class of a run's family; this imports torch. Raises UsageError for an unknown family."""
     return _load_type(facts(run).recipe)
 
 
@@ -105,7 +105,7 @@ def _load_type(place: str) -> type[Recipe]:
 
 
 def settings_layers(run: str, preset: str = "full", config: Path | None = None) -> list[Layer]:
-    """The layers that a run's settings are built from: the full file, then the preset's overlay; or `config` alone."""
+    """The layers of a run's settings: the file of preset `full`, then the overlay of `preset`; or `config` alone."""
     from training.config import read_yaml
 
     if config is not None:
@@ -114,14 +114,14 @@ def settings_layers(run: str, preset: str = "full", config: Path | None = None) 
     if preset == "full":
         return [read_yaml(about.config)]
     if preset not in about.presets:
-        raise UsageError(f"{about.title} has no preset `{preset}`; there are full, {', '.join(about.presets)}.")
+        raise UsageError(f"{about.title} has no preset `{preset}`; known are full, {', '.join(about.presets)}.")
     return [read_yaml(about.config), read_yaml(about.presets[preset])]
 
 
 def load_recipe(
     run: str, preset: str = "full", config: Path | None = None, overrides: tuple[str, ...] | list[str] = ()
 ) -> Recipe:
-    """A run's recipe with its settings: preset or file, then `section.key=value` overrides on top."""
+    """A run's recipe with its settings: those of a preset or file, changed by `section.key=value` overrides."""
     from training.config import build, override_layer
 
     kind = recipe_type(run)

@@ -1,4 +1,4 @@
-"""The unit of a domain's data: what is independent of its like."""
+"""The sampling unit of a domain's data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Unit:
-    """What is independent of its like: bootstraps draw it, splits keep it together."""
+    """The samples that belong together because they are alike. Different units are statistically independent: a
+    bootstrap draws complete units, and a split never divides one."""
 
     one: str  # "row"
     many: str  # "rows"
 
     def of(self, count: int) -> str:
-        """ "1 row", "12 rows"."""
+        """A number of units in words: "1 row", "12 rows"."""
         return f"{count:,} {self.one if count == 1 else self.many}"
 
 

@@ -1,6 +1,6 @@
-"""The settings that every family shares; a family's own (`model`, `loss`, `augment` ...) live beside its code.
+"""The settings that all families share; those of a family (`model`, `loss`, `augment` ...) are next to its code.
 
-Each key's meaning stands above it in the YAML files too (training/cuda_session/*.yaml).
+The YAML files (training/cuda_session/*.yaml) have the meaning of each key in a comment above it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class Constraint(Section):
-    """What an evaluation must satisfy to be the best one: a bound on another of its metrics."""
+    """A bound on another metric, which an evaluation must satisfy to be the best one."""
 
     metric: str | None = None  # a validation metric; None: no constraint
     at_most: float | None = None
@@ -40,7 +40,7 @@ class EarlyStopping(Section):
     min_delta: Annotated[float, Field(ge=0)] = 0.001
     monitor: str = "val_loss"  # a validation metric
     direction: Literal["lower", "higher"] = "lower"  # which of its values are better
-    # Only evaluations that satisfy it compete for best.pt; while none does, the smallest violation does.
+    # Only evaluations that satisfy it are candidates for best.pt; as long as none does, the smallest violation is best.
     constraint: Constraint = Constraint()
 
 
@@ -58,12 +58,14 @@ class Training(Section):
     eval_steps: AtLeastOne | None = None  # optimizer steps: an evaluation in the middle of an epoch too; None: no
     save_every: AtLeastOne = 5  # epochs: a checkpoint_epoch_N.pt
     save_steps: AtLeastOne | None = None  # optimizer steps: a checkpoint_step_N.pt; None: no
-    keep: AtLeastOne = 3  # checkpoint_epoch_N.pt and checkpoint_step_N.pt kept beside best.pt and last.pt
-    save_minutes: Positive = 10.0  # last.pt is written at least this often, in the middle of an epoch too
-    # without a step or a held-out batch, after which a process dumps its stacks and ends itself; 0: never
+    keep: AtLeastOne = (
+        3  # how many checkpoint_epoch_N.pt and checkpoint_step_N.pt are kept, besides best.pt and last.pt
+    )
+    save_minutes: Positive = 10.0  # longest interval between two saves of last.pt, in the middle of an epoch too
+    # after this time without a step or a held-out batch, a process prints its stacks and ends; 0: never
     hang_minutes: Annotated[float, Field(ge=0)] = 15.0
     appraise_rows: Count = 0  # held-out rows that Stepped.appraise gets after each evaluation; 0: it is not called
-    appraise_seconds: Positive = 60.0  # what it may take on each process
+    appraise_seconds: Positive = 60.0  # its time limit on each process
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
     compile: bool = False  # torch.compile, where a C compiler exists
 
@@ -71,9 +73,9 @@ class Training(Section):
 class Data(Section):
     train_manifest: str | None = None  # default: the workspace's own
     val_manifest: str | None = None
-    batch_size: AtLeastOne = 32  # samples a process (GPU) and micro-batch
-    num_workers: Count = 2  # loader processes a process (GPU)
-    prefetch_factor: AtLeastOne = 2  # batches that each loader process prepares ahead
+    batch_size: AtLeastOne = 32  # samples in a micro-batch of each process (GPU)
+    num_workers: Count = 2  # data loader workers of each process (GPU)
+    prefetch_factor: AtLeastOne = 2  # batches that each data loader worker prepares ahead
     cache_dir: str | None = None  # default: the workspace's cache/
 
 
@@ -89,7 +91,7 @@ class Scheduler(Section):
     name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # wsd: warmup-stable-decay
     warmup_steps: Count = 100
     min_lr_ratio: Fraction = 0.1  # the rate's floor, as a share of optim.lr
-    decay_fraction: Fraction = 0.2  # wsd only: the share of all steps in which the rate falls
+    decay_fraction: Fraction = 0.2  # wsd only: the share of all steps in which the rate decays
 
 
 class Logging(Section):
@@ -99,7 +101,7 @@ class Logging(Section):
 
 
 class RunSettings(Section):
-    """What every family's config starts from; a family adds its own sections."""
+    """The sections that every config has; a family adds its own."""
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     training: Training = Training()

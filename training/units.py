@@ -1,4 +1,4 @@
-"""Numbers as people read them: durations, sizes, rates. The standard library alone, and cheap to import."""
+"""Formats durations, sizes and rates for people. Uses the standard library only, and is cheap to import."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03`: hours, minutes, seconds; the hours are always there, as `2:03` could be either. "no limit" of
-    infinity."""
+    """`1:02:03`: hours, minutes, seconds. Hours are always shown, since `2:03` would be ambiguous. Infinity is "no
+    limit"."""
     if not math.isfinite(seconds):
         return "no limit"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""One object owns every path that a run writes to; `--out DIR` moves all of them.
+"""All paths that a run writes to, under one root; `--out DIR` changes the root. Also the lock of a folder.
 
 data/manifests/<manifest>_{train,val,test}.jsonl      checked rows; summary.json, quarantine.jsonl
 cache/<kind>/                                         stores: arrays and index
@@ -30,7 +30,7 @@ PARTS = ("data", "checkpoints", "exports", "cache", "runs")  # folders of a work
 
 @dataclass(frozen=True)
 class Workspace:
-    """Every output path, derived from one root (default: the project's own folder)."""
+    """Every output path, derived from one root (default: the project's folder)."""
 
     root: Path = PROJECT
 
@@ -57,7 +57,7 @@ class Workspace:
         return self.root / "runs" / family
 
     def relative(self, path: Path) -> str:
-        """`path` as printed to the user: relative to where they stand when that is shorter."""
+        """`path` as shown to the user: relative to the working directory if it is inside it."""
         try:
             return str(path.resolve().relative_to(Path.cwd()))
         except ValueError:
@@ -65,8 +65,8 @@ class Workspace:
 
 
 def why_not_writable(folder: Path) -> tuple[str, str] | None:
-    """Why nothing can be written in `folder`, which need not exist yet (naming the folder at fault), and what to do
-    about it; None where something can. Makes nothing."""
+    """(why nothing can be written in `folder`, naming the folder at fault; what to do about it), or None if it can be
+    written. The folder need not exist yet, and is not made."""
     found = why_no_folder(folder)
     if found is not None:
         return found
@@ -74,7 +74,7 @@ def why_not_writable(folder: Path) -> tuple[str, str] | None:
     if os.access(at, os.W_OK | os.X_OK):
         return None
     try:
-        tempfile.TemporaryFile(dir=at).close()  # the system's word, and its reason
+        tempfile.TemporaryFile(dir=at).close()  # the system decides, and names the reason
     except OSError as error:
         remedy = (
             "Mount it writable." if error.errno == errno.EROFS else
@@ -85,7 +85,7 @@ def why_not_writable(folder: Path) -> tuple[str, str] | None:
 
 
 def why_no_folder(folder: Path) -> tuple[str, str] | None:
-    """Why `folder` is none and none can be made (as `why_not_writable`); None where it is one, or only missing."""
+    """Why `folder` is not a folder and cannot be made (as `why_not_writable`); None if it is one, or only missing."""
     at = _nearest(folder)
     if not at.exists():
         return (
@@ -96,41 +96,45 @@ def why_no_folder(folder: Path) -> tuple[str, str] | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or what there is of those above it."""
+    """The folder, or the nearest existing one above it."""
     while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
 
 
-_held: set[int] = set()  # locks of this process
+_held: set[int] = set()  # file descriptors of the locks that this process holds
 
 
-def _let_go() -> None:
-    """A forked child (a loader process) shares no lock: else it would hold it a moment longer than we live."""
+def _close_inherited_locks() -> None:
+    """Runs in a forked child, such as a data loader worker. The lock of flock() belongs to the open file, which parent
+    and child share after a fork: it is released only when both have closed it. A child that kept it open and outlived
+    its parent would block the next run."""
     while _held:
         os.close(_held.pop())
 
 
-os.register_at_fork(after_in_child=_let_go)
+os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def _holder(handle: int) -> str:
-    """Who holds a lock. One that has only just got it has yet to write its name, and the one before may still be there:
-    it is given a moment."""
+    """A description of the process that holds a lock, for messages. A process takes the lock first and writes its
+    description then; between the two, the file has the description of the previous holder or none. So this waits up to
+    0.3 s for the description of a process that exists."""
     until = time.monotonic() + 0.3
     while True:
-        told = os.pread(handle, 200, 0).decode(errors="replace").strip()
-        number = re.match(r"process (\d+) ", told)
+        text = os.pread(handle, 200, 0).decode(errors="replace").strip()
+        number = re.match(r"process (\d+) ", text)
         if (number and Path(f"/proc/{number[1]}").exists()) or time.monotonic() > until:
-            return told or "another process"
+            return text or "another process"
         time.sleep(0.005)
 
 
 @contextmanager
 def exclusive(folder: Path, purpose: str) -> Iterator[None]:
-    """Hold `folder` for this process alone (advisory lock on `folder/.lock`); freed by the kernel however we end.
+    """Lock `folder` for this process (an advisory lock on `folder/.lock`). The kernel releases the lock when the
+    process ends in any way.
 
-    Raises HostError at once when another process holds it, or the folder cannot be written.
+    Raises HostError at once if another process holds it, or the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

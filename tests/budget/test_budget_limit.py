@@ -97,7 +97,7 @@ def test_the_table_knows_gpus_by_the_names_that_nvidia_smi_gives(gpu, entry):
         ("prices:\n  RTX 4090: 0\n", r":2: `prices.RTX 4090`"),
         ("prices:\n  RTX 4090: .nan\n", r":2: `prices.RTX 4090`"),
         ("prices:\n  L4: 1\n  L4: 2\n", r":3: `prices.L4` is set twice"),
-        ("price:\n  L4: 1\n", r":1: `price` is no setting. Did you mean `prices`"),
+        ("price:\n  L4: 1\n", r":1: `price` is not a setting. Did you mean `prices`"),
         ("", r"`prices` is missing"),
         ("prices: [", r"is not valid YAML"),
     ],

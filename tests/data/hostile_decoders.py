@@ -1,4 +1,4 @@
-"""Decoders that misbehave the way real ones do on broken files. In a module of their own: workers import it."""
+"""Decoders that fail as real ones do on broken files. They are in a separate module because workers import it."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ def double(number: int) -> int:
 
 
 def by_name(path: Path) -> dict[str, np.ndarray]:
-    """Reads numbers from a file; a file whose content begins with a fault's name shows that fault."""
+    """Reads numbers from a file; if its content begins with the name of a fault, that fault is simulated."""
     text = Path(path).read_text()
     if text.startswith("hang"):
         time.sleep(600)
@@ -26,7 +26,7 @@ def by_name(path: Path) -> dict[str, np.ndarray]:
         hog = [np.ones(1 << 20) for _ in range(10_000)]  # 80 GB
         return {"hog": np.concatenate(hog)}
     elif text.startswith("bad"):
-        raise ValueError("its header lies")
+        raise ValueError("its header is damaged")
     elif text.startswith("odd"):
         raise KeyError("a decoder's own bug")
     elif text.startswith("need"):

@@ -1,4 +1,4 @@
-"""Manifests on a disk for tests of a schema: two kinds of files in folders of classes, and rows that name them."""
+"""Helpers for tests of a schema: write files and manifests, and load them or get the message of their refusal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.errors import DataError
 
 
 def fill(root: Path, names: Iterable[str]) -> Path:
-    """Files with something in them; returns `root`."""
+    """Create non-empty files; returns `root`."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
@@ -24,7 +24,7 @@ def fill(root: Path, names: Iterable[str]) -> Path:
 
 
 def write(corpus: Path, *lines: Any) -> Path:
-    """A manifest in corpus/out/manifests of these rows, or lines as they are where they are bytes."""
+    """Write a manifest in corpus/out/manifests. Each line is a row, or bytes that are written unchanged."""
     path = corpus / "out" / "manifests" / "m.jsonl"
     texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
     path.write_bytes(b"\n".join(texts) + b"\n")

@@ -1,4 +1,4 @@
-"""Schemas of made-up domains: pictures with their masks, and parts of long recordings from several devices."""
+"""Schemas of two test domains: pictures with masks, and parts of long recordings from several devices."""
 
 from __future__ import annotations
 

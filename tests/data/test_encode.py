@@ -1,4 +1,4 @@
-"""Encoding: what is lacking, once a content, never stale; the unreadable is listed, never replaced."""
+"""Encoding: each missing content is decoded once, stale results are never used, unreadable files are quarantined."""
 
 import json
 import os
@@ -33,30 +33,30 @@ def folder(tmp_path):
 
 
 def run(rows, tmp_path, encoder=NUMBERS, **options):
-    said = []
-    out = encode_all(rows, {"path": encoder}, tmp_path / "cache", 2, say=said.append, **options)
-    return *out, "\n".join(said)
+    messages = []
+    out = encode_all(rows, {"path": encoder}, tmp_path / "cache", 2, say=messages.append, **options)
+    return *out, "\n".join(messages)
 
 
 def test_rows_come_back_in_order_with_their_arrays(folder, tmp_path):
     rows = folder(**{f"f{n}": f"{n} {n + 1}" for n in range(30)})
-    kept, refused, said = run(rows, tmp_path)
+    kept, refused, output = run(rows, tmp_path)
     assert not refused
     assert [row.values["id"] for row in kept] == [f"f{n}" for n in range(30)]
     for n, row in enumerate(kept):
         assert row.records["path"]["values"].tolist() == [n, n + 1]
-    assert "30 files decoded" in said
+    assert "30 files decoded" in output
 
 
 def test_bad_files_are_listed_with_reasons_and_good_ones_kept(folder, tmp_path):
-    """No file is ever replaced by invented numbers. A hang, a crash and a memory hog are among them."""
+    """A hang, a crash and a decoder that uses too much memory are among them."""
     good = {f"g{n}": str(n) for n in range(24)}
     rows = folder(a="bad", b="crash", c="hang", d="eat", e="odd", **good)
     listing = tmp_path / "quarantine.jsonl"
     kept, refused, _ = run(rows, tmp_path, quarantine=listing)
     assert [row.values["id"] for row in kept] == list(good)
     reasons = {Path(item.path).name: item.reason for item in refused}
-    assert reasons["a"] == "its header lies"
+    assert reasons["a"] == "its header is damaged"
     assert "SIGSEGV" in reasons["b"]
     assert "longer than 4 s" in reasons["c"]
     assert "memory" in reasons["d"]
@@ -66,16 +66,16 @@ def test_bad_files_are_listed_with_reasons_and_good_ones_kept(folder, tmp_path):
 
 
 def test_too_many_bad_files_refuse_the_run_and_say_why(folder, tmp_path):
-    """One in five is borne, more is not; the list is written all the same."""
+    """One bad file in five is accepted, more are not; quarantine.jsonl is written in both cases."""
     kept, refused, _ = run(folder(a="bad", **{f"g{n}": "1" for n in range(4)}), tmp_path)
     assert (len(kept), len(refused)) == (4, 1)
     listing = tmp_path / "q.jsonl"
-    with pytest.raises(DataError, match=r"2 of 9 files could not be decoded(.|\n)*its header lies"):
+    with pytest.raises(DataError, match=r"2 of 9 files could not be decoded(.|\n)*its header is damaged"):
         run(folder(a="bad", b="bad 2", **{f"h{n}": f"{n} 7" for n in range(7)}), tmp_path, quarantine=listing)
     assert len(listing.read_text().splitlines()) == 2
 
 
-def test_nothing_left_is_refused(folder, tmp_path):
+def test_a_run_without_any_readable_row_is_refused(folder, tmp_path):
     with pytest.raises(DataError, match="No row is left"):
         run(folder(a="bad"), tmp_path, too_many=1.0)
 
@@ -84,19 +84,19 @@ def test_a_second_run_decodes_nothing(folder, tmp_path, monkeypatch):
     rows = folder(a="1", b="2")
     run(rows, tmp_path)
     monkeypatch.setattr(encode.sandbox, "run", lambda *a, **k: pytest.fail("decoded again"))
-    kept, _, said = run(rows, tmp_path)
+    kept, _, output = run(rows, tmp_path)
     assert [row.records["path"]["values"].tolist() for row in kept] == [[1], [2]]
-    assert said == ""
+    assert output == ""
 
 
 def test_equal_contents_are_decoded_once(folder, tmp_path):
-    kept, _, said = run(folder(a="5", b="5", c="5"), tmp_path)
-    assert "1 file decoded" in said
+    kept, _, output = run(folder(a="5", b="5", c="5"), tmp_path)
+    assert "1 file decoded" in output
     assert [row.records["path"]["values"].tolist() for row in kept] == [[5]] * 3
 
 
-def test_an_edited_file_is_decoded_anew(folder, tmp_path, monkeypatch):
-    """With its size and mtime kept, on digests that are remembered."""
+def test_an_edited_file_is_decoded_again(folder, tmp_path, monkeypatch):
+    """Even if its size and mtime are unchanged and its old digest is cached."""
     monkeypatch.setattr(digests, "SETTLED", -3600)
     rows = folder(a="1")
     run(rows, tmp_path)
@@ -107,8 +107,8 @@ def test_an_edited_file_is_decoded_anew(folder, tmp_path, monkeypatch):
     assert run(rows, tmp_path)[0][0].records["path"]["values"].tolist() == [2]
 
 
-def test_a_moved_file_is_known(folder, tmp_path, monkeypatch):
-    """Keyed by content, not by path."""
+def test_a_moved_file_is_not_decoded_again(folder, tmp_path, monkeypatch):
+    """The key of a record is the content of the file, not its path."""
     run(folder(a="1 2"), tmp_path)
     (tmp_path / "a").rename(tmp_path / "b")
     monkeypatch.setattr(encode.sandbox, "run", lambda *a, **k: pytest.fail("decoded again"))
@@ -116,18 +116,18 @@ def test_a_moved_file_is_known(folder, tmp_path, monkeypatch):
     assert records[tmp_path / "b"]["values"].tolist() == [1, 2]
 
 
-def test_new_code_decodes_anew(folder, tmp_path):
-    """A changed version is another key; both stay readable."""
+def test_a_new_encoder_version_decodes_again(folder, tmp_path):
+    """The version is part of the key."""
     rows = folder(a="3")
     run(rows, tmp_path)
     newer = Encoder("numbers", "2", hostile.by_name, seconds=1.0, megabytes=200)
-    said = []
-    encode_all(rows, {"path": newer}, tmp_path / "cache", 1, say=said.append)
-    assert "1 file decoded" in said[0]
+    messages = []
+    encode_all(rows, {"path": newer}, tmp_path / "cache", 1, say=messages.append)
+    assert "1 file decoded" in messages[0]
 
 
 def test_a_file_that_changes_between_digest_and_decoding_is_not_stored(folder, tmp_path, monkeypatch):
-    """What was decoded may not be filed under the digest of what was there before."""
+    """Else the new content would be stored under the digest of the old one."""
     rows = folder(a="1", b="2")
     real = encode.sandbox.run
 
@@ -144,8 +144,8 @@ def test_a_file_that_changes_between_digest_and_decoding_is_not_stored(folder, t
     assert run(rows, tmp_path)[0][0].records["path"]["values"].tolist() == [1]
 
 
-def test_a_file_that_hung_is_not_waited_for_again(folder, tmp_path, monkeypatch):
-    """A second run must not spend the time limit anew; a longer limit tries again."""
+def test_a_file_that_timed_out_is_tried_again_only_with_a_longer_limit(folder, tmp_path, monkeypatch):
+    """A second run must not wait for the same time limit again."""
     rows = folder(a="hang", **{f"g{n}": str(n) for n in range(5)})
     run(rows, tmp_path, HASTY, too_many=0.9)
     tried = []
@@ -162,7 +162,7 @@ def test_a_file_that_hung_is_not_waited_for_again(folder, tmp_path, monkeypatch)
     assert str(tmp_path / "a") in tried
 
 
-def test_a_row_needs_all_of_its_files(tmp_path):
+def test_a_row_is_refused_if_any_of_its_files_is(tmp_path):
     for name, text in {"x": "1", "y": "bad", "z": "3"}.items():
         (tmp_path / name).write_text(text)
     rows = [

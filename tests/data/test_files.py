@@ -1,4 +1,4 @@
-"""Scanning folders that nobody here controls, digests that never go stale, writes that are complete."""
+"""Scanning untrusted folders, digests that are never stale, and atomic writes."""
 
 import os
 import socket
@@ -39,7 +39,7 @@ def test_extensions_of_any_case_are_found(tmp_path):
     assert (found.key, found.stem, found.path) == ("deep/er/d", "d", tmp_path / "deep/er/d.WaV")
 
 
-def test_odd_names_are_listed_whole(tmp_path):
+def test_unusual_names_are_listed_unchanged(tmp_path):
     """Space, quote, newline, $(..), leading dash, 250 characters, several dots."""
     odd = ["a b.wav", "it's.wav", 'say "hi".wav', "new\nline.wav", "$(touch x).wav", "-rf.wav", "v1.2.mix.wav"]
     odd += [";&|.wav", "n" * 246 + ".wav"]
@@ -49,7 +49,7 @@ def test_odd_names_are_listed_whole(tmp_path):
     assert {f.relative: f.key for f in scan(tmp_path, WAV)[0]}["v1.2.mix.wav"] == "v1.2.mix"
 
 
-def test_names_that_are_not_utf8_are_refused_by_name(tmp_path):
+def test_names_that_are_not_utf8_are_refused_with_an_escaped_name(tmp_path):
     put(tmp_path / "good.wav")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xffd.wav")).write_bytes(b"x")
     found, refused = scan(tmp_path, WAV)
@@ -58,8 +58,8 @@ def test_names_that_are_not_utf8_are_refused_by_name(tmp_path):
     assert "UTF-8" in refused[0].reason
 
 
-def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
-    """One relative id on a Mac (NFD) and on Linux (NFC); the path stays what the disk calls it."""
+def test_a_relative_name_is_the_same_for_every_unicode_form_on_the_disk(tmp_path):
+    """macOS stores NFD, Linux what it is given; the path keeps the form of the disk."""
     put(tmp_path / unicodedata.normalize("NFD", "été.wav"))
     found = scan(tmp_path, WAV)[0][0]
     assert found.relative == unicodedata.normalize("NFC", "été.wav")
@@ -69,8 +69,7 @@ def test_a_name_is_the_same_however_its_accents_are_stored(tmp_path):
     assert "Unicode" in next(iter(reasons(tmp_path).values()))
 
 
-def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
-    """Nothing is opened."""
+def test_fifos_sockets_and_links_to_them_are_refused_and_do_not_block(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "link.wav").symlink_to("pipe.wav")
     (tmp_path / "device.wav").symlink_to("/dev/zero")
@@ -78,7 +77,7 @@ def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
     (tmp_path / "self.wav").symlink_to("self.wav")
     listener = socket.socket(socket.AF_UNIX)
     here = Path.cwd()
-    os.chdir(tmp_path)  # the path of a socket may not be long
+    os.chdir(tmp_path)  # the path of a socket is limited to about 100 bytes
     listener.bind("s.wav")
     os.chdir(here)
     put(tmp_path / "empty.wav", b"")
@@ -99,8 +98,8 @@ def test_fifos_sockets_and_links_to_them_neither_hang_nor_pass(tmp_path):
     assert "hidden" in why["._mac.wav"]
 
 
-def test_circles_of_links_end_and_no_folder_is_read_twice(tmp_path):
-    """Ten folders that all link to each other have more paths than there is time."""
+def test_cycles_of_links_end_and_no_folder_is_read_twice(tmp_path):
+    """Ten folders that all link to each other have millions of paths."""
     for n in range(10):
         put(tmp_path / f"d{n}" / "x.wav")
     for n in range(10):
@@ -110,7 +109,7 @@ def test_circles_of_links_end_and_no_folder_is_read_twice(tmp_path):
     assert names(tmp_path) == [f"d{n}/x.wav" for n in range(10)]
 
 
-def test_links_to_folders_elsewhere_are_followed(tmp_path):
+def test_links_to_folders_outside_the_root_are_followed(tmp_path):
     put(tmp_path / "disk" / "happy" / "x.wav")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "mine").symlink_to(tmp_path / "disk")
@@ -119,12 +118,12 @@ def test_links_to_folders_elsewhere_are_followed(tmp_path):
     assert names(tmp_path / "alias") == ["mine/happy/x.wav"]
 
 
-def test_a_folder_named_like_a_file_is_a_folder(tmp_path):
+def test_a_folder_with_the_extension_of_a_file_is_entered(tmp_path):
     put(tmp_path / "album.wav" / "x.wav")
     assert names(tmp_path) == ["album.wav/x.wav"]
 
 
-def test_a_file_of_terabytes_that_takes_no_room_is_refused_unread(tmp_path, monkeypatch):
+def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path, monkeypatch):
     """Reading it would take hours."""
     huge = put(tmp_path / "huge.wav")
     os.truncate(huge, 1 << 40)
@@ -138,7 +137,7 @@ def test_a_missing_root_is_an_error_not_an_empty_folder(tmp_path):
         scan(tmp_path / "nowhere", WAV)
 
 
-def test_what_is_printed_cannot_command_the_terminal():
+def test_control_characters_in_a_printed_path_are_escaped():
     assert printable("a\x1b[31m\nb\x7f é") == "a\\x1b[31m\\nb\\x7f é"
 
 
@@ -147,7 +146,7 @@ def test_what_is_printed_cannot_command_the_terminal():
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Files count as settled at once, so that digests are remembered."""
+    """Files are settled at once, so that their digests are cached."""
     monkeypatch.setattr(digests, "SETTLED", -3600)
 
 
@@ -158,7 +157,6 @@ def digest(ledger: Ledger, path: Path) -> str:
 
 
 def test_an_edit_that_keeps_size_and_mtime_is_noticed(tmp_path, settled):
-    """Never a stale hit."""
     path, ledger = put(tmp_path / "x.wav", b"before"), Ledger(tmp_path / "ledger")
     first = digest(ledger, path)
     about = path.stat()
@@ -168,7 +166,7 @@ def test_an_edit_that_keeps_size_and_mtime_is_noticed(tmp_path, settled):
     assert digest(Ledger(tmp_path / "ledger"), path) != first
 
 
-def test_a_file_swapped_for_another_of_equal_times_is_noticed(tmp_path, settled):
+def test_a_file_replaced_by_another_with_equal_times_is_noticed(tmp_path, settled):
     one, two = put(tmp_path / "one", b"aaaa"), put(tmp_path / "two", b"bbbb")
     ledger = Ledger(tmp_path / "ledger")
     first = digest(ledger, one)
@@ -185,8 +183,8 @@ def test_known_files_are_not_read_again(tmp_path, settled, monkeypatch):
     assert digest(Ledger(tmp_path / "ledger"), path) == first
 
 
-def test_a_file_written_just_now_is_not_trusted_yet(tmp_path, monkeypatch):
-    """Two writes within a tick of the file system's clock look the same; the digest is only kept once it is over."""
+def test_the_digest_of_a_file_written_just_now_is_not_cached(tmp_path, monkeypatch):
+    """Two writes within one tick of the file system's clock leave the same signature."""
     path, ledger = put(tmp_path / "x.wav"), Ledger(tmp_path / "ledger")
     digest(ledger, path)
     read = []
@@ -215,7 +213,7 @@ def test_a_fifo_has_no_digest_and_does_not_block(tmp_path):
     assert "cannot be reached" in out[gone]
 
 
-def test_a_damaged_ledger_is_begun_anew(tmp_path):
+def test_a_damaged_ledger_is_created_again(tmp_path):
     (tmp_path / "ledger").write_bytes(b"this is no database" * 100)
     path = put(tmp_path / "x")
     assert len(digest(Ledger(tmp_path / "ledger"), path)) == 64
@@ -226,7 +224,7 @@ def test_a_damaged_ledger_is_begun_anew(tmp_path):
 # -- writing -------------------------------------------------------------------------------------------------------
 
 
-def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path):
+def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_file(tmp_path):
     path = put(tmp_path / "x", b"old")
 
     def fail(temporary: Path) -> None:

@@ -1,4 +1,4 @@
-"""Manifests: refused before training, every bad line at once with its number."""
+"""Manifests: all bad lines are reported at once, with their numbers, before training starts."""
 
 import json
 import os
@@ -22,12 +22,11 @@ row, load, refusal = LOADING.row, LOADING.load, LOADING.refusal
 
 @pytest.fixture
 def corpus(tmp_path):
-    """root/images/cats/t.png and root/masks/cats/t.pgm; manifests lie in root/out."""
+    """root/images/cats/t.png and root/masks/cats/t.pgm; manifests are in root/out."""
     return fill(tmp_path, ("images/cats/t.png", "images/t.png", "masks/cats/t.pgm", "out/manifests/here.pgm"))
 
 
-def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
-    """Neither id nor source is needed; both are there afterwards, and ids are unique."""
+def test_a_handwritten_row_gets_a_unique_id_and_the_defaults(corpus):
     rows = load(file(corpus, row(corpus), row(corpus), b"", row(corpus, id="x", source="labels", _mine={"a": 1})))
     assert [Path(r.values["image_path"]).is_absolute() for r in rows] == [True] * 3
     assert len({r.values["id"] for r in rows}) == 3
@@ -36,7 +35,7 @@ def test_a_handwritten_row_is_as_good_as_a_built_one(corpus):
     assert [r.place.rpartition(":")[2] for r in rows] == ["1", "2", "4"]
 
 
-def test_a_missing_manifest_says_what_to_do_and_makes_nothing_up(corpus):
+def test_the_error_for_a_missing_manifest_names_the_command_that_builds_it(corpus):
     message = refusal(corpus / "nowhere.jsonl")
     assert "nowhere.jsonl" in message
     assert "build_pictures.py" in message
@@ -91,39 +90,39 @@ def test_each_fault_of_a_row_is_reported_with_its_line(corpus, change, expected)
         (b'"text"', "JSON object"),
         (b'{"grade": [NaN, 0, 0]}', "NaN"),
         (b'{"grade": [0, 0, -Infinity]}', "-Infinity"),
-        (b'{"grade": [0,0,0], "grade": [0,0,1]}', "`grade` is there twice"),
+        (b'{"grade": [0,0,0], "grade": [0,0,1]}', "the key `grade` occurs twice"),
         (b"\xff\xfe{}", "UTF-8"),
         (b'{"a": 1} {"b": 2}', "valid JSON"),
         (b'{"grade": [0, 0, 0]} // comment', "valid JSON"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )
-def test_lines_that_are_no_json_objects_are_reported(corpus, line, expected):
+def test_lines_that_are_not_json_objects_are_reported(corpus, line, expected):
     message = refusal(file(corpus, line, row(corpus)))
     assert "m.jsonl:1: " in message
     assert expected in message
 
 
-def test_all_bad_lines_are_reported_at_once_up_to_a_number(corpus):
+def test_all_bad_lines_are_reported_at_once_up_to_a_limit(corpus):
     message = refusal(file(corpus, *[row(corpus, grade=[n]) for n in range(50)]))
     assert "50 bad lines" in message
     assert message.count("m.jsonl:") == manifest.MOST_SHOWN
     assert "30 more" in message
 
 
-def test_doubled_ids_name_both_lines(corpus):
+def test_the_error_for_a_duplicate_id_names_both_lines(corpus):
     message = refusal(file(corpus, row(corpus, id="a"), row(corpus, id="b"), row(corpus, id="a")))
-    assert "m.jsonl:3: `id` 'a' is that of line 1 too" in message
+    assert "m.jsonl:3: `id` 'a' is already the id of line 1" in message
 
 
-def test_a_familys_own_check_is_reported_with_the_line(corpus):
+def test_an_error_of_the_familys_check_is_reported_with_the_line(corpus):
     def check(values):
         raise ValueError("too short")
 
     assert "m.jsonl:1: too short" in refusal(file(corpus, row(corpus)), check=check)
 
 
-def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(corpus):
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(corpus):
     path = file(corpus)
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(row(corpus)).encode() + b"\r\n")
     assert len(load(path)) == 1
@@ -165,7 +164,7 @@ def test_a_path_that_exists_is_kept(corpus):
     assert paths(corpus, str(corpus / "images/cats/t.png"), roots={"image_path": other}) == "images/cats/t.png"
 
 
-def test_a_root_is_never_left(corpus):
+def test_a_path_with_dots_never_leads_out_of_the_root(corpus):
     secret = corpus / "secret.png"
     secret.write_bytes(b"x")
     message = refusal(
@@ -176,7 +175,7 @@ def test_a_root_is_never_left(corpus):
     assert "--image-root" in message
 
 
-def test_relative_paths_mean_beside_the_manifest_then_where_the_user_stands(corpus, monkeypatch):
+def test_relative_paths_are_looked_up_next_to_the_manifest_then_in_the_working_directory(corpus, monkeypatch):
     path = file(corpus, *({"mask_path": text, "grade": [0, 0, 0]} for text in ("here.pgm", "masks/cats/t.pgm")))
     monkeypatch.chdir(corpus)
     rows = load(path, keys=("mask_path",))
@@ -186,26 +185,26 @@ def test_relative_paths_mean_beside_the_manifest_then_where_the_user_stands(corp
     ]
 
 
-def test_a_moved_file_that_is_not_found_names_the_option(corpus):
+def test_the_error_for_a_moved_file_names_the_option(corpus):
     assert "give --image-root" in refusal(file(corpus, row(corpus, image_path="/elsewhere/t.png")))
 
 
-def test_accents_are_found_in_whichever_form_the_disk_has_them(corpus):
+def test_a_file_is_found_in_any_unicode_form_of_its_name(corpus):
     name = corpus / "images" / unicodedata.normalize("NFD", "été.png")
     name.write_bytes(b"x")
     rows = load(file(corpus, row(corpus, image_path=str(corpus / "images" / unicodedata.normalize("NFC", "été.png")))))
     assert Path(rows[0].values["image_path"]).is_file()
 
 
-def test_previews_follow_their_manifest_to_another_host(corpus):
+def test_files_in_a_workspace_folder_are_found_next_to_a_copied_manifest(corpus):
     (corpus / "out" / "previews").mkdir()
     (corpus / "out" / "previews" / "c.npz").write_bytes(b"x")
     rows = load(file(corpus, row(corpus, preview_path="/old/host/data/previews/c.npz")))
     assert rows[0].values["preview_path"] == str(corpus / "out" / "previews" / "c.npz")
 
 
-def test_odd_names_survive_writing_and_loading(corpus):
-    """A space, quote, newline or leading dash in a name."""
+def test_unusual_names_are_the_same_after_writing_and_loading(corpus):
+    """A space, quote, newline or leading dash in a name, for example."""
     written = []
     for name in ("a b", "it's", 'q"q', "new\nline", "-rf", "$(x)", "back\\slash", "été", "日本"):
         path = corpus / "masks" / f"{name}.pgm"
@@ -224,11 +223,11 @@ def parts(corpus: Path, *changes: dict) -> Path:
     return file(corpus, *({"path": str(corpus / "images/t.png"), **change} for change in changes))
 
 
-def test_rows_may_mean_parts_of_files(corpus):
+def test_rows_may_use_parts_of_files(corpus):
     path = parts(corpus, {"begin": 0, "end": 1.5}, {"begin": 1.5, "end": 3, "device": "a"}, {"device": 7})
     rows = manifest.load(path, PARTS, path_keys=("path",))
     assert [(row.values.get("begin"), row.values.get("end")) for row in rows] == [(0, 1.5), (1.5, 3), (None, None)]
-    assert [row.values["level"] for row in rows] == [1, 1, 1], "a default"
+    assert [row.values["level"] for row in rows] == [1, 1, 1], "the default"
 
 
 @pytest.mark.parametrize(
@@ -243,18 +242,18 @@ def test_rows_may_mean_parts_of_files(corpus):
         ({"bgein": 2}, "did you mean `begin`?"),
     ],
 )
-def test_a_part_or_group_that_cannot_be_meant_is_refused_with_its_line(corpus, change, expected):
+def test_an_invalid_part_or_group_is_refused_with_its_line(corpus, change, expected):
     with pytest.raises(DataError, match=r"m\.jsonl:2: ") as error:
         manifest.load(parts(corpus, {}, change), PARTS, path_keys=("path",))
     assert expected in str(error.value)
 
 
-def test_a_row_that_names_no_file_needs_an_id(corpus):
+def test_a_row_without_a_file_needs_an_id(corpus):
     rows = manifest.load(file(corpus, {"id": "a", "level": 2}), PARTS, path_keys=())
     assert rows[0].values["id"] == "a"
     with pytest.raises(DataError, match="`id` is missing"):
         manifest.load(file(corpus, {"level": 2}), PARTS, path_keys=())
 
 
-def test_a_schema_travels_by_its_place():
+def test_a_schema_is_pickled_by_its_place():
     assert pickle.loads(pickle.dumps(PARTS)) is PARTS

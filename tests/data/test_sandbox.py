@@ -1,4 +1,4 @@
-"""A file that hangs, crashes or eats memory costs one file, never the run."""
+"""A file that makes its decoder hang, crash or use too much memory costs that file, never the run."""
 
 import os
 import signal
@@ -27,6 +27,7 @@ def outcomes(function, items, seconds=5.0, megabytes=200, workers=2):
 
 
 def gone(pid: int, seconds: float = 10.0) -> bool:
+    """Whether a process ends (or becomes a zombie) within `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -42,12 +43,12 @@ def test_every_item_is_answered_under_its_index():
     assert [o.value for o in outcomes(hostile.double, list(range(300)))] == [2 * n for n in range(300)]
 
 
-def test_nothing_to_do_starts_nothing():
+def test_without_items_no_process_is_started():
     assert list(sandbox.run(hostile.double, [], seconds=1, megabytes=10)) == []
 
 
-def test_each_fault_costs_one_item_and_says_why():
-    """Hang, segmentation fault, exit and memory hog among good items, on one worker and on two."""
+def test_each_fault_costs_one_item_and_is_reported_with_its_reason():
+    """Hang, segmentation fault, exit and excessive memory use among good items, on one worker and on two."""
     kinds = ["a", "crash", "b", "hang", "c", "eat", "d", "exit", "e"]
     for workers in (1, 2):
         got = outcomes(hostile.fault, kinds, seconds=3.0, workers=workers)
@@ -60,34 +61,33 @@ def test_each_fault_costs_one_item_and_says_why():
         assert [kinds[o.index] for o in got if o.timed_out] == ["hang"]
 
 
-def test_what_loops_is_ended_by_the_processor_time_it_takes_and_what_waits_is_not():
-    """A busy machine or a slow drive is no fault of a file: the wall's limit is generous, the processor's strict."""
+def test_the_limit_of_processor_time_ends_a_loop_and_not_a_wait():
+    """A file is not refused because the machine is busy or its drive is slow."""
     kinds = ["spin", "doze 1.5", "a", "spin", "b"]
-    got = outcomes(hostile.fault, kinds, seconds=lambda kind: sandbox.Patience(60.0, 0.5), workers=1)
+    got = outcomes(hostile.fault, kinds, seconds=lambda kind: sandbox.TimeLimit(60.0, 0.5), workers=1)
     assert [o.error is None for o in got] == [False, True, True, False, True]
     assert all("takes longer than 0.5 s" in o.error and o.timed_out for o in got if o.error)
 
 
-def test_each_item_has_its_own_patience():
-    patience = {"doze 0.4": 0.1, "doze 0.8": 20.0}
-    got = outcomes(hostile.fault, list(patience), seconds=lambda kind: sandbox.Patience(patience[kind]))
+def test_each_item_has_its_own_time_limit():
+    limits = {"doze 0.4": 0.1, "doze 0.8": 20.0}
+    got = outcomes(hostile.fault, list(limits), seconds=lambda kind: sandbox.TimeLimit(limits[kind]))
     assert [o.timed_out for o in got] == [True, False]
 
 
-def test_what_waits_behind_a_hanging_item_is_not_blamed():
-    """The worker has a second item in its pipe when it is killed; that one is done by its successor."""
+def test_items_queued_behind_a_hanging_item_are_done_by_another_worker():
     got = outcomes(hostile.fault, ["hang", *"abcdefgh"], seconds=0.5, workers=1)
     assert [o.error is None for o in got] == [False] + [True] * 8
 
 
-def test_the_memory_limit_is_what_it_says():
-    """Counted from what the worker has when it starts, so that imports do not eat it up."""
+def test_the_memory_limit_applies_to_what_an_item_uses():
+    """It is measured from what the worker has when it starts, so that its imports do not use it up."""
     got = outcomes(hostile.fault, ["take 130", "take 290", "take 130"], megabytes=200, workers=1)
     assert [o.error is None for o in got] == [True, False, True]
 
 
-def test_the_clock_stands_still_while_the_caller_uses_a_result():
-    """A worker that answered in time is not blamed because the caller came back late, from using another's answer."""
+def test_a_worker_that_answered_in_time_is_not_late_because_the_caller_was_busy():
+    """The caller runs between two outcomes, for any length of time."""
     found = []
     for outcome in sandbox.run(hostile.fault, ["doze 0.2", "doze 0.6"], seconds=1.5, megabytes=200, workers=2):
         if not found:
@@ -96,26 +96,26 @@ def test_the_clock_stands_still_while_the_caller_uses_a_result():
     assert [o.error for o in found] == [None, None]
 
 
-def test_answers_that_gathered_are_taken_together(monkeypatch):
-    """A nap for every answer would hold a worker to a nap an item, however fast it is."""
-    naps, nap = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: naps.append(seconds) or nap(seconds))
+def test_all_answers_that_have_arrived_are_received_in_one_pass(monkeypatch):
+    """One sleep for each answer would limit a fast worker to one item per sleep."""
+    sleeps, sleep = [], time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleeps.append(seconds) or sleep(seconds))
     outcomes(hostile.fault, ["doze 0.003"] * 120, workers=1)
-    assert sum(seconds > 0 for seconds in naps) < 80, "of 120 items, the last of which need no nap"
+    assert sum(seconds > 0 for seconds in sleeps) < 80, "of 120 items"
 
 
 def test_large_results_come_through():
     assert len(outcomes(hostile.fault, ["big"], megabytes=1000)[0].value) == 100_000_000
 
 
-def test_a_missing_program_stops_the_run_instead_of_blaming_the_files(tmp_path):
+def test_a_missing_program_stops_the_run_instead_of_refusing_the_files(tmp_path):
     path = tmp_path / "x"
     path.write_text("need")
     with pytest.raises(HostError, match="install it with"):
         outcomes(hostile.by_name, [path])
 
 
-def test_a_function_that_workers_cannot_load_is_the_programs_fault():
+def test_a_function_that_workers_cannot_load_is_a_runtime_error():
     class Local:
         def __reduce__(self):
             return __import__, ("no_such_module_at_all",)
@@ -124,19 +124,20 @@ def test_a_function_that_workers_cannot_load_is_the_programs_fault():
         list(sandbox.run(Local(), [1], seconds=1, megabytes=100))
 
 
-def test_decoders_do_not_chatter(capfd):
+def test_the_output_of_decoders_is_discarded(capfd):
     outcomes(hostile.fault, ["noise"])
     assert "NOISE" not in capfd.readouterr().err
 
 
-def test_workers_use_one_thread_each_and_leave_our_settings():
+def test_workers_use_one_thread_each_and_the_callers_environment_is_unchanged():
     before = os.environ.get("OMP_NUM_THREADS")
     assert outcomes(hostile.threads, [1])[0].value == "1"
     assert os.environ.get("OMP_NUM_THREADS") == before
 
 
 def test_programs_that_a_decoder_started_end_with_it(tmp_path):
-    """A killed worker must not leave its ffmpeg behind. Its own process: the server hands workers its environment."""
+    """A killed worker must not leave its ffmpeg behind. In a separate process, since workers inherit the environment
+    that the server was started with."""
     code = (
         f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
         "import hostile_decoders\n"
@@ -154,7 +155,7 @@ def test_programs_that_a_decoder_started_end_with_it(tmp_path):
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_an_interrupted_run(how):
-    """The caller is interrupted or killed while its workers hang: none of them is left behind."""
+    """The caller is interrupted or killed while its workers hang."""
     code = (
         f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
         "import hostile_decoders, multiprocessing\n"
@@ -174,7 +175,7 @@ def test_no_worker_outlives_an_interrupted_run(how):
 
 
 def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
-    """A script without an `if __name__` guard, or one that imports torch, works and costs nothing."""
+    """So a script may have no `if __name__` guard, and may import torch without a cost for each worker."""
     script = tmp_path / "unguarded.py"
     script.write_text(
         f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"

@@ -1,4 +1,4 @@
-"""The test split is sealed: it opens for a purpose, and every opening is on record before its rows are seen."""
+"""The sealed test split: it is opened only with a purpose, and each opening is recorded before its rows are read."""
 
 from __future__ import annotations
 
@@ -61,19 +61,19 @@ def test_every_opening_is_recorded(workspace):
     assert sealed.openings(workspace)[2].data_digest != first.data_digest
 
 
-def test_one_opening_by_several_processes_is_one_line(workspace, monkeypatch):
+def test_an_opening_by_several_ranks_is_recorded_by_the_first_alone(workspace, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     opened(workspace, opening="evaluate")
     assert sealed.openings(workspace) == []
 
 
-def test_rows_are_not_seen_where_the_record_cannot_be_written(workspace):
+def test_rows_are_not_read_if_the_opening_cannot_be_recorded(workspace):
     (workspace.root / "runs").write_text("a file where the folder should be")
     with pytest.raises(HostError, match="test_openings"):
         opened(workspace, opening="evaluate")
 
 
-def test_a_run_of_an_item_reads_the_manifests_of_the_item(workspace):
+def test_the_run_of_an_item_reads_the_manifests_of_that_item(workspace):
     recipe = toy.recipe(Reader)
     recipe.item = "one"
     path = workspace.manifests / "toy" / "one_test.jsonl"
@@ -84,7 +84,7 @@ def test_a_run_of_an_item_reads_the_manifests_of_the_item(workspace):
     assert sealed.openings(workspace)[0].run == "toy/one"
 
 
-def test_a_torn_line_swallows_no_opening_and_is_reported(workspace):
+def test_an_opening_after_an_incomplete_line_is_recorded_and_the_line_is_reported(workspace):
     opened(workspace, opening="first")
     path = workspace.root / "runs" / "test_openings.jsonl"
     path.write_bytes(path.read_bytes() + b'{"time": "20')

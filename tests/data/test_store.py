@@ -1,4 +1,4 @@
-"""Stores: what comes back is what went in, from any process, and a torn or foreign file is never misread."""
+"""Stores: arrays are read back unchanged in any process, and incomplete or damaged shards are never used."""
 
 import mmap
 import multiprocessing
@@ -57,7 +57,7 @@ def test_arrays_of_every_kind_come_back_bit_for_bit(tmp_path):
         assert back[name].tobytes() == array.tobytes()
 
 
-def test_what_is_read_is_the_file_itself_and_cannot_be_written(tmp_path):
+def test_arrays_are_read_only_views_of_the_memory_mapped_file(tmp_path):
     filled(tmp_path)
     values = Store(tmp_path).get(key_of("9", "v1"))["values"]
     with pytest.raises(ValueError, match="read-only"):
@@ -69,14 +69,14 @@ def test_what_is_read_is_the_file_itself_and_cannot_be_written(tmp_path):
     assert base.nbytes == (tmp_path / "00000001.shard").stat().st_size
 
 
-def test_objects_are_refused_when_written_not_when_read():
+def test_arrays_of_objects_are_refused_when_written():
     with pytest.raises(TypeError, match="`x`"):
         pack({"x": np.array([object()])})
     with pytest.raises(TypeError, match="at least one"):
         pack({})
 
 
-def test_many_arrays_lie_in_few_files(tmp_path):
+def test_many_records_are_in_one_file(tmp_path):
     store = filled(tmp_path, 2000)
     assert len(store) == 2000
     assert [p.name for p in tmp_path.iterdir() if p.name != ".lock"] == ["00000001.shard"]
@@ -84,8 +84,7 @@ def test_many_arrays_lie_in_few_files(tmp_path):
         assert (store.get(key_of(str(n), "v1"))["values"] == n).all()
 
 
-def test_a_new_code_version_is_another_record(tmp_path):
-    """Keyed by content and by the version of the code that made it."""
+def test_another_encoder_version_is_another_record(tmp_path):
     store = filled(tmp_path)
     assert key_of("3", "v1") in store
     assert key_of("3", "v2") not in store
@@ -133,8 +132,8 @@ def _read_in_child(queue, record, store):
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_records_travel_to_worker_processes(tmp_path, method):
-    """A pickled record is small, whatever it refers to, and a process opens each store once."""
+def test_records_can_be_sent_to_worker_processes(tmp_path, method):
+    """A pickled record is small, independent of the size of its arrays, and a process opens each store once."""
     store = filled(tmp_path)
     store.get(key_of("40", "v1"))
     record = Record(Store.at(tmp_path), key_of("4", "v1"))
@@ -153,20 +152,19 @@ def test_records_travel_to_worker_processes(tmp_path, method):
     process.join()
 
 
-def test_every_torn_shard_is_ignored(tmp_path):
-    """Cut off anywhere, a shard counts as absent: neither an error nor half a table."""
-    filled(tmp_path / "whole", 6)
-    data = (tmp_path / "whole" / "00000001.shard").read_bytes()
-    torn = tmp_path / "torn"
-    torn.mkdir()
+def test_every_truncated_shard_is_ignored(tmp_path):
+    filled(tmp_path / "complete", 6)
+    data = (tmp_path / "complete" / "00000001.shard").read_bytes()
+    truncated = tmp_path / "truncated"
+    truncated.mkdir()
     for length in [*range(0, len(data), 37), len(data) - 1]:
-        (torn / "00000001.shard").write_bytes(data[:length])
-        assert len(Store(torn)) == 0, length
-    filled(torn, 6)
-    assert len(Store(torn)) == 6
+        (truncated / "00000001.shard").write_bytes(data[:length])
+        assert len(Store(truncated)) == 0, length
+    filled(truncated, 6)
+    assert len(Store(truncated)) == 6
 
 
-def test_every_flipped_bit_of_marks_and_table_is_noticed(tmp_path):
+def test_every_flipped_bit_of_header_table_and_footer_is_noticed(tmp_path):
     filled(tmp_path, 2)
     path = tmp_path / "00000001.shard"
     data = path.read_bytes()
@@ -177,7 +175,7 @@ def test_every_flipped_bit_of_marks_and_table_is_noticed(tmp_path):
         assert len(Store(tmp_path)) == 0, place
 
 
-def test_a_damaged_listing_is_an_error_and_damaged_numbers_can_be_found(tmp_path):
+def test_a_damaged_list_of_arrays_is_an_error_and_damaged_records_can_be_found(tmp_path):
     record = bytearray(pack({"x": np.arange(100)}))
     record[12] ^= 1
     with pytest.raises(ValueError, match="damaged"):
@@ -192,7 +190,7 @@ def test_a_damaged_listing_is_an_error_and_damaged_numbers_can_be_found(tmp_path
     assert Store(tmp_path).damaged() == [key_of("19", "v1").hex()]
 
 
-def test_a_store_of_another_format_is_rebuilt_never_misread(tmp_path, monkeypatch):
+def test_shards_of_another_format_are_ignored_and_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(stores, "FORMAT", stores.FORMAT + 1)
     filled(tmp_path, 5)
     monkeypatch.undo()
@@ -200,11 +198,11 @@ def test_a_store_of_another_format_is_rebuilt_never_misread(tmp_path, monkeypatc
     assert len(store) == 0
     filled(tmp_path, 5)
     assert len(Store(tmp_path)) == 5
-    assert len(list(tmp_path.glob("*.shard"))) == 2, "the other's file is left alone"
+    assert len(list(tmp_path.glob("*.shard"))) == 2, "the shard of the other format was deleted"
 
 
-def test_a_killed_writer_leaves_no_harm(tmp_path):
-    """Its unfinished file is no shard, is swept by the next writer, and its lock is free."""
+def test_the_next_writer_deletes_the_unfinished_shard_of_a_killed_one(tmp_path):
+    """The kernel has released the lock of the killed process."""
     code = (
         "import os, sys, numpy as np; from pathlib import Path; from training.data.store import Store, key_of\n"
         "with Store(Path(sys.argv[1])).writing() as w:\n"
@@ -220,7 +218,7 @@ def test_a_killed_writer_leaves_no_harm(tmp_path):
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_an_interruption_keeps_what_was_added_and_leaves_no_litter(tmp_path):
+def test_an_interruption_keeps_what_was_added_and_leaves_no_temporary_file(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt), store.writing() as writer:
         writer.add(key_of("a", "1"), {"x": np.zeros(3)})
@@ -229,7 +227,7 @@ def test_an_interruption_keeps_what_was_added_and_leaves_no_litter(tmp_path):
     assert not list(tmp_path.glob(".writing-*"))
 
 
-def test_a_disk_that_fills_up_leaves_no_litter(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_temporary_file(tmp_path, monkeypatch):
     def full(handle):
         raise OSError(28, "No space left on device")
 
@@ -239,7 +237,7 @@ def test_a_disk_that_fills_up_leaves_no_litter(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
-def test_two_writers_take_turns(tmp_path):
+def test_two_concurrent_writers_lose_no_record(tmp_path):
     code = (
         "import sys, numpy as np; from pathlib import Path; from training.data.store import Store, key_of\n"
         "for n in range(20):\n"
@@ -252,14 +250,14 @@ def test_two_writers_take_turns(tmp_path):
     assert len(Store(tmp_path)) == 40
 
 
-def test_a_disk_that_cannot_be_written_is_reported_by_name(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported_by_name(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="file/store"), Store(tmp_path / "file" / "store").writing():
         pass
 
 
-def test_a_million_records_are_found_without_reading_them(tmp_path):
-    """The table is searched where it lies: opening costs neither a dictionary nor memory for each entry."""
+def test_a_store_of_a_million_records_is_searched_quickly(tmp_path):
+    """The table is searched in the memory-mapped file; no dictionary is built when it is opened."""
     count = 1_000_000
     table = np.zeros(count, stores.ENTRY)
     table["key"][:, :8] = np.arange(count, dtype=">u8").view(np.uint8).reshape(count, 8)[:, ::-1]

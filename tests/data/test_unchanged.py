@@ -1,4 +1,4 @@
-"""Files that are looked at by several processes: one that changed is seen wherever it is, and no process stays."""
+"""Comparing signatures in several processes: a changed file is found anywhere in the list, no process is left over."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ import pytest
 from training.data import unchanged
 from training.data.digests import signatures
 from training.data.rows import Texts
-from training.data.unchanged import looking
+from training.data.unchanged import comparing_signatures
 
 COUNT = 40
 
 
 @pytest.fixture(autouse=True)
 def forked(monkeypatch) -> list[int]:
-    """Four processes of ten files, each of which asks for three at a time. Gives the processes that were started."""
+    """Four processes check ten files each, three at a time. Returns the list of processes that were started."""
     plain, started = os.fork, []
 
     def fork() -> int:
@@ -41,46 +41,46 @@ def files(tmp_path) -> list[Path]:
     return paths
 
 
-def same(paths: list[Path], signed: np.ndarray) -> bool:
-    with looking(Texts.of(map(str, paths)), signed) as answer:
-        return answer()
+def unchanged_since(paths: list[Path], expected: np.ndarray) -> bool:
+    with comparing_signatures(Texts.of(map(str, paths)), expected) as unchanged:
+        return unchanged()
 
 
 def none_is_left(started: list[int]) -> bool:
-    """Of our own: other tests of this process may have servers running."""
+    """Whether all started processes were waited for (other tests may have left children that are still running)."""
     for pid in started:
         with suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
-            return False  # it runs, or nobody had asked how it ended
+            return False  # it is running, or a zombie
     return len(started) >= 4
 
 
 @pytest.mark.parametrize("which", [0, 9, 10, 25, COUNT - 1])
-def test_a_change_is_seen_wherever_it_is(files, which, forked):
-    signed = signatures(map(str, files))
-    assert same(files, signed)
+def test_a_changed_file_is_found_in_any_part_of_the_list(files, which, forked):
+    expected = signatures(map(str, files))
+    assert unchanged_since(files, expected)
     about = files[which].stat()
     files[which].write_bytes(b"as it is.")
     os.utime(files[which], ns=(about.st_atime_ns, about.st_mtime_ns))
-    assert not same(files, signed)
+    assert not unchanged_since(files, expected)
     files[which].unlink()
-    assert not same(files, signed)
+    assert not unchanged_since(files, expected)
     assert none_is_left(forked)
 
 
-def test_few_files_and_a_single_core_need_no_process(files, monkeypatch):
-    signed = signatures(map(str, files))
+def test_few_files_or_a_single_core_start_no_process(files, monkeypatch):
+    expected = signatures(map(str, files))
     monkeypatch.setattr(os, "fork", lambda: pytest.fail("a process was started"))
-    assert same(files[:19], signed[:19])
-    assert not same(files[:19], signed[1:20])
-    assert same([], signed[:0])
+    assert unchanged_since(files[:19], expected[:19])
+    assert not unchanged_since(files[:19], expected[1:20])
+    assert unchanged_since([], expected[:0])
     monkeypatch.setattr(unchanged, "available_cpus", lambda: 1)
-    assert same(files, signed)
+    assert unchanged_since(files, expected)
 
 
 @pytest.mark.parametrize("change", [False, True])
-def test_what_a_killed_process_was_to_find_out_is_found_out_here(files, monkeypatch, change):
-    signed, here, plain = signatures(map(str, files)), os.getpid(), unchanged.signatures
+def test_the_part_of_a_killed_process_is_checked_by_its_parent(files, monkeypatch, change):
+    expected, here, plain = signatures(map(str, files)), os.getpid(), unchanged.signatures
     if change:
         files[-1].write_bytes(b"changed")
 
@@ -90,10 +90,11 @@ def test_what_a_killed_process_was_to_find_out_is_found_out_here(files, monkeypa
         return plain(paths)
 
     monkeypatch.setattr(unchanged, "signatures", killed)
-    assert same(files, signed) is not change
+    assert unchanged_since(files, expected) is not change
 
 
-def test_an_answer_that_nobody_waits_for_leaves_no_process(files, forked):
-    with pytest.raises(KeyboardInterrupt), looking(Texts.of(map(str, files)), signatures(map(str, files))):
+def test_an_interruption_before_the_result_leaves_no_process(files, forked):
+    texts, expected = Texts.of(map(str, files)), signatures(map(str, files))
+    with pytest.raises(KeyboardInterrupt), comparing_signatures(texts, expected):
         raise KeyboardInterrupt
     assert none_is_left(forked)

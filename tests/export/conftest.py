@@ -1,4 +1,4 @@
-"""The toy families, exported once; each test works on a copy."""
+"""Fixtures: the toy families, exported once; each test gets a copy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _register(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def toy_families(monkeypatch):
-    """For each of these tests, and none of the others in the same process."""
+    """Registered only during the tests of this folder."""
     _register(monkeypatch)
 
 
@@ -63,7 +63,7 @@ def exported(exported_once, tmp_path) -> Workspace:
 
 
 def fitted_workspace(root: Path, *runs: str) -> Workspace:
-    """A workspace with what the fitted toy is exported from, for each of its runs."""
+    """A workspace with a checkpoint and a held-out manifest of each run of the fitted toy."""
     workspace = Workspace(root)
     for run in runs:
         manifest = workspace.manifest(run, "val")

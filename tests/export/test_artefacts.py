@@ -1,4 +1,4 @@
-"""Artefacts and families without a module: what leaves beside graphs is proved, listed, and proved again by verify."""
+"""Artefacts, and families without a module: artefacts are proved, listed in the receipt, and proved again by verify."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fitted(fitted_once, tmp_path) -> Workspace:
 
 
 def again(workspace: Workspace) -> None:
-    """Export once more, as after another training."""
+    """Export a changed model."""
     (workspace.checkpoints("toy_fitted") / "best.pt").write_text("another model")
     stage.export({"toy_fitted": None}, workspace)
 
@@ -41,7 +41,7 @@ def table(**changes: object) -> Artefact:
                        "about": about, **changes})  # fmt: skip
 
 
-def test_a_family_without_a_module_leaves_and_verifies(fitted, capsys):
+def test_a_family_without_a_module_is_exported_and_verified(fitted, capsys):
     entry = receipt_of(fitted)["families"]["toy_fitted"]
     assert set(entry["files"]) == {
         *(f"{graph}.onnx" for graph in entry["graphs"]), *(f"golden/{graph}.npz" for graph in entry["graphs"]),
@@ -81,17 +81,17 @@ def test_a_missing_or_changed_artefact_does_not_verify(fitted, name):
     assert f"{name}: is missing" in problems_of(fitted.exports)
 
 
-def test_a_receipt_that_lost_an_artefact_or_what_it_is_proved_by_is_noticed(fitted):
+def test_a_receipt_without_an_artefact_or_the_input_of_its_prover_is_noticed(fitted):
     edit_receipt(fitted.exports, lambda families: families["toy_fitted"]["files"].pop(TREES))
     assert f"{TREES}: the receipt does not list it" in problems_of(fitted.exports)
     edit_receipt(fitted.exports, lambda families: families["toy_fitted"]["files"][TABLE].pop("about"))
-    assert f"{TABLE}: the receipt's entry cannot be followed" in problems_of(fitted.exports)
+    assert f"{TABLE}: the receipt's entry is damaged" in problems_of(fitted.exports)
 
 
-def test_a_receipt_that_lost_its_weights_is_noticed(exported):
+def test_a_receipt_without_its_weights_is_noticed(exported):
     edit_receipt(exported.exports, lambda families: families["toy_encoder"]["files"].pop("toy_encoder.safetensors"))
     assert "toy_encoder.safetensors: the receipt does not list it" in problems_of(exported.exports)
-    edit_receipt(exported.exports, lambda families: families["toy_encoder"].pop("weights"))  # a receipt of old
+    edit_receipt(exported.exports, lambda families: families["toy_encoder"].pop("weights"))  # an older version
     assert "toy_encoder.safetensors: the receipt does not list it" in problems_of(exported.exports)
 
 
@@ -124,7 +124,7 @@ def _link(path):
         ({"write": _empty}, "was not written"),
         ({"write": _link}, "symbolic link"),
         ({"write": _raising}, r"toy\.table cannot be written: IndexError: no tree 7"),
-        ({"prover": "nobody"}, "no prover `nobody`; there are table"),
+        ({"prover": "missing"}, "no prover `missing`; available: table"),
         ({"about": {"x": object()}}, "not made of plain values"),
         ({"about": [1]}, "is a list"),
         ({"name": "../out.table"}, "cannot have this name"),
@@ -154,7 +154,7 @@ def test_an_artefact_that_fails_its_proof_leaves_the_folder_as_it_was(fitted, mo
         (lambda path, about: about["absent"], "`table` failed: KeyError: 'absent'"),
     ],
 )
-def test_a_prover_measures_plain_values_and_leaves_the_file_alone(fitted, monkeypatch, prover, message):
+def test_a_prover_must_return_plain_values_and_not_change_the_file(fitted, monkeypatch, prover, message):
     with_artefacts(monkeypatch, table())
     monkeypatch.setattr(toy_fitted.FittedRecipe, "provers", {"table": prover})
     with pytest.raises(ExportError, match=message):
@@ -174,7 +174,7 @@ def test_a_file_that_becomes_a_folder_and_back_is_replaced(fitted, monkeypatch):
     verify(fitted.exports)
 
 
-def test_what_lies_in_a_folder_that_is_no_longer_an_artefact_stays(fitted, monkeypatch):
+def test_a_file_in_the_folder_of_a_former_artefact_is_kept(fitted, monkeypatch):
     with_artefacts(monkeypatch, table(name="trees/all/0.json"))
     again(fitted)
     assert [path.name for path in (fitted.exports / TREES).iterdir()] == ["0.json"]

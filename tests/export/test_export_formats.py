@@ -49,7 +49,7 @@ def made(encoder, tmp_path_factory):
 # int8
 
 
-def test_quantising_needs_stale_shapes_dropped_and_drops_them(encoder, made, tmp_path, monkeypatch):
+def test_quantising_deletes_stale_shapes_and_would_fail_with_them(encoder, made, tmp_path, monkeypatch):
     int8.write_int8(made / "toy.onnx", tmp_path / "toy.int8.onnx")
     inputs = dict(zip(("sound", "mood"), encoder.example({"batch": 7}, 3), strict=True))
     want, got = proof.module_run(encoder)(inputs), proof.session(tmp_path / "toy.int8.onnx")(inputs)
@@ -62,7 +62,7 @@ def test_quantising_needs_stale_shapes_dropped_and_drops_them(encoder, made, tmp
     assert [p.name for p in tmp_path.iterdir()] == ["toy.int8.onnx"]
 
 
-def test_int8_weights_are_eight_bits_of_which_seven_are_used_and_metadata_stays(made, tmp_path):
+def test_int8_weights_use_seven_of_eight_bits_and_metadata_is_kept(made, tmp_path):
     int8.write_int8(made / "toy.onnx", tmp_path / "toy.int8.onnx")
     model = onnx.load(tmp_path / "toy.int8.onnx")
     eight = [onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8]
@@ -72,7 +72,7 @@ def test_int8_weights_are_eight_bits_of_which_seven_are_used_and_metadata_stays(
     assert metadata["synthetic"] == "true" and metadata["precision"] == "int8 weights"
 
 
-def test_change_is_relative_per_metric_and_what_is_not_finite_is_infinitely_worse():
+def test_change_is_relative_per_metric_and_infinite_where_a_metric_is_not_finite():
     change = int8.Change({"a": 2.0, "b": 0.0, "c": 1.0}, {"a": 2.1, "b": 0.0, "c": float("nan")}, 0.05)
     assert change.relative == {"a": pytest.approx(0.05), "b": 0.0, "c": float("inf")}
     assert not change.within
@@ -84,7 +84,7 @@ def test_change_is_relative_per_metric_and_what_is_not_finite_is_infinitely_wors
 # CoreML
 
 
-def test_a_package_is_converted_from_the_torch_program_and_its_description_agrees(encoder, made):
+def test_a_package_is_converted_from_the_torch_program_and_its_description_matches(encoder, made):
     signature = Signature.of(encoder)
     assert coreml.description_problems(made / "toy.mlpackage", signature) == []
     spec = description(made / "toy.mlpackage")
@@ -98,8 +98,8 @@ def description(path):
         return ct.models.MLModel(str(path), skip_model_load=True).get_spec()
 
 
-def test_a_package_with_other_names_ranges_or_baked_sizes_is_noticed(encoder, made, tmp_path):
-    """Where Linux cannot run it."""
+def test_a_package_with_other_names_ranges_or_fixed_sizes_is_noticed(encoder, made, tmp_path):
+    """From its description alone, since Linux cannot run it."""
     path = made / "toy.mlpackage"
     wider = toy.encoder_graph(None, axes={"batch": (1, 65)})
     assert any("takes sizes [(1, 64)" in p for p in coreml.description_problems(path, Signature.of(wider)))
@@ -123,7 +123,7 @@ def test_a_package_with_other_names_ranges_or_baked_sizes_is_noticed(encoder, ma
     assert problems == ["output places has shape [3, 5, 3] in the program, not ['batch', 5, 3]"]
 
 
-def test_integers_and_empty_axes_become_what_coreml_has(tmp_path):
+def test_integers_and_empty_axes_are_converted_to_what_coreml_supports(tmp_path):
     torch.manual_seed(0)
     step = toy.decoder_graphs(toy.Decoder(16).eval())[1]
     coreml.write_coreml(step, trace(step), tmp_path / "step.mlpackage", {})
@@ -131,8 +131,8 @@ def test_integers_and_empty_axes_become_what_coreml_has(tmp_path):
     assert coreml.coreml_axes(step.axes) == {"batch": (1, 16), "past": (1, 255)}
 
 
-def test_converting_says_nothing_of_its_own(encoder, tmp_path, capfd, caplog):
-    """Untested-version warnings and progress bars are not what a user should read; logging levels come back."""
+def test_messages_of_the_converter_are_suppressed(encoder, tmp_path, capfd, caplog):
+    """Warnings about untested versions, and progress bars. The logging levels are restored."""
     before = logging.getLogger("coremltools").level
     coreml.write_coreml(encoder, trace(encoder), tmp_path / "toy.mlpackage", {})
     out, err = capfd.readouterr()
@@ -149,7 +149,7 @@ def mac_check():
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="a Mac executes")
-def test_mac_script_alone_says_that_linux_cannot_execute(made):
+def test_mac_script_reports_that_linux_cannot_execute(made):
     done = subprocess.run([sys.executable, "-I", MAC_SCRIPT, made], capture_output=True, text=True, check=False)
     assert done.returncode == 6 and "none executed" in done.stdout
     assert "import training" not in MAC_SCRIPT.read_text() and "from training" not in MAC_SCRIPT.read_text()
@@ -157,7 +157,7 @@ def test_mac_script_alone_says_that_linux_cannot_execute(made):
 
 @pytest.mark.parametrize(("bias", "code"), [(0.0, 0), (0.01, 4), (float("nan"), 4)])
 def test_mac_script_compares_every_package_with_its_golden_file(encoder, made, monkeypatch, capsys, bias, code):
-    """With a stand-in for the CoreML runtime that answers as the model does, or not quite."""
+    """With a stand-in for the CoreML runtime that returns the outputs of the model, with or without an error."""
     truth = proof.module_run(encoder)
 
     class MLModel:
@@ -177,7 +177,7 @@ def test_mac_script_compares_every_package_with_its_golden_file(encoder, made, m
     assert output.count("toy.mlpackage  batch") == 3 and ("DIFFERS" in output) == bool(code)
 
 
-def test_mac_script_finds_the_packages_of_items_and_leaves_artefacts_to_their_own_proof(tmp_path, monkeypatch, capsys):
+def test_mac_script_finds_the_packages_of_items_and_skips_artefacts(tmp_path, monkeypatch, capsys):
     for name in ("left/toy.mlpackage", "right/toy.mlpackage", "own.mlpackage"):
         (tmp_path / name).mkdir(parents=True)
     kinds = {"left/toy.mlpackage": "coreml", "gone/toy.mlpackage": "coreml", "own.mlpackage": "artefact"}
@@ -192,14 +192,14 @@ def test_mac_script_finds_the_packages_of_items_and_leaves_artefacts_to_their_ow
 # weights
 
 
-def test_weights_may_be_arrays_of_numpy(tmp_path):
+def test_weights_may_be_numpy_arrays(tmp_path):
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     array.setflags(write=False)
     assert weights.write_weights({"a": array}, tmp_path / "w.safetensors", {}) == {"tensors": 1, "values": 6}
     assert torch.equal(load_file(tmp_path / "w.safetensors")["a"], torch.arange(6.0).reshape(2, 3))
 
 
-def test_weights_leave_under_plain_names_and_always_as_the_same_bytes(tmp_path):
+def test_weights_are_written_under_plain_names_and_always_as_the_same_bytes(tmp_path):
     model = toy.Encoder(16)
     model.block = torch.compile(model.block, backend="eager")
     compiled = torch.compile(model, backend="eager").state_dict()
@@ -216,19 +216,19 @@ def test_weights_leave_under_plain_names_and_always_as_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tensors", "said"),
+    ("tensors", "message"),
     [({"_orig_mod.a": torch.ones(1)}, "compiled model"), ({"a": torch.tensor([float("nan")])}, "not finite")],
 )
-def test_wrapped_names_and_nans_are_noticed_in_a_file(tmp_path, tensors, said):
+def test_names_of_compiled_models_and_nans_are_noticed_in_a_file(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "w.safetensors")
-    with pytest.raises(ExportError, match=said):
+    with pytest.raises(ExportError, match=message):
         weights.inspect_weights(tmp_path / "w.safetensors")
 
 
 # golden files
 
 
-def test_golden_files_keep_what_fits_and_give_it_back(tmp_path, monkeypatch):
+def test_golden_files_contain_the_cases_that_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(golden, "BUDGET", 3000)
     cases = [({"x": np.full(n, n, np.float32)}, {"y": np.full(n, -n, np.float32)}) for n in (300, 10, 9000, 20)]
     steps = ({"x": np.arange(3)}, {"y": np.arange(3.0)})
@@ -243,10 +243,10 @@ def test_golden_files_keep_what_fits_and_give_it_back(tmp_path, monkeypatch):
 
 def test_golden_files_depend_on_the_arrays_alone_and_never_unpickle(tmp_path):
     for name in ("a", "b"):
-        golden.write_exam(tmp_path / f"{name}.npz", {"x": np.ones(3)}, {"r": np.zeros(2)})
+        golden.write_int8_check(tmp_path / f"{name}.npz", {"x": np.ones(3)}, {"r": np.zeros(2)})
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     np.savez(tmp_path / "p.npz", **{"trial0/in/x": np.array([print], object)})
-    with pytest.raises(ExportError, match="no readable golden file"):
+    with pytest.raises(ExportError, match="not a readable golden file"):
         golden.read_golden(tmp_path / "p.npz")
 
 

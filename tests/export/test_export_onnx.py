@@ -1,4 +1,4 @@
-"""One graph -> one .onnx file, and the proof that it is the model."""
+"""Exporting one graph to an .onnx file, and comparing the file with the model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def small_graph(module: nn.Module, **changes: object) -> Graph:
     return replace(graph, **changes)
 
 
-def test_names_axes_and_opset_are_those_asked_for(written):
+def test_names_axes_and_opset_are_those_requested(written):
     model = onnx.load(written)
     shapes = {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in model.graph.input}
     assert shapes == {"sound": ["batch", 8, 4], "mood": ["batch", 3]}
@@ -61,7 +61,7 @@ def test_names_axes_and_opset_are_those_asked_for(written):
 
 
 def test_every_size_of_a_dynamic_axis_runs_and_agrees(encoder, written):
-    """Sizes and inputs that the tracer never saw."""
+    """Sizes and inputs that the tracer did not use."""
     run, truth = proof.session(written), proof.module_run(encoder)
     assert not {1, 2, 7} & set(example_sizes(encoder).values())
     for batch in (1, 2, 7, 64):
@@ -70,8 +70,8 @@ def test_every_size_of_a_dynamic_axis_runs_and_agrees(encoder, written):
         assert trial.worst < 1e-5
 
 
-def test_an_export_with_its_batch_baked_in_fails_the_proof(encoder, tmp_path):
-    """The graph traced without dynamic axes, as a careless exporter would."""
+def test_an_export_with_a_fixed_batch_fails_the_comparison(encoder, tmp_path):
+    """The graph is traced without dynamic axes."""
     example = tuple(torch.from_numpy(a) for a in encoder.example({"batch": 1}, 0))
     path = tmp_path / "baked.onnx"
     program = torch.onnx.export(encoder.module, example, input_names=["sound", "mood"], dynamo=True, verbose=False)
@@ -86,8 +86,7 @@ def test_an_export_with_its_batch_baked_in_fails_the_proof(encoder, tmp_path):
     assert any("fixed at 1" in p for p in interface_problems(read_model(path), Signature.of(encoder)))
 
 
-def test_a_module_that_ties_an_axis_to_one_size_is_refused():
-    """A hard-coded size in the code."""
+def test_a_module_with_a_hard_coded_size_of_an_axis_is_refused():
 
     class Tied(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,8 +96,8 @@ def test_a_module_that_ties_an_axis_to_one_size_is_refused():
         trace(small_graph(Tied()))
 
 
-def test_an_axis_tried_at_one_size_only_is_refused(encoder):
-    """Else a baked axis would go unnoticed."""
+def test_trials_with_only_one_size_of_an_axis_are_refused(encoder):
+    """Else an axis with a fixed size would not be noticed."""
     with pytest.raises(ExportError, match="two sizes"):
         proof.trial_inputs(replace(encoder, trials=({"batch": 4}, {"batch": 4})))
 
@@ -108,7 +107,7 @@ def test_the_same_model_gives_the_same_bytes(encoder, written, tmp_path):
     assert (tmp_path / "again.onnx").read_bytes() == written.read_bytes()
 
 
-def test_no_path_of_the_host_that_exported_is_in_the_file(written):
+def test_the_file_contains_no_path_of_the_exporting_host(written):
     content = written.read_bytes()
     assert b"site-packages" not in content and b".py" not in content
 
@@ -156,7 +155,7 @@ def test_error_is_relative_to_the_largest_value_and_a_nan_never_passes(got, want
     assert found == pytest.approx(error, rel=1e-3)
 
 
-def test_a_nan_in_the_figures_themselves_never_passes():
+def test_a_nan_error_never_passes():
     with pytest.raises(ExportError):
         proof.require("x", [proof.Trial({}, {"y": float("nan")})], 1e-4)
     with pytest.raises(ExportError):
@@ -172,8 +171,8 @@ def test_an_output_that_is_missing_or_of_another_type_fails(encoder, written):
 
 
 @pytest.mark.parametrize("place", ["initializer", "constant", "subgraph"])
-def test_data_outside_the_file_is_refused_unread(tmp_path, place):
-    """RELIABILITY 21, wherever in the model the reference hides."""
+def test_external_data_is_refused_unread(tmp_path, place):
+    """Wherever in the model the reference is: else a model from another host could make this one read any file."""
     (tmp_path / "secret.bin").write_bytes(np.ones(2, np.float32).tobytes())
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[2], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="secret.bin")
@@ -197,14 +196,14 @@ def test_data_outside_the_file_is_refused_unread(tmp_path, place):
         proof.session(path)
 
 
-def test_a_signature_survives_the_receipt():
+def test_a_signature_is_the_same_after_writing_and_reading():
     torch.manual_seed(0)
     for graph in [toy.encoder_graph(None), *toy.decoder_graphs(toy.Decoder(16))]:
         signature = Signature.of(graph)
         assert Signature.from_dict(signature.to_dict()) == signature
 
 
-def test_a_step_graph_that_forgets_its_past_does_not_agree_with_the_full_one():
+def test_a_step_graph_that_loses_its_state_differs_from_the_full_one():
     torch.manual_seed(0)
     full, step = toy.decoder_graphs(toy.Decoder(16).eval())
     inputs = proof.sequence_inputs(step, full)
@@ -220,8 +219,8 @@ def test_a_step_graph_that_forgets_its_past_does_not_agree_with_the_full_one():
     assert proof.stepped_trial(forgetful, Signature.of(step), inputs, wanted).worst > 1e-3
 
 
-def test_attention_of_torch_is_not_fused_while_a_graph_is_captured_or_compared():
-    """No family here uses nn.TransformerEncoderLayer, but a new one may."""
+def test_torchs_fused_attention_is_off_while_a_graph_is_captured_or_compared():
+    """No current family uses nn.TransformerEncoderLayer, but a new one may."""
     layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
 
     def is_fused() -> bool:
@@ -234,4 +233,4 @@ def test_attention_of_torch_is_not_fused_while_a_graph_is_captured_or_compared()
         assert not is_fused()
         raise KeyError("an export that fails")
     with torch.no_grad():
-        assert is_fused(), "as it was before"
+        assert is_fused(), "the setting was not restored"

@@ -1,4 +1,4 @@
-"""GELU and attention leave in a form that ONNX Runtime fuses, and compute what torch computes."""
+"""GELU and attention are exported in a form that ONNX Runtime fuses, and compute the same as torch's."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def operators(path) -> set[str]:
     return {node.op_type for node in onnx.load(path).graph.node}
 
 
-def test_the_runtime_fuses_what_was_written_out(tmp_path):
+def test_the_runtime_fuses_the_decomposed_operations(tmp_path):
     graph = layer_graph()
     write_onnx(graph, trace(graph), tmp_path / "layer.onnx", {})
     assert {op for op in operators(tmp_path / "layer.onnx") if op in ("Shape", "Slice", "Concat")} == set()
@@ -96,7 +96,7 @@ def written_out(function, *inputs):
     ],
     ids=str,
 )
-def test_attention_is_torchs(options):
+def test_attention_computes_the_same_as_torchs(options):
     torch.manual_seed(0)
     heads = 2 if options.get("enable_gqa") else 4
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, heads, 7, 8), torch.randn(2, heads, 7, 8)
@@ -107,7 +107,7 @@ def test_attention_is_torchs(options):
 
 
 @pytest.mark.parametrize("approximate", ["none", "tanh"])
-def test_gelu_is_torchs(approximate):
+def test_gelu_computes_the_same_as_torchs(approximate):
     x = torch.linspace(-8, 8, 1001)
     ours = written_out(lambda x: F.gelu(x, approximate=approximate), x)
     torch.testing.assert_close(ours, F.gelu(x, approximate=approximate), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,4 @@
-"""A family that makes a model an item: each run's files lie in a folder named after its item."""
+"""A family with one model per item: the files of each run are in a folder named after its item."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def items(tmp_path) -> Workspace:
     return workspace
 
 
-def test_the_files_of_an_item_lie_in_its_folder_under_the_usual_names(items, capsys):
+def test_the_files_of_an_item_are_in_its_folder_under_the_usual_names(items, capsys):
     families = receipt_of(items)["families"]
     assert set(families) == set(RUNS)
     for run, item in zip(RUNS, ("left", "right"), strict=True):
@@ -42,7 +42,7 @@ def test_the_files_of_an_item_lie_in_its_folder_under_the_usual_names(items, cap
     assert "left/toy_filter_step.onnx" in capsys.readouterr().out
 
 
-def test_items_that_are_up_to_date_are_not_made_again_and_those_that_are_not_alone(items, capsys):
+def test_only_items_that_are_not_up_to_date_are_exported_again(items, capsys):
     before = stamps(items)
     stage.export(dict.fromkeys(RUNS), items)
     assert stamps(items) == before and capsys.readouterr().out.count("up to date") == 2
@@ -52,7 +52,7 @@ def test_items_that_are_up_to_date_are_not_made_again_and_those_that_are_not_alo
     assert changed and all("/left/" in name or name.endswith("receipt.json") for name in changed)
 
 
-def test_every_item_is_verified_by_its_own_golden_files(items, capsys):
+def test_every_item_is_verified_with_its_own_golden_files(items, capsys):
     shutil.copy(items.exports / "left/toy_trees.onnx", items.exports / "left/stray.onnx")
     verify(items.exports)
     assert "left/stray.onnx is not in the receipt" in capsys.readouterr().out
@@ -65,13 +65,13 @@ def test_every_item_is_verified_by_its_own_golden_files(items, capsys):
 
 
 def test_an_item_and_a_family_without_one_share_a_folder_of_exports(items):
-    whole = fitted_workspace(items.root, "toy_fitted")
-    stage.export({"toy_fitted": None}, whole)
+    workspace = fitted_workspace(items.root, "toy_fitted")
+    stage.export({"toy_fitted": None}, workspace)
     assert set(receipt_of(items)["families"]) == {"toy_fitted", *RUNS}
     verify(items.exports)
 
 
-def test_files_that_an_item_no_longer_has_go_and_those_of_the_others_stay(items, monkeypatch):
+def test_files_that_an_item_no_longer_has_are_deleted_and_those_of_others_kept(items, monkeypatch):
     (items.checkpoints(RUNS[0]) / "best.pt").write_text("another")
     monkeypatch.setattr(toy_fitted.FittedRecipe, "artefacts", lambda self, model: [])
     stage.export({RUNS[0]: None}, items)
@@ -83,13 +83,13 @@ def test_files_that_an_item_no_longer_has_go_and_those_of_the_others_stay(items,
 @pytest.mark.parametrize(
     "item", ["", "..", ".hidden", "a/b", "a\\b", "a\nb", "golden", "samples", "receipt.json", "C:x"]
 )
-def test_an_item_that_is_no_name_of_a_folder_is_refused_before_anything_is_read(tmp_path, item):
+def test_an_item_that_cannot_be_the_name_of_a_folder_is_refused_before_anything_is_read(tmp_path, item):
     with pytest.raises(ExportError, match="is not the name of a run"):
         stage.export({f"toy_fitted/{item}": None}, Workspace(tmp_path))
     assert not (tmp_path / "exports").exists()
 
 
-def test_a_receipt_with_an_item_that_leads_elsewhere_does_not_verify(items):
+def test_a_receipt_with_an_item_that_leads_out_of_the_folder_does_not_verify(items):
     edit_receipt(items.exports, lambda families: families.update({"toy_fitted/..": families[RUNS[0]]}))
     assert "`toy_fitted/..` is not the name of a run" in problems_of(items.exports)
 
@@ -103,16 +103,16 @@ def test_an_item_named_like_a_file_of_another_run_is_refused(items):
     verify(items.exports)
 
 
-def test_names_without_an_item_are_as_they_were():
+def test_the_names_of_a_run_without_an_item():
     layout = Layout.of("toy")
-    assert (layout.run, layout.weights, layout.exam) == ("toy", "toy.safetensors", "golden/toy_exam.npz")
+    assert (layout.run, layout.weights, layout.int8_check) == ("toy", "toy.safetensors", "golden/toy_exam.npz")
     assert layout.golden("g") == "golden/g.npz" and layout.samples == "samples/toy" and layout.onnx("g") == "g.onnx"
 
 
-# what decides an export
+# what an export depends on
 
 
-def test_the_code_of_an_export_is_that_of_its_own_domain(tmp_path, monkeypatch):
+def test_the_code_digest_of_an_export_covers_only_its_own_domain(tmp_path, monkeypatch):
     monkeypatch.undo()  # the fixture's stand-in for code_version
     music = PROJECT / "training/domains/music"
     assert stage.code_folders("midi_generator") == stage.code_folders("spectocloud") == [music]
@@ -125,7 +125,7 @@ def test_the_code_of_an_export_is_that_of_its_own_domain(tmp_path, monkeypatch):
     assert receipt.code_version(own) == before != receipt.code_version(other)
 
 
-def test_what_is_not_finite_is_null_in_the_receipt_and_is_reported_as_infinite(tmp_path):
+def test_a_number_that_is_not_finite_is_null_in_the_receipt_and_shown_as_infinite(tmp_path):
     from training.export.table import file_summary
 
     entry = {

@@ -1,4 +1,4 @@
-"""Ready-made ONNX is held to its numpy reference, recurrences to their blocks and start states."""
+"""Ready-made ONNX is compared with its numpy reference; recurrences with their blocks and start states."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ TREES = toy_fitted.tree_graph(toy_fitted.STUMPS)
 
 
 def exporting(tmp_path, *graphs) -> Package:
-    """A package of the fitted toy with these graphs instead of its own, made."""
+    """Make a package of the fitted toy with these graphs instead of its own."""
     recipe = toy_fitted.FittedRecipe(toy.ToySettings())
     recipe.graphs = lambda model: list(graphs)
-    package = Package(tmp_path / "room", recipe, {"synthetic": "true"}, say=lambda text: None)
+    package = Package(tmp_path / "made", recipe, {"synthetic": "true"}, say=lambda text: None)
     package.make(toy_fitted.state(), ROWS)
     return package
 
@@ -41,16 +41,16 @@ def stumps(tree: int, column: int, value: float) -> np.ndarray:
     return changed
 
 
-def test_a_ready_made_graph_leaves_with_proof_metadata_and_golden_file(tmp_path):
+def test_a_ready_made_graph_is_exported_with_comparison_metadata_and_golden_file(tmp_path):
     package = exporting(tmp_path, TREES)
     parity = package.files["toy_trees.onnx"]["parity"]
     assert [trial["sizes"] for trial in parity["trials"]] == [{"n": 1}, {"n": 64}]
     assert all(trial["error"] == {"y": 0.0} for trial in parity["trials"])
-    model = onnx.load(tmp_path / "room/toy_trees.onnx")
+    model = onnx.load(tmp_path / "made/toy_trees.onnx")
     metadata = {prop.key: prop.value for prop in model.metadata_props}
     assert metadata["synthetic"] == "true" and metadata["trees"] == "2" and metadata["input.x"] == "f32 [n, 3]: counts"
     assert package.files["toy_trees.onnx"]["opset"] == 18 and package.graphs["toy_trees"]["formats"] == ["onnx"]
-    (_, (inputs, outputs)) = golden.read_golden(tmp_path / "room/golden/toy_trees.npz").trials
+    (_, (inputs, outputs)) = golden.read_golden(tmp_path / "made/golden/toy_trees.npz").trials
     assert inputs["x"].shape == (64, 3) and set(np.unique(outputs["y"])) <= {1.25, 1.375, 1.75, 1.875}
 
 
@@ -73,20 +73,20 @@ def test_the_same_ready_made_graph_gives_the_same_bytes_and_keeps_its_own_metada
     [stumps(0, 1, 5.0), stumps(0, 2, np.nextafter(np.float32(1.25), np.float32(2))), stumps(1, 0, 1)],
     ids=["threshold off by one", "leaf off by a bit", "another feature"],
 )
-def test_trees_that_are_not_those_of_the_reference_are_refused(tmp_path, changed):
+def test_trees_that_differ_from_the_reference_are_refused(tmp_path, changed):
     with pytest.raises(ExportError, match=r"toy_trees\.onnx differs from its model"):
         exporting(tmp_path, replace(TREES, write=toy_fitted.tree_writer(changed)))
 
 
-def test_a_graph_is_a_module_or_ready_made_and_never_half_of_it(tmp_path):
+def test_a_graph_must_be_either_a_module_or_completely_ready_made(tmp_path):
     for changes, message in (
         ({"module": torch.nn.Identity()}, "module and write and reference"),
         ({"write": None, "reference": None}, "neither a module nor a writer"),
         ({"reference": None}, "has write"),
         ({"write": None}, "has reference"),
-        ({"formats": ("onnx", "int8")}, "leaves as ONNX alone"),
-        ({"formats": ("onnx", "coreml")}, "leaves as ONNX alone"),
-        ({"formats": ()}, "every graph leaves as ONNX"),
+        ({"formats": ("onnx", "int8")}, "its format must be onnx alone"),
+        ({"formats": ("onnx", "coreml")}, "its format must be onnx alone"),
+        ({"formats": ()}, "its formats must include onnx"),
         ({"name": "../toy"}, "cannot be a graph's name"),
         ({"trials": ({"n": 3}, {"n": 3})}, "two sizes"),
     ):
@@ -110,7 +110,7 @@ def test_a_ready_made_graph_with_another_signature_is_refused(tmp_path, changes,
         exporting(tmp_path, replace(TREES, **changes))
 
 
-def test_what_its_writer_does_wrong_is_an_export_error_with_the_reason(tmp_path):
+def test_an_error_of_the_writer_is_an_export_error_with_the_reason(tmp_path):
     def invalid(path):
         node = onnx.helper.make_node("Nonsense", ["x"], ["y"])
         values = [onnx.helper.make_tensor_value_info(n, 1, ["n", w]) for n, w in (("x", 3), ("y", 1))]
@@ -125,27 +125,27 @@ def test_what_its_writer_does_wrong_is_an_export_error_with_the_reason(tmp_path)
 
     for write, kind, message in (
         (raising, ExportError, "toy_trees cannot be written: IndexError: no tree 7"),
-        (lambda path: None, ExportError, "nothing at the path"),
-        (lambda path: path.write_bytes(b"\xff" * 50) and None, ExportError, r"toy_trees\.onnx is no readable ONNX"),
-        (invalid, ExportError, r"toy_trees\.onnx is no valid ONNX.*Nonsense"),
+        (lambda path: None, ExportError, "created nothing at the path"),
+        (lambda path: path.write_bytes(b"\xff" * 50) and None, ExportError, r"toy_trees\.onnx is not a readable ONNX"),
+        (invalid, ExportError, r"toy_trees\.onnx is not valid ONNX.*Nonsense"),
         (full, HostError, "No space left"),
     ):
         with pytest.raises(kind, match=message):
             exporting(tmp_path, replace(TREES, write=write))
-        assert not list((tmp_path / "room").glob("*.onnx"))
+        assert not list((tmp_path / "made").glob("*.onnx"))
 
 
-def test_a_reference_must_give_every_declared_output_as_declared(tmp_path):
+def test_a_reference_must_return_the_declared_outputs(tmp_path):
     right = TREES.reference
 
     def failing(inputs):
         raise ZeroDivisionError("by zero")
 
     for reference, message in (
-        (lambda inputs: {}, r"gives \[\]; its outputs are \['y'\]"),
-        (lambda inputs: {"y": right(inputs)["y"].astype(np.float64)}, "gives y as float64"),
-        (lambda inputs: {"y": right(inputs)["y"][:, 0]}, r"gives y as float32 \[1\]"),
-        (lambda inputs: {"y": right(inputs)["y"][:0]}, r"gives y as float32 \[0, 1\]"),
+        (lambda inputs: {}, r"returns \[\]; the outputs of the graph are \['y'\]"),
+        (lambda inputs: {"y": right(inputs)["y"].astype(np.float64)}, "returns y as float64"),
+        (lambda inputs: {"y": right(inputs)["y"][:, 0]}, r"returns y as float32 \[1\]"),
+        (lambda inputs: {"y": right(inputs)["y"][:0]}, r"returns y as float32 \[0, 1\]"),
         (failing, "ZeroDivisionError: by zero"),
     ):
         with pytest.raises(ExportError, match=message):
@@ -159,7 +159,7 @@ def test_a_recurrence_is_stepped_in_blocks_from_its_start_state(tmp_path):
     package = exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY))
     stepped = package.files["toy_filter_step.onnx"]["parity"]["stepped"]
     assert stepped["sizes"] == {"batch": 2, "steps": 50, "block": 4} and stepped["error"]["y"] < 1e-6
-    kept = golden.read_golden(tmp_path / "room/golden/toy_filter_step.npz")
+    kept = golden.read_golden(tmp_path / "made/golden/toy_filter_step.npz")
     assert kept.steps[0]["u"].shape == (2, 200) and np.array_equal(kept.start["h"], toy_fitted.START)
     recurrence = package.graphs["toy_filter_step"]["recurrence"]
     assert recurrence["block"] == 4 and recurrence["start"] == ["h"] and json.dumps(recurrence)
@@ -174,8 +174,8 @@ def recurrence(**changes):
     [
         ({"recurrence": recurrence(start={})}, "stepped, differs"),
         ({"recurrence": recurrence(start={"h": toy_fitted.START + np.float32(0.01)})}, "stepped, differs"),
-        ({"recurrence": recurrence(start={"h": np.zeros(2, np.float32)})}, r"`h` starts from float32 \[2\]"),
-        ({"recurrence": recurrence(start={"h": np.zeros(1)})}, "starts from float64"),
+        ({"recurrence": recurrence(start={"h": np.zeros(2, np.float32)})}, r"the start value of `h` is float32 \[2\]"),
+        ({"recurrence": recurrence(start={"h": np.zeros(1)})}, "the start value of `h` is float64"),
         ({"recurrence": recurrence(start={"u": toy_fitted.START})}, r"values of \['u'\]"),
         ({"recurrence": recurrence(block=3)}, "stepped, differs"),
         ({"recurrence": recurrence(block=0)}, "one or more"),
@@ -183,7 +183,7 @@ def recurrence(**changes):
         ({"recurrence": recurrence(full="nothing")}, "which is not exported"),
     ],
 )
-def test_a_recurrence_that_is_not_the_full_graph_is_refused(tmp_path, changes, message):
+def test_a_recurrence_that_differs_from_the_full_graph_is_refused(tmp_path, changes, message):
     with pytest.raises(ExportError, match=message):
         exporting(tmp_path, *toy_fitted.filter_graphs(toy_fitted.DECAY, **changes))
 
@@ -201,20 +201,20 @@ def test_a_step_that_carries_the_wrong_element_to_the_next_block_is_refused(tmp_
     assert trial.worst > 1e-2
 
 
-def test_a_sequence_that_is_no_multiple_of_the_block_is_refused():
+def test_a_sequence_whose_length_is_not_a_multiple_of_the_block_is_refused():
     step = Signature.of(toy_fitted.filter_graphs(toy_fitted.DECAY)[1])
     u = np.zeros((2, 10), np.float32)
     trial = proof.stepped_trial(lambda inputs: {}, step, {"u": u}, u, {"h": toy_fitted.START})
-    assert "no multiple" in trial.failure
+    assert "10 elements are not a multiple" in trial.failure
 
 
-def test_a_recurrence_of_the_largest_length_takes_as_many_steps_as_fit():
+def test_a_recurrence_takes_as_many_steps_as_the_full_graph_allows():
     full, step = toy_fitted.filter_graphs(toy_fitted.DECAY)
     full = replace(full, axes={"n": (1, 16), "length": (1, 30)})
     assert proof.sequence_inputs(step, full)["u"].shape == (2, 28)
 
 
-def test_a_signature_with_blocks_and_start_states_survives_the_receipt():
+def test_a_signature_with_blocks_and_start_states_is_the_same_after_writing_and_reading():
     for graph in toy_fitted.filter_graphs(toy_fitted.DECAY):
         signature = Signature.of(graph)
         assert Signature.from_dict(json.loads(json.dumps(signature.to_dict()))) == signature
@@ -242,7 +242,7 @@ def test_trees_off_by_one_bit_on_the_disk_do_not_verify(fitted):
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    [({}, r"starts from given values of ['h']; there are values of []"), ({"h": toy_fitted.START * 2}, "differs")],
+    [({}, r"needs start values of ['h']; there are values of []"), ({"h": toy_fitted.START * 2}, "differs")],
 )
 def test_a_golden_file_without_its_start_state_does_not_verify(fitted, start, message):
     name = "golden/toy_filter_step.npz"
@@ -252,9 +252,9 @@ def test_a_golden_file_without_its_start_state_does_not_verify(fitted, start, me
     assert message in problems_of(fitted.exports)
 
 
-def test_a_block_that_the_receipt_has_wrong_does_not_verify(fitted):
+def test_a_receipt_with_a_wrong_block_does_not_verify(fitted):
     path = fitted.exports / "receipt.json"
-    for block, message in ((2, "differs from its model"), (0, "cannot be followed")):
+    for block, message in ((2, "differs from its model"), (0, "is damaged")):
         content = json.loads(path.read_text())
         content["families"]["toy_fitted"]["graphs"]["toy_filter_step"]["recurrence"]["block"] = block
         path.write_text(json.dumps(content))

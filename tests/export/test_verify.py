@@ -1,4 +1,4 @@
-"""Verify: every way in which a folder can differ from what was exported is found, and told."""
+"""Verify: every way in which a folder can differ from its receipt is found and reported."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def edit_receipt(folder, change) -> None:
 
 
 def accept(folder, family: str, name: str) -> None:
-    """Make the receipt believe in a changed file, so that only what it computes can give it away."""
+    """Put the digest of a changed file into the receipt, so that the change can only be found by running the file."""
     edit_receipt(folder, lambda families: families[family]["files"][name].update(sha256=sha256(folder / name)))
 
 
 def test_verify_leaves_every_file_as_it_is(exported):
-    """coremltools rewrites a package's manifest when it opens the package."""
+    """coremltools would rewrite the manifest of a package when it opens the package."""
 
     def state():
         return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in exported.exports.rglob("*") if p.is_file()}
@@ -69,7 +69,7 @@ def test_every_missing_file_is_listed(exported):
 
 
 def test_a_folder_without_a_receipt_or_with_a_broken_one_does_not_verify(exported, tmp_path):
-    """Nothing exported is not success."""
+    """A folder without exports must not be reported as verified."""
     assert "no exports" in problems_of(tmp_path / "empty")
     (exported.exports / "receipt.json").write_text('{"format": 1, "families": {}}')
     assert "no exports" in problems_of(exported.exports)
@@ -77,7 +77,7 @@ def test_a_folder_without_a_receipt_or_with_a_broken_one_does_not_verify(exporte
     assert "cannot be read" in problems_of(exported.exports)
 
 
-def test_a_model_with_one_weight_moved_is_found_by_running_it(exported):
+def test_a_model_with_one_changed_weight_is_found_by_running_it(exported):
     path = exported.exports / "toy.onnx"
     model = onnx.load(path)
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
@@ -101,8 +101,8 @@ def test_an_int8_file_that_is_worse_than_measured_is_found_by_grading_it(exporte
     assert "loss of the int8 file is" in problems_of(exported.exports)
 
 
-def test_a_planted_reference_to_outside_data_is_refused(exported):
-    """RELIABILITY 21."""
+def test_a_reference_to_external_data_is_refused(exported):
+    """Else a model from another host could make `verify` read any file here."""
     path = exported.exports / "toy.onnx"
     model = onnx.load(path)
     tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
@@ -116,7 +116,7 @@ def test_a_planted_reference_to_outside_data_is_refused(exported):
 
 @pytest.mark.parametrize("name", ["../secret.onnx", "/etc/hostname", "linked.onnx"])
 def test_names_that_lead_out_of_the_folder_are_not_opened(exported, name):
-    """RELIABILITY 21."""
+    """Else a receipt from another host could make `verify` read any file here."""
     (exported.root / "secret.onnx").write_text("x")
     (exported.exports / "linked.onnx").symlink_to(exported.root / "secret.onnx")
     entry = {"kind": "onnx", "graph": "toy", "sha256": "0", "bytes": 1}
@@ -125,14 +125,14 @@ def test_names_that_lead_out_of_the_folder_are_not_opened(exported, name):
     assert f"{name}: its name leads out" in problems or f"{name}: is a symbolic link" in problems
 
 
-def test_a_receipt_that_lost_a_file_or_speaks_of_another_checkpoint_is_noticed(exported):
+def test_a_receipt_without_a_file_or_with_another_checkpoint_is_noticed(exported):
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["files"].pop("toy.int8.onnx"))
     edit_receipt(exported.exports, lambda f: f["toy_decoder"]["checkpoint"].update(sha256="0" * 64))
     edit_receipt(exported.exports, lambda f: f["toy_encoder"].update(synthetic=False))
     problems = problems_of(exported.exports)
     assert "toy.int8.onnx: the receipt does not list it" in problems
     assert "toy_decoder.onnx: was made from another checkpoint" in problems
-    assert "toy.onnx: says synthetic: true; the receipt says false" in problems
+    assert "toy.onnx: its metadata has synthetic: true; the receipt has false" in problems
 
 
 def test_a_package_that_is_another_model_is_noticed(exported):
@@ -143,20 +143,20 @@ def test_a_package_that_is_another_model_is_noticed(exported):
     assert "toy.mlpackage: inputs are ['ids', 'mood']" in problems_of(folder)
 
 
-def test_garbage_in_the_receipt_is_reported_as_such(exported):
+def test_a_damaged_entry_of_the_receipt_is_reported(exported):
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["files"]["toy.onnx"].update(kind="nonsense"))
     edit_receipt(exported.exports, lambda f: f["toy_encoder"]["graphs"]["toy"].pop("inputs"))
     problems = problems_of(exported.exports)
-    assert "toy.onnx: the receipt's entry cannot be followed" in problems
-    assert "toy.mlpackage: the receipt's entry cannot be followed" in problems
+    assert "toy.onnx: the receipt's entry is damaged" in problems
+    assert "toy.mlpackage: the receipt's entry is damaged" in problems
 
 
-def test_metrics_of_another_grade_are_noticed(exported, monkeypatch):
+def test_metrics_that_differ_from_the_receipt_are_noticed(exported, monkeypatch):
     monkeypatch.setattr(toy.EncoderRecipe, "grade", staticmethod(lambda outputs, references: {"distance": 9.0}))
     assert "distance of the fp32 file is 9" in problems_of(exported.exports)
 
 
-def test_a_model_that_the_receipt_does_not_know_is_mentioned(exported, capsys):
+def test_a_model_that_is_not_in_the_receipt_is_reported(exported, capsys):
     shutil.copy(exported.exports / "toy.onnx", exported.exports / "stray.onnx")
     verify(exported.exports)
     assert "stray.onnx is not in the receipt" in capsys.readouterr().out

@@ -1,5 +1,5 @@
-"""Two tiny families whose graphs have the shapes of real ones: an encoder with several inputs and outputs and a
-frontend, and a decoder with a full graph and a cached one-step graph."""
+"""Two tiny families with graphs like those of real ones: an encoder with several inputs and outputs, and a decoder with
+a full graph and a cached one-step graph."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ VOCABULARY = 11
 
 
 class Size(Section):
-    """The toy's own settings."""
+    """Settings of the toy's model."""
 
     width: int = 16
 
 
 class ToySettings(RunSettings):
-    """Shared settings and a width."""
+    """The shared settings, and the model's."""
 
     model: Size = Size()
 
@@ -100,7 +100,7 @@ class Decoder(nn.Module):
         self.head = nn.Linear(width, VOCABULARY)
 
     def run(self, ids: torch.Tensor, mood: torch.Tensor, past: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """past: a key and a value a layer, each [B, heads, P, width / heads] -> logits, then the same grown by S."""
+        """past: a key and a value per layer, each [B, heads, P, width / heads] -> logits, keys and values of P + S."""
         before = past[0].shape[2]
         at = torch.arange(before, before + ids.shape[1])
         x = self.token(ids) + self.place(at) + self.mood(mood)[:, None]
@@ -121,7 +121,7 @@ class Decoder(nn.Module):
 
 
 class Step(nn.Module):
-    """A decoder as a graph of one step."""
+    """A decoder as a one-step graph."""
 
     def __init__(self, decoder: Decoder):
         super().__init__()
@@ -132,7 +132,7 @@ class Step(nn.Module):
 
 
 def encoder_graph(model: Encoder, **changes: object) -> Graph:
-    """The toy encoder's one graph."""
+    """The only graph of the toy encoder."""
 
     def example(sizes, seed):
         random = np.random.default_rng(seed)
@@ -208,7 +208,7 @@ def decoder_graphs(model: Decoder) -> list[Graph]:
 
 
 class _ToyRecipe(Stepped):
-    """What export asks of a family; it never trains."""
+    """The methods that an export needs; it is never trained."""
 
     settings_type = ToySettings
     settings: ToySettings
@@ -222,7 +222,7 @@ class _ToyRecipe(Stepped):
     def counts(self, batch):
         raise NotImplementedError
 
-    def losses(self, model, batch, moment):
+    def losses(self, model, batch, progress):
         raise NotImplementedError
 
     def validate(self, model, batch):
@@ -234,7 +234,7 @@ class _ToyRecipe(Stepped):
 
 
 class EncoderRecipe(_ToyRecipe):
-    """One graph; its exam compares places with references."""
+    """One graph; its int8 check compares places with references."""
 
     family, title, manifest = "toy_encoder", "Toy encoder", "toy_encoder"
 
@@ -258,7 +258,7 @@ class EncoderRecipe(_ToyRecipe):
 
 
 class DecoderRecipe(_ToyRecipe):
-    """A full graph and a cached one; the exam is on the full one."""
+    """A full graph and a cached one-step graph; the int8 check has inputs for the full one."""
 
     family, title, manifest = "toy_decoder", "Toy decoder", "toy_decoder"
 
@@ -281,7 +281,7 @@ class DecoderRecipe(_ToyRecipe):
 
 
 def save_checkpoint(workspace: Workspace, kind: type[Stepped], seed: int = 0, ema: bool = False, **changes: object):
-    """A checkpoint as the engine saves it, of an untrained toy; with `ema`, averaged weights of another seed."""
+    """Save a checkpoint of an untrained toy as the engine does; with `ema`, its averaged weights have another seed."""
     settings = ToySettings()
     torch.manual_seed(seed)
     model = kind(settings).build({})

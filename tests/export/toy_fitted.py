@@ -1,5 +1,5 @@
-"""A tiny fitted family: its model is two arrays of numpy. It leaves as ready-made ONNX (trees; a linear recurrence, at
-once and in blocks of four from a start state), and as artefacts, a file and a folder."""
+"""A tiny fitted family, whose model is two numpy arrays. It is exported as ready-made ONNX (trees; a linear recurrence,
+at once and in blocks of four from a start state) and as two artefacts, a file and a folder."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _saved(nodes: list, inputs: list, outputs: list, opsets: list, constants: li
 
 
 def tree_graph(stumps: np.ndarray, **changes: object) -> Graph:
-    """The trees; `tolerance` 0: every bit counts."""
+    """The graph of the trees; with `tolerance` 0, outputs must be equal in every bit."""
 
     def reference(inputs):
         x = inputs["x"]
@@ -106,8 +106,8 @@ def full_writer(decay: float, start: float = float(START[0])) -> Write:
 
 
 def step_writer(decay: float, carried: int = BLOCK - 1) -> Write:
-    """The same, four elements a step: u [n, 4], h [n, 1] -> y [n, 4], new_h [n, 1]. `carried`: which element of y the
-    next step starts from (any but the last is wrong)."""
+    """The same, four elements per step: u [n, 4], h [n, 1] -> y [n, 4], new_h [n, 1]. `carried`: the element of y that
+    becomes the next state (all but the last are wrong)."""
     powers = np.subtract.outer(np.arange(BLOCK), np.arange(BLOCK)).T
     inside = np.where(powers >= 0, float(decay) ** np.maximum(powers, 0), 0).astype(np.float32)
     before = (float(decay) ** np.arange(1, BLOCK + 1)).astype(np.float32)[None]
@@ -134,7 +134,7 @@ def filtered(u: np.ndarray, before: np.ndarray, decay: np.float32) -> np.ndarray
 
 
 def filter_graphs(decay: np.float32, **changes: object) -> list[Graph]:
-    """The recurrence at once, and in blocks from a start state; `changes` of the second."""
+    """The graphs of the recurrence at once, and in blocks from a start state; `changes` apply to the second."""
 
     def example(sizes, seed):
         return (np.random.default_rng(seed).normal(size=(sizes["n"], sizes["length"])).astype(np.float32),)
@@ -170,12 +170,12 @@ def filter_graphs(decay: np.float32, **changes: object) -> list[Graph]:
 
 
 def write_table(stumps: np.ndarray) -> Write:
-    """The trees as a table in JSON."""
+    """Write the trees as a table in JSON."""
     return lambda path: path.write_text(json.dumps({"stumps": stumps.tolist()})) and None
 
 
 def write_folder(stumps: np.ndarray) -> Write:
-    """A file a tree."""
+    """Write a folder with one file per tree."""
 
     def write(path: Path) -> None:
         path.mkdir()
@@ -186,7 +186,7 @@ def write_folder(stumps: np.ndarray) -> Write:
 
 
 def prove_table(path: Path, about) -> dict[str, object]:
-    """Read back, and evaluated on the example of `about`: the answer must be the same in every bit."""
+    """Read the trees back and evaluate them on the example of `about`: the answer must be equal in every bit."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stumps = [stump for file in files for stump in json.loads(file.read_text())["stumps"]]
     answer = sum(low if about["x"][int(f)] <= split else high for f, split, low, high in stumps)
@@ -196,14 +196,14 @@ def prove_table(path: Path, about) -> dict[str, object]:
 
 
 class FittedRecipe(Fitted):
-    """Two stumps and a decay. It never fits."""
+    """Two stumps and a decay; it is never fitted."""
 
     family, title, manifest = "toy_fitted", "Toy fitted", "toy_fitted"
     settings_type = ToySettings
     provers = {"table": prove_table}  # noqa: RUF012
 
     def encoders(self):
-        raise AssertionError("nothing is prepared")
+        raise AssertionError("an export must not call this")
 
     begin = advance = score = dump = load = encoders
 
@@ -223,7 +223,7 @@ class FittedRecipe(Fitted):
 
 
 def load_fitted(run: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
-    """As stages.trained.load_trained, of a fitted toy; its checkpoint is any file."""
+    """A stand-in for stages.trained.load_trained for the fitted toy, whose checkpoint is any file."""
     path = checkpoint or workspace.checkpoints(run) / "best.pt"
     recipe = FittedRecipe(ToySettings())
     recipe.item = item_of(run)

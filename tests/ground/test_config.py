@@ -1,4 +1,4 @@
-"""Settings: what YAML hides is told, with file, line, key and the nearest right name."""
+"""Settings: mistakes in YAML are reported with file, line, key and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ def refusal(tmp_path, text, *overrides):
 
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "1.0e-4", "0.0001", "1e-04", ".1e-3"])
-def test_a_number_in_any_notation_is_a_number(tmp_path, text):
-    """PyYAML reads 1e-4 as text."""
+def test_a_number_may_be_written_in_any_common_format(tmp_path, text):
+    """Plain PyYAML would read 1e-4 as text."""
     assert settings(tmp_path, f"optim:\n  lr: {text}\n").optim.lr == 1e-4
 
 
-def test_whole_numbers_words_and_dates_stay_what_they_are(tmp_path):
+def test_integers_words_and_quoted_numbers_keep_their_types(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("a: 12\nb: e4\nc: 1.2.3\nd: '1e-4'\ne: -7\nf: on\n")
     assert read_yaml(path).values == {"a": 12, "b": "e4", "c": "1.2.3", "d": "1e-4", "e": -7, "f": True}
 
 
-def test_a_misspelt_key_is_reported_with_its_line_and_the_right_name(tmp_path):
+def test_a_misspelt_key_is_reported_with_its_line_and_the_nearest_valid_key(tmp_path):
     message = refusal(tmp_path, "training:\n  epochs: 3\n  grad_acum_steps: 2\n")
     assert "run.yaml:3" in message and "Did you mean `training.grad_accum_steps`?" in message
 
 
-def test_a_key_in_the_wrong_section_is_reported_where_it_belongs(tmp_path):
-    """Clipping read from the wrong section."""
+def test_the_error_for_a_key_in_the_wrong_section_names_the_right_one(tmp_path):
     assert "`optim.grad_clip`" in refusal(tmp_path, "training:\n  grad_clip: 1.0\n")
 
 
@@ -52,7 +51,7 @@ def test_every_mistake_is_reported_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["training:\n  epochs: 1\n  epochs: 2\n", "seed: 1\nseed: 2\n"])
-def test_a_doubled_key_is_refused_with_both_lines(tmp_path, text):
+def test_a_duplicate_key_is_refused_with_both_lines(tmp_path, text):
     message = refusal(tmp_path, text)
     assert "is set twice" in message and "first on line" in message
 
@@ -62,8 +61,8 @@ def test_tags_that_build_objects_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["1:30", "007", ".inf", ".nan", "1e400", "0x10"])
-def test_what_yaml_takes_for_a_number_and_people_do_not_is_refused(tmp_path, value):
-    """YAML 1.1 reads 1:30 as 90 and 010 as 8."""
+def test_ambiguous_and_non_finite_numbers_are_refused(tmp_path, value):
+    """YAML 1.1 would read 1:30 as 90 and 010 as 8."""
     assert "`optim.lr`" in refusal(tmp_path, f"optim:\n  lr: {value}\n")
     assert "`training.epochs`" in refusal(tmp_path, f"training:\n  epochs: {value}\n")
 
@@ -81,19 +80,19 @@ def test_what_yaml_takes_for_a_number_and_people_do_not_is_refused(tmp_path, val
         "seed: 1" + "0" * 5000 + "\n",
     ],
 )
-def test_aliases_tags_and_what_no_parser_survives_are_refused(tmp_path, text):
+def test_aliases_tags_deep_nesting_and_huge_numbers_are_refused(tmp_path, text):
     assert "is not valid YAML" in refusal(tmp_path, text)
     with pytest.raises(UsageError):
         override_layer([f"seed={text.partition(': ')[2]}"] if "&" not in text else ["seed=[&a [1], *a]"])
 
 
-def test_a_key_of_another_section_is_reported_where_it_belongs_though_a_sibling_is_spelt_alike(tmp_path):
+def test_a_key_of_another_section_is_preferred_to_a_sibling_with_a_similar_name(tmp_path):
     assert "`training.epochs`" in refusal(tmp_path, "optim:\n  epochs: 3\n")
     assert "Did you mean `optim.eps`?" in refusal(tmp_path, "optim:\n  EPS: 3\n")
 
 
 @pytest.mark.parametrize("text", ["- a\n", "just words\n", "a: [1\n"])
-def test_a_file_that_holds_no_settings_is_refused(tmp_path, text):
+def test_a_file_without_settings_is_refused(tmp_path, text):
     assert "run.yaml" in refusal(tmp_path, text)
 
 
@@ -102,8 +101,8 @@ def test_a_missing_file_is_reported_by_name(tmp_path):
         read_yaml(tmp_path / "gone.yaml")
 
 
-def test_what_is_no_config_file_is_refused_unread(tmp_path):
-    """A FIFO would be waited for, a model file of gigabytes parsed for hours."""
+def test_a_fifo_or_a_huge_file_is_refused_unread(tmp_path):
+    """Reading a FIFO would block, and parsing a model file of gigabytes would take hours."""
     os.mkfifo(tmp_path / "run.yaml")
     with pytest.raises(UsageError, match="FIFO or device"):
         read_yaml(tmp_path / "run.yaml")
@@ -113,7 +112,7 @@ def test_what_is_no_config_file_is_refused_unread(tmp_path):
         read_yaml(tmp_path / "model.onnx")
 
 
-def test_overrides_win_and_are_typed_like_the_file(tmp_path):
+def test_overrides_replace_values_of_the_file_and_are_validated_like_them(tmp_path):
     got = settings(tmp_path, "optim:\n  lr: 1e-3\n", "optim.lr=2e-4", "optim.betas=[0.8, 0.9]")
     assert got.optim.lr == 2e-4 and got.optim.betas == (0.8, 0.9)
     assert "--set optim.lr=fast" in refusal(tmp_path, "", "optim.lr=fast")
@@ -123,7 +122,7 @@ def test_overrides_win_and_are_typed_like_the_file(tmp_path):
 @pytest.mark.parametrize("key", sorted(dotted_keys(RunSettings)))
 def test_every_shared_key_refuses_a_wrong_type(tmp_path, key):
     class Odd:
-        """Nothing takes this value."""
+        """A type that no setting accepts."""
 
     nested: object = Odd()
     for part in reversed(key.split(".")):

@@ -1,4 +1,4 @@
-"""What a command costs before it does anything."""
+"""The cost of starting a command."""
 
 import subprocess
 import sys
@@ -6,8 +6,8 @@ import sys
 from training.workspace import PROJECT
 
 
-def test_the_command_line_is_there_without_numpy_or_torch():
-    """Half a second would go by at every `--help`."""
+def test_the_command_line_does_not_import_numpy_or_torch():
+    """They would delay every `--help` by half a second."""
     code = "import sys, training.cli; print(sorted({'torch', 'numpy', 'scipy', 'mido'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

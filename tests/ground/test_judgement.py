@@ -1,4 +1,4 @@
-"""Intervals that hold what they promise, comparisons on the same units, and a verdict that never claims too much."""
+"""Bootstrap intervals and their coverage, paired comparisons, and the verdict."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ LOSS = About("lower", "nats", "a loss")
 
 
 def by_unit(values):
-    """Sums of units that have one element each."""
+    """Sums for units of one element each."""
     return {"val_loss": np.stack([np.asarray(values, float), np.ones(len(values))], 1)}
 
 
-def test_the_interval_is_scipys_bca():
+def test_the_interval_equals_scipys_bca_interval():
     values = np.random.default_rng(0).gamma(1.0, size=40)
     ours = resample(by_unit(values), Resampling(40, 1, draws=20_000), dict)["val_loss"].interval()
     theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, random_state=1).confidence_interval
@@ -39,16 +39,16 @@ def test_the_interval_is_scipys_bca():
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.025)  # the percentiles: 0.05 off
 
 
-def test_a_figure_that_resampling_shifts_is_put_right():
-    """The spread of resampled units is too small on the average: BCa's correction of the bias counts."""
+def test_the_bias_of_resampling_is_corrected():
+    """The standard deviation of resampled units is too small on average, so BCa's bias correction matters."""
     values = np.random.default_rng(3).normal(size=15)
     ours = drawn(lambda units: float(values[units].std()), Resampling(15, 1, draws=9_000)).interval()
     theirs = scipy.stats.bootstrap((values,), np.std, n_resamples=9_000, random_state=1).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)  # the percentiles: 0.1 off
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    """Of twenty intervals of 95 %, one misses on the average; 12 units a data set."""
+def test_intervals_have_about_their_nominal_coverage():
+    """On average, one of twenty 95 % intervals misses the true value; each data set has 12 units."""
     random, hits = np.random.default_rng(0), 0
     for trial in range(200):
         values = random.normal(3.0, 1.0, 12)
@@ -57,14 +57,14 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     assert 0.85 <= hits / 200 <= 0.99
 
 
-def test_units_are_drawn_whole():
-    """A unit of a thousand equal samples is one unit: the interval is that of two."""
+def test_complete_units_are_drawn():
+    """Two units of a thousand equal samples each have the interval of two values, not of two thousand."""
     sums = {"val_loss": np.array([[1000.0, 1000.0], [0.0, 1000.0]])}
     found = resample(sums, Resampling(2, 0), dict)["val_loss"].interval()
     assert found == Interval(0.5, 0.0, 1.0)
 
 
-def test_the_same_seed_gives_the_same_draws_and_strata_are_kept():
+def test_the_same_seed_gives_the_same_draws_and_the_size_of_strata_is_constant():
     assert (Resampling(9, 4).counts == Resampling(9, 4).counts).all()
     assert (Resampling(9, 4).counts != Resampling(9, 5).counts).any()
     strata = np.array([0, 0, 1, 1, 1])
@@ -72,21 +72,22 @@ def test_the_same_seed_gives_the_same_draws_and_strata_are_kept():
     assert (counts[:, :2].sum(1) == 2).all() and (counts[:, 2:].sum(1) == 3).all()
 
 
-def test_what_never_varies_is_certain_and_what_is_missing_is_left_out():
+def test_a_constant_has_an_interval_of_zero_width_and_a_missing_metric_is_ignored():
     assert bca(2.0, np.full(10, 2.0), np.full(3, 2.0)) == Interval(2.0, 2.0, 2.0)
     sums = by_unit([1.0, 2.0]) | {"eos_loss": np.array([[1.0, 1.0], [0.0, 0.0]])}
     assert resample(sums, Resampling(2, 0), dict)["eos_loss"].interval().value == 1.0
     assert Interval(2.0, 2.0, 2.0).formatted(" %") == "2 %"
 
 
-def test_any_figure_of_units_can_be_drawn():
+def test_any_statistic_of_units_can_be_drawn():
     values = np.arange(10.0)
     found = drawn(lambda units: np.median(values[units]), Resampling(10, 0)).interval()
     assert found.low < 4.5 < found.high and found.value == 4.5
 
 
 def units_that_differ(gap, noise=0.05):
-    """The model and a baseline on 12 units that differ much more from each other than the two do."""
+    """A metric of the model and a baseline on 12 units, which differ from each other far more than the two models
+    do."""
     random = np.random.default_rng(0)
     level = random.normal(3.0, 1.0, 12)
     resampling = Resampling(12, 0)
@@ -95,18 +96,18 @@ def units_that_differ(gap, noise=0.05):
     return compare({"val_loss": LOSS}, model, {"baseline": baseline})["val_loss"]
 
 
-def test_better_on_the_same_units_is_told_from_apart():
+def test_a_paired_difference_and_separate_intervals_are_distinguished():
     assert units_that_differ(0.2).beats("baseline") == "paired"
     assert units_that_differ(5.0).beats("baseline") == "apart"
     assert units_that_differ(0.0).beats("baseline") == "no"
-    by_luck = units_that_differ(0.1, noise=0.3)
-    assert by_luck.model.value < by_luck.baselines["baseline"].value and by_luck.beats("baseline") == "no"
+    by_chance = units_that_differ(0.1, noise=0.3)
+    assert by_chance.model.value < by_chance.baselines["baseline"].value and by_chance.beats("baseline") == "no"
     assert units_that_differ(-0.2).beats("baseline") == "no"
     higher = Metric(About("higher", "", ""), Interval(0.9, 0.8, 1.0), {"x": Interval(0.1, 0.0, 0.2)})
     assert higher.beats("x") == "apart"
 
 
-def test_the_verdict_claims_no_more_than_its_worst_finding():
+def test_the_verdict_is_that_of_the_worst_finding():
     good, fair, bad = (Finding(mark, mark) for mark in ("good", "fair", "bad"))
     assert verdict([good, good]).word == "learnt"
     assert verdict([good, fair]).word == "weak" and verdict([good, fair]).why == ["fair", "good"]
@@ -114,7 +115,7 @@ def test_the_verdict_claims_no_more_than_its_worst_finding():
     assert verdict([]).word == "weak"
 
 
-def test_findings_say_what_was_compared():
+def test_findings_describe_the_comparison():
     overlapping = units_that_differ(0.2)
     assert against(overlapping, "baseline", "the baseline", "loss").mark == "fair"
     assert against(overlapping, "baseline", "the baseline", "loss", paired=True).mark == "good"
@@ -124,12 +125,12 @@ def test_findings_say_what_was_compared():
     assert "tone by tone, by 0.187" in sentence and sentence.endswith("More held-out tones would decide.")
     assert against(units_that_differ(5.0), "baseline", "the baseline", "loss").mark == "good"
     assert against(units_that_differ(0.0), "baseline", "the baseline", "loss").mark == "bad"
-    by_luck = units_that_differ(0.1, noise=0.3)
-    assert against(by_luck, "baseline", "the baseline", "loss").mark == "bad"
-    assert against(by_luck, "baseline", "the baseline", "loss", ahead="fair").mark == "fair"
+    by_chance = units_that_differ(0.1, noise=0.3)
+    assert against(by_chance, "baseline", "the baseline", "loss").mark == "bad"
+    assert against(by_chance, "baseline", "the baseline", "loss", ahead="fair").mark == "fair"
     assert against(units_that_differ(-0.2), "baseline", "the baseline", "loss", ahead="fair").mark == "bad"
-    asked = Metric(About("higher", "%", "", 45.0), Interval(12.0, 9.0, 20.0))
-    assert floor(asked, "The gain").mark == "fair" and "required: at least 45 %" in floor(asked, "The gain").sentence
+    below = Metric(About("higher", "%", "", 45.0), Interval(12.0, 9.0, 20.0))
+    assert floor(below, "The gain").mark == "fair" and "required: at least 45 %" in floor(below, "The gain").sentence
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,7 @@ def test_findings_say_what_was_compared():
     [("higher", 12.0, "good", "The gain is 12 %."), ("higher", -2.0, "fair", "The gain is -2 %, below 0."),
      ("lower", 2.0, "fair", "The gain is 2 %, above 0."), ("lower", -2.0, "good", "The gain is -2 %.")],
 )  # fmt: skip
-def test_a_floor_of_nothing_is_not_reported_as_a_demand(better, value, mark, sentence):
+def test_a_floor_of_zero_is_not_reported_as_a_requirement(better, value, mark, sentence):
     found = floor(Metric(About(better, "%", "", 0.0), Interval.exactly(value)), "The gain")
     assert (found.mark, found.sentence) == (mark, sentence)
 
@@ -159,7 +160,7 @@ def test_the_reason_for_requiring_less_or_nothing_is_part_of_the_finding(require
 def test_a_model_that_is_surely_worse_is_not_called_unsure(gap, compared):
     found = against(units_that_differ(gap), "baseline", "the baseline", "loss", paired=True, ahead="fair")
     assert found.mark == "bad" and found.sentence.startswith(f"Worse than the baseline{compared}")
-    assert ("row by row" in found.sentence) == bool(compared) and "intervals are apart" not in found.sentence
+    assert ("row by row" in found.sentence) == bool(compared) and "intervals do not overlap" not in found.sentence
 
 
 @pytest.mark.parametrize(("other", "mark", "words"), [(2.0, "fair", "Better than x, of"), (0.5, "bad", "Not better")])

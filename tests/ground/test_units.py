@@ -1,4 +1,4 @@
-"""Numbers as people read them: one way for the whole program."""
+"""Formats of durations, sizes and rates."""
 
 import subprocess
 import sys
@@ -30,12 +30,12 @@ def test_a_size_has_three_digits_and_never_an_exponent(count, text):
     assert size(count) == text
 
 
-def test_a_rate_is_shown_the_way_that_has_no_small_numbers():
+def test_a_rate_below_one_step_per_second_is_shown_as_seconds_per_step():
     assert (rate(0.12), rate(2.1)) == ("8.33 steps/s", "2.1 s a step")
 
 
-def test_the_supervisor_units_and_host_take_the_standard_library_alone():
-    """They are imported by what starts before an environment exists."""
+def test_supervisor_units_and_host_import_only_the_standard_library():
+    """They run before an environment with other packages exists."""
     code = (
         "import sys; before = set(sys.modules); import training.units, training.host, training.runner.supervisor\n"
         "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"

@@ -13,7 +13,7 @@ import pytest
 from tests.domains.music.corpora import PairRecipe, ScoreRecipe, make_corpus, run, split, write_mid
 from training.data import digests, encode, index, manifest, rows, unchanged
 from training.data.identity import data_digest
-from training.data.index import Shared, kept
+from training.data.index import Shared, cached
 from training.data.rows import Rows, Texts, counts, select, stored
 from training.data.store import Store
 from training.domains.music.midi.tokens import TOKENS
@@ -241,13 +241,13 @@ def test_what_is_worked_out_about_rows_is_kept_until_they_change(root):
         return np.arange(3) + len(found)
 
     part = split(root, kind=ScoreRecipe)[0]
-    assert [kept(part, "three", find).tolist() for _ in range(2)] == [[1, 2, 3]] * 2
-    assert kept(part, "three, otherwise", find).tolist() == [2, 3, 4]
-    assert kept(part[:3], "three", find).tolist() == [3, 4, 5]  # other rows
+    assert [cached(part, "three", find).tolist() for _ in range(2)] == [[1, 2, 3]] * 2
+    assert cached(part, "three, otherwise", find).tolist() == [2, 3, 4]
+    assert cached(part[:3], "three", find).tolist() == [3, 4, 5]  # other rows
     write_mid(root / "midi/happy/another.mid", 30)
     run(root)
     part = split(root, kind=ScoreRecipe)[0]
-    assert kept(part, "three", find).tolist() == [4, 5, 6]
+    assert cached(part, "three", find).tolist() == [4, 5, 6]
     folder = next((root / "out/cache/index").glob("midi_generator-midi_train-*"))
     assert len(list(folder.glob("of-*"))) == 1  # what was worked out about other rows is gone
 

@@ -1,1 +1,1 @@
-"""The ground: files, JSONL manifests, memory-mapped stores, and the sandbox in which untrusted files are decoded."""
+"""Files, JSONL manifests, memory-mapped stores, and the sandbox in which untrusted files are decoded."""

@@ -1,4 +1,4 @@
-"""What earlier runs learnt about files and contents: a file is read again only when the file system says it changed."""
+"""SHA-256 digests of files, cached across runs: a file is read again only when its stat() results have changed."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from training.data import files
 from training.data.files import LARGEST, Signature, printable, signature, too_large
 from training.errors import HostError
 
-#: A file changed this recently (seconds) may change again within the same tick of the file system's clock, so its
-#: digest is not remembered yet.
+#: Timestamps of a file system have a limited resolution (a "tick": up to 2 s on FAT, milliseconds on ext4). Two writes
+#: within one tick leave the same mtime and ctime, so a signature that is younger than this many seconds does not prove
+#: that the content is still the same. The digest of such a file is used, but not cached.
 SETTLED = 2.0
-_SIGNED = 1 << 14  # files whose signatures are held as Python's numbers at a time
-_ASKED = 500  # paths or keys in one query
+_SIGNED = 1 << 14  # signatures that are held as Python numbers at a time
+_IN_QUERY = 500  # paths or keys in one query
 _DIGESTS = "path, signature, sha256 FROM digests WHERE path"
-_READ = 2048  # files that are read between two writes of what was learnt
-_TOGETHER = 16  # files at most that a thread takes at a time: a small file is hashed as fast as a task is passed on
+_READ = 2048  # files that are read between two commits to the ledger
+_TOGETHER = 16  # largest number of files in one task of a thread: hashing a small file is as fast as starting a task
 
 
 @dataclass(frozen=True)
 class Digest:
-    """What a file held, and its signature when it was read."""
+    """A file's digest, and its signature when it was read."""
 
     sha256: str
     signature: Signature
@@ -39,19 +40,19 @@ class Digest:
 
 @dataclass(frozen=True)
 class Digests:
-    """What n files hold, in columns: a million of them take 73 MB."""
+    """The digests of n files as columns: a million files take 73 MB."""
 
     sha256: np.ndarray  # uint8 [n, 32]; zeros where refused
     signature: np.ndarray  # int64 [n, 5]
-    settled: np.ndarray  # bool [n]: what the file holds now is what it held then, if its signature is the same
-    refused: dict[int, str]  # why there is no digest
+    settled: np.ndarray  # bool [n]: an unchanged signature proves that the content is unchanged (see SETTLED)
+    refused: dict[int, str]  # index of a file without a digest -> the reason
 
     @classmethod
     def empty(cls, count: int) -> Digests:
         return cls(np.zeros((count, 32), np.uint8), np.zeros((count, 5), np.int64), np.zeros(count, bool), {})
 
     def put(self, found: Sequence[tuple[int, str, Signature]], settled: bool) -> None:
-        """What is known of files: index, SHA-256 in hex, signature."""
+        """Fill in the digests of some files: (index, SHA-256 in hex, signature)."""
         if found:
             index, sha256, now = (list(column) for column in zip(*found, strict=True))
             self.sha256[index] = np.frombuffer(bytes.fromhex("".join(sha256)), np.uint8).reshape(-1, 32)
@@ -59,7 +60,7 @@ class Digests:
             self.settled[index] = settled
 
     def take(self, indices: np.ndarray) -> Digests:
-        """Of some of the files, in ascending order of `indices`."""
+        """The digests of some of the files; `indices` must be ascending."""
         if len(indices) == len(self.settled):
             return self
         refused = {place: self.refused[i] for place, i in enumerate(indices.tolist()) if i in self.refused}
@@ -73,13 +74,13 @@ class Digests:
 
 
 def signed(now: Signature) -> Signature:
-    """Inodes are unsigned and may fill all 64 bits; columns are signed."""
+    """`now` with its inode as a signed 64-bit integer, as the columns hold it; the kernel's inode is unsigned."""
     device, inode, size, modified, changed = now
     return device, inode if inode < 1 << 63 else inode - (1 << 64), size, modified, changed
 
 
 def signatures(paths: Iterable[str | bytes]) -> np.ndarray:
-    """int64 [n, 5]; zeros where there is no file to be reached."""
+    """The signature of every path, int64 [n, 5]; zeros where stat() fails."""
     stat, columns = os.stat, [np.zeros((0, 5), np.int64)]
     for part in _parts(paths, _SIGNED):
         found: list[Signature] = []
@@ -102,13 +103,14 @@ def _column(found: Sequence[Signature]) -> np.ndarray:
 
 
 class Ledger:
-    """Digests by path, and by content: which no decoder finished in time, and numbers that are slow to find out.
+    """A cache in one SQLite file, with three tables: digests of files by path; contents that no decoder finished in
+    time, by key; and numbers that are slow to compute, by content.
 
-    One SQLite file; a damaged one is set aside and begun anew, since all of it can be learnt again.
+    A damaged file is deleted and created again, since all of its entries can be computed again.
     """
 
     def __init__(self, path: Path, others: Sequence[Path] = ()):
-        """`others`: ledgers of other hosts on the same shared files, which are read where this one knows nothing."""
+        """`others`: ledgers of other hosts that share the same files. They are read where this one has no entry."""
         self.path, self.others = path, [other for other in others if other != path]
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -121,7 +123,7 @@ class Ledger:
 
     def _create(self) -> None:
         with self._open() as db:
-            db.execute("BEGIN IMMEDIATE")  # one transaction: each waits for the disk
+            db.execute("BEGIN IMMEDIATE")  # one transaction for all tables: every commit waits for an fsync
             db.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, signature TEXT, sha256 TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS too_slow (key BLOB PRIMARY KEY, seconds REAL)")
             db.execute(
@@ -138,22 +140,22 @@ class Ledger:
     # digests
 
     def digests(self, paths: Iterable[Path], threads: int = 4) -> dict[Path, Digest | str]:
-        """Digest of every path, or why there is none. Only files whose signature is unknown are read."""
+        """The digest of every path, or the reason why it has none. Only files whose signature is unknown are read."""
         paths = list(dict.fromkeys(paths))
         found = self.of([str(path) for path in paths], threads)
-        whole = dict(zip(paths, zip(found.sha256, found.signature.tolist(), strict=True), strict=True))
+        columns = zip(paths, found.sha256, found.signature.tolist(), strict=True)
         out: dict[Path, Digest | str] = {
-            path: Digest(sha256.tobytes().hex(), tuple(now)) for path, (sha256, now) in whole.items()
+            path: Digest(sha256.tobytes().hex(), tuple(now)) for path, sha256, now in columns
         }
         return out | {paths[index]: reason for index, reason in found.refused.items()}
 
     def of(self, paths: Sequence[str], threads: int = 4, reading: Callable[[], object] = lambda: None) -> Digests:
-        """`digests` in columns. `reading`: called before files are read, if any are."""
+        """The same as `digests`, as columns. `reading` is called before the first file is read, if any must be."""
         out = Digests.empty(len(paths))
         fresh = self._unknown(paths, out)
         if fresh:
             reading()
-            with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib lets go of the interpreter's lock
+            with ThreadPoolExecutor(min(threads, len(fresh))) as pool:  # hashlib releases the GIL
                 several = max(1, min(_TOGETHER, len(fresh) // (4 * threads)))
                 for part in _parts(fresh, _READ):
                     chunks = _parts((paths[index] for index in part), several)
@@ -161,11 +163,11 @@ class Ledger:
         return out
 
     def _unknown(self, paths: Sequence[str], out: Digests) -> list[int]:
-        """Fill in what is known; returns the indices of the files that must be read."""
+        """Fill in the cached digests; returns the indices of the files that must be read."""
         unknown: list[int] = []
         adopted: list[tuple[bytes, str, str]] = []
         with self._open() as db, _opened(self.others) as others:
-            for part in _parts(range(len(paths)), _ASKED):
+            for part in _parts(range(len(paths)), _IN_QUERY):
                 waiting: dict[bytes, dict[int, Signature]] = {}
                 known: list[tuple[int, str, Signature]] = []
                 for index in part:
@@ -175,15 +177,16 @@ class Ledger:
                         out.refused[index] = f"cannot be reached: {error.strerror}"
                     else:
                         waiting.setdefault(os.fsencode(paths[index]), {})[index] = now
-                for path, told, sha256 in _select(db, _DIGESTS, waiting):
+                for path, stored, sha256 in _select(db, _DIGESTS, waiting):
                     for index, now in [*waiting[path].items()]:
-                        if told == repr(now):
+                        if stored == repr(now):
                             known.append((index, sha256, waiting[path].pop(index)))
                 for other in others:
-                    # another host's number for the device of a shared folder is another; all else is the server's
-                    for path, told, sha256 in _select(other, _DIGESTS, waiting):
+                    # Each host numbers the device of a shared folder differently. The other four numbers of a
+                    # signature come from the file server and are the same on all hosts, so only those are compared.
+                    for path, stored, sha256 in _select(other, _DIGESTS, waiting):
                         for index, now in [*waiting[path].items()]:
-                            if "(" + told.partition(", ")[2] == repr(now[1:]):
+                            if "(" + stored.partition(", ")[2] == repr(now[1:]):
                                 known.append((index, sha256, waiting[path].pop(index)))
                                 adopted.append((path, repr(now), sha256))
                 out.put(known, settled=True)
@@ -208,10 +211,10 @@ class Ledger:
     # contents
 
     def too_slow(self, keys: Iterable[bytes]) -> dict[bytes, float]:
-        """The patience (`sandbox.Patience.total`) that contents exceeded in an earlier run, of those that did."""
+        """Key -> the time limit (`sandbox.TimeLimit.total`) that its decoding exceeded in an earlier run."""
         out: dict[bytes, float] = {}
         with self._open() as db, _opened(self.others) as others:
-            for part in _parts(keys, _ASKED):
+            for part in _parts(keys, _IN_QUERY):
                 for source in (db, *others):
                     for key, seconds in _select(source, "key, seconds FROM too_slow WHERE key", part):
                         out[key] = max(seconds, out.get(key, 0.0))
@@ -222,19 +225,20 @@ class Ledger:
             db.execute("INSERT OR REPLACE INTO too_slow VALUES (?, ?)", (key, seconds))
 
     def facts(self, name: str, keys: np.ndarray, find: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """A number for every content, float64 [n]: as an earlier run found it, or else as `find(indices)` does now.
+        """A number for every content, float64 [n]: the cached one, or else the result of `find(indices)`.
 
-        `keys`: uint8 [n, 32]. `name` says what the number is, and changes with how it is found.
+        `keys`: uint8 [n, 32]. `name` identifies the number; it must change when the computation changes.
         """
         out, new = np.empty(len(keys)), np.ones(len(keys), bool)
-        # asked for and written in the table's order: in any other, each of a million would be on another page
+        # Keys are read and written in the order of the table: in any other order, nearly every one of a million keys
+        # would touch another page of the database.
         ordered = np.argsort(np.ascontiguousarray(keys).view(">u8")[:, 0]) if len(keys) else np.zeros(0, np.int64)
         with self._open() as db:
             has = db.execute("SELECT 1 FROM facts WHERE name = ? LIMIT 1", (name,)).fetchone()
-            for part in _parts(ordered.tolist() if has else (), _ASKED):
-                asked = [keys[index].tobytes() for index in part]
-                known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", asked))
-                for index, key in zip(part, asked, strict=True):
+            for part in _parts(ordered.tolist() if has else (), _IN_QUERY):
+                batch = [keys[index].tobytes() for index in part]
+                known = dict(_select(db, f"key, value FROM facts WHERE name = {name!r} AND key", batch))
+                for index, key in zip(part, batch, strict=True):
                     if key in known:
                         out[index], new[index] = known[key], False
             out[new] = find(np.flatnonzero(new))
@@ -259,7 +263,8 @@ def _parts(items: Iterable, size: int) -> Iterator[list]:
 
 @contextmanager
 def _opened(paths: Sequence[Path]) -> Iterator[list[sqlite3.Connection]]:
-    """Ledgers to read in. One that is missing, damaged or being written tells nothing: its files are read again."""
+    """Open ledgers for reading. One that is missing, damaged or locked by a writer is skipped: the files are then read
+    again."""
     with ExitStack() as held:
         out = []
         for path in paths:

@@ -1,4 +1,4 @@
-"""Files become stored arrays: decoded once, in worker processes that may neither hang nor grow, keyed by content."""
+"""Decode files into stored arrays: each content once, in worker processes with limits of time and memory."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from training.data.store import Record, Store, key_of, pack
 from training.errors import DataError
 from training.threads import share
 
-#: More than this share of unreadable files refuses the run: something is wrong with the data, not with a file.
+#: A run is refused if more than this share of the files cannot be read: the fault is then in the data as a set.
 TOO_MANY = 0.2
-_PUBLISH_SECONDS = 30.0  # how much decoding a killed run may lose
+_PUBLISH_SECONDS = 30.0  # interval at which decoded records are published: a killed run loses no more work than that
 
 
 @dataclass(frozen=True)
@@ -33,26 +33,27 @@ class Encoder:
     """How one kind of file becomes arrays. The store's key is the file's content and `version`."""
 
     kind: str  # the store's folder name under cache/: "logmel"
-    version: str  # whatever changes the output: code version and parameters
+    version: str  # must change when the output changes: code version and parameters
     function: Callable[[Path], dict[str, np.ndarray]]  # pure, picklable (top-level or functools.partial of one)
-    seconds: float = 60.0  # of wall clock a small file may take
-    processor: float = 4.0  # of processor time a small file may take, in seconds
-    bytes_per_second: float = 500_000.0  # so much longer a large one may take of both (of the wall's four times that)
+    seconds: float = 60.0  # limit of wall-clock time for a small file
+    processor: float = 4.0  # limit of processor time for a small file, in seconds
+    #: Size / bytes_per_second is added to the limit of processor time, and four times that to the wall clock's.
+    bytes_per_second: float = 500_000.0
     megabytes: int = 1024  # of address space beyond the worker's own
     imports: tuple[str, ...] = ()  # modules that `function` imports late: loaded once for all workers
 
-    def patience(self, path: str | Path) -> sandbox.Patience:
-        """How long the file at `path` may take."""
+    def time_limit(self, path: str | Path) -> sandbox.TimeLimit:
+        """How long decoding the file at `path` may take."""
         try:
             more = os.stat(path).st_size / self.bytes_per_second  # noqa: PTH116
         except OSError:
-            more = 0.0  # it has gone: its decoder will say so
-        return sandbox.Patience(self.seconds + 4 * more, self.processor + more)
+            more = 0.0  # the file is gone; its decoder reports that
+        return sandbox.TimeLimit(self.seconds + 4 * more, self.processor + more)
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that is not used, and why."""
+    """A file that is not used, and the reason."""
 
     path: str  # printable
     kind: str  # the encoder that refused it
@@ -60,23 +61,23 @@ class Quarantined:
     place: str = ""  # the manifest line that names it
 
 
-def expect(*encoders: Encoder) -> None:
-    """Say which encoders a run will use, before the first is used: see `sandbox.expect`."""
+def preload(*encoders: Encoder) -> None:
+    """Name the encoders that a run will use, before the first is used: see `sandbox.preload`."""
     for encoder in encoders:
-        sandbox.expect(encoder.function, imports=encoder.imports)
+        sandbox.preload(encoder.function, imports=encoder.imports)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What became of n files, in columns: their records are in the store of the encoder's kind."""
+    """The results of encoding n files, as columns. The records are in the store of the encoder's kind."""
 
     digests: Digests
     keys: np.ndarray  # uint8 [n, 32]: of the record in the store
-    refused: dict[int, str]  # why a file has no record
+    refused: dict[int, str]  # index of a file without a record -> the reason
 
 
 def ledger(cache: Path, part: str = "") -> Ledger:
-    """What runs over `cache` learnt about files; `part` has a ledger of its own, and all read each other's."""
+    """The ledger of `cache`. Each `part` has a separate one, and every ledger reads the others."""
     return Ledger(cache / (f"ledger-{part}.sqlite" if part else "ledger.sqlite"), sorted(cache.glob("ledger*.sqlite")))
 
 
@@ -90,15 +91,16 @@ def encode(
     digests: Digests | None = None,
     part: str = "",
 ) -> Encoded:
-    """Every file -> its record in the store, or why it has none. Decodes only contents that the store lacks, and each
+    """The record of every file, or the reason why it has none. Decodes only contents that are not in the store, each
     once.
 
-    `digests`: of the files, where they are known already. `part`: write into this part of the store (`Store.writing`).
+    `digests`: of the files, if they are known already. `part`: write into this part of the store (`Store.writing`).
     """
     store, known = Store.at(cache / encoder.kind), ledger(cache, part)
     if digests is None:
-        expect(encoder)
-        digests = known.of(paths, reading=sandbox.start_server)  # it imports while we read
+        preload(encoder)
+        # the fork server imports the decoder's modules while this process reads the files
+        digests = known.of(paths, reading=sandbox.start_server)
     refused = dict(digests.refused)
     keys = np.zeros((len(paths), 32), np.uint8)
     good = digests.good()
@@ -125,7 +127,7 @@ def encode_files(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[dict[Path, Record], dict[Path, Quarantined]]:
-    """`encode` for a few files: every path -> its record, or why it has none."""
+    """The same as `encode` for a few files: (path -> its record, path -> why it has none)."""
     paths = list(dict.fromkeys(paths))
     done = encode([str(path) for path in paths], encoder, cache, workers, say)
     store = Store.at(cache / encoder.kind)
@@ -141,7 +143,7 @@ def encode_files(
 
 @dataclass(frozen=True)
 class _Work:
-    """Files to be decoded into a store."""
+    """Decodes files into a store."""
 
     encoder: Encoder
     paths: Sequence[str]
@@ -158,11 +160,11 @@ class _Work:
         began = published = time.monotonic()
         with self.store.writing(part=self.part) as writer:
             todo = self._todo(missing, failures)
-            expect(encoder)
+            preload(encoder)
             outcomes = sandbox.run(
                 functools.partial(_packed, encoder.function),
                 [self.paths[index] for _, index in todo],
-                seconds=encoder.patience,
+                seconds=encoder.time_limit,
                 megabytes=encoder.megabytes,
                 workers=workers,
             )
@@ -179,7 +181,7 @@ class _Work:
                     else:
                         failures[key] = error
                     if outcome.timed_out:
-                        self.ledger.remember_too_slow(key, encoder.patience(self.paths[index]).total)
+                        self.ledger.remember_too_slow(key, encoder.time_limit(self.paths[index]).total)
                     if time.monotonic() - published > _PUBLISH_SECONDS:
                         writer.publish()
                         published = time.monotonic()
@@ -192,17 +194,18 @@ class _Work:
         return failures
 
     def _todo(self, missing: Mapping[bytes, int], failures: dict[bytes, str]) -> list[tuple[bytes, int]]:
-        """What nobody decoded while we waited for the store, and what no earlier run gave up on."""
+        """The contents to decode: without those that another process decoded while this one waited for the store's
+        lock, and without those that exceeded this time limit in an earlier run, which are added to `failures`."""
         slow = self.ledger.too_slow(missing)
         wanted = np.frombuffer(b"".join(missing), np.uint8).reshape(-1, 32)
         absent = self.store.locate(wanted).shard < 0
         todo = []
-        for item, lacking in zip(missing.items(), absent.tolist(), strict=True):
+        for item, is_absent in zip(missing.items(), absent.tolist(), strict=True):
             key, index = item
-            if not lacking:
+            if not is_absent:
                 continue
-            if key in slow and slow[key] >= self.encoder.patience(self.paths[index]).total:
-                failures[key] = f"took too long to decode in an earlier run (forget: {self.ledger.path})"
+            if key in slow and slow[key] >= self.encoder.time_limit(self.paths[index]).total:
+                failures[key] = f"took too long to decode in an earlier run (to try again, delete {self.ledger.path})"
             else:
                 todo.append(item)
         return todo
@@ -215,7 +218,7 @@ class _Work:
 
 
 def _packed(function: Callable[[Path], dict[str, np.ndarray]], path: str) -> bytes:
-    """In the worker: what crosses the pipe is the bytes that the store keeps."""
+    """Runs in the worker: the record is packed there, so the pipe carries the bytes that the store keeps."""
     return pack(function(Path(path)))
 
 
@@ -229,16 +232,17 @@ def encode_all(
     quarantine: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[Sequence[Row], list[Quarantined]]:
-    """Rows -> the rows whose files could all be decoded, with their records; and the files that could not.
+    """Decode the files of all rows. Returns the rows whose files could all be decoded, with their records, and the
+    files that could not.
 
     Args:
         encoders: manifest key that holds a path -> encoder of the file under it.
         cache: folder of the stores.
-        quarantine: JSONL file for what was refused (emptied when nothing was).
+        quarantine: JSONL file for the refused files; it is empty when none was refused.
 
-    Raises DataError if more than `too_many` of any key's files fail, or no row is left.
+    Raises DataError if more than the share `too_many` of any key's files fail, or no row is left.
     """
-    expect(*encoders.values())
+    preload(*encoders.values())
     files = {name: _Column.of(rows, name) for name in encoders}
     done = {name: encode(files[name].paths, encoder, cache, workers, say) for name, encoder in encoders.items()}
     bad = np.zeros(len(rows), bool)
@@ -265,7 +269,7 @@ def encode_all(
 
 @dataclass(frozen=True)
 class _Column:
-    """The files that rows name under one key, each once."""
+    """The files that rows name under one key, without repetitions."""
 
     paths: Sequence[str]
     of_row: np.ndarray  # int64 [n]: index into `paths`
@@ -285,7 +289,7 @@ def _with_records(
     done: Mapping[str, Encoded],
     cache: Path,
 ) -> Sequence[Row]:
-    """The kept rows, each with what is stored of its files."""
+    """The kept rows, each with the records of its files."""
     of_row = {name: files[name].of_row[kept] for name in encoders}
     if not isinstance(rows, Rows):
         stores = {name: Store.at(cache / encoder.kind) for name, encoder in encoders.items()}
@@ -323,7 +327,7 @@ def refuse_if_too_many(bad: Sequence[Quarantined], total: int, share: float = TO
 
 
 def describe(items: Sequence[Quarantined], most: int = 10) -> str:
-    """A few lines for people: the first files and why each was refused."""
+    """A few lines for people: the first files, each with the reason why it was refused."""
     lines = [f"  {item.path}: {item.reason}" for item in items[:most]]
     if len(items) > most:
         lines.append(f"  ... and {len(items) - most} more")

@@ -1,4 +1,4 @@
-"""Files on a disk that nobody here controls: scanning folders, naming what was refused, digests, atomic writes."""
+"""Untrusted folders and files: scanning, reasons for refusal, digests; and atomic writes."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from pathlib import Path
 
 from training.errors import HostError
 
-#: No usable file is larger (a WAV cannot be); a sparse file that claims terabytes is not read for hours.
+#: Larger files are refused unread (a WAV cannot be larger): reading a sparse file of terabytes would take hours.
 LARGEST = 1 << 32
 
 
 @dataclass(slots=True, eq=False)
 class Found:
-    """A regular file under a scanned root. There may be millions: what can be worked out is not kept."""
+    """A regular file under a scanned root. There may be millions, so only what cannot be derived is stored."""
 
     root: str  # absolute; shared by all
     relative: str  # under the root, "/" between folders, Unicode NFC: the same on every host
-    number: int = 0  # its place in the list that it was found in
-    spelt: str = ""  # `relative` as the disk has it, where that is another Unicode form
+    number: int = 0  # its index in the list that the scan returned
+    spelt: str = ""  # `relative` as spelt on the disk, where that is another Unicode form
     content: bytes = b""  # SHA-256, once it is known
 
     @property
     def place(self) -> str:
-        """Where it is: absolute."""
+        """The absolute path."""
         return f"{self.root}/{self.spelt or self.relative}"
 
     @property
@@ -41,7 +41,7 @@ class Found:
 
     @property
     def key(self) -> str:
-        """`relative` without its extension: what a row is called."""
+        """`relative` without its extension: the name of a row."""
         relative, dot = self.relative, self.relative.rfind(".")
         return relative[:dot] if relative.rfind("/") + 1 < dot < len(relative) - 1 else relative
 
@@ -55,21 +55,21 @@ class Found:
 
 
 def suffix_of(name: str) -> str:
-    """As `Path.suffix`: ".wav" of "a.wav", nothing of ".wav"."""
+    """The same as `Path.suffix`: ".wav" for "a.wav", empty for ".wav"."""
     dot = name.rfind(".")
     return name[dot:] if 0 < dot < len(name) - 1 else ""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Something that cannot be used, and why."""
+    """A file or folder that cannot be used, and the reason."""
 
     path: str  # printable
     reason: str
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path as it may safely be shown: control characters and bytes that are no UTF-8 are escaped."""
+    """A path that is safe to print: control characters and bytes that are not UTF-8 are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
@@ -77,9 +77,10 @@ def printable(path: str | os.PathLike[str]) -> str:
 def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused]]:
     """Regular files under `root` whose extension, in any case, is in `suffixes` (".wav"); sorted by relative name.
 
-    Links to files and folders are followed; a folder is entered once, by its real place if it lies under the root, so a
-    circle of links ends. Nothing is opened: a FIFO, socket or device cannot hang the scan. What has the right
-    extension and cannot be used is returned as refused. Raises OSError if `root` itself cannot be listed.
+    Links to files and folders are followed. Each folder is entered once, so a cycle of links ends; one that is under
+    the root is entered by its real path, before any link to it. No file is opened, so a FIFO, socket or device cannot
+    block the scan. A file that has the right extension but cannot be used is returned as refused. Raises OSError if
+    `root` itself cannot be listed.
     """
     wanted = {suffix.lower() for suffix in suffixes}
     top = os.path.abspath(root).rstrip("/")  # noqa: PTH100 - resolve() would rename a linked root
@@ -124,7 +125,7 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
                 else:
                     name = relative if relative.isascii() else unicodedata.normalize("NFC", relative)
                     found.append((name, "" if name == relative else relative))
-    found.sort(key=lambda names: names[0])  # stable: of two spellings of a name, the first one found stays first
+    found.sort(key=lambda names: names[0])  # a stable sort: of two spellings of a name, the one found first is kept
     kept: list[Found] = []
     for name, spelt in found:
         if kept and kept[-1].relative == name:
@@ -159,7 +160,7 @@ def _kind(mode: int) -> str:
 
 
 def regular_file(path: Path) -> str | None:
-    """None if `path` is a regular file (links followed), else why not. Opens nothing."""
+    """None if `path` is a regular file (links are followed), else the reason why not. Opens no file."""
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:
@@ -173,8 +174,8 @@ Signature = tuple[int, int, int, int, int]
 
 
 def signature(path: str | Path) -> Signature:
-    """Device, inode, size, mtime and ctime: an edit that keeps size and mtime still moves the ctime."""
-    about = os.stat(path)  # noqa: PTH116 - a million times a run; a Path would cost more than the question
+    """Device, inode, size, mtime and ctime. An edit that keeps size and mtime still changes the ctime."""
+    about = os.stat(path)  # noqa: PTH116 - a million times a run; making a Path would cost more than the stat itself
     return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
 
 
@@ -198,7 +199,7 @@ def sha256(path: str | Path) -> str:
 
 @contextmanager
 def disk_errors(path: Path):
-    """Turn a full or read-only disk into a HostError that names the path."""
+    """Convert an OSError (a full or read-only disk, say) into a HostError that names the path."""
     try:
         yield
     except OSError as error:
@@ -211,9 +212,12 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def write_atomic(path: Path, data: bytes | Callable[[Path], None]) -> bool:
-    """Put `data` (bytes, or a function that writes a given path) at `path`, whole or not at all, and durably.
+    """Write `data` (bytes, or a function that writes to a given path) to `path`, atomically and durably. Returns False
+    where the file already had this content and was left alone. Raises HostError.
 
-    Bytes equal to what is there are not written again; returns whether anything was. Raises HostError.
+    The content is written under a temporary name in the same folder, so that the rename stays within one file system.
+    The order matters: the file is fsynced before the rename, or a power cut could leave the final name with missing
+    content; the folder is fsynced after it, or a power cut could lose the rename itself.
     """
     with disk_errors(path):
         if isinstance(data, bytes) and regular_file(path) is None and path.read_bytes() == data:
@@ -236,12 +240,13 @@ def write_atomic(path: Path, data: bytes | Callable[[Path], None]) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Force a file's content, or a folder's list of names, onto the disk."""
+    """Fsync a file, or a folder (which makes creations and renames of its entries durable)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        # Network drives that cannot sync a folder say so by these; its names are theirs to keep.
+        # Network file systems that cannot fsync a folder fail with one of these. The server itself is then responsible
+        # for keeping the folder's entries.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS) or not stat.S_ISDIR(os.fstat(handle).st_mode):
             raise
     finally:

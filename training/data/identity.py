@@ -1,4 +1,4 @@
-"""Which data a run was trained on: a digest of its content, whether it was made up, and whether its splits overlap."""
+"""Which data a run was trained on: a digest of its content, whether it is synthetic, and whether its splits overlap."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from training.data.files import sha256
-from training.data.index import Shared, kept
+from training.data.index import Shared, cached
 from training.data.rows import NO_SCHEMA, Row, Rows
 from training.data.schema import ID, SPLITS, Schema, floats
 from training.errors import DataError
 
-MARKER = "synthetic.json"  # in a folder: what lies under it was made by rules
-MOST_TEXTS = 4096  # values whose JSON is held
-_AT_ONCE = 1 << 14  # digests in hex at a time
+MARKER = "synthetic.json"  # a file that marks its folder: everything under it is synthetic
+MOST_TEXTS = 4096  # values whose JSON is cached
+_AT_ONCE = 1 << 14  # digests that are converted to hex at a time
 _AS_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
@@ -31,10 +31,10 @@ _AS_JSON = json.JSONEncoder(sort_keys=True).encode
 
 
 def data_digest(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> str:
-    """SHA-256 over the splits: the values of each row, the content of its files, the version of what decoded them.
+    """SHA-256 over the splits: the values of each row, the content of its files, the versions of their encoders.
 
-    Paths, names (`Schema.names`) and manifest formatting do not count: the same rows are the same data on every host.
-    `schema`: of rows that are not from a manifest.
+    Paths, names (`Schema.names`) and the formatting of the manifest do not change it: the same rows have the same
+    digest on every host. `schema`: of rows that do not come from a manifest.
     """
 
     def find() -> np.ndarray:
@@ -48,16 +48,16 @@ def data_digest(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None)
     parts = [f"{split} {part.table.identity}" for split, part in sorted(rows.items()) if isinstance(part, Shared)]
     if len(parts) < len(rows):
         return find().tobytes().hex()
-    return kept(next(iter(rows.values())), f"data digest 1 {' '.join(parts)}", find).tobytes().hex()
+    return cached(next(iter(rows.values())), f"data digest 1 {' '.join(parts)}", find).tobytes().hex()
 
 
 def schema_of(rows: Sequence[Row], schema: Schema | None = None) -> Schema:
-    """The schema of rows: their manifest's, else `schema`, else one that knows `id` alone."""
+    """The schema of rows: their manifest's, else `schema`, else one whose only key is `id`."""
     return rows.table.schema if isinstance(rows, Rows) else schema or NO_SCHEMA
 
 
 def _row_contents(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, str]]:
-    """A row's values but for names and paths, and the digests of its files: JSON, keys in order."""
+    """A row's values without names and paths, and the digests of its files, both as JSON with sorted keys."""
     named = [key.name for key in schema.paths if key.name in schema.names]
     for values, content in _contents(rows):
         for key in named:
@@ -68,24 +68,24 @@ def _row_contents(rows: Sequence[Row], schema: Schema) -> Iterator[tuple[str, st
 
 
 def _row_contents_fast(rows: Sequence[Row]) -> Iterator[tuple[str, str]] | None:
-    """`_row_contents`, three times as fast; None where a row names a file of which nothing is stored."""
+    """The same as `_row_contents`, three times as fast; None where a row names a file that is not in a store."""
     if not isinstance(rows, Rows) or any(files.keys is None for files in rows.table.files.values()):
         return None
     keys = sorted(rows.table.files)
     form = "{" + ", ".join(f'"{key}": "%s"' for key in keys) + "}"
     digests = zip(*(_hex(rows.keys(key)) for key in keys), strict=True) if keys else iter([()] * len(rows))
-    return zip(map(_Teller(keys, rows.table.schema), rows.plain()), (form % part for part in digests), strict=True)
+    return zip(map(_ValuesAsJson(keys, rows.table.schema), rows.plain()), (form % one for one in digests), strict=True)
 
 
-class _Teller:
-    """JSON of a row's values but for names and paths."""
+class _ValuesAsJson:
+    """A row's values without names and paths, as JSON with sorted keys."""
 
     def __init__(self, paths: Sequence[str], schema: Schema):
         self.schema = schema
         self.others = (*paths, *schema.names)
         self.vectors = {name for name, key in schema.keys.items() if key.normalise is floats}
         self.defaults = {name for name in schema.defaults if name not in schema.names}
-        #: Of rows that say nothing but a list of numbers, by its name and bits: many rows say the same.
+        #: A cache for rows whose only value is a list of numbers, by its name and bits: many rows have the same list.
         self.known: dict[tuple[str, bytes], str] = {}
 
     def __call__(self, values: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ class _Teller:
 
 
 def _hex(column: np.ndarray) -> Iterator[str]:
-    """Each row of uint8 [n, m]."""
+    """Every row of uint8 [n, m] in hex."""
     size = 2 * column.shape[1]
     for begin in range(0, len(column), _AT_ONCE):
         text = column[begin : begin + _AT_ONCE].tobytes().hex()
@@ -113,7 +113,8 @@ def _hex(column: np.ndarray) -> Iterator[str]:
 
 
 def _contents(rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, Any], dict[str, str]]]:
-    """Values of every row, and which records hold its files. (A `Row` each, of a million, takes twice as long.)"""
+    """The values of every row, and the keys of its files' records. (A million `Row` objects would take twice as
+    long.)"""
     if isinstance(rows, Rows):
         keys = {key: rows.keys(key) for key in stored_keys(rows)}
         for number, values in enumerate(rows.values()):
@@ -124,7 +125,7 @@ def _contents(rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, Any], dict[str
 
 
 def is_synthetic(rows: Mapping[str, Sequence[Row]]) -> bool:
-    """Whether any file lies under a folder that is marked as made by rules."""
+    """Whether any file is under a folder that is marked as synthetic."""
     folders: set[str] = set()
     for part in rows.values():
         if isinstance(part, Rows):
@@ -143,16 +144,17 @@ def _folders(rows: Rows, key: str) -> list[str]:
         folders = {path.rpartition("/")[0] for path in rows.paths(key)}
         return np.frombuffer("\0".join(sorted(folders)).encode("utf-8", "surrogateescape"), np.uint8)
 
-    return kept(rows, f"folders of {key} 1", find).tobytes().decode("utf-8", "surrogateescape").split("\0")
+    return cached(rows, f"folders of {key} 1", find).tobytes().decode("utf-8", "surrogateescape").split("\0")
 
 
-def lies_in_marked(*folders: Path | None) -> bool:
-    """Whether a folder, or the one that holds it, is marked as made by rules."""
+def is_marked_synthetic(*folders: Path | None) -> bool:
+    """Whether one of the folders, or its parent folder, is marked as synthetic."""
     resolved = [folder.resolve() for folder in folders if folder is not None]
     return any((place / MARKER).is_file() for folder in resolved for place in (folder, folder.parent))
 
 
 def stored_keys(rows: Rows) -> list[str]:
+    """The path keys of the manifest whose files are in a store."""
     return [key for key, files in rows.table.files.items() if files.keys is not None]
 
 
@@ -163,8 +165,8 @@ _IS_IN = {"train": "trained on", "val": "held out for validation"}
 
 
 def refuse_leak(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> None:
-    """Raise DataError if a held-out or test row is in an earlier split too: `prepare` never makes such splits, but
-    hand-written manifests can."""
+    """Raise DataError if a held-out or test row is in an earlier split too. `prepare` never makes such splits, but
+    hand-written manifests can contain them."""
     for (first, second), ids in _leaks(rows, schema).items():
         if ids:
             shown = ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else "")
@@ -174,19 +176,20 @@ def refuse_leak(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None)
             rule += f", or the same `{of.group}`" if of.group else ""
             raise DataError(
                 f"{len(ids)} of {len(rows[second])} {'test' if second == 'test' else 'held-out'} rows are "
-                f"{_IS_IN[first]} too ({rule}): {shown}. Take them out of one of the manifests, or let `prepare` split "
+                f"{_IS_IN[first]} too ({rule}): {shown}. Remove them from one of the manifests, or let `prepare` split "
                 "the data."
             )
 
 
-def on_both_sides(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> list[str]:
-    """Ids of the rows that `refuse_leak` would refuse: a model is not judged by those."""
+def leaking_ids(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None) -> list[str]:
+    """Ids of the rows that `refuse_leak` would refuse: no model is judged on them."""
     return list(dict.fromkeys(name for ids in _leaks(rows, schema).values() for name in ids))
 
 
 def _leaks(rows: Mapping[str, Sequence[Row]], schema: Schema | None) -> dict[tuple[str, str], list[str]]:
-    """(earlier split, later split) -> ids of rows of the later one that leak: one of their files has the content of a
-    file of an earlier row, and the parts that the rows mean overlap; or both are of one group."""
+    """(earlier split, later split) -> ids of the rows of the later split that leak. A row leaks if one of its files has
+    the same content as a file of a row in the earlier split, and the parts that the two rows use overlap; or if both
+    rows have the same group."""
     found = {}
     for first, second in combinations([split for split in SPLITS if split in rows], 2):
         later = rows[second]
@@ -196,14 +199,14 @@ def _leaks(rows: Mapping[str, Sequence[Row]], schema: Schema | None) -> dict[tup
 
 
 def _leaking(first: Sequence[Row], second: Sequence[Row], schema: Schema) -> np.ndarray:
-    """Indices of rows of `second`, ascending; kept beside the index of rows that have one."""
+    """Indices of the leaking rows of `second`, ascending. Cached next to the index of `second`, if it has one."""
 
     def find() -> np.ndarray:
         return np.array(sorted({*_same_content(first, second, schema), *_same_group(first, second, schema)}), np.int64)
 
     if isinstance(first, Shared) and first.order is None:
         name = f"alike to {first.table.identity} by {schema.place} {schema.version}, 2"
-        return kept(second, name, find)
+        return cached(second, name, find)
     return find()
 
 
@@ -212,14 +215,15 @@ def _same_content(first: Sequence[Row], second: Sequence[Row], schema: Schema) -
     parts: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for _, content, part in _parts(first, far, schema):
         parts[content].append(part)
-    # sorted by their begin, and the latest end up to each: an overlap is found by bisection
+    # For each content: the begins of its parts, sorted, and the latest end among the parts up to each. Bisection then
+    # finds whether a part overlaps any of them.
     begins, ends = {}, {}
     for content, of_content in parts.items():
         of_content.sort()
         begins[content] = [begin for begin, _ in of_content]
         ends[content] = list(accumulate((end for _, end in of_content), max))
     for index, content, (begin, end) in _parts(second, near, schema):
-        before = bisect_left(begins.get(content, []), end)  # parts that begin before this one ends
+        before = bisect_left(begins.get(content, []), end)  # number of parts that begin before this one ends
         if before and ends[content][before - 1] > begin:
             yield index
 
@@ -234,8 +238,8 @@ def _parts(rows: Sequence[Row], indices: np.ndarray, schema: Schema) -> Iterator
 
 
 def _alike(first: Sequence[Row], second: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the rows of both that may share content: by the first eight bytes of the records' keys, which takes
-    no time for a million rows. All rows where they are no columns."""
+    """Indices of the rows of both splits that may share content, by the first eight bytes of their records' keys: this
+    is fast even for a million rows. All rows, if they are not columns."""
     if not (isinstance(first, Rows) and isinstance(second, Rows)):
         return np.arange(len(first)), np.arange(len(second))
     before, after = ([_heads(rows, key) for key in stored_keys(rows)] for rows in (first, second))
@@ -264,6 +268,6 @@ def _same_group(first: Sequence[Row], second: Sequence[Row], schema: Schema) -> 
 
 
 def _groups(rows: Sequence[Row], key: str) -> Iterator[Any]:
-    """The group of every row; None for a row without."""
+    """The group of every row; None for a row that has none."""
     values = rows.values() if isinstance(rows, Rows) else (row.values for row in rows)
     return (of_row.get(key) for of_row in values)

@@ -1,10 +1,10 @@
-"""A checked manifest as one memory-mapped file, so that training on it begins at once and its processes share it.
+"""A checked manifest as one memory-mapped file, so that training starts at once and all of its processes share it.
 
-The file holds the columns of `rows.Table`. It counts for nothing unless it was made from the same manifest (by content)
-in the same way, is whole, and every file that the manifest names is as it was when it was digested. Otherwise the
-manifest is checked and its files are looked at anew: an index is never the reason why something bad is trained on.
+The file holds the columns of `rows.Table`. It is used only if it is intact, was made from the same manifest (by
+content) with the same checks and encoders, and no file that the manifest names has changed since it was digested.
+Otherwise the manifest and its files are checked again, so an index never lets unchecked data into a training.
 
-    64 bytes: magic, format, CRC of what follows    a record (records.py) of the columns
+    64 bytes: magic, format, CRC of the rest    a record (records.py) of the columns
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from training.data.files import sha256, write_atomic
 from training.data.records import dtype_of, parts, unpack
 from training.data.rows import Files, Layout, Row, Rows, Table, Texts
 from training.data.schema import schema_at
-from training.data.unchanged import looking
+from training.data.unchanged import comparing_signatures
 from training.errors import DataError
 
 FORMAT = 2
@@ -38,17 +38,17 @@ _COLUMNS = ("text", "spans", "numbers", "numbered")
 
 @dataclass(frozen=True)
 class Origin:
-    """What rows were made from, and how. Rows of the same origin are the same rows."""
+    """What rows were made from, and how. The same origin gives the same rows."""
 
     manifest: str  # SHA-256
-    how: Mapping[str, Any]  # checks, encoders (JSON)
-    #: what decides where files are found that are not where the manifest says: folders (JSON)
+    how: Mapping[str, Any]  # checks and encoders (JSON)
+    #: The folders in which moved files are looked up (JSON); irrelevant where every path exists as written.
     under: Mapping[str, Any]
 
 
 def write(path: Path, table: Table, origin: Origin) -> Rows | None:
-    """Keep a table whose files are all encoded; returns its rows, now shared. None, and nothing is kept, where a file
-    changed so lately that another change might go unseen."""
+    """Write the index of a table whose files are all encoded; returns its rows, now shared. Returns None, and leaves no
+    index, where a file changed so recently that another change could go unnoticed (digests.SETTLED)."""
     encoded = [files for files in table.files.values() if files.keys is not None]
     other = {key: signatures(files.paths.every()) for key, files in table.files.items() if files.keys is None}
     fresh = time.time_ns() - int(SETTLED * 1e9)
@@ -60,14 +60,14 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
     columns: dict[str, np.ndarray] = {name: getattr(table, name) for name in _COLUMNS}
     about: dict[str, Any] = {"made": _origin_key(origin), "under": None if table.plain else dict(origin.under),
                              "schema": table.schema.place, "files": {}}  # fmt: skip
-    whole = hashlib.sha256(table.text)
+    identity = hashlib.sha256(table.text)
     for key, files in table.files.items():
         columns[f"{key} paths"], columns[f"{key} ends"] = files.paths.data, files.paths.ends
         columns[f"{key} signatures"] = other[key] if files.keys is None else files.signatures
         about["files"][key] = {"kind": files.kind}
         if files.keys is None:
             continue
-        whole.update(key.encode() + files.keys.tobytes())
+        identity.update(key.encode() + files.keys.tobytes())
         layout = files.layout
         columns |= {f"{key} keys": files.keys, f"{key} shard": layout.shard}
         columns |= {f"{key} start {name}": column for name, column in layout.starts.items()}
@@ -76,7 +76,7 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
             "shards": _shards(table.cache / files.kind, layout.shards),
             "arrays": {name: [_described(dtype), shape] for name, (dtype, shape) in layout.kinds.items()},
         }
-    about["identity"] = whole.hexdigest()
+    about["identity"] = identity.hexdigest()
     columns["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
 
     def fill(temporary: Path) -> None:
@@ -95,8 +95,8 @@ def write(path: Path, table: Table, origin: Origin) -> Rows | None:
 
 
 def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin]) -> Rows | None:
-    """The rows of an index, if it counts; else None. `origin`: that of rows which would be made now, from the SHA-256
-    of their manifest."""
+    """The rows of an index, or None if it is not valid any more. `origin`: SHA-256 of a manifest -> the origin that
+    rows made from it now would have."""
     opened = _open(path, cache, str(manifest))
     if opened is None:
         return None
@@ -105,25 +105,29 @@ def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin
     if made[1:] != _origin_key(now)[1:] or about["under"] not in (None, json.loads(json.dumps(dict(now.under)))):
         return None
     with ExitStack() as held:
-        looks = [held.enter_context(looking(of_key.paths, of_key.signatures)) for of_key in rows.table.files.values()]
+        # The comparison of signatures runs in other processes, while this one hashes the manifest.
+        checks = [
+            held.enter_context(comparing_signatures(of_key.paths, of_key.signatures))
+            for of_key in rows.table.files.values()
+        ]
         if made[0] != sha256(manifest):
             return None
         for key, files in rows.table.files.items():
             stored = about["files"][key]
             if stored["kind"] and _shards(cache / stored["kind"], files.layout.shards) != stored["shards"]:
                 return None
-        return rows if all(same() for same in looks) else None
+        return rows if all(unchanged() for unchanged in checks) else None
 
 
 def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] | None:
     try:
         with path.open("rb") as stream:
-            whole = _is_whole(stream)
-        if not whole:
+            intact = _is_intact(stream)
+        if not intact:
             return None
         held = np.asarray(np.memmap(path, np.uint8, mode="r"))
     except OSError:
-        return None  # there is none
+        return None  # there is no index
     columns = unpack(held[_HEADER.size :])
     about = json.loads(columns["about"].tobytes())
     files = {}
@@ -143,9 +147,9 @@ def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] |
     return Shared(table, None, path), about
 
 
-def _is_whole(stream: BinaryIO) -> bool:
-    """Whether a file is an index of this format, and as it was written. It is read, not mapped: what is mapped counts
-    as this process's memory."""
+def _is_intact(stream: BinaryIO) -> bool:
+    """Whether a file is an index of this format whose CRC is right. It is read, not mapped: mapped pages would be
+    counted as memory of this process."""
     head = stream.read(_HEADER.size)
     if len(head) < _HEADER.size:
         return False
@@ -157,7 +161,7 @@ def _is_whole(stream: BinaryIO) -> bool:
 
 
 class Shared(Rows):
-    """Rows of an index. Another process that gets them opens the file itself."""
+    """Rows of an index. When they are pickled to another process, that process opens the file itself."""
 
     def __init__(self, table: Table, order: np.ndarray | None, path: Path):
         super().__init__(table, order)
@@ -181,14 +185,14 @@ def _origin_key(origin: Origin) -> Any:
     return json.loads(json.dumps([origin.manifest, dict(origin.how)]))
 
 
-def kept(rows: Sequence[Row], name: str, find: Callable[[], np.ndarray]) -> np.ndarray:
-    """What `find` works out about the rows (an array), kept beside their index. `name` says what it is, and changes
-    with how it is found."""
+def cached(rows: Sequence[Row], name: str, find: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array that `find` computes from the rows, cached in a file next to their index. `name` identifies the array;
+    it must change when the computation changes. Rows without an index are not cached."""
     if not isinstance(rows, Shared) or rows.order is not None:
         return find()
     folder = _beside(rows.path.parent, rows.table.identity)
     path = folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.npy"
-    with suppress(OSError, ValueError, EOFError):  # not there yet, or torn: found anew
+    with suppress(OSError, ValueError, EOFError):  # missing or truncated: it is computed again below
         return np.load(path, mmap_mode="r", allow_pickle=False)
     found = np.ascontiguousarray(find())
     write_atomic(path, lambda temporary: _save(temporary, found))
@@ -205,7 +209,7 @@ def _beside(folder: Path, identity: str) -> Path:
 
 
 def _sweep(folder: Path, identity: str) -> None:
-    """Drop what was worked out about other rows than those that are indexed in this folder now."""
+    """Delete the cached arrays of rows that this folder no longer has an index of."""
     for other in folder.glob("of-*"):
         if other != _beside(folder, identity):
             for path in other.iterdir():
@@ -214,7 +218,7 @@ def _sweep(folder: Path, identity: str) -> None:
 
 
 def _shards(folder: Path, names: Sequence[str]) -> list[list[Any]] | None:
-    """Name, size and mtime of shards, which never change; None if one is gone."""
+    """Name, size and mtime of shards (a shard never changes); None if one is missing."""
     try:
         found = [(folder / name).stat() for name in names]
     except OSError:

@@ -1,4 +1,4 @@
-"""JSONL manifests: a row a line, every row checked with its line number before anything trains."""
+"""JSONL manifests, one row per line. Every row is checked before training starts; errors have line numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from training.errors import DataError
 __all__ = ["Row", "load", "write"]
 
 MOST_SHOWN = 20
-CHECKS = 1  # raised when a row that passed may no longer pass
+CHECKS = 1  # increment it when a row that passed the checks may no longer pass
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -38,14 +38,15 @@ def load(
 ) -> Rows:
     """The rows of a manifest, each with absolute paths of existing files, a unique `id` and the schema's defaults.
 
-    A path is looked up as it stands (a relative one beside the manifest, then where the user stands), then, since the
-    manifest may come from another host, as the longest of its endings that exists under the key's root.
+    A path is first looked up as written (a relative one in the manifest's folder, then in the working directory). If it
+    does not exist, the manifest may come from another host: the longest ending of the path that exists under the key's
+    root is used.
 
     Args:
         path_keys: keys that every row needs, since the family reads those files; other path keys are optional.
-        roots: path key -> folder under which moved files are looked up. A key with a folder of the workspace needs
-            none: it is then the folder of that name beside the manifest's own folder.
-        check: a family's own check of a row; its ValueError is reported with the line number.
+        roots: path key -> folder under which moved files are looked up. Default of a key that names a folder of the
+            workspace: the folder of that name next to the manifest's folder.
+        check: the family's check of a row; its ValueError is reported with the line number.
 
     Raises DataError that lists every bad line.
     """
@@ -54,7 +55,7 @@ def load(
         raise DataError(
             f"There is no manifest {printable(path)} ({reason}). Build it from your data:\n"
             f"  {schema.build}\n"
-            "or name your own with data.train_manifest and data.val_manifest. Nothing is made up in its place."
+            "or name your own with data.train_manifest and data.val_manifest. No substitute data is generated."
         )
     name = printable(path)
     finder = _Finder(path.absolute().parent, schema, roots or {})
@@ -117,7 +118,7 @@ def load(
 
 
 def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
-    """Write rows as JSONL, atomically; returns False if the file already was just that."""
+    """Write rows as JSONL, atomically; returns False if the file already had this content."""
 
     def fill(temporary: Path) -> None:
         with temporary.open("wb", buffering=1 << 20) as stream:
@@ -128,24 +129,24 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
 
 
 class AsJson(str):
-    """A row's value that is JSON already: many rows share it."""
+    """A value that is already JSON: it is encoded once for the many rows that share it."""
 
     __slots__ = ()
 
 
 def line_of(row: Mapping[str, Any]) -> bytes:
-    """A row as it stands in a manifest, with its line feed."""
+    """A row as a line of a manifest, with its line feed."""
     pairs = [f"{_text(key)}: {_text(value) if type(value) is str else as_json(value)}" for key, value in row.items()]
     return f"{{{', '.join(pairs)}}}\n".encode()
 
 
 def as_json(value: Any) -> str:
-    """A value of a row, as it stands in a manifest."""
+    """A value of a row, as a manifest holds it."""
     return value if type(value) is AsJson else _AS_JSON(value)
 
 
 _AS_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-_text = json.encoder.encode_basestring  # what _AS_JSON makes of a text, without the detour
+_text = json.encoder.encode_basestring  # the same as _AS_JSON for a string, with less overhead
 
 
 # -- one row -------------------------------------------------------------------------------------------------------
@@ -172,22 +173,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"`{twice}` is there twice")
+        raise ValueError(f"the key `{twice}` occurs twice")
     return out
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that can be trained on")
+    raise ValueError(f"{name} is not a finite number")
 
 
 def _check_keys(values: dict[str, Any], schema: Schema, path_keys: Sequence[str]) -> None:
-    """Check a row but for whether its files exist; values become what is learnt from. Raises ValueError."""
+    """Check a row, except whether its files exist, and normalise its values in place. Raises ValueError."""
     known = schema.known
     unknown = [key for key in values if key not in known and not key.startswith("_")]
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, 1, 0.6)
         hint = f"did you mean `{near[0]}`?" if near else f"known are {', '.join(known)}; begin your own with `_`"
-        raise ValueError(f"`{printable(unknown[0])}` is no manifest key: {hint}")
+        raise ValueError(f"`{printable(unknown[0])}` is not a manifest key: {hint}")
     for key in (*path_keys, *schema.required):
         if key not in values:
             raise ValueError(f"`{key}` is missing")
@@ -222,13 +223,13 @@ def _check_span(values: Mapping[str, Any], begin: str, end: str) -> None:
 def _identity(
     values: Mapping[str, Any], path_keys: Sequence[str], ids: Mapping[str, int], number: int
 ) -> tuple[str, bool]:
-    """The row's id, and whether it took the line's number to make it unique. Raises ValueError."""
+    """The row's id, and whether the line number was added to make it unique. Raises ValueError."""
     if ID in values:
         if values[ID] in ids:
-            raise ValueError(f"`{ID}` {printable(values[ID])!r} is that of line {ids[values[ID]]} too")
+            raise ValueError(f"`{ID}` {printable(values[ID])!r} is already the id of line {ids[values[ID]]}")
         return values[ID], False
     if not path_keys:
-        raise ValueError(f"`{ID}` is missing: a row that names no file cannot be called by it")
+        raise ValueError(f"`{ID}` is missing: a row without a file needs one")
     plain = plain_id(values[path_keys[0]])
     return (f"{plain}:{number}", True) if plain in ids else (plain, False)
 
@@ -237,13 +238,13 @@ def _identity(
 
 
 class _Finder:
-    """Finds the file that a row means on this host."""
+    """Finds the files of a row on this host."""
 
     def __init__(self, folder: Path, schema: Schema, roots: Mapping[str, Path | None]):
         self.folder = folder
         self.keys = {key.name: key for key in schema.paths}
         self.roots = {key.name: self._root(key, roots) for key in schema.paths}
-        self.plain = True  # so far, every file was where the row said, in so many words
+        self.plain = True  # so far, every path was absolute and existed as written
 
     def _root(self, key: PathKey, roots: Mapping[str, Path | None]) -> Path | None:
         root = roots.get(key.name)
@@ -252,7 +253,7 @@ class _Finder:
     def find(self, key: str, text: str) -> str:
         """Absolute path of a regular file. Raises ValueError."""
         if "\0" in text:
-            raise ValueError(f"`{key}` holds a NUL character")
+            raise ValueError(f"`{key}` contains a NUL character")
         path = Path(text)
         if path.is_absolute() and _is_file(text) and str(path) == text:
             return text
@@ -275,7 +276,7 @@ class _Finder:
 
 
 def _is_file(text: str) -> bool:
-    """As `_exists`, for the million paths that are just what they say."""
+    """A fast check for the common case, in which a path exists as written."""
     try:
         return stat.S_ISREG(os.stat(text).st_mode)  # noqa: PTH116
     except OSError:
@@ -283,7 +284,7 @@ def _is_file(text: str) -> bool:
 
 
 def _exists(path: Path) -> Path | None:
-    """The file, in whichever Unicode form the disk has its name; None if it is no regular file."""
+    """The path in the Unicode form in which the disk has its name; None if it is not a regular file."""
     forms = (unicodedata.normalize(form, str(path)) for form in ("NFC", "NFD"))
     for text in dict.fromkeys((str(path), *forms)):
         if regular_file(Path(text)) is None:
@@ -292,10 +293,10 @@ def _exists(path: Path) -> Path | None:
 
 
 def _under(root: Path, text: str) -> Iterator[Path]:
-    """`root` with ever shorter endings of a path that may come from another system."""
+    """`root` joined with ever shorter endings of a path, which may come from another operating system."""
     foreign = PureWindowsPath(text) if re.match(r"^[A-Za-z]:[\\/]|^\\\\", text) else Path(text)
     parts = [part for part in foreign.parts if part != foreign.anchor]
     if ".." in parts:
-        parts = parts[len(parts) - parts[::-1].index("..") :]  # never out of the root
+        parts = parts[len(parts) - parts[::-1].index("..") :]  # so that the result stays under the root
     for start in range(len(parts)):
         yield root.joinpath(*parts[start:])

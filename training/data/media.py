@@ -1,4 +1,4 @@
-"""The files of one root: what they hold, which of them could be decoded, and where what was decoded lies."""
+"""The files of one root: their digests, which of them could be decoded, and the keys of their records."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from training.data.store import Store
 
 @dataclass(frozen=True)
 class Shard:
-    """One host's share of the work: which contents it decodes follows from the contents alone."""
+    """One host's share of the decoding. The SHA-256 of a content alone decides which share it belongs to."""
 
     number: int  # from 1
-    of: int
+    of: int  # how many shares there are
 
     @property
     def name(self) -> str:
@@ -37,20 +37,21 @@ class Shard:
 
 @dataclass
 class Media:
-    """Files of one kind. They are identified by their `number`."""
+    """Files of one kind, identified by their `number`."""
 
-    every: Sequence[Found]  # that the scan found; a file's number is its place here
+    every: Sequence[Found]  # all files that the scan found; a file's number is its index here
     cache: Path
     workers: int | None
     say: Callable[[str], None]
-    share: Shard | None = None  # what this host decodes; None: all
-    files: list[Found] = field(default_factory=list)  # those that have a digest; with their content
+    share: Shard | None = None  # the share that this host decodes; None: all files
+    files: list[Found] = field(default_factory=list)  # those that have a digest; their `content` is set
     digests: Digests = field(default_factory=lambda: Digests.empty(0))
     decoded: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # kind -> keys [n, 32], good [n]
 
     def read(self, ledger: Ledger) -> list[Quarantined]:
-        """Find out what every file holds; returns those for which that cannot be done."""
-        self.digests = ledger.of(_Places(self.every), reading=start_server)  # what is new will be decoded
+        """Compute the digest of every file; returns those that cannot be read."""
+        # files that must be read are new and will be decoded, so the workers' server is started at the same time
+        self.digests = ledger.of(_Places(self.every), reading=start_server)
         bad = self.digests.refused
         self.files = [file for file in self.every if file.number not in bad]
         for file in self.files:
@@ -58,7 +59,7 @@ class Media:
         return [Quarantined(printable(self.every[number].place), "content", why) for number, why in bad.items()]
 
     def decode(self, files: Sequence[Found], encoder: Encoder) -> list[Quarantined]:
-        """Have these in the store, or those of them that are this host's; returns those that cannot be decoded."""
+        """Decode these files into the store (only those of this host's share); returns those that cannot be decoded."""
         files = [file for file in files if self.share is None or self.share.has(file.content)]
         numbers = np.unique(np.fromiter((file.number for file in files), np.int64, len(files)))
         places = _Places([self.every[number] for number in numbers.tolist()])
@@ -81,11 +82,11 @@ class Media:
         return bool(self.decoded[encoder.kind][1][file.number])
 
     def keys(self, files: Sequence[Found], encoder: Encoder) -> np.ndarray:
-        """uint8 [n, 32]: of the records of files that could be decoded."""
+        """The record keys of files that could be decoded, uint8 [n, 32]."""
         return self.decoded[encoder.kind][0][_numbers(files)]
 
     def columns(self, files: Sequence[Found], encoder: Encoder) -> Files:
-        """As a manifest's column."""
+        """These files as a column of a manifest."""
         numbers, keys = _numbers(files), self.keys(files, encoder)
         return Files(
             Texts.of(_Places(files)),
@@ -102,7 +103,7 @@ def _numbers(files: Sequence[Found]) -> np.ndarray:
 
 
 class _Places(Sequence[str]):
-    """Where files are, each worked out when it is asked for."""
+    """The paths of files, each computed on access."""
 
     def __init__(self, files: Sequence[Found]):
         self.files = files

@@ -1,4 +1,5 @@
-"""Parts of a store, filled by several hosts, become the store itself: the same bytes however many parts there were."""
+"""Merges the parts of a store, written by several hosts, into the store. The result has the same bytes for any number
+of parts."""
 
 from __future__ import annotations
 
@@ -15,12 +16,12 @@ from training.errors import DataError
 
 
 def part_folder(folder: Path, part: str) -> Path:
-    """Where `Store.writing(part=...)` puts the shards of a part."""
+    """The folder into which `Store.writing(part=...)` writes shards."""
     return folder / f"{PART}{part}"
 
 
 def contents(folder: Path) -> tuple[int, str]:
-    """How many records the shards in a folder hold, and the SHA-256 over their sorted keys and checksums."""
+    """The number of records in the shards of a folder, and the SHA-256 over their sorted keys and checksums."""
     tables = [shard.table for shard in Store(folder, parts=False).shards()]
     if not tables:
         return 0, hashlib.sha256().hexdigest()
@@ -33,8 +34,8 @@ def contents(folder: Path) -> tuple[int, str]:
 def merge(folder: Path, parts: Sequence[str], shard_bytes: int = SHARD_BYTES) -> int:
     """Write the records of `parts` into the store's own shards, in the order of their keys, and remove the parts.
 
-    Returns how many were written. What the store has is left as it is; an interrupted merge is taken up by the next
-    one. Raises DataError for a record whose bytes are not those that were written.
+    Returns the number of records written. Records that the store already has are left as they are; the next merge
+    completes an interrupted one. Raises DataError for a record that does not match its checksum.
     """
     shards = [shard for part in parts for shard in Store(part_folder(folder, part), parts=False).shards()]
     written = 0
@@ -58,6 +59,6 @@ def merge(folder: Path, parts: Sequence[str], shard_bytes: int = SHARD_BYTES) ->
 
 
 def _by_key(keys: np.ndarray) -> np.ndarray:
-    """Indices that sort keys (uint8 [n, 32]) as bytes are sorted."""
+    """Indices that sort keys (uint8 [n, 32]) in byte order."""
     words = np.ascontiguousarray(keys).view(">u8")
     return np.lexsort(words.T[::-1])

@@ -1,7 +1,7 @@
-"""Arrays as bytes: what a store keeps of one file.
+"""A record: the arrays decoded from one file, as bytes in a store.
 
-u32 length and u32 CRC of a JSON list [name, dtype, shape, offset] of the arrays, the list, the arrays, each from a
-multiple of 64 bytes; offsets count from the first.
+It begins with the length (u32) and CRC (u32) of a JSON list, then the list itself with [name, dtype, shape, offset] of
+every array, then the arrays. Each array starts at a multiple of 64 bytes; offsets are relative to the first array.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _RECORD = struct.Struct("<II")
 
 
 def pack(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays of any shapes and dtypes (structured too, objects not) -> the bytes of one record."""
+    """The bytes of one record. Arrays may have any shape and any dtype, structured ones included, except objects."""
     return b"".join(parts(arrays))
 
 
 def parts(arrays: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
-    """The bytes of a record, one array after the other, for who cannot hold them twice."""
+    """The bytes of a record in pieces, one array after the other: large arrays are not copied into one buffer."""
     if not arrays:
         raise TypeError("a record needs at least one array")
-    contents, whole, at = [], [], 0
+    contents, contiguous, at = [], [], 0
     for name, value in arrays.items():
         array = np.ascontiguousarray(value).reshape(np.shape(value))
         description = array.dtype.descr if array.dtype.names else array.dtype.str
         if array.dtype.hasobject or dtype_of(json.loads(json.dumps(description))) != array.dtype:
             raise TypeError(f"`{name}`: arrays of dtype {array.dtype} cannot be stored")
         contents.append([name, description, array.shape, at])
-        whole.append(array)
+        contiguous.append(array)
         at += -(-array.nbytes // ALIGN) * ALIGN
     listing = json.dumps(contents, separators=(",", ":")).encode()
     yield _RECORD.pack(len(listing), zlib.crc32(listing)) + listing + bytes(-(_RECORD.size + len(listing)) % ALIGN)
-    for array in whole:
+    for array in contiguous:
         yield array.tobytes() if array.ndim == 0 else array.reshape(-1).view(np.uint8).data
         yield bytes(-array.nbytes % ALIGN)
 
@@ -48,13 +48,13 @@ class Entry(NamedTuple):
     """One array of a record."""
 
     name: str
-    dtype: str | list  # as `dtype_of` takes it
+    dtype: str | list  # a description for `dtype_of`
     shape: tuple[int, ...]
-    start: int  # of its bytes, counted from the record's beginning
+    start: int  # offset of its bytes from the beginning of the record
 
 
 def listing(record: np.ndarray | memoryview) -> tuple[Entry, ...]:
-    """What a record (uint8 [n]) holds. Raises ValueError if its list is damaged."""
+    """The arrays that a record (uint8 [n]) holds. Raises ValueError if its list is damaged."""
     length, crc = _RECORD.unpack(bytes(record[: _RECORD.size]))
     text = bytes(record[_RECORD.size : _RECORD.size + length])
     if zlib.crc32(text) != crc:
@@ -62,7 +62,7 @@ def listing(record: np.ndarray | memoryview) -> tuple[Entry, ...]:
     return _entries(text)
 
 
-@lru_cache(1 << 14)  # records of one kind differ in their lengths alone
+@lru_cache(1 << 14)  # records of one kind differ only in the lengths of their arrays, so few lists are distinct
 def _entries(text: bytes) -> tuple[Entry, ...]:
     start = -(-(_RECORD.size + len(text)) // ALIGN) * ALIGN
     return tuple(Entry(name, dtype, tuple(shape), start + offset) for name, dtype, shape, offset in json.loads(text))

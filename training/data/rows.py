@@ -1,6 +1,6 @@
-"""Rows of a manifest as columns: a million of them are a few arrays, and a row is made when somebody asks for it.
+"""Rows of a manifest as columns: a million rows are a few arrays, and a `Row` object is made only on access.
 
-Who trains sees a sequence of `Row`. The columns lie in memory or in a file (index.py), which all processes share.
+Training code sees a sequence of `Row`. The columns are in memory, or in a file that all processes share (index.py).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from training.data.records import dtype_of, listing
 from training.data.schema import ID, Schema
 from training.data.store import Store
 
-RELEASED = 8192  # records that are read between two releases of their pages, by who reads all
-BLOCK = 1 << 22  # bytes of a shard that are looked at together
+RELEASED = 8192  # in a pass over all records: how many are read between two calls of Store.release
+BLOCK = 1 << 22  # bytes of a shard that are read together
 _DECODE = json.JSONDecoder().raw_decode
-_RECENT = 256  # rows that are kept once made
-TEXTS_AT_ONCE = 1 << 14  # that are taken out of their column
+_RECENT = 256  # size of the cache of Row objects
+TEXTS_AT_ONCE = 1 << 14  # copied out of their column
 
 
 NO_SCHEMA = Schema("training.data.rows:NO_SCHEMA", (), {})
@@ -35,17 +35,17 @@ class Row:
 
     values: Mapping[str, Any]  # the row; paths are absolute and exist
     place: str  # "path/of/manifest.jsonl:12"
-    #: path key of the manifest -> stored arrays of that file, memory-mapped, as its encoder returned them
+    #: path key of the manifest -> the arrays that the encoder made of that file, memory-mapped
     records: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
 
 
 def plain_id(path: str) -> str:
-    """What a row without an id is called: the path of its first file, without extension."""
+    """The default id of a row: the path of its first file, without extension."""
     return Path(path).with_suffix("").as_posix()
 
 
 class Texts(Sequence[str]):
-    """Many texts in two arrays: their bytes in a row, and where each ends."""
+    """Many texts in two arrays: their concatenated bytes, and the offset at which each ends."""
 
     def __init__(self, data: np.ndarray, ends: np.ndarray):
         self.data, self.ends = data, ends
@@ -68,12 +68,12 @@ class Texts(Sequence[str]):
         return self.raw(index).decode("utf-8", "surrogateescape")
 
     def take(self, indices: np.ndarray) -> Texts:
-        """Some of them, in the order of `indices`."""
+        """Some of the texts, in the order of `indices`."""
         begins = np.concatenate([[0], self.ends[:-1]])[indices]
         lengths = self.ends[indices] - begins
         ends = np.cumsum(lengths)
         data = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
-        for at in range(0, len(indices), TEXTS_AT_ONCE):  # a place in memory for each byte
+        for at in range(0, len(indices), TEXTS_AT_ONCE):  # in parts: `places` has an index for every byte
             of = slice(at, at + TEXTS_AT_ONCE)
             first = int(ends[at] - lengths[at])
             shift = begins[of] - (ends[of] - lengths[of])
@@ -82,7 +82,7 @@ class Texts(Sequence[str]):
         return Texts(data, ends)
 
     def every(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
-        """All of them, or those from `first` to before `last`; far quicker than one by one."""
+        """The texts from `first` to before `last` (default: all); much faster than one by one."""
         last = len(self.ends) if last is None else last
         begin = int(self.ends[first - 1]) if first else 0
         for at in range(first, last, TEXTS_AT_ONCE):
@@ -95,7 +95,7 @@ class Texts(Sequence[str]):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where n records' arrays lie. Every record holds the same arrays, which differ in length alone."""
+    """The offsets of the arrays of n records. All records hold the same arrays, which differ only in length."""
 
     shards: list[str]  # names under the store's folder
     shard: np.ndarray  # int32 [n]: index into `shards`
@@ -105,12 +105,12 @@ class Layout:
 
     @classmethod
     def of(cls, store: Store, keys: np.ndarray) -> Layout | None:
-        """None where the records are not of one kind. All of `keys` (uint8 [n, 32]) must be in the store."""
+        """None where the records do not all hold the same arrays. All `keys` (uint8 [n, 32]) must be in the store."""
         located = store.locate(keys)
         starts: dict[str, np.ndarray] = {}
         counts: dict[str, np.ndarray] = {}
         kinds: dict[str, tuple[Any, tuple[int, ...]]] | None = None
-        for place, index in enumerate(np.lexsort([located.offset, located.shard]).tolist()):  # as they lie on the disk
+        for place, index in enumerate(np.lexsort([located.offset, located.shard]).tolist()):  # in the disk's order
             if place % RELEASED == 0:
                 store.release()
             found = listing(store.record_at(located, index))
@@ -132,8 +132,8 @@ class Layout:
     def blocks(
         self, store: Store, name: str, indices: np.ndarray
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-        """The records `indices`, many at a time, as they lie in the store: (places in `indices`; bytes, uint8; where in
-        them each record's array `name` begins; its length)."""
+        """The array `name` of the records `indices`, many at a time, in the order of the store. Each item is (positions
+        in `indices`; a block of bytes, uint8; the offset in it of each record's array; the length of each array)."""
         starts, counts, shards = self.starts[name][indices], self.counts[name][indices], self.shard[indices]
         dtype, shape = self.kinds[name]
         size = dtype.itemsize * math.prod(shape)
@@ -147,7 +147,7 @@ class Layout:
             shard.release()
 
     def take(self, indices: np.ndarray) -> Layout:
-        """Of some of the records."""
+        """The layout of some of the records."""
         starts, counts = (
             {name: column[indices] for name, column in columns.items()} for columns in (self.starts, self.counts)
         )
@@ -156,17 +156,17 @@ class Layout:
 
 @dataclass(frozen=True)
 class Files:
-    """The files under one key of a manifest, a row each, and what is stored of them."""
+    """The files under one key of a manifest, one per row, and their records."""
 
     paths: Texts
-    signatures: np.ndarray | None = None  # int64 [n, 5], when they were digested; None: never
-    settled: np.ndarray | None = None  # bool [n]: an unchanged signature means an unchanged file
-    kind: str = ""  # the store's folder under the cache; empty: nothing is stored
+    signatures: np.ndarray | None = None  # int64 [n, 5], from when they were digested; None: they were not
+    settled: np.ndarray | None = None  # bool [n]: an unchanged signature proves an unchanged file (digests.SETTLED)
+    kind: str = ""  # the store's folder under the cache; empty: the files are not in a store
     keys: np.ndarray | None = None  # uint8 [n, 32]: of the records
     layout: Layout | None = None
 
     def take(self, indices: np.ndarray) -> Files:
-        """Of some of the rows."""
+        """The files of some of the rows."""
         return replace(
             self,
             paths=self.paths.take(indices),
@@ -182,14 +182,14 @@ class Table:
     """The columns of a manifest."""
 
     name: str  # of the manifest, for people
-    text: np.ndarray  # uint8: the manifest
-    spans: np.ndarray  # int64 [n, 2]: where each row's line begins and ends in it
-    numbers: np.ndarray  # int64 [n]: of the lines, from 1
-    numbered: np.ndarray  # bool [n]: its id is not its own, and gets the line's number
+    text: np.ndarray  # uint8: the content of the manifest
+    spans: np.ndarray  # int64 [n, 2]: offsets in it at which each row's line begins and ends
+    numbers: np.ndarray  # int64 [n]: line numbers, from 1
+    numbered: np.ndarray  # bool [n]: the default id is not unique, so the line number is added to it
     files: Mapping[str, Files]
-    plain: bool = False  # every file is where the manifest says, in so many words
+    plain: bool = False  # every path in the manifest is absolute and exists as written
     cache: Path | None = None
-    identity: str = ""  # SHA-256 of the manifest and the keys of its records, where that is known
+    identity: str = ""  # SHA-256 of the manifest and the keys of its records; empty: not computed
     schema: Schema = NO_SCHEMA  # of its rows
 
     def __len__(self) -> int:
@@ -202,9 +202,9 @@ class Table:
 
     @classmethod
     def written(cls, path: Path, files: Mapping[str, Files], cache: Path, schema: Schema) -> Table:
-        """Of a manifest that was written here: a row a line, none empty, every path absolute and as it stands."""
+        """The table of a manifest that `prepare` wrote: one row per line, no empty line, every path absolute."""
         text = np.asarray(np.memmap(path, np.uint8, mode="r"))
-        starts = range(0, len(text), 1 << 24)  # a part at a time: it may be large
+        starts = range(0, len(text), 1 << 24)  # in parts of 16 MB: the manifest may be large
         ends = np.concatenate([np.flatnonzero(text[at : at + starts.step] == ord("\n")) + at for at in starts])
         spans = np.stack([np.concatenate([[0], ends[:-1] + 1]), ends], axis=1)
         numbers = np.arange(1, len(ends) + 1)
@@ -213,10 +213,10 @@ class Table:
 
 
 class Rows(Sequence[Row]):
-    """Rows of a table, in order: all of them or some."""
+    """All rows of a table, or some of them in any order."""
 
     def __init__(self, table: Table, order: np.ndarray | None = None):
-        """`order`: indices into the table; None: all."""
+        """`order`: indices into the table; None: all rows, in the order of the table."""
         self.table = table
         self.order = order
         self._recent: dict[int, Row] = {}
@@ -237,7 +237,7 @@ class Rows(Sequence[Row]):
         return row
 
     def __iter__(self) -> Iterator[Row]:
-        """All of them once: none is kept."""
+        """One pass over all rows; it does not fill the cache."""
         for index in range(len(self.table)) if self.order is None else self.order.tolist():
             yield self._row(index)
 
@@ -278,18 +278,18 @@ class Rows(Sequence[Row]):
         return values
 
     def line(self, index: int) -> bytes:
-        """A row of the table as it stands in the manifest."""
+        """A row of the table, as the manifest's line."""
         begin, end = self.table.spans[index].tolist()
         return self.table.text[begin:end].tobytes()
 
-    # columns, for who asks all rows the same
+    # columns, for a pass over all rows
 
     def values(self) -> Iterator[Mapping[str, Any]]:
         """The values of every row."""
         return map(self._values, range(len(self.table)) if self.order is None else self.order.tolist())
 
     def plain(self) -> Iterator[dict[str, Any]]:
-        """Every row as it stands in the manifest."""
+        """Every row as parsed from the manifest, without resolved paths and defaults."""
         lines = map(self.line, range(len(self.table)) if self.order is None else self.order.tolist())
         return (_DECODE(str(line, "utf-8").strip())[0] for line in lines)
 
@@ -301,16 +301,16 @@ class Rows(Sequence[Row]):
         return (texts[index] for index in self.order.tolist())
 
     def keys(self, key: str) -> np.ndarray:
-        """uint8 [n, 32]: which record holds the file under `key`."""
+        """The record keys of the files under `key`, uint8 [n, 32]."""
         return self._of(self.table.files[key].keys)
 
     def counts(self, key: str, name: str) -> np.ndarray | None:
-        """int64 [n]: the length of the stored array `name` of the file under `key`; None where records are unalike."""
+        """The lengths of the stored array `name` of the files under `key`, int64 [n]; None where there is no layout."""
         layout = self.table.files[key].layout
         return None if layout is None else self._of(layout.counts[name])
 
     def array(self, index: int, key: str, name: str) -> np.ndarray:
-        """A row's stored array: memory-mapped."""
+        """One stored array of a row, memory-mapped."""
         files = self.table.files[key]
         return Stored(files, self._store(files), index if self.order is None else int(self.order[index]))[name]
 
@@ -322,7 +322,7 @@ class Rows(Sequence[Row]):
 
 
 class Stored(Mapping[str, np.ndarray]):
-    """The stored arrays of one file of one row: `Record`, for who knows where they lie."""
+    """The stored arrays of one file of one row. Unlike `store.Record`, it uses the known offsets of the layout."""
 
     __slots__ = ("_files", "_index", "_store")
 
@@ -331,7 +331,7 @@ class Stored(Mapping[str, np.ndarray]):
 
     @property
     def key(self) -> bytes:
-        """Of the record in its store."""
+        """The key of the record in its store."""
         return self._files.keys[self._index].tobytes()
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -351,11 +351,11 @@ class Stored(Mapping[str, np.ndarray]):
         return sum(1 for _ in self)
 
 
-# -- rows of any making --------------------------------------------------------------------------------------------
+# -- for `Rows` and lists of `Row` alike ---------------------------------------------------------------------------
 
 
 def counts(rows: Sequence[Row], key: str, name: str) -> np.ndarray:
-    """int64 [n]: the length of each row's stored array `name` of the file under `key`."""
+    """The length of each row's stored array `name` of the file under `key`, int64 [n]."""
     found = rows.counts(key, name) if isinstance(rows, Rows) else None
     if found is None:
         found = np.fromiter((len(row.records[key][name]) for row in rows), np.int64, len(rows))
@@ -363,12 +363,12 @@ def counts(rows: Sequence[Row], key: str, name: str) -> np.ndarray:
 
 
 def stored(rows: Sequence[Row], index: int, key: str, name: str) -> np.ndarray:
-    """One row's stored array."""
+    """The stored array `name` of the file under `key` of one row."""
     return rows.array(index, key, name) if isinstance(rows, Rows) else rows[index].records[key][name]
 
 
 def select(rows: Sequence[Row], indices: np.ndarray) -> Sequence[Row]:
-    """Some of the rows; the rows themselves where that is all of them."""
+    """Some of the rows; `rows` itself if `indices` has as many."""
     if len(indices) == len(rows):
         return rows
     return rows.select(indices) if isinstance(rows, Rows) else [rows[index] for index in indices.tolist()]

@@ -1,7 +1,9 @@
-"""Worker processes for code that may hang, crash or swallow memory: one bad file costs one file.
+"""Worker processes for code that may hang, crash or use too much memory: a bad file costs that file, not the run.
 
-Workers are forked from a clean server process (multiprocessing's forkserver), so neither the caller's threads nor torch
-come along; each lives in its own process group and dies with its parent. What a worker does is in sandboxed.py.
+Workers are forked from a small server process (multiprocessing's forkserver) and not from the caller. A fork copies
+only the calling thread, but it copies all locks, in whatever state the other threads left them: a child of a process
+with torch's threads could deadlock. The server has no threads and has not imported torch. Each worker has its own
+process group and ends with its parent. The worker's side is in sandboxed.py.
 """
 
 from __future__ import annotations
@@ -28,34 +30,34 @@ from training.data import sandboxed
 from training.data.sandboxed import module_of
 from training.errors import HostError
 
-_START_SECONDS = 120.0  # a worker may take to import what it needs, on a loaded machine
-_AHEAD, _DEEPEST = 0.05, 32  # seconds of work, and items at most, that wait for a worker in its pipe
-_NAP = 0.005  # seconds that answers may wait for us, while every worker has work for longer
-_PIPE = 1 << 20  # bytes of answers that fit on the way: a dozen records
+_START_SECONDS = 120.0  # limit for a worker's imports, on a loaded machine
+_AHEAD, _DEEPEST = 0.05, 32  # items queued in a worker's pipe: for this many seconds of work, up to this many
+_NAP = 0.005  # longest time in seconds that answers wait while every worker has enough work
+_PIPE = 1 << 20  # bytes of the pipe for answers: a dozen records
 _METHOD = multiprocessing.get_context("forkserver")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one item."""
+    """The result of one item."""
 
-    index: int  # of the item in what was given to `run`
+    index: int  # of the item in the sequence that `run` was given
     value: Any = None
-    error: str | None = None  # None: it went well
+    error: str | None = None  # None: the call succeeded
     timed_out: bool = False
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long one item may take. What loops burns processor time, what waits (a network drive, a busy machine) does
-    not: so the clock on the wall can be generous, and the processor's strict."""
+class TimeLimit:
+    """How long one item may take, by two clocks. An endless loop uses processor time; waiting for a network drive or on
+    a busy machine does not. So the limit of processor time can be strict while that of wall-clock time is generous."""
 
-    seconds: float  # on the wall, before the worker is killed and replaced
-    processor: float = float("inf")  # seconds of it (rounded up), by the worker itself; not by programs that it starts
+    seconds: float  # wall-clock time; then the worker is killed and replaced
+    processor: float = float("inf")  # processor seconds (rounded up) of the worker, without programs that it starts
 
     @property
     def total(self) -> float:
-        """Grows with either."""
+        """The sum of both: one number to compare limits by."""
         return self.seconds + self.processor
 
 
@@ -63,69 +65,76 @@ def run(
     function: Callable[[Any], Any],
     items: Sequence[Any],
     *,
-    seconds: float | Callable[[Any], Patience],
+    seconds: float | Callable[[Any], TimeLimit],
     megabytes: int,
     workers: int = 1,
 ) -> Iterator[Outcome]:
-    """Call `function` on every item in worker processes; yields outcomes as they come (see `Outcome.index`).
+    """Call `function` on every item in worker processes; yields outcomes in the order in which they finish.
 
     Args:
-        function: picklable. What it raises is the item's error; a ValueError's text is taken as the reason.
-        seconds: wall clock an item may take before its worker is killed and replaced; or how long each item may take.
-        megabytes: address space a worker may take beyond what it has before its first item.
+        function: picklable. An exception becomes the item's error; of a ValueError, the text alone.
+        seconds: limit of wall-clock time for every item; or a function that returns the limits of an item. A worker
+            that exceeds it is killed and replaced.
+        megabytes: address space that a worker may use beyond what it has before its first item.
 
     Raises HostError if workers cannot start or `function` raises one, and RuntimeError if they cannot load `function`.
     """
     if not len(items):
         return
-    todo = _Todo(items, seconds if callable(seconds) else lambda _: Patience(seconds))
+    todo = _Todo(items, seconds if callable(seconds) else lambda _: TimeLimit(seconds))
     code = pickle.dumps(function)
-    expect(function)
+    preload(function)
     start_server()
-    crew: list[_Worker] = []
-    stillborn = 0
+    pool: list[_Worker] = []
+    failed_starts = 0
     with selectors.DefaultSelector() as answers:
 
-        def hire() -> _Worker:
+        def start_worker() -> _Worker:
             worker = _Worker(code, megabytes)
             answers.register(worker.answers, selectors.EVENT_READ)
             return worker
 
         try:
-            crew += [hire() for _ in range(max(1, min(workers, len(todo))))]
-            while len(todo) or any(worker.queue for worker in crew):
-                for worker in crew:
-                    worker.feed(todo, math.ceil(len(todo) / len(crew)))
-                # while all have work, answers may gather: to be woken by each would cost us and them a switch an item
-                time.sleep(min(_NAP, *(worker.busy() / 4 for worker in crew)) if len(todo) else 0)
-                patience = min(worker.deadline() for worker in crew) - time.monotonic()
-                ready = {key.fileobj for key, _ in answers.select(max(0.0, min(patience, 3600.0)))}
-                for place, worker in enumerate(crew):
-                    # late, or did its answer come while ours were being used?
+            pool += [start_worker() for _ in range(max(1, min(workers, len(todo))))]
+            while len(todo) or any(worker.queue for worker in pool):
+                for worker in pool:
+                    worker.feed(todo, math.ceil(len(todo) / len(pool)))
+                # While all workers have enough work, let answers accumulate: waking up for each of them would cost a
+                # context switch per item on both sides.
+                time.sleep(min(_NAP, *(worker.busy() / 4 for worker in pool)) if len(todo) else 0)
+                wait = min(worker.deadline() for worker in pool) - time.monotonic()
+                ready = {key.fileobj for key, _ in answers.select(max(0.0, min(wait, 3600.0)))}
+                for place, worker in enumerate(pool):
+                    # The caller runs while this generator is suspended in a `yield`, for any length of time. A deadline
+                    # may have passed meanwhile although the answer arrived in time, so the pipe is polled before the
+                    # worker is declared late.
                     late = worker.answers not in ready and worker.deadline() <= time.monotonic()
                     if worker.answers in ready or (late and worker.answers.poll()):
                         yield from worker.gather()
                     elif late:
-                        yield from worker.give_up()
+                        yield from worker.time_out()
                     if not worker.alive:
-                        stillborn = 0 if worker.ready else stillborn + 1
-                        if stillborn > 3:
-                            raise HostError("Worker processes end before they begin; is the machine out of memory?")
+                        failed_starts = 0 if worker.ready else failed_starts + 1
+                        if failed_starts > 3:
+                            raise HostError(
+                                f"{failed_starts} worker processes in a row ended while they started; is the machine "
+                                "out of memory?"
+                            )
                         answers.unregister(worker.answers)
                         worker.stop()
                         todo.put_back(worker.queue)
-                        crew[place] = hire()
+                        pool[place] = start_worker()
         finally:
-            for worker in crew:
+            for worker in pool:
                 worker.stop()
 
 
 class _Todo:
-    """What is left to do, in order."""
+    """The items that no worker has, in order."""
 
-    def __init__(self, items: Sequence[Any], patience_of: Callable[[Any], Patience]):
+    def __init__(self, items: Sequence[Any], limit_of: Callable[[Any], TimeLimit]):
         self._fresh = iter(enumerate(items))
-        self._patience_of = patience_of
+        self._limit_of = limit_of
         self._returned: deque[_Job] = deque()
         self._left = len(items)
 
@@ -137,10 +146,10 @@ class _Todo:
         if self._returned:
             return self._returned.popleft()
         index, item = next(self._fresh)
-        return _Job(index, item, self._patience_of(item))
+        return _Job(index, item, self._limit_of(item))
 
     def put_back(self, jobs: Sequence[_Job]) -> None:
-        """Of a worker that ended: they were not begun."""
+        """Return the unstarted items of a worker that ended."""
         self._left += len(jobs)
         self._returned.extendleft(reversed(jobs))
 
@@ -148,23 +157,24 @@ class _Todo:
 class _Job(NamedTuple):
     index: int
     item: Any
-    patience: Patience
+    limit: TimeLimit
 
 
-_expected: dict[str, None] = {__name__: None}
+_preloaded: dict[str, None] = {__name__: None}
 
 
-def expect(*functions: Callable[[Any], Any], imports: Sequence[str] = ()) -> None:
-    """Name functions that will be run, and modules that they import late, before the first is run: the server then
-    imports all of them once, not every worker anew."""
-    _expected.update(dict.fromkeys([*(module_of(function) for function in functions), *imports]))
+def preload(*functions: Callable[[Any], Any], imports: Sequence[str] = ()) -> None:
+    """Name the functions that will be run, and modules that they import late. The server imports them once, instead of
+    every worker for itself. This has an effect only before the server starts."""
+    _preloaded.update(dict.fromkeys([*(module_of(function) for function in functions), *imports]))
 
 
 def start_server() -> None:
-    """Start the server that workers are forked from, unless it runs already. It imports what is expected by itself;
-    who knows that files will be decoded soon starts it beforehand."""
-    _METHOD.set_forkserver_preload(list(_expected))
-    # A worker is one of many: it needs one thread. The server does not get our sys.path by itself.
+    """Start the server that workers are forked from, if it is not running. It imports the preloaded modules in the
+    background, so a caller that will decode files soon should call this early."""
+    _METHOD.set_forkserver_preload(list(_preloaded))
+    # Workers inherit the server's environment. Many of them run side by side, so each must use a single thread. The
+    # server does not receive this process's sys.path, hence PYTHONPATH.
     paths = [path for path in sys.path if path] or [str(Path.cwd())]
     wanted = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     wanted["PYTHONSAFEPATH"] = "1"  # what is begun by `python -c` looks in the current folder first
@@ -182,7 +192,7 @@ def start_server() -> None:
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """Keep multiprocessing from running the caller's script again in every worker: it may import torch, or start us."""
+    """Keep multiprocessing from importing the caller's script in every worker: it may import torch, or call `run`."""
     kept = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -197,16 +207,16 @@ class _Worker:
 
     code: bytes
     megabytes: int
-    queue: deque[_Job] = field(default_factory=deque)  # sent and unanswered; the first is being worked on
+    queue: deque[_Job] = field(default_factory=deque)  # sent, not yet answered; the worker is busy with the first
     ready: bool = False
-    alive: bool = True  # as far as its answers tell
-    pace: float = math.inf  # seconds that an item takes, of late
+    alive: bool = True  # False once its pipe was closed, its memory ran out, or it was late
+    pace: float = math.inf  # seconds per item, a moving average
 
     def __post_init__(self) -> None:
         items, self.items = _METHOD.Pipe(duplex=False)
         self.answers, answers = _METHOD.Pipe(duplex=False)
         if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # beyond what a user may have: a small one does, with more switches
+            with contextlib.suppress(OSError):  # above the user's limit: the default size works too, but more slowly
                 fcntl.fcntl(answers.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
         self.process = _METHOD.Process(
             target=sandboxed.serve, args=(items, answers, self.code, self.megabytes), daemon=True
@@ -218,40 +228,41 @@ class _Worker:
         self.since = time.monotonic()
 
     def feed(self, todo: _Todo, share: int) -> None:
-        """Keep items waiting in the pipe, so that the worker never waits for us: work for _AHEAD seconds, or a second
-        item; but no more than its share of what is left."""
+        """Keep items queued in the pipe, so that the worker never waits for this process: enough for _AHEAD seconds,
+        but two items or more, and no more than `share`."""
         depth = min(max(2, min(_DEEPEST, int(_AHEAD / self.pace))), share)
         while len(self.queue) < depth and len(todo):
             job = todo.take()
             try:
-                self.items.send((job.item, job.patience.processor))
+                self.items.send((job.item, job.limit.processor))
             except (BrokenPipeError, ConnectionError):
                 todo.put_back([job])
-                return  # it died: the wait that follows says so
+                return  # the worker died; `gather` reports that
             if not self.queue and self.ready:
                 self.since = time.monotonic()
             self.queue.append(job)
 
     def busy(self) -> float:
-        """For how many seconds, about, it has work."""
+        """The estimated time, in seconds, in which the worker finishes its queue."""
         return len(self.queue) * self.pace if self.queue and self.pace < math.inf else 0.0
 
     def deadline(self) -> float:
+        """The time (time.monotonic) at which the worker is late."""
         if not self.ready:
             return self.since + _START_SECONDS
-        return self.since + self.queue[0].patience.seconds if self.queue else math.inf
+        return self.since + self.queue[0].limit.seconds if self.queue else math.inf
 
     def gather(self) -> Iterator[Outcome]:
-        """What became of the items whose answers have come; if it died, of the one that it died of."""
+        """The outcomes of all answers that have arrived, and of the item that killed the worker, if it died."""
         try:
             yield from self._receive()
             while self.alive and self.answers.poll():
                 yield from self._receive()
         except (EOFError, ConnectionError):
-            yield from self.bury()
+            yield from self.reap()
 
     def _receive(self) -> Iterator[Outcome]:
-        """One message."""
+        """Process one message of the worker."""
         kind, value, took = self.answers.recv()
         self.since = time.monotonic()
         if kind == "ready":
@@ -269,31 +280,31 @@ class _Worker:
         else:
             yield Outcome(index, value) if kind == "value" else Outcome(index, error=value)
 
-    def bury(self) -> Iterator[Outcome]:
-        """It ended by itself: its first item is to blame."""
+    def reap(self) -> Iterator[Outcome]:
+        """Collect a worker that died: the first item of its queue caused that."""
         self.alive = False
         self.process.join(10)
         if not self.ready or not self.queue:
             return
-        index, _, patience = self.queue.popleft()
+        index, _, limit = self.queue.popleft()
         code = self.process.exitcode
         if code == -signal.SIGXCPU:
-            yield Outcome(index, error=f"takes longer than {patience.processor:.3g} s to decode", timed_out=True)
+            yield Outcome(index, error=f"takes longer than {limit.processor:.3g} s to decode", timed_out=True)
         elif code == -signal.SIGKILL:
-            yield Outcome(index, error="its decoder was killed by the system, most likely for lack of memory")
+            yield Outcome(index, error="the system killed its decoder, most likely because memory ran out")
         else:
             how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
             yield Outcome(index, error=f"crashes its decoder ({how})")
 
-    def give_up(self) -> Iterator[Outcome]:
-        """It is late: its first item is to blame."""
+    def time_out(self) -> Iterator[Outcome]:
+        """Stop waiting for a late worker: the first item of its queue caused that."""
         self.alive = False
         if self.ready and self.queue:
-            index, _, patience = self.queue.popleft()
-            yield Outcome(index, error=f"takes longer than {patience.seconds:.3g} s to decode", timed_out=True)
+            index, _, limit = self.queue.popleft()
+            yield Outcome(index, error=f"takes longer than {limit.seconds:.3g} s to decode", timed_out=True)
 
     def stop(self) -> None:
-        """End the process and whatever it started."""
+        """Kill the process and all programs that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if self.ready:
                 os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""The life of a sandbox's worker process: its limits, and its answers. See sandbox.py, which starts it."""
+"""The worker process of the sandbox: it sets its limits, then answers items. sandbox.py starts it."""
 
 from __future__ import annotations
 
@@ -21,23 +21,26 @@ from training.errors import HostError
 
 
 def serve(items: connection.Connection, answers: connection.Connection, code: bytes, megabytes: int) -> None:
-    """The life of a worker: load the function, set the limits, answer items until the pipe closes."""
-    os.setpgid(0, 0)  # so that it can be ended together with programs it runs, and Ctrl-C reaches only the caller
+    """The worker's main function: load the function, set the limits, answer items until the pipe closes."""
+    # A separate process group: the caller can kill it together with the programs that a decoder starts, and Ctrl-C in
+    # the terminal, which signals the foreground group, reaches the caller alone.
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive the server
-    # The server ends when nobody holds this pipe any more; workers inherit it, and would keep it alive by themselves.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: the kernel kills this process with the server
+    # The fork server ends when the last process closes its end of the "alive" pipe. Workers inherit a copy of it: if
+    # they kept it open, workers and server would keep each other running after the caller has ended.
     alive = getattr(forkserver._forkserver, "_forkserver_alive_fd", None)
     if alive is not None:
         os.close(alive)
     try:
         function = pickle.loads(code)
         importlib.import_module(module_of(function))
-    except BaseException as error:  # noqa: BLE001 - told to the caller, who raises it
+    except BaseException as error:  # noqa: BLE001 - sent to the caller, who raises it
         answers.send(("unusable", f"{type(error).__name__}: {error}", 0.0))
         return
-    quiet = os.open(os.devnull, os.O_WRONLY)  # decoders chatter on both; what matters is raised
+    quiet = os.open(os.devnull, os.O_WRONLY)  # decoders print to stdout and stderr; their errors are raised
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -64,9 +67,9 @@ def _answer(function: Callable[[Any], Any], item: Any) -> tuple[str, Any]:
         return "memory", None
     except ValueError as error:
         return "error", _one_line(str(error) or "ValueError")
-    except HostError as error:  # a missing program is no fault of the file
+    except HostError as error:  # a missing program: the fault is not in the file
         return "host", str(error)
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on a broken file; it is told as the reason
+    except Exception as error:  # noqa: BLE001 - a broken file may raise anything; the text becomes its reason
         return "error", _one_line(f"{type(error).__name__}: {error}")
 
 
@@ -76,8 +79,8 @@ def _one_line(text: str, length: int = 300) -> str:
 
 
 def _keep_memory() -> None:
-    """Let the allocator keep what is freed, for the next file: giving it back to the system and getting it anew, page
-    by page, took a fifth of the time of a small file. glibc only; elsewhere the allocator's own rules stay."""
+    """Let the allocator keep freed memory for the next file. Returning it to the system and mapping it again, page by
+    page, took a fifth of the time of a small file. glibc only; other allocators keep their defaults."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD of malloc.h
@@ -99,7 +102,8 @@ def _limit_memory(megabytes: int) -> None:
 
 
 def _limit_processor(seconds: float) -> None:
-    """The kernel ends this process (SIGXCPU) when it has used so much more processor time, in whole seconds."""
+    """Let the kernel kill this process (SIGXCPU) once it has used `seconds` more of processor time. RLIMIT_CPU counts
+    from the start of the process and in full seconds, so the time used so far is added and the sum is rounded up."""
     if seconds == float("inf"):
         return
     used = resource.getrusage(resource.RUSAGE_SELF)
@@ -111,9 +115,9 @@ def _limit_processor(seconds: float) -> None:
 
 
 def module_of(function: Callable[[Any], Any]) -> str:
-    """The module whose import takes long: that of what is called in the end."""
+    """The module of the innermost function: importing it takes long. A wrapper's module, as in
+    functools.partial(wrapper, decoder), does not."""
     while isinstance(function, functools.partial):
-        # the innermost function is what takes long to import: partial(wrapper, decoder) has two
         inner = next((a for a in function.args if callable(a)), None)
         function = inner or function.func
     return function.__module__

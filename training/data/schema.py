@@ -1,6 +1,6 @@
-"""What a domain's manifest row is: its keys, which of them name files, what they may hold, and what keeps rows apart.
+"""The schema of a domain's manifest rows: their keys, which of them name files, valid values, and how rows are grouped.
 
-A schema is data and small functions. Everything in data/ and stages/ reads rows by it, and so knows no domain.
+A schema is data and small functions. The code in data/ and stages/ reads rows through it and needs no code of a domain.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from functools import cached_property
 from typing import Any
 
 SPLITS = ("train", "val", "test")
-ID = "id"  # of every row; made from the first path where a row has none
+ID = "id"  # the key that every row has; default: derived from its first path
 
 
 @dataclass(frozen=True)
 class PathKey:
-    """A key that holds the path of a file. A file that is not at the path of the row, since the manifest comes from
-    another host, is looked up under `root` or `folder`."""
+    """A key that holds the path of a file. If the file does not exist there, because the manifest comes from another
+    host, it is looked up under `root` or `folder`."""
 
     name: str
     root: str = ""  # attribute of the domain's option that names a folder: "image_root"
@@ -32,11 +32,11 @@ class PathKey:
 
 @dataclass(frozen=True)
 class Key:
-    """A key that holds anything but a path."""
+    """A key that holds a value other than a path."""
 
-    #: Returns the value as it is learnt from; raises ValueError, which is reported with the line number.
+    #: Returns the normalised value; raises ValueError, which is reported with the line number.
     check: Callable[[Any], Any]
-    #: The same for a value that passed `check` before, without checking; None: the value as it stands in the manifest.
+    #: Normalises a value that passed `check` before, without checking it; None: the value needs no normalising.
     normalise: Callable[[Any], Any] | None = None
 
 
@@ -44,24 +44,24 @@ class Key:
 class Schema:
     """The keys of a manifest row. Keys that begin with "_" are the user's own; every other unknown key is refused.
 
-    Another process that is sent a schema imports it from its `place`.
+    A schema is pickled by its `place`: the other process imports it from there.
     """
 
-    place: str  # "module:OBJECT" that names this schema: an index on the disk refers to it
+    place: str  # "module:OBJECT" of this schema; an index on the disk refers to it too
     paths: tuple[PathKey, ...]
     keys: Mapping[str, Key]
     required: tuple[str, ...] = ()  # of `keys`; a family requires its own path keys
-    #: Keys that name a row and are not learnt from. The digest of the data leaves them out; of a path among them it
-    #: takes the file's content.
+    #: Keys that identify a row and are not inputs or targets. The digest of the data leaves them out; for a path key
+    #: among them it uses the content of the file.
     names: tuple[str, ...] = (ID,)
-    defaults: Mapping[str, Any] = field(default_factory=dict)  # of keys that a row leaves out
-    #: Path key -> the keys (begin, end) of the part of its file that a row means, begin < end, in one unit per key
-    #: (seconds, samples). A row without them means the complete file.
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # values of missing keys
+    #: Path key -> the keys (begin, end) of the part of its file that a row uses, begin < end, in any unit (seconds,
+    #: samples). A row without them uses the complete file.
     spans: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    group: str = ""  # key whose equal values must stay in one split (a speaker, a device, a day)
+    group: str = ""  # a key; rows with the same value of it must be in one split (a speaker, a device, a day)
     example: str = '{"id": ...}'  # a row, for messages
     build: str = "python -m training prepare"  # the command that writes manifests, for messages
-    version: int = 1  # raised when a row that passed may no longer pass
+    version: int = 1  # increment it when a row that passed the checks may no longer pass
 
     def __reduce__(self) -> tuple:
         return schema_at, (self.place,)
@@ -77,7 +77,7 @@ class Schema:
         return next(key for key in self.paths if key.name == name)
 
     def complete(self, values: dict[str, Any]) -> None:
-        """Normalise a checked row as it stands in its manifest, in place, and add the defaults."""
+        """Normalise a row that was checked before, in place, and add the defaults."""
         for name, key in self.keys.items():
             if key.normalise is not None and name in values:
                 values[name] = key.normalise(values[name])
@@ -95,12 +95,12 @@ def schema_at(place: str) -> Schema:
 
 
 def floats(value: list[int | float]) -> list[float]:
-    """`normalise` of a list of numbers: 1 and 1.0 are the same."""
+    """A function for `Key.normalise`: a list of numbers as floats, so that 1 and 1.0 are the same."""
     return [float(number) for number in value]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a finite number below 1e15 in size."""
+    """Whether a JSON value is a number whose absolute value is below 1e15."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
 
 

@@ -1,6 +1,6 @@
-"""The test split is sealed: every opening is written down, so that a model that was chosen by it shows.
+"""The sealed test split: every time it is read is recorded, so that choosing a model by its test results is visible.
 
-runs/test_openings.jsonl is only appended to: one JSON object an opening.
+runs/test_openings.jsonl is an append-only file with one JSON object per opening.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class Opening:
 
 
 def record(workspace: Workspace, run: str, checkpoint_sha256: str, data_digest: str, purpose: str) -> Opening:
-    """Append an opening, durably, before anybody sees the rows. Raises HostError if it cannot be written."""
+    """Append an opening, durably, before any row is read. Raises HostError if it cannot be written."""
     opening = Opening(datetime.now(UTC).isoformat(timespec="seconds"), run, checkpoint_sha256, data_digest, purpose)
     path = _path(workspace)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # a line that a crash cut off is ended first, so that it does not swallow this one
+            # A crash may have left an incomplete last line. A newline ends it, so that it does not merge with this one.
             size = os.fstat(handle).st_size
-            torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, (b"\n" if torn else b"") + json.dumps(asdict(opening)).encode() + b"\n")
+            incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            os.write(handle, (b"\n" if incomplete else b"") + json.dumps(asdict(opening)).encode() + b"\n")
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -47,7 +47,7 @@ def record(workspace: Workspace, run: str, checkpoint_sha256: str, data_digest: 
 
 
 def openings(workspace: Workspace) -> list[Opening]:
-    """Every opening, the first one first. Raises DataError for a line that is none."""
+    """Every opening, oldest first. Raises DataError for a damaged line."""
     path = _path(workspace)
     if not path.is_file():
         return []
@@ -56,7 +56,7 @@ def openings(workspace: Workspace) -> list[Opening]:
         try:
             found.append(Opening(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{printable(path)}:{number} is damaged ({error}). Mend or remove that line.") from None
+            raise DataError(f"{printable(path)}:{number} is damaged ({error}). Repair or remove that line.") from None
     return found
 
 

@@ -1,8 +1,8 @@
-"""A corpus prepared by several hosts: each decodes its share of the contents, one of them puts it all together.
+"""A corpus prepared by several hosts: each decodes its share of the contents, and one of them merges all shares.
 
-Which share a content belongs to follows from its SHA-256, so hosts that see the same files agree without a word. A host
-writes into parts of the stores and a ledger of its own; nothing that another host writes is touched, and all may use
-one shared folder. What it did stands in cache/shards/I-of-N.json.
+The SHA-256 of a content decides which share it belongs to, so hosts that see the same files agree without
+communicating. Each host writes into separate parts of the stores and a separate ledger, so all hosts may use one shared
+folder. The receipt of a share is cache/shards/I-of-N.json.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data.digests import Ledger
-from training.data.encode import Encoder, expect, ledger
+from training.data.encode import Encoder, ledger, preload
 from training.data.files import Found, printable, write_atomic
 from training.data.media import Media, Shard
 from training.data.merging import contents, merge, part_folder
@@ -25,23 +25,23 @@ from training.workspace import exclusive
 
 
 def shard_of(text: str) -> Shard:
-    """ "2/4" -> the second of four. Raises UsageError."""
+    """The share that "2/4" names: the second of four. Raises UsageError."""
     number, slash, of = text.partition("/")
     if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise UsageError(f"--shard I/N names one of N shares, the first is 1/N; it is {text!r}.")
+        raise UsageError(f"--shard I/N must name one of N shares, the first of them 1/N; it is {text!r}.")
     return Shard(int(number), int(of))
 
 
 def write_share(
     cache: Path, shard: Shard, encoders: Sequence[Encoder], decode: Callable[[Ledger], tuple[str, int]]
 ) -> dict[str, Any]:
-    """Have `decode` put one share of a corpus into the stores' parts; returns what is kept about it.
+    """Decode one share of a corpus into the stores' parts, by calling `decode`; returns the receipt of the share.
 
-    `decode`: given the share's own ledger; returns the digest of the corpus (`corpus_digest`) and how many files were
-    refused. Raises HostError where another process is at the same share.
+    `decode` gets the share's ledger, and returns the digest of the corpus (`corpus_digest`) and the number of refused
+    files. Raises HostError where another process is decoding the same share.
     """
     with exclusive(_folder(cache) / shard.name, f"preparing shard {shard}"):
-        expect(*encoders)
+        preload(*encoders)
         corpus, refused = decode(ledger(cache, shard.name))
         receipt = {
             "shard": str(shard),
@@ -55,13 +55,13 @@ def write_share(
 
 
 def line_of(receipt: Mapping[str, Any]) -> str:
-    """A share, for people."""
+    """The receipt of a share as a line for people."""
     counts = ", ".join(f"{count} {kind}" for kind, (count, _) in receipt["stores"].items())
     return f"  shard {receipt['shard']}: {counts}; {receipt['refused']} files refused"
 
 
 def corpus_digest(media: Iterable[Media], belonging: Iterable[tuple[Found, ...]] = ()) -> str:
-    """SHA-256 of what hosts must agree on: names, contents, and which files belong together."""
+    """SHA-256 of what must be the same on all hosts: names, contents, and which files belong together."""
     total = hashlib.sha256()
     for of_kind in media:
         for file in of_kind.files:
@@ -75,10 +75,10 @@ def corpus_digest(media: Iterable[Media], belonging: Iterable[tuple[Found, ...]]
 def merge_shards(
     cache: Path, count: int, digest: str, encoders: Sequence[Encoder], say: Callable[[str], None] = print
 ) -> None:
-    """Put the parts that `count` hosts decoded together: the stores are then the same, bit for bit, for any `count`.
-    `digest`: of the corpus (`corpus_digest`); `encoders`: as the shares had them.
+    """Merge the parts that `count` hosts decoded. The resulting stores are the same, bit for bit, for any `count`.
+    `digest`: of the corpus (`corpus_digest`); `encoders`: those that decoded the shares.
 
-    Raises DataError if a shard is missing or incomplete, or was made from other files, by other code or of another
+    Raises DataError if a shard is missing or incomplete, or was made from other files, by other code or with another
     number of shares.
     """
     shards = [Shard(number, count) for number in range(1, count + 1)]
@@ -90,7 +90,8 @@ def merge_shards(
         for other in sorted(cache.glob(f"{encoder.kind}/{PART}*")):
             if other.name not in names:
                 raise DataError(
-                    f"{printable(other)} is no shard of {count}. Merge what it belongs to first, or delete that folder."
+                    f"{printable(other)} is not one of {count} shards. Merge the corpus that it belongs to first, or "
+                    "delete that folder."
                 )
     total: Counter[str] = Counter()
     for encoder in encoders:
@@ -105,8 +106,8 @@ def _check(cache: Path, shard: Shard, receipt: Mapping[str, Any], digest: str, e
     again = f"Run `prepare --shard {shard}` with the same folders again."
     if receipt["corpus"] != digest:
         raise DataError(
-            f"Shard {shard} ({place}) was made from other files than those that are merged here: all hosts must see "
-            f"the same folders and files, named by the same options. {again}"
+            f"Shard {shard} ({place}) was made from other files than this host sees: all hosts must have the same "
+            f"folders and files, named by the same options. {again}"
         )
     if receipt["versions"] != _versions(encoders):
         raise DataError(f"Shard {shard} ({place}) was made by another version of this program. {again}")
@@ -115,7 +116,7 @@ def _check(cache: Path, shard: Shard, receipt: Mapping[str, Any], digest: str, e
     for kind, held in receipt["stores"].items():
         if list(_held(cache, kind, shard)) != held:
             where = printable(part_folder(cache / kind, shard.name))
-            raise DataError(f"Shard {shard} is incomplete: {where} is not as {place} says. Copy it again, or: {again}")
+            raise DataError(f"Shard {shard} is incomplete: {where} does not match {place}. Copy it again, or: {again}")
 
 
 def _read(cache: Path, shard: Shard) -> dict[str, Any]:
@@ -123,11 +124,11 @@ def _read(cache: Path, shard: Shard) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        there = sorted(other.stem for other in _folder(cache).glob("*.json"))
-        found = f" There are: {', '.join(there)}." if there else ""
+        others = sorted(other.stem for other in _folder(cache).glob("*.json"))
+        found = f" Found: {', '.join(others)}." if others else ""
         raise DataError(
-            f"Shard {shard} is missing: no {printable(path)}.{found} Run `prepare --shard {shard}`, or copy what it "
-            "left in cache/ here."
+            f"Shard {shard} is missing: {printable(path)} does not exist.{found} Run `prepare --shard {shard}`, or "
+            "copy the cache/ folder of the host that ran it to this one."
         ) from None
     except ValueError as error:
         raise DataError(f"{printable(path)} is damaged ({error}). Run `prepare --shard {shard}` again.") from None

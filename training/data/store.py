@@ -1,8 +1,8 @@
-"""Stores: what was decoded from files, as arrays in a few flat, memory-mapped files, found by content.
+"""Stores: decoded arrays in a few flat, memory-mapped files, found by the content of the files they were decoded from.
 
-A store is a folder of shards, and of parts: folders of shards. A shard is written under a temporary name, flushed,
-fsynced and renamed; its table of contents and its closing mark come last, so a torn one is recognised and ignored.
-Shards never change.
+A store is a folder of shards and of parts, which are folders of shards. A shard is written under a temporary name,
+flushed, fsynced and renamed. Its table and footer are written last, so an incomplete shard is recognised and ignored.
+A finished shard never changes.
 
     header    64 bytes: magic, format
     records   each from a multiple of 64 bytes (records.py)
@@ -32,7 +32,7 @@ from training.data.records import ALIGN, pack, unpack
 FORMAT = 1
 SHARD_BYTES = 1 << 28
 PART = "part-"  # a store's folders of this name hold shards that other hosts wrote
-_ASKED = 1 << 16  # keys that are looked for at a time
+_AT_ONCE = 1 << 16  # keys that are located at a time
 _MOST_SINGLE = 8  # shards that are searched one by one before their tables are merged
 
 ENTRY = np.dtype(
@@ -41,7 +41,7 @@ ENTRY = np.dtype(
         ("key", "u1", 32),
         ("offset", "<u8"),
         ("length", "<u8"),
-        ("crc", "<u4"),  # of the whole record
+        ("crc", "<u4"),  # of the complete record
         ("unused", "<u4"),
     ]
 )
@@ -51,7 +51,7 @@ _BEGIN, _END = b"ATHANOR\x01", b"ATHANOR\x02"
 
 
 def key_of(content: str, version: str) -> bytes:
-    """The 32-byte key of what an encoder of `version` makes of a file whose content has the SHA-256 `content`."""
+    """The 32-byte key of a record: the result of an encoder of `version` on a file whose SHA-256 is `content`."""
     return hashlib.sha256(f"{content}\0{version}".encode()).digest()
 
 
@@ -59,7 +59,7 @@ def key_of(content: str, version: str) -> bytes:
 
 
 class _Shard:
-    """One opened shard. Raises ValueError if it is torn, foreign or of another format."""
+    """One opened shard. Raises ValueError if it is incomplete, damaged, or of another format."""
 
     def __init__(self, path: Path):
         size = path.stat().st_size
@@ -72,7 +72,7 @@ class _Shard:
         begin, begin_format = _HEADER.unpack(self.bytes[: _HEADER.size].tobytes())
         end, end_format, crc, offset, count = _FOOTER.unpack(self.bytes[-_FOOTER.size :].tobytes())
         if (begin, end) != (_BEGIN, _END) or begin_format != FORMAT or end_format != FORMAT:
-            raise ValueError("no finished shard of this format")
+            raise ValueError("not a finished shard of this format")
         if offset + count * ENTRY.itemsize + _FOOTER.size != size:
             raise ValueError("its length is wrong")
         table = self.bytes[offset : size - _FOOTER.size]
@@ -91,7 +91,8 @@ class _Shard:
         return None
 
     def release(self) -> None:
-        """Let go of the pages that were read, for who will not read them again soon; the system may still have them."""
+        """Drop the pages that were read from this process's memory, because they will not be read again soon. They stay
+        in the system's page cache as long as it has room."""
         self._map.madvise(mmap.MADV_DONTNEED)
 
     def record(self, entry: np.void) -> np.ndarray:
@@ -100,7 +101,7 @@ class _Shard:
 
 @dataclass(frozen=True)
 class Located:
-    """Places of n records."""
+    """The positions of n records."""
 
     shards: list[str]  # names under the store's folder
     shard: np.ndarray  # int32 [n]: index into `shards`, -1 where the store has no such record
@@ -109,13 +110,13 @@ class Located:
 
 
 class _Merged:
-    """The tables of many shards as one, so that a key is not looked for in each: 16 bytes a record."""
+    """The tables of many shards merged into one, so that a key needs one search: 16 bytes per record."""
 
     def __init__(self, shards: Mapping[str, _Shard]):
         self.shards, self._list = shards, list(shards.values())
         counts = [len(shard.table) for shard in self._list]
         heads = np.concatenate([np.zeros(0, np.uint64), *(shard.heads for shard in self._list)])
-        order = np.argsort(heads, kind="stable")  # of equal records in several shards, the first counts
+        order = np.argsort(heads, kind="stable")  # if several shards hold a record, the first one is used
         self.heads = heads[order]
         self.shard = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
         self.row = (order - np.repeat(np.cumsum(counts) - counts, counts)[order]).astype(np.uint32)
@@ -131,42 +132,42 @@ class _Merged:
         return None
 
     def locate(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(shard, offset, length), as `Located` has them."""
+        """The arrays shard, offset and length of `Located`."""
         count = len(keys)
         shard, offset, length = np.full(count, -1, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
         heads = keys.view("<u8")[:, 0] if count else np.zeros(0, np.uint64)
         at = np.searchsorted(self.heads, heads)
-        asked = np.flatnonzero(at < len(self.heads))
-        while len(asked):  # a second round only where two keys share their first eight bytes
-            asked = asked[self.heads[at[asked]] == heads[asked]]
-            asked = asked[np.argsort(self.shard[at[asked]], kind="stable")]
-            of_shard = self.shard[at[asked]]
+        pending = np.flatnonzero(at < len(self.heads))
+        while len(pending):  # a second round only where two keys share their first eight bytes
+            pending = pending[self.heads[at[pending]] == heads[pending]]
+            pending = pending[np.argsort(self.shard[at[pending]], kind="stable")]
+            of_shard = self.shard[at[pending]]
             again = []
-            for part in np.split(asked, np.flatnonzero(np.diff(of_shard)) + 1) if len(asked) else ():
+            for part in np.split(pending, np.flatnonzero(np.diff(of_shard)) + 1) if len(pending) else ():
                 number = int(self.shard[at[part[0]]])
                 entries = self._list[number].table[self.row[at[part]]]
                 same = (entries["key"] == keys[part]).all(axis=1)
                 hit = part[same]
                 shard[hit], offset[hit], length[hit] = number, entries["offset"][same], entries["length"][same]
                 again.append(part[~same])
-            asked = np.concatenate([np.zeros(0, np.int64), *again])
-            at[asked] += 1
-            asked = asked[at[asked] < len(self.heads)]
+            pending = np.concatenate([np.zeros(0, np.int64), *again])
+            at[pending] += 1
+            pending = pending[at[pending] < len(self.heads)]
         return shard, offset, length
 
 
 class Store:
-    """The arrays of one kind. Cheap to make; files are opened on first use, in every process anew (picklable).
+    """The records of one kind of file. Cheap to make and picklable; every process opens the files on first use.
 
     Use `Store.at(folder)` where many objects refer to one store: a process then opens it once.
     """
 
     def __init__(self, folder: Path, parts: bool = True):
-        """`parts`: what other hosts wrote beside it belongs to it too."""
+        """`parts`: include the parts that other hosts wrote."""
         self.folder, self._parts = Path(folder), f"{PART}*/*.shard" if parts else None
         self._shards: dict[str, _Shard] | None = None  # by name under the folder
-        self._merged: _Merged | None = None  # one table of most of them
-        self._single: dict[str, _Shard] = {}  # the others: new ones
+        self._merged: _Merged | None = None  # the merged table of most shards
+        self._single: dict[str, _Shard] = {}  # newer shards, which are not in the merged table
 
     @staticmethod
     def at(folder: Path) -> Store:
@@ -177,14 +178,14 @@ class Store:
         return _store_at, (str(self.folder),)
 
     def refresh(self) -> None:
-        """Take in shards that were finished since; forget those that are gone."""
+        """Open shards that were finished since the last call; drop those that were deleted."""
         known, self._shards = self._shards or {}, {}
         for path in [*self.folder.glob("*.shard"), *(self.folder.glob(self._parts) if self._parts else ())]:
             name = path.relative_to(self.folder).as_posix()
             try:
                 self._shards[name] = known.get(name) or _Shard(path)
             except (ValueError, OSError):
-                continue  # torn, or of another format: as if it were not there
+                continue  # incomplete, or of another format: the shard is ignored
         if self._merged is not None and not self._merged.shards.keys() <= self._shards.keys():
             self._merged = None
         self._single = {n: s for n, s in self._shards.items() if self._merged is None or n not in self._merged.shards}
@@ -220,34 +221,34 @@ class Store:
             self.refresh()
             hit = self._find(key)
         if hit is None:
-            raise KeyError(f"{self.folder} holds no record {key.hex()[:12]}; it was there when the run began")
+            raise KeyError(f"{self.folder} has no record {key.hex()[:12]}; it was deleted during the run")
         return unpack(hit[0].record(hit[1]))
 
     def locate(self, keys: np.ndarray) -> Located:
-        """Where the records of many keys (uint8 [n, 32]) are, without reading one; takes in new shards first."""
+        """The positions of the records of many keys (uint8 [n, 32]), without reading a record; refreshes first."""
         self.refresh()
         if self._single or self._merged is None:
             self._merge()
         keys = np.ascontiguousarray(keys)
-        parts = [self._merged.locate(keys[at : at + _ASKED]) for at in range(0, len(keys), _ASKED)]
+        parts = [self._merged.locate(keys[at : at + _AT_ONCE]) for at in range(0, len(keys), _AT_ONCE)]
         names = list(self._merged.shards)
         if not parts:
             return Located(names, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
         return Located(names, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def shard(self, name: str) -> _Shard:
-        """By its name under the folder. Raises KeyError if it is not there."""
+        """A shard by its name under the folder. Raises KeyError if it does not exist."""
         if self._shards is None or name not in self._shards:
             self.refresh()
         return self._shards[name]
 
     def shards(self) -> list[_Shard]:
-        """All of them, by name."""
+        """All shards, sorted by name."""
         self.refresh()
         return [shard for _, shard in sorted(self._shards.items())]
 
     def release(self) -> None:
-        """Let go of all pages that were read."""
+        """Drop all pages that were read from this process's memory: see `_Shard.release`."""
         for shard in (self._shards or {}).values():
             shard.release()
 
@@ -257,7 +258,7 @@ class Store:
         return self.shard(located.shards[located.shard[index]]).bytes[start : start + length]
 
     def damaged(self) -> list[str]:
-        """Keys (hex) of records whose bytes changed on the disk; reads everything."""
+        """Keys (hex) of records that do not match their checksum; reads all records."""
         self.refresh()
         return [
             entry["key"].tobytes().hex()
@@ -268,11 +269,11 @@ class Store:
 
     @contextmanager
     def writing(self, shard_bytes: int = SHARD_BYTES, part: str = "") -> Iterator[Writer]:
-        """Hold the store for writing; other writers wait here. At the latest when this ends, by an error or an
-        interruption too, what was added is published: every record is whole.
+        """Lock the store for writing; other writers wait here. Everything that was added is published when the block
+        ends, also by an error or an interruption: every added record is complete.
 
-        `part`: write into a part of the store that has this name, and hold no more than that: several hosts may fill
-        the parts of one store at the same time.
+        `part`: lock and write only the part of the store that has this name, so that several hosts may write parts of
+        one store at the same time.
         """
         folder = self.folder / f"{PART}{part}" if part else self.folder
         with disk_errors(folder):
@@ -280,8 +281,8 @@ class Store:
             lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            for litter in folder.glob(".writing-*"):
-                litter.unlink(missing_ok=True)  # of a writer that was killed: the lock is ours
+            for leftover in folder.glob(".writing-*"):
+                leftover.unlink(missing_ok=True)  # of a writer that was killed: no other can be active under this lock
             self.refresh()
             writer = Writer(self, folder, shard_bytes)
             try:
@@ -301,7 +302,7 @@ def _store_at(folder: str) -> Store:
 
 
 class Record(Mapping[str, np.ndarray]):
-    """The stored arrays of one file; read from the store when first touched. Picklable, and small."""
+    """The stored arrays of one file; read from the store on first access. Picklable, and small."""
 
     __slots__ = ("_arrays", "key", "store")
 
@@ -341,8 +342,8 @@ class Writer:
         self._path: Path | None = None
 
     def add(self, key: bytes, record: bytes | Mapping[str, np.ndarray]) -> bool:
-        """Add arrays, or what `pack` made of them. A key that the store has is left as it is; returns whether it had
-        not."""
+        """Add arrays, or the bytes that `pack` made of them. Returns False, and adds nothing, if the store already has
+        the key."""
         if key in self._keys or key in self._store:
             return False
         data = record if isinstance(record, bytes) else pack(record)
@@ -362,10 +363,12 @@ class Writer:
         return True
 
     def publish(self) -> None:
-        """Finish the shard: from here on every reader may find its records, whatever happens to this process."""
+        """Finish the shard: from now on its records are durable, and readers find them."""
         if self._stream is None:
             return
         table = np.sort(np.array(self._entries, ENTRY), order="head")
+        # The file is fsynced before the rename: a name that ends in .shard then always has its complete content, even
+        # after a power cut. The folder is fsynced after it, which makes the rename itself durable.
         with disk_errors(self._folder):
             offset = self._stream.tell()
             data = table.tobytes()
@@ -380,7 +383,7 @@ class Writer:
         self._store.refresh()
 
     def discard(self) -> None:
-        """Drop what was not published."""
+        """Delete the unpublished shard, if there is one."""
         if self._stream is not None:
             self._stream.close()
             self._path.unlink(missing_ok=True)

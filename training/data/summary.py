@@ -1,4 +1,4 @@
-"""summary.json: what `prepare` found and made. A domain decides what it holds; all of them have `synthetic`."""
+"""summary.json: the results of `prepare`. A domain decides what it contains; it always contains `synthetic`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SUMMARY = "summary.json"
 
 
 def summary_of(workspace: Workspace) -> dict[str, Any] | None:
-    """What `prepare` wrote about the workspace's manifests; None where it has not run (or was stopped)."""
+    """The summary of the workspace's manifests; None if `prepare` has not run, or did not finish."""
     try:
         return json.loads((workspace.manifests / SUMMARY).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""Whether a million files are as they were: asked of the file system by several processes at once.
+"""Whether a million files are unchanged, by their signatures, checked in several processes.
 
-To ask takes 3 us a file, most of it in the kernel; Python's own threads would wait for each other.
+A stat() takes 3 us per file, most of it in the kernel; threads would wait for each other at the GIL.
 """
 
 from __future__ import annotations
@@ -17,53 +17,59 @@ from training.data.digests import signatures
 from training.data.rows import Texts
 from training.host import available_cpus
 
-SHARE = 25_000  # files; for fewer no process is worth its start
+SHARE = 25_000  # files; for fewer, starting a process takes longer than it saves
 MOST = 16  # processes
 _AT_ONCE = 1 << 14  # files
 _SAME, _CHANGED, _FAILED = 0, 1, 2  # exit codes
 
 
 @contextmanager
-def looking(paths: Texts, signed: np.ndarray) -> Iterator[Callable[[], bool]]:
-    """Begin to look whether all files have the signatures `signed` (int64 [n, 5]). The block is given a function that
-    waits for the answer, and may do something else before it asks."""
+def comparing_signatures(paths: Texts, expected: np.ndarray) -> Iterator[Callable[[], bool]]:
+    """Start to compare the signatures of all files with `expected` (int64 [n, 5]). The block gets a function that waits
+    for the result, and may do other work before it calls it."""
     count = min(MOST, available_cpus(), len(paths) // SHARE)
     parts = list(pairwise(np.linspace(0, len(paths), max(1, count) + 1).astype(int).tolist()))
-    crew = {_fork(paths, signed, part): part for part in parts} if count > 1 else {}
+    running = {_fork(paths, expected, part): part for part in parts} if count > 1 else {}
 
-    def same() -> bool:
-        if not crew:
-            return _same(paths, signed, (0, len(paths)))
-        for pid, part in list(crew.items()):
-            code = _ended(pid)
-            del crew[pid]
-            if code not in (_SAME, _CHANGED):  # killed, or out of memory: what it was to find out is not known
-                code = _SAME if _same(paths, signed, part) else _CHANGED
+    def unchanged() -> bool:
+        if not running:
+            return _unchanged(paths, expected, (0, len(paths)))
+        for pid, part in list(running.items()):
+            code = _exit_code(pid)
+            del running[pid]
+            if code not in (_SAME, _CHANGED):  # it was killed, or memory ran out: this process checks its part
+                code = _SAME if _unchanged(paths, expected, part) else _CHANGED
             if code == _CHANGED:
                 return False
         return True
 
     try:
-        yield same
+        yield unchanged
     finally:
-        for pid in crew:
+        for pid in running:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            _ended(pid)
+            _exit_code(pid)
 
 
-def _same(paths: Texts, signed: np.ndarray, part: tuple[int, int], parent: int | None = None) -> bool:
+def _unchanged(paths: Texts, expected: np.ndarray, part: tuple[int, int], parent: int | None = None) -> bool:
     for begin in range(*part, _AT_ONCE):
         end = min(begin + _AT_ONCE, part[1])
-        if not np.array_equal(signatures(paths.every(begin, end)), signed[begin:end]):
+        if not np.array_equal(signatures(paths.every(begin, end)), expected[begin:end]):
             return False
         if parent is not None and os.getppid() != parent:
-            os._exit(_FAILED)  # nobody waits for the answer
+            os._exit(_FAILED)  # the parent has ended: no process reads the result
     return True
 
 
-def _fork(paths: Texts, signed: np.ndarray, part: tuple[int, int]) -> int:
-    """A process that does nothing else and hears no signal but SIGKILL: its exit code is the answer."""
+def _fork(paths: Texts, expected: np.ndarray, part: tuple[int, int]) -> int:
+    """Start a child process that compares one part; its exit code is the result.
+
+    A plain fork is safe here although the parent may have threads: a fork copies their locks, possibly held, but the
+    child runs only numpy indexing and stat(), takes no lock of those threads, and leaves by os._exit, without atexit
+    handlers or flushing the parent's buffers. All signals are blocked across the fork and stay blocked in the child, so
+    no handler of the parent (Ctrl-C, SIGTERM) can run there; SIGKILL still ends it.
+    """
     parent = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
@@ -71,7 +77,7 @@ def _fork(paths: Texts, signed: np.ndarray, part: tuple[int, int]) -> int:
         if pid == 0:
             code = _FAILED
             try:
-                code = _SAME if _same(paths, signed, part, parent) else _CHANGED
+                code = _SAME if _unchanged(paths, expected, part, parent) else _CHANGED
             finally:
                 os._exit(code)
     finally:
@@ -79,8 +85,8 @@ def _fork(paths: Texts, signed: np.ndarray, part: tuple[int, int]) -> int:
     return pid
 
 
-def _ended(pid: int) -> int:
+def _exit_code(pid: int) -> int:
     try:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:  # somebody else has waited for it
+    except ChildProcessError:  # another part of this process has already waited for it
         return _FAILED

@@ -1,4 +1,4 @@
-"""What `prepare` leaves for training: manifests, their summary and quarantine, and an index of each manifest."""
+"""Writes the results of `prepare`: manifests, their summary and quarantine, and an index of each manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 from training.data import index, manifest
 from training.data.encode import Encoder, Quarantined, write_quarantine
 from training.data.files import sha256, write_atomic
-from training.data.identity import data_digest, is_synthetic, on_both_sides
+from training.data.identity import data_digest, is_synthetic, leaking_ids
 from training.data.rows import Files, Rows, Table
 from training.data.schema import Schema
 from training.data.summary import SUMMARY
@@ -25,7 +25,8 @@ QUARANTINE = "quarantine.jsonl"
 
 
 def file_name(name: str, split: str) -> str:
-    """Of a manifest, under the folder of the manifests. `name`: FamilyFacts.manifest, or "manifest/item"."""
+    """The file name of a manifest, under the folder of the manifests. `name`: FamilyFacts.manifest, or
+    "manifest/item"."""
     return f"{name}_{split}.jsonl"
 
 
@@ -35,10 +36,10 @@ def write_manifests(
     summary: Mapping[str, Any],
     quarantine: Sequence[Quarantined],
 ) -> bool:
-    """Write manifests (file name -> rows), the quarantine, and last the summary: a run that was cut short leaves no
-    summary, and is done again. Returns whether anything had changed.
+    """Write manifests (file name -> rows), the quarantine, and last the summary. A summary that would change is deleted
+    first, so an interrupted run leaves none, and the next one starts again. Returns whether any file changed.
 
-    `summary`: JSON, the same for the same data, with `synthetic`.
+    `summary`: JSON, the same for the same data, with the key `synthetic`.
     """
     path = folder / SUMMARY
     text = json.dumps(summary, indent=2, ensure_ascii=False).encode() + b"\n"
@@ -56,20 +57,20 @@ def write_manifests(
 
 @dataclass(frozen=True)
 class Built:
-    """Manifests of one family that were written, as columns over all of their rows. Every row's line is in the manifest
-    of its split, in the same order; every path is absolute."""
+    """The manifests of one family that were written, as columns over the rows of all splits. Every row's line is in the
+    manifest of its split, in the same order; every path is absolute."""
 
     name: str  # of the manifests
     family: str
-    checks: int  # FamilyFacts.row_checks: the version of the family's own checks, which all rows pass
+    checks: int  # FamilyFacts.row_checks: the version of the family's checks, which all rows pass
     encoders: Mapping[str, Encoder]  # path key -> encoder
     splits: Mapping[str, np.ndarray]  # split -> bool [n]: which rows are in it
     files: Mapping[str, Files]  # path key -> column
 
 
 def index_manifests(built: Built, folder: Path, cache: Path, schema: Schema) -> dict[str, Rows] | None:
-    """Leave an index of every manifest: that its rows are right, and where their arrays lie. Returns the rows of every
-    split; None where a file changed too lately for an index."""
+    """Write an index of every manifest, which records that its rows are checked and where their arrays are. Returns the
+    rows of every split; None where a file changed too recently for an index (digests.SETTLED)."""
     shared = {}
     for split, chosen in built.splits.items():
         rows = _indexed(built, folder / file_name(built.name, split), chosen, cache, schema)
@@ -79,12 +80,13 @@ def index_manifests(built: Built, folder: Path, cache: Path, schema: Schema) -> 
     return shared
 
 
-def work_out(shared: Mapping[str, Rows]) -> None:
-    """Leave, beside the indices, what a training finds out about its data before it begins."""
+def precompute(shared: Mapping[str, Rows]) -> None:
+    """Compute what every training needs to know about its data before step 1, so that it is cached next to the
+    indices."""
     seen = {split: rows for split, rows in shared.items() if split != "test"}
     data_digest(seen)
     is_synthetic(seen)
-    on_both_sides(shared)
+    leaking_ids(shared)
 
 
 def _indexed(built: Built, path: Path, chosen: np.ndarray, cache: Path, schema: Schema) -> Rows | None:
@@ -99,13 +101,14 @@ def _indexed(built: Built, path: Path, chosen: np.ndarray, cache: Path, schema: 
 
 
 def index_path(cache: Path, family: str, path: Path) -> Path:
-    """Where the index of a manifest is kept, for one family."""
+    """The path of the index of a manifest, for one family."""
     which = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:16]
     return cache / "index" / f"{family}-{path.stem[:64]}-{which}" / "rows"
 
 
 def how(family: str, row_checks: int, encoders: Mapping[str, Encoder], schema: Schema) -> dict[str, object]:
-    """What else than the manifest decides what its rows are: whose checks they passed, and what decoded their files."""
+    """What decides the content of rows, other than their manifest: the checks that they passed, and the encoders of
+    their files."""
     checks = [manifest.CHECKS, schema.place, schema.version, row_checks]
     kinds = {key: [encoder.kind, encoder.version] for key, encoder in encoders.items()}
     return {"family": family, "checks": checks, "encoders": kinds}

@@ -1,1 +1,1 @@
-"""How a model leaves: graphs become files, and the files are proved against the model."""
+"""Exports a trained model: its graphs are written as files, and the files are compared with the model."""

@@ -1,4 +1,4 @@
-"""A folder of exports, checked from its files alone: receipt, golden files, models."""
+"""Checks a folder of exports from its files alone: receipt, golden files, models."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from training.export.files import sha256, size
 from training.export.int8 import measure
 from training.export.layout import Layout
 from training.export.onnx import interface_problems, read_model
-from training.export.package import exam_outputs
+from training.export.package import int8_check_outputs
 from training.export.receipt import figure
 from training.export.signature import Signature
 from training.export.table import measured_text
 from training.export.weights import inspect_weights
 from training.recipe import Prover
 
-#: How far a metric may lie from the receipt's on another processor: of fp32, and of int8, where a value that lies
-#: between two steps may be rounded to the other.
+#: Relative difference that a metric may have from the receipt's, since other processors round differently. It is
+#: larger for int8, where a value close to the middle of two quantisation steps may be rounded to either.
 SAME_FP32, SAME_INT8 = 2e-3, 2e-2
 
 Grade = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str, float]]
@@ -32,7 +32,7 @@ Grade = Callable[[Mapping[str, np.ndarray], Mapping[str, np.ndarray]], dict[str,
 
 @dataclass(frozen=True)
 class Line:
-    """One file: what was found."""
+    """The result of checking one file."""
 
     run: str
     name: str
@@ -44,8 +44,8 @@ class Line:
 def check_run(
     folder: Path, run: str, entry: Mapping[str, Any], grade: Grade, provers: Mapping[str, Prover]
 ) -> list[Line]:
-    """Every file that the receipt's entry of a run names. A file that is not the one named is not opened. `grade` and
-    `provers` are the recipe's. Raises ExportError for a run whose files would lie elsewhere."""
+    """Check every file in the receipt's entry of a run. A file whose SHA-256 differs from the receipt's is not opened.
+    `grade` and `provers` are the recipe's. Raises ExportError for a run whose files would be outside of the folder."""
     checker = _Checker(folder, run, entry, grade, provers)
     return [checker.line(name) for name in entry["files"]] + checker.unlisted()
 
@@ -58,14 +58,14 @@ class _Checker:
         self.graphs = entry["graphs"]
         self.digest = str(entry.get("checkpoint", {}).get("sha256", ""))
         self.synthetic = bool(entry.get("synthetic"))
-        self.exam_fp32: proof.Named | None = None
+        self.fp32_outputs: proof.Named | None = None
         self._checks = {
             "onnx": self._onnx,
             "int8": self._int8,
             "coreml": self._coreml,
             "weights": self._weights,
             "golden": self._golden,
-            "exam": self._exam,
+            "exam": self._int8_check,
             "sample": self._sample,
             "artefact": self._artefact,
         }
@@ -73,29 +73,31 @@ class _Checker:
     def line(self, name: str) -> Line:
         found = self.files[name]
         try:
-            self._is_the_one(name)
+            self._require_intact(name)
             detail, problems = self._checks[found["kind"]](name, found)
         except ExportError as error:
             detail, problems = "", [str(error)]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            detail, problems = "", [f"the receipt's entry cannot be followed ({type(error).__name__}: {error})"]
+            detail, problems = "", [f"the receipt's entry is damaged ({type(error).__name__}: {error})"]
         path = self.folder / name
         return Line(self.layout.run, name, size(path) if path.exists() else 0, detail, tuple(problems))
 
     def unlisted(self) -> list[Line]:
-        """What the receipt promises, and names no file of: formats that a graph was exported in, weights, artefacts."""
+        """Files that must exist according to the rest of the entry (formats of a graph, weights, artefacts), and that
+        its `files` do not list."""
         name = self.layout
         forms = {"onnx": name.onnx, "int8": name.int8, "coreml": name.coreml}
-        promised = [forms[form](graph) for graph, about in self.graphs.items() for form in about["formats"]]
-        promised += [name.golden(graph) for graph in self.graphs]
-        weights = self.entry.get("weights", name.weights)  # receipts of old name none, and always have some
-        promised += [weights] if weights is not None else []
-        promised += self.entry.get("artefacts", [])
-        missing = [one for one in promised if one not in self.files]
+        expected = [forms[form](graph) for graph, about in self.graphs.items() for form in about["formats"]]
+        expected += [name.golden(graph) for graph in self.graphs]
+        # receipts of older versions have no key `weights`; their runs always have a file of weights
+        weights = self.entry.get("weights", name.weights)
+        expected += [weights] if weights is not None else []
+        expected += self.entry.get("artefacts", [])
+        missing = [one for one in expected if one not in self.files]
         return [Line(name.run, one, 0, "", ("the receipt does not list it",)) for one in missing]
 
-    def _is_the_one(self, name: str) -> None:
-        """Raises ExportError unless `name` lies in the folder, is no link, and has the digest of the receipt."""
+    def _require_intact(self, name: str) -> None:
+        """Raise ExportError unless `name` is in the folder, is not a link, and has the digest of the receipt."""
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or "\\" in name or not parts.parts:
             raise ExportError("its name leads out of the folder; it was not opened")
@@ -110,11 +112,11 @@ class _Checker:
             raise ExportError("is not the file that was exported: its SHA-256 differs from the receipt's")
 
     def _needed(self, name: str) -> Path:
-        """A file that a check reads beside the one it checks."""
+        """The path of another file that a check needs."""
         if name not in self.files:
-            raise ExportError(f"{name}, which it is checked by, is not in the receipt")
+            raise ExportError(f"cannot be checked: {name} is not in the receipt")
         try:
-            self._is_the_one(name)
+            self._require_intact(name)
         except ExportError as error:
             raise ExportError(f"cannot be checked: {name} {error}") from None
         return self.folder / name
@@ -130,7 +132,7 @@ class _Checker:
         trials = proof.compare(run, [(_sizes(signature, i), i, o) for i, o in kept.trials])
         if signature.recurrence:
             if kept.steps is None:
-                problems.append("its golden file holds no sequence to step along")
+                problems.append("its golden file has no sequence to step through")
             else:
                 inputs, wanted = kept.steps
                 trials.append(
@@ -156,45 +158,45 @@ class _Checker:
         if "change" not in found:
             return f"outputs move by {max(t.worst for t in trials):.1%}; no task metric", problems
         then = found["change"]
-        inputs, references, fp32 = self._exam_run()
-        examined = self.files[self.layout.exam]["graph"]
-        outputs = exam_outputs(run, signature, examined, inputs, kept.start)
+        inputs, references, fp32 = self._int8_check_run()
+        checked = self.files[self.layout.int8_check]["graph"]
+        outputs = int8_check_outputs(run, signature, checked, inputs, kept.start)
         if outputs is None:
-            raise ExportError(f"the exam is on {examined}, which it does not answer")
+            raise ExportError(f"the int8 check has inputs for {checked}, which this graph does not take")
         change = measure(self.grade, fp32, outputs, references, float(then["limit"]))
         for kind, now, allowed in (("fp32", change.fp32, SAME_FP32), ("int8", change.int8, SAME_INT8)):
             for metric in {*now, *then[kind]}:
                 a, b = now.get(metric, float("nan")), figure(then[kind].get(metric))
                 if not abs(a - b) <= allowed * abs(b) + 1e-9:
-                    problems.append(f"{metric} of the {kind} file is {a:.5g}; the receipt says {b:.5g}")
+                    problems.append(f"{metric} of the {kind} file is {a:.5g}; the receipt has {b:.5g}")
         return f"held-out {change}" + ("" if change.within else f", above the limit of {change.limit:.0%}"), problems
 
-    def _exam_run(self) -> tuple[proof.Named, proof.Named, proof.Named]:
-        """(inputs, references, outputs of the fp32 file), kept: two int8 files are graded on one exam."""
-        name = self.layout.exam
-        inputs, references = golden.read_exam(self._needed(name))
-        if self.exam_fp32 is None:
-            self.exam_fp32 = proof.session(self._needed(self.layout.onnx(self.files[name]["graph"])))(inputs)
-        return inputs, references, self.exam_fp32
+    def _int8_check_run(self) -> tuple[proof.Named, proof.Named, proof.Named]:
+        """(inputs, references, outputs of the fp32 file). The outputs are cached: several int8 files share them."""
+        name = self.layout.int8_check
+        inputs, references = golden.read_int8_check(self._needed(name))
+        if self.fp32_outputs is None:
+            self.fp32_outputs = proof.session(self._needed(self.layout.onnx(self.files[name]["graph"])))(inputs)
+        return inputs, references, self.fp32_outputs
 
     def _model_problems(self, name: str, signature: Signature) -> list[str]:
         model = read_model(self.folder / name)
         stated = {prop.key: prop.value for prop in model.metadata_props}
         problems = interface_problems(model, signature)
         if stated.get("checkpoint_sha256") != self.digest:
-            problems.append("was made from another checkpoint than the receipt says")
+            problems.append("was made from another checkpoint than the receipt names")
         if stated.get("synthetic") != str(self.synthetic).lower():
             problems.append(
-                f"says synthetic: {stated.get('synthetic')}; the receipt says {str(self.synthetic).lower()}"
+                f"its metadata has synthetic: {stated.get('synthetic')}; the receipt has {str(self.synthetic).lower()}"
             )
         return problems
 
     def _coreml(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
         if not coreml.installed():
-            return f"{found['status']}; its digest agrees (coremltools is not installed here)", []
+            return f"{found['status']}; its SHA-256 matches (coremltools is not installed here)", []
         problems = coreml.description_problems(self.folder / name, self._signature(found["graph"]))
         if not coreml.can_execute():
-            return f"description agrees; {coreml.NOT_EXECUTED}", problems
+            return f"its description matches; {coreml.NOT_EXECUTED}", problems
         trials = coreml.executed_trials(self.folder / name, self._needed(self.layout.golden(found["graph"])))
         try:
             proof.require(name, trials, float(found["tolerance"]))
@@ -205,19 +207,20 @@ class _Checker:
     def _weights(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
         counts = inspect_weights(self.folder / name)
         problems = [
-            f"holds {now:,} {key}; the receipt says {found[key]:,}" for key, now in counts.items() if now != found[key]
+            f"has {now:,} {key}; the receipt has {found[key]:,}" for key, now in counts.items() if now != found[key]
         ]
         return f"{counts['values']:,} numbers in {counts['tensors']} tensors", problems
 
     def _golden(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
         kept = golden.read_golden(self.folder / name)
         stepped = " and a sequence" if kept.steps else ""
-        problems = [] if len(kept.trials) == len(found["trials"]) else [f"holds {len(kept.trials)} trials"]
+        listed = len(found["trials"])
+        problems = [] if len(kept.trials) == listed else [f"has {len(kept.trials)} trials; the receipt has {listed}"]
         return f"{len(kept.trials)} trials{stepped}", problems
 
-    def _exam(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
-        inputs, references = golden.read_exam(self.folder / name)
-        problems = [] if inputs and references else ["holds no inputs or no references"]
+    def _int8_check(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:
+        inputs, references = golden.read_int8_check(self.folder / name)
+        problems = [] if inputs and references else ["has no inputs or no references"]
         return f"{next(iter(inputs.values())).shape[0] if inputs else 0} held-out examples", problems
 
     def _artefact(self, name: str, found: Mapping[str, Any]) -> tuple[str, list[str]]:

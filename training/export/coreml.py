@@ -1,4 +1,5 @@
-"""A torch program -> an .mlpackage. Linux can convert, save and reload the description; only macOS can run it."""
+"""Converts a torch program to an .mlpackage. Linux can convert, save and reload the description; only macOS can run
+it."""
 
 from __future__ import annotations
 
@@ -26,27 +27,27 @@ from training.export.trace import plain_attention
 from training.recipe import Graph, TensorSpec
 from training.workspace import PROJECT
 
-#: macOS 13 and iOS 16: the first with this instruction set; float masks and flexible shapes work from there on.
+#: macOS 13 and iOS 16 are the first versions in which float masks and flexible shapes work.
 TARGET = "macOS13"
-#: Arithmetic and weights. float32 is what the proof is about; a host that wants the Neural Engine converts to float16
-#: from the same program and judges it by the golden files.
+#: Of arithmetic and weights. The proof compares float32; an application that needs the Neural Engine can convert the
+#: same program to float16 and compare it with the golden files.
 PRECISION = "float32"
-#: Of a run on macOS against the golden outputs: other kernels than torch's, same precision.
+#: For a run on macOS against the golden outputs: the precision is the same, but the kernels are not torch's.
 TOLERANCE = 1e-3
 NOT_EXECUTED = "converted, not executed"
 EXECUTED = "converted, executed"
 
 
 def installed() -> bool:
-    """Whether coremltools is there (it is optional: it has no wheels for some systems)."""
+    """Whether coremltools is installed. It is optional, since it has no wheels for some systems."""
     return importlib.util.find_spec("coremltools") is not None
 
 
 def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
-    """Convert and save; `path` must not exist. Axes become ranges; integers become int32 (CoreML has no int64); an
-    axis that may be empty starts at 1 (CoreML has no empty arrays).
+    """Convert and save; `path` must not exist. Dynamic axes become ranges; integers become int32 (CoreML has no int64);
+    the range of an axis that may be empty starts at 1 (CoreML has no empty arrays).
 
-    Raises ExportError where the converter refuses.
+    Raises ExportError if the conversion fails.
     """
     with quiet_coremltools() as ct, plain_attention():
         ranges = {
@@ -83,15 +84,15 @@ def write_coreml(graph: Graph, program: torch.export.ExportedProgram, path: Path
         try:
             with disk_errors(path):
                 model.save(str(partial))
-                for stray in partial.glob("executorch_*.json"):  # for another runtime's profiler, not part of the model
-                    stray.unlink()
+                for unused in partial.glob("executorch_*.json"):  # for ExecuTorch's profiler, not part of the model
+                    unused.unlink()
                 partial.rename(path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def coreml_axes(axes: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """The ranges that the converted model has: as asked for, but never empty."""
+    """The ranges that the converted model has: the requested ones, but never empty."""
     return {axis: (max(1, low), high) for axis, (low, high) in axes.items()}
 
 
@@ -101,7 +102,7 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
     with quiet_coremltools() as ct:
         try:
             spec = ct.models.utils.load_spec(str(_model_file(path)))
-        except Exception as error:  # noqa: BLE001  (whatever it raises, the package is not readable)
+        except Exception as error:  # noqa: BLE001  (any error means that the package is not readable)
             return [f"cannot be read back: {' '.join(str(error).split())[:300]}"]
         types = ct.proto.FeatureTypes_pb2.ArrayFeatureType
         names = {"float32": types.FLOAT32, "int64": types.INT32}
@@ -124,8 +125,8 @@ def description_problems(path: Path, signature: Signature) -> list[str]:
 
 
 def _model_file(package: Path) -> Path:
-    """The description inside a package. (Opening the package itself with coremltools rewrites its manifest: a check
-    must leave what it checks as it is, and work on a read-only disk.)"""
+    """The file of the description inside a package. (coremltools rewrites the manifest of a package that it opens; a
+    check must not change the files, and must work on a read-only disk.)"""
     manifest = json.loads((package / "Manifest.json").read_text(encoding="utf-8"))
     inside = manifest["itemInfoEntries"][manifest["rootModelIdentifier"]]["path"]
     file = (package / "Data" / inside).resolve()
@@ -135,17 +136,18 @@ def _model_file(package: Path) -> Path:
 
 
 def _range_problems(wanted: TensorSpec, array: Any, axes: Mapping[str, tuple[int, int]]) -> list[str]:
-    """An input's allowed sizes, axis by axis."""
+    """Compare an input's allowed sizes with the signature's, axis by axis."""
     if array.shapeRange.sizeRanges:
         found = [(r.lowerBound, r.upperBound) for r in array.shapeRange.sizeRanges]
     else:
         found = [(n, n) for n in array.shape]
-    asked = [axes[d] if isinstance(d, str) else (d, d) for d in wanted.shape]
-    return [] if found == asked else [f"input {wanted.name} takes sizes {found}, not {asked}"]
+    required = [axes[d] if isinstance(d, str) else (d, d) for d in wanted.shape]
+    return [] if found == required else [f"input {wanted.name} takes sizes {found}, not {required}"]
 
 
 def _program_problems(spec: Any, signature: Signature) -> list[str]:
-    """The types inside the program: a dynamic axis of an output must have no fixed size there, a fixed one its own."""
+    """Compare the shapes inside the program with the signature: a dynamic axis of an output must not have a fixed size
+    there, and a fixed axis must have the right one."""
     block = next(iter(spec.mlProgram.functions["main"].block_specializations.values()))
     made = {value.name: value.type.tensorType for op in block.operations for value in op.outputs}
     problems = []
@@ -176,7 +178,8 @@ def executed_trials(package: Path, golden: Path) -> list[Trial]:
 
 
 def _mac_check() -> ModuleType:
-    """scripts/check_coreml_on_mac.py, which stands alone so that it can be copied to a Mac by itself."""
+    """The module scripts/check_coreml_on_mac.py, which imports nothing from this project so that it can be copied to a
+    Mac."""
     place = PROJECT / "scripts" / "check_coreml_on_mac.py"
     spec = importlib.util.spec_from_file_location("check_coreml_on_mac", place)
     assert spec and spec.loader
@@ -187,8 +190,8 @@ def _mac_check() -> ModuleType:
 
 @contextmanager
 def quiet_coremltools() -> Iterator[ModuleType]:
-    """coremltools, imported late (seconds) and without its remarks: that it tested no newer torch than 2.7 (what it
-    converts is checked here), that Linux has no CoreML, that progress is made."""
+    """coremltools, imported late because that takes seconds, and without its messages: that torch is newer than the
+    tested 2.7 (the conversion is checked here), that Linux has no CoreML, and progress bars."""
     loggers = [logging.getLogger(name) for name in ("coremltools", "coremltools.libmilstoragepython")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
@@ -207,18 +210,18 @@ def quiet_coremltools() -> Iterator[ModuleType]:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """The converter draws a bar a pass, asked or not."""
+    """The converter shows a progress bar for every pass and has no option against it."""
     from coremltools.converters.mil.frontend.torch import ops as torch_ops
     from coremltools.converters.mil.mil.passes import pass_pipeline
 
-    class Still:
+    class Silent:
         def __init__(self, iterable: Any = None, **_: Any):
             self.iterable = iterable
 
         def __iter__(self) -> Iterator[Any]:
             return iter(self.iterable)
 
-        def __enter__(self) -> Still:
+        def __enter__(self) -> Silent:
             return self
 
         def __exit__(self, *_: object) -> None:
@@ -231,7 +234,7 @@ def _no_progress_bars() -> Iterator[None]:
     before = [getattr(module, name) for module, name in places]
     try:
         for module, name in places:
-            setattr(module, name, Still)
+            setattr(module, name, Silent)
         yield
     finally:
         for (module, name), original in zip(places, before, strict=True):

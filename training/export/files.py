@@ -1,4 +1,4 @@
-"""Exported files and folders: known by their SHA-256, moved to their final names whole."""
+"""Exported files and folders: their SHA-256, and moving them to their final names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file; of a folder (an .mlpackage), the digest over its files' relative names and digests."""
+    """The SHA-256 of a file in hex; of a folder (an .mlpackage), that of its files' relative names and digests."""
     if not path.is_dir():
         return file_sha256(path)
     total = hashlib.sha256()
@@ -32,11 +32,12 @@ def size(path: Path) -> int:
 
 
 def files_below(folder: Path) -> list[str]:
-    """Relative names (with /) of all files below `folder`, sorted. A link is refused: a folder is what it holds."""
+    """Relative names (with /) of all files below `folder`, sorted. Raises ExportError for a symbolic link, since the
+    digest of a folder must cover its content."""
     names = []
     for path in folder.rglob("*"):
         if path.is_symlink():
-            raise ExportError(f"{path} is a symbolic link; an export holds its own files.")
+            raise ExportError(f"{path} is a symbolic link; an export must contain the files themselves.")
         if path.is_file():
             names.append(path.relative_to(folder).as_posix())
     return sorted(names)
@@ -44,8 +45,8 @@ def files_below(folder: Path) -> list[str]:
 
 @contextmanager
 def writer_errors(name: str) -> Iterator[None]:
-    """Around a writer that a family supplies. A full disk is a HostError; anything else that it raises, an ExportError
-    with the type and text of the error."""
+    """A context for the writer of a family. A full disk becomes a HostError; any other error an ExportError with its
+    type and text."""
     try:
         yield
     except AthanorError:
@@ -59,7 +60,12 @@ def writer_errors(name: str) -> Iterator[None]:
 
 
 def publish(source: Path, target: Path) -> None:
-    """Move a finished file or folder to its final name, in place of what was there. Raises HostError."""
+    """Move a finished file or folder to its final name, replacing what has that name. Raises HostError.
+
+    Files are fsynced before the rename and the target's folder after it, so that after a power cut the final name never
+    has missing content. A rename cannot replace a non-empty folder, nor a file by a folder: the old one is then renamed
+    first and deleted last.
+    """
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -70,20 +76,20 @@ def publish(source: Path, target: Path) -> None:
         old = target.with_name(f".old-{target.name}")
         _remove(old)
         if (target.is_dir() and not target.is_symlink()) or (source.is_dir() and target.exists()):
-            target.rename(old)  # a folder neither is replaced nor replaces a file in one step
+            target.rename(old)
         source.replace(target)
         _remove(old)
         sync(target.parent)
 
 
 def folders_of(names: set[str]) -> set[str]:
-    """Every folder on the way to files of these names (with "/")."""
+    """All parent folders of files with these names (with "/")."""
     return {name[:at] for name in names for at, letter in enumerate(name) if letter == "/"}
 
 
 def remove_all_but(folder: Path, gone: set[str], kept: set[str]) -> None:
-    """Delete the files and folders `gone` (names relative to `folder`), and nothing of what is `kept`: it may lie in a
-    folder that is gone, or be a folder where a file that is gone was."""
+    """Delete the files and folders `gone` (names relative to `folder`), but none of `kept`: a kept one may be inside a
+    folder that is gone, or be a folder with the name of a file that is gone."""
     for name in gone:
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()) or any(name.startswith(f"{k}/") for k in kept):

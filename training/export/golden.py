@@ -1,10 +1,10 @@
-"""Inputs and the model's own outputs, in files that any host can check itself against.
+"""Golden files: inputs and the model's outputs, with which an exported file can be checked on any host.
 
-golden/<graph>.npz      trial<N>/in/<input>, trial<N>/out/<output>       one pair a set of axis sizes
-                        steps/in/<input>, steps/out/<output>             recurrent graphs: whole sequences, and what
-                                                                         stepping along them must give,
-                        steps/start/<input>                              from these states on (without the batch axis)
-golden/<family>_exam.npz  in/<input>, ref/<name>                         held-out material and what to grade against
+golden/<graph>.npz      trial<N>/in/<input>, trial<N>/out/<output>       one pair per set of axis sizes
+                        steps/in/<input>, steps/out/<output>             recurrent graphs: complete sequences, and the
+                                                                         outputs of stepping through them,
+                        steps/start/<input>                              from these states (without the batch axis)
+golden/<family>_exam.npz  in/<input>, ref/<name>                         the int8 check: held-out inputs and references
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from training.data.files import write_atomic
 from training.errors import ExportError
 
 Named = dict[str, np.ndarray]
-#: Bytes of arrays that one graph's golden file may hold; larger trials are proved, but not kept.
+#: Bytes of arrays in the golden file of one graph. Trials that do not fit are compared, but not written.
 BUDGET = 5_000_000
 
 
@@ -30,8 +30,8 @@ class Golden:
     """The content of golden/<graph>.npz."""
 
     trials: list[tuple[Named, Named]]  # (inputs, outputs)
-    steps: tuple[Named, Named] | None = field(default=None)  # (the full graph's inputs, {output: expected})
-    start: Named = field(default_factory=dict)  # state input -> what stepping starts from
+    steps: tuple[Named, Named] | None = field(default=None)  # (inputs of the full graph, {output: expected})
+    start: Named = field(default_factory=dict)  # state input -> its value before the first step
 
 
 def write_golden(
@@ -40,7 +40,7 @@ def write_golden(
     steps: tuple[Named, Named] | None,
     start: Mapping[str, np.ndarray] | None = None,
 ) -> list[int]:
-    """Write what fits the budget, the smallest cases first, never less than one; returns the places of those kept."""
+    """Write the cases that fit into BUDGET, smallest first, but always one; returns the indices of those written."""
     sizes = [sum(a.nbytes for part in case for a in part.values()) for case in cases]
     order = sorted(range(len(cases)), key=lambda at: sizes[at])
     kept, used = [], 0
@@ -59,7 +59,7 @@ def write_golden(
 
 
 def read_golden(path: Path) -> Golden:
-    """Raises ExportError for a file that is not what write_golden writes."""
+    """Read a file of `write_golden`. Raises ExportError for any other file."""
     groups: dict[str, tuple[Named, Named]] = {}
     start: Named = {}
     for key, array in _read(path).items():
@@ -70,18 +70,18 @@ def read_golden(path: Path) -> Golden:
             groups.setdefault(group, ({}, {}))[side != "in"][name] = array
     steps = groups.pop("steps", None)
     if not groups:
-        raise ExportError(f"{path.name} holds no trial.")
+        raise ExportError(f"{path.name} has no trials.")
     trials = [groups[name] for name in sorted(groups, key=lambda g: int(g.removeprefix("trial")))]
     return Golden(trials, steps, start)
 
 
-def write_exam(path: Path, inputs: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> None:
-    """Keep an exam: the graph's inputs, and what Recipe.grade compares its outputs with."""
+def write_int8_check(path: Path, inputs: Mapping[str, np.ndarray], references: Mapping[str, np.ndarray]) -> None:
+    """Write an int8 check: inputs of the graph, and the references that Recipe.grade compares its outputs with."""
     _write(path, {f"in/{k}": v for k, v in inputs.items()} | {f"ref/{k}": v for k, v in references.items()})
 
 
-def read_exam(path: Path) -> tuple[Named, Named]:
-    """(inputs, references). Raises ExportError for a file that is not what write_exam writes."""
+def read_int8_check(path: Path) -> tuple[Named, Named]:
+    """(inputs, references) from a file of `write_int8_check`. Raises ExportError for any other file."""
     sides: dict[str, Named] = {"in": {}, "ref": {}}
     for key, array in _read(path).items():
         side, name = _split(path, key, 2)
@@ -96,21 +96,21 @@ def _flat(group: str, pair: tuple[Named, Named]) -> Named:
 def _split(path: Path, key: str, parts: int) -> list[str]:
     split = key.split("/", parts - 1)
     if len(split) != parts:
-        raise ExportError(f"{path.name} holds `{key}`, which is no part of a golden file.")
+        raise ExportError(f"{path.name} has an entry `{key}`, which a golden file cannot have.")
     return split
 
 
 def _write(path: Path, arrays: Named) -> None:
-    """An .npz whose bytes depend on the arrays alone."""
-    whole = io.BytesIO()
-    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    """Write an .npz whose bytes depend only on the arrays (numpy's savez would add the time)."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for key in sorted(arrays):
             content = io.BytesIO()
             np.lib.format.write_array(content, np.ascontiguousarray(arrays[key]), allow_pickle=False)
             entry = zipfile.ZipInfo(f"{key}.npy", (1980, 1, 1, 0, 0, 0))
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             archive.writestr(entry, content.getvalue(), compresslevel=1)
-    write_atomic(path, whole.getvalue())
+    write_atomic(path, buffer.getvalue())
 
 
 def _read(path: Path) -> Named:
@@ -118,4 +118,4 @@ def _read(path: Path) -> Named:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise ExportError(f"{path.name} is no readable golden file: {error}") from None
+        raise ExportError(f"{path.name} is not a readable golden file: {error}") from None

@@ -1,5 +1,5 @@
-"""Eight-bit weights: a quarter of the size, faster on a CPU, and not quite the same model; by how much is measured in
-the task's own metric."""
+"""Quantises weights to eight bits: a quarter of the size, and faster on a CPU. The loss of quality is measured in the
+task's metrics."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from training.data.files import write_atomic
 from training.errors import AthanorError, ExportError
 from training.export.onnx import read_model
 
-#: Relative change of a task metric above which int8 is called out.
+#: Relative change of a task metric above which an export prints a warning.
 LIMIT = 0.05
 
 
 def write_int8(source: Path, target: Path) -> None:
-    """Quantise the matrix products of `source` (a proven fp32 file) to 8-bit weights, activations scaled as they come.
+    """Quantise the matrix products of `source` (a proved fp32 file): weights to 8 bits, activations dynamically.
 
-    Weights take 7 of the 8 bits: with all 8, x86 processors without VNNI overflow in pairs of products, and the same
-    file would give other numbers on another host.
+    Weights use 7 of the 8 bits. With all 8, the sum of two products can overflow on x86 processors without VNNI, and
+    the same file would compute other numbers on another host.
     """
     model = read_model(source)
     metadata = {p.key: p.value for p in model.metadata_props} | {"precision": "int8 weights"}
@@ -54,14 +54,14 @@ def write_int8(source: Path, target: Path) -> None:
 
 
 def drop_stale_shapes(model: onnx.ModelProto) -> None:
-    """Forget the shapes of intermediate values. Those that the exporter leaves behind contradict what the quantiser
-    infers after it has renamed weights, and make it fail; it infers its own."""
+    """Delete the recorded shapes of intermediate values. The exporter's contradict those that the quantiser infers
+    after it has renamed weights, and make it fail; without them it infers all shapes."""
     del model.graph.value_info[:]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What int8 costs the task: metrics (lower is better) of the fp32 and of the int8 file on the same exam."""
+    """The effect of int8 on the task: metrics (lower is better) of the fp32 and the int8 file on the same inputs."""
 
     fp32: dict[str, float]
     int8: dict[str, float]
@@ -103,10 +103,10 @@ def measure(
     references: Mapping[str, np.ndarray],
     limit: float,
 ) -> Change:
-    """Grade the outputs of both files. Raises ExportError where there is nothing to grade by."""
+    """Grade the outputs of both files. Raises ExportError if `grade` returns no metric."""
     before, after = grade(fp32, references), grade(int8, references)
     if not before:
-        raise ExportError("The exam gives no metric; int8 cannot be judged.")
+        raise ExportError("The recipe's `grade` returns no metric, so the int8 file cannot be judged.")
     return Change({k: float(v) for k, v in before.items()}, {k: float(v) for k, v in after.items()}, limit)
 
 
@@ -118,7 +118,7 @@ def _relative(before: float, after: float) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser advises pre-processing through the root logger at every call."""
+    """Suppress a warning about pre-processing that the quantiser logs through the root logger at every call."""
     root = logging.getLogger()
     before = root.level
     root.setLevel(logging.ERROR)

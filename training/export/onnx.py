@@ -1,4 +1,4 @@
-"""A torch program -> one self-contained .onnx file with named inputs, outputs and axes."""
+"""Writes a torch program as one self-contained .onnx file with named inputs, outputs and axes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from training.export.plain import written_out
 from training.export.signature import Signature, shape_text
 from training.recipe import Graph, TensorSpec
 
-#: The exporter's own opset, so nothing is rewritten; with IR version 8 any ONNX Runtime since 1.14 (2023) loads it.
+#: The exporter's native opset, so no operator is converted. With IR version 8, ONNX Runtime 1.14 (2023) or newer loads
+#: it.
 OPSET = 18
 IR_VERSION = 8
 LARGEST = 2**31 - 2**20  # bytes of one protobuf message
@@ -29,7 +30,7 @@ _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
 def write_onnx(graph: Graph, program: torch.export.ExportedProgram, path: Path, metadata: Mapping[str, str]) -> None:
     """Write `graph` to `path`. The same module and metadata give the same bytes.
 
-    Raises ExportError where torch cannot translate it, or the file's inputs and outputs are not those of `graph`.
+    Raises ExportError if torch cannot translate it, or the file's inputs and outputs are not those of `graph`.
     """
     with _quiet():
         try:
@@ -56,19 +57,19 @@ def finish(model: onnx.ModelProto, graph: Graph, path: Path, metadata: Mapping[s
     """
     onnx.helper.set_model_props(model, {**metadata, **units(graph)})
     if model.ByteSize() > LARGEST:
-        raise ExportError(f"{graph.name} would be {model.ByteSize():,} bytes; a single ONNX file ends at 2 GB.")
+        raise ExportError(f"{graph.name} would have {model.ByteSize():,} bytes; the limit of an ONNX file is 2 GB.")
     problems = interface_problems(model, Signature.of(graph))
     if problems:
         raise ExportError(f"{path.name} is not the requested graph:\n  " + "\n  ".join(problems))
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:  # the checker's and shape inference's errors share no base
-        raise ExportError(f"{path.name} is no valid ONNX: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"{path.name} is not valid ONNX: {' '.join(str(error).split())[:300]}") from error
     return model.SerializeToString(deterministic=True)
 
 
 def units(graph: Graph) -> dict[str, str]:
-    """Metadata entries that say what each input and output is: `input.mood` -> `f32 [batch, 3]: in [-1, 1]`."""
+    """Metadata entries that describe each input and output: `input.mood` -> `f32 [batch, 3]: in [-1, 1]`."""
     return {
         f"{kind}.{spec.name}": shape_text(spec) + (f": {spec.meaning}" if spec.meaning else "")
         for kind, specs in (("input", graph.inputs), ("output", graph.outputs))
@@ -77,15 +78,16 @@ def units(graph: Graph) -> dict[str, str]:
 
 
 def read_model(path: Path, called: str = "") -> onnx.ModelProto:
-    """The model in a file, which must be whole in itself: a tensor stored elsewhere is refused, and never opened.
+    """The model in a file, which must be self-contained: external data is never opened.
 
-    Raises ExportError for that and for what is no ONNX file; `called` is the file's name in it (default: its own).
+    Raises ExportError if the file refers to external data or is not an ONNX file. `called` is the name of the file in
+    these messages (default: that of `path`).
     """
     called = called or path.name
     try:
         model = onnx.load_model(path, load_external_data=False)
-    except Exception as error:  # noqa: BLE001  (protobuf has its own errors; each means: not a readable model)
-        raise ExportError(f"{called} is no readable ONNX file: {error}") from None
+    except Exception as error:  # noqa: BLE001  (protobuf's errors share no base; each means: not a readable model)
+        raise ExportError(f"{called} is not a readable ONNX file: {error}") from None
     outside = sorted({tensor.name for tensor in tensors(model) if is_external(tensor)})
     if outside:
         raise ExportError(f"{called} refers to data outside itself ({', '.join(outside[:3])}); it was not opened.")
@@ -93,12 +95,12 @@ def read_model(path: Path, called: str = "") -> onnx.ModelProto:
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
-    """Whether a tensor names another file as the place of its data."""
+    """Whether the data of a tensor is in another file."""
     return tensor.data_location == onnx.TensorProto.EXTERNAL or len(tensor.external_data) > 0
 
 
 def tensors(message: object) -> Iterator[onnx.TensorProto]:
-    """Every tensor anywhere in a model: weights, constants, those of sub-graphs, functions and training info."""
+    """Every tensor in a model: weights, constants, and those of sub-graphs, functions and training info."""
     if isinstance(message, onnx.TensorProto):
         yield message
         return
@@ -110,7 +112,8 @@ def tensors(message: object) -> Iterator[onnx.TensorProto]:
 
 
 def interface_problems(model: onnx.ModelProto, signature: Signature) -> list[str]:
-    """Where a model's inputs and outputs differ from the signature: names, order, types, and axes baked to a number."""
+    """Where a model's inputs and outputs differ from the signature: names, order, types, and dynamic axes with a fixed
+    size."""
     weights = {tensor.name for tensor in model.graph.initializer}
     found = {
         "input": [value for value in model.graph.input if value.name not in weights],
@@ -143,7 +146,7 @@ def _value_problems(kind: str, value: onnx.ValueInfoProto, spec: TensorSpec) -> 
 
 
 def _tidy(model: onnx.ModelProto, graph: Graph) -> None:
-    """Drop what the exporter recorded about its own machine (paths, source lines), and give axes their names."""
+    """Delete what the exporter recorded about this host (paths, source lines), and rename dynamic axes."""
     model.ir_version = IR_VERSION
     model.producer_name, model.producer_version, model.doc_string = "athanor", "", ""
     names: dict[str, str] = {}
@@ -173,7 +176,7 @@ def _clean(message: object, symbol: re.Pattern[str], names: Mapping[str, str]) -
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter's remarks about torchvision and its own deprecated calls are no news to a user."""
+    """Suppress the exporter's messages about torchvision and about deprecated functions that it calls itself."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""All files of one run, made in a temporary folder and proved before they take their place."""
+"""Makes all files of one run, in a temporary folder, and compares them with the model before they are published."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from training.data.rows import Row
 
-#: Golden files travel with every export; together they stay small.
+#: Golden files are part of every export, so their total size should be small; above this an export prints a warning.
 GOLDEN_TOTAL = 20_000_000
 
 
@@ -36,7 +36,7 @@ GOLDEN_TOTAL = 20_000_000
 class Package:
     """The files of one run while they are made, and what was measured on them."""
 
-    room: Path  # the folder that they are made in, a stand-in for exports/; names below it are the final ones
+    folder: Path  # a temporary folder in which files have the same names as below exports/
     recipe: Recipe
     metadata: Mapping[str, str]  # written into every file
     int8_limit: float = LIMIT
@@ -49,20 +49,20 @@ class Package:
         self.layout = Layout.of(self.recipe.run)
 
     def make(self, model: Any, held_out: Sequence[Row] | None) -> None:
-        """Export everything that the recipe names. Raises ExportError for the first file that differs from the model.
+        """Export everything that the recipe defines. Raises ExportError for the first file that differs from the model.
 
-        Without held-out rows there are no samples, and no int8 files: nobody could say what they cost.
+        Without held-out rows, no samples and no int8 files are exported: the quality of int8 could not be measured.
         """
         self._weights(model)
         graphs = self.recipe.graphs(model)
         programs = {}
         for graph in graphs:
-            self._check_asked(graph, graphs)
+            self._check_graph(graph, graphs)
             began = time.monotonic()
             if not is_ready(graph):
                 programs[graph.name] = trace(graph)
             self._onnx(graph, graphs, programs.get(graph.name), began)
-        self._eight_bits(graphs, self.recipe.int8_check(held_out) if held_out else None, bool(held_out))
+        self._int8_files(graphs, self.recipe.int8_check(held_out) if held_out else None, bool(held_out))
         for graph in graphs:
             if "coreml" in graph.formats:
                 self._coreml(graph, programs[graph.name])
@@ -71,30 +71,33 @@ class Package:
         self._samples(model, held_out)
         kept = sum(entry["bytes"] for entry in self.files.values() if entry["kind"] in ("golden", "exam"))
         if kept > GOLDEN_TOTAL:
-            self.note(f"The golden files take {kept / 1e6:.0f} MB; {GOLDEN_TOTAL / 1e6:.0f} are meant.")
+            self.note(f"The golden files take {kept / 1e6:.0f} MB, more than the {GOLDEN_TOTAL / 1e6:.0f} MB intended.")
 
     @property
-    def promised(self) -> dict[str, Any]:
-        """What a receipt must list beside the graphs in their formats: a receipt that lost one of them is noticed."""
+    def expected_files(self) -> dict[str, Any]:
+        """Entries of the receipt by which `verify` notices that `files` lost the weights or an artefact. (For graphs,
+        their formats serve the same purpose.)"""
         kinds = {name: about["kind"] for name, about in self.files.items()}
         return {
             "weights": next((name for name, kind in kinds.items() if kind == "weights"), None),
             "artefacts": [name for name, kind in kinds.items() if kind == "artefact"],
         }
 
-    def _check_asked(self, graph: Graph, graphs: Sequence[Graph]) -> None:
+    def _check_graph(self, graph: Graph, graphs: Sequence[Graph]) -> None:
         if not safe_part(graph.name) or [other.name for other in graphs].count(graph.name) > 1:
-            raise ExportError(f"`{graph.name}` cannot be a graph's name: it must be the name of a file, and used once.")
+            raise ExportError(
+                f"`{graph.name}` cannot be a graph's name: it must be usable as a file name, and be used once."
+            )
         if "onnx" not in graph.formats:
-            raise ExportError(f"{graph.name}: every graph leaves as ONNX; its formats are {graph.formats}.")
+            raise ExportError(f"{graph.name}: its formats must include onnx; they are {graph.formats}.")
 
     def _samples(self, model: Any, held_out: Sequence[Row] | None) -> None:
         if not held_out:
-            self.note(f"No samples of {self.recipe.title}: there is no held-out data here.")
+            self.note(f"No samples of {self.recipe.title}: this host has no held-out data.")
             return
         began = time.monotonic()
         name = self.layout.samples
-        folder = self.room / name
+        folder = self.folder / name
         folder.mkdir(parents=True)
         self.recipe.samples(model, held_out, folder, self.recipe.settings.seed)
         for below in files_below(folder):
@@ -102,12 +105,12 @@ class Package:
         self.say(f"  {name}/: {len(files_below(folder))} files, {time.monotonic() - began:.1f} s")
 
     def note(self, text: str) -> None:
-        """Say something, and keep it in the receipt."""
+        """Print a note, and add it to the receipt."""
         self.notes.append(text)
         self.say(f"  NOTE: {text}")
 
     def _list(self, name: str, entry: dict[str, Any]) -> None:
-        path = self.room / name
+        path = self.folder / name
         self.files[name] = {**entry, "sha256": sha256(path), "bytes": size(path)}
 
     def _weights(self, model: Any) -> None:
@@ -115,16 +118,16 @@ class Package:
         if state is None:
             return
         name = self.layout.weights
-        counts = write_weights(plain_names(state), self.room / name, self.metadata)
+        counts = write_weights(plain_names(state), self.folder / name, self.metadata)
         self._list(name, {"kind": "weights", **counts})
         self.say(f"  {name}: {counts['values']:,} numbers in {counts['tensors']} tensors")
 
     def _onnx(
         self, graph: Graph, graphs: Sequence[Graph], program: torch.export.ExportedProgram | None, began: float
     ) -> None:
-        """Write, prove at every trial, prove the recurrence, and keep what the proof was made with."""
+        """Write the file, compare it with the model at every trial and along a sequence, and write its golden file."""
         name, signature = self.layout.onnx(graph.name), Signature.of(graph)
-        path = self.room / name
+        path = self.folder / name
         if program is None:
             write_ready(graph, path, self.metadata)
         else:
@@ -145,7 +148,7 @@ class Package:
             entry["parity"]["stepped"] = stepped.to_dict()
             trials = [*trials, stepped]
         kept_in = self.layout.golden(graph.name)
-        kept = golden.write_golden(self.room / kept_in, [(i, o) for _, i, o in cases], steps, start)
+        kept = golden.write_golden(self.folder / kept_in, [(i, o) for _, i, o in cases], steps, start)
         self._list(kept_in, {"kind": "golden", "graph": graph.name, "trials": [cases[at][0] for at in kept]})
         self.graphs[graph.name] = {**signature.to_dict(), "formats": ["onnx"]}
         worst = max(trial.worst for trial in trials)
@@ -156,7 +159,7 @@ class Package:
     def _stepped(
         self, graph: Graph, graphs: Sequence[Graph], run: proof.Run, name: str
     ) -> tuple[tuple[proof.Named, proof.Named], Mapping[str, Any], proof.Trial]:
-        """Prove a recurrence: the sequences with what they must give, the states that it starts from, and the trial."""
+        """Compare a one-step graph with the full one; returns (inputs and expected outputs, start states, trial)."""
         recurrence = graph.recurrence
         assert recurrence is not None
         full = next((g for g in graphs if g.name == recurrence.full), None)
@@ -169,14 +172,14 @@ class Package:
         return (inputs, {recurrence.compare: wanted}), recurrence.start, stepped
 
     def _artefact(self, artefact: Artefact) -> None:
-        """Write, and prove from the written files alone."""
+        """Write an artefact, and run its prover on the written files."""
         began = time.monotonic()
         name = self.layout.artefact(artefact.name)
         if collisions([name], self.files):
             raise ExportError(f"{self.recipe.title} exports two files of the same name: {name}. Rename the artefact.")
         about = plain_values(f"`about` of {artefact.name}", artefact.about)
-        write_artefact(artefact, self.room / name)
-        measured = prove(name, self.recipe.provers, artefact.prover, self.room / name, about)
+        write_artefact(artefact, self.folder / name)
+        measured = prove(name, self.recipe.provers, artefact.prover, self.folder / name, about)
         entry: dict[str, Any] = {
             "kind": "artefact",
             "prover": artefact.prover,
@@ -187,42 +190,43 @@ class Package:
         self._list(name, entry)
         self.say(f"  {name}: {file_summary(self.files[name])}, {entry['seconds']} s")
 
-    def _eight_bits(self, graphs: Sequence[Graph], exam: Int8Check | None, had_data: bool) -> None:
+    def _int8_files(self, graphs: Sequence[Graph], check: Int8Check | None, had_data: bool) -> None:
         wanted = [graph for graph in graphs if "int8" in graph.formats]
         if not wanted:
             return
-        if exam is None:
-            reason = "its recipe offers no exam" if had_data else "no held-out data is here to measure their cost on"
+        if check is None:
+            reason = "its recipe has no int8_check" if had_data else "this host has no held-out data to measure them on"
             self.note(f"No int8 files of {self.recipe.title}: {reason}.")
             return
-        examined = next((graph for graph in graphs if graph.name == exam.graph), None)
-        if examined is None:
-            raise ExportError(f"The exam of {self.recipe.title} is on `{exam.graph}`, which is no graph of it.")
-        name = self.layout.exam
-        golden.write_exam(self.room / name, exam.inputs, exam.references)
-        self._list(name, {"kind": "exam", "graph": exam.graph})
-        fp32 = proof.session(self.room / self.layout.onnx(exam.graph))(exam.inputs)
+        if check.graph not in [graph.name for graph in graphs]:
+            raise ExportError(f"The int8 check of {self.recipe.title} names `{check.graph}`, which is not exported.")
+        name = self.layout.int8_check
+        golden.write_int8_check(self.folder / name, check.inputs, check.references)
+        self._list(name, {"kind": "exam", "graph": check.graph})
+        fp32 = proof.session(self.folder / self.layout.onnx(check.graph))(check.inputs)
         for graph in wanted:
-            self._int8(graph, exam, fp32)
+            self._int8(graph, check, fp32)
 
-    def _int8(self, graph: Graph, exam: Int8Check, fp32: proof.Named) -> None:
+    def _int8(self, graph: Graph, check: Int8Check, fp32: proof.Named) -> None:
         began = time.monotonic()
         source, name = self.layout.onnx(graph.name), self.layout.int8(graph.name)
-        write_int8(self.room / source, self.room / name)
-        run = proof.session(self.room / name)
-        kept = golden.read_golden(self.room / self.layout.golden(graph.name))
+        write_int8(self.folder / source, self.folder / name)
+        run = proof.session(self.folder / name)
+        kept = golden.read_golden(self.folder / self.layout.golden(graph.name))
         trials = proof.compare(run, [({}, inputs, outputs) for inputs, outputs in kept.trials])
-        proof.require(name, trials, 1e30)  # any finite figure; what it is worth, the task's metric says
+        proof.require(name, trials, 1e30)  # only that outputs are finite; the task's metric judges their quality
         entry: dict[str, Any] = {
             "kind": "int8",
             "graph": graph.name,
             "largest_error": max(trial.worst for trial in trials),
         }
-        outputs = exam_outputs(run, Signature.of(graph), exam.graph, exam.inputs, kept.start)
+        outputs = int8_check_outputs(run, Signature.of(graph), check.graph, check.inputs, kept.start)
         if outputs is None:
-            self.note(f"{name}: the exam is on {exam.graph}; what int8 costs here is not measured by a task metric.")
+            self.note(
+                f"{name}: the int8 check has inputs for {check.graph} only; no task metric of this file is measured."
+            )
         else:
-            change = measure(self.recipe.grade, fp32, outputs, exam.references, self.int8_limit)
+            change = measure(self.recipe.grade, fp32, outputs, check.references, self.int8_limit)
             entry["change"] = change.to_dict()
             self._judge(name, change)
         entry["seconds"] = round(time.monotonic() - began, 1)
@@ -233,9 +237,11 @@ class Package:
 
     def _judge(self, name: str, change: Change) -> None:
         if not all(abs(v) < float("inf") for v in change.int8.values()):
-            raise ExportError(f"{name} breaks the task: {change}.")
+            raise ExportError(f"{name} has task metrics that are not finite: {change}.")
         if not change.within:
-            self.note(f"{name} costs the task more than {change.limit:.0%}: {change}. Prefer the fp32 file.")
+            self.note(
+                f"{name} is worse than the fp32 file by more than {change.limit:.0%}: {change}. Use the fp32 file."
+            )
 
     def _coreml(self, graph: Graph, program: torch.export.ExportedProgram) -> None:
         name = self.layout.coreml(graph.name)
@@ -243,8 +249,8 @@ class Package:
             self.note(f"{name} was not made: coremltools is not installed.")
             return
         began = time.monotonic()
-        coreml.write_coreml(graph, program, self.room / name, self.metadata)
-        problems = coreml.description_problems(self.room / name, Signature.of(graph))
+        coreml.write_coreml(graph, program, self.folder / name, self.metadata)
+        problems = coreml.description_problems(self.folder / name, Signature.of(graph))
         if problems:
             raise ExportError(f"{name} is not the requested graph:\n  " + "\n  ".join(problems))
         entry: dict[str, Any] = {
@@ -257,7 +263,7 @@ class Package:
             "axes": {axis: list(ends) for axis, ends in coreml.coreml_axes(graph.axes).items()},
         }
         if coreml.can_execute():
-            trials = coreml.executed_trials(self.room / name, self.room / self.layout.golden(graph.name))
+            trials = coreml.executed_trials(self.folder / name, self.folder / self.layout.golden(graph.name))
             proof.require(name, trials, coreml.TOLERANCE)
             entry |= {"status": coreml.EXECUTED, "parity": [t.to_dict() for t in trials]}
         entry["seconds"] = round(time.monotonic() - began, 1)
@@ -266,17 +272,17 @@ class Package:
         self.say(f"  {name}: {entry['status']}; {coreml.PRECISION}, {coreml.TARGET}, {entry['seconds']} s")
 
 
-def exam_outputs(
+def int8_check_outputs(
     run: proof.Run,
     signature: Signature,
-    examined: str,
+    checked: str,
     inputs: Mapping[str, np.ndarray],
     start: Mapping[str, np.ndarray],
 ) -> proof.Named | None:
-    """What a graph answers in an exam: itself the one examined, or stepped along its inputs from `start`; None if it is
-    neither."""
-    if signature.name == examined:
+    """The outputs of a graph for the inputs of an int8 check of the graph `checked`: directly if it is that graph, step
+    by step from `start` if it is the one-step graph of it; None if it is neither."""
+    if signature.name == checked:
         return run(inputs)
-    if signature.recurrence and signature.recurrence.full == examined:
+    if signature.recurrence and signature.recurrence.full == checked:
         return {signature.recurrence.compare: proof.step_through(run, signature, inputs, start)}
     return None

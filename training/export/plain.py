@@ -1,8 +1,9 @@
-"""Two operations written out in the order that ONNX Runtime knows, so that it fuses them again when it loads a file.
+"""GELU and attention, decomposed into the pattern of operators that ONNX Runtime fuses when it loads a file.
 
-The exporter's own spelling is right but unlike what runtimes look for: its GELU stays five nodes, and its attention
-transposes the keys through shapes computed at run time, ten nodes a layer. Written as here they become one Gelu (with
-the bias before it) and one matrix product that reads its right side transposed. Both stay plain ONNX operators.
+The exporter's decomposition is correct, but it is not a pattern that runtimes recognise: GELU remains five nodes, and
+attention transposes the keys through shapes computed at run time, ten nodes per layer. Decomposed as here, they become
+one Gelu (with the bias before it) and one matrix product that reads its right side transposed. The file contains
+standard ONNX operators only.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 def written_out(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """`program` with GELU and attention in plain operations; everything else as it was."""
+    """`program` with GELU and attention decomposed, and everything else unchanged."""
     return program.run_decompositions(
         {
             torch.ops.aten.gelu.default: _gelu,

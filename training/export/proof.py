@@ -1,4 +1,4 @@
-"""Does a file compute what its model computes? Measured in ONNX Runtime, on inputs that the export never saw."""
+"""Compares an exported file, run by ONNX Runtime, with its model, on other inputs than those it was traced with."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from training.recipe import Graph
 Named = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Named]
 
-FRESH_SEED = 7_001  # the first of the seeds that trials draw their inputs from; the tracer saw seed 0
+FRESH_SEED = 7_001  # the first seed for the inputs of trials; the tracer used seed 0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One comparison: axis sizes, and the error of each output, max |file - model| / max |model|."""
+    """One comparison: the axis sizes, and the error of each output, max |file - model| / max |model|."""
 
     sizes: dict[str, int]
     errors: dict[str, float]
-    failure: str = ""  # why nothing could be compared
+    failure: str = ""  # why the outputs could not be compared
 
     @property
     def worst(self) -> float:
@@ -57,7 +57,7 @@ def relative_error(got: np.ndarray, want: np.ndarray) -> float:
 def session(path: Path) -> Run:
     """An ONNX file as a function of named arrays.
 
-    Raises ExportError for a file that ONNX Runtime refuses, or that refers to data outside itself.
+    Raises ExportError for a file that ONNX Runtime refuses, or that refers to external data.
     """
     model = read_model(path)
     options = onnxruntime.SessionOptions()
@@ -79,7 +79,7 @@ def session(path: Path) -> Run:
 
 
 def module_run(graph: Graph) -> Run:
-    """The torch module of a graph as a function of named arrays: what files are compared with."""
+    """The torch module of a graph as a function of named arrays."""
 
     def run(inputs: Mapping[str, np.ndarray]) -> Named:
         with plain_attention():
@@ -98,21 +98,24 @@ def truth(graph: Graph) -> Run:
 
 
 def trial_inputs(graph: Graph) -> list[tuple[dict[str, int], Named]]:
-    """The axis sizes to try and fresh inputs of those sizes.
+    """The axis sizes of every trial, with new inputs of those sizes.
 
-    Raises ExportError where an axis is never tried at a size other than the one that the tracer saw: a baked axis
-    would go unnoticed.
+    Raises ExportError if no trial has another size of an axis than the tracer used: an axis whose size became a
+    constant in the file would not be noticed.
     """
     seen = {} if is_ready(graph) else example_sizes(graph)
     for axis in graph.axes:
         tried = {trial[axis] for trial in graph.trials}
         if len(tried - {seen.get(axis)}) < 2:
-            raise ExportError(f"{graph.name}: axis `{axis}` is tried at {sorted(tried)} only; try two sizes or more.")
+            raise ExportError(
+                f"{graph.name}: its trials have only the size {sorted(tried)} of axis `{axis}`; they need two sizes or "
+                "more."
+            )
     return [(dict(sizes), _example(graph, sizes, FRESH_SEED + at)) for at, sizes in enumerate(graph.trials)]
 
 
 def _example(graph: Graph, sizes: Mapping[str, int], seed: int) -> Named:
-    """Inputs by name. Raises ExportError where the example is of other inputs than those declared."""
+    """Inputs by name. Raises ExportError if the example has another number of arrays than the graph has inputs."""
     arrays = graph.example(sizes, seed)
     if len(arrays) != len(graph.inputs):
         raise ExportError(f"{graph.name} names {len(graph.inputs)} inputs; its example has {len(arrays)}.")
@@ -120,12 +123,12 @@ def _example(graph: Graph, sizes: Mapping[str, int], seed: int) -> Named:
 
 
 def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -> list[Trial]:
-    """Run `(sizes, inputs, expected outputs)` cases. Whatever the runtime raises is that trial's failure."""
+    """Run cases of (sizes, inputs, expected outputs). An error of the runtime becomes the failure of that trial."""
     trials = []
     for sizes, inputs, expected in cases:
         try:
             got = run(inputs)
-        except Exception as error:  # noqa: BLE001  (a graph that cannot run at this size has failed the trial)
+        except Exception as error:  # noqa: BLE001  (a graph that cannot run at this size fails the trial)
             trials.append(Trial(dict(sizes), {}, _line(error)))
             continue
         missing = np.empty(0)
@@ -138,15 +141,15 @@ def compare(run: Run, cases: Sequence[tuple[Mapping[str, int], Named, Named]]) -
 def step_through(
     run: Run, signature: Signature, inputs: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]
 ) -> np.ndarray:
-    """A one-step graph run along complete sequences: `inputs` are the full graph's, its streams [B, S, ...] of S =
-    steps x block elements; `start`: state input -> value before the first step, without the batch axis. Returns the
-    compared output of all steps, concatenated along axis 1. Raises ExportError where S is no multiple of the block."""
+    """Run a one-step graph along complete sequences. `inputs`: those of the full graph, with streams [B, S, ...] of S =
+    steps x block elements. `start`: state input -> value before the first step, without the batch axis. Returns the
+    compared output of all steps, concatenated along axis 1. Raises ExportError if S is not a multiple of the block."""
     recurrence = signature.recurrence
     assert recurrence is not None
     fixed = {spec.name: inputs[spec.name] for spec in signature.inputs if spec.name in inputs}
     length, block = fixed[recurrence.stream[0]].shape[1], recurrence.block
     if length % block:
-        raise ExportError(f"{signature.name} takes {block} elements a step; a sequence of {length} is no multiple.")
+        raise ExportError(f"{signature.name} takes {block} elements per step; {length} elements are not a multiple.")
 
     def elements(at: int) -> Named:
         return {name: np.ascontiguousarray(fixed[name][:, at : at + block]) for name in recurrence.stream}
@@ -167,7 +170,7 @@ def stepped_trial(
     expected: np.ndarray,
     start: Mapping[str, np.ndarray] | None = None,
 ) -> Trial:
-    """A one-step graph against the full one's output for the same sequences."""
+    """Compare a one-step graph with the output of the full graph for the same sequences."""
     recurrence = signature.recurrence
     assert recurrence is not None
     length = inputs[recurrence.stream[0]].shape[1]
@@ -176,20 +179,20 @@ def stepped_trial(
         sizes["block"] = recurrence.block
     try:
         got = step_through(run, signature, inputs, start or {})
-    except Exception as error:  # noqa: BLE001  (a graph that cannot be stepped has failed)
+    except Exception as error:  # noqa: BLE001  (a graph that cannot be stepped fails the trial)
         return Trial(sizes, {}, _line(error))
     return Trial(sizes, {recurrence.compare: relative_error(got, expected)})
 
 
 def sequence_inputs(graph: Graph, full: Graph) -> Named:
-    """Fresh inputs of the full graph, of as many steps as the recurrence asks for (or as that graph allows).
+    """New inputs of the full graph, with the number of steps that the recurrence requires (or that the graph allows).
 
-    Raises ExportError where the full graph cannot take a single step's elements.
+    Raises ExportError if the full graph cannot take the elements of a single step.
     """
     recurrence = graph.recurrence
     assert recurrence is not None
     if recurrence.block < 1:
-        raise ExportError(f"{graph.name} takes {recurrence.block} elements a step; it must be one or more.")
+        raise ExportError(f"{graph.name} takes {recurrence.block} elements per step; it must be one or more.")
     specs = {spec.name: spec for spec in full.inputs}
     sizes = dict(full.trials[0])
     lengths = {specs[name].shape[1] for name in recurrence.stream}
@@ -202,14 +205,15 @@ def sequence_inputs(graph: Graph, full: Graph) -> Named:
         sizes[axis] = steps * recurrence.block
         if not low <= sizes[axis] or steps < 1:
             raise ExportError(
-                f"{graph.name} takes {recurrence.block} elements a step, and `{axis}` of {full.name} may be {low} to "
+                f"{graph.name} takes {recurrence.block} elements per step, but `{axis}` of {full.name} may be {low} to "
                 f"{high}."
             )
     return _example(full, sizes, FRESH_SEED + 999)
 
 
 def require(name: str, trials: Sequence[Trial], tolerance: float) -> None:
-    """Raise ExportError with every figure unless all trials hold. (A NaN is not <= anything.)"""
+    """Raise ExportError with all errors unless each is within the tolerance. (A comparison with NaN is false, so a NaN
+    never passes.)"""
     if trials and all(trial.worst <= tolerance for trial in trials):
         return
     lines = [

@@ -1,4 +1,5 @@
-"""Graphs that come as ready-made ONNX with a reference in numpy: what no tracer gives (trees, recurrences by hand)."""
+"""Graphs that a recipe supplies as ready-made ONNX with a reference in numpy, because no tracer can produce them
+(trees, hand-written recurrences)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ Named = dict[str, np.ndarray]
 
 
 def is_ready(graph: Graph) -> bool:
-    """Whether `graph` is ready-made; a torch module else. Raises ExportError for one that is both, neither or half."""
+    """Whether `graph` is ready-made, and not a torch module. Raises ExportError if it is both or neither, or if `write`
+    or `reference` is missing."""
     parts = {"module": graph.module, "write": graph.write, "reference": graph.reference}
     given = [name for name, part in parts.items() if part is not None]
     if given not in (["module"], ["write", "reference"]):
@@ -27,14 +29,14 @@ def is_ready(graph: Graph) -> bool:
             "`module`, or a `write` with its `reference`."
         )
     if graph.module is None and set(graph.formats) != {"onnx"}:
-        raise ExportError(f"{graph.name} is ready-made ONNX and leaves as ONNX alone; its formats are {graph.formats}.")
+        raise ExportError(f"{graph.name} is ready-made ONNX, so its format must be onnx alone; it is {graph.formats}.")
     return graph.module is None
 
 
 def write_ready(graph: Graph, path: Path, metadata: Mapping[str, str]) -> None:
-    """Let the recipe write its model, add the metadata, and check it as any exported graph is checked.
+    """Let the recipe write its model, add the metadata, and check it like any exported graph.
 
-    Raises ExportError where its writer fails, or what it wrote is no valid ONNX with the declared inputs and outputs.
+    Raises ExportError if the writer fails, or its file is not valid ONNX with the declared inputs and outputs.
     """
     assert graph.write is not None
 
@@ -42,7 +44,7 @@ def write_ready(graph: Graph, path: Path, metadata: Mapping[str, str]) -> None:
         with writer_errors(graph.name):
             graph.write(partial)
         if not partial.is_file():
-            raise ExportError(f"{graph.name} was not written: there is nothing at the path that `write` was given.")
+            raise ExportError(f"{graph.name} was not written: `write` created nothing at the path that it was given.")
         model = read_model(partial, path.name)
         own = {prop.key: prop.value for prop in model.metadata_props}
         partial.write_bytes(finish(model, graph, path, own | dict(metadata)))
@@ -51,13 +53,13 @@ def write_ready(graph: Graph, path: Path, metadata: Mapping[str, str]) -> None:
 
 
 def opset(path: Path) -> int | None:
-    """Of the standard operators that a file uses; None where it uses none of them (trees alone)."""
+    """The opset of the standard operators in a file; None if it has none of them (only trees)."""
     model = onnx.load_model(path, load_external_data=False)
     return next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), None)
 
 
 def reference_run(graph: Graph) -> Callable[[Mapping[str, np.ndarray]], Named]:
-    """The numpy reference of a graph as a function of named arrays, held to the outputs that the graph declares."""
+    """The numpy reference of a graph as a function of named arrays. Its outputs are checked against the graph's."""
 
     def run(inputs: Mapping[str, np.ndarray]) -> Named:
         assert graph.reference is not None
@@ -67,7 +69,9 @@ def reference_run(graph: Graph) -> Callable[[Mapping[str, np.ndarray]], Named]:
             raise ExportError(f"The reference of {graph.name} fails: {type(error).__name__}: {error}") from error
         wanted = [spec.name for spec in graph.outputs]
         if set(given) != set(wanted):
-            raise ExportError(f"The reference of {graph.name} gives {sorted(given)}; its outputs are {sorted(wanted)}.")
+            raise ExportError(
+                f"The reference of {graph.name} returns {sorted(given)}; the outputs of the graph are {sorted(wanted)}."
+            )
         sizes = {
             axis: inputs[spec.name].shape[at]
             for spec in graph.inputs
@@ -80,7 +84,7 @@ def reference_run(graph: Graph) -> Callable[[Mapping[str, np.ndarray]], Named]:
             agrees = len(shape) == array.ndim and all(d in ("?", n) for d, n in zip(shape, array.shape, strict=True))
             if array.dtype != spec.dtype or not agrees:
                 raise ExportError(
-                    f"The reference of {graph.name} gives {spec.name} as {array.dtype} {list(array.shape)}; it is "
+                    f"The reference of {graph.name} returns {spec.name} as {array.dtype} {list(array.shape)}; it is "
                     f"declared as {spec.dtype} {shape}."
                 )
         return {name: given[name] for name in wanted}

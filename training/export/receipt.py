@@ -1,4 +1,4 @@
-"""receipt.json: what made every exported file, and what was measured on it.
+"""receipt.json: the origin of every exported file, and what was measured on it.
 
     {"format": 1, "synthetic": bool, "families": {run, as "family" or "family/item": {
         "title", "synthetic", "checkpoint": {"file", "sha256", "bytes", "epoch", "step", "weights"},
@@ -8,10 +8,10 @@
         "graphs": {graph: signature.Signature and the formats made},
         "weights": the name of the safetensors file, or null; "artefacts": [names],
         "files": {name below this folder: {"kind", "sha256", "bytes", ... what was measured}},
-        "notes": [what its reader must know]}}}
+        "notes": [texts]}}}
 
-Of an artefact, `files` has "prover", "about" (what the prover gets) and "measured" (what it gave). A number that is not
-finite is null. Each run is exported by a separate call; they share one receipt.
+An artefact in `files` has "prover", "about" (the input of the prover) and "measured" (its result). A number that is not
+finite is null. Each run is exported by a separate call; all runs share one receipt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "coremltools", "safet
 
 
 def read_receipt(folder: Path) -> dict[str, Any] | None:
-    """The receipt in `folder`, None where there is none. Raises ExportError for an unreadable one."""
+    """The receipt in `folder`, or None if there is none. Raises ExportError if it cannot be read."""
     path = folder / NAME
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
@@ -46,7 +46,7 @@ def read_receipt(folder: Path) -> dict[str, Any] | None:
         raise ExportError(f"{path} cannot be read ({error}). Delete it and export again.") from None
     families = receipt.get("families") if isinstance(receipt, dict) else None
     if not isinstance(families, dict) or receipt.get("format") != FORMAT:
-        raise ExportError(f"{path} is no receipt of format {FORMAT}. Delete it and export again.")
+        raise ExportError(f"{path} is not a receipt of format {FORMAT}. Delete it and export again.")
     for family, entry in families.items():
         if not isinstance(entry, dict) or not all(isinstance(entry.get(k), dict) for k in ("files", "graphs")):
             raise ExportError(f"{path}: the entry of `{family}` is damaged. Export it again.")
@@ -54,7 +54,7 @@ def read_receipt(folder: Path) -> dict[str, Any] | None:
 
 
 def merge_family(folder: Path, run: str, entry: Mapping[str, Any]) -> None:
-    """Put one run's entry into the receipt, keeping the others'; atomic."""
+    """Add or replace one run's entry in the receipt, atomically; the entries of other runs are kept."""
     families = dict((read_receipt(folder) or {"families": {}})["families"])
     families[run] = entry
     receipt = {
@@ -68,7 +68,7 @@ def merge_family(folder: Path, run: str, entry: Mapping[str, Any]) -> None:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: null stands for them, in receipt.json as in metrics.json."""
+    """`value` with null for infinities and NaN, which JSON does not have; for receipt.json and metrics.json."""
     if isinstance(value, Mapping):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -77,12 +77,12 @@ def finite(value: Any) -> Any:
 
 
 def figure(value: Any, unknown: float = float("nan")) -> float:
-    """A number of a receipt, `unknown` for one that was not finite."""
+    """A number from a receipt; `unknown` for null, that is, one that was not finite."""
     return unknown if value is None else float(value)
 
 
 def libraries() -> dict[str, str]:
-    """Python and the libraries that had a part in an export, with their versions."""
+    """The versions of Python and of the libraries that an export uses."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -100,13 +100,13 @@ def hardware() -> dict[str, Any]:
 
 
 def code_version(*folders: Path) -> str:
-    """A digest of the sources that decide what a run's files hold: the contract, how data is read, how models leave,
-    and the run's own domain (`folders`). It does not depend on where the code lies."""
+    """A digest of the sources that decide the content of a run's files: recipe.py, export/, data/, and the run's domain
+    (`folders`). It does not depend on the folder that the project is in."""
     total = hashlib.sha256()
     root = PROJECT / "training"
-    for room in (root / "recipe.py", root / "export", root / "data", *folders):
-        for path in [room] if room.is_file() else sorted(room.rglob("*")):
+    for source in (root / "recipe.py", root / "export", root / "data", *folders):
+        for path in [source] if source.is_file() else sorted(source.rglob("*")):
             if path.suffix in (".py", ".yaml"):
-                name = path.relative_to(room.parent).as_posix()
+                name = path.relative_to(source.parent).as_posix()
                 total.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return total.hexdigest()[:16]

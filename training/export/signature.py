@@ -1,5 +1,5 @@
-"""What an exported graph takes and gives, apart from the module behind it: the part of a Graph that the receipt keeps,
-so that files can be checked without the model."""
+"""The signature of an exported graph: its inputs and outputs without the module. The receipt contains it, so that files
+can be checked without the model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from training.recipe import Graph, Recurrence, TensorSpec
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as recipe.Graph defines them; of the states
-    that a recurrence starts from, the names (the values are in its golden file)."""
+    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as recipe.Graph defines them. Of the start
+    states of a recurrence it has only the names; the values are in the golden file."""
 
     name: str
     inputs: tuple[TensorSpec, ...]
@@ -43,7 +43,7 @@ class Signature:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Signature:
-        """The inverse of to_dict. Raises KeyError, TypeError or ValueError for what is not one."""
+        """The inverse of to_dict. Raises KeyError, TypeError or ValueError for invalid values."""
         recurrence, start = values.get("recurrence"), ()
         if recurrence:
             start = tuple(str(name) for name in recurrence.get("start", ()))
@@ -68,17 +68,18 @@ class Signature:
         )
 
     def first_state(self, inputs: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What a recurrence starts from: `start` for every sequence of the batch, else zeros, an axis that only states
-        have being at its smallest (no past yet); shared axes take their size from `inputs`, the graph's other inputs.
+        """The states before the first step: the values of `start`, repeated for every sequence of the batch, or zeros.
+        Axes that are shared with `inputs`, the graph's other inputs, have the same size as there; axes that only states
+        have start at their smallest size (a cache is empty).
 
-        Raises ExportError where `start` does not hold the states that it should, or one of another type or shape.
+        Raises ExportError if `start` has other states than it should, or one of another type or shape.
         """
         assert self.recurrence is not None
         states = {name for name, _ in self.recurrence.state}
         if set(start) != set(self.start) or not set(start) <= states:
             raise ExportError(
-                f"{self.name} starts from given values of {sorted(self.start)}; there are values of {sorted(start)}, "
-                f"and its states are {sorted(states)}."
+                f"{self.name} needs start values of {sorted(self.start)}; there are values of {sorted(start)}, and its "
+                f"states are {sorted(states)}."
             )
         sizes = {
             axis: inputs[spec.name].shape[at]
@@ -96,15 +97,15 @@ class Signature:
         return found
 
     def _given(self, spec: TensorSpec, batch: int, value: np.ndarray) -> np.ndarray:
-        """A start value [...], once for each sequence: [batch, ...]."""
+        """A start value [...], repeated for each sequence: [batch, ...]."""
         fits = len(value.shape) == len(spec.shape) - 1 and all(
             n == d if isinstance(d, int) else self.axes[d][0] <= n <= self.axes[d][1]
             for d, n in zip(spec.shape[1:], value.shape, strict=True)
         )
         if not fits or value.dtype != spec.dtype:
             raise ExportError(
-                f"{self.name}: `{spec.name}` starts from {value.dtype} {list(value.shape)}; without its batch axis it "
-                f"is {spec.dtype} {list(spec.shape[1:])}."
+                f"{self.name}: the start value of `{spec.name}` is {value.dtype} {list(value.shape)}; without its "
+                f"batch axis it must be {spec.dtype} {list(spec.shape[1:])}."
             )
         return np.ascontiguousarray(np.broadcast_to(value, (batch, *value.shape)))
 

@@ -1,4 +1,4 @@
-"""Files as a table for people."""
+"""The exported files as a table for people."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ SHOWN = ("onnx", "int8", "coreml", "weights", "artefact")
 
 
 def table(rows: Iterable[tuple[str, int, str]]) -> str:
-    """(name, bytes, a summary) -> aligned lines."""
+    """Rows of (name, bytes, summary) as aligned lines."""
     listed = [(name, size(count), what) for name, count, what in rows]
     wide = max((len(name) for name, _, _ in listed), default=0)
     return "\n".join(f"  {name:<{wide}}  {amount:>9}  {what}".rstrip() for name, amount, what in listed)
 
 
 def file_summary(about: Mapping[str, Any]) -> str:
-    """What the receipt measured on one file, in a line."""
+    """The measurements of one file in the receipt, as a line."""
     if about["kind"] == "onnx":
         trials = [*about["parity"]["trials"], *([about["parity"]["stepped"]] if "stepped" in about["parity"] else [])]
         worst = max(figure(v, float("inf")) for trial in trials for v in trial["error"].values())
@@ -43,7 +43,7 @@ def file_summary(about: Mapping[str, Any]) -> str:
 
 
 def measured_text(value: Any) -> str:
-    """A plain value in a line: four digits of a number, nothing of a nested one but how many there are."""
+    """A plain value as a short text: a number with four digits; of a list or mapping, only its length."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""A module becomes a torch program with named dynamic axes; ONNX and CoreML are both made from it."""
+"""Traces a module to a torch program with named dynamic axes, from which both ONNX and CoreML are made."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import torch
 from training.errors import ExportError
 from training.recipe import Graph
 
-# Odd, unequal to each other and to the sizes that are tried (1, 2, 7), and never 0 or 1, which torch would bake in.
+# Odd, different from each other and from the sizes of trials (1, 2, 7); torch would specialise on the sizes 0 and 1.
 _SIZES = (3, 5, 11, 13, 19, 23, 29, 31)
 EXAMPLE_SEED = 0
 
 
 def example_sizes(graph: Graph) -> dict[str, int]:
-    """A size for every dynamic axis, for the tracer to see. Raises ExportError where an axis has no size above 1."""
+    """A size of every dynamic axis for the tracer. Raises ExportError if an axis can only have sizes below 2."""
     sizes = {}
     for place, (axis, (low, high)) in enumerate(graph.axes.items()):
         sizes[axis] = min(high, max(low, 0) + _SIZES[place % len(_SIZES)])
         if sizes[axis] < 2:
-            raise ExportError(f"{graph.name}: axis `{axis}` may only be {low} to {high}; make it a fixed size.")
+            raise ExportError(f"{graph.name}: axis `{axis}` can only be {low} to {high}; make it a fixed size.")
     return sizes
 
 
 def trace(graph: Graph) -> torch.export.ExportedProgram:
-    """Raises ExportError with torch's reason where the module cannot be captured with these dynamic axes: an axis
-    that the code ties to one size is refused here."""
+    """Capture a graph's module. Raises ExportError with torch's reason if that is impossible with these dynamic axes,
+    for example because the code assumes one size of an axis."""
     example = tuple(torch.from_numpy(array) for array in graph.example(example_sizes(graph), EXAMPLE_SEED))
     if len(example) != len(graph.inputs):
         raise ExportError(f"{graph.name} names {len(graph.inputs)} inputs; its example has {len(example)}.")
@@ -43,7 +43,7 @@ def trace(graph: Graph) -> torch.export.ExportedProgram:
 
 
 def _like_arguments(module: torch.nn.Module, shapes: list[dict]) -> tuple:
-    """Shapes nested as torch wants them: what a `*rest` in the module's forward takes is a tuple of its own."""
+    """Shapes nested as torch expects them: those of a `*rest` parameter of the module's forward as a separate tuple."""
     parameters = inspect.signature(module.forward).parameters.values()
     for place, parameter in enumerate(parameters):
         if parameter.kind is parameter.VAR_POSITIONAL:
@@ -53,12 +53,13 @@ def _like_arguments(module: torch.nn.Module, shapes: list[dict]) -> tuple:
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """No gradients, and nn.TransformerEncoder without its fused path, which neither ONNX nor CoreML knows."""
+    """A context without gradients and without the fused path of nn.TransformerEncoder, which ONNX and CoreML do not
+    support."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch's own, on its own deprecated calls
+            warnings.simplefilter("ignore", FutureWarning)  # about deprecated functions that torch calls itself
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)

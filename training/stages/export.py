@@ -169,7 +169,7 @@ def _export_run(
             },
             "graphs": package.graphs,
             "files": package.files,
-            **package.promised,
+            **package.expected_files,
             "notes": package.notes,
         }
         _publish(room, folder, recipe.run, entry)

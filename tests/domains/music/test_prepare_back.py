@@ -74,7 +74,8 @@ def test_invalid_rows_are_refused_before_any_file_is_decoded(root, monkeypatch):
     with pytest.raises(DataError) as error:
         split(root)
     assert "spectocloud_train.jsonl:2: refused by the family" in str(error.value)
-    assert "spectocloud_train.jsonl:3: `audio_paht` is no manifest key: did you mean `audio_path`?" in str(error.value)
+    misspelt = "`audio_paht` is not a manifest key: did you mean `audio_path`?"
+    assert f"spectocloud_train.jsonl:3: {misspelt}" in str(error.value)
 
 
 def test_a_song_damaged_after_prepare_is_left_out_and_reported(root):

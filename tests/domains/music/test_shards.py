@@ -106,7 +106,7 @@ def test_the_share_of_a_file_depends_on_its_content_alone():
 
 def test_a_missing_share_is_reported_with_its_command(hosts):
     (hosts / "out/cache/shards/2-of-3.json").unlink()
-    with pytest.raises(DataError, match=r"Shard 2/3 is missing.*There are: 1-of-3, 3-of-3.*prepare --shard 2/3"):
+    with pytest.raises(DataError, match=r"Shard 2/3 is missing.*Found: 1-of-3, 3-of-3.*prepare --shard 2/3"):
         run(hosts, merge=3)
     with pytest.raises(DataError, match=r"Shard 1/4 is missing"):
         run(hosts, merge=4)
@@ -135,7 +135,7 @@ def test_a_share_by_other_code_is_foreign(hosts):
 
 def test_a_share_of_another_division_is_foreign(hosts, corpus):
     shutil.copytree(hosts / "out/cache/tokens/part-1-of-3", hosts / "out/cache/tokens/part-1-of-5")
-    with pytest.raises(DataError, match=r"part-1-of-5 is no shard of 3"):
+    with pytest.raises(DataError, match=r"part-1-of-5 is not one of 3 shards"):
         run(hosts, merge=3)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from training.data import manifest
-from training.data.encode import TOO_MANY, Quarantined, describe, expect, ledger, refuse_if_too_many, write_quarantine
+from training.data.encode import TOO_MANY, Quarantined, describe, ledger, preload, refuse_if_too_many, write_quarantine
 from training.data.files import Refused
-from training.data.identity import lies_in_marked
+from training.data.identity import is_marked_synthetic
 from training.data.media import Media
 from training.data.rows import RELEASED, Files, Stored, Texts
 from training.data.shards import merge_shards
 from training.data.store import Store
-from training.data.writing import QUARANTINE, Built, file_name, index_manifests, work_out, write_manifests
+from training.data.writing import QUARANTINE, Built, file_name, index_manifests, precompute, write_manifests
 from training.domain import Job
 from training.domains.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.domains.music.clouds.precomputed import write_cloud
@@ -77,7 +77,7 @@ def prepare(job: Job) -> Summary:
     preparation.scan(audio_root, midi_root)
     with exclusive(out, "preparing data"):
         summary = preparation.run(
-            lies_in_marked(audio_root, midi_root), clouds if options.get("generate_clouds") else None
+            is_marked_synthetic(audio_root, midi_root), clouds if options.get("generate_clouds") else None
         )
     if options.get("audit"):
         audit(workspace, out, midi_root=midi_root, workers=job.workers, say=job.say)
@@ -115,7 +115,7 @@ class _Preparation:
         """Write the manifests, and fill in the summary."""
         refused = self.refused
         quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
-        expect(LOGMEL, NOTES, TOKENS)
+        preload(LOGMEL, NOTES, TOKENS)
         self.ledger = ledger(self.workspace.cache)
 
         # Paired before anything is decoded: otherwise a damaged file would make another file's name unique.
@@ -242,7 +242,7 @@ class _Preparation:
         name, shared = built.name, index_manifests(built, self.out, self.workspace.cache, SCHEMA)
         del built  # its columns are in the indices now: free the memory for the computations below
         if shared is not None:
-            work_out(shared)
+            precompute(shared)
             if name == ALONE:
                 styles_of(shared["train"])
 

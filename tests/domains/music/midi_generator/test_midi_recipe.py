@@ -227,7 +227,9 @@ def test_a_trained_model_beats_its_baselines(taught):
     assert len(found.more["shifts"]["pitch"]["emotions"]) == 2
     assert metrics["legal"].model.value == 100
     # songs that are all alike are known by heart by whoever counts; nothing else is amiss
-    assert [why for why in found.verdict.why if why.startswith(("Not surely", "Worse"))] == [found.verdict.why[0]]
+    assert [why for why in found.verdict.why if why.startswith(("Not significantly", "Worse"))] == [
+        found.verdict.why[0]
+    ]
     assert "Kneser-Ney" in found.verdict.why[0]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.data.index import kept
+from training.data.index import cached
 from training.domains.music import emotion
 from training.domains.music.midi import style
 from training.domains.music.midi.style import measure
@@ -50,7 +50,7 @@ def request_vectors(bases: Sequence[int], songs: Songs) -> np.ndarray:
 
 def styles_of(rows: Sequence[Row]) -> np.ndarray:
     """`styles` of these rows' songs, cached with their index: computed by `prepare`, read by a training."""
-    return np.array(kept(rows, f"styles {VERSION}", lambda: styles(Songs(rows))))
+    return np.array(cached(rows, f"styles {VERSION}", lambda: styles(Songs(rows))))
 
 
 def styles(songs: Songs) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.data.index import kept
+from training.data.index import cached
 from training.data.rows import Row, counts, select, stored
 from training.domains.music.audio import HOP, N_MELS, SAMPLE_RATE, WINDOW_FRAMES
 from training.domains.music.clouds.cloud import PARTICLES, SUBFRAMES, render
@@ -129,7 +129,7 @@ class Songs:
     def _every_fixed(self) -> np.ndarray:
         """(song, frame) of every held-out window: int64 [n, 2]. Cached, because it requires reading complete songs."""
         how = f"held-out windows 1 {self.windows.validation_per_song} {self.windows.min_sounding}"
-        return kept(self.rows, how, lambda: np.array([w for s in range(len(self.rows)) for w in self._fixed(s)]))
+        return cached(self.rows, how, lambda: np.array([w for s in range(len(self.rows)) for w in self._fixed(s)]))
 
     def _fixed(self, song: int) -> list[tuple[int, int]]:
         starts = self._starts(song)

@@ -51,7 +51,7 @@ ABOUT = {
         title="gain over the emotion alone",
     ),
     "sounding_pitch_r": About(
-        "higher", "", "Correlation of predicted pitch with the score's, by sub-frame, on windows without silence.", 0.80,
+        "higher", "", "Correlation of predicted pitch with the score's, by sub-frame, windows without silence.", 0.80,
         title="correlation of pitch",
     ),
     "sounding_z_r": About(
