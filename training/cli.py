@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = listen()
     try:
         code = _run(options)
-    except Interrupted as error:  # it came as the last words were said
+    except Interrupted as error:  # it came while the last lines were printed
         code = error.exit_code
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -182,7 +182,7 @@ def _prove_resume(options: argparse.Namespace) -> None:
 
 
 def _allowance(options: argparse.Namespace, account: Account | None):
-    """(seconds that this training may still use, seconds of the whole job), or (None, None) without a limit."""
+    """(seconds that this training may still use, seconds of the job), or (None, None) without a limit."""
     if options.max_hours is None and options.budget_usd is None:
         return None, None
     if account is None:  # the first rank counts for all
@@ -205,7 +205,7 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
         overrides.append(f"seed={options.seed}")
     if options.epochs is not None:
         least = load_recipe(options.family, preset or "full", options.config, overrides).settings.training.min_epochs
-        # a short run asked for by hand is not refused for a configuration's longer min_epochs
+        # a short run requested on the command line is not refused for a configuration's longer min_epochs
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
     return load_recipe(options.family, preset or "full", options.config, overrides)
 
@@ -280,7 +280,7 @@ def _budget(options: argparse.Namespace) -> None:
     try:
         book = books.close(path) if options.done else books.read(path)
     except ValueError as error:
-        raise HostError(f"{path} cannot be read: {error}. Move it away, and counting begins anew.") from None
+        raise HostError(f"{path} cannot be read: {error}. Move it away; the use of time is then counted from zero.") from None
     print(table(book or books.Book()))
     _require_printed()
     if options.done:
@@ -437,7 +437,7 @@ VERBS = {
 
 
 def train_door(family: str, folder: Path) -> int:
-    """`train` for one family, as a script of its own; a --config that is not found is looked up in `folder`."""
+    """`train` for one family, as a separate script; a --config that is not found is looked up in `folder`."""
     arguments = sys.argv[1:]
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

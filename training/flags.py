@@ -206,7 +206,7 @@ def _out() -> argparse.ArgumentParser:
 
 def _money() -> argparse.ArgumentParser:
     money = argparse.ArgumentParser(add_help=False)
-    limits = money.add_argument_group("the limit of the whole job: all stages, all restarts (runs/budget.json)")
+    limits = money.add_argument_group("the limit of the job: all stages, all restarts (runs/budget.json)")
     limits.add_argument("--max-hours", type=amount, metavar="H")
     limits.add_argument("--budget-usd", type=amount, metavar="X")
     limits.add_argument(

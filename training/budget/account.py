@@ -43,7 +43,7 @@ class Account:
 
     @property
     def seconds(self) -> float:
-        """What the whole job may take; infinite without a limit."""
+        """What the job may take; infinite without a limit."""
         return self.limit.seconds(self.ledger.used())
 
     @property
@@ -80,7 +80,7 @@ class Account:
     def training_left(
         self, family: str, families_left: int, others: Sequence[str], **known: float
     ) -> Callable[[], float] | None:
-        """Seconds of training that `family` may still use, asked anew each time; None without a limit.
+        """Seconds of training that `family` may still use, read again each time; None without a limit.
 
         What the limit leaves after everything else (other stages, trainings that are over, the reserve) is shared
         evenly among the `families_left`, this one included; what one leaves is the next one's. `others`: the families
@@ -218,8 +218,8 @@ def _job_lines(job: books.Job) -> list[str]:
     lines.append(f"  Price: {price:g} USD/h." if price else "  Price: not known (--price-per-hour).")
     limit = Limit(job.hours, job.money, price)
     if limit.given:
-        whole = limit.seconds(used)
-        lines.append(f"  Limit: {duration(whole)}; left: {duration(max(0.0, whole - used.seconds))}.")
+        total = limit.seconds(used)
+        lines.append(f"  Limit: {duration(total)}; left: {duration(max(0.0, total - used.seconds))}.")
     lines.append(f"  {NOT_COUNTED}")
     return lines
 

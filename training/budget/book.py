@@ -1,4 +1,4 @@
-"""What runs/budget.json holds, and how it is read and written: whole or not at all, by one process at a time."""
+"""What runs/budget.json holds, and how it is read and written: atomically, by one process at a time."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Clock(Section):
 
 
 class Book(Section):
-    """The whole file."""
+    """The complete file."""
 
     format: Literal[1] = 1
     job: Job | None = None
@@ -124,7 +124,7 @@ def close(path: Path) -> Book:
         try:
             book = read(path) or Book()
         except ValueError as error:
-            raise HostError(f"{path} cannot be read ({error}). Move it away, and counting begins anew.") from None
+            raise HostError(f"{path} cannot be read ({error}). Move it away; the use of time is then counted from zero.") from None
         if book.job is not None and book.job.done is None:
             book = with_job(book, done=now())
             store(path, book)
@@ -137,7 +137,7 @@ def store(path: Path, book: Book) -> None:
 
 @contextmanager
 def locked(path: Path, patience: float) -> Iterator[None]:
-    """One process at a time. A POSIX record lock: unlike flock's, forked loader processes do not inherit it and hold it
+    """One process at a time. A POSIX record lock: unlike flock's, forked data loader workers do not inherit it and hold it
     for hours. Raises Busy when it is held for longer than `patience`, OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path.with_name(f".{path.stem}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

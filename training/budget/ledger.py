@@ -3,7 +3,7 @@
 The time of every process of the job counts, and the time between the stages of one runner (which names itself in
 ATHANOR_RUNNER: "<seconds since 1970>-<anything>", the same for all its stages). Time in which nothing of the job ran is
 not known here, and not counted. A thread writes every few seconds, so that kill -9 loses no more than that; stages that
-run at the same time are not counted twice. What cannot be written is said once and counted in memory.
+run at the same time are not counted twice. A failed write is reported once, and the time is counted in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Ledger:
         self._history: tuple[Past, ...] = ()
         self._last = time.monotonic()  # up to where `_session` is counted
         self._boot = boot()
-        self._entered = self._said = False
+        self._entered = self._reported = False
         self._turn = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="budget", daemon=True)
@@ -69,7 +69,7 @@ class Ledger:
         return self._history
 
     def used(self) -> Used:
-        """By the whole job, up to now."""
+        """By the job, up to now."""
         job, uncounted = self._job, self._uncounted()
         by_price = dict(job.used().by_price)
         by_price[self._session.price] = by_price.get(self._session.price, 0.0) + uncounted
@@ -102,7 +102,7 @@ class Ledger:
         self._thread.start()
 
     def note_ran_out(self) -> None:
-        """The limit has ended a training: a later start goes on with this job, even if it is done."""
+        """The limit has ended a training: a later start continues this job, even if it is done."""
         self._update(lambda book: with_job(book, ran_out=True), PATIENCE)
 
     def finish(self, code: int, **more: object) -> None:
@@ -154,21 +154,21 @@ class Ledger:
                 ) from None
             if isinstance(error, Busy) and not patience:  # a tick comes again
                 return
-            if not self._said:
-                self._said = True
+            if not self._reported:
+                self._reported = True
                 note(f"what this job uses is not recorded: {error}")
 
     def _read(self) -> Book:
-        """The file; what this process knows, where the file has gone; a damaged one is set aside, and said."""
+        """The file; what this process knows, where the file has gone; a damaged one is moved aside, and reported."""
         mine = Book(job=self._job if self._entered else None, history=self._history)
         try:
             return read(self.path) or mine
         except ValueError as error:
             aside = self.path.with_name(f"{self.path.stem}.damaged-{time.strftime('%Y%m%d-%H%M%S')}.json")
             self.path.replace(aside)
-            lost = "What was used before is not known any more: counting begins anew, at zero."
+            lost = "The time used before is unknown now: counting starts again at zero."
             if self._entered:
-                lost = "Nothing is lost: it is written anew."
+                lost = "Nothing is lost: it is written again."
             note(f"{self.path} is damaged ({error}) and is now {aside.name}. {lost}")
             return mine
 
@@ -209,7 +209,7 @@ class Ledger:
 
 
 class Seen:
-    """What is on record of a folder's job, for those who only look. A damaged file is said and counts as none."""
+    """What is on record of a folder's job, for those who only look. A damaged file is reported and counts as none."""
 
     def __init__(self, path: Path):
         try:

@@ -52,7 +52,7 @@ class Used:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a whole job may use; None: as much as it takes. `price`: USD an hour for everything that is rented."""
+    """What a job may use; None: no limit. `price`: USD an hour for everything that is rented."""
 
     hours: float | None = None
     money: float | None = None
@@ -64,7 +64,7 @@ class Limit:
         return self.hours is not None or self.money is not None
 
     def seconds(self, used: Used) -> float:
-        """Of the whole job, those already `used` included: the stricter of both counts; infinite without a limit."""
+        """Of the job, those already `used` included: the stricter of both counts; infinite without a limit."""
         counts = [math.inf]
         if self.hours is not None:
             counts.append(self.hours * HOUR)

@@ -25,7 +25,7 @@ from training.persist.place import Place
 NAME = ".in_use.json"
 BEAT = 15.0  # seconds between two renewals
 SILENT = 90.0  # seconds without one after which the lease has expired
-LONG_DEAD = 3600.0  # seconds by the clocks of two hosts, which may differ: beyond this nobody waits for the holder
+LONG_DEAD = 3600.0  # seconds by the clocks of two hosts, which may differ: beyond this no one waits for the holder
 _held: set[str] = set()  # tokens in use by this process
 
 

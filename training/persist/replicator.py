@@ -145,7 +145,7 @@ class Replicator:
             if self._busy and not hangs and self.pulse.silent > PATIENCE:
                 hangs = True
                 self.say(
-                    f"NOT copied to {self.persist}: it has not answered for {PATIENCE:.0f} s. Training goes on; what "
+                    f"NOT copied to {self.persist}: it has not answered for {PATIENCE:.0f} s. Training continues; what "
                     f"is saved is in {self._replica.source}."
                 )
             elif hangs and self.pulse.silent < PATIENCE:

@@ -36,7 +36,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
             "folder away: the next training then starts a new run."
         )
     newest = next(iter(intact.values()))
-    if damaged:  # the place must not go on claiming to have what it has not
+    if damaged:  # the index there must not list what is damaged
         for name in damaged:
             if (theirs / name).exists():
                 (theirs / name).replace(theirs / f"{name}.damaged")

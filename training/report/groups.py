@@ -57,7 +57,7 @@ class Quarantined:
 
 
 def quarantined(workspace: Workspace) -> dict[str, Quarantined]:
-    """Name of a run -> why a fan-out went on without it. Raises ValueError for a damaged file, OSError."""
+    """Name of a run -> why a fan-out continued without it. Raises ValueError for a damaged file, OSError."""
     path = workspace.root / "runs" / QUARANTINED
     return {name: _quarantined(about) for name, about in objects(read_json(path) or {})}
 

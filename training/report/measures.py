@@ -24,7 +24,7 @@ class Row:
     bounds: str
     bar: Bar
     is_model: bool
-    against: str  # of a baseline: BETTER, WORSE, UNSURE, or empty where nobody compared
+    against: str  # of a baseline: BETTER, WORSE, UNSURE, or empty if not compared
 
 
 @dataclass(frozen=True)

@@ -30,14 +30,14 @@ _NONE = "'none'"
 
 
 def write_report(workspace: Workspace) -> Path:
-    """Write the page of the job in `workspace`, whole or not at all; returns where. Raises HostError."""
+    """Write the page of the job in `workspace`, atomically; returns its path. Raises HostError."""
     path = workspace.exports / NAME
     write_atomic(path, render(gather(workspace)).encode())
     return path
 
 
 def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | None:
-    """The page and the model card, for those whose work must not end because of a page: what went wrong is said.
+    """The page and the model card, for those whose work must not end because of a page: what went wrong is reported.
 
     A page of a finished job stays as it is while nothing but the ledger has changed: a job that found nothing to do is
     no reason to forget what the one before it has cost.

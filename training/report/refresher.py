@@ -1,4 +1,4 @@
-"""The page of a training that runs: written anew after its validations, by a process of its own."""
+"""The page of a training that runs: rewritten after its validations, by a separate process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LAST = 2.0  # seconds that a run which ends waits for a page that is being writt
 
 
 class Refresher:
-    """The training's side. No method waits, but `close`, and that not for long; none raises for what a page lacks.
+    """The training's side. No method waits, but `close`, and that not for long; none raises for an error of the page.
 
-    A process, and no thread: it takes nothing from the interpreter that trains, and loader processes are forked from
+    A process, and no thread: it takes nothing from the interpreter that trains, and data loader workers are forked from
     that at any moment. `say`: one line for people; the same error is reported once.
     """
 
@@ -49,7 +49,7 @@ class Refresher:
         return self._process is not None and self._process.poll() is None
 
     def close(self) -> None:
-        """Wait a little for a page that is being written, and end it: pages are whole or not there."""
+        """Wait a little for a page that is being written, and end it: pages are replaced atomically."""
         if self._process is not None:
             try:
                 self._process.wait(LAST)
@@ -63,10 +63,10 @@ class Refresher:
     def _look(self) -> None:
         if self._process is None or self._process.poll() is None:
             return
-        trouble = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+        errors = self._process.stderr.read().decode(errors="replace").strip().splitlines()
         self._process.stderr.close()
         if self._process.returncode:
-            self._tell(trouble[-1] if trouble else f"its process ended with exit code {self._process.returncode}")
+            self._tell(errors[-1] if errors else f"its process ended with exit code {self._process.returncode}")
         else:
             self._reported = ""
         self._process = None

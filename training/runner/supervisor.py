@@ -1,10 +1,10 @@
 """Starts a command again when it crashed or was killed: `python -m training.runner.supervisor [options] -- COMMAND...`
 
 What would only repeat itself (wrong usage, refused data, a full disk, a training that failed: exit codes 2 to 6) is
-never tried again, nor is a crash that came twice at the same place. Whatever the command left behind (loader processes,
-torchrun's ranks) is ended before it begins anew, so that none of it holds the folder, the memory or the GPU.
+never tried again, nor is a crash that came twice at the same place. Processes that the command left behind (data loader workers,
+torchrun's ranks) are ended before it is started again, so that none of them holds the folder, the memory or the GPU.
 
-Signals are passed on: the command saves and ends by itself. A second one ends everything at once. Where the process
+Signals are passed on: the command saves and ends. A second one ends everything at once. Where the process
 that started this one (the runner) is killed alone, that counts as SIGTERM, and the command follows this one in the same
 way (training/parent.py).
 """
@@ -34,7 +34,7 @@ NOTE = "ATHANOR_CRASH_NOTE"  # names the file in which cli.py writes what it cra
 PAUSES = (5.0, 15.0, 45.0, 120.0)  # seconds before the first restart, the second ...; the last stands for all after it
 RESTARTS = 4  # without progress
 ECHO_SECONDS = 1.0  # a host that shuts down tells every process of a group: the echo of a signal is no second request
-LEAVE_SECONDS = 2.0  # what the command left behind may take to end by itself
+LEAVE_SECONDS = 2.0  # what the command left behind may take to end
 KILL_SECONDS = 10.0  # and a killed process to disappear
 PR_SET_CHILD_SUBREAPER = 36  # Linux: prctl(2)
 
@@ -42,7 +42,7 @@ HINTS = {
     "SIGKILL": "most often the memory of this host ran out; `sudo dmesg` tells",
     "SIGSEGV": "a fault in compiled code: a driver, a library, or the memory of this host",
     "SIGBUS": "most often shared memory or a disk ran full",
-    "SIGABRT": "a library gave up; what it said is above",
+    "SIGABRT": "a library aborted; its message is above",
 }
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # of the process itself, not of whoever killed it
 
@@ -110,7 +110,7 @@ class Supervisor:
         self._leader: int | None = None
         self._passed = False
 
-    # -- the whole story -------------------------------------------------------------------------------------------
+    # -- restarts --------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run the command to its end, with restarts; returns the exit code."""
@@ -127,7 +127,7 @@ class Supervisor:
         tries = total = 0  # restarts since something was saved, and in all
         with _scratch() as folder:
             while True:
-                command = _going_on(self.command) if before.run_id != first.run_id else self.command
+                command = _continued(self.command) if before.run_id != first.run_id else self.command
                 end = self._once(command, Path(folder, "note") if folder else None)
                 if self.asked or not end.may_go_well:
                     return self._outcome(end, total)
@@ -142,7 +142,7 @@ class Supervisor:
                     return end.code
                 if tries > self.restarts:
                     if self.restarts:
-                        self._say(f"{self.restarts} restarts without progress: given up. Exit code {end.code}.")
+                        self._say(f"{self.restarts} restarts without progress: no further one. Exit code {end.code}.")
                     return end.code
                 pause = self.pauses[min(tries, len(self.pauses)) - 1]
                 self._say(f"restart {tries} of {self.restarts} in {pause:g} s.")
@@ -163,7 +163,7 @@ class Supervisor:
         return end.code
 
     def _rest(self, seconds: float) -> bool:
-        """Wait; whether nobody asked to stop."""
+        """Wait; returns whether no stop was requested."""
         until = time.monotonic() + seconds
         while not self.asked and time.monotonic() < until:
             time.sleep(min(0.1, seconds))
@@ -196,8 +196,8 @@ class Supervisor:
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._leader = None
         self._clear(process.pid)
-        told = note.read_text(encoding="utf-8", errors="replace").strip() if note and note.exists() else ""
-        return End(code if code >= 0 else 128 - code, told, time.monotonic() - began)
+        reason = note.read_text(encoding="utf-8", errors="replace").strip() if note and note.exists() else ""
+        return End(code if code >= 0 else 128 - code, reason, time.monotonic() - began)
 
     def _clear(self, group: int) -> None:
         """Return when no process below this one is left."""
@@ -275,8 +275,8 @@ def _scratch() -> contextlib.AbstractContextManager[str]:
         return contextlib.nullcontext("")
 
 
-def _going_on(command: Sequence[str]) -> list[str]:
-    """`--resume never` has begun its new run: a restart goes on with that one, and does not begin another."""
+def _continued(command: Sequence[str]) -> list[str]:
+    """`--resume never` has begun its new run: a restart continues that one instead of starting another."""
     words = ["--resume=auto" if word == "--resume=never" else word for word in command]
     return ["auto" if word == "never" and words[at - 1 : at] == ["--resume"] else word for at, word in enumerate(words)]
 
@@ -340,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--stop-within", type=float, default=0.0, metavar="S",
         help="a command that was asked to stop and has not after S seconds is killed, and 75 returned: only for one "
-        "whose files are whole at any moment (default: it may take as long as it needs)",
+        "whose files are intact at any time (default: it may take as long as it needs)",
     )  # fmt: skip
     own, _, command = _split(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(own)

@@ -142,7 +142,7 @@ def connected(address: str) -> Iterator[Cluster]:
 
 
 def _reach(address: str) -> None:
-    """Raises HostError if nobody listens at "host:port": Ray would go on trying for many minutes."""
+    """Raises HostError if nothing listens at "host:port": Ray would retry for many minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon or not port.isdecimal():
         return  # "auto", or a name that Ray resolves

@@ -23,7 +23,7 @@ from training.workspace import PARTS, PROJECT, Workspace, why_not_writable
 
 GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
-SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; loader processes use none
+SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; data loader workers use none
 MEMORY = 8 * GIB
 DRIVER = Path("/proc/driver/nvidia/version")  # there while the NVIDIA driver is loaded
 
@@ -166,8 +166,8 @@ def _which_torch(driver: str) -> str:
         return "Install the NVIDIA driver (Ubuntu: sudo ubuntu-drivers install --gpgpu, then reboot), or use --cpu."
     clean = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
     script = PROJECT / "scripts" / "torch_index.sh"
-    said = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=clean, check=False).stderr
-    return f"What this host can run: {' '.join(said.split())} Or --cpu."
+    output = subprocess.run(["bash", str(script)], capture_output=True, text=True, env=clean, check=False).stderr
+    return f"What this host can run: {' '.join(output.split())} Or --cpu."
 
 
 def _compiler() -> Iterator[Finding]:
@@ -239,14 +239,14 @@ def _clock(workspace: Workspace) -> Iterator[Finding]:
     now = time.time()
     known = max(path.stat().st_mtime for path in Path(__file__).parent.iterdir())
     marks = [path.stat().st_mtime for path in workspace.root.glob("checkpoints/*/index.json")]
-    said = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    date = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
     if now < max([known, *marks]) - 86400:
         yield Finding(
-            "note", "clock", f"{said} is before what is already written here",
+            "note", "clock", f"{date} is before what is already written here",
             "Set it (sudo timedatectl set-ntp true): downloads and W&B fail with a wrong clock.",
         )  # fmt: skip
     else:
-        yield Finding("ok", "clock", said)
+        yield Finding("ok", "clock", date)
 
 
 # -- permissions -----------------------------------------------------------------------------------------------------

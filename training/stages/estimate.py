@@ -29,7 +29,7 @@ LEAST_DOUBT, DRIFT = 0.08, 1.5
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, where nothing else is said."""
+    """Seconds, where nothing else is given."""
 
     title: str
     place: str  # the device
@@ -155,7 +155,7 @@ def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
     path = Path(source).expanduser()
     path = path if path.exists() or path.is_absolute() else PROJECT / path
     step = read(path)["progress"]["step"]
-    return Decision(path, SCRATCH, (f"It would go on from {source}, step {step}.",))
+    return Decision(path, SCRATCH, (f"It would continue from {source}, step {step}.",))
 
 
 # -- output --------------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def _is_done(folder: Path, run: str, key: Mapping[str, Any]) -> bool:
     try:
         entry = (receipt.read_receipt(folder) or {"families": {}})["families"].get(run)
     except ExportError as error:
-        print(f"{error} It is written anew.")
+        print(f"{error} It is written again.")
         (folder / receipt.NAME).unlink()
         return False
     if entry is None or {k: entry.get("exported", {}).get(k) for k in key} != dict(key):

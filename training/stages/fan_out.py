@@ -1,5 +1,5 @@
 """One verb for every item of a family that trains one model an item: each is a separate run, under its share of one
-budget. What fails is quarantined with its reason, and the others go on."""
+budget. What fails is quarantined with its reason, and the others continue."""
 
 from __future__ import annotations
 

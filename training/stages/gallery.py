@@ -83,11 +83,11 @@ def _to_wandb(
 
     require_wandb(recipe.settings.logging)
     options = wandb_options(run, plain(recipe.settings), recipe.settings.logging, recipe.title)
-    courier = WandbProcess(options, lambda text: print(f"  {text}"))
+    wandb = WandbProcess(options, lambda text: print(f"  {text}"))
     if samples:
-        courier.show(step, samples)
+        wandb.show(step, samples)
     beside = [name for name in ("receipt.json", "metrics.json") if (folder / name).is_file()]
     files = {name: folder / name for name in [*entry["files"], *beside]}
     about = {key: entry[key] for key in ("title", "synthetic", "checkpoint", "metrics")}
-    courier.artifact(f"{recipe.run.replace('/', '-')}-{run.name}", files, about)
-    courier.close(UPLOAD_SECONDS)
+    wandb.artifact(f"{recipe.run.replace('/', '-')}-{run.name}", files, about)
+    wandb.close(UPLOAD_SECONDS)

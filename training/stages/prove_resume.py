@@ -44,7 +44,7 @@ COMPARED = (
 )
 #: Of a record of metrics.jsonl, what the clock decides.
 CLOCKED = {"samples_per_second", "rounds_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
-NOISE = 10.0  # times what two runs that nobody killed differ by on a GPU: more is not its rounding
+NOISE = 10.0  # times the difference of two runs that were not killed on a GPU: more is not its rounding
 
 
 @dataclass
@@ -112,7 +112,7 @@ def prove_resume(
             killed.run(moment, chance.uniform(0, each))
         killed.run()
         print(f"  killed {killed.kills} times: {killed.result()['progress']['step']} steps")
-        if not any(killed.went_on_from):
+        if not any(killed.resumed_from):
             print("  No kill came after a save in the middle of the run: use more --steps.")
         found = compare(one, killed.result(), straight.records(), killed.records())
         if not found.none and one["provenance"]["hardware"]["device"] != "CPU":
@@ -144,14 +144,14 @@ def _launch(ranks: int) -> list[str]:
 
 
 class _Trial:
-    """One run in a folder of its own, which shares the workspace's data and cache."""
+    """One run in a separate folder, which shares the workspace's data and cache."""
 
     def __init__(self, folder: Path, workspace: Workspace, family: str, words: Sequence[str]):
         self.folder, self.family = folder, family
         self.command = [*words, "--out", str(folder)]
         self.mark = secrets.token_hex(8)
         self.kills = 0
-        self.went_on_from: list[int] = []  # the saved step, of each kill
+        self.resumed_from: list[int] = []  # the saved step, of each kill
         from training.stages.trained import needed_runs
 
         folder.mkdir()
@@ -164,9 +164,9 @@ class _Trial:
     def run(self, moment: int | None = None, delay: float = 0.0) -> None:
         """To the end; or until it has done a step and `moment` is in the log: then kill it `delay` seconds later."""
         begin, before = self._saved(), self._written()
-        with (self.folder / "said.txt").open("ab") as said:
+        with (self.folder / "output.txt").open("ab") as output:
             process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
                 env={**os.environ, **as_parent(), MARK: self.mark, "PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
         try:
@@ -179,15 +179,15 @@ class _Trial:
         finally:
             self._end(process)
         if process.returncode:
-            raise _failure(process.returncode, (self.folder / "said.txt").read_text(errors="replace"))
+            raise _failure(process.returncode, (self.folder / "output.txt").read_text(errors="replace"))
 
     def _kill(self, process: subprocess.Popen) -> None:
         at = self.step()
         self._end(process)
         if process.returncode == -signal.SIGKILL:
             self.kills += 1
-            self.went_on_from.append(self._saved())
-            print(f"  kill -9 after step {at}: it goes on from step {self.went_on_from[-1]}")
+            self.resumed_from.append(self._saved())
+            print(f"  kill -9 after step {at}: it continues from step {self.resumed_from[-1]}")
         else:
             print(f"  it had ended at step {at} before the kill came")
 
@@ -255,9 +255,9 @@ def _marked(mark: bytes) -> set[int]:
     return found
 
 
-def _failure(code: int, said: str) -> AthanorError:
+def _failure(code: int, output: str) -> AthanorError:
     """The error of a run that failed although it was not killed, with its exit code."""
-    last = "\n".join(f"    {line}" for line in said.splitlines()[-15:])
+    last = "\n".join(f"    {line}" for line in output.splitlines()[-15:])
     kinds = {kind.exit_code: kind for kind in (UsageError, DataError, TrainingError, HostError, Interrupted)}
     return kinds.get(code, TrainingError)(f"A run of the proof ended with exit code {code}:\n{last}")
 

@@ -59,7 +59,7 @@ def train(
     attribute, such as where files of a manifest from another host are looked up. `load`: split name (train, val) ->
     rows; default: the workspace's manifests, encoded where they are not yet. `left`: the seconds of training still
     allowed, read at every step (on the first rank): the schedule is planned to end with them. `limit`: the seconds of
-    the complete budget that they are of; a run that its budget ended goes on under a larger one. `persist`: a second
+    the complete budget that they are of; a run that its budget ended continues under a larger one. `persist`: a second
     place, to which what is saved is copied in the background.
 
     Raises HostError (a GPU is required and absent, a folder is in use, no room), UsageError (a checkpoint is missing
@@ -79,7 +79,7 @@ def train(
         if persist is not None and resume == "auto":
             ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.run))
         ready = prepared(recipe, workspace, ranks, options, load)
-        # The first rank counts for all: whether a run goes on must be decided from the same number everywhere.
+        # The first rank counts for all: whether a run continues must be decided from the same number everywhere.
         allowance = Allowance(left, ranks.on_rank_zero(lambda: limit or math.inf)) if left else None
         return _train(ready, workspace, ranks, signals, resume, allowance, persist)
 
@@ -126,7 +126,7 @@ def _train(
         signals.immediate = True
         if signals.name:  # it came during the last save: the stages after this one must not begin
             raise Interrupted(
-                f"{signals.name}: {recipe.title} is trained and saved. Run the same command again to go on."
+                f"{signals.name}: {recipe.title} is trained and saved. Run the same command again to continue."
             )
         return _trained(session, folder, run_folder, already=False)
 

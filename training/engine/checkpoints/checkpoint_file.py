@@ -148,4 +148,4 @@ def _nearest(path: Path) -> str:
     there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]
     there = [p for p in there if p != str(path) and listed_entry(Path(p))]
     near = difflib.get_close_matches(str(path), there, 5, 0.0)
-    return f"Whole ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."
+    return f"Intact ones near it: {', '.join(near)}." if near else f"There are none in {at}; train first."

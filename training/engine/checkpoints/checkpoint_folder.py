@@ -109,7 +109,7 @@ class CheckpointFolder:
         """Have `before_last.pt` be what the index lists as `last.pt`, whichever of the two names that content has.
 
         A save that was killed between its rename and its listing left an unlisted content as `last.pt`; the verified
-        one is `before_last.pt` then, and must not be replaced by what nobody verified.
+        one is `before_last.pt` then, and must not be replaced by an unverified file.
         """
         last = index.files.get(LAST)
         if last is None:
@@ -258,9 +258,9 @@ class CheckpointFolder:
     def damaged(self) -> list[str]:
         """Names that are listed while what is there has no listed content, or is missing."""
         index = Index.read(self.path)
-        return [name for name in index.newest_first() if not self._whole(name, index)]
+        return [name for name in index.newest_first() if not self._intact(name, index)]
 
-    def _whole(self, name: str, index: Index) -> bool:
+    def _intact(self, name: str, index: Index) -> bool:
         path = self.path / name
         return path.is_file() and index.of_content(sha256(path)) is not None
 

@@ -19,7 +19,7 @@ from training.workspace import PROJECT
 
 @dataclass(frozen=True)
 class Wanted:
-    """The run that was asked for."""
+    """The requested run."""
 
     settings: RunSettings
     data_digest: str
@@ -72,10 +72,10 @@ def _from_file(
     if there is not None and newest is not None and resume == "auto" and not differences(there, wanted):
         branched = there["settings"]["training"]["resume_from"] == wanted.settings.training.resume_from
         same_file = source.exists() and source.resolve() == newest.resolve()
-        if branched or same_file:  # that file was gone on from before, and this is how far it came
+        if branched or same_file:  # a run continued from that file before, and this is how far it came
             return Decision(newest, there["provenance"]["run_id"], _replanned(there, wanted))
     begin = read(source)
-    notes: tuple[str, ...] = (f"going on from {source} (step {begin['progress']['step']})",)
+    notes: tuple[str, ...] = (f"continuing from {source} (step {begin['progress']['step']})",)
     differing = differences(begin, wanted)
     if differing:
         notes += ("what differs from it: " + "; ".join(differing),)
@@ -114,7 +114,7 @@ def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans again, and logs that itself
         return ()
     return (
-        f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned anew",
+        f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned again",
     )
 
 

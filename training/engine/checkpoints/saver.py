@@ -1,4 +1,4 @@
-"""Saving off the hot path: the training is held while its tensors are copied, and goes on while they are written."""
+"""Saving off the hot path: the training waits while its tensors are copied, and continues while they are written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.errors import HostError
 
 
 class Saver:
-    """Checkpoints of one run, written by a thread of its own.
+    """Checkpoints of one run, written by a separate thread.
 
     `keep`: how many `checkpoint_epoch_N.pt` stay. `say`: one line for people. `saved`: called after each save, by the
     thread that wrote it; returns at once. One save is under way at a time, so the order of saves is kept, and beyond
@@ -135,7 +135,7 @@ class Snapshot:
     """A copy of nested state in CPU memory that stays as it was taken; the memory is used again by the next one.
 
     From a GPU the copies go to pinned memory, queued on the stream that trains: whatever changes the weights afterwards
-    is queued behind them, so nobody waits, and `arrived` tells when they are there. That GPU path was not run on a GPU
+    is queued behind them, so no thread waits, and `arrived` is set when they are there. That GPU path was not run on a GPU
     yet.
     """
 
@@ -146,7 +146,7 @@ class Snapshot:
         self._events: list[torch.cuda.Event] = []
 
     def take(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """`content` with containers of its own and every tensor copied to the CPU. What is one tensor twice (tied
+        """`content` with new containers and every tensor copied to the CPU. What is one tensor twice (tied
         weights, buffers in `model` and `ema`) stays one."""
         copies: dict[tuple[Any, ...], torch.Tensor] = {}
         spare, self._spare, devices = deque(self._spare), [], set()

@@ -168,7 +168,7 @@ class FittedRun:
                     return self.progress
                 if self.asked_to_stop:
                     raise Interrupted(
-                        f"Stopped after {self.where}; everything is saved. Run the same command again to go on."
+                        f"Stopped after {self.where}; everything is saved. Run the same command again to continue."
                     )
                 self.advance()
 

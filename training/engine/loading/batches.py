@@ -35,7 +35,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Steps -> samples. A pure function: the sampler's whole state is the number of steps done."""
+    """Steps -> samples. A pure function: the sampler's complete state is the number of steps done."""
 
     samples: int  # in an epoch
     batch_size: int  # samples of a micro_batch, as configured

@@ -15,7 +15,7 @@ from training.recipe import Batch, Dataset
 from training.settings import Data
 from training.threads import share
 
-PATIENCE = 20.0  # seconds without a sign of life after which a worker is given up
+PATIENCE = 20.0  # seconds without a heartbeat after which a worker is replaced
 ATTEMPTS = 5  # crews lost in a row, without a batch from any
 AHEAD = 32  # batches a worker at most, whatever `prefetch_factor` says: each is an open file
 
@@ -30,7 +30,7 @@ class Loader:
     One pass over `micro_batches` an `iter`, one at a time; a pass may be as long as the run. Close it (it is a context
     manager): no process is left behind.
 
-    A worker that is killed, crashes, is stopped or hangs is told (`say`), and all are replaced: the new ones begin
+    A worker that is killed, crashes, is stopped or hangs is reported (`say`), and all are replaced: the new ones begin
     with the first batch that was not delivered, and since a batch is a pure function of its micro-batch none is lost,
     none comes twice, and all are the same. What an item raises is no such case: it is raised here. `patience`: seconds
     without a sign of life (a worker that computes or reads gives signs, however slow it is) until a worker is taken
@@ -63,7 +63,7 @@ class Loader:
         return self.examples.collate([self.examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
 
     def _brought(self) -> Iterator[Batch]:
-        if self.asked:  # a pass was left in the middle: nobody waits for what it asked for
+        if self.asked:  # a pass was abandoned: its requested batches are not needed
             self.close()
         micro_batches = iter(self.micro_batches)
         undelivered: deque[MicroBatch] = deque()
@@ -96,8 +96,8 @@ class Loader:
             self.crew.append(Worker(self.examples, self.crew))
 
     def _await(self, worker: Worker, patience: float) -> Batch:
-        """The batch that `worker` was asked for first. Time is counted in waits, not by the clock: while this process
-        itself was stopped (Ctrl-Z, a suspended machine) nobody was silent."""
+        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this process
+        itself was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
         wait = min(0.5, self.patience / 8)
         silent, before = 0.0, worker.signs_of_life()
         while (batch := worker.receive(wait)) is None:
@@ -108,7 +108,7 @@ class Loader:
             stopped = signs[0] == "T"
             if silent >= (self.patience if stopped else patience):
                 how = "is stopped (SIGSTOP)" if stopped else "hangs"
-                raise Lost(f"loader process {worker.pid} {how}: no sign of life for {silent:.0f} s")
+                raise Lost(f"data loader worker {worker.pid} {how}: no heartbeat for {silent:.0f} s")
         return batch
 
     def _tell(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
@@ -120,7 +120,7 @@ class Loader:
                 "in the training process itself, which shows what goes wrong."
             )
         self.say(
-            f"{loss[0].upper()}{loss[1:]}. {self.count} new loader process{'es' * (self.count > 1)} "
+            f"{loss[0].upper()}{loss[1:]}. {self.count} new data loader worker{'s' * (self.count > 1)} "
             f"{'go' if self.count > 1 else 'goes'} on with the batch that was not delivered; none is lost or repeated."
         )
 

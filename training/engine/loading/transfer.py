@@ -32,7 +32,7 @@ class Transfer:
             return batch
         if self.stream is None:
             return OnDevice({key: value.to(self.device) for key, value in batch.items()}, batch)
-        # only pinned memory is copied while the GPU and this process go on
+        # only pinned memory is copied while the GPU and this process continue
         batch = {key: value.pin_memory() for key, value in batch.items()}
         with torch.cuda.stream(self.stream):
             moved = OnDevice({key: value.to(self.device, non_blocking=True) for key, value in batch.items()}, batch)

@@ -95,7 +95,7 @@ class Worker:
         return (stat[0], stat[7], stat[9], stat[11], stat[12], *switches)
 
     def kill(self) -> None:
-        """End it at once: it holds nothing that would need a goodbye, and a stopped process hears nothing else."""
+        """Kill it: it holds nothing that needs a clean shutdown, and a stopped process reacts to nothing else."""
         if self._alive():
             os.kill(self.pid, signal.SIGKILL)
         self.socket.close()
@@ -120,10 +120,10 @@ class Worker:
         self.reap()  # its socket closes a moment before it can be waited for
         code = os.waitstatus_to_exitcode(self._status) if self._status is not None else 0
         if code == -signal.SIGKILL:
-            return f"loader process {self.pid} was killed (SIGKILL; the system does that when memory runs out)"
+            return f"data loader worker {self.pid} was killed (SIGKILL; the system does that when memory runs out)"
         if code < 0:
-            return f"loader process {self.pid} crashed ({signal.Signals(-code).name})"
-        return f"loader process {self.pid} ended by itself (exit code {code})"
+            return f"data loader worker {self.pid} crashed ({signal.Signals(-code).name})"
+        return f"data loader worker {self.pid} ended (exit code {code})"
 
 
 # -- in the worker -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def _serve(
         code = 0
     except ConnectionError:
         code = 0  # the parent is gone
-    except BaseException:  # noqa: BLE001  a process's end: told, and its exit code
+    except BaseException:  # noqa: BLE001  reported, then the process ends with its exit code
         traceback.print_exc()
     finally:
         with suppress(OSError, ValueError):
@@ -163,7 +163,7 @@ def _made(examples: Dataset, micro_batch: MicroBatch) -> tuple[Any, list[Any]]:
     try:
         return _packed(examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices]))
     except Exception as error:  # noqa: BLE001  raised where the batch is wanted
-        error.add_note(f"In a loader process, {micro_batch}:\n{traceback.format_exc()}")
+        error.add_note(f"In a data loader worker, {micro_batch}:\n{traceback.format_exc()}")
         return _picklable(error), []
 
 
@@ -197,7 +197,7 @@ def _receive(at: socket.socket) -> tuple[Any, memoryview] | None:
     if not message:
         return None
     if not handles:
-        raise HostError("Too many files are open to take a batch from a loader process: raise the limit (ulimit -n).")
+        raise HostError("Too many files are open to take a batch from a data loader worker: raise the limit (ulimit -n).")
     try:
         memory = memoryview(mmap.mmap(handles[0], 0))
     finally:

@@ -14,7 +14,7 @@ def fit(run: Run) -> None:
     """Train `run` from where it stands to its end: all planned steps, the early stop, or the end of the budget.
 
     What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there, so that
-    a run that was stopped anywhere goes on as if it had not been. Raises Interrupted, with everything saved, when a
+    a run that was stopped anywhere continues as if it had not been. Raises Interrupted, with everything saved, when a
     stop was requested, and TrainingError when numbers stay non-finite or one sample does not fit in memory.
     """
     with run.saver:
@@ -38,5 +38,5 @@ def _train(run: Run) -> None:
             if run.finished:
                 return
             if run.asked_to_stop:
-                raise Interrupted(f"Stopped at {run.where}; everything is saved. Run the same command again to go on.")
+                raise Interrupted(f"Stopped at {run.where}; everything is saved. Run the same command again to continue.")
             run.advance(next(work))

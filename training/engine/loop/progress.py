@@ -29,7 +29,7 @@ class Progress:
     best_step: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # of training, all processes of the run in turn
-    finished: str = ""  # why the run ended; empty while it goes on
+    finished: str = ""  # why the run ended; empty while it continues
     halvings: int = 0  # of the micro-batches, because memory ran out
     rollbacks: int = 0  # times the run was rolled back to a good checkpoint, because numbers stayed non-finite
     rate: float = 1.0  # share of the planned learning rate that is left after the rollbacks
@@ -72,8 +72,8 @@ class Progress:
         else:
             self.total_steps = planned
         self.limit = limit
-        goes_on = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(self.finished, False)
-        if self.finished and (not same_rule or goes_on):
+        extended = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(self.finished, False)
+        if self.finished and (not same_rule or extended):
             self.finished = ""
             if not same_rule:
                 patience.waited = 0

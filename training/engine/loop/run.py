@@ -278,7 +278,7 @@ class Run:
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
 
     def save(self, *, wait: bool = False) -> None:
-        """last.pt, and the further names that are due; by rank 0. Written while training goes on, but for the last and
+        """last.pt, and the further names that are due; by rank 0. Written while training continues, except the last and
         where `wait` asks for it."""
         self._settle()
         progress = self.state.progress
@@ -320,7 +320,7 @@ class Run:
 
     @property
     def finished(self) -> str:
-        """Why the run has ended; empty while it goes on."""
+        """Why the run has ended; empty while it continues."""
         return self.state.progress.finished
 
     @property

@@ -50,8 +50,8 @@ class Ranks:
                 result = work()
             except BaseException as error:
                 known = isinstance(error, AthanorError | Interrupted)
-                told = error if known else RuntimeError(f"rank 0 failed: {error!r}")
-                self._store.set(key, pickle.dumps((None, told)))
+                sent = error if known else RuntimeError(f"rank 0 failed: {error!r}")
+                self._store.set(key, pickle.dumps((None, sent)))
                 raise
             self._store.set(key, pickle.dumps((result, None)))
             return result
@@ -151,7 +151,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    # Each joining has keys of its own in the store: one process may train several families in turn.
+    # Each joining has its own keys in the store: one process may train several families in turn.
     turn = next(_joinings)
     store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"

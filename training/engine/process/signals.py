@@ -18,7 +18,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 #: process at once: the echo is no second request.
 ECHO_SECONDS = 1.0
 
-_earlier: tuple[str, float] | None = None  # what `interrupt` was told, and when
+_earlier: tuple[str, float] | None = None  # the signal that `interrupt` received, and when
 _asked = False  # whether any request came since `listen`
 
 
@@ -67,7 +67,7 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def stopped(error: BaseException) -> Interrupted | None:
-    """What `error` is, if `interrupt` was told to stop before: a library may have made something else of it."""
+    """The Interrupted behind `error`, if `interrupt` was called before: a library may have replaced it by another error."""
     if _earlier is None or isinstance(error, Interrupted):
         return None
     return Interrupted(f"{_earlier[0]}: stopped (in {type(error).__name__}); what was finished is kept. Run it again.")
@@ -118,5 +118,5 @@ class Signals:
 
     def _interrupted(self) -> Interrupted:
         return Interrupted(
-            f"{self.name}: stopped; everything done so far is saved. Run the same command again to go on."
+            f"{self.name}: stopped; everything done so far is saved. Run the same command again to continue."
         )

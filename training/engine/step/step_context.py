@@ -113,7 +113,7 @@ class OutOfMemory(Exception):
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has a type of its own for a GPU's memory, and only a text for the host's."""
+    """torch has an error class for a GPU's memory, and only a message for the host's."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -154,9 +154,9 @@ class StepContext:
         self._norm = torch.zeros((), device=self.device)
         self._rescaled = False
 
-    def agree(self, counts: Mapping[str, float], said: Sequence[float]) -> tuple[dict[str, float], list[float]]:
-        """Counts, and whatever else is said, summed over ranks: the one collective in which ranks agree."""
-        summed = self.ranks.total([*(counts[name] for name in self.names), *map(float, said)])
+    def agree(self, counts: Mapping[str, float], extra: Sequence[float]) -> tuple[dict[str, float], list[float]]:
+        """Counts and further values, summed over ranks: the one collective in which ranks agree."""
+        summed = self.ranks.total([*(counts[name] for name in self.names), *map(float, extra)])
         known = len(self.names)
         return dict(zip(self.names, summed[:known], strict=True)), summed[known:]
 

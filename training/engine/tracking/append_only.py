@@ -1,4 +1,4 @@
-"""Files that only grow, on a disk that may fill up or lose them while a run goes on."""
+"""Append-only files, on a disk that may fill up or lose them during a run."""
 
 from __future__ import annotations
 

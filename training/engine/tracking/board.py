@@ -1,7 +1,7 @@
 """TensorBoard's event files, written as they come.
 
 torch's SummaryWriter hands events to a thread; on a full disk that thread dies, and the eleventh event after it waits
-for ever. Numbers, pictures and sounds are all that is told here, so a file is all that it takes.
+for ever. Only numbers, pictures and sounds are logged here, and a file is enough for that.
 """
 
 from __future__ import annotations

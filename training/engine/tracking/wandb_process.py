@@ -1,4 +1,4 @@
-"""Records to Weights & Biases, sent by a separate process: if it hangs or crashes, training goes on.
+"""Records to Weights & Biases, sent by a separate process: if it hangs or crashes, training continues.
 
 Run as a file by `WandbProcess` (it imports nothing of the package): it reads JSON lines from its input, the first one
 the arguments of `wandb.init`, and writes to its output, one JSON line each, the address of the run and the
@@ -52,14 +52,14 @@ class WandbProcess:
         self._waiting += _line(record)
         self._send()
         if len(self._waiting) > MOST_WAITING:
-            self._give_up("it takes no more records")
+            self._disable("it takes no more records")
 
     def show(self, step: int, files: Mapping[str, Path]) -> None:
         """Pictures (.png) and sounds (.mp3, .wav) under their names; they are read by the process."""
         self._hand_over({"media": {name: str(path.absolute()) for name, path in files.items()}, "step": step})
 
     def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        """Files and folders under their names, as one artifact of type `model` with what is told `about` it."""
+        """Files and folders under their names, as one artifact of type `model` with the metadata `about`."""
         listed = {key: str(path.absolute()) for key, path in files.items()}
         self._hand_over({"artifact": name, "files": listed, "about": dict(about)})
 
@@ -78,7 +78,7 @@ class WandbProcess:
         self._listen()
         code = self._process.poll() if self._process is not None else 0
         if code != 0:
-            self._give_up(f"it was not done {seconds:.0f} s after the run" if code is None else "its process ended")
+            self._disable(f"it was not done {seconds:.0f} s after the run" if code is None else "its process ended")
         self._end()
 
     def _send(self) -> None:
@@ -91,7 +91,7 @@ class WandbProcess:
         except BrokenPipeError:
             self._process.wait(5)
             self._listen()
-            self._give_up("its process ended")
+            self._disable("its process ended")
 
     def _listen(self) -> None:
         if self._process is None or self._process.stdout.closed:
@@ -101,13 +101,13 @@ class WandbProcess:
                 self._heard += heard
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
-            told = json.loads(line)
-            if "failed" in told:
-                self._give_up(told["failed"])
+            answer = json.loads(line)
+            if "failed" in answer:
+                self._disable(answer["failed"])
                 return
-            self.say(f"W&B: {told['url']}")
+            self.say(f"W&B: {answer['url']}")
 
-    def _give_up(self, why: str) -> None:
+    def _disable(self, why: str) -> None:
         if self._process is not None:
             self._end()
             self.say(f"W&B failed and is off for the rest of the run ({why}); metrics.jsonl holds everything.")
@@ -151,7 +151,7 @@ def main() -> None:
             _carry(wandb, run, record)
         signal.alarm(int(patience) + 5)  # our caller is gone, or will end us: never linger
         run.finish()
-    except Exception as error:  # noqa: BLE001 - a tracker may raise anything; it is told as the reason
+    except Exception as error:  # noqa: BLE001 - a tracker may raise anything; it is reported as the reason
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         with contextlib.suppress(OSError):
             os.write(tell, _line({"failed": reason}))
@@ -163,10 +163,10 @@ def _carry(wandb: Any, run: Any, record: Mapping[str, Any]) -> None:
     if "values" in record:
         run.log(record["values"], step=record["step"])
     elif "media" in record:
-        # Without a step: the run may have gone on beyond the one that is shown, and W&B drops what comes late.
-        told = f"step {record['step']}"
+        # Without a step: the run may be beyond the step that is shown, and W&B drops what comes late.
+        caption = f"step {record['step']}"
         kinds = {name: wandb.Image if path.endswith(".png") else wandb.Audio for name, path in record["media"].items()}
-        run.log({name: kinds[name](path, caption=told) for name, path in record["media"].items()})
+        run.log({name: kinds[name](path, caption=caption) for name, path in record["media"].items()})
     elif "artifact" in record:
         artifact = wandb.Artifact(record["artifact"], type="model", metadata=record["about"])
         for name, path in record["files"].items():
