@@ -280,7 +280,7 @@ def _budget(options: argparse.Namespace) -> None:
     try:
         book = books.close(path) if options.done else books.read(path)
     except ValueError as error:
-        raise HostError(f"{path} cannot be read: {error}. Move it away; the use of time is then counted from zero.") from None
+        raise HostError(f"{path} cannot be read: {error}. Move it away; time is then counted from zero.") from None
     print(table(book or books.Book()))
     _require_printed()
     if options.done:

@@ -124,7 +124,7 @@ def close(path: Path) -> Book:
         try:
             book = read(path) or Book()
         except ValueError as error:
-            raise HostError(f"{path} cannot be read ({error}). Move it away; the use of time is then counted from zero.") from None
+            raise HostError(f"{path} cannot be read ({error}). Move it away; time is then counted from zero.") from None
         if book.job is not None and book.job.done is None:
             book = with_job(book, done=now())
             store(path, book)
@@ -137,8 +137,8 @@ def store(path: Path, book: Book) -> None:
 
 @contextmanager
 def locked(path: Path, patience: float) -> Iterator[None]:
-    """One process at a time. A POSIX record lock: unlike flock's, forked data loader workers do not inherit it and hold it
-    for hours. Raises Busy when it is held for longer than `patience`, OSError."""
+    """One process at a time. A POSIX record lock: unlike flock's, forked data loader workers do not inherit it
+    and hold it for hours. Raises Busy when it is held for longer than `patience`, OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path.with_name(f".{path.stem}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

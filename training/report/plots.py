@@ -112,7 +112,7 @@ def chart(
     )
     return Chart(
         title, tuple(lines),
-        tuple(Tick(round(100 * (s - left) / (right - left), 2), f"{s:,.0f}") for s in nice(left, right, 4, integers=True)),
+        tuple(Tick(round(100 * (s - left) / (right - left), 2), f"{s:,.0f}") for s in nice(left, right, 4, integral=True)),
         tuple(Tick(round(100 * float(y), 2), number(float(v), 3)) for v, y in zip(marks, at, strict=True)),
         None if mark is None else round(100 * (mark - left) / (right - left), 2), logarithmic, description,
     )  # fmt: skip
@@ -127,11 +127,11 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
     return np.append(mean[:, 0], x[-1]), np.append(mean[:, 1], y[-1])
 
 
-def nice(low: float, high: float, about: int = 4, *, integers: bool = False) -> list[float]:
+def nice(low: float, high: float, about: int = 4, *, integral: bool = False) -> list[float]:
     """Round numbers between `low` and `high`, about so many."""
     step = 10 ** math.floor(math.log10((high - low) / about))
     step = next(step * k for k in (1, 2, 5, 10, 20) if (high - low) / (step * k) <= about)
-    if integers:
+    if integral:
         step = max(1.0, step)
     first = math.ceil(low / step)
     return [k * step for k in range(first, math.floor(high / step) + 1)]

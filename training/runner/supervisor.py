@@ -1,8 +1,8 @@
 """Starts a command again when it crashed or was killed: `python -m training.runner.supervisor [options] -- COMMAND...`
 
 What would only repeat itself (wrong usage, refused data, a full disk, a training that failed: exit codes 2 to 6) is
-never tried again, nor is a crash that came twice at the same place. Processes that the command left behind (data loader workers,
-torchrun's ranks) are ended before it is started again, so that none of them holds the folder, the memory or the GPU.
+never tried again, nor is a crash that came twice at the same place. Processes that the command left behind (data loader
+workers, torchrun's ranks) are ended before it is started again, so that none holds the folder, memory or the GPU.
 
 Signals are passed on: the command saves and ends. A second one ends everything at once. Where the process
 that started this one (the runner) is killed alone, that counts as SIGTERM, and the command follows this one in the same

@@ -135,8 +135,8 @@ class Snapshot:
     """A copy of nested state in CPU memory that stays as it was taken; the memory is used again by the next one.
 
     From a GPU the copies go to pinned memory, queued on the stream that trains: whatever changes the weights afterwards
-    is queued behind them, so no thread waits, and `arrived` is set when they are there. That GPU path was not run on a GPU
-    yet.
+    is queued behind them, so no thread waits, and `arrived` is set when they are there. That path was not run on a
+    GPU yet.
     """
 
     def __init__(self, say: Callable[[str], None]):

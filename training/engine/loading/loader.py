@@ -96,8 +96,8 @@ class Loader:
             self.crew.append(Worker(self.examples, self.crew))
 
     def _await(self, worker: Worker, patience: float) -> Batch:
-        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this process
-        itself was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
+        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this
+        process was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
         wait = min(0.5, self.patience / 8)
         silent, before = 0.0, worker.signs_of_life()
         while (batch := worker.receive(wait)) is None:

@@ -38,5 +38,7 @@ def _train(run: Run) -> None:
             if run.finished:
                 return
             if run.asked_to_stop:
-                raise Interrupted(f"Stopped at {run.where}; everything is saved. Run the same command again to continue.")
+                raise Interrupted(
+                    f"Stopped at {run.where}; everything is saved. Run the same command again to continue."
+                )
             run.advance(next(work))
