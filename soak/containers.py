@@ -77,7 +77,7 @@ def without(name: str, old: str, new: str, chosen: str) -> Callable[[], Abstract
 
 
 def _copy(target: Path) -> None:
-    """What git knows, with a repository of its own: the tests ask git what the project is."""
+    """What git knows, with a separate repository: the tests ask git what the project is."""
     names = subprocess.check_output(["git", "-C", str(PROJECT), "ls-files", "-z"], text=True).split("\0")[:-1]
     for name in names:
         if (PROJECT / name).is_file():

@@ -102,7 +102,7 @@ def no_litter(disk: Path) -> list[str]:
 def filled(trial: Trial, disk: Path) -> None:
     """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
     somebody else takes what becomes free, too: what is deleted for the newest checkpoint helps once, and no more."""
-    size = (folder_of(trial.soak.folder / "whole") / LAST).stat().st_size
+    size = (folder_of(trial.soak.folder / "reference") / LAST).stat().st_size
     left = int(LEVELS * size * trial.index / trial.soak.count)
     root, label = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
     greedy = trial.index % 2 == 0
@@ -121,7 +121,7 @@ def filled(trial: Trial, disk: Path) -> None:
         expect("is trained" not in ended.output, f"{label}: reported as trained\n{ended.tail}")
     (disk / "somebody else's").unlink()
     expect_done(forked(partial(train, root, **LARGE)))
-    expect_same(root, trial.soak.folder / "whole")
+    expect_same(root, trial.soak.folder / "reference")
 
 
 def _in_its_place(path: Path, state: Any) -> str:
@@ -160,13 +160,13 @@ def lost(trial: Trial, disk: Path) -> None:
     expect(ended.code == 6, f"{kind}: ended with {ended.code} in place of 6\n{ended.tail}")
     steps = [line for line in ended.output.splitlines() if line.startswith("step ")]
     done = int(steps[-1].split()[1].split("/")[0])
-    expect(done <= AT + 2, f"{kind}: went on to step {done} of {STEPS}, {AT} was the last that could be saved")
+    expect(done <= AT + 2, f"{kind}: continued to step {done} of {STEPS}, {AT} was the last that could be saved")
     expect(str(folder_of(root)) in ended.output, f"{kind}: the folder is not named\n{ended.tail}")
     expect("is trained" not in ended.output, f"{kind}: reported as trained\n{ended.tail}")
     if kind == "read-only":
         unmount(folder_of(root))
         expect_done(forked(partial(train, root, **LARGE)))
-        expect_same(root, trial.soak.folder / "whole")
+        expect_same(root, trial.soak.folder / "reference")
 
 
 def _between_saves(away: Callable[[], object]) -> Callable[[], None]:
@@ -210,7 +210,7 @@ EPOCHS = {"training": {"epochs": 50, "keep": 1, "save_minutes": 60, "early_stopp
 
 def cramped(soak: Soak) -> Iterator[TrialResult]:
     """A run of as many epochs as there are trials, saved at the end of each, on room for five checkpoints; someone
-    looks all the time whether a whole newest and a whole best one are there."""
+    looks all the time whether a complete newest and a complete best one are there."""
     disk = soak.folder / "disk"
     mount(disk, DISK)
     try:
@@ -246,7 +246,7 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[TrialResult]:
     epochs = {int(part.split(")")[0]) for part in ended.output.split("(epoch ")[1:]}
     for number in range(1, soak.count + 1):
         held = number in epochs and ended.code == 0 and not missing
-        seen = f"exit {ended.code}; looked {looks} times, nothing whole at the steps {missing[:5]}\n{ended.tail}"
+        seen = f"exit {ended.code}; looked {looks} times, nothing complete at the steps {missing[:5]}\n{ended.tail}"
         yield TrialResult(f"save {number}", held, "" if held else seen)
 
 
@@ -262,7 +262,7 @@ ROWS = (
     Row(
         7, "the disk fills up during saves, to 50 levels between none and two and a half checkpoints",
         "the old checkpoint loads, no litter, a clear error; with room again the run ends in the same bits",
-        beside({"whole": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
+        beside({"reference": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
         mutants=(
             Mutant("written over the old ones", patched(checkpoint_folder, "write_state", _in_its_place)),
             # most of what is left is swept away by the next save that succeeds: it takes a last one that fails
@@ -272,16 +272,16 @@ ROWS = (
     ),
     Row(
         8, "outputs turn read-only, are detached, or deleted during a run",
-        "never called saved when it is not; said within two steps, exit 6",
-        beside({"whole": partial(train, **LARGE)}, on_a_disk(lost)), full=40, small=4,
+        "never called saved when it is not; reported within two steps, exit 6",
+        beside({"reference": partial(train, **LARGE)}, on_a_disk(lost)), full=40, small=4,
         mutants=(
             Mutant("a failed save is not reported", patched(Saver, "_write", _swallowed)),
-            Mutant("a vanished folder is made anew", patched(Saver, "_require_folder", lambda self: None), 4),
+            Mutant("a vanished folder is made again", patched(Saver, "_require_folder", lambda self: None), 4),
         ),
         unable=unable, note=lambda: "tmpfs",
     ),
     Row(
-        9, "50 saves on room for 5 checkpoints", "never full; best and last whole at every instant",
+        9, "50 saves on room for 5 checkpoints", "never full; best and last intact at every instant",
         cramped, full=50, small=12,
         mutants=(
             Mutant("nothing is ever deleted", several(

@@ -14,7 +14,7 @@ not held either, but it catches no mutant: a broken harness proves nothing too.
 
     ROWS = (
         Row(6, "newest checkpoint bit-flipped", "noticed; the one before is used", each(flipped), full=500, small=20,
-            mutants=(Mutant("no SHA-256", patched(checkpoint, "whole", lambda path: ...)),)),
+            mutants=(Mutant("no SHA-256", patched(checkpoint_file, "listed_entry", lambda *_: ...)),)),
     )
 
 Linux only: processes end with their parent (PR_SET_PDEATHSIG), and are waited for by pidfd.
@@ -244,7 +244,7 @@ def tally(
     row: Row, *, small: bool, seed: int, scratch: Path, only: frozenset[int] | None = None,
     say: Callable[[str], None] = print,
 ) -> Tally:  # fmt: skip
-    """Run a row's trials, then its mutants (not when `only` some trials are asked for)."""
+    """Run a row's trials, then its mutants (not when `only` some trials are requested)."""
     result = Tally(row, unable=row.unable())
     if result.unable:
         return result

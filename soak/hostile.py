@@ -280,7 +280,7 @@ KINDS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "rate lies": ((".wav",), content(lambda n, s: lying_wav(n, rate=n.choice((0, 1, 100, 10**6, 2**31, 2**32 - 1))))),
     "bits lie": ((".wav",), content(lambda n, s: lying_wav(n, bits=n.choice((0, 255, 65535))))),
     "format lies": ((".wav",), content(lambda n, s: lying_wav(n, format=n.choice((0, 0x55, 0xFFFF, 0x1234))))),
-    # from 0x7FFFF000 bytes on, a WAV says that its writer could not go back, and is whole
+    # from 0x7FFFF000 bytes on, a WAV says that its writer could not go back, and is complete
     "size lies": ((".wav",), content(lambda n, s: lying_wav(n, size=n.choice((2**30, 10**9, 10**7))))),
     "endless chunks": ((".wav",), content(chunked_wav)),
     "tables of 2^32": ((".m4a",), content(lambda n, s: lying_m4a(n))),

@@ -69,7 +69,7 @@ def far_notes(numbers: random.Random, _: str) -> bytes:
 
 
 def tiny_bars(numbers: random.Random, _: str) -> bytes:
-    """Bars of one 2^-255th, or a whole song of one-tick bars."""
+    """Bars of one 2^-255th, or a song of one-tick bars."""
     denominator = numbers.choice((30, 64, 255))
     metre = b"\x00\xff\x58\x04" + bytes([1, denominator, 24, 8])
     return header(1) + track(metre + notes(4) + length(2**24) + notes(5)[1:])

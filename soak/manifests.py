@@ -1,6 +1,6 @@
 """Row 13: manifests that were mutated, by hand or by accident, before anything trains on them.
 
-Which mutations are harmless is not a matter of opinion: `_allowed` states what a row may hold, written anew from the
+Which mutations are harmless is not a matter of opinion: `_allowed` states what a row may hold, written again from the
 page of the format and not from the product's code. A mutation whose line it allows must be accepted, and the row must
 then hold what the line says; one that it does not allow must be refused with the number of that line.
 """
@@ -245,7 +245,7 @@ def _load(family: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def _run(soak: Soak):
-    """Trials share one folder of decoded files; each has its own manifest, and a process of its own."""
+    """Trials share one folder of decoded files; each has its own manifest, and a separate process."""
     folder = soak.folder
     lines = _base(folder)
     for family in NEEDED:
@@ -291,10 +291,10 @@ def _trial(
     checkpoints = [*(folder / "out").rglob("*.pt")]
     for path in checkpoints:
         path.unlink()
-    said = [number for number in bad if f"train.jsonl:{number}:" in ended.output]
-    if ended.code == 3 and not checkpoints and said == bad and "Traceback" not in ended.output:
+    output = [number for number in bad if f"train.jsonl:{number}:" in ended.output]
+    if ended.code == 3 and not checkpoints and output == bad and "Traceback" not in ended.output:
         return TrialResult(title, True)
-    how = f"ended with {ended.code}, named {said} of the bad lines {bad}, {len(checkpoints)} checkpoints"
+    how = f"ended with {ended.code}, named {output} of the bad lines {bad}, {len(checkpoints)} checkpoints"
     return TrialResult(title, False, f"{how}; line {at + 1}: {found[at][:300]}\n{ended.tail}")
 
 

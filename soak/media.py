@@ -78,7 +78,7 @@ def _judge_media(soak: Soak) -> list[TrialResult]:
             (midi / partner).write_bytes(song(10_000 + index))
         else:
             (audio / partner).write_bytes(wav(wave(10_000 + index, 1.6, 8000), 8000))
-    # with fewer good ones, the run is refused as a whole: more than a fifth of its files cannot be read
+    # with fewer good ones, the run is refused altogether: more than a fifth of its files cannot be read
     good = _good(soak.folder, math.ceil(4.2 * len(bad)) + 12)
     log = soak.folder / "costs.jsonl"
     log.touch()
@@ -235,7 +235,7 @@ ROWS = (
         mutants=(
             Mutant("no limit of processor time", _no_time_limit, trials=5, sign="took"),
             _in_worker("a second of sound needs no bytes"),
-            _in_worker("a broken download is as good as whole"),
+            _in_worker("a broken download is as good as an intact file"),
             Mutant("the first refusal is not listed", _not_listed, trials=5),
         ),
         note=lambda: "" if HAS_FFMPEG else "without ffmpeg: no .m4a or .aac",

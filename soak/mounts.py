@@ -1,6 +1,6 @@
 """Disks of a process's own: small ones that fill up, and some that turn read-only or are pulled out.
 
-They are tmpfs mounts in a mount namespace of the calling process: nobody else sees them, and they end with it. That
+They are tmpfs mounts in a mount namespace of the calling process: no one else sees them, and they end with it. That
 takes root, or a kernel that gives users namespaces of their own; elsewhere `unable` says why not.
 """
 

@@ -73,11 +73,11 @@ def killed_alone(trial: Trial) -> None:
     finally:
         for one in job.processes:
             one.kill()
-    expect(code == {"the runner": -9, "the supervisor": 137, "the stage": 0}[victim], f"{label}: {code}\n{job.said}")
-    expect(victim != "the stage" or "restart 1 of" in job.log.read_text(), f"{label}: not started again\n{job.said}")
+    expect(code == {"the runner": -9, "the supervisor": 137, "the stage": 0}[victim], f"{label}: {code}\n{job.output}")
+    expect(victim != "the stage" or "restart 1 of" in job.log.read_text(), f"{label}: not started again\n{job.output}")
     job.slow.unlink(missing_ok=True)
     again = job.start().wait(120)
-    expect(again == 0, f"{label}: the same command then ended with {again}\n{job.said}")
+    expect(again == 0, f"{label}: the same command then ended with {again}\n{job.output}")
     _expect_same(job, trial.soak.folder / family)
 
 
@@ -86,11 +86,11 @@ def _kind(index: int) -> tuple[str, str]:
     return FAMILIES[index // len(VICTIMS) % len(FAMILIES)], VICTIMS[index % len(VICTIMS)]
 
 
-def _expect_same(job: Job, whole: Path) -> None:
+def _expect_same(job: Job, complete: Path) -> None:
     from soak.runs import expect_same, saved
 
-    expect_same(job.root, whole, job.family)
-    one, other = (saved(root, job.family).get("fitted") for root in (job.root, whole))
+    expect_same(job.root, complete, job.family)
+    one, other = (saved(root, job.family).get("fitted") for root in (job.root, complete))
     expect(one is other or bytes(one.numpy()) == bytes(other.numpy()), "fitted to something else")
 
 
@@ -103,8 +103,8 @@ def _expect_stopped(job: Job, processes: list[Process], killed: int, label: str)
         process.wait(WITHIN - (time.monotonic() - began))
     took, step = time.monotonic() - began, step_of(job.root, job.family)
     print(f"{label}: ended {took:.1f} s later, saved at step {step}")
-    label = f"{label}; {took:.1f} s later step {step} was saved\n{job.said}"
-    expect(not any(process.lives for process in processes[killed + 1 :]), f"a process goes on, unseen: {label}")
+    label = f"{label}; {took:.1f} s later step {step} was saved\n{job.output}"
+    expect(not any(process.lives for process in processes[killed + 1 :]), f"a process continues unseen: {label}")
     expect(step < STEPS, f"trained on to its end, unseen: {label}")
     expect(step >= max(at, job.begun), f"step {job.begun + 1} had begun, and is lost: {label}")
 
@@ -137,7 +137,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.root.mkdir()
-        self.python, self.slow, self.log = (self.root.parent / name for name in ("python", "slow", "said"))
+        self.python, self.slow, self.log = (self.root.parent / name for name in ("python", "slow", "output"))
         self.python.write_text(PYTHON.format(python=sys.executable, family=self.family, root=self.root))
         self.python.chmod(0o755)
         self.slow.touch()
@@ -155,7 +155,7 @@ class Job:
         """Wait until the step after `step` has begun; returns the runner, the supervisor and the stage."""
         until = time.monotonic() + 120
         while self.begun < step:
-            expect(runner.poll() is None and time.monotonic() < until, f"{label}: never came to this\n{self.said}")
+            expect(runner.poll() is None and time.monotonic() < until, f"{label}: never came to this\n{self.output}")
             time.sleep(0.005)
         stage = int((self.root / "begun").read_text().split()[0])
         supervisor = int(Path("/proc", str(stage), "stat").read_text().rpartition(")")[2].split()[1])
@@ -170,7 +170,7 @@ class Job:
         return -1
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """The end of what it printed."""
         return self.log.read_text(errors="replace")[-2000:]
 
@@ -285,7 +285,7 @@ ROWS = (
         "the same command then ends with the same bits",
         _run, full=30, small=3,
         mutants=(
-            Mutant("nobody follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
+            Mutant("no one follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
             Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unseen"),
         ),
     ),

@@ -19,7 +19,7 @@ LEAVES_WITHIN = 2.0  # seconds
 
 
 class Holding(Toy):
-    """A run that is still at work when the other one looks: it goes on when it is signalled."""
+    """A run that is still at work when the other one looks: it continues when it is signalled."""
 
     sign: Path
 
@@ -32,7 +32,7 @@ class Holding(Toy):
 def together(trial: Trial) -> None:
     """One wins, and ends as if alone; the other leaves at once. In every second trial the winner is killed instead, and
     the next start needs no clean-up."""
-    root, gate, sign = trial.folder / "run", trial.folder / "gate", trial.folder / "go on"
+    root, gate, sign = trial.folder / "run", trial.folder / "gate", trial.folder / "continue"
     kind = type("Held", (Holding,), {"sign": sign})
 
     def run() -> None:

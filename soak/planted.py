@@ -175,7 +175,7 @@ SPOTS = {
     "a value": "seed: {tag}\n",
     "in a section": "training:\n  epochs: {tag}\n",
     "a key": "? {tag}\n: 1\n",
-    "the whole": "{tag}\n",
+    "the complete": "{tag}\n",
     "in a list": "data:\n  crops: [1, {tag}]\n",
 }
 
@@ -243,7 +243,7 @@ def _judge(case: Case, place: Place, ended: Ended) -> None:
     expect(place.secret.stat().st_atime == 0, f"a file outside was read; {label}")
     expect(place.secret.read_bytes() == SECRET, f"a file outside was written; {label}")
     expect(not ended.timed_out and ended.code == case.code, f"{case.code} was wanted; {label}")
-    expect(case.said in ended.output and "Traceback" not in ended.output, f"`{case.said}` was to be said; {label}")
+    expect(case.output in ended.output and "Traceback" not in ended.output, f"`{case.output}` was expected; {label}")
 
 
 def _make_base(base: Path) -> None:
@@ -259,7 +259,7 @@ def _unable() -> str:
         path.write_bytes(SECRET)
         os.utime(path, (0, path.stat().st_mtime))
         path.read_bytes()
-        return "" if path.stat().st_atime else f"{folder} keeps no times of access: nobody sees what was read"
+        return "" if path.stat().st_atime else f"{folder} keeps no access times, so what was read cannot be seen"
 
 
 # -- mutants -------------------------------------------------------------------------------------------------------

@@ -49,11 +49,11 @@ def _sparse(model: onnx.ModelProto) -> onnx.TensorProto:
 
 
 TENSORS = {"a weight": _first_weight, "a constant": _constant, "in a branch": _in_branch, "sparse": _sparse}
-WAYS = ("absolute", "..", "through a folder", "a symbolic link", "a hard link", "said twice")
+WAYS = ("absolute", "..", "through a folder", "a symbolic link", "a hard link", "declared twice")
 
 
 def _in_model(place: Place, tensor: str, way: str, graph: int) -> int:
-    """Data of a model that are said to lie in the secret file."""
+    """Data of a model that are declared to be in the secret file."""
     folder = exports_in(place)
     path = sorted(folder.glob("*.onnx"))[graph]
     model = onnx.load_model(path)
@@ -65,7 +65,7 @@ def _in_model(place: Place, tensor: str, way: str, graph: int) -> int:
     relative = os.path.relpath(place.secret, folder)
     location = {"absolute": str(place.secret), "..": relative, "through a folder": f"golden/../{relative}"}.get(way)
     set_external_data(found, location=location or ("weights.bin" if "link" in way else relative), offset=0, length=4)
-    if way != "said twice":  # else the data are there as well, and another place is named beside them
+    if way != "declared twice":  # else the data are there as well, and another place is named beside them
         found.ClearField("raw_data")
         found.data_location = onnx.TensorProto.EXTERNAL
     else:
@@ -110,7 +110,7 @@ def _listed_outside(place: Place, verb: str) -> int:
 def data_elsewhere() -> Iterator[Case]:
     for tensor in TENSORS:
         for number, way in enumerate(WAYS):
-            if tensor == "sparse" and way == "said twice":
+            if tensor == "sparse" and way == "declared twice":
                 continue
             act = partial(_in_model, tensor=tensor, way=way, graph=number % 2 - 1)
             yield Case(f"a model, {tensor}: {way}", act, 4, "refers to data outside itself")

@@ -25,13 +25,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Case:
-    """Something planted. `act` plants it and uses it, in a process of its own; then the exit code must be `code`, and
-    one of `said` in the output."""
+    """Something planted. `act` plants it and uses it, in a separate process; then the exit code must be `code`, and
+    one of `output` in the output."""
 
     name: str
     act: Callable[[Place], int]
     code: int
-    said: str
+    output: str
 
 
 def exports_in(place: Place) -> Path:

@@ -164,8 +164,8 @@ def cut(folder: Path, record: Path, source: random.Random) -> None:
         if number in contents:
             left[name] = contents[number].read_bytes()
         else:
-            whole = live.get(number, b"")
-            left[name] = whole[: source.randrange(max(1, len(whole)))]
+            complete = live.get(number, b"")
+            left[name] = complete[: source.randrange(max(1, len(complete)))]
     for path in folder.iterdir():
         if path.is_file() and path.name != ".lock":
             path.unlink()

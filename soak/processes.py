@@ -48,7 +48,7 @@ class Ended:
 
 
 class Child:
-    """A function running in a forked process: a session of its own, dead with this process. Made by `start`.
+    """A function running in a forked process: a separate session, dead with this process. Made by `start`.
 
     What is imported here is there already, so a trial costs milliseconds, not torch's seconds. It ends as a command
     would: an AthanorError is printed and becomes its exit code, any other error is a traceback and 1.

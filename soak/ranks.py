@@ -1,4 +1,4 @@
-"""Row 18: one of two ranks is killed; the supervisor starts both anew, and they go on.
+"""Row 18: one of two ranks is killed; the supervisor starts both again, and they continue.
 
 As a module it is one of torchrun's ranks: python -m training.runner.launch --nproc_per_node=2 -m soak.ranks ROOT
 """
@@ -43,10 +43,10 @@ def rank_killed(trial: Trial) -> None:
     )
     digests = {(root / f"rank{number}.weights").read_text() for number in range(RANKS)}
     expect(len(digests) == 1, f"{label}: the ranks ended with different weights")
-    whole = trial.soak.folder / "whole"
-    if not whole.exists():  # made here, and not before: it takes long, and a mutant may need none
-        expect_done(forked(_whole, whole, seconds=150))
-    expect_same(root, whole)
+    complete = trial.soak.folder / "reference"
+    if not complete.exists():  # made here, and not before: it takes long, and a mutant may need none
+        expect_done(forked(_whole, complete, seconds=150))
+    expect_same(root, complete)
 
 
 def _wait(child: Child, come: object, label: str) -> None:
@@ -91,7 +91,7 @@ def _rank(root: Path) -> None:
 
 ROWS = (
     Row(
-        18, "one of two ranks is killed", "both are started anew, resume, and end with the same bits",
+        18, "one of two ranks is killed", "both are started again, resume, and end with the same bits",
         each(rank_killed, 400), full=10, small=1,
         mutants=(Mutant("not started again", patched(supervisor, "RESTARTS", 0), 1),),
     ),

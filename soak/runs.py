@@ -1,5 +1,5 @@
 """Training runs for the rows about training: a toy whose weights remember every sample that they saw, small runs of
-the real families, each in a process of its own that may be killed."""
+the real families, each in a separate process that may be killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo  # an optimizer's first step would import it, in every process anew
+import torch._dynamo  # an optimizer's first step would import it, in every process again
 
 from soak.harness import Soak, Trial, TrialResult, each
 from soak.processes import Ended, expect, forked, start
@@ -40,7 +40,7 @@ ROOM = 2000  # samples that the weights of a toy can remember
 SAMPLES, VAL_SAMPLES = 22, 9  # samples of a toy: the last global batch of an epoch is a smaller one
 STEPS = 24  # 4 epochs of 22 samples in global batches of 4
 
-#: Whatever has a state of its own: dropout, averaged weights, accumulation, patience; and a save at every step.
+#: Everything that has a state: dropout, averaged weights, accumulation, patience; and a save at every step.
 RICH: dict[str, Any] = {
     "model": {"dropout": 0.4},
     "training": {
@@ -181,8 +181,8 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def expect_same(root: Path, reference: Path, family: str = "toy", but: tuple[str, ...] = ()) -> None:
-    """The whole state of two finished runs is the same, bit for bit: weights, averages, optimizer, patience, progress
-    (all but the seconds). `but`: further parts of the progress that may differ."""
+    """The state of two finished runs is the same, bit for bit: weights, averages, optimizer, patience, progress (all but
+    the seconds). `but`: further parts of the progress that may differ."""
     parts = ("model", "ema", "optimizer", "scaler", "constants", "early_stopping", "metrics", "progress")
     one, other = ({part: state[part] for part in parts} for state in (saved(root, family), saved(reference, family)))
     for state in (one, other):

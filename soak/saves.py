@@ -114,9 +114,9 @@ FLIPPED = 5 / 7  # of the trials; the others are cut short
 
 def damaged(trial: Trial) -> None:
     """One bit flipped, or cut short, anywhere in last.pt; in every second trial last.pt is best.pt as well."""
-    whole = trial.soak.folder / ("middle" if trial.index % 2 else "end")
+    complete = trial.soak.folder / ("middle" if trial.index % 2 else "end")
     root = trial.folder / "run"
-    shutil.copytree(whole, root, copy_function=_link_or_copy(whole, root))
+    shutil.copytree(complete, root, copy_function=_link_or_copy(complete, root))
     folder = folder_of(root)
     last = folder / LAST
     entries = CheckpointFolder(folder).listed()
@@ -143,7 +143,7 @@ def damaged(trial: Trial) -> None:
         expect_same(root, trial.soak.folder / "end")
 
 
-def _link_or_copy(whole: Path, root: Path) -> Any:
+def _link_or_copy(complete: Path, root: Path) -> Any:
     """Copy a tree as it is: names of one file stay names of one file."""
     copies: dict[int, str] = {}
 

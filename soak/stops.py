@@ -83,7 +83,7 @@ def asked_to_stop(trial: Trial) -> None:
     if phase == "export":
         _expect_exported(root, label)
     elif not (phase == "compile" and step):  # what was compiled is rounded differently
-        expect_same(root, trial.soak.folder / "whole")
+        expect_same(root, trial.soak.folder / "reference")
 
 
 def _kind(index: int) -> tuple[str, signal.Signals, bool]:
@@ -93,7 +93,7 @@ def _kind(index: int) -> tuple[str, signal.Signals, bool]:
 
 def _label(index: int) -> str:
     phase, number, own = _kind(index)
-    return f"{number.name} in {phase}{', a process of its own' * own}"
+    return f"{number.name} in {phase}{', a separate process' * own}"
 
 
 def _begun(root: Path) -> int:
@@ -240,7 +240,7 @@ ROWS = (
     Row(
         5, "SIGTERM or SIGINT in warm-up, compilation, step, validation, save, export",
         f"exit 75 within {WITHIN:g} s, the step under way lost at most; the same command again ends with the same bits",
-        beside({"whole": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_label),
+        beside({"reference": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_label),
         full=30, small=6,
         mutants=(
             Mutant("a stop is not noted in training", patched(signals.Signals, "__enter__", lambda self: self), 6),

@@ -1,4 +1,4 @@
-"""Row 19: trackers that are not to be reached, and logs that lose their place, beside a run that has to go on.
+"""Row 19: trackers that are not to be reached, and logs that lose their place, beside a run that has to continue.
 
 What a tracker costs is the time that the training spends in its calls, as a share of the training's: two runs timed one
 after the other on a machine that does other things as well differ by more than the bar.
@@ -98,7 +98,7 @@ def unreachable(trial: Trial) -> None:
     """A run beside one fault, against a run without trackers."""
     fault = FAULTS[trial.index % len(FAULTS)]
     root, logs = trial.folder / "run", trial.folder / "run" / "runs" / "toy"
-    in_tracker, whole = _seconds_in(Tracker, "record", "close"), _seconds_in(loop, "fit")
+    in_tracker, complete = _seconds_in(Tracker, "record", "close"), _seconds_in(loop, "fit")
     settings: dict[str, Any] = {"logging": {"tensorboard": True}}
     Losing.faults = {}
     if fault in WANDB:
@@ -116,7 +116,7 @@ def unreachable(trial: Trial) -> None:
     train(root, Losing, rows=SAMPLES, **(SETTINGS | settings))
     took = time.perf_counter() - began
     (run,) = logs.iterdir()
-    share = in_tracker["record"] / whole["fit"]
+    share = in_tracker["record"] / complete["fit"]
     expect(share <= MOST, f"{fault}: {share:.1%} of the training's time went into its trackers")
     end = in_tracker["close"]
     expect(end <= tracking.LAST_SECONDS + END, f"{fault}: the end took {end:.1f} s (of {took:.1f} s)")

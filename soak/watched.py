@@ -80,7 +80,7 @@ def _names_through_a_shell() -> AbstractContextManager[None]:
 
 FAULTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "a second of sound needs no bytes": _no_length_limit,
-    "a broken download is as good as whole": _cut_short_is_fine,
+    "a broken download is as good as an intact file": _cut_short_is_fine,
     "names go through a shell": _names_through_a_shell,
 }
 

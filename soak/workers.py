@@ -1,4 +1,4 @@
-"""Rows 4 and 17: loader processes change nothing, however many they are, and when they are killed or stopped."""
+"""Rows 4 and 17: data loader workers change nothing, however many they are, and when they are killed or stopped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Uneven(Toy):
 
 
 def by_number_of_workers(trial: Trial) -> None:
-    """0, 1 and 2 loader processes, with other settings in every trial."""
+    """0, 1 and 2 data loader workers, with other settings in every trial."""
     settings = {
         "seed": trial.index,
         "rows": trial.random.randint(15, 30),
@@ -113,7 +113,7 @@ def hurt(trial: Trial) -> None:
         expect_done(ended)
         expect(not left, f"{kind} at step {goal}: left behind: {left}")
         expect("none is lost or repeated" in ended.output, f"{kind} at step {goal}: not reported\n{ended.tail}")
-    expect_same(root, trial.soak.folder / "whole")
+    expect_same(root, trial.soak.folder / "reference")
 
 
 def _with_patience(root: Path, patience: float, kind: type[Toy] = Toy) -> None:
@@ -155,7 +155,7 @@ def _wait(child: Child, until: float) -> list[int]:
 
 
 def _workers(leader: int) -> list[int]:
-    """Loader processes of a process group."""
+    """Data loader workers of a process group."""
     found = []
     for pid in _group(leader):
         with contextlib.suppress(OSError):
@@ -184,14 +184,14 @@ def _recovery(change: str) -> Any:
 
 ROWS = (
     Row(
-        4, "0, 1 and 2 loader processes, whose batches are ready in any order", "the same samples in the same order",
+        4, "0, 1 and 2 data loader workers, whose batches are ready in any order", "the same samples in the same order",
         each(by_number_of_workers, 180), full=30, small=2,
         mutants=(Mutant("the batch that is ready first", patched(Loader, "_await", _first_come)),),
     ),
     Row(
-        17, "a loader process is killed or stopped, or all of them, or the run itself",
-        f"goes on within {BAR:g} s with the same bits; no process and no memory is left behind",
-        beside({"whole": train}, hurt, name=lambda index: KINDS[index % len(KINDS)]), full=20, small=4,
+        17, "a data loader worker is killed or stopped, or all of them, or the run itself",
+        f"continues within {BAR:g} s with the same bits; no process and no memory is left behind",
+        beside({"reference": train}, hurt, name=lambda index: KINDS[index % len(KINDS)]), full=20, small=4,
         mutants=(
             Mutant("a recovery skips a batch", _recovery("undelivered.popleft()")),
             Mutant("a recovery repeats a batch", _recovery("undelivered.appendleft(undelivered[0])")),

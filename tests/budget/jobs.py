@@ -1,4 +1,4 @@
-"""Stages of a job that take as long as they are told to, and what was counted of them."""
+"""Stages of a job that take as long as they are set to, and what was counted of them."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def test_a_finished_job_begins_a_new_one_and_is_kept_in_short(tmp_path, clock):
     assert (past.seconds, past.money, dict(past.stages)) == (3600, 0.5, {"train one": 3600})
 
 
-def test_a_job_that_its_limit_ended_goes_on_when_more_is_allowed(tmp_path, clock):
+def test_a_job_that_its_limit_ended_continues_when_more_is_allowed(tmp_path, clock):
     """What it has used still counts: two hours are two hours in all."""
     space = Workspace(tmp_path)
     with counted(space, "train", ["one"], Limit(hours=1)) as account:
@@ -108,7 +108,7 @@ def test_resume_never_begins_a_new_job_but_keeps_this_runners_own_stages(tmp_pat
 
 
 def test_kill_9_loses_no_more_than_a_tick(tmp_path):
-    """The session is in the file while it runs, and the next start goes on from there."""
+    """The session is in the file while it runs, and the next start continues from there."""
     code = (
         "import sys, time; from pathlib import Path; from training.budget import ledger\n"
         "ledger.TICK = 0.05; ledger.Ledger(Path(sys.argv[1]), 'train', ['one']).start(); time.sleep(60)"
@@ -131,7 +131,7 @@ def test_kill_9_loses_no_more_than_a_tick(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"format": 2}', b'{"job": {"began": "x", "sessions": 3}}'])
-def test_a_damaged_ledger_is_set_aside_and_said(tmp_path, clock, capsys, damage):
+def test_a_damaged_ledger_is_set_aside_and_reported(tmp_path, clock, capsys, damage):
     space = Workspace(tmp_path)
     ledger_path(space).parent.mkdir()
     ledger_path(space).write_bytes(damage)
@@ -142,7 +142,7 @@ def test_a_damaged_ledger_is_set_aside_and_said(tmp_path, clock, capsys, damage)
     assert aside.read_bytes() == damage and spent(space) == 10
 
 
-def test_a_ledger_damaged_while_it_counts_is_written_anew_from_memory(tmp_path, clock, capsys):
+def test_a_ledger_damaged_while_it_counts_is_written_again_from_memory(tmp_path, clock, capsys):
     space = Workspace(tmp_path)
     work(space, clock, "prepare", 10)
     with counted(space, "train", ["one"], Limit()) as account:
@@ -166,7 +166,7 @@ def test_numbers_that_cannot_be_are_damage(tmp_path, clock, field, value):
         books.read(ledger_path(space))
 
 
-def test_what_cannot_be_written_is_said_and_stops_only_a_limited_job(tmp_path, clock, capsys):
+def test_what_cannot_be_written_is_reported_and_stops_only_a_limited_job(tmp_path, clock, capsys):
     (tmp_path / "runs").write_text("in the way")
     account = work(Workspace(tmp_path), clock, "prepare", 10)
     assert account.ledger.used().seconds == 10
@@ -189,7 +189,7 @@ def test_a_disk_that_was_full_for_a_while_loses_no_time(tmp_path, clock, monkeyp
 
 
 def test_forked_workers_do_not_hold_the_ledger(tmp_path):
-    """A loader process that is forked in the moment of a write lives for hours; flock would be held as long."""
+    """A data loader worker that is forked in the moment of a write lives for hours; flock would be held as long."""
     path = tmp_path / "budget.json"
     with books.locked(path, 0):
         reader, writer = os.pipe()

@@ -32,7 +32,7 @@ def test_the_reserve_grows_with_the_models_and_unknown_ones_are_taken_for_larger
     assert kept(space, ["one"]) > small
 
 
-def test_a_slow_host_is_given_more_time_and_its_pace_is_told_apart_from_its_slowness(tmp_path, clock, monkeypatch):
+def test_a_slow_host_is_given_more_time_and_its_pace_is_distinguished_from_its_slowness(tmp_path, clock, monkeypatch):
     """Three times as slow as when the job before was measured: three times its time is kept back."""
     space = Workspace(tmp_path)
     trained(space, "one")
@@ -220,7 +220,7 @@ def test_what_one_family_did_not_need_is_the_next_ones(tmp_path, clock):
         assert account.training_left("two", 1, ["one"])() == pytest.approx(3540 - total(account))
 
 
-def test_without_a_limit_nothing_is_told_to_training(tmp_path, clock):
+def test_without_a_limit_training_gets_no_limit(tmp_path, clock):
     with counted(Workspace(tmp_path), "train", ["one"], Limit()) as account:
         assert account.training_left("one", 1, []) is None
 

@@ -1,4 +1,4 @@
-"""What people are told of a budget."""
+"""What people see of a budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_the_table_tells_stages_money_and_what_is_left(tmp_path, clock):
     assert "Limit: 1:00:00; left: 0:29:00" in output and "not counted" in output
 
 
-def test_a_job_that_goes_on_says_what_it_cannot_know(tmp_path, clock, monkeypatch, capsys):
+def test_a_job_that_continues_says_what_it_cannot_know(tmp_path, clock, monkeypatch, capsys):
     space = Workspace(tmp_path)
     monkeypatch.setenv("ATHANOR_RUNNER", "a-1")
     for seconds in (10, 20):
@@ -26,8 +26,8 @@ def test_a_job_that_goes_on_says_what_it_cannot_know(tmp_path, clock, monkeypatc
     assert "not counted" not in capsys.readouterr().out
     monkeypatch.setenv("ATHANOR_RUNNER", "a-2")
     work(space, clock, "train", 30, ["one"], Limit(hours=1))
-    said = capsys.readouterr().out
-    assert "Budget: 0:00:30 of 1:00:00 used." in said and "not counted" in said
+    output = capsys.readouterr().out
+    assert "Budget: 0:00:30 of 1:00:00 used." in output and "not counted" in output
 
 
 def test_done_closes_the_job(tmp_path, clock, capsys):

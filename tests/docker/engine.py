@@ -153,8 +153,9 @@ def build_settings(project: Path, folder: Path) -> dict[str, str]:
     is configured here."""
     settings = {"BASE_IMAGE": base_image(folder), "ATHANOR_BUILD_PROGRESS": "plain"}
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    said = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
-    known = {key.split(".", 1)[1]: value.strip("'") for key, _, value in (x.partition("=") for x in said.splitlines())}
+    output = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
+    lines = (line.partition("=") for line in output.splitlines())
+    known = {key.split(".", 1)[1]: value.strip("'") for key, _, value in lines}
     certificates = known.get("cert") or os.environ.get("SSL_CERT_FILE")
     if certificates:
         settings["ATHANOR_CA_BUNDLE"] = certificates

@@ -61,8 +61,8 @@ def test_run_train_gives_the_steps_own_exit_code(compose, checkout):
 
 def test_the_services_are_as_confined_as_the_runners_containers(compose, checkout):
     """Bar 22, for what Compose itself makes of the files."""
-    said = compose("--profile", "tensorboard", "config", "--format", "json", WANDB_API_KEY="a key")
-    services = json.loads(said.stdout)["services"]
+    output = compose("--profile", "tensorboard", "config", "--format", "json", WANDB_API_KEY="a key")
+    services = json.loads(output.stdout)["services"]
     assert set(services) == {"prepare", "train", "export", "tensorboard"}
     for name, service in services.items():
         assert service["read_only"] and service["cap_drop"] == ["ALL"], name

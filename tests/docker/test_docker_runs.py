@@ -38,7 +38,7 @@ def foreign(folder: Path, uid: int) -> list[Path]:
     return [path for path in folder.rglob("*") if path.lstat().st_uid != uid]
 
 
-class Said:
+class Output:
     """What a started runner prints, while it runs."""
 
     def __init__(self, process: subprocess.Popen):
@@ -56,7 +56,7 @@ class Said:
         return code
 
 
-def test_the_whole_job_ends_in_verified_exports_that_belong_to_the_caller(checkout, trained, record_property):
+def test_the_job_ends_in_verified_exports_that_belong_to_the_caller(checkout, trained, record_property):
     assert trained.returncode == 0, trained.stdout[-3000:] + trained.stderr[-3000:]
     assert "verified." in trained.stdout
     assert (checkout.folder / "exports" / "receipt.json").is_file()
@@ -115,17 +115,17 @@ def test_a_container_cannot_write_the_data(checkout, image):
 
 
 def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_property):
-    """Bar 22, and the stop: `docker stop` while it trains saves, ends with 75, and the same command goes on."""
+    """Bar 22, and the stop: `docker stop` while it trains saves, ends with 75, and the same command continues."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
         "--out", workspace, "--midi-root", workspace / "data/demo/midi",
         "--skip-manifests", "--skip-spectocloud", "--skip-export",
     )  # fmt: skip
     process = checkout.start(*command, WANDB_API_KEY=SECRET)
-    said = Said(process)
+    output = Output(process)
     try:
-        wait_for(lambda: "step " in said.text or process.poll() is not None)
-        assert process.poll() is None, said.text
+        wait_for(lambda: "step " in output.text or process.poll() is not None)
+        assert process.poll() is None, output.text
         name = running()
         about = json.loads(subprocess.check_output(["docker", "inspect", name]))[0]
         host = about["HostConfig"]
@@ -159,27 +159,27 @@ def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_pr
 
         began = time.monotonic()
         tools.run("docker", "stop", name)
-        code = said.code()
+        code = output.code()
         record_property("figure", f"docker stop: saved and gone in {time.monotonic() - began:.1f} s, exit {code}")
-        assert code == 75, said.text
-        assert "everything is saved" in said.text
+        assert code == 75, output.text
+        assert "everything is saved" in output.text
     finally:
         process.send_signal(signal.SIGTERM)
-        said.code()
+        output.code()
     index = json.loads((workspace / "checkpoints/midi_generator/index.json").read_text())
     assert "last.pt" in json.dumps(index)
-    assert SECRET not in said.text
+    assert SECRET not in output.text
     for path in workspace.rglob("*"):
         if path.is_file() and path.suffix not in (".npy", ".wav"):
             assert SECRET.encode() not in path.read_bytes(), path
 
-    # the same command goes on; SIGTERM to the runner itself is passed through
+    # the same command continues; SIGTERM to the runner itself is passed through
     process = checkout.start(*command)
-    said = Said(process)
-    wait_for(lambda: "resumed at step" in said.text or process.poll() is not None)
+    output = Output(process)
+    wait_for(lambda: "resumed at step" in output.text or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
-    assert said.code() == 75, said.text
-    assert "resumed at step" in said.text
+    assert output.code() == 75, output.text
+    assert "resumed at step" in output.text
     assert foreign(workspace, checkout.uid) == []
     assert not running()
 
@@ -205,14 +205,14 @@ def test_two_hosts_train_one_model(checkout, workspace, record_property):
                 command.append("--skip-export")
             place_in_network = f"--network {network} --network-alias node{rank}"
             processes.append(checkout.start(*command, ATHANOR_DOCKER_RUN=place_in_network))
-        said = [Said(process) for process in processes]
-        codes = [one.code(240) for one in said]
-        assert codes == [0, 0], said[0].text + said[1].text
+        output = [Output(process) for process in processes]
+        codes = [one.code(240) for one in output]
+        assert codes == [0, 0], output[0].text + output[1].text
         record_property("figure", f"two hosts, two ranks: {time.monotonic() - began:.0f} s")
-        assert "on CPU x 2" in said[0].text
+        assert "on CPU x 2" in output[0].text
         assert (workspace / "checkpoints/midi_generator/best.pt").is_file()
         assert not (other / "checkpoints/midi_generator/best.pt").exists()
-        assert "Export" not in said[1].text
+        assert "Export" not in output[1].text
     finally:
         for process in processes:
             process.terminate()

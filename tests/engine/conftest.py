@@ -17,6 +17,6 @@ def quiet_toys():
 
 
 @pytest.fixture(autouse=True)
-def any_processor_computes_what_is_asked_for(monkeypatch):
+def any_processor_computes_what_is_requested(monkeypatch):
     """Toys are fast in any dtype; what is seen must not depend on the host."""
     monkeypatch.setattr(precision, "emulates_bfloat16", lambda: False)

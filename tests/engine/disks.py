@@ -15,7 +15,7 @@ from training.engine.checkpoints.checkpoint_file import HashedFile
 
 
 class Mounted:
-    """A tmpfs of its own."""
+    """A separate tmpfs."""
 
     def __init__(self, folder: Path, size: int):
         self.folder, self.size = folder, size

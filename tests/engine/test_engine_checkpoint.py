@@ -1,4 +1,4 @@
-"""Checkpoints are whole or absent, whatever happens in between."""
+"""Checkpoints are intact or absent, whatever happens in between."""
 
 import functools
 import json
@@ -37,7 +37,7 @@ PHASES = ["torch.save", "os.fsync", "Path.replace", "os.link"]
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
 def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, phase, call):
-    """Before and after each write, fsync, rename and link of a save: the newest and the best are whole, old or new."""
+    """Before and after each write, fsync, rename and link of a save: the newest and the best are intact, old or new."""
     put(tmp_path, 1, [BEST], 0.5)
     put(tmp_path, 2, [], 0.6)
     for moment in ("before", "after"):
@@ -128,8 +128,8 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
     assert number_in(CheckpointFolder(tmp_path).latest()) == 2
 
 
-def test_a_run_that_went_back_goes_on_from_where_it_went(tmp_path):
-    """A retreat saves an earlier step than the checkpoint before it; a resume must not undo it."""
+def test_a_run_that_went_back_continues_from_where_it_went(tmp_path):
+    """A rollback saves an earlier step than the checkpoint before it; a resume must not undo it."""
     put(tmp_path, 5, [BEST, epoch_name(5)], 0.5)
     put(tmp_path, 9)
     put(tmp_path, 5.5)
@@ -197,7 +197,7 @@ def test_retention_keeps_the_newest_and_never_touches_best_and_last(tmp_path):
     assert set(CheckpointFolder(tmp_path).listed()) == {path.name for path in tmp_path.glob("*.pt")}
 
 
-def test_a_run_keeps_the_epochs_it_was_told_to(tmp_path):
+def test_a_run_keeps_the_epochs_it_was_configured_to_keep(tmp_path):
     toy.run(tmp_path, training={"epochs": 7, "save_every": 2, "keep": 2})
     names = {path.name for path in (tmp_path / "checkpoints/toy").glob("*.pt")}
     assert names == {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_4.pt", "checkpoint_epoch_6.pt"}
@@ -361,7 +361,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
             torch.testing.assert_close(one[name], other[name])
 
 
-def test_no_compiler_is_said(tmp_path, monkeypatch):
+def test_no_compiler_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("training.engine.step.compiled.shutil.which", lambda name: None)
     trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
     assert "no C compiler" in (trained.run / "log.txt").read_text()

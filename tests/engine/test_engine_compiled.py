@@ -1,4 +1,4 @@
-"""torch.compile meets one shape a mode, whatever the batches are: nothing is compiled anew in a run."""
+"""torch.compile meets one shape a mode, whatever the batches are: nothing is compiled again in a run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_after_a_halving_the_smaller_batch_is_the_full_one(counter: Any):
 
 
 class Unwatched(toy.ToyRecipe):
-    """Without the toy's notes of its own, which a compiler would have to guard."""
+    """Without the toy's own notes, which a compiler would have to guard."""
 
     def build(self, constants: Any) -> torch.nn.Module:
         model = super().build(constants)
@@ -137,7 +137,7 @@ def test_a_compiler_that_fails_is_named_with_the_way_around_it():
 
 
 def test_running_out_of_memory_while_compiling_stays_what_it_is():
-    """The run can go on with smaller batches."""
+    """The run can continue with smaller batches."""
 
     def greedy(_graph: Any, _inputs: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")

@@ -120,7 +120,7 @@ def test_a_missing_or_damaged_constants_file_is_named_with_the_remedy(tmp_path):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError, match=rf"{name}, the constants of .*last\.pt, is damaged.*training restore"):
         read(tmp_path / LAST)
-    put(tmp_path, 2)  # a run that goes on has them in memory
+    put(tmp_path, 2)  # a run that continues has them in memory
     assert filled(tmp_path / LAST) == 0
 
 
@@ -234,8 +234,8 @@ def test_large_constants_are_not_copied_for_each_save(tmp_path, monkeypatch):
 
 
 def test_equal_constants_have_one_file_whatever_memory_they_lie_in(tmp_path):
-    whole = torch.arange(2 * LARGE, dtype=torch.float32)
-    for constants in ({"t": whole[:LARGE]}, {"t": whole[:LARGE].clone()}):
+    complete = torch.arange(2 * LARGE, dtype=torch.float32)
+    for constants in ({"t": complete[:LARGE]}, {"t": complete[:LARGE].clone()}):
         entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}
         CheckpointFolder(tmp_path).save(state(1, constants), entry)
     (name,) = files(tmp_path)

@@ -109,7 +109,7 @@ for step in range(30):
 {then}
 """
 HANGS = {
-    "a lock that nobody frees": "(lock := threading.Lock()).acquire(); lock.acquire()",
+    "a lock that no one frees": "(lock := threading.Lock()).acquire(); lock.acquire()",
     "C code that keeps the interpreter's lock": "mutex = ctypes.create_string_buffer(64)\n"
     "    for _ in range(2): ctypes.PyDLL(None).pthread_mutex_lock(mutex)",
 }
@@ -123,7 +123,7 @@ def work(folder, *, how="pass", then="hang()") -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize("hang", HANGS)
 def test_a_hung_process_tells_where_it_stands_and_ends_itself(tmp_path, hang):
-    """A collective, a driver, a disk: none of them lets Python run again, and nobody is there to look."""
+    """A collective, a driver, a disk: none of them lets Python run again, and no one is there to look."""
     process = work(tmp_path, how=HANGS[hang])
     assert process.returncode == 1, process.stderr
     for text in (process.stderr, (tmp_path / "run/stacks.txt").read_text()):

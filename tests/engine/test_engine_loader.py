@@ -86,7 +86,7 @@ def sent(number: int) -> Callable[[], None]:
     [
         pytest.param(sent(signal.SIGKILL), "was killed (SIGKILL", id="killed"),
         pytest.param(sent(signal.SIGSEGV), "crashed (SIGSEGV)", id="crashed"),
-        pytest.param(lambda: os._exit(3), "ended by itself (exit code 3)", id="ended"),
+        pytest.param(lambda: os._exit(3), "ended (exit code 3)", id="ended"),
         pytest.param(sent(signal.SIGSTOP), "is stopped (SIGSTOP)", id="stopped"),
         pytest.param(signal.pause, "hangs", id="hung"),
     ],
@@ -139,7 +139,7 @@ def test_a_slow_worker_is_left_in_peace(tmp_path, act):
 
 
 def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
-    """A drive that stalls for longer than the patience is not given up."""
+    """A drive that stalls for longer than the patience is not abandoned."""
     messages = []
     slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
     with loader(slow, workers=1, say=messages.append) as batches:
@@ -158,7 +158,7 @@ def test_what_fails_every_time_ends_the_run_and_names_the_samples():
 
 
 def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
-    """A worker lost every few batches is no reason to give up."""
+    """A worker lost every few batches is no reason to stop."""
 
     def fault(index: int) -> None:
         mark = tmp_path / str(index)
@@ -202,7 +202,7 @@ def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
 # -- being stopped -------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_asked_for():
+def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_requested():
     asked = []
     slow = Dataset(lambda index: (asked.append(1), busy(60)) if index == 9 else None)
     began = time.monotonic()
@@ -256,8 +256,8 @@ def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tm
     assert progress["step"] >= 6  # none of the epoch before is lost
     assert progress["evaluated"] == (6 if stalls["training"] else 0)
     toy.run(tmp_path / "stopped", **settings)
-    whole = toy.run(tmp_path / "whole", **settings)
-    assert_close(checkpoint_file.read(last)["model"], checkpoint_file.read(whole.last)["model"], rtol=0, atol=0)
+    reference = toy.run(tmp_path / "reference", **settings)
+    assert_close(checkpoint_file.read(last)["model"], checkpoint_file.read(reference.last)["model"], rtol=0, atol=0)
 
 
 # -- what is left --------------------------------------------------------------------------------------------------

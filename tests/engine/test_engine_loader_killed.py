@@ -1,4 +1,4 @@
-"""A run whose loader processes are killed, and one that is killed itself."""
+"""A run whose data loader workers are killed, and one that is killed itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.engine.test_engine_loader import gone
 
 
 class Killed(toy.ToyRecipe):
-    """Kills a loader worker of its own in every third step, and in every second held-out batch."""
+    """Kills one of its data loader workers in every third step, and in every second held-out batch."""
 
     calls = 0
 

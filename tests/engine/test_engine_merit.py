@@ -62,7 +62,7 @@ def test_the_best_is_the_best_of_those_within_the_constraint(tmp_path):
     assert "(best, but score <= 0.25 is not satisfied)" in log and "No evaluation satisfied" not in log
 
 
-def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_said(tmp_path):
+def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_reported(tmp_path):
     script = ((1.0, 0.2), (2.0, 0.6), (0.5, 0.4))
     trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_least": 0.7})
     assert trained.metrics["score"] == 0.6
@@ -100,7 +100,7 @@ def test_merit_outlives_a_restart(tmp_path):
 
 
 def test_another_rule_ranks_what_was_the_best_again(tmp_path):
-    """A run whose best was of a low value goes on under a rule that wants a high score: a lower score is no better."""
+    """A run whose best had a low value continues under a rule that wants a high score: a lower score is not better."""
     script = (*FALLING_AND_RISING, (9.0, 0.2))
     toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
     more = type("More", (Scripted,), {"script": script, "judged": 2})

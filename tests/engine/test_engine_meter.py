@@ -39,7 +39,7 @@ def test_tf32_is_taken_for_what_it_is():
         torch.set_float32_matmul_precision("highest")
 
 
-def said(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
+def output(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
     """The log line after 20 samples in 2 seconds."""
     monkeypatch.setattr("time.perf_counter", lambda: meter.since + 2.0)
     meter.stepped(1, range(20), 0.0)
@@ -48,9 +48,9 @@ def said(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatch):
     """5 TFLOP a sample at 10 samples a second, of the 200 that two devices can do."""
-    assert "50.00 TFLOP/s (25.0% of peak)" in said(Meter(5e12, 2 * 100), monkeypatch)
+    assert "50.00 TFLOP/s (25.0% of peak)" in output(Meter(5e12, 2 * 100), monkeypatch)
 
 
 def test_of_an_unknown_device_only_what_was_done_is_reported(monkeypatch: pytest.MonkeyPatch):
-    text = said(Meter(5e12), monkeypatch)
+    text = output(Meter(5e12), monkeypatch)
     assert "50.00 TFLOP/s  " in text + "  " and "peak" not in text

@@ -20,7 +20,7 @@ TRAINED = {"layers.3.weight", "layers.3.bias"}
 
 
 class Adapted(toy.ToyRecipe):
-    """A toy whose first layer is a frozen base, made of a seed of its own."""
+    """A toy whose first layer is a frozen base, made of another seed."""
 
     base = 7
     family = "toy"
@@ -163,19 +163,19 @@ def test_what_a_recipe_cannot_mean_is_refused(names, message):
         split_state(*model_of(kind))
 
 
-def test_a_checkpoint_that_lacks_a_trained_tensor_does_not_fit(tmp_path):
+def test_a_checkpoint_that_misses_a_trained_tensor_does_not_fit(tmp_path):
     content = read(toy.run(tmp_path, Adapted, training={"epochs": 1}).last)
     recipe, model = model_of()
     del content["model"]["layers.3.bias"]
     content["model"]["layers.4.bias"] = torch.zeros(1)
     with pytest.raises(RuntimeError, match=r"missing: layers\.3\.bias; unexpected: layers\.4\.bias"):
         load_state(recipe, model, content, "last.pt")
-    whole_recipe, whole_model = model_of(toy.ToyRecipe)
+    full_recipe, full_model = model_of(toy.ToyRecipe)
     with pytest.raises(RuntimeError, match="refers to 3 frozen ones"):
-        load_state(whole_recipe, whole_model, content, "last.pt")
+        load_state(full_recipe, full_model, content, "last.pt")
 
 
-def test_a_whole_checkpoint_loads_into_a_recipe_that_saves_a_part(tmp_path):
+def test_a_complete_checkpoint_loads_into_a_recipe_that_saves_a_part(tmp_path):
     content = read(toy.run(tmp_path, training={"epochs": 1}).last)
     recipe, model = model_of()
     load_state(recipe, model, content, "last.pt")

@@ -1,4 +1,4 @@
-"""Which dtype a forward pass computes in: what was asked for, where the processor has instructions for it."""
+"""Which dtype a forward pass computes in: what was requested, where the processor has instructions for it."""
 
 import json
 
@@ -19,7 +19,7 @@ from training.settings import Training
         ({"amp": False}, torch.float32),
     ],
 )
-def test_operations_inside_the_model_see_the_dtype_that_was_asked_for(tmp_path, training, dtype):
+def test_operations_inside_the_model_see_the_dtype_that_was_requested(tmp_path, training, dtype):
     """Bf16 without any scaler, in training and in validation; weights stay float32."""
     toy.run(tmp_path, training={**training, "epochs": 1})
     assert toy.ToyRecipe.models[0].seen == {dtype}

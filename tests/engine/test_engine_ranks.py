@@ -21,18 +21,23 @@ TWO = {**KIND, "training": {"grad_accum_steps": 2, "ema_decay": 0.9, "epochs": 3
 ONE = {**KIND, "training": {"grad_accum_steps": 4, "ema_decay": 0.9, "epochs": 3}}
 
 
+def model_of(folder):
+    """The weights of a run's last checkpoint."""
+    return checkpoint_file.read(folder / "checkpoints/toy/last.pt")["model"]
+
+
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
     """Runs of two ranks, in one launch: starting is what takes the time. Returns their folder, what was printed, and
-    what each rank said of each run."""
+    the output of each rank of each run."""
     root = tmp_path_factory.mktemp("ranks")
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     runs = {
-        "whole": TWO,
+        "reference": TWO,
         "uneven": {**TWO, "train_rows": 13},
         "stopped": {**TWO, "stop_at": 3},
         "early": {**TWO, "training": {**TWO["training"], "epochs": 9, "early_stopping": stopping}},
-        "lacking": {**TWO, "lack_at": 3},
+        "out of memory": {**TWO, "out_of_memory_at": 3},
         "hasty": {**TWO, "training": {**TWO["training"], "epochs": 5000}, "seconds": 2.0},
         "empty": {**TWO, "val_rows": 0},
         "apart": {**TWO, "stop_at": 3, "apart": "hosts"},
@@ -44,8 +49,8 @@ def pairs(tmp_path_factory):
         command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    said = {name: [json.loads((root / name / f"rank{rank}.json").read_text()) for rank in (0, 1)] for name in runs}
-    return root, done.stdout, said
+    output = {name: [json.loads((root / name / f"rank{rank}.json").read_text()) for rank in (0, 1)] for name in runs}
+    return root, done.stdout, output
 
 
 def records(root):
@@ -53,10 +58,10 @@ def records(root):
     return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("name", "train_rows"), [("whole", 22), ("uneven", 13)])
+@pytest.mark.parametrize(("name", "train_rows"), [("reference", 22), ("uneven", 13)])
 def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_rows):
     """Same global batch, dropout included; in `uneven` the second rank has nothing in an epoch's last step."""
-    root, _, said = pairs
+    root, _, output = pairs
     toy.run(tmp_path, **ONE, train_rows=train_rows)
     one, two = records(tmp_path), records(root / name)
     assert len(one) == len(two)
@@ -68,29 +73,29 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
     for part in ("model", "ema"):
         for key in weights[0][part]:
             torch.testing.assert_close(weights[0][part][key], weights[1][part][key], rtol=1e-3, atol=1e-5)
-    seen = sorted(n for rank in said[name] for step, numbers in rank["log"] if step < 2 for n in numbers)
+    seen = sorted(n for rank in output[name] for step, numbers in rank["log"] if step < 2 for n in numbers)
     assert seen == list(range(train_rows))  # an epoch, shared out: nothing twice
 
 
 def test_two_ranks_leave_one_set_of_outputs(pairs):
-    root, stdout, said = pairs
-    first, second = said["whole"]
+    root, stdout, output = pairs
+    first, second = output["reference"]
     assert first["run"] == second["run"]
-    assert len(list((root / "whole/runs/toy").iterdir())) == 1
+    assert len(list((root / "reference/runs/toy").iterdir())) == 1
     assert stdout.count("step 1/6 ") == 5  # of five runs of 6 steps, each once
     assert first["metrics"] == second["metrics"]
 
 
 def test_a_signal_to_one_rank_stops_both_at_the_same_step(pairs):
-    """Exit 75 on both; a single process goes on from there, to the same end."""
-    root, _, said = pairs
-    assert [rank["exit"] for rank in said["stopped"]] == [75, 75]
+    """Exit 75 on both; a single process continues from there, to the same end."""
+    root, _, output = pairs
+    assert [rank["exit"] for rank in output["stopped"]] == [75, 75]
     at = checkpoint_file.read(root / "stopped/checkpoints/toy/last.pt")["progress"]["step"]
     assert at == 4
     toy.run(root / "stopped", **ONE)
-    one, whole = (checkpoint_file.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("stopped", "whole"))
+    one, reference = (model_of(root / name) for name in ("stopped", "reference"))
     for key in one:
-        torch.testing.assert_close(one[key], whole[key], rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(one[key], reference[key], rtol=1e-3, atol=1e-5)
 
 
 def test_ranks_stop_early_together(pairs):
@@ -101,14 +106,14 @@ def test_ranks_stop_early_together(pairs):
 
 def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
     """Before any rank has changed anything; what is learnt is what one process learns that is halved there too."""
-    root, _, said = pairs
-    assert [rank["step"] for rank in said["lacking"]] == [6, 6]
+    root, _, output = pairs
+    assert [rank["step"] for rank in output["out of memory"]] == [6, 6]
     toy.run(tmp_path, toy.hungry(2, 3), **ONE)
-    halved, alone = (checkpoint_file.read(r / "checkpoints/toy/last.pt") for r in (root / "lacking", tmp_path))
+    halved, alone = (checkpoint_file.read(r / "checkpoints/toy/last.pt") for r in (root / "out of memory", tmp_path))
     for key in halved["model"]:
         torch.testing.assert_close(halved["model"][key], alone["model"][key], rtol=1e-3, atol=1e-5)
     assert halved["progress"]["halvings"] == 1 and halved["progress"]["skipped"] == 0
-    for rank in said["lacking"]:  # a step is done over by both
+    for rank in output["out of memory"]:  # a step is done over by both
         assert max(len(numbers) for step, numbers in rank["log"] if step > 3) <= 2
 
 
@@ -119,22 +124,22 @@ def test_ranks_end_with_their_budget_at_the_same_step(pairs):
     assert all(rank["finished"] == "the budget is used up" for rank in ranks)
 
 
-def test_a_host_without_the_checkpoints_goes_on_from_the_first_ones(pairs):
-    """Only rank 0 saves; the other host's disk never held what it goes on from."""
-    root, _, said = pairs
+def test_a_host_without_the_checkpoints_continues_from_the_first_ones(pairs):
+    """Only rank 0 saves; the other host's disk never held what it continues from."""
+    root, _, output = pairs
     assert not list(root.glob("hosts/host1/checkpoints/toy/*.pt"))
-    assert [rank.get("step") for rank in said["apart again"]] == [6, 6], said["apart again"]
-    one, whole = (checkpoint_file.read(root / n / "checkpoints/toy/last.pt")["model"] for n in ("hosts/host0", "whole"))
+    assert [rank.get("step") for rank in output["apart again"]] == [6, 6], output["apart again"]
+    one, reference = (model_of(root / name) for name in ("hosts/host0", "reference"))
     for key in one:
-        torch.testing.assert_close(one[key], whole[key], rtol=0, atol=0)
+        torch.testing.assert_close(one[key], reference[key], rtol=0, atol=0)
 
 
 def test_a_refusal_reaches_every_rank(pairs):
-    """Told once, and nobody hangs: exit 3 on both."""
+    """Reported once, and no one hangs: exit 3 on both."""
     assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]
 
 
-def test_loader_processes_get_a_core_of_their_own(monkeypatch):
+def test_workers_get_a_core_of_their_own(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "available_cpus", lambda: 8)

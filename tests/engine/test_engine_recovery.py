@@ -1,4 +1,4 @@
-"""Memory that runs out, numbers that stay bad, time that is over: the run goes on in the best way that is left."""
+"""Memory that runs out, numbers that stay bad, time that is over: the run continues in the best way that is left."""
 
 import itertools
 import json
@@ -31,19 +31,19 @@ FULL = {"data": {"batch_size": 8}}
 @pytest.mark.parametrize(("size", "since", "left"), [(4, 0, 4), (2, 5, 2), (1, 7, 1)])
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, since, left):
     """Same effective batch, same order of samples, the weights of the run that had the memory."""
-    toy.run(tmp_path / "whole", **FULL)
+    toy.run(tmp_path / "reference", **FULL)
     plan = BatchPlan(22, 8, 1, 1, 42)
     reference = {step: plan.step_samples(step).tolist() for step in range(9)}
     toy.ToyRecipe.log.clear()
     trained = toy.run(tmp_path / "short", toy.hungry(size, since), **FULL)
     seen = [(step, numbers) for step, numbers in toy.ToyRecipe.log if step < since or len(numbers) <= size]
     assert steps_of(seen) == reference
-    one, other = saved(tmp_path / "whole"), saved(tmp_path / "short")
+    one, other = saved(tmp_path / "reference"), saved(tmp_path / "short")
     for name in one["model"]:
         torch.testing.assert_close(one["model"][name], other["model"][name], rtol=1e-4, atol=1e-6)
     assert other["progress"]["skipped"] == 0 and other["progress"]["step"] == 9
-    said = (trained.run / "log.txt").read_text()
-    assert f"Micro-batches of {left} samples" in said and "out of memory" in said
+    output = (trained.run / "log.txt").read_text()
+    assert f"Micro-batches of {left} samples" in output and "out of memory" in output
     records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 10))
 
@@ -51,15 +51,15 @@ def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, s
 def test_a_run_that_was_halved_and_stopped_ends_bit_identical(tmp_path):
     """The halving is part of the checkpoint: with dropout, another cut would be another course."""
     settings = {**FULL, "model": {"dropout": 0.4}, "training": {"ema_decay": 0.9}}
-    toy.run(tmp_path / "whole", toy.hungry(4, since=2), **settings)
+    toy.run(tmp_path / "reference", toy.hungry(4, since=2), **settings)
     with pytest.raises(Interrupted):
         toy.run(tmp_path / "stopped", toy.hungry(4, since=2, kind=toy.stopped(step=4)), **settings)
     assert saved(tmp_path / "stopped")["progress"]["halvings"] == 1
     toy.run(tmp_path / "stopped", **settings)  # now there is memory enough, and still
-    assert_same_run(saved(tmp_path / "stopped"), saved(tmp_path / "whole"))
+    assert_same_run(saved(tmp_path / "stopped"), saved(tmp_path / "reference"))
 
 
-def test_a_batch_size_chosen_anew_is_not_halved(tmp_path):
+def test_a_batch_size_chosen_again_is_not_halved(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.hungry(4, kind=toy.stopped(step=4)), **FULL)
     toy.ToyRecipe.log.clear()
@@ -119,8 +119,8 @@ def rates(monkeypatch):
     kinds = []
     original = recovery.roll_back
 
-    def watched(run, trouble):
-        original(run, trouble)
+    def watched(run, fault):
+        original(run, fault)
         for kind in kinds:
             kind.rate = run.state.progress.rate
 
@@ -147,7 +147,7 @@ def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, r
     assert "Back to" in (trained.run / "log.txt").read_text()
 
 
-def test_a_retreat_survives_being_stopped(tmp_path, rates):
+def test_a_rollback_survives_being_stopped(tmp_path, rates):
     """A kill right after must not forget that the rate was made smaller."""
     kind = exploding(0.5)
     rates.append(kind)
@@ -160,7 +160,7 @@ def test_a_retreat_survives_being_stopped(tmp_path, rates):
 
 
 def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
-    """Exit 5 after going back twice; what is saved is finite and whole."""
+    """Exit 5 after going back twice; what is saved is finite and intact."""
     with pytest.raises(TrainingError, match="did not help") as caught:
         toy.run(tmp_path, exploding(0.0), training={"epochs": 6})
     assert caught.value.exit_code == 5
@@ -173,7 +173,7 @@ def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
 
 
 class Clock:
-    """Time that passes only where it is told to, for the run and for its budget."""
+    """Time that passes only where it is set to, for the run and for its budget."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -222,7 +222,7 @@ def test_a_budget_that_is_large_enough_changes_nothing(tmp_path):
     assert_same_run(one, other)
 
 
-def test_a_run_that_its_budget_ended_goes_on_only_under_a_larger_one(tmp_path, monkeypatch):
+def test_a_run_that_its_budget_ended_continues_only_under_a_larger_one(tmp_path, monkeypatch):
     clock = Clock(monkeypatch)
 
     def run(limit):
@@ -233,8 +233,8 @@ def test_a_run_that_its_budget_ended_goes_on_only_under_a_larger_one(tmp_path, m
     assert run(50.0).already
     second = run(120.0)
     assert not second.already and second.run == first.run and 110 <= second.step <= 120
-    whole = toy.run(tmp_path, training={"epochs": 50})
-    assert whole.finished == "every planned step is done" and whole.step == 300
+    reference = toy.run(tmp_path, training={"epochs": 50})
+    assert reference.finished == "every planned step is done" and reference.step == 300
 
 
 def test_a_run_stopped_inside_its_budget_keeps_its_plan(tmp_path, monkeypatch):

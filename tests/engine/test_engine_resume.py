@@ -12,7 +12,7 @@ from training.engine.checkpoints import checkpoint_file
 from training.errors import DataError, HostError, Interrupted, UsageError
 from training.workspace import exclusive
 
-#: Whatever has a state of its own: dropout, averaged weights, accumulation, patience, a last smaller batch.
+#: Everything that has a state: dropout, averaged weights, accumulation, patience, a last smaller batch.
 RICH = {
     "model": {"dropout": 0.4},
     "training": {
@@ -119,16 +119,16 @@ def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
 
 
 def test_float16_resumes_with_its_scaler(tmp_path):
-    toy.run(tmp_path / "whole", **HALF)
+    toy.run(tmp_path / "reference", **HALF)
     stop_and_go(tmp_path / "parts", 7, **HALF)
-    assert saved(tmp_path / "whole")["scaler"]["scale"] > 0
-    assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+    assert saved(tmp_path / "reference")["scaler"]["scale"] > 0
+    assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
 def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
     """A complete process group gets SIGTERM; the step in hand still gets its data, and the run resumes equal."""
     kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
-    toy.run(tmp_path / "whole", **kind)
+    toy.run(tmp_path / "reference", **kind)
 
     class Group(toy.ToyRecipe):
         def losses(self, model, batch, moment):
@@ -143,7 +143,7 @@ def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path / "parts", Group, **kind)
     toy.run(tmp_path / "parts", **kind)
-    assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "whole"))
+    assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
 def test_a_finished_run_does_nothing_twice(tmp_path):
@@ -157,7 +157,7 @@ def test_a_finished_run_does_nothing_twice(tmp_path):
     assert (folder(tmp_path) / "last.pt").stat().st_mtime_ns == before.st_mtime_ns
 
 
-def test_more_epochs_go_on_from_the_end(tmp_path):
+def test_more_epochs_continue_from_the_end(tmp_path):
     """No epoch is repeated; the schedule is planned again, and the log reports it."""
     toy.run(tmp_path, training={"epochs": 2})
     toy.ToyRecipe.log.clear()
@@ -185,7 +185,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "output"),
     [
         ({"optim": {"lr": 0.02}}, "optim.lr: 0.01 -> 0.02"),
         ({"model": {"width": 8}}, "model.width: 16 -> 8"),
@@ -196,13 +196,13 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
         ({"resume": "never"}, "--resume never"),
     ],
 )
-def test_another_run_starts_anew_and_loses_nothing(tmp_path, change, said):
+def test_another_run_starts_again_and_loses_nothing(tmp_path, change, output):
     first = toy.run(tmp_path)
     before = saved(tmp_path)
     toy.ToyRecipe.log.clear()
     second = toy.run(tmp_path, **change)
     assert toy.ToyRecipe.log[0][0] == 0 and second.run != first.run
-    assert said in (second.run / "log.txt").read_text()
+    assert output in (second.run / "log.txt").read_text()
     assert_same(checkpoint_file.read(folder(tmp_path) / "previous" / first.run.name / "last.pt"), before)
 
 
@@ -215,7 +215,7 @@ def test_another_run_starts_anew_and_loses_nothing(tmp_path, change, said):
         {"logging": {"tensorboard": True}},
     ],
 )
-def test_what_leaves_the_course_as_it_is_goes_on(tmp_path, change):
+def test_what_leaves_the_course_as_it_is_continues(tmp_path, change):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.stopped(7))
     toy.ToyRecipe.log.clear()
@@ -254,8 +254,8 @@ def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
 # -- resume_from ---------------------------------------------------------------------------------------------------
 
 
-def test_resume_from_a_file_goes_on_from_there(tmp_path):
-    """An earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating goes on."""
+def test_resume_from_a_file_continues_from_there(tmp_path):
+    """An earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating continues."""
     toy.run(tmp_path, training={"save_every": 1})
     end = saved(tmp_path)
     kind = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
@@ -269,7 +269,7 @@ def test_resume_from_a_file_goes_on_from_there(tmp_path):
     assert (folder(tmp_path) / "previous").is_dir() and trained.step == 18
 
 
-def test_resume_from_the_newest_file_goes_on_in_place(tmp_path):
+def test_resume_from_the_newest_file_continues_in_place(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.stopped(9))
     toy.ToyRecipe.log.clear()
@@ -279,7 +279,7 @@ def test_resume_from_the_newest_file_goes_on_in_place(tmp_path):
 
 
 def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
-    """With another learning rate: said, and the rate is the new one."""
+    """With another learning rate: reported, and the rate is the new one."""
     toy.run(tmp_path / "a", training={"epochs": 1})
     source = folder(tmp_path / "a") / "last.pt"
     trained = toy.run(tmp_path / "b", training={"resume_from": str(source)}, optim={"lr": 0.5})

@@ -35,8 +35,8 @@ def names_in(folder):
     return {path.name for path in folder.glob("*.pt")}
 
 
-def whole_ones(folder):
-    """Numbers of the checkpoints that are listed and whole."""
+def intact_ones(folder):
+    """Numbers of the checkpoints that are listed and intact."""
     return {
         number_in(folder / name)
         for name in CheckpointFolder(folder).listed()
@@ -51,8 +51,8 @@ def no_litter(folder):
 def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk):
     """50 saves would be kept; there is room for 5 at a time, the one being written among them."""
     place = disk(int(5.6 * SIZE))
-    said = []
-    saver = Saver(place.folder / "toy", 50, said.append)
+    output = []
+    saver = Saver(place.folder / "toy", 50, output.append)
     put(saver, 1, BEST, epoch_name(1), value=0.1)
     for number in range(2, 13):
         put(saver, number, epoch_name(number), value=0.5)
@@ -62,26 +62,26 @@ def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk
     kept = names_in(saver.folder)
     assert kept > {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_12.pt", "checkpoint_epoch_11.pt"}
     assert "checkpoint_epoch_2.pt" not in kept and "checkpoint_epoch_5.pt" not in kept
-    assert said[0] == (
+    assert output[0] == (
         "The disk is full: checkpoint_epoch_2.pt was deleted to make room for the newest checkpoint."
     )  # not epoch 1: it shares its place with best.pt, so that deleting it would free nothing
     assert set(CheckpointFolder(saver.folder).listed()) == kept
 
 
-def test_before_last_goes_only_where_a_third_checkpoint_is_whole(disk):
+def test_before_last_goes_only_where_a_third_checkpoint_is_intact(disk):
     place = disk(int(3.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, lambda text: None)
     put(saver, 1, BEST, value=0.1)
     for number in (2, 3, 4, 5):
         put(saver, number, value=0.5)
-        assert whole_ones(saver.folder) >= {1, number}
+        assert intact_ones(saver.folder) >= {1, number}
     place.fill(left=SIZE // 4)  # 1 (best), 4 and 5 are there
     assert CheckpointFolder(saver.folder).evict() == BEFORE_LAST
-    assert whole_ones(saver.folder) == {1, 5}
+    assert intact_ones(saver.folder) == {1, 5}
     with pytest.raises(HostError, match="No space left"):  # now nothing may go any more
         place.fill(left=SIZE // 2)
         put(saver, 6)
-    assert whole_ones(saver.folder) == {1, 5} and no_litter(saver.folder)
+    assert intact_ones(saver.folder) == {1, 5} and no_litter(saver.folder)
 
 
 def test_before_last_stays_where_it_is_the_only_other(disk):
@@ -91,7 +91,7 @@ def test_before_last_stays_where_it_is_the_only_other(disk):
     put(saver, 2, BEST, value=0.1)  # best and last are one
     with pytest.raises(HostError, match="No space left"):
         put(saver, 3)
-    assert whole_ones(saver.folder) == {1, 2}
+    assert intact_ones(saver.folder) == {1, 2}
     assert number_in(CheckpointFolder(saver.folder).latest()) == 2 and no_litter(saver.folder)
 
 
@@ -103,7 +103,7 @@ def test_a_damaged_third_checkpoint_does_not_count(disk):
     put(saver, 3)
     (saver.folder / BEST).write_bytes(b"damaged")
     assert CheckpointFolder(saver.folder).evict() is None
-    assert whole_ones(saver.folder) == {2, 3}
+    assert intact_ones(saver.folder) == {2, 3}
 
 
 def test_what_last_holds_unlisted_protects_nothing(disk):
@@ -131,11 +131,11 @@ def test_another_run_s_checkpoints_are_never_given_up(disk):
     put(second, 4)
     with pytest.raises(HostError, match="No space left"):
         put(second, 5)
-    assert whole_ones(aside) == {1, 2} and whole_ones(folder) == {3, 4}
+    assert intact_ones(aside) == {1, 2} and intact_ones(folder) == {3, 4}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99, 1.0, 1.05, 1.2, 1.5])
-def test_at_any_fill_level_a_save_is_whole_or_told(disk, share):
+def test_at_any_fill_level_a_save_is_intact_or_reported(disk, share):
     """Row 7: the old checkpoint loads, there is no litter, the error is clear."""
     place = disk(6 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
@@ -182,7 +182,7 @@ def test_other_errors_delete_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint_folder, "write_state", broken)
     with pytest.raises(HostError, match="Input/output error"):
         put(saver, 4)
-    assert names_in(tmp_path) == there and whole_ones(tmp_path) == {1, 2, 3}
+    assert names_in(tmp_path) == there and intact_ones(tmp_path) == {1, 2, 3}
 
 
 def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
@@ -216,7 +216,7 @@ def test_a_disk_that_turns_read_only_is_reported(disk):
     assert no_litter(saver.folder)
 
 
-def test_a_detached_disk_is_told_and_nothing_is_written_in_its_place(disk):
+def test_a_detached_disk_is_reported_and_nothing_is_written_in_its_place(disk):
     """Row 8: under the mount point there is another disk; a checkpoint there would pass for saved."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
@@ -232,7 +232,7 @@ def test_a_detached_disk_is_told_and_nothing_is_written_in_its_place(disk):
 
 
 def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
-    """Saved once while the drive was not attached: there is a whole checkpoint under the mount point, too."""
+    """Saved once while the drive was not attached: there is a complete checkpoint under the mount point, too."""
     with attached(tmp_path) as drive:
         put(Saver(drive.below, 3, print), 0)
         saver = Saver(drive.path, 3, print)
@@ -279,7 +279,7 @@ def test_what_is_there_already_counts(disk, monkeypatch):
         Saver(saver.folder, 3, print).require_room(exports=0)
 
 
-def test_the_moments_that_the_first_checkpoint_lacks_are_counted(tmp_path, monkeypatch):
+def test_the_moments_that_the_first_checkpoint_misses_are_counted(tmp_path, monkeypatch):
     """AdamW has no moments before its first step; later checkpoints are three times as large, and that is expected."""
     model = torch.nn.Linear(300, 300)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -314,7 +314,7 @@ def test_the_index_never_lists_what_was_given_up(tmp_path):
 
 
 def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
-    """Exit 6 at once, with the first checkpoint saved; also where it goes on."""
+    """Exit 6 at once, with the first checkpoint saved; also where it continues."""
     monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
     toy.ToyRecipe.log.clear()
     with pytest.raises(HostError, match="not enough room") as caught:

@@ -90,7 +90,7 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
     for index, values in before["optimizer"]["state"].items():
         for name, value in values.items():
             assert torch.equal(saved["optimizer"]["state"][index][name], value), name
-    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the training did go on
+    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the training did continue
     one, other = saved["model"]["0.weight"], saved["model"]["1.weight"]
     assert one.data_ptr() == other.data_ptr()  # tied weights are not stored twice
 
@@ -128,7 +128,7 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
 
 
 def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path, saver):
-    """Exit 6; the checkpoint before is whole."""
+    """Exit 6; the checkpoint before is complete."""
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
     saver.save(state(2), entry(2), [], wait=False)
@@ -141,7 +141,7 @@ def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path
     assert not saver.failed
     saver.finish()  # told already
     assert number_in(CheckpointFolder(tmp_path).latest()) == 1
-    saver.save(state(4), entry(4), [], wait=True)  # once there is room, saving goes on
+    saver.save(state(4), entry(4), [], wait=True)  # once there is room, saving continues
     assert number_in(CheckpointFolder(tmp_path).latest()) == 4
 
 

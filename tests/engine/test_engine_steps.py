@@ -1,4 +1,4 @@
-"""What a step computes: the same numbers as a plain loop over whole global batches, however the work is cut."""
+"""What a step computes: the same numbers as a plain loop over complete global batches, however the work is cut."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def records(trained, kind="train"):
 
 
 def plain_loop(recipe, rows, global_batch, epochs, clip):
-    """The same training as one would write it by hand: whole global batches, mean losses, torch's own clipping."""
+    """The same training as one would write it by hand: complete global batches, mean losses, torch's own clipping."""
     settings = recipe.settings
     examples = recipe.dataset(rows, training=True)
     torch.manual_seed(mixed(settings.seed, INITIAL))
@@ -97,14 +97,14 @@ def test_the_logged_loss_is_the_exact_average(tmp_path):
     assert record["error"] == pytest.approx(exact, rel=1e-5)
 
 
-def test_the_gradient_norm_is_told_before_clipping(tmp_path):
+def test_the_gradient_norm_is_reported_before_clipping(tmp_path):
     free = records(toy.run(tmp_path / "free", optim={"grad_clip": 0.0}, training={"max_steps": 1}))
     clipped = records(toy.run(tmp_path / "clipped", optim={"grad_clip": 1e-3}, training={"max_steps": 1}))
     assert clipped[0]["grad_norm"] == free[0]["grad_norm"] > 0.1
 
 
 def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
-    """Over the whole global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
+    """Over the complete global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
     trained = toy.run(tmp_path, data={"batch_size": 4}, training={"grad_accum_steps": 3, "max_steps": 1})
     recipe = toy.recipe()
     torch.manual_seed(mixed(42, INITIAL))
@@ -149,7 +149,7 @@ def before_the_first_step(monkeypatch, change):
 
 
 @pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
-def test_a_gpu_decides_by_itself_and_decides_the_same(tmp_path, monkeypatch, faults):
+def test_a_gpu_decides_alone_and_decides_the_same(tmp_path, monkeypatch, faults):
     """The path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 # -- order ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_sample_comes_once_an_epoch_in_an_order_of_its_own():
+def test_every_sample_comes_once_an_epoch_in_another_order():
     plan = BatchPlan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
     assert plan.steps_per_epoch == 2
     epochs = [np.concatenate([plan.step_samples(e * 2 + p) for p in range(2)]).tolist() for e in range(3)]

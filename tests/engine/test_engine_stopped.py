@@ -23,7 +23,7 @@ class HeldUp(toy.ToyRecipe):
     def losses(self, model, batch, moment):
         if moment.step == 3:
             Path(sys.argv[1], "here").touch()
-            time.sleep(60)  # a step that does not end by itself; SIGTERM wakes nobody
+            time.sleep(60)  # a step that does not end; SIGTERM wakes no one
         return super().losses(model, batch, moment)
 
 toy.run(Path(sys.argv[1]), HeldUp)

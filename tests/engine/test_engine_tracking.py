@@ -17,7 +17,7 @@ import yaml
 from tests.engine import toy
 from tests.engine.disks import Mounted
 from training.engine.tracking import tracker as tracking
-from training.engine.tracking import wandb_process as courier
+from training.engine.tracking import wandb_process
 from training.engine.tracking.append_only import AppendOnlyFile
 from training.errors import HostError, Interrupted, UsageError
 from training.settings import Logging
@@ -102,7 +102,7 @@ def wandb(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.setenv("FAKE_WANDB", str(calls := tmp_path / "calls.jsonl"))
-    monkeypatch.setattr(courier, "LAST_SECONDS", 1.0)
+    monkeypatch.setattr(wandb_process, "LAST_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "LAST_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "HURRIED_SECONDS", 0.2)
 
@@ -143,14 +143,14 @@ def test_a_tracker_never_makes_a_run_wait(tmp_path, monkeypatch):
     """More than a pipe holds, to one that takes nothing."""
     (tmp_path / "wandb.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(courier, "MOST_WAITING", 300_000)
-    said = []
-    hung = courier.WandbProcess({}, said.append)
+    monkeypatch.setattr(wandb_process, "MOST_WAITING", 300_000)
+    output = []
+    hung = wandb_process.WandbProcess({}, output.append)
     began = time.monotonic()
     for step in range(10_000):
         hung.record(step, {"train/loss": 0.5})
     assert time.monotonic() - began < 5.0
-    assert len(said) == 1 and "takes no more records" in said[0]
+    assert len(output) == 1 and "takes no more records" in output[0]
     hung.close()
 
 
@@ -235,7 +235,7 @@ def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkey
     assert file.failed is None and file.path.read_bytes() == b"one\ntwo\nthree\nfour\nfive\n"
 
 
-def test_two_threads_write_whole_lines(tmp_path, monkeypatch):
+def test_two_threads_write_complete_lines(tmp_path, monkeypatch):
     """The one that saves says something while the training says something."""
     file, real = AppendOnlyFile(tmp_path / "log"), os.write
     other = threading.Thread(target=lambda: file.write(b"the saver's line\n"))
@@ -287,9 +287,9 @@ def test_logs_that_waited_for_room_are_complete_once_there_is_some(full_logs, tm
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(record["step"], record["loss"]) for record in records] == [(1, 1.0), (2, 1.0), (3, 2.0)]
     assert yaml.safe_load((folder / "settings.yaml").read_text()) == settings
-    said = capsys.readouterr().out
-    assert said.count("cannot be written") == 1 and said.count("no record is missing") == 1
-    assert (folder / "log.txt").read_text() == said
+    output = capsys.readouterr().out
+    assert output.count("cannot be written") == 1 and output.count("no record is missing") == 1
+    assert (folder / "log.txt").read_text() == output
 
 
 def test_logs_that_cannot_be_written_for_another_reason_are_refused_at_the_start(tmp_path):

@@ -16,7 +16,7 @@ NOWHERE = torch.device("meta")  # a device from which no number can be read
 
 
 def test_counts_are_taken_on_the_host():
-    """On a GPU, to count there would wait for the whole step before, every step."""
+    """On a GPU, to count there would wait for the step before, every step."""
     recipe = toy.recipe()
     examples = recipe.dataset(toy.rows(6), training=True)
     model = recipe.build(recipe.fit_constants([]))

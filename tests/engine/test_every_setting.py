@@ -87,7 +87,7 @@ def loader(root, patch, settings):
     patch.setattr(engine_loader, "Worker", Watched)
     toy.run(root, **settings)
     pids = [at for at, what in enumerate(seen) if what != "ask"]
-    return len({seen[at] for at in pids}), pids[:1]  # processes; batches asked for before the first is waited for
+    return len({seen[at] for at in pids}), pids[:1]  # processes; batches requested before the first is waited for
 
 
 def compiles(root, patch, settings):

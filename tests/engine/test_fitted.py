@@ -76,7 +76,7 @@ def test_evaluations_come_every_so_many_rounds(tmp_path):
     assert logged == [10, 20, 30, 40, 42]
 
 
-def test_asked_to_stop_it_saves_once_and_goes_on_where_it_stood(tmp_path):
+def test_asked_to_stop_it_saves_once_and_continues_where_it_stood(tmp_path):
     with pytest.raises(Interrupted, match="round 15/42"):
         toy.run(tmp_path / "stopped", kind(signal_at=12))
     assert saved(tmp_path / "stopped")["progress"]["step"] == 15
@@ -122,7 +122,7 @@ def _step(root: Path) -> int:
     return json.loads(lines[-1])["step"] if lines else 0
 
 
-def test_a_changed_setting_sets_the_run_aside_and_more_rounds_go_on(tmp_path):
+def test_a_changed_setting_sets_the_run_aside_and_more_rounds_continue(tmp_path):
     toy.run(tmp_path)
     longer = toy.run(tmp_path, training={"max_steps": 60})
     assert longer.step == 60 and toy.BoostedRecipe.grown == list(range(60))
@@ -131,7 +131,7 @@ def test_a_changed_setting_sets_the_run_aside_and_more_rounds_go_on(tmp_path):
     assert toy.BoostedRecipe.grown == [*range(60), *range(60)]
 
 
-def test_it_ends_with_its_budget_and_goes_on_under_a_larger_one(tmp_path):
+def test_it_ends_with_its_budget_and_continues_under_a_larger_one(tmp_path):
     allowed = iter([100.0, 100.0, 0.0])
     trained = toy.run(tmp_path, left=lambda: next(allowed, 0.0), limit=100.0)
     assert trained.finished == "the budget is used up" and 5 <= trained.step < 42 and trained.step % 5 == 0

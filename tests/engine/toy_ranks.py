@@ -1,7 +1,7 @@
 """One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
-name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `lack_at`: one from which rank
-1 has memory for 2 samples at most, `seconds`: what training may take, `apart`: a folder in which each rank has one of
-its own, as on two hosts. They are done in turn."""
+name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `out_of_memory_at`: one from
+which rank 1 has memory for 2 samples, `seconds`: what training may take, `apart`: a folder in which each rank has a
+separate one, as on two hosts. They run one after another."""
 
 import json
 import os
@@ -30,10 +30,10 @@ for name, options in json.loads(sys.argv[2]).items():
     if apart := options.pop("apart", ""):
         root = Path(sys.argv[1], apart, f"host{rank}")
         os.environ["LOCAL_WORLD_SIZE"] = "1"
-    stop_at, lack_at = options.pop("stop_at", -1), options.pop("lack_at", None)
+    stop_at, out_of_memory_at = options.pop("stop_at", -1), options.pop("out_of_memory_at", None)
     kind = toy.stopped(stop_at) if rank == 1 else toy.ToyRecipe
-    if lack_at is not None and rank == 1:
-        kind = toy.hungry(2, lack_at)
+    if out_of_memory_at is not None and rank == 1:
+        kind = toy.hungry(2, out_of_memory_at)
     if seconds := options.pop("seconds", 0):
         options |= {"limit": seconds, "left": partial(left, time.monotonic() + seconds)}
     toy.ToyRecipe.log.clear()

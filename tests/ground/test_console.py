@@ -50,7 +50,7 @@ def started(how: str, folder: Path, *words: object, **environment: str) -> subpr
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_work_goes_on_and_its_exit_code_is_its_own(how, tmp_path):
+def test_work_continues_and_its_exit_code_is_its_own(how, tmp_path):
     done = started(how, tmp_path, "-c", WORK, 5)
     assert done.returncode == 5, done.stderr
     assert int((tmp_path / "descriptor").read_text()) > 2, "a file was given the number of a standard stream"
@@ -58,7 +58,7 @@ def test_work_goes_on_and_its_exit_code_is_its_own(how, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["all closed", "reader leaves", "full disk for both"])
-def test_a_training_goes_on_and_its_log_has_every_line(how, tmp_path):
+def test_a_training_continues_and_its_log_has_every_line(how, tmp_path):
     assert started(how, tmp_path, "-c", TRAIN).returncode == 0
     (log,) = tmp_path.glob("out/runs/toy/*/log.txt")
     assert "step 18/18" in log.read_text()
@@ -71,7 +71,7 @@ def test_a_full_disk_under_the_console_is_reported_once_on_the_other(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["all closed", "no reader", "full disk for both"])
-def test_an_error_keeps_its_code_where_nobody_reads_it(how, tmp_path):
+def test_an_error_keeps_its_code_where_no_one_reads_it(how, tmp_path):
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "budget.json").write_text("damaged")
     assert started(how, tmp_path, "-m", "training", "budget", "--out", tmp_path).returncode == 6
@@ -86,7 +86,7 @@ def test_a_result_that_a_disk_did_not_take_is_an_error(verb, tmp_path):
     assert started("reader leaves", tmp_path, *words).returncode == 0
 
 
-def test_letters_that_the_consoles_encoding_lacks_are_escaped(tmp_path):
+def test_letters_that_the_consoles_encoding_misses_are_escaped(tmp_path):
     done = started("stdin closed", tmp_path, "-c", WORK, 0, PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and done.stdout.endswith("step 49 \\xd7\n")
 

@@ -1,4 +1,4 @@
-"""A copy is whole and read back, or it is not there."""
+"""A copy is intact and read back, or it is not there."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ def test_a_copy_is_the_same_to_the_byte_and_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["changed", "read back", "full", "missing"])
-def test_what_did_not_arrive_whole_has_no_name(tmp_path, monkeypatch, fault):
+def test_what_did_not_arrive_intact_has_no_name(tmp_path, monkeypatch, fault):
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
 
@@ -79,7 +79,7 @@ def test_a_slow_drive_is_never_left_with_much_to_sync(tmp_path, monkeypatch):
     assert same(tmp_path / "a", tmp_path / "b")
 
 
-def test_a_place_that_hangs_is_given_up(tmp_path):
+def test_a_place_that_hangs_is_abandoned(tmp_path):
     """Exit 6, though the call into it never returns."""
     for_ever = threading.Event()
     began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Two hosts and one folder: the second is refused, the dead give way, and who was overtaken is told."""
+"""Two hosts and one folder: the second is refused, the dead give way, and who was overtaken is reported."""
 
 import json
 import os
@@ -92,13 +92,13 @@ def test_a_notice_that_was_cut_short_counts_as_one(tmp_path, lease, messages):
     assert "another process; waiting" in messages[0]
 
 
-def test_nobody_waits_for_a_host_that_is_long_gone(tmp_path, lease, messages):
+def test_no_one_waits_for_a_host_that_is_long_gone(tmp_path, lease, messages):
     other(tmp_path, at=time.time() - 7200)
     lease.take(Pulse())
     assert not messages
 
 
-def test_who_was_overtaken_is_told_and_leaves_the_other_s_notice_alone(tmp_path, lease):
+def test_who_was_overtaken_is_reported_and_leaves_the_other_s_notice_alone(tmp_path, lease):
     lease.take(Pulse())
     other(tmp_path)
     with pytest.raises(Taken, match="used by process 7 on elsewhere"):

@@ -102,7 +102,7 @@ def test_what_rotted_there_is_copied_again(here, there):
 
 
 def test_a_full_drive_is_reported_with_what_is_not_there(here, tmp_path):
-    """Exit 6; what did fit is there, whole."""
+    """Exit 6; what did fit is there, intact."""
     drive = Mounted(tmp_path / "mnt", 200_000)
     try:
         a_run(here)
@@ -132,7 +132,7 @@ def test_a_drive_that_fails_is_reported_with_what_is_not_there(here, there, monk
 
 
 @pytest.mark.parametrize("verb", ["restore", "persist"])
-def test_a_drive_that_hangs_is_given_up(here, there, monkeypatch, verb, capsys):
+def test_a_drive_that_hangs_is_abandoned(here, there, monkeypatch, verb, capsys):
     a_run(here)
     for_ever = threading.Event()
     monkeypatch.setattr(place, "PATIENCE", 0.2)

@@ -20,7 +20,7 @@ def carried(here, there):
     return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).carry()
 
 
-def test_what_is_listed_here_is_whole_there(here, there):
+def test_what_is_listed_here_is_intact_there(here, there):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
     put(here / WHERE, 2)
@@ -110,7 +110,7 @@ def test_a_place_that_is_ahead_is_not_overwritten(here, there):
     assert intact(there / WHERE) == {"last.pt": 9, "before_last.pt": 3}
 
 
-def test_what_is_gone_there_is_brought_anew(here, there):
+def test_what_is_gone_there_is_brought_again(here, there):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST], 0.1)
     put(here / WHERE, 2)

@@ -1,4 +1,4 @@
-"""A second place for checkpoints: whatever it does, the training goes on."""
+"""A second place for checkpoints: whatever it does, the training continues."""
 
 import errno
 import json
@@ -69,15 +69,15 @@ def test_failures_are_reported_once_and_so_is_the_recovery(here, there, fault, m
     assert intact(there / WHERE)["last.pt"] == 2
 
 
-def test_a_hanging_place_holds_nobody(here, there, fault, messages, monkeypatch):
-    """Told while it hangs, and at the end; the process does not wait for it."""
+def test_a_hanging_place_holds_no_one(here, there, fault, messages, monkeypatch):
+    """Reported while it hangs, and at the end; the process does not wait for it."""
     for module in (replicator, place):
         monkeypatch.setattr(module, "PATIENCE", 0.2)
     fault.gate.clear()
     put(here / WHERE, 1)
     began = time.monotonic()
     with replicating(here, there, messages) as made:
-        messages.until("has not answered for 0 s. Training goes on")
+        messages.until("has not answered for 0 s. Training continues")
         put(here / WHERE, 2)
         made.saved()
     assert messages[-1].startswith("NOT copied to") and "step 2" in messages[-1]
@@ -250,7 +250,7 @@ def test_a_drive_that_turns_read_only_is_reported(here, drive, messages):
         pass
 
 
-def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, messages):
+def test_a_drive_that_is_full_is_reported_until_there_is_room(here, tmp_path, messages):
     drive = Mounted(tmp_path / "mnt", 400_000)
     there = tmp_path / "mnt" / "athanor"
     try:
@@ -268,7 +268,7 @@ def test_a_drive_that_is_full_is_told_until_there_is_room(here, tmp_path, messag
         drive.close()
 
 
-def test_a_training_does_not_begin_anew_beside_what_is_there(here, there):
+def test_a_training_does_not_begin_again_beside_what_is_there(here, there):
     """Exit 6: `restore` was forgotten on a new host; --resume never means it."""
     toy.run(here, persist=there, training={"epochs": 1})
     fresh = here.with_name("fresh")

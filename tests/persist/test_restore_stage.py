@@ -1,4 +1,4 @@
-"""`restore`: a new host goes on from a second place; what is newer here stays, and damage there is passed over."""
+"""`restore`: a new host continues from a second place; what is newer here stays, and damage there is passed over."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from training.errors import HostError, Interrupted
 from training.workspace import PROJECT, exclusive
 
 
-def test_a_new_host_goes_on_where_the_old_one_was_taken_away(here, there, tmp_path, capsys):
+def test_a_new_host_continues_where_the_old_one_was_taken_away(here, there, tmp_path, capsys):
     """Bit for bit what an uninterrupted run gives."""
     straight = toy.run(tmp_path / "straight")
     with pytest.raises(Interrupted, match="Stopped at step"):
@@ -70,7 +70,7 @@ def test_a_host_that_is_further_keeps_what_it_has(here, there, capsys):
     a_run(here)
     persist(here, there)
     put(here / WHERE, 3)
-    CheckpointFolder(here / WHERE).apply_retention(1)  # what it gave up does not come back
+    CheckpointFolder(here / WHERE).apply_retention(1)  # what it evicted does not come back
     restore(there, here)
     assert "step 3 is here, nothing newer is there" in capsys.readouterr().out
     assert intact(here / WHERE) == {"last.pt": 3, "before_last.pt": 2, "best.pt": 1, "checkpoint_epoch_2.pt": 2}
@@ -146,7 +146,7 @@ def test_a_copy_that_was_cut_short_there_is_understood(here, there, tmp_path):
 
 
 def test_a_place_of_which_nothing_is_intact_does_not_pass_for_empty(here, there, tmp_path):
-    """Exit 6: to begin anew would cost the money a second time; the reader decides."""
+    """Exit 6: to begin again would cost the money a second time; the reader decides."""
     a_run(here)
     persist(here, there)
     for path in (there / WHERE).glob("*.pt"):

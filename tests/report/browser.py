@@ -144,12 +144,12 @@ class Browser:
             self._ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
         self.frames()
 
-    def picture(self, path: Path, *, whole: bool = True) -> None:
+    def picture(self, path: Path, *, full: bool = True) -> None:
         """A PNG of the page."""
         size = self._ask("Page.getLayoutMetrics")["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         answer = self._ask(
-            "Page.captureScreenshot", format="png", captureBeyondViewport=whole, **({"clip": clip} if whole else {})
+            "Page.captureScreenshot", format="png", captureBeyondViewport=full, **({"clip": clip} if full else {})
         )
         path.write_bytes(base64.b64decode(answer["data"]))
 
@@ -184,7 +184,7 @@ class Browser:
         raise AssertionError(f"Chromium did not answer {method} within {PATIENCE:.0f} s")
 
     def _listen(self, seconds: float) -> list[dict[str, Any]]:
-        """What was said within `seconds`; events are noted."""
+        """What was received within `seconds`; events are noted."""
         if not select.select([self._read], [], [], max(0.0, seconds))[0]:
             return []
         data = os.read(self._read, 1 << 20)

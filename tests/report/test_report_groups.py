@@ -139,7 +139,7 @@ def test_a_domain_that_fails_is_named_and_the_rest_is_shown(tmp_path, monkeypatc
     assert "The sections of Toys cannot be shown: RuntimeError: no letters today" in text and "seven" in text
 
 
-def test_without_a_section_on_data_the_page_has_one_of_its_own(tmp_path):
+def test_without_a_section_on_data_the_page_gets_one(tmp_path):
     assert "No data was prepared here." in read(Workspace(tmp_path / "empty")).text
     assert "Quarantined files: 1" in read(job.make(tmp_path / "job")).text
 

@@ -1,4 +1,4 @@
-"""The page as a file: whole, self-contained, escaped, and there at every stage of a job."""
+"""The page as a file: complete, self-contained, escaped, and there at every stage of a job."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_a_verdict_on_other_weights_says_so(tmp_path):
     assert "verdict on other weights than those that are exported" in read(workspace).text
 
 
-def test_a_damaged_file_is_told_and_the_rest_is_shown(tmp_path):
+def test_a_damaged_file_is_reported_and_the_rest_is_shown(tmp_path):
     workspace = job.make(tmp_path)
     (workspace.exports / "metrics.json").write_text("{")
     (workspace.exports / "letters.json").write_text("{")
@@ -170,7 +170,7 @@ def written(page):
         time.sleep(0.005)
 
 
-def test_a_training_refreshes_its_page_in_a_process_of_its_own(tmp_path, monkeypatch):
+def test_a_training_refreshes_its_page_in_a_separate_process(tmp_path, monkeypatch):
     workspace, expected = job.make(tmp_path), []
     page = Refresher(workspace, expected.append)
     page.refresh()

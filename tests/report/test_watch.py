@@ -83,7 +83,7 @@ def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):
     assert "Alpha" in out.getvalue()
 
 
-def test_on_a_terminal_it_is_shown_anew_until_ctrl_c_and_the_terminal_comes_back(running):
+def test_on_a_terminal_it_is_shown_again_until_ctrl_c_and_the_terminal_comes_back(running):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "training", "watch", "--out", str(running.root)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}

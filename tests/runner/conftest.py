@@ -33,7 +33,7 @@ case "$1 ${2:-}" in
             [[ -z ${PROBE_SAYS:-} ]] || { echo "$PROBE_SAYS" >&2; exit 125; }
             exit 0
         fi
-        if [[ " $* " == *" ${HOLD_AT:-nothing} "* ]]; then # a container that goes on whatever becomes of its client
+        if [[ " $* " == *" ${HOLD_AT:-nothing} "* ]]; then # a container that continues whatever becomes of its client
             echo $$ > "$RECORD/../holds"
             until [[ -e $RECORD/../let-go ]]; do sleep 0.02; done
             exit 75
@@ -97,7 +97,7 @@ class Host:
         self.folder, self.tools, self.root, self.record = (folder / x for x in ("", "tools", "root", "record"))
         for path in (self.tools, self.root, self.record):
             path.mkdir(parents=True, exist_ok=True)
-        # a checkout of its own: whether the real one has wheels in wheelhouse/ is no matter
+        # a separate checkout: whether the real one has wheels in wheelhouse/ is no matter
         self.project = folder / "project"
         (self.project / "wheelhouse").mkdir(parents=True)
         shutil.copytree(PROJECT / "training", self.project / "training", ignore=shutil.ignore_patterns("__pycache__"))
@@ -110,7 +110,7 @@ class Host:
         (self.tools / name).write_text(text)
         (self.tools / name).chmod(0o755)
 
-    def lacks(self, *names: str) -> None:
+    def without(self, *names: str) -> None:
         """Every other program of this machine is at hand."""
         for folder in ("/bin", "/usr/bin"):
             for program in Path(folder).iterdir():

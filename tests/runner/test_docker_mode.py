@@ -1,4 +1,4 @@
-"""Docker or native, which image, is there a GPU, and what a stage's container is asked for: on made-up hosts."""
+"""Docker or native, which image, is there a GPU, and what a stage's container gets: on made-up hosts."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_without_an_engine_it_says_why_and_a_forced_one_is_refused(host, says, r
     if says:
         host.has_docker()
     else:
-        host.lacks("docker")
+        host.without("docker")
     done, _ = host.run("--docker", "--cpu", **environment)
     assert done.returncode == 6
     assert reason in done.stderr and "--docker" in done.stderr
@@ -181,7 +181,7 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("layers", "said", "expected"),
+    ("layers", "output", "expected"),
     [
         (["driver", "broken smi"], NO_RUNTIME, "nvidia-smi fails on this host too"),
         (["driver"], NO_RUNTIME, "missing: the NVIDIA container toolkit"),
@@ -196,10 +196,10 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
         (["driver", "nvidia-ctk"], "no space left on device", "Docker itself"),
     ],
 )  # fmt: skip
-def test_the_layer_that_is_missing_is_named(host, layers, said, expected):
+def test_the_layer_that_is_missing_is_named(host, layers, output, expected):
     """A host with a GPU that no container can use: refused, with what to do, and never trained on the CPU instead."""
     host.has_docker()
-    environment = {"PROBE_SAYS": said}
+    environment = {"PROBE_SAYS": output}
     host.has_driver()
     if "broken smi" in layers:
         # it is asked once for the choice of torch, and again here
@@ -209,10 +209,10 @@ def test_the_layer_that_is_missing_is_named(host, layers, said, expected):
     done, calls = host.run(**environment)
     print(done.stderr)
     assert done.returncode == 6 and not stages(calls)[0]
-    assert expected in done.stderr and said in done.stderr and "--cpu" in done.stderr
+    assert expected in done.stderr and output in done.stderr and "--cpu" in done.stderr
 
 
-def test_a_gpu_without_a_driver_is_told_before_an_image_is_built(host):
+def test_a_gpu_without_a_driver_is_reported_before_an_image_is_built(host):
     host.has_docker()
     host.has_gpu()
     done, calls = host.run(PROBE_SAYS=NO_RUNTIME)
@@ -298,7 +298,7 @@ def requests(calls):
 
 
 def test_a_runner_that_is_killed_has_its_container_asked_to_stop(host, tmp_path):
-    """The engine runs the container: it would go on, unseen. All of the runner's process group is killed with it."""
+    """The engine runs the container: it would continue, unseen. All of the runner's process group is killed with it."""
     host.has_docker()
     process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
     assert not requests(host.calls())
@@ -370,7 +370,7 @@ def test_dry_run_prints_and_asks_docker_for_nothing(host, tmp_path):
 def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
     """It is given what the command names, and the plan is the same."""
     host.has_docker()
-    host.lacks("python", "docker")
+    host.without("python", "docker")
     data = tmp_path / "some data"
     data.mkdir()
     words = [
@@ -406,8 +406,8 @@ def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
     assert done.returncode == 2 and "is not a folder" in done.stderr and not stages(calls)[0]
 
 
-def test_a_host_with_neither_python_nor_docker_is_told_what_to_install(host):
-    host.lacks("python", "docker")
+def test_a_host_with_neither_python_nor_docker_learns_what_to_install(host):
+    host.without("python", "docker")
     done, calls = host.run()
     assert done.returncode == 6 and not calls
     assert "sudo apt-get install python3 python3-venv" in done.stderr

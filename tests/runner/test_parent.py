@@ -103,7 +103,7 @@ def test_a_parent_that_had_gone_before_the_first_look_is_noticed(family):
 
 
 def test_what_names_no_parent_outlives_the_one_that_started_it(family):
-    """A command that a user started in a shell, or with nohup, goes on without it."""
+    """A command that a user started in a shell, or with nohup, continues without it."""
     words = [sys.executable, "-S", str(family.folder / "child.py")]
     shell = subprocess.Popen(["sh", "-c", '"$@" & wait', "-", *words], env=family.environment())
     child = int(family.wait_for("ready"))

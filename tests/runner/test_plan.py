@@ -119,8 +119,8 @@ def test_needs_decide_the_order_and_circles_are_refused(monkeypatch):
     nodes[1] = Node("a", "A", "m:f", ("b",))
     with pytest.raises(UsageError, match="a, b need each other"):
         ordered(TOY, ["boost"])
-    nodes[1] = Node("a", "A", "m:f", ("nobody",))
-    with pytest.raises(UsageError, match="needs nobody"):
+    nodes[1] = Node("a", "A", "m:f", ("no one",))
+    with pytest.raises(UsageError, match="needs no one"):
         ordered(TOY, ["boost"])
 
 

@@ -107,9 +107,9 @@ def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner,
     """No terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
     process = runner.start(at, "saves", *QUICK.get(at, []))
     process.terminate()
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "asked" in said and "Run the same command again" in said
+    assert "asked" in output and "Run the same command again" in output
     assert runner.verbs[-1] == at
 
 
@@ -174,8 +174,8 @@ def test_a_runner_in_the_background_of_a_script_is_stopped_by_sigterm(runner):
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
     process.terminate()
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "asked" in said and runner.verbs[-1] == "train"
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "asked" in output and runner.verbs[-1] == "train"
 
 
 def test_nohup_is_respected(runner):
@@ -193,29 +193,29 @@ def test_nohup_is_respected(runner):
 
 
 @pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate"])
-def test_a_runner_that_is_killed_leaves_no_stage_behind_and_the_same_command_goes_on(runner, at):
+def test_a_runner_that_is_killed_leaves_no_stage_behind_and_the_same_command_continues(runner, at):
     process = runner.start(at, "saves", *QUICK.get(at, []))
     supervisor = runner.supervisor
     process.kill()
-    said, _ = process.communicate(timeout=60)  # until the last that writes there has ended
+    output, _ = process.communicate(timeout=60)  # until the last that writes there has ended
     while alive(supervisor) or runner.stage_lives:
         time.sleep(0.01)
-    assert "asked" in said and runner.verbs[-1] == at
+    assert "asked" in output and runner.verbs[-1] == at
     assert runner.again(*QUICK.get(at, [])) == 0
 
 
 def test_a_supervisor_that_is_killed_leaves_no_stage_behind_and_no_further_one_begins(runner):
     process = runner.start("train", "saves", *QUICK["train"])
     os.kill(runner.supervisor, signal.SIGKILL)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 137 and "asked" in said and runner.verbs[-1] == "train"
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 137 and "asked" in output and runner.verbs[-1] == "train"
     assert not runner.stage_lives
     assert runner.again(*QUICK["train"]) == 0
 
 
 def test_the_end_of_the_runners_own_parent_is_none_of_the_runner(runner):
-    """A shell that started it with nohup and ends, a notebook whose kernel ends: the runner goes on."""
-    started = 'nohup "$@" > "$HERE/said" 2>&1 & echo $!; read -r _'
+    """A shell that started it with nohup and ends, a notebook whose kernel ends: the runner continues."""
+    started = 'nohup "$@" > "$HERE/output" 2>&1 & echo $!; read -r _'
     shell = runner.start("train", "saves", *QUICK["train"], by=["sh", "-c", started, "-"], stdin=subprocess.PIPE)
     number = int(shell.stdout.readline())
     shell.kill()
@@ -227,4 +227,4 @@ def test_the_end_of_the_runners_own_parent_is_none_of_the_runner(runner):
     os.kill(number, signal.SIGTERM)
     while alive(number):
         time.sleep(0.01)
-    assert "Run the same command again" in (runner.folder / "said").read_text()
+    assert "Run the same command again" in (runner.folder / "output").read_text()

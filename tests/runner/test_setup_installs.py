@@ -142,7 +142,7 @@ def test_a_torch_of_the_host_comes_with_what_it_requires_and_nothing_else(host_w
 
 @pytest.mark.parametrize("installer", INSTALLERS)
 def test_the_hosts_files_survive_a_change_of_mind(host_with_torch, installer):
-    """The borrowed torch is given up for an own one: installers may not remove files through the links."""
+    """The borrowed torch is replaced by an own one: installers may not remove files through the links."""
     host_with_torch.setup(installer)
     before = sorted(host_with_torch.site.rglob("*"))
     lock = host_with_torch.folder / "project/requirements/core.lock"

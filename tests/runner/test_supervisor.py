@@ -68,10 +68,10 @@ class Supervised:
         )  # fmt: skip
 
     def run(self, script, *arguments, **options):
-        """-> (exit code, how often it was started, what was said)."""
+        """-> (exit code, how often it was started, the output)."""
         process = self.start(script, *arguments, **options)
-        said, _ = process.communicate(timeout=60)
-        return process.returncode, len(self.runs), said
+        output, _ = process.communicate(timeout=60)
+        return process.returncode, len(self.runs), output
 
     @property
     def runs(self):
@@ -93,7 +93,7 @@ def supervised(tmp_path):
 
 
 def test_what_was_killed_is_started_again_and_it_says_so(supervised):
-    code, runs, said = supervised.run("save(120)\nif run == 1: kill()")
+    code, runs, output = supervised.run("save(120)\nif run == 1: kill()")
     assert (code, runs) == (0, 2)
     for expected in (
         "killed by SIGKILL",
@@ -102,7 +102,7 @@ def test_what_was_killed_is_started_again_and_it_says_so(supervised):
         "restart 1 of 4 in 0 s",
         "1 restart in all",
     ):
-        assert expected in said
+        assert expected in output
 
 
 @pytest.mark.parametrize("code", [0, 2, 3, 4, 5, 6, 75, 64, 127])
@@ -116,29 +116,29 @@ def test_what_would_only_repeat_is_never_started_again(supervised, code):
         ("sys.exit(1)", 1, "crashed"),
         ("kill()", 137, "SIGKILL"),
         ("sys.exit(137)", 137, "SIGKILL"),  # a rank of training.runner.launch was killed
-        ("kill(signal.SIGTERM)", 143, "SIGTERM"),  # by nobody here
+        ("kill(signal.SIGTERM)", 143, "SIGTERM"),  # not sent by this test
     ],
 )
-def test_it_gives_up_after_so_many_restarts_without_progress(supervised, end, code, name):
-    ended, runs, said = supervised.run(end, options=("--pauses", "0", "--restarts", "2"))
+def test_it_stops_after_so_many_restarts_without_progress(supervised, end, code, name):
+    ended, runs, output = supervised.run(end, options=("--pauses", "0", "--restarts", "2"))
     assert (ended, runs) == (code, 3)
-    assert name in said and "2 restarts without progress" in said and f"Exit code {code}." in said
+    assert name in output and "2 restarts without progress" in output and f"Exit code {code}." in output
 
 
 def test_progress_starts_the_count_and_the_pauses_over(supervised):
-    code, runs, said = supervised.run(
+    code, runs, output = supervised.run(
         "save(min(run, 4))\nkill()", options=("--pauses", "0.01,0.02,0.03", "--restarts", "2")
     )
     assert (code, runs) == (137, 6)  # four that saved something new, and two that did not
-    assert [line.split(" restart ")[1] for line in said.splitlines() if ": restart " in line] == [
+    assert [line.split(" restart ")[1] for line in output.splitlines() if ": restart " in line] == [
         *["1 of 2 in 0.01 s."] * 4, "2 of 2 in 0.02 s."
     ]  # fmt: skip
 
 
 def test_the_same_crash_twice_at_the_same_place_is_no_accident(supervised):
-    code, runs, said = supervised.run('save(7)\ncrash("ValueError: 3 [after 40 steps]")')
+    code, runs, output = supervised.run('save(7)\ncrash("ValueError: 3 [after 40 steps]")')
     assert (code, runs) == (1, 2)
-    assert "crashed (ValueError: 3 [after 40 steps])" in said and "the same crash twice" in said
+    assert "crashed (ValueError: 3 [after 40 steps])" in output and "the same crash twice" in output
 
 
 def test_a_fault_of_compiled_code_twice_at_the_same_step_is_no_accident(supervised):
@@ -146,10 +146,10 @@ def test_a_fault_of_compiled_code_twice_at_the_same_step_is_no_accident(supervis
 
 
 def test_another_crash_is_tried_again(supervised):
-    code, runs, said = supervised.run(
+    code, runs, output = supervised.run(
         'save(7)\ncrash(f"ValueError: {run}")', options=("--pauses", "0", "--restarts", "3")
     )
-    assert (code, runs) == (1, 4) and "3 restarts without progress" in said
+    assert (code, runs) == (1, 4) and "3 restarts without progress" in output
 
 
 def test_the_same_crash_at_another_place_is_tried_again(supervised):
@@ -201,8 +201,8 @@ if run == 1:
 
 
 def test_what_a_killed_training_left_behind_is_gone_before_the_next_begins(supervised, tmp_path):
-    code, runs, said = supervised.run(ORPHAN + "    kill()")
-    assert (code, runs) == (0, 2), said
+    code, runs, output = supervised.run(ORPHAN + "    kill()")
+    assert (code, runs) == (0, 2), output
     assert not alive(int((tmp_path / "rank").read_text()))
 
 
@@ -217,7 +217,7 @@ def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervise
     process.kill()
     process.wait()
     supervised.await_file("saved")
-    assert len(supervised.runs) == 1, "and nobody starts it again"
+    assert len(supervised.runs) == 1, "and no one starts it again"
 
 
 # -- signals -------------------------------------------------------------------------------------------------------
@@ -239,8 +239,8 @@ def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, nam
     process = supervised.start(SAVES)
     supervised.await_file()
     process.send_signal(signal.Signals[name])
-    said, _ = process.communicate(timeout=60)
-    assert (process.returncode, len(supervised.runs), said) == (75, 1, "saved\n")
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, len(supervised.runs), output) == (75, 1, "saved\n")
     assert (tmp_path / "asked").read_text() == name
 
 
@@ -278,13 +278,13 @@ def test_a_signal_before_the_command_can_listen_is_no_failure(supervised):
     assert process.communicate(timeout=60)[0] == "" and process.returncode == 75
 
 
-def test_a_crash_while_stopping_is_told_and_not_started_again(supervised):
+def test_a_crash_while_stopping_is_reported_and_not_started_again(supervised):
     process = supervised.start("signal.signal(signal.SIGTERM, lambda *_: crash('OSError: x'))\nwait()")
     supervised.await_file()
     process.terminate()
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert (process.returncode, len(supervised.runs)) == (1, 1)
-    assert "OSError: x" in said and "while it was stopping" in said
+    assert "OSError: x" in output and "while it was stopping" in output
 
 
 def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
@@ -292,8 +292,8 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
     process = supervised.start("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwait()", options=options)
     supervised.await_file()
     process.terminate()
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "within 0.2 s" in said
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "within 0.2 s" in output
 
 
 # -- the process that started it -----------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def started_by_another(supervised, script, **options):
     )
     between = subprocess.Popen(
         [sys.executable, "-c", code, *words], env=supervised.environment, text=True, stdout=subprocess.PIPE,
-        stderr=(supervised.folder / "said").open("w"),
+        stderr=(supervised.folder / "output").open("w"),
     )  # fmt: skip
     return between, int(between.stdout.readline())
 
@@ -318,8 +318,8 @@ def test_a_supervisor_whose_runner_is_killed_stops_the_command_and_ends(supervis
     runner, supervisor = started_by_another(supervised, SAVES)
     supervised.await_file()
     runner.kill()
-    said, _ = runner.communicate(timeout=60)  # until the last of them has closed it
-    assert said == "saved\n" and (tmp_path / "asked").read_text() == "SIGTERM"
+    output, _ = runner.communicate(timeout=60)  # until the last of them has closed it
+    assert output == "saved\n" and (tmp_path / "asked").read_text() == "SIGTERM"
     while alive(supervisor):
         time.sleep(0.01)
     assert len(supervised.runs) == 1
@@ -345,7 +345,7 @@ def test_a_runner_that_is_killed_while_the_command_stops_does_not_end_it_at_once
 
 def test_a_runner_that_is_killed_in_a_pause_ends_it(supervised):
     runner, supervisor = started_by_another(supervised, "kill()", options=("--pauses", "600"))
-    while "restart 1" not in (supervised.folder / "said").read_text():
+    while "restart 1" not in (supervised.folder / "output").read_text():
         time.sleep(0.01)
     runner.kill()
     runner.communicate(timeout=60)
@@ -377,8 +377,8 @@ def test_wrong_usage_is_refused(words, environment):
 def test_the_environment_sets_limit_and_pauses(supervised, monkeypatch):
     monkeypatch.setenv("ATHANOR_RESTARTS", "1")
     monkeypatch.setenv("ATHANOR_RESTART_PAUSES", "0.01")
-    code, runs, said = supervised.run("kill()", options=())
-    assert (code, runs) == (137, 2) and "restart 1 of 1 in 0.01 s" in said
+    code, runs, output = supervised.run("kill()", options=())
+    assert (code, runs) == (137, 2) and "restart 1 of 1 in 0.01 s" in output
 
 
 def test_a_command_that_is_not_there_is_reported():

@@ -134,8 +134,9 @@ def test_skip_flags_leave_out_their_stage(run, flag, left):
 
 
 def test_a_demo_ends_with_the_command_for_ones_own_data_and_nothing_else_does(run, roots):
-    said, command = run()[0].stdout.split("All done")[1], "./train_cuda.sh music --audio-root DIR --midi-root DIR"
-    assert "report.html shows how good they are" in said and "This was a demo" in said and said.endswith(f"{command}\n")
+    output, command = run()[0].stdout.split("All done")[1], "./train_cuda.sh music --audio-root DIR --midi-root DIR"
+    assert "report.html shows how good they are" in output and "This was a demo" in output
+    assert output.endswith(f"{command}\n")
     named = ["--audio-root", roots / "audio", "--midi-root", roots / "midi"]
     for arguments in (named, ["--skip-manifests"], ["--only", "train"]):
         assert "This was a demo" not in run(*arguments)[0].stdout
@@ -210,7 +211,7 @@ def test_the_stages_of_one_command_know_each_other_by_its_name_and_start(run, tm
 
 
 def test_books_stay_open_while_something_of_the_job_is_still_to_come(run):
-    """Compose runs the stages one by one; what a failed job has used counts when it goes on."""
+    """Compose runs the stages one by one; what a failed job has used counts when it continues."""
     assert "budget" not in verbs(run("--skip-export")[1])
     assert "budget" not in verbs(run(FAIL_AT="verify", FAIL_WITH="4")[1])
 

@@ -28,10 +28,10 @@ def row(trial, *mutants, **changes):
 
 
 def run(row, tmp_path, **options):
-    said = []
-    done = tally(row, **{"small": False, "seed": 1, "scratch": tmp_path, "say": said.append} | options)
+    output = []
+    done = tally(row, **{"small": False, "seed": 1, "scratch": tmp_path, "say": output.append} | options)
     assert list(tmp_path.iterdir()) == []
-    return done, "\n".join(said)
+    return done, "\n".join(output)
 
 
 def no_guard(value=False):
@@ -47,8 +47,8 @@ def test_a_row_passes_when_all_hold_and_its_mutant_is_caught(tmp_path):
 
 
 def test_a_mutant_that_changes_nothing_fails_the_row(tmp_path):
-    done, said = run(row(guarded, Mutant("still guarded", no_guard(True))), tmp_path)
-    assert done.held == 4 and not done.passed and "still guarded" in said
+    done, output = run(row(guarded, Mutant("still guarded", no_guard(True))), tmp_path)
+    assert done.held == 4 and not done.passed and "still guarded" in output
 
 
 def test_a_failure_for_another_reason_catches_no_mutant(tmp_path):
@@ -60,8 +60,8 @@ def test_a_broken_trial_does_not_hold_and_catches_no_mutant(tmp_path):
     def broken(trial):
         raise KeyError("the trial's own bug")
 
-    done, said = run(row(broken, Mutant("none", no_guard())), tmp_path)
-    assert (done.held, done.caught, done.passed) == (0, 0, False) and "the trial's own bug" in said
+    done, output = run(row(broken, Mutant("none", no_guard())), tmp_path)
+    assert (done.held, done.caught, done.passed) == (0, 0, False) and "the trial's own bug" in output
 
 
 def test_a_row_without_trials_does_not_pass(tmp_path):
@@ -77,8 +77,8 @@ def test_a_trial_that_hangs_is_ended_with_all_it_started(tmp_path):
         pids.write_text(str(child.pid))
         time.sleep(600)
 
-    done, said = run(row(hangs, run=each(hangs, seconds=0.5), full=1), tmp_path)
-    assert done.held == 0 and "did not end within" in said
+    done, output = run(row(hangs, run=each(hangs, seconds=0.5), full=1), tmp_path)
+    assert done.held == 0 and "did not end within" in output
     with pytest.raises(ProcessLookupError):
         for _ in range(500):
             os.kill(int(pids.read_text()), 0)
@@ -92,7 +92,7 @@ def test_trials_get_the_same_random_numbers_for_the_same_seed(tmp_path):
     assert draw(1, 0) == draw(1, 0) and len({draw(1, 0), draw(1, 1), draw(2, 0)}) == 3
 
 
-def test_only_the_trials_asked_for_run_and_no_mutants(tmp_path):
+def test_only_the_trials_requested_run_and_no_mutants(tmp_path):
     done, _ = run(row(guarded, Mutant("no guard", no_guard())), tmp_path, only=frozenset({1, 3}))
     assert (done.tried, done.mutants, done.passed) == (2, [], True)
 

@@ -1,7 +1,7 @@
 """A training that was made before, as a command: `python made_run.py MADE [FLAGS of train] --out DIR` leaves in DIR
 what is in MADE/<name of DIR>. It imports no torch, so that a proof takes no seconds.
 
-With MADE_HANGS, the first run in a folder named `killed` starts another process in a session of its own, writes both
+With MADE_HANGS, the first run in a folder named `killed` starts another process in a separate session, writes both
 process numbers to MADE/pids and a step to its log, and waits to be killed.
 """
 

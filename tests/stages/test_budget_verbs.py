@@ -55,7 +55,7 @@ def job(tmp_path):
     return books.read(ledger_path(Workspace(tmp_path))).job
 
 
-def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
+def test_training_gets_its_share_and_the_limit(stage, tmp_path):
     code, arguments = stage("train", "spectocloud", "--preset=debug", "--families-left=2", *LIMIT)
     assert code == 0 and arguments["limit"] == 3600.0
     assert 1000 < arguments["left"]() < 1800
@@ -68,7 +68,7 @@ def test_training_is_told_its_share_and_the_limit(stage, tmp_path):
     ]
 
 
-def test_without_a_limit_training_is_told_nothing_and_is_counted(stage, tmp_path):
+def test_without_a_limit_training_gets_no_limit_and_is_counted(stage, tmp_path):
     _, arguments = stage("train", "spectocloud", "--preset=debug")
     assert arguments["left"] is None and arguments["limit"] is None
     assert len(job(tmp_path).sessions) == 1
@@ -142,5 +142,5 @@ def test_a_host_on_which_a_fixed_export_fails_is_refused_before_anything_is_trai
 def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):
     code, arguments = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
     assert code == 2 and arguments is None
-    said = capsys.readouterr().err
-    assert "leaves no time to train" in said and "--max-hours 0." in said and "--resume never" in said
+    output = capsys.readouterr().err
+    assert "leaves no time to train" in output and "--max-hours 0." in output and "--resume never" in output

@@ -47,11 +47,11 @@ def test_nodes_do_not_import_from_the_folder_of_the_user(monkeypatch, tmp_path):
 
     def init(**options):
         seen["folder"], seen["variables"] = Path.cwd(), options["runtime_env"]["env_vars"]
-        raise ConnectionError("nobody there")
+        raise ConnectionError("no one there")
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=init))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(HostError, match="nobody there"):
+    with pytest.raises(HostError, match="no one there"):
         run_on_cluster("auto", len, [("a",)])
     assert seen["folder"] == PROJECT and Path.cwd() == tmp_path
     assert seen["variables"]["PYTHONSAFEPATH"] == "1"
@@ -135,7 +135,7 @@ def test_nodes_without_this_program_are_named(cluster, monkeypatch):
 
 @pytest.mark.ray
 @needs_ray
-def test_an_address_where_nobody_listens_is_refused_at_once():
+def test_an_address_where_no_one_listens_is_refused_at_once():
     begin = time.monotonic()
     with pytest.raises(HostError, match=r"There is no Ray cluster at 127\.0\.0\.1:1"):
         run_on_cluster("127.0.0.1:1", len, [("a",)])

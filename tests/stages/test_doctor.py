@@ -1,4 +1,4 @@
-"""The look at the host: each check fails on a host that lacks what it looks for."""
+"""The look at the host: each check fails on a host that misses what it looks for."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_disk_holds_what_the_domain_and_its_families_say(look, monkeypatch, 
     assert "checkpoints 2.0, cache 7.0, exports 0.5" in found.text
 
 
-def test_room_that_earlier_runs_took_is_not_asked_for_again(look, monkeypatch, tmp_path):
+def test_room_that_earlier_runs_took_is_not_requested_again(look, monkeypatch, tmp_path):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=int(1.2 * GIB)))
     assert look()["disk"].state == "note"
     (tmp_path / "out" / "checkpoints").mkdir()

@@ -136,13 +136,13 @@ def test_a_run_that_would_be_set_aside_is_named_and_left(tmp_path, clock):
     assert "set aside" in estimated.notes[0] and "optim.lr: 0.01 -> 0.02" in estimated.notes[0]
 
 
-def test_a_finished_run_is_said_to_be_finished(tmp_path, capsys):
+def test_a_finished_run_is_reported_as_finished(tmp_path, capsys):
     toy.run(tmp_path)
     assert of(tmp_path) is None
     assert "is trained: 18 steps" in capsys.readouterr().out
 
 
-def test_a_checkpoint_that_a_config_names_is_where_it_goes_on(tmp_path, clock):
+def test_a_checkpoint_that_a_config_names_is_where_it_continues(tmp_path, clock):
     toy.run(tmp_path / "one", training={"epochs": 2})
     source = tmp_path / "one/checkpoints/toy/last.pt"
     estimated = of(tmp_path / "two", slow(clock), training={"epochs": 20, "resume_from": str(source)})
@@ -234,7 +234,7 @@ def shown(tmp_path, capsys, limit):
     return capsys.readouterr().out
 
 
-def test_the_sum_is_told_in_hours_and_money(tmp_path, capsys):
+def test_the_sum_is_reported_in_hours_and_money(tmp_path, capsys):
     assert TOLD.all == 60 + 3000 + 500 + 5 + 35
     estimated = shown(tmp_path, capsys, Limit(price=2.0))
     assert "1:00:00" in estimated and "2.00 USD at 2 USD/h" in estimated and "end at" in estimated

@@ -88,7 +88,7 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
 
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])
-def test_a_file_of_another_form_is_written_anew(workspace, content):
+def test_a_file_of_another_form_is_written_again(workspace, content):
     workspace.exports.mkdir(exist_ok=True)
     (workspace.exports / "metrics.json").write_text(content)
     evaluate("toy", workspace, device="cpu")
@@ -109,7 +109,7 @@ def test_a_baseline_is_trained_as_the_judged_model_was_and_once(workspace, monke
     assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
 
 
-def test_a_baseline_that_goes_on_from_the_model_stays_near_it(workspace):
+def test_a_baseline_that_continues_from_the_model_stays_near_it(workspace):
     evaluate("toy", workspace, device="cpu", share=0.1)
     context = Judged.contexts[-1]
     near = context.train_baseline(

@@ -12,7 +12,7 @@ import pytest
 
 from tests.export import toy
 from training.domains.music.composing.synth import read_preview, write_preview
-from training.engine.tracking import wandb_process as courier
+from training.engine.tracking import wandb_process
 from training.settings import Logging
 from training.stages import gallery
 from training.stages.gallery import show_exports
@@ -111,7 +111,7 @@ def test_a_tracker_that_fails_fails_no_export(exported, tmp_path, monkeypatch, c
 
 def test_an_export_on_another_host_than_the_trainings_shows_nothing(exported, monkeypatch):
     workspace, recipe, entry, run = exported
-    monkeypatch.setattr(courier, "WandbProcess", None)
+    monkeypatch.setattr(wandb_process, "WandbProcess", None)
     for named in ("20990101-000000-ffff", None, "../../exports"):
         show_exports(with_logging(recipe, wandb="online"), {**entry, "trained": {"run_id": named}}, workspace, Path())
     assert list(run.iterdir()) == []
@@ -139,7 +139,7 @@ def test_a_wav_is_shown_as_it_is_up_to_its_longest_and_others_by_the_recipes_pre
     assert [gallery.beginning(recipe, path) for path in others] == [f"{p.name} 20.0".encode() for p in others]
 
 
-def test_a_sound_that_nobody_reads_is_left_out_of_tensorboard(exported):
+def test_a_sound_that_no_one_reads_is_left_out_of_tensorboard(exported):
     workspace, recipe, entry, run = exported
     del recipe.preview  # the contract's own: no sound
     entry["files"].pop("samples/happy.png")

@@ -118,7 +118,7 @@ def test_a_need_that_is_trained_again_makes_another_run(workspace):
     assert "the data is not the same" in (second.run / "log.txt").read_text()
 
 
-def test_an_item_is_a_run_with_a_name_of_its_own(workspace):
+def test_an_item_is_a_run_with_a_separate_name(workspace):
     recipe = toy.recipe(training={"epochs": 1})
     recipe.item = "one"
     trained = train(recipe, workspace, device="cpu")
@@ -140,7 +140,7 @@ def test_an_item_needs_the_same_item_of_a_family_that_fans_out(workspace):
     assert needed_runs("stacked/one") == ("toy/one",) and needed_runs("stacked") == ("toy",)
 
 
-def test_the_sealed_split_is_judged_beside_the_other_when_it_is_asked_for(workspace):
+def test_the_sealed_split_is_judged_beside_the_other_when_it_is_requested(workspace):
     base(workspace)
     stack(workspace)
     path = workspace.exports / "metrics.json"

@@ -74,12 +74,12 @@ def test_every_verb_refuses_it_and_names_the_folder(places, kind, tmp_path, caps
             continue
         given = [word.format(drive=tmp_path / "drive") for word in words]
         code = cli.main([verb, *given, "--out", str(out)])
-        said = capsys.readouterr()
-        assert code == 6, (verb, said.err)
+        output = capsys.readouterr()
+        assert code == 6, (verb, output.err)
         if verb != "budget" or kind in ("link to nowhere", "file", "under a file"):
-            assert wanted in said.err, (verb, said.err)
-        assert "--out" in said.out + said.err and "Traceback" not in said.err, verb
-        assert "not recorded" not in said.err, "one error, and no second one about the budget"
+            assert wanted in output.err, (verb, output.err)
+        assert "--out" in output.out + output.err and "Traceback" not in output.err, verb
+        assert "not recorded" not in output.err, "one error, and no second one about the budget"
 
 
 def test_exports_that_go_elsewhere_are_looked_at_there(places, tmp_path, capsys):
@@ -123,8 +123,8 @@ def test_an_error_of_the_system_that_would_come_again_is_no_crash(number, monkey
 
     monkeypatch.setitem(cli.VERBS, "report", fails)
     assert cli.main(["report", "--out", str(tmp_path)]) == 6
-    said = capsys.readouterr().err
-    assert f"{tmp_path / 'some.file'}: {os.strerror(number)}" in said and "--out DIR" in said
+    output = capsys.readouterr().err
+    assert f"{tmp_path / 'some.file'}: {os.strerror(number)}" in output and "--out DIR" in output
 
 
 def test_other_errors_of_the_system_stay_crashes(monkeypatch, tmp_path):
@@ -166,8 +166,8 @@ def stranger():
 def test_data_that_cannot_be_read_is_refused(stranger, capsys):
     words = ["--audio-root", str(stranger / "closed"), "--midi-root", str(stranger / "closed")]
     assert cli.main(["prepare", *words, "--out", str(stranger / "out")]) == 6
-    said = capsys.readouterr().err
-    assert f"{stranger / 'closed'} cannot be read by uid 65534: Permission denied" in said and "chmod" in said
+    output = capsys.readouterr().err
+    assert f"{stranger / 'closed'} cannot be read by uid 65534: Permission denied" in output and "chmod" in output
 
 
 def test_data_that_cannot_be_reached_is_refused_by_the_plan(stranger):

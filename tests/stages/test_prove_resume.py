@@ -25,7 +25,7 @@ MADE = [sys.executable, str(Path(__file__).with_name("made_run.py"))]
 
 @pytest.fixture
 def prove(tmp_path, monkeypatch, capsys):
-    """prove(forgets) -> what it found; `prove.said()` is what it printed."""
+    """prove(forgets) -> what it found; `prove.output()` is what it printed."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TOY_SECONDS", "0.05")
     (tmp_path / "data").mkdir()
@@ -53,10 +53,10 @@ def alive():
 def test_a_run_that_is_killed_twice_equals_the_straight_one(prove, tmp_path, capsys):
     """And nothing is left: no file, no process."""
     found = prove()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert found.none and found.tensors > 20 and found.records > 20
-    assert said.count("kill -9 after step") == 2 and "Equal, bit for bit" in said
-    assert "No kill came after a save" not in said
+    assert output.count("kill -9 after step") == 2 and "Equal, bit for bit" in output
+    assert "No kill came after a save" not in output
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "data"]
     assert not alive()
 
@@ -77,7 +77,7 @@ def test_a_resume_that_forgets_the_optimizer_is_found_out(prove, tmp_path):
     assert not (tmp_path / SCRATCH).exists()
 
 
-def test_a_run_that_fails_by_itself_is_reported_with_its_exit_code(prove, tmp_path):
+def test_a_run_that_fails_unkilled_is_reported_with_its_exit_code(prove, tmp_path):
     with pytest.raises(HostError, match=r"(?s)exit code 6.*this host is on fire"):
         prove("fail")
     assert not (tmp_path / SCRATCH).exists()
@@ -113,7 +113,7 @@ def test_every_process_of_a_trial_is_killed_whatever_group_it_is_in(prove_made, 
     monkeypatch.setenv("MADE_HANGS", "1")
     monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` knows them
     assert prove_made("CPU", kills=1).none
-    assert "kill -9 after step 99: it goes on from step 0" in capsys.readouterr().out
+    assert "kill -9 after step 99: it continues from step 0" in capsys.readouterr().out
     assert len((tmp_path / "made" / "pids").read_text().split()) == 2 and not alive()
 
 
@@ -123,8 +123,8 @@ def test_every_process_of_a_trial_is_killed_whatever_group_it_is_in(prove_made, 
 def test_a_gpus_own_rounding_is_measured_and_reported(prove_made, capsys):
     found = prove_made("NVIDIA H100", killed=1e-3, again=-1e-3)
     assert found.relative == pytest.approx(1e-3, rel=1e-3)
-    said = capsys.readouterr().out
-    assert "CUDA kernels need not be" in said and "Equal but for the GPU's own rounding" in said
+    output = capsys.readouterr().out
+    assert "CUDA kernels need not be" in output and "Equal but for the GPU's own rounding" in output
 
 
 def test_a_gpu_excuses_no_more_than_its_own_rounding(prove_made):
@@ -154,7 +154,7 @@ def other(run, change):
     return compare(run, made, RECORDS, RECORDS)
 
 
-def test_equal_runs_are_equal_whatever_the_clock_said(run):
+def test_equal_runs_are_equal_whatever_the_clock_shows(run):
     found = other(run, lambda state: state["progress"].update(seconds=99.0))
     assert found.none and found.tensors > 10
 

@@ -71,7 +71,7 @@ def plain(part) -> list:
 
 
 def test_prepare_leaves_what_training_would_find_out(root, loads, monkeypatch):
-    """A million rows are not parsed, looked for and located anew at every start."""
+    """A million rows are not parsed, looked for and located again at every start."""
     monkeypatch.setattr(encode, "encode", lambda *a, **k: pytest.fail("looked at the files again"))
     for which, count in (("train", 7), ("val", 2)):
         assert [len(split(root, which, kind)[0]) for kind in (PairRecipe, ScoreRecipe)] == [count, count]
@@ -216,7 +216,7 @@ def test_rows_are_a_sequence(root):
 
 
 def test_rows_travel_as_the_name_of_their_index(root):
-    """A loader process maps the file; it is not sent a million rows."""
+    """A data loader worker maps the file; it is not sent a million rows."""
     part = split(root, kind=ScoreRecipe)[0]
     sent = pickle.dumps(part)
     assert len(sent) < 1000

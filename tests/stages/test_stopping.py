@@ -1,6 +1,6 @@
 """The real command line under its supervisor, asked to stop in phases that come before a training
-(soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and nobody
-behind, and can be gone on with."""
+(soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and no one
+behind, and can be continued."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PHASES = {
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """A workspace in which one phase after the other is begun, stopped, and gone on with."""
+    """A workspace in which one phase after the other is begun, stopped, and continued."""
     return make_corpus(tmp_path_factory.mktemp("stopping"), songs=6)
 
 
@@ -67,14 +67,14 @@ def test_asked_to_stop_in(out, phase):
         assert any(moment in line for line in process.stdout)
     asked = time.monotonic()
     process.send_signal(signal.SIGINT if phase == "decoding" else signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - asked < 10, said
-    assert "Traceback" not in said and not session(process.pid)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and time.monotonic() - asked < 10, output
+    assert "Traceback" not in output and not session(process.pid)
     assert [path for name in LITTER for path in out.rglob(name)] == []
     if phase == "decoding":  # what comes next needs it
         process = begin(out, verb)
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == 0, said
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
 
 
 def test_a_reader_that_ctrl_c_ended_too_costs_no_save(out):

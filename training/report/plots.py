@@ -112,7 +112,9 @@ def chart(
     )
     return Chart(
         title, tuple(lines),
-        tuple(Tick(round(100 * (s - left) / (right - left), 2), f"{s:,.0f}") for s in nice(left, right, 4, integral=True)),
+        tuple(
+            Tick(round(100 * (s - left) / (right - left), 2), f"{s:,.0f}") for s in nice(left, right, 4, integral=True)
+        ),
         tuple(Tick(round(100 * float(y), 2), number(float(v), 3)) for v, y in zip(marks, at, strict=True)),
         None if mark is None else round(100 * (mark - left) / (right - left), 2), logarithmic, description,
     )  # fmt: skip

@@ -61,16 +61,16 @@ def test_the_report_and_the_card_have_the_domains_sections(done):
 def test_the_console_explains_a_demo_before_its_verdict(fresh, done_once, capsys):
     """When its data is made, all of it; before each verdict, what it shows. A verdict on real data has no such text."""
     assert fresh.run("prepare") == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for expected in (
         "this is a demo, on data made by rules", "What it shows:   A program made its data by rules",
         "a calibration curve for each of three devices", "./train_cuda.sh toy --readings DIR",
     ):  # fmt: skip
-        assert expected in said, expected
+        assert expected in output, expected
     done = Toy(done_once)
     assert done.run("evaluate boost") == 0
-    said = capsys.readouterr().out
-    assert said.index("This is a demo. A program made its data by rules") < said.index("Boost: WEAK")
+    output = capsys.readouterr().out
+    assert output.index("This is a demo. A program made its data by rules") < output.index("Boost: WEAK")
 
 
 def test_the_same_command_does_nothing_twice_and_opens_the_sealed_split_no_second_time(done_once, capsys):

@@ -67,7 +67,7 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def stopped(error: BaseException) -> Interrupted | None:
-    """The Interrupted behind `error`, if `interrupt` was called before: a library may have raised another in its place."""
+    """The Interrupted behind `error`, if `interrupt` was called before: a library may have replaced it."""
     if _earlier is None or isinstance(error, Interrupted):
         return None
     return Interrupted(f"{_earlier[0]}: stopped (in {type(error).__name__}); what was finished is kept. Run it again.")

@@ -268,8 +268,8 @@ def test_the_verdict_follows_what_held_out_songs_allow(taught):
     found = recipe.evaluate(EvaluationContext(model, rows, swapped, 100, lambda *_: recipe.build({}).eval(), 0.5))
     assert found.metrics["emotion_named"].baselines["held_out_songs"].value == 0
     assert found.metrics["emotion_named"].about.floor is None
-    (said,) = [why for why in found.verdict.why if why.startswith("The share of pieces whose emotion is named right")]
-    assert "Nothing is required of it: the classifier names the emotion of 0 % of the held-out songs right" in said
+    (output,) = [why for why in found.verdict.why if why.startswith("The share of pieces whose emotion is named right")]
+    assert "Nothing is required of it: the classifier names the emotion of 0 % of the held-out songs right" in output
 
 
 def test_music_that_is_alike_for_all_emotions_can_be_followed_in_nothing_and_that_is_no_merit(taught):
