@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # One command: data in; trained, verified, exported models out. It makes a plan (training/runner/plan.py), sets up an
-# environment or an image, executes the plan's steps, and forwards signals. Which domains there are, it does not know.
+# environment or an image, executes the plan's steps, and forwards signals. It contains nothing specific to a domain.
 #
 #   ./train_cuda.sh [WORD] [options]        ./train_cuda.sh [WORD] --help
 # shellcheck disable=SC2034,SC2154  # variables that the plan sets, and that scripts/docker.sh reads
@@ -12,7 +12,7 @@ root=${root%/*}
 # shellcheck source=scripts/environment.sh
 source "$root/scripts/environment.sh"
 
-show() { # show FORMAT WORDS...: printf to the console. Where that has gone, or its disk is full, the work goes on.
+show() { # show FORMAT WORDS...: printf to the console. If that has gone, or its disk is full, the work continues.
     # shellcheck disable=SC2059
     printf "$@" 2> /dev/null || true
 }

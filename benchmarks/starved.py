@@ -140,8 +140,10 @@ def _full_rows(work: _Work, took: _Took) -> list[Row]:
     ]  # fmt: skip
 
 
-def _row(bar: str, at: int, what: str, ours: float, rival: float, most: float, note: str) -> Row:
-    return Row(_name(bar, at), what, ours, rival, "s", ours / rival, f"<= {most:g}x", ours <= most * rival, note)
+def _row(bar: str, at: int, what: str, ours: float, baseline: float, most: float, note: str) -> Row:
+    return Row(
+        _name(bar, at), what, ours, baseline, "s", ours / baseline, f"<= {most:g}x", ours <= most * baseline, note
+    )
 
 
 def _name(bar: str, at: int) -> str:

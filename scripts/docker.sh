@@ -281,7 +281,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
 # The engine runs a container, not this script: killed with -9, the script would leave it behind, training on unseen. So a
 # coprocess reads a pipe whose write end only this script holds (bash closes it in everything that it executes). A line
 # says that nothing is left to watch; the end of the file, that the script has gone: the container is asked to stop. A
-# process group of its own keeps the coprocess from what is sent to the script's.
+# separate process group keeps the coprocess from what is sent to the script's.
 guard='' guard_process=''
 guard_container() { # before the container is started: it is asked to stop should this script be killed
     set -m
@@ -313,7 +313,7 @@ container_ended() { # what remains to be done after `docker run`; $code is its e
         warn "Docker could not start the container; its message is above.\n"
         code=6
     elif ((code > 128)); then
-        # The client may have been killed alone: then the container goes on, and holds the folder. Else there is none.
+        # The client may have been killed alone: then the container still runs, and holds the folder. Otherwise there is none.
         docker stop --time 600 "$container_name" > /dev/null 2>&1 || true
     fi
 }

@@ -31,11 +31,11 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
         yield TrialResult("all", False, ended[-2000:], judged=False)
         return
     for test in ElementTree.parse(report).iter("testcase"):
-        troubles = [child for child in test if child.tag in ("failure", "error")]
+        failures = [child for child in test if child.tag in ("failure", "error")]
         if test.find("skipped") is not None:  # it needs something that this host has not (two GPUs, say)
             continue
-        seen = "\n".join(f"{child.get('message')}\n{child.text}" for child in troubles)
-        yield TrialResult(str(test.get("name")), not troubles, seen[-2000:])
+        seen = "\n".join(f"{child.get('message')}\n{child.text}" for child in failures)
+        yield TrialResult(str(test.get("name")), not failures, seen[-2000:])
 
 
 def _pytest(*arguments: str, seconds: float) -> str:
@@ -50,8 +50,8 @@ def _pytest(*arguments: str, seconds: float) -> str:
 @cache
 def _unable() -> str:
     """The tests say so themselves where no engine can be had."""
-    told = _pytest("tests/docker/test_docker_image.py", "-k", "ordinary_users", "-m", "docker", "-rs", seconds=1800)
-    return "" if "1 passed" in told else told.strip().splitlines()[-1] if "skipped" in told else ""
+    output = _pytest("tests/docker/test_docker_image.py", "-k", "ordinary_users", "-m", "docker", "-rs", seconds=1800)
+    return "" if "1 passed" in output else output.strip().splitlines()[-1] if "skipped" in output else ""
 
 
 def without(name: str, old: str, new: str, chosen: str) -> Callable[[], AbstractContextManager[None]]:

@@ -55,7 +55,7 @@ def unable() -> str:
 
 
 def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Callable[[Trial], None]:
-    """A trial with a small disk of its own."""
+    """A trial with a separate small disk."""
 
     def run(trial: Trial) -> None:
         disk = trial.folder / "disk"
@@ -170,7 +170,7 @@ def lost(trial: Trial, disk: Path) -> None:
 
 
 def _between_saves(away: Callable[[], object]) -> Callable[[], None]:
-    """A save that is under way would fail by itself; what is looked at before the next one shows where none is."""
+    """A save under way fails anyway; the check before the next save notices the fault where none is under way."""
 
     def once_it_is_calm() -> None:
         savers = [thing for thing in gc.get_objects() if isinstance(thing, Saver)]

@@ -113,7 +113,7 @@ class Trial:
 def each(
     function: Callable[[Trial], Any], seconds: float = 60.0, name: Callable[[int], str] = str
 ) -> Callable[[Soak], Iterator[TrialResult]]:
-    """A row whose trials are independent calls of `function`, each in a forked process of its own.
+    """A row whose trials are independent calls of `function`, each in a separate forked process.
 
     `function` raises NotHeld (`expect`) where the bar does not hold; after `seconds` it is ended, and that does not
     hold either. `name`: what the trial of an index is called beside its number.

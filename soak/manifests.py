@@ -299,7 +299,7 @@ def _trial(
 
 
 def _fits(line: bytes, ids: set[str], family: str) -> bool:
-    """What a row must be beyond its own form: an id of its own, and, where clouds are learnt, a cloud that is one."""
+    """What a row must satisfy beyond its form: a unique id, and, where clouds are learnt, a valid cloud."""
     row = json.loads(line)
     if row.get("id") in ids:
         return False

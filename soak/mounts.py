@@ -19,7 +19,7 @@ _DETACH = 2
 
 
 def enter() -> None:
-    """Give this process mounts of its own. To be called first in a process that was just forked (no threads yet)."""
+    """Give this process a separate mount namespace. Call it first in a newly forked process (no threads yet)."""
     user, group = os.geteuid(), os.getegid()
     if user == 0:
         _call("unshare", _NEW_NAMESPACE)

@@ -145,7 +145,7 @@ def _always(self: StepContext, finite: bool, norm: float, real: Callable[..., No
 
 FULL = {"training": {"grad_accum_steps": 1}, "data": {"batch_size": 8}, "model": {"dropout": 0.0}}
 FULL_STEPS = 12  # 4 epochs of 22 samples
-PLACES_OF_LACK = ("forward", "backward", "validation")
+OUT_OF_MEMORY_PLACES = ("forward", "backward", "validation")
 
 
 class Hungry(Toy):
@@ -177,7 +177,7 @@ class Hungry(Toy):
 def out_of_memory(trial: Trial) -> None:
     """In the forward or backward pass of a step, or in the validation before the first; at 1, 2 or 4 samples there is
     room. In every fourth trial the run is killed as well."""
-    place, size = PLACES_OF_LACK[trial.index % 3], (4, 2, 1)[trial.index // 3 % 3]
+    place, size = OUT_OF_MEMORY_PLACES[trial.index % 3], (4, 2, 1)[trial.index // 3 % 3]
     at = trial.random.randrange(FULL_STEPS)
     label = f"no memory for more than {size} samples in the {place} of step {at + 1}"
     kind = type("Here", (Hungry,), {"step": at, "place": place, "size": size})

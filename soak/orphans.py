@@ -177,7 +177,7 @@ class Job:
 
 def _run(soak: Soak) -> Iterator[TrialResult]:
     for family in {_kind(index)[0] for index in soak.indices}:
-        ended = forked(_whole, soak.folder / family, family, seconds=300)
+        ended = forked(_uninterrupted, soak.folder / family, family, seconds=300)
         if ended.code != 0:
             yield TrialResult(f"the run to compare with ({family})", False, ended.tail, judged=False)
             return
@@ -199,7 +199,7 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
             child.wait(300)
 
 
-def _whole(root: Path, family: str) -> None:
+def _uninterrupted(root: Path, family: str) -> None:
     if family == "toy":
         from soak.runs import train
 

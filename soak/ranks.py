@@ -45,7 +45,7 @@ def rank_killed(trial: Trial) -> None:
     expect(len(digests) == 1, f"{label}: the ranks ended with different weights")
     complete = trial.soak.folder / "reference"
     if not complete.exists():  # made here, and not before: it takes long, and a mutant may need none
-        expect_done(forked(_whole, complete, seconds=150))
+        expect_done(forked(_uninterrupted, complete, seconds=150))
     expect_same(root, complete)
 
 
@@ -67,7 +67,7 @@ def _supervised(root: Path) -> None:
     sys.exit(run.run())
 
 
-def _whole(root: Path) -> None:
+def _uninterrupted(root: Path) -> None:
     root.mkdir()
     _supervised(root)
 

@@ -181,8 +181,8 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 
 
 def expect_same(root: Path, reference: Path, family: str = "toy", but: tuple[str, ...] = ()) -> None:
-    """The state of two finished runs is the same, bit for bit: weights, averages, optimizer, patience, progress (all but
-    the seconds). `but`: further parts of the progress that may differ."""
+    """Two finished runs have the same state, bit for bit: weights, averages, optimizer, patience, progress (all but the
+    seconds). `but`: further parts of the progress that may differ."""
     parts = ("model", "ema", "optimizer", "scaler", "constants", "early_stopping", "metrics", "progress")
     one, other = ({part: state[part] for part in parts} for state in (saved(root, family), saved(reference, family)))
     for state in (one, other):
@@ -192,7 +192,7 @@ def expect_same(root: Path, reference: Path, family: str = "toy", but: tuple[str
 
 
 def expect_done(ended: Ended, code: int = 0) -> None:
-    """It ended by itself, with this exit code."""
+    """It ended without a signal, with this exit code."""
     expect(not ended.timed_out, f"did not end within {ended.seconds:.0f} s\n{ended.tail}")
     expect(ended.code == code, f"ended with {ended.code} in place of {code}\n{ended.tail}")
 

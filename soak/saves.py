@@ -75,7 +75,7 @@ def _watched(root: Path, record: Path, last: int | None = None) -> list[str]:
     return watch.acts
 
 
-def _watch_whole(folder: Path) -> None:
+def _watch_uncut(folder: Path) -> None:
     folder.mkdir()
     (folder / "acts").write_text("\n".join(_watched(folder / "run", folder / "record")))
 
@@ -178,7 +178,7 @@ def _stopped_in_the_middle(root: Path) -> None:
 
 
 def _by_loading(path: Path) -> str:
-    """What torch notices by itself: the digest is taken on trust where the file can be loaded."""
+    """What torch notices without the digest: it is taken on trust where the file can be loaded."""
     try:
         torch.load(path, weights_only=True)
     except Exception:  # noqa: BLE001  whatever it raises, it noticed
@@ -200,7 +200,7 @@ ROWS = (
     Row(
         2, "kill -9 inside each phase of a save: write, fsync, link, rename, list; half of them with a power cut",
         "resumes from a verified checkpoint, never one before the newest save that was done; same bits at the end",
-        beside({"watched": _watch_whole}, cut_short, name=_label), full=60, small=20,
+        beside({"watched": _watch_uncut}, cut_short, name=_label), full=60, small=20,
         mutants=(
             Mutant("no before_last.pt", patched(checkpoint_folder, "link", _without_before_last), 20),
             Mutant("no fsync of the file", patched(checkpoint_folder, "write_state", _without_fsync), 20),

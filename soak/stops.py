@@ -53,7 +53,7 @@ EXPORTED = "toy_encoder"
 
 
 def asked_to_stop(trial: Trial) -> None:
-    """In a forked process, in every fifth round in one with an interpreter of its own."""
+    """In a forked process, in every fifth round in one with a separate interpreter."""
     phase, number_of_signal, own = _kind(trial.index)
     number = trial.random.randrange(NUMBERS[phase])
     root = trial.folder / "run"
@@ -203,7 +203,7 @@ def _verify(root: Path) -> None:
 
 
 class _Own:
-    """A process with an interpreter of its own, as `start` gives a forked one."""
+    """A process with a separate interpreter, as `start` gives a forked one."""
 
     def __init__(self, _command: Callable[..., None], root: Path, phase: str, number: int):
         self.root, self.began = root, time.monotonic()

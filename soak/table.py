@@ -41,11 +41,11 @@ def render(results: Sequence[dict[str, Any]]) -> str:
         lines.append(f"| {number} | {row['fault']}{note} | {row['bar']} | {tried} | {held} | {mutants} |")
     place = results[-1]
     libraries = place["libraries"]
-    told = (
+    counted = (
         f"{place['at']}, {place['processor']}, {place['cores']} cores, {'as root' if place['root'] else 'as a user'}, "
         f"Python {place['python']}, torch {libraries['torch']}, seed {place['seed']}"
     )
-    return "\n".join([*lines, "", f"Counted: {told}.", ""])
+    return "\n".join([*lines, "", f"Counted: {counted}.", ""])
 
 
 if __name__ == "__main__":

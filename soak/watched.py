@@ -125,7 +125,7 @@ def encoders(log: Path) -> Iterator[None]:
     def ended(name: str, self: Any) -> Any:
         if self.queue:
             _, path, limit = self.queue[0]
-            with log.open("a", encoding="utf-8") as stream:  # the kernel counts in whole seconds
+            with log.open("a", encoding="utf-8") as stream:  # the kernel counts in seconds
                 _write(stream, path, "end", processor=limit.processor + 1 if name == "reap" else 0.0, megabytes=0.0)
         return endings[name](self)
 

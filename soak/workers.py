@@ -57,8 +57,8 @@ def by_number_of_workers(trial: Trial) -> None:
         expect_done(forked(partial(train, trial.folder / f"{workers}", kind, **settings | {"data": data})))
     orders = [history(trial.folder / f"{workers}") for workers in (0, 1, 2)]
     for workers in (1, 2):
-        told = f"{settings}: with {workers} workers {orders[workers][:12]}..., with none {orders[0][:12]}..."
-        expect(orders[workers] == orders[0], told)
+        label = f"{settings}: with {workers} workers {orders[workers][:12]}..., with none {orders[0][:12]}..."
+        expect(orders[workers] == orders[0], label)
         expect_same(trial.folder / f"{workers}", trial.folder / "0")
 
 

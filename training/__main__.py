@@ -12,10 +12,10 @@ from training.threads import configure
 if __name__ == "__main__":
     configure()  # no import above loads numpy or torch
     code = main()
-    for number in STOPS:  # all is done and said: nothing may change the exit code any more
+    for number in STOPS:  # everything is done and printed: nothing may change the exit code now
         signal.signal(number, signal.SIG_IGN)
-    # Whoever asked to stop waits for the end of this process, and to take down torch and what was loaded with it,
-    # object by object, takes seconds. What asked to be told of the end is told; the rest goes with the process.
+    # A process that sent a request to stop waits for the end of this one, and finalizing torch object by object takes
+    # seconds. So only the registered exit functions run.
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""Stop when the process that started this one has gone. An orphan would go on unseen, hold its folder, and cost money.
+"""Stop when the process that started this one is gone. An orphan would continue unseen, hold its folder and cost money.
 
 Every process of a job that starts another one (the runner, the supervisor, the launcher of ranks, what runs several
 commands at once) names itself to it in ATHANOR_PARENT, and that one follows its parent: when the parent has gone,
 however it ended, it stops as SIGTERM would stop it. Each follows the one directly above it, so whichever is killed, all
-below it stop. Without the variable nothing is followed: a command that a user started goes on without its shell.
+below it stop. Without the variable nothing is followed: a command that a user started continues without its shell.
 
 The mechanism is to compare os.getppid() twice a second. An orphan is given another parent before the number of the old
 one can be used again, so the comparison is exact, and the number in the variable shows a parent that had gone before
@@ -14,7 +14,7 @@ the first look. Why not one of the two others:
   stopping is that stage's second request, which ends it in the middle of its last save.
 - A pipe whose write end the parent alone holds would have to pass through torchrun, which closes what its ranks could
   inherit, and the write end would have to be kept from everything else that the parent starts. It is what remains
-  where a container's client is the child, which follows nobody (scripts/docker.sh).
+  where a container's client is the child, which follows no process (scripts/docker.sh).
 """
 
 from __future__ import annotations

@@ -38,5 +38,5 @@ def test_a_training_is_timed_on_all_sides():
     beside, quota = starved.measure(small=True)
     assert (beside.bar, quota.bar) == ("11e", "11f")
     for row in (beside, quota):
-        assert row.ratio == row.ours / row.rival and row.ours > 0.5
+        assert row.ratio == row.ours / row.reference and row.ours > 0.5
         assert row.met == (row.ratio <= float(row.wanted.removeprefix("<= ").removesuffix("x")))

@@ -144,7 +144,7 @@ def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, 
     monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: calls.append((minutes, path.name)))
     monkeypatch.setattr(heartbeat, "rest", lambda: calls.append("rest"))
 
-    class Told(toy.ToyRecipe):
+    class Reported(toy.ToyRecipe):
         def fit_constants(self, rows):
             calls.append("constants")
             return super().fit_constants(rows)
@@ -156,7 +156,7 @@ def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, 
             return super().build(constants)
 
     with pytest.raises(RuntimeError) if ends == "with an error" else contextlib.nullcontext():
-        toy.run(tmp_path, Told, training={"epochs": 1, "hang_minutes": 3})
+        toy.run(tmp_path, Reported, training={"epochs": 1, "hang_minutes": 3})
     assert calls[:3] == ["constants", (3, "stacks_of_rank_0.txt"), "model"] and calls[-1] == "rest"
 
 

@@ -301,7 +301,7 @@ def test_batches_do_not_travel_through_dev_shm():
     assert "/memfd:" in line
 
 
-def test_a_pass_that_was_left_is_not_gone_on_with():
+def test_an_abandoned_pass_is_not_continued():
     with loader(Dataset()) as batches:
         for number, _ in enumerate(batches):
             if number == 3:

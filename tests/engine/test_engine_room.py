@@ -119,7 +119,7 @@ def test_what_last_holds_unlisted_protects_nothing(disk):
     assert number_in(CheckpointFolder(saver.folder).latest()) == 3
 
 
-def test_another_run_s_checkpoints_are_never_given_up(disk):
+def test_another_run_s_checkpoints_are_never_evicted(disk):
     place = disk(int(4.6 * SIZE))
     folder = place.folder / "toy"
     first = Saver(folder, 3, print)
@@ -304,7 +304,7 @@ def test_the_moments_that_the_first_checkpoint_misses_are_counted(tmp_path, monk
     assert f"5 checkpoints of {large / 1e6:.2f}"[:-1] in needs[0]
 
 
-def test_the_index_never_lists_what_was_given_up(tmp_path):
+def test_the_index_never_lists_what_was_evicted(tmp_path):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
         put(saver, number, epoch_name(number))

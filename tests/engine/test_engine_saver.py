@@ -139,7 +139,7 @@ def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path
         saver.save(state(3), entry(3), [], wait=False)
     assert caught.value.exit_code == 6
     assert not saver.failed
-    saver.finish()  # told already
+    saver.finish()  # reported already
     assert number_in(CheckpointFolder(tmp_path).latest()) == 1
     saver.save(state(4), entry(4), [], wait=True)  # once there is room, saving continues
     assert number_in(CheckpointFolder(tmp_path).latest()) == 4

@@ -38,7 +38,7 @@ def test_a_request_ends_a_stage_with_75(verify, capsys, number):
 
 
 def test_a_library_that_catches_every_exception_does_not_catch_this(verify):
-    """torch.onnx, torch.export and coremltools do; what they interrupt would be told as an export that differs (4), or
+    """torch.onnx, torch.export and coremltools do; what they interrupt would be reported as a differing export (4), or
     as a format that this model has not got."""
 
     def stage():

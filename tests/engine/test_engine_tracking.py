@@ -269,8 +269,8 @@ def test_a_training_whose_logs_lie_on_a_full_disk_is_trained_and_says_so_once(fu
     trained = toy.run(tmp_path / "out", logging={"tensorboard": True})
     assert trained.best.exists() and trained.step == 18
     lines = capsys.readouterr().out.splitlines()
-    (told,) = [line for line in lines if "cannot be written (No space left on device)" in line]
-    assert str(trained.run) in told
+    (line,) = [text for text in lines if "cannot be written (No space left on device)" in text]
+    assert str(trained.run) in line
     assert any("The last records are not in" in line for line in lines)
     assert any(line.startswith("step 18/18") for line in lines)
 
@@ -293,7 +293,7 @@ def test_logs_that_waited_for_room_are_complete_once_there_is_some(full_logs, tm
 
 
 def test_logs_that_cannot_be_written_for_another_reason_are_refused_at_the_start(tmp_path):
-    """What does not pass by itself: exit 6 before the first step, naming the file."""
+    """A fault that does not pass: exit 6 before the first step, naming the file."""
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(HostError, match=r"Cannot write .*runs.*Not a directory"):
         tracking.Tracker(tmp_path / "runs" / "r", {}, Logging(), title="Toy", step=0, active=True)

@@ -332,7 +332,7 @@ def test_a_client_that_is_killed_leaves_no_container_behind(host, tmp_path):
     assert requests(host.calls()) == [["stop", "--time", "600", name]]
 
 
-def test_nothing_is_asked_of_containers_that_end_by_themselves(host, tmp_path):
+def test_nothing_is_asked_of_containers_that_end_unasked(host, tmp_path):
     host.has_docker()
     done, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", tmp_path / "drive")
     assert done.returncode == 0 and not requests(calls), done.stderr

@@ -47,8 +47,8 @@ def test_ranks_share_the_cpus_and_know_that_no_user_set_the_number(launch, tmp_p
     process = launch(
         "import os, pathlib\n"
         "from training import threads\n"
-        "told = f'{os.environ[threads.THREADS]} {threads.chosen()}'\n"
-        "pathlib.Path('threads' + os.environ['RANK']).write_text(told)\n"
+        "text = f'{os.environ[threads.THREADS]} {threads.chosen()}'\n"
+        "pathlib.Path('threads' + os.environ['RANK']).write_text(text)\n"
     )
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, out

@@ -16,7 +16,7 @@ CU126 = "https://download.pytorch.org/whl/cu126"
 PINNED_UV = re.search(r"^uv_version=(\S+)$", (PROJECT / "scripts/installer.sh").read_text(), re.M)[1]
 PINNED_TORCH = re.search(r"^torch==(\S+)$", (PROJECT / "requirements/core.lock").read_text(), re.M)[1]
 PYTHON = r"""#!/usr/bin/env bash
-# a Python that makes environments of itself, and writes down what pip is asked
+# a Python that makes environments with itself as the interpreter, and writes down what pip is asked
 case "$1 ${2:-}" in
     '-m venv') mkdir -p "$3/bin" "$3/site"; cp "$0" "$3/bin/python" ;;
     '-m pip')

@@ -222,7 +222,7 @@ def steady(monkeypatch):
     monkeypatch.setattr(account, "slowness", lambda: 1.0)
 
 
-TOLD = Estimate(
+ESTIMATE = Estimate(
     title="Toy", place="CPU", begin=0, steps=1000, steps_per_epoch=100, step=3.0, spread=(2.5, 3.5), timed=30,
     error=0.1, drift=0.0, waiting=0.0, start=60.0, evaluation=50.0, evaluations=10, least_evaluations=10, save=0.0,
     saves=10, last_save=5.0, ending=35.0, millions=1.0,
@@ -230,12 +230,12 @@ TOLD = Estimate(
 
 
 def shown(tmp_path, capsys, limit):
-    show(TOLD, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, [])
+    show(ESTIMATE, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, [])
     return capsys.readouterr().out
 
 
 def test_the_sum_is_reported_in_hours_and_money(tmp_path, capsys):
-    assert TOLD.all == 60 + 3000 + 500 + 5 + 35
+    assert ESTIMATE.all == 60 + 3000 + 500 + 5 + 35
     estimated = shown(tmp_path, capsys, Limit(price=2.0))
     assert "1:00:00" in estimated and "2.00 USD at 2 USD/h" in estimated and "end at" in estimated
     assert "--price-per-hour" in shown(tmp_path, capsys, Limit())
@@ -245,7 +245,7 @@ def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
     ours = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
     allowed = ours.training_left("toy", 1, [], toy=1.0)()
-    steps = TOLD.steps_within(allowed)
+    steps = ESTIMATE.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500
     estimated = shown(tmp_path, capsys, Limit(hours=0.5))
     assert f"About {steps:,} of 1,000 steps fit ({steps / 100:.1f} of 10.0 epochs)" in estimated

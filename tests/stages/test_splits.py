@@ -35,7 +35,7 @@ def built(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def root(built, tmp_path, monkeypatch) -> Path:
-    """A corpus of its own for each test; files count as settled at once."""
+    """A separate corpus for each test; files count as settled at once."""
     for module in (digests, index):
         monkeypatch.setattr(module, "SETTLED", -3600)
     for name in ("audio", "midi"):

@@ -58,7 +58,7 @@ class Plan:
 
     @property
     def own_data(self) -> str:
-        """Of a demo: the command to go on with, which names the user's own data. Empty where data is named, or where
+        """Of a demo: the next command, which names the user's own data. Empty where data is named, or where
         this command prepares none, so that it may train on anything."""
         domain = self.command.domain
         demo = not domain.given(self.request.options) and not self.request.skip_prepare

@@ -10,7 +10,7 @@ from training.stages.children import Children, End
 
 
 def trial() -> float:
-    """Run training/export/trial.py in a process of its own, as the stages at the end are; returns its seconds. The
+    """Run training/export/trial.py in a separate process, like the last stages of a job; returns its seconds. The
     training's random numbers and threads are not touched by it. Raises ExportError where it fails, Interrupted."""
     began = time.monotonic()
     with Children(print) as children:

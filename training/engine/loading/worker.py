@@ -135,7 +135,7 @@ def _serve(
     """The life of a worker: batches until its socket closes."""
     code = 1
     try:
-        # Ctrl-C, `timeout` and a closed terminal reach the whole process group: the step under way needs its loader.
+        # Ctrl-C, `timeout` and a closed terminal reach the entire process group: the step under way needs its loader.
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

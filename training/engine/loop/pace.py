@@ -17,7 +17,7 @@ class Allowance:
     """What a run may use."""
 
     left: Callable[[], float]  # seconds of training still allowed, read at every step
-    limit: float  # seconds of the whole budget; a larger one continues a run that a smaller one ended
+    limit: float  # seconds of the job's budget; a larger one continues a run that a smaller one ended
 
 
 class Pace:

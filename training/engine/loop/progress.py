@@ -39,7 +39,7 @@ class Progress:
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> Progress:
-        """From a checkpoint's `progress`. Versions before this one called `rollbacks` "retreats"."""
+        """From a checkpoint's `progress`. Earlier versions called `rollbacks` "retreats"."""
         fields = {key: value for key, value in values.items() if key not in ("epoch", "position", "retreats")}
         return cls(**({"rollbacks": values["retreats"]} if "retreats" in values else {}) | fields)
 

@@ -36,7 +36,7 @@ class Board:
             self.purge(purge)
 
     def purge(self, step: int) -> None:
-        """What was said of this step and later ones is not shown."""
+        """What was logged for this step and later ones is not shown."""
         self._add(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:

@@ -51,7 +51,7 @@ class Tracker:
         self._open_board(step + 1 if step else None)
         self._log = AppendOnlyFile(folder / LOG)
         for file in self._files():
-            if file.failed and not is_full(file.failed):  # what does not pass by itself is refused before any work
+            if file.failed and not is_full(file.failed):  # a fault that does not pass is refused before any work
                 raise HostError(f"Cannot write {file.path}: {file.failed.strerror}.")
         self._tell_of_the_disk()
         if logging.wandb != "off":
@@ -145,8 +145,8 @@ class Tracker:
         if failed and not self._waits:
             self._waits = True
             self.say(
-                f"The logs in {self.folder} cannot be written ({failed[0].failed.strerror}). Training goes on; what is "
-                "logged is kept in memory until it can be written."
+                f"The logs in {self.folder} cannot be written ({failed[0].failed.strerror}). Training continues; the "
+                "records are kept in memory until they can be written."
             )
         elif self._waits and not failed:
             self._waits = False

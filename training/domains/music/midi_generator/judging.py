@@ -228,7 +228,7 @@ def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[
     if (songs := out["emotion_named"].baselines.get("held_out_songs")) is not None:
         out["emotion_named"] = replace(out["emotion_named"], about=required_of_pieces(songs.value, chance))
 
-    chances, told_apart = _by_chance(made, known, seed), steering.differs(known)
+    chances, distinct = _by_chance(made, known, seed), steering.differs(known)
     for column, feature in enumerate(steering.NAMES):
         for name, words, of in (
             (f"shift_{feature}", SHIFT, steering.reached),
@@ -239,7 +239,7 @@ def writing(made: Written, real: Written, known: np.ndarray, seed: int) -> dict[
                 return float(of(one.styles[units], one.asked[units], known)[column])
 
             word = WORDS[feature]
-            if told_apart[column] and np.isfinite(figure(made, np.arange(len(made.pieces)))):
+            if distinct[column] and np.isfinite(figure(made, np.arange(len(made.pieces)))):
                 add(name, About("higher", "", words.format(word, word)), figure, by_chance=chances[name])
     for name, (about, figure) in FIGURES.items():
         add(name, about, figure)
