@@ -283,7 +283,7 @@ ROWS = (
         23, "the runner, its supervisor or the stage is killed alone, in a job of train_cuda.sh",
         f"what is below it saves the step under way and ends within {WITHIN:g} s (a killed stage is started again); "
         "the same command then ends with the same bits",
-        _run, full=30, small=3,
+        _run, full=12, small=3,
         mutants=(
             Mutant("no one follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
             Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unseen"),
