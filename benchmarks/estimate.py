@@ -4,7 +4,7 @@ Each trial trains right after its estimate, in the same process, with the same s
 single trial is luck, so there are several: how far predictions are off (median), and how often the training's time lay
 in the interval that was stated, which is to be nine times of ten.
 
-python -m benchmarks.estimate [--trials N] [--steps N] [--pieces N]     a line a trial, then the rows
+python -m benchmarks.estimate [--preset demo] [--trials N] [--steps N] [--pieces N]     a line a trial, then the rows
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def trials(
         for at in range(number):
             for family, most in steps.items():
                 # imports and one-time compilation should not be part of the times
-                done[family].append(_trial(family, preset, most, workspace, warm=preset != "debug" and at == 0))
+                done[family].append(_trial(family, preset, most, workspace, warm=at == 0 and number > 1))
                 say(done[family][-1].line())
     return done
 
@@ -133,12 +133,13 @@ def main(arguments: Sequence[str]) -> None:
     from benchmarks.table import line
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", default="demo", help="demo or debug")
     parser.add_argument("--trials", type=int, default=TRIALS, help="of each family")
     parser.add_argument("--steps", type=int, help="of a training; default: 144 and 300")
     parser.add_argument("--pieces", type=int, default=PIECES, help="of the demo corpus")
     options = parser.parse_args(arguments)
     steps = dict.fromkeys(FAMILIES, options.steps) if options.steps else STEPS
-    done = trials("demo", options.trials, options.pieces, steps, lambda text: print(text, flush=True))
+    done = trials(options.preset, options.trials, options.pieces, steps, lambda text: print(text, flush=True))
     for row in rows(done):
         print(line(row.plain()))
 

@@ -127,7 +127,9 @@ def _time_host(options: argparse.Namespace, workspace: Workspace) -> None:
     endings = _endings(options, [options.family, *rest])
     account = Account(workspace, _limit(options), Seen(ledger_path(workspace)), endings=endings)
     left = account.training_left(options.family, options.families_left, rest)
-    if account.is_measured() or left is None or left() * options.families_left < TRIED_FROM * TRIAL_SECONDS:
+    if account.is_measured() or left is None:
+        return
+    if left() * options.families_left < TRIED_FROM * TRIAL_SECONDS * account.slow:
         return
     with _counted(options, TRIAL, fresh=options.resume == "never"):
         print(f"A fixed export, by which the time that is kept back is measured, took {trial():.0f} s.", flush=True)
