@@ -85,7 +85,7 @@ def domain_of(run: str) -> Domain:
 
 
 def require_one_model(run: str) -> None:
-    """Raise UsageError where `run` stands for many models: a family that fans out, without its item."""
+    """Raise UsageError if `run` is the name of a family with one model per item, without an item."""
     about = facts(run)
     if about.fan_out and not item_of(run):
         raise UsageError(

@@ -335,6 +335,6 @@ def describe(items: Sequence[Quarantined], most: int = 10) -> str:
 
 
 def write_quarantine(path: Path, items: Sequence[Quarantined]) -> None:
-    """One JSON object a line: path, kind, reason, place."""
+    """Write one JSON object per line: path, kind, reason, place."""
     lines = [json.dumps(asdict(item), ensure_ascii=False, sort_keys=True) + "\n" for item in items]
     write_atomic(path, "".join(lines).encode())

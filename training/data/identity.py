@@ -254,7 +254,7 @@ def _alike(first: Sequence[Row], second: Sequence[Row]) -> tuple[np.ndarray, np.
 
 
 def _heads(rows: Rows, key: str) -> np.ndarray:
-    """uint64 [n]: the first eight bytes of the records' keys."""
+    """The first eight bytes of the records' keys, uint64 [n]."""
     return np.ascontiguousarray(rows.keys(key)).view(np.uint64)[:, 0]
 
 

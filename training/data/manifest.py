@@ -251,7 +251,7 @@ class _Finder:
         return self.folder.parent / Path(key.folder).name if root is None and key.folder else root
 
     def find(self, key: str, text: str) -> str:
-        """Absolute path of a regular file. Raises ValueError."""
+        """The absolute path of the regular file that `text` names on this host. Raises ValueError if there is none."""
         if "\0" in text:
             raise ValueError(f"`{key}` contains a NUL character")
         path = Path(text)

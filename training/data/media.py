@@ -31,7 +31,7 @@ class Shard:
         return f"{self.number}/{self.of}"
 
     def has(self, content: bytes) -> bool:
-        """`content`: SHA-256."""
+        """Whether the content with this SHA-256 belongs to this share."""
         return int.from_bytes(content[:8], "big") % self.of == self.number - 1
 
 

@@ -32,7 +32,7 @@ from training.errors import HostError
 
 _START_SECONDS = 120.0  # limit for a worker's imports, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # items queued in a worker's pipe: for this many seconds of work, up to this many
-_NAP = 0.005  # longest time in seconds that answers wait while every worker has enough work
+_MAX_SLEEP = 0.005  # longest time in seconds that answers wait while every worker has enough work
 _PIPE = 1 << 20  # bytes of the pipe for answers: a dozen records
 _METHOD = multiprocessing.get_context("forkserver")
 
@@ -101,7 +101,7 @@ def run(
                     worker.feed(todo, math.ceil(len(todo) / len(pool)))
                 # While all workers have enough work, let answers accumulate: waking up for each of them would cost a
                 # context switch per item on both sides.
-                time.sleep(min(_NAP, *(worker.busy() / 4 for worker in pool)) if len(todo) else 0)
+                time.sleep(min(_MAX_SLEEP, *(worker.busy() / 4 for worker in pool)) if len(todo) else 0)
                 wait = min(worker.deadline() for worker in pool) - time.monotonic()
                 ready = {key.fileobj for key, _ in answers.select(max(0.0, min(wait, 3600.0)))}
                 for place, worker in enumerate(pool):

@@ -82,7 +82,7 @@ class Layout:
 
     @property
     def samples(self) -> str:
-        """A folder."""
+        """The folder of samples."""
         return self.name(f"samples/{self.family}")
 
     def artefact(self, path: str) -> str:

@@ -226,7 +226,7 @@ def require(name: str, trials: Sequence[Trial], tolerance: float) -> None:
 
 
 def describe_sizes(sizes: Mapping[str, int]) -> str:
-    """`batch 7, length 12`."""
+    """Axis sizes as text: `batch 7, length 12`."""
     return ", ".join(f"{axis} {n}" for axis, n in sizes.items())
 
 

@@ -33,7 +33,7 @@ class Signature:
         return cls(graph.name, graph.inputs, graph.outputs, dict(graph.axes), graph.tolerance, recurrence, start)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The signature as JSON values."""
         out = asdict(self)
         out["axes"] = {axis: list(ends) for axis, ends in self.axes.items()}
         start = list(out.pop("start"))
@@ -120,6 +120,6 @@ def _spec(values: Mapping[str, Any]) -> TensorSpec:
 
 
 def shape_text(spec: TensorSpec) -> str:
-    """`f32 [batch, 128, 64]`."""
+    """A type and shape as text: `f32 [batch, 128, 64]`."""
     short = {"float32": "f32", "int64": "i64"}.get(spec.dtype, spec.dtype)
     return f"{short} [{', '.join(str(d) for d in spec.shape)}]"
