@@ -187,15 +187,15 @@ def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_pr
 
 @pytest.mark.parametrize("killed", ["the runner", "the client"])
 def test_a_container_whose_runner_or_client_is_killed_saves_and_ends(checkout, workspace, record_property, killed):
-    """Neither can stop it any more; it would train on unseen, and hold the folder."""
+    """Neither can stop it any more; it would continue training unseen, and hold the folder."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
         "--out", workspace, "--skip-manifests", "--skip-spectocloud", "--skip-export",
     )  # fmt: skip
     process = checkout.start(*command)
-    said = Said(process)
-    wait_for(lambda: "step " in said.text or process.poll() is not None)
-    assert process.poll() is None, said.text
+    output = Output(process)
+    wait_for(lambda: "step " in output.text or process.poll() is not None)
+    assert process.poll() is None, output.text
     began = time.monotonic()
     if killed == "the runner":
         process.kill()
@@ -203,18 +203,18 @@ def test_a_container_whose_runner_or_client_is_killed_saves_and_ends(checkout, w
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         (client,) = [pid for pid in children if b"\0run\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         os.kill(int(client), signal.SIGKILL)
-    code = said.code()
-    assert code == {"the runner": -signal.SIGKILL, "the client": 137}[killed], said.text
+    code = output.code()
+    assert code == {"the runner": -signal.SIGKILL, "the client": 137}[killed], output.text
     wait_for(lambda: not running(), 60)
     record_property(
         "figure", f"{killed} killed: the container had saved and gone {time.monotonic() - began:.1f} s later"
     )
 
     process = checkout.start(*command)
-    said = Said(process)
-    wait_for(lambda: "resumed at step" in said.text or process.poll() is not None)
+    output = Output(process)
+    wait_for(lambda: "resumed at step" in output.text or process.poll() is not None)
     process.send_signal(signal.SIGTERM)
-    assert said.code() == 75 and "resumed at step" in said.text, said.text
+    assert output.code() == 75 and "resumed at step" in output.text, output.text
     assert not running()
 
 

@@ -61,13 +61,13 @@ MIDI_GENERATOR = FamilyFacts(
     short="midi",
     checkpoint_bytes=BYTES_A_PARAMETER * 16_320_000,
     millions={"full": 16.325, "small": 2.325, "demo": 1.129, "debug": 0.068},
-    # the same; the transformer that is not told the emotion trains for a fifth of the steps, on PLAIN_TOKENS at most
+    # the same; the transformer without the emotion trains for a fifth of the steps, on at most PLAIN_TOKENS
     ending=Ending(
         evaluate=Line(16.5, 15.0),
         export=Line(17.0, 9.0),
         verify=Line(4.0, 1.0),
         baseline_share=0.2,
         baseline_most=Line(8.0, 22.0),
-    ),  # fmt: skip
+    ),
     export_bytes=312 << 20,
 )
