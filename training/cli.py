@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from training import console
 from training.budget import book as books
-from training.budget.account import Account, counted, ledger_path, table
-from training.budget.ending import Ending
+from training.budget.account import Account, ledger_path, table
 from training.budget.ledger import Seen
-from training.budget.limit import Limit, limit_of
-from training.budget.reserve import TRIAL, TRIAL_SECONDS
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, listen, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
-from training.registry import domains, facts, require_one_model
+from training.registry import domains, require_one_model
+from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, trained_runs
 from training.workspace import Workspace
-
-#: Trials of which what is left to train must be more: else one would cost more than it saves.
-TRIED_FROM = 2.0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    with _counted(options, "prepare"):
+    with counted_stage(options, "prepare"):
         _prepare_counted(options)
 
 
@@ -88,9 +78,9 @@ def _train(options: argparse.Namespace) -> None:
 
     workspace = Workspace(options.out)
     recipe = _recipe(options, workspace)
-    _time_host(options, workspace)
-    with _counted(options, "train", [options.family], fresh=options.resume == "never") as account:
-        left, limit = _allowance(options, account)
+    time_host(options, workspace)
+    with counted_stage(options, "train", [options.family], fresh=options.resume == "never") as account:
+        left, limit = allowance(options, account)
         done = train(
             recipe,
             workspace,
@@ -116,33 +106,14 @@ def _train(options: argparse.Namespace) -> None:
             _refresh_report(workspace)
 
 
-def _time_host(options: argparse.Namespace, workspace: Workspace) -> None:
-    """Under a limit, time this host once, so that what is kept back for the end is what the end takes here."""
-    limited = options.max_hours is not None or options.budget_usd is not None
-    if not limited or os.environ.get("RANK", "0") != "0":
-        return
-    from training.stages.trial import trial
-
-    rest = others(options.of, workspace, options.family)
-    endings = _endings(options, [options.family, *rest])
-    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)), endings=endings)
-    left = account.training_left(options.family, options.families_left, rest)
-    if account.is_measured() or left is None:
-        return
-    if left() * options.families_left < TRIED_FROM * TRIAL_SECONDS * account.slow:
-        return
-    with _counted(options, TRIAL, fresh=options.resume == "never"):
-        print(f"A fixed export, by which the time that is kept back is measured, took {trial():.0f} s.", flush=True)
-
-
 def _estimate(options: argparse.Namespace) -> None:
     from training.stages.estimate import estimate, show
 
     workspace = Workspace(options.out)
     recipe = _recipe(options, workspace)
     rest = others(options.of, workspace, options.family)
-    endings = _endings(options, [options.family, *rest])
-    account = Account(workspace, _limit(options), Seen(ledger_path(workspace)), endings=endings)
+    endings = endings_of(options, [options.family, *rest])
+    account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
     found = estimate(
         recipe,
         workspace,
@@ -183,23 +154,11 @@ def _prove_resume(options: argparse.Namespace) -> None:
     )
 
 
-def _allowance(options: argparse.Namespace, account: Account | None):
-    """(seconds that this training may still use, seconds of the job), or (None, None) without a limit."""
-    if options.max_hours is None and options.budget_usd is None:
-        return None, None
-    if account is None:  # the first rank counts for all
-        return (lambda: math.inf), math.inf
-    rest = others(options.of, account.workspace, options.family)
-    left = account.training_left(options.family, options.families_left, rest)
-    account.require_time(left(), [options.family, *rest])
-    return left, round(account.seconds, 1)  # it is recorded and compared: no noise in its last digits
-
-
 def _recipe(options: argparse.Namespace, workspace: Workspace):
     from training.registry import load_recipe
 
     require_one_model(options.family)
-    preset = _preset(options, workspace)
+    preset = preset_of(options, workspace)
     if preset != options.preset:
         print(f"Preset: {preset}")
     overrides = list(options.set)
@@ -212,22 +171,12 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
     return load_recipe(options.family, preset or "full", options.config, overrides)
 
 
-def _preset(options: argparse.Namespace, workspace: Workspace) -> str | None:
-    """The preset that is meant; None where a --config stands in for one."""
-    from training.data.summary import summary_of
-
-    if options.config is not None or options.preset is not None:
-        return options.preset
-    summary = summary_of(workspace)
-    return "demo" if summary is not None and summary["synthetic"] else "full"
-
-
 def _evaluate(options: argparse.Namespace) -> None:
     from training.stages.evaluate import evaluate
 
     require_one_model(options.family)
 
-    with _counted(options, "evaluate", [options.family]):
+    with counted_stage(options, "evaluate", [options.family]):
         evaluate(
             options.family,
             Workspace(options.out),
@@ -249,7 +198,7 @@ def _export(options: argparse.Namespace) -> None:
         if len(checkpoints) != 1 or not options.families:
             raise UsageError("--checkpoint goes with exactly one family.")
         checkpoints[next(iter(checkpoints))] = options.checkpoint
-    with _counted(options, "export", list(checkpoints)) as account:
+    with counted_stage(options, "export", list(checkpoints)) as account:
         export(
             checkpoints,
             workspace,
@@ -272,7 +221,7 @@ def _verify(options: argparse.Namespace) -> None:
         verify(options.folder)
         return
     trained = trained_runs(Workspace(options.out))
-    with _counted(options, "verify", trained):
+    with counted_stage(options, "verify", trained):
         verify(options.folder)
     _refresh_report(Workspace(options.out))
 
@@ -327,7 +276,7 @@ def _persist(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> None:
     from training.stages.doctor import doctor
 
-    _limit(options)
+    command_limit(options)
     doctor(
         Workspace(options.out), options.of, data_options(options), device=options.device, gpus=options.gpus
     )  # fmt: skip
@@ -361,7 +310,7 @@ def _node(options: argparse.Namespace) -> None:
         value = known[option.attribute]
         if value is not None and "node" in option.verbs:
             words += [option.flag] if option.kind == "flag" else [option.flag, str(value)]
-    with _counted(options, "node"):
+    with counted_stage(options, "node"):
         run_nodes(options.of, options.nodes, job, words, at_once=options.at_once, ray=options.ray)
     _refresh_report(Workspace(options.out))
 
@@ -383,40 +332,7 @@ def _require_printed() -> None:
         raise HostError(f"The result was not written to standard output: {error.strerror}. Make room and run it again.")
 
 
-# -- what is counted -----------------------------------------------------------------------------------------------
-
-
-def _limit(options: argparse.Namespace) -> Limit:
-    return limit_of(options.max_hours, options.budget_usd, options.price_per_hour)
-
-
-def _endings(options: argparse.Namespace, families: Sequence[str]) -> dict[str, Ending]:
-    """What the end of each family takes on the reference cores. Those that are not trained yet have the size of this
-    command's preset."""
-    preset = _preset(options, Workspace(options.out)) if hasattr(options, "preset") else None
-    about = {family: facts(family) for family in families}
-    return {
-        family: replace(one.ending, millions=one.millions.get(preset) if preset else None)
-        for family, one in about.items()
-    }
-
-
-@contextmanager
-def _counted(
-    options: argparse.Namespace, stage: str, families: Sequence[str] = (), *, fresh: bool = False
-) -> Iterator[Account | None]:
-    """The stage's session in the ledger; None on all ranks but the first, which counts for all."""
-    if os.environ.get("RANK", "0") != "0":
-        yield None
-        return
-    workspace = Workspace(options.out)
-    rest = others(options.of, workspace, options.family) if stage == "train" else []
-    endings = _endings(options, [*families, *rest])
-    with counted(workspace, stage, families, _limit(options), fresh=fresh, endings=endings) as account:
-        yield account
-
-
-# -- doors ---------------------------------------------------------------------------------------------------------
+# -- commands ------------------------------------------------------------------------------------------------------
 
 VERBS = {
     "plan": _plan,

@@ -1,4 +1,4 @@
-"""What the families state of themselves without torch is what their models are."""
+"""What the families state without torch matches their models."""
 
 from __future__ import annotations
 
