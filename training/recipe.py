@@ -94,8 +94,7 @@ class TensorSpec:
 class Recurrence:
     """How a one-step graph is run along a sequence: feed `stream` inputs block by block along axis 1, carry `state`.
 
-    Stepping through a complete sequence must give the same output as one call of the graph named `full` (with the same
-    non-state inputs).
+    Stepping through a complete sequence must give the output of one call of the graph named `full` (same other inputs).
     """
 
     full: str  # name of the Graph with which the outputs are compared

@@ -173,3 +173,13 @@ class Host:
 @pytest.fixture
 def host(tmp_path):
     return Host(tmp_path)
+
+
+def stages(calls):
+    """The calls that run a stage, and the verbs that they run."""
+    runs = [call for call in calls if call[0] == "run" and "training" in call]
+    return runs, [call[call.index("training") + 1] for call in runs]
+
+
+def value(call, option):
+    return call[call.index(option) + 1]

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 
 import pytest
 
-from .conftest import alive
+from .conftest import stages, value
 
 STAGES = ["doctor", "prepare", "train", "train", "evaluate", "evaluate", "export", "verify", "budget"]
-
-
-def stages(calls):
-    """The calls that run a stage, and the verbs that they run."""
-    runs = [call for call in calls if call[0] == "run" and "training" in call]
-    return runs, [call[call.index("training") + 1] for call in runs]
-
-
-def value(call, option):
-    return call[call.index(option) + 1]
 
 
 # -- which mode ----------------------------------------------------------------------------------------------------
@@ -290,53 +279,6 @@ def test_the_stages_own_exit_code_comes_back(host, tmp_path, code, end):
     done, calls = host.run("--cpu", "--out", tmp_path / "out", FAIL_AT="prepare", FAIL_WITH=str(code))
     assert done.returncode == end
     assert stages(calls)[1] == ["doctor", "prepare"]
-
-
-def requests(calls):
-    """What Docker was asked about a running container."""
-    return [call for call in calls if call[0] in ("kill", "stop")]
-
-
-def test_a_runner_that_is_killed_has_its_container_asked_to_stop(host, tmp_path):
-    """The engine runs the container: it would continue, unseen. All of the runner's process group is killed with it."""
-    host.has_docker()
-    process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
-    assert not requests(host.calls())
-    os.killpg(process.pid, signal.SIGKILL)
-    host.wait_for(lambda: requests(host.calls()))
-    name = value(stages(host.calls())[0][-1], "--name")
-    assert requests(host.calls()) == [["kill", "--signal", "TERM", name]]
-    (host.folder / "let-go").touch()
-    process.communicate(timeout=60)
-
-
-def test_a_runner_that_is_killed_while_its_container_stops_sends_no_second_request(host, tmp_path):
-    host.has_docker()
-    process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
-    process.terminate()
-    host.wait_for(lambda: requests(host.calls()))
-    process.kill()
-    (host.folder / "let-go").touch()
-    process.communicate(timeout=60)  # until the last that it started has ended
-    assert [call[0] for call in requests(host.calls())] == ["kill"]
-
-
-def test_a_client_that_is_killed_leaves_no_container_behind(host, tmp_path):
-    host.has_docker()
-    process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
-    client = int((host.folder / "holds").read_text())
-    os.kill(client, signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 137 and not alive(client)
-    name = value(stages(host.calls())[0][-1], "--name")
-    assert requests(host.calls()) == [["stop", "--time", "600", name]]
-
-
-def test_nothing_is_asked_of_containers_that_end_unasked(host, tmp_path):
-    host.has_docker()
-    done, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", tmp_path / "drive")
-    assert done.returncode == 0 and not requests(calls), done.stderr
-    assert "coproc" not in done.stderr
 
 
 def test_several_hosts_start_torchrun_and_reach_each_other(host, tmp_path):
