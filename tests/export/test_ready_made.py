@@ -26,7 +26,7 @@ TREES = toy_fitted.tree_graph(toy_fitted.STUMPS)
 
 
 def exporting(tmp_path, *graphs) -> Package:
-    """Make a package of the fitted toy with these graphs instead of its own."""
+    """Make a package of the fitted toy with these graphs in place of the toy's."""
     recipe = toy_fitted.FittedRecipe(toy.ToySettings())
     recipe.graphs = lambda model: list(graphs)
     package = Package(tmp_path / "made", recipe, {"synthetic": "true"}, say=lambda text: None)
