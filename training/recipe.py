@@ -39,8 +39,7 @@ class Dataset(Protocol):
         """Items in one epoch."""
 
     def item(self, epoch: int, index: int) -> dict[str, np.ndarray]:
-        """One sample. A training split uses another window or augmentation in every epoch; a validation split ignores
-        `epoch`."""
+        """One sample. Training uses another window or augmentation in every epoch; validation ignores `epoch`."""
 
     def collate(self, items: Sequence[dict[str, np.ndarray]]) -> Batch:
         """Combine items into one batch of CPU tensors. Must work for any number of items from 1 up."""
@@ -302,8 +301,7 @@ class Stepped(Recipe):
 
     @abstractmethod
     def losses(self, model: torch.nn.Module, batch: Batch, progress: TrainingProgress) -> dict[str, Loss]:
-        """The loss terms, with the names of `counts`. `model` may be wrapped (DDP, compile), so only call it: do not
-        use its attributes."""
+        """The loss terms, with the names of `counts`. `model` may be wrapped (DDP, compile): do not use attributes."""
 
     @abstractmethod
     def validate(self, model: torch.nn.Module, batch: Batch) -> Sums:
@@ -313,8 +311,7 @@ class Stepped(Recipe):
         """
 
     def summarise(self, means: Mapping[str, Any]) -> dict[str, float]:
-        """The metrics to report, from the averaged validation metrics. Must include `val_loss`; may derive others
-        (perplexity)."""
+        """The metrics to report, from the averaged validation metrics. Must include `val_loss`; may derive others."""
         return dict(means)
 
     def appraise(self, model: torch.nn.Module, rows: Sequence[Row], seconds: float) -> Sums | None:
