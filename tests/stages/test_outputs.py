@@ -76,8 +76,9 @@ def test_every_verb_refuses_it_and_names_the_folder(places, kind, tmp_path, caps
         code = cli.main([verb, *given, "--out", str(out)])
         said = capsys.readouterr()
         assert code == 6, (verb, said.err)
-        if verb != "budget" or kind in ("link to nowhere", "file", "under a file"):
+        if verb not in ("budget", "doctor") or kind in ("link to nowhere", "file", "under a file"):
             assert wanted in said.err, (verb, said.err)
+        assert str(tmp_path / "place") in said.err, verb
         assert "--out" in said.out + said.err and "Traceback" not in said.err, verb
         assert "not recorded" not in said.err, "one error, and no second one about the budget"
 

@@ -15,6 +15,7 @@ import pickle
 import selectors
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections import deque
@@ -31,6 +32,7 @@ from training.errors import HostError
 _START_SECONDS = 120.0  # a worker may take to import what it needs, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # seconds of work, and items at most, that wait for a worker in its pipe
 _NAP = 0.005  # seconds that answers may wait for us, while every worker has work for longer
+_SOCKET = 40  # bytes that multiprocessing adds to the temporary folder for the name of its socket
 _PIPE = 1 << 20  # bytes of answers that fit on the way: a dozen records
 _METHOD = multiprocessing.get_context("forkserver")
 
@@ -171,13 +173,27 @@ def start_server() -> None:
     kept = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
-        forkserver.ensure_running()
+        with _short_temporary_folder():
+            forkserver.ensure_running()
     finally:
         for name, value in kept.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """The server listens at a socket in the temporary folder, and a socket's name has room for 107 bytes: where TMPDIR
+    is longer (a cluster's folder of a job), /tmp serves."""
+    kept = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) + _SOCKET > 107:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = kept
 
 
 @contextlib.contextmanager
