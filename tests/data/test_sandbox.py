@@ -174,6 +174,30 @@ def test_no_worker_outlives_an_interrupted_run(how):
     assert all(gone(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("what", ["a long TMPDIR", "no TMPDIR", "modules in the current folder", "warnings as errors"])
+def test_workers_start_whatever_surrounds_them(tmp_path, what):
+    (here := tmp_path / "here").mkdir()
+    (far := tmp_path / ("far" * 30)).mkdir()
+    given = {
+        "a long TMPDIR": {"TMPDIR": str(far)},
+        "no TMPDIR": {"TMPDIR": "/nowhere/at/all"},
+        "modules in the current folder": {},
+        "warnings as errors": {"PYTHONWARNINGS": "error"},
+    }[what]
+    if what.startswith("modules"):
+        for name in ("random", "socket", "selectors", "training", "hostile_decoders"):
+            (here / f"{name}.py").write_text("raise SystemExit('the module of somebody else')\n")
+    code = (
+        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
+        "import hostile_decoders\n"
+        "from training.data import sandbox\n"
+        "print([o.value for o in sandbox.run(hostile_decoders.double, [2], seconds=5, megabytes=200)])\n"
+    )
+    words = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(words, cwd=here, env={**os.environ, **given}, capture_output=True, text=True)
+    assert done.stdout == "[4]\n", done.stderr
+
+
 def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
     """So a script may have no `if __name__` guard, and may import torch without a cost for each worker."""
     script = tmp_path / "unguarded.py"

@@ -220,6 +220,21 @@ def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervise
     assert len(supervised.runs) == 1, "and no one starts it again"
 
 
+def test_a_host_without_room_for_a_temporary_folder_is_no_reason_not_to_work(tmp_path):
+    """/tmp is full, or read-only: only the reason of a crash is not known then."""
+    code = (
+        "import sys, tempfile\n"
+        "def full(**_): raise OSError(28, 'No space left on device')\n"
+        "tempfile.TemporaryDirectory = full\n"
+        "from training.runner.supervisor import main\n"
+        f"sys.exit(main(['--restarts', '1', '--pauses', '0', '--', {sys.executable!r}, '-c', 'raise SystemExit(1)']))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "1 restarts without progress: given up" in done.stderr
+    assert "no Python error was reported" in done.stderr and "Traceback" not in done.stderr
+
+
 # -- signals -------------------------------------------------------------------------------------------------------
 
 SAVES = """

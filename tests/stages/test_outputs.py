@@ -76,8 +76,9 @@ def test_every_verb_refuses_it_and_names_the_folder(places, kind, tmp_path, caps
         code = cli.main([verb, *given, "--out", str(out)])
         output = capsys.readouterr()
         assert code == 6, (verb, output.err)
-        if verb != "budget" or kind in ("link to nowhere", "file", "under a file"):
+        if verb not in ("budget", "doctor") or kind in ("link to nowhere", "file", "under a file"):
             assert wanted in output.err, (verb, output.err)
+        assert str(tmp_path / "place") in output.err, verb
         assert "--out" in output.out + output.err and "Traceback" not in output.err, verb
         assert "not recorded" not in output.err, "one error, and no second one about the budget"
 

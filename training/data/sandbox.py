@@ -17,6 +17,7 @@ import pickle
 import selectors
 import signal
 import sys
+import tempfile
 import time
 import types
 from collections import deque
@@ -33,6 +34,7 @@ from training.errors import HostError
 _START_SECONDS = 120.0  # limit for a worker's imports, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # items queued in a worker's pipe: for this many seconds of work, up to this many
 _MAX_SLEEP = 0.005  # longest time in seconds that answers wait while every worker has enough work
+_SOCKET = 40  # bytes that multiprocessing appends to the temporary folder for its socket name
 _PIPE = 1 << 20  # bytes of the pipe for answers: a dozen records
 _METHOD = multiprocessing.get_context("forkserver")
 
@@ -181,13 +183,27 @@ def start_server() -> None:
     kept = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
-        forkserver.ensure_running()
+        with _short_temporary_folder():
+            forkserver.ensure_running()
     finally:
         for name, value in kept.items():
             if value is None:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """The server listens at a socket in the temporary folder, and a socket's name is limited to 107 bytes: if TMPDIR is
+    longer (a cluster's folder of a job), /tmp is used."""
+    kept = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) + _SOCKET > 107:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = kept
 
 
 @contextlib.contextmanager

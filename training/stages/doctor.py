@@ -19,7 +19,7 @@ from typing import Any
 from training.domain import Domain, Finding, Job
 from training.errors import HostError
 from training.host import available_cpus, available_memory, nvidia_smi
-from training.workspace import PARTS, PROJECT, Workspace, why_not_writable
+from training.workspace import PARTS, PROJECT, Workspace, why_no_folder
 
 GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
@@ -256,7 +256,7 @@ def _outputs(workspace: Workspace) -> Iterator[Finding]:
     who = f"uid {os.geteuid()}"
     bad = []
     for name in PARTS:
-        found = why_not_writable(workspace.root / name)
+        found = why_no_folder(workspace.root / name)
         if found is not None:
             yield Finding("fails", "outputs", *found)
             return
