@@ -19,8 +19,10 @@ the first look. Why not one of the two others:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -49,10 +51,20 @@ def _follow(parent: int, asked: Callable[[], object]) -> None:
     while lives():
         time.sleep(SECONDS)
     main = threading.main_thread().ident
+    if not asked():
+        _report(parent)
     # Again until a handler has run: a signal that comes just before a system call begins does not interrupt it.
     while not asked() and main is not None:
         signal.pthread_kill(main, signal.SIGTERM)
         time.sleep(SECONDS)
+
+
+def _report(parent: int) -> None:
+    """Nobody sent the signal that is reported next. Where the terminal went with the parent, this is not printed."""
+    with contextlib.suppress(OSError, ValueError):
+        print(
+            f"process {parent}, which started process {os.getpid()}, has ended: stopping", file=sys.stderr, flush=True
+        )
 
 
 def _exists(process: int) -> bool:

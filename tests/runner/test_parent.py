@@ -95,11 +95,13 @@ def test_a_parent_that_had_gone_before_the_first_look_is_noticed(family):
     gone = subprocess.Popen(["true"])
     gone.wait()
     environment = family.environment(**{parent.PARENT: str(gone.pid)})
-    process = subprocess.Popen([sys.executable, "-S", family.folder / "child.py"], env=environment)
+    words = [sys.executable, "-S", family.folder / "child.py"]
+    process = subprocess.Popen(words, env=environment, stderr=(family.folder / "printed").open("w"))
     try:
         assert process.wait(60) == 75 and family.wait_for("saved") == "SIGTERM"
     finally:
         kill(process)
+    assert f"process {gone.pid}, which started process {process.pid}, has ended" in family.wait_for("printed")
 
 
 def test_what_names_no_parent_outlives_the_one_that_started_it(family):
