@@ -228,14 +228,16 @@ def test_a_container_is_confined_and_the_callers(host, tmp_path):
     """Bar 22, as asked of Docker; tests/docker looks at what Docker made of it."""
     host.has_docker()
     (tmp_path / "out").mkdir()
-    _, calls = host.run("--cpu", "--out", tmp_path / "out", WANDB_API_KEY="a key", CUDA_VISIBLE_DEVICES="1")
+    _, calls = host.run(
+        "--cpu", "--out", tmp_path / "out", WANDB_API_KEY="a key", CUDA_VISIBLE_DEVICES="1", GOMP_SPINCOUNT="5"
+    )
     for call in stages(calls)[0]:
         assert value(call, "--user") == f"{os.getuid()}:{os.getgid()}"
         for word in ("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"):
             assert word in call
         assert value(call, "--pull") == "never"
         assert not {"-i", "-t", "-it", "--tty", "--interactive", "--privileged", "--publish", "-p"} & set(call)
-        assert "WANDB_API_KEY" in call and "CUDA_VISIBLE_DEVICES" in call
+        assert "WANDB_API_KEY" in call and "CUDA_VISIBLE_DEVICES" in call and "GOMP_SPINCOUNT" in call
         assert "ATHANOR_RUNNER" in call  # the time between stages is counted
         assert not any("a key" in word for word in call)
         assert any(word.startswith("--shm-size=") for word in call)
