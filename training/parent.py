@@ -60,7 +60,7 @@ def _follow(parent: int, asked: Callable[[], object]) -> None:
 
 
 def _report(parent: int) -> None:
-    """Nobody sent the signal that is reported next. Where the terminal went with the parent, this is not printed."""
+    """No one sent the signal that is reported next. If the terminal ended with the parent, this is not printed."""
     with contextlib.suppress(OSError, ValueError):
         print(
             f"process {parent}, which started process {os.getpid()}, has ended: stopping", file=sys.stderr, flush=True
