@@ -285,7 +285,7 @@ ROWS = (
         "the same command then ends with the same bits",
         _run, full=12, small=3,
         mutants=(
-            Mutant("nobody follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
+            Mutant("no one follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
             Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unseen"),
         ),
     ),
