@@ -20,7 +20,7 @@ from training.flags import data_options, parser_of
 from training.registry import domains, require_one_model
 from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
-from training.stages.run_names import exported, left_out, others, trained_runs
+from training.stages.run_names import exported, left_out, others, require_trained, trained_runs
 from training.workspace import Workspace
 
 
@@ -74,6 +74,7 @@ def _prepare_counted(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from training.engine.loop.progress import OUT_OF_BUDGET
     from training.stages.train import train
 
     workspace = Workspace(options.out)
@@ -91,8 +92,6 @@ def _train(options: argparse.Namespace) -> None:
             limit=limit,
             persist=options.persist,
         )
-        from training.engine.loop.progress import OUT_OF_BUDGET
-
         if account is not None and done.finished == OUT_OF_BUDGET:
             account.ledger.note_ran_out()
     if account is not None:
@@ -102,6 +101,8 @@ def _train(options: argparse.Namespace) -> None:
             f"epochs, {done.seconds:.0f} s ({done.finished}). Best {monitor} {done.metrics[monitor]:.4g}: "
             f"{workspace.relative(done.best)}; logs: {workspace.relative(done.run)}"
         )
+        if done.finished == OUT_OF_BUDGET:
+            print("To train further from here: the same command with a larger --max-hours or --budget-usd.")
         if not done.already:
             _refresh_report(workspace)
 
@@ -194,6 +195,8 @@ def _export(options: argparse.Namespace) -> None:
 
     workspace = Workspace(options.out)
     checkpoints = dict.fromkeys(exported(options.of, options.families, workspace))
+    if not options.families:
+        require_trained(checkpoints, workspace)
     if options.checkpoint is not None:
         if len(checkpoints) != 1 or not options.families:
             raise UsageError("--checkpoint goes with exactly one family.")

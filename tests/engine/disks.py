@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from training.engine.checkpoints import disk_space
-from training.engine.checkpoints.checkpoint_file import HashedFile
 
 
 class Mounted:
@@ -64,6 +63,8 @@ class Counted:
     """A folder in which checkpoints find only so many bytes; needs no right to mount."""
 
     def __init__(self, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch):
+        from training.engine.checkpoints.checkpoint_file import HashedFile
+
         self.folder, self.size, self.taken = folder, size, 0
         self.locked = False
         folder.mkdir()

@@ -9,8 +9,10 @@ import torch
 
 from tests.engine import toy
 from training.engine.checkpoints import checkpoint_file
+from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import DataError, HostError, Interrupted, UsageError
-from training.workspace import exclusive
+from training.stages.trained import load_trained
+from training.workspace import Workspace, exclusive
 
 #: Everything that has a state: dropout, averaged weights, accumulation, patience, a last smaller batch.
 RICH = {
@@ -287,6 +289,56 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
     log = (trained.run / "log.txt").read_text()
     assert "optim.lr: 0.01 -> 0.5" in log and "lr 4." in log
     assert source.exists()
+
+
+def test_a_finished_run_named_by_resume_from_is_in_the_folder_afterwards(tmp_path):
+    """With nothing left to train, it is saved there, and what is reported as best is a file."""
+    first = toy.run(tmp_path / "a", training={"epochs": 1})
+    trained = toy.run(tmp_path / "b", training={"epochs": 1, "resume_from": str(first.last)})
+    assert trained.step == first.step and trained.finished == first.finished
+    assert_same(saved(tmp_path / "b")["model"], saved(tmp_path / "a")["model"])
+    assert trained.best.is_file() and CheckpointFolder(folder(tmp_path / "b")).best() == trained.best
+
+
+# -- no checkpoint is intact -----------------------------------------------------------------------------------------
+
+
+def damage(root):
+    for path in folder(root).glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_damaged_checkpoints_are_not_trained_over(tmp_path):
+    """Exit 6, and nothing is changed: the first step would cost its price a second time; the reader decides."""
+    toy.run(tmp_path, training={"epochs": 1})
+    damage(tmp_path)
+    before = {path.name: path.read_bytes() for path in folder(tmp_path).glob("*.pt")}
+    for doing in (lambda: toy.run(tmp_path), lambda: load_trained("toy", Workspace(tmp_path))):
+        with pytest.raises(
+            HostError, match=r"None of the checkpoints in .* intact.*last\.pt.*training restore"
+        ) as caught:
+            doing()
+        assert caught.value.exit_code == 6
+    assert before == {path.name: path.read_bytes() for path in folder(tmp_path).glob("*.pt")}
+
+
+def test_resume_never_keeps_damaged_checkpoints_aside(tmp_path):
+    first = toy.run(tmp_path, training={"epochs": 1})
+    damage(tmp_path)
+    trained = toy.run(tmp_path, training={"epochs": 1}, resume="never")
+    assert (folder(tmp_path) / "previous" / first.run.name / "last.pt").is_file()
+    assert not trained.already and "no checkpoint of the one that is there" in (trained.run / "log.txt").read_text()
+
+
+def test_an_index_without_its_files_begins_a_run(tmp_path):
+    """A run that was moved away, by a user or by a `set_aside` that was killed before it removed the index."""
+    toy.run(tmp_path, training={"epochs": 1})
+    for path in folder(tmp_path).glob("*.pt"):
+        path.unlink()
+    assert not toy.run(tmp_path, training={"epochs": 1}).already
+
+
+# -- what is refused -------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_resume_file_is_refused_with_its_neighbours(tmp_path):

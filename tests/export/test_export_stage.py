@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from tests.export import toy
 from tests.export.conftest import toy_workspace
+from training import cli
 from training.errors import ExportError, HostError, Interrupted, UsageError
 from training.export import coreml, proof
 from training.recipe import Graph
@@ -163,6 +164,7 @@ def test_an_export_that_differs_leaves_the_folder_as_it_was(exported, monkeypatc
     with pytest.raises(ExportError, match=r"toy\.onnx differs from its model") as raised:
         stage.export({"toy_encoder": None}, exported)
     assert raised.value.exit_code == 4 and "batch 7: places" in str(raised.value)
+    assert "Nothing in" in str(raised.value) and "is kept (best.pt)" in str(raised.value)
     assert stamps(exported) == before
     assert not [p for p in exported.exports.iterdir() if p.name.startswith(".making")]
     verify(exported.exports)
@@ -246,3 +248,12 @@ def test_an_unreadable_receipt_is_reported_and_written_again(exported, capsys, n
     stage.export({"toy_encoder": None}, exported)
     assert "receipt.json cannot be read" in capsys.readouterr().out
     assert set(receipt_of(exported)["families"]) == {"toy_encoder"}
+
+
+def test_an_export_of_all_families_names_those_that_are_trained(tmp_path, capsys):
+    """Exit 2, with the command for the others: a job of scores alone trains one family of two."""
+    (tmp_path / "checkpoints" / "midi_generator").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "midi_generator" / "best.pt").touch()
+    assert cli.main(["export", "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "Not trained in" in error and error.strip().endswith("python -m training export midi_generator")

@@ -166,6 +166,17 @@ def test_what_is_damaged_here_is_mended_from_there(here, there, capsys):
     assert number_in(here / WHERE / "best.pt") == 1
 
 
+def test_what_is_damaged_in_both_places_is_named(here, there, capsys):
+    """Without a name, "nothing newer is there" would read as if all were well."""
+    a_run(here)
+    persist(here, there)
+    for path in [*(here / WHERE).glob("*.pt"), *(there / WHERE).glob("*.pt")]:
+        path.unlink()
+        path.write_bytes(b"damaged")
+    restore(there, here)
+    assert "damaged here, and not intact there: last.pt" in capsys.readouterr().out
+
+
 def test_a_training_here_is_not_restored_over(here, there):
     a_run(here)
     persist(here, there)

@@ -147,7 +147,7 @@ def _export_run(
             "checkpoint_sha256": trained.sha256,
         } | ({"item": recipe.item} if recipe.item else {})
         package = Package(room, recipe, metadata, int8_limit)
-        package.make(model, held_out)
+        _make(package, trained, model, held_out, workspace.relative(folder))
         entry = {
             "title": _title(recipe),
             "synthetic": synthetic,
@@ -177,6 +177,16 @@ def _export_run(
     finally:
         shutil.rmtree(room, ignore_errors=True)
     print(f"  took {time.monotonic() - began:.0f} s")
+
+
+def _make(package: Package, trained: Trained, model: Any, held_out: Any, folder: str) -> None:
+    try:
+        package.make(model, held_out)
+    except ExportError as error:
+        raise ExportError(
+            f"{error}\nNothing in {folder} was changed, and what was trained is kept ({trained.path.name}). See "
+            "docs/recovery.md."
+        ) from error
 
 
 def _publish(room: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> None:

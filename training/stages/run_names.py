@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from training.domain import Domain
+from training.errors import UsageError
 from training.registry import domain_of, domains, family_of
 from training.workspace import Workspace
 
@@ -48,6 +49,17 @@ def trained_runs(workspace: Workspace) -> list[str]:
     """The runs of all domains that have a checkpoint."""
     every = [name for domain in domains().values() for name in all_runs(domain, workspace)]
     return [name for name in every if any(workspace.checkpoints(name).glob("*.pt"))]
+
+
+def require_trained(runs: Iterable[str], workspace: Workspace) -> None:
+    """Raise UsageError where some of `runs` are trained and others are not, naming the command for those that are."""
+    trained = {run: any(workspace.checkpoints(run).glob("*.pt")) for run in runs}
+    missing = [run for run, done in trained.items() if not done]
+    if missing and any(trained.values()):
+        raise UsageError(
+            f"Not trained in {workspace.root / 'checkpoints'}: {', '.join(missing)}. Train it first, or name what is "
+            f"to be exported: python -m training export {' '.join(run for run, done in trained.items() if done)}"
+        )
 
 
 def exported(domain: Domain, families: Sequence[str], workspace: Workspace) -> list[str]:

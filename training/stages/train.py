@@ -88,6 +88,7 @@ def _train(
     ready: Prepared, workspace: Workspace, ranks: Ranks, signals: Signals, resume: str, allowance: Allowance | None,
     persist: Path | None,
 ) -> Trained:  # fmt: skip
+    from training.engine.checkpoints.index import LAST
     from training.engine.checkpoints.provenance import plain, provenance
     from training.engine.checkpoints.resume import decide
     from training.engine.loop.session import open_session
@@ -105,7 +106,8 @@ def _train(
         begun=lambda decision: watch(settings.training.hang_minutes, runs / decision.run_id / stacks),
     )  # fmt: skip
     run_folder = runs / session.begin.run_id
-    if session.progress.finished:
+    # A finished run that was named by training.resume_from is not in the folder yet: it is saved there, as any other.
+    if session.progress.finished and ranks.on_rank_zero((folder / LAST).exists):
         return _trained(session, folder, run_folder, already=True)
     origin = provenance(
         settings, ranks, run_id=session.begin.run_id, data_digest=ready.digest, synthetic=ready.synthetic
@@ -216,12 +218,15 @@ def _rows(ranks: Ranks, load: Callable[[str], Sequence[Row]]) -> dict[str, Seque
 
 
 def _trained(session: Session, folder: Path, run_folder: Path, *, already: bool) -> Trained:
+    from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
     from training.engine.checkpoints.index import BEST, LAST
 
-    progress = session.progress
+    progress, best = session.progress, folder / BEST
+    if not best.exists():  # of a run that began from a file and has not been better since
+        best = CheckpointFolder(folder).best() or best
     return Trained(
         family=session.recipe.run,
-        best=folder / BEST,
+        best=best,
         last=folder / LAST,
         run=run_folder,
         metrics=dict(progress.best_metrics),

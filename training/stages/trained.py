@@ -16,7 +16,7 @@ from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.partial import load_state
 from training.engine.fit import fitted
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 from training.recipe import Fitted, Recipe
 from training.registry import families, family_of, item_of, recipe_type
 from training.workspace import Workspace
@@ -39,9 +39,15 @@ class Trained:
 
 def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
     """Read `checkpoint`, or the best of `run` ("family" or "family/item"). Raises UsageError, naming what to run, where
-    there is none."""
+    there is none, and HostError where none is intact."""
     if checkpoint is None:
-        checkpoint = CheckpointFolder(workspace.checkpoints(run)).best()
+        checkpoints = CheckpointFolder(workspace.checkpoints(run))
+        checkpoint = checkpoints.best()
+        if checkpoint is None and checkpoints.all_damaged():
+            raise HostError(
+                f"{checkpoints.damage()}. Bring them back from a second place (python -m training restore --persist "
+                "DIR) or from a copy of your own. See docs/recovery.md."
+            )
         if checkpoint is None:
             raise UsageError(
                 f"There is no trained {run} in {workspace.checkpoints(run)}. Train it first: "

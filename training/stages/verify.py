@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from training.errors import AthanorError, ExportError
@@ -22,6 +23,7 @@ def verify(folder: Path) -> None:
     if receipt is None or not receipt["families"]:
         raise ExportError(f"There are no exports in {folder} (no {NAME}). `python -m training export` makes them.")
     problems: list[str] = []
+    bad: list[str] = []  # runs that have some
     places = {folder}
     for run, entry in receipt["families"].items():
         try:
@@ -29,6 +31,7 @@ def verify(folder: Path) -> None:
             lines = check_run(folder, run, entry, kind.grade, kind.provers)
         except AthanorError as error:
             problems.append(str(error))
+            bad.append(run)
             continue
         made = entry.get("exported", {}).get("at", "at an unknown time")
         synthetic = ", synthetic: true" if entry.get("synthetic") else ""
@@ -36,7 +39,9 @@ def verify(folder: Path) -> None:
         print(table((line.name, line.bytes, _status(line)) for line in lines))
         for note in entry.get("notes", []):
             print(f"  NOTE: {note}")
-        problems += [f"{line.name}: {problem}" for line in lines for problem in line.problems]
+        found = [f"{line.name}: {problem}" for line in lines for problem in line.problems]
+        problems += found
+        bad += [run] if found else []
         places.add(folder / layout.item)
     listed = {name for entry in receipt["families"].values() for name in entry["files"]}
     for path in sorted(path for place in places if place.is_dir() for path in place.iterdir()):
@@ -44,7 +49,12 @@ def verify(folder: Path) -> None:
         if path.suffix in _MODELS and not path.name.startswith(".") and name not in listed:
             print(f"  NOTE: {name} is not in the receipt; it was not checked.")
     if problems:
-        raise ExportError(f"{folder} does not verify:\n" + "\n".join(f"  {problem}" for problem in problems))
+        raise ExportError(
+            f"{folder} does not verify:\n"
+            + "\n".join(f"  {problem}" for problem in problems)
+            + "\nCopy the files again from where they were exported, or export them again there, which trains nothing: "
+            f"python -m training export {shlex.join(bad)}"
+        )
     print(f"All {len(listed)} files verified.")
 
 

@@ -33,7 +33,7 @@ from training.engine.checkpoints.index import (
     constants_name,
     discard,
 )
-from training.errors import HostError
+from training.errors import HostError, UsageError
 
 
 class CheckpointFolder:
@@ -238,8 +238,16 @@ class CheckpointFolder:
             room = ""
         return HostError(
             f"Could not save a checkpoint to {self.path}: {error.strerror or error}{room}. "
-            "The checkpoints saved before are untouched; make room or fix the folder, and run the same command again."
+            f"The checkpoints saved before{self._newest_step()} are untouched; make room or fix the folder, and run "
+            "the same command again."
         )
+
+    def _newest_step(self) -> str:
+        try:
+            last = Index.read(self.path).files.get(LAST)
+        except UsageError:  # the disk is gone
+            return ""
+        return f", the newest of step {last.step}," if last else ""
 
     # -- read ------------------------------------------------------------------------------------------------------
 
@@ -259,6 +267,19 @@ class CheckpointFolder:
         """Names that are listed while what is there has no listed content, or is missing."""
         index = Index.read(self.path)
         return [name for name in index.newest_first() if not self._intact(name, index)]
+
+    def all_damaged(self) -> bool:
+        """Whether listed files are there, and none is intact."""
+        index = Index.read(self.path)
+        there = [name for name in index.files if (self.path / name).is_file()]
+        return bool(there) and not any(self._intact(name, index) for name in there)
+
+    def damage(self) -> str:
+        """A message for the case that none is intact."""
+        return (
+            f"None of the checkpoints in {self.path} is intact: the SHA-256 of {', '.join(self.damaged())} does not "
+            f"match {INDEX}"
+        )
 
     def _intact(self, name: str, index: Index) -> bool:
         path = self.path / name

@@ -12,7 +12,7 @@ from typing import Any
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.provenance import course, plain
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 from training.settings import RunSettings
 from training.workspace import PROJECT
 
@@ -46,7 +46,8 @@ def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
 
     `resume`: "auto" continues from the newest intact checkpoint if nothing differs that changes the course of the
     training; "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises
-    UsageError if it is missing.
+    UsageError if it is missing, and HostError for "auto" where checkpoints are there and none is intact: to begin again
+    would cost their price a second time, which is for the reader to decide.
     """
     checkpoints = CheckpointFolder(folder)
     checkpoints.sweep()
@@ -56,7 +57,7 @@ def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     if source is not None:
         return _from_file(checkpoints, wanted, resume, _resolve(source), newest, there)
     if newest is None or there is None:
-        return Decision(None, new_run_id(), _damaged(checkpoints))
+        return Decision(None, new_run_id(), _none_intact(checkpoints, resume))
     if resume == "never":
         return Decision(None, new_run_id(), _aside(checkpoints, there, "--resume never was given"))
     differing = differences(there, wanted)
@@ -125,7 +126,25 @@ def _aside(checkpoints: CheckpointFolder, found: Mapping[str, Any], why: str) ->
 
 def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
     bad = checkpoints.damaged()
-    return (f"damaged or missing, and passed over: {', '.join(bad)}",) if bad else ()
+    return (f"damaged or missing, and passed over: {', '.join(bad)} (see docs/recovery.md)",) if bad else ()
+
+
+def _none_intact(checkpoints: CheckpointFolder, resume: str) -> tuple[str, ...]:
+    """Of a folder without an intact checkpoint: refuse damaged ones, or set them aside. Where every listed file is
+    missing, somebody moved them away (or `set_aside` was killed before it removed the index): a new run begins."""
+    if not checkpoints.all_damaged():
+        return _damaged(checkpoints)
+    if resume == "auto":
+        raise HostError(
+            f"{checkpoints.damage()}. Nothing was changed. Bring them back from a second place (python -m training "
+            "restore --persist DIR) or from a copy of your own. To train again from the first step, add --resume "
+            "never: these files are then kept aside. See docs/recovery.md."
+        )
+    newest = next(iter(checkpoints.listed().values()))
+    aside = checkpoints.set_aside(newest.run_id)
+    return (
+        f"starting a new run, because no checkpoint of the one that is there is intact. Its files are now in {aside}",
+    )
 
 
 def _resolve(source: str) -> Path:

@@ -47,7 +47,7 @@ def roll_back(run: Run, error: Diverged) -> None:
     state, before = run.state, run.state.progress
     advice = (
         "Try a lower optim.lr, a longer scheduler.warmup_steps, bfloat16 in place of float16, or look at the samples "
-        "named in the log."
+        "named in the log. See docs/recovery.md."
     )
     if before.rollbacks >= ROLLBACKS:
         raise TrainingError(

@@ -328,5 +328,9 @@ class Run:
         """The place in the run, for people."""
         progress = self.state.progress
         position = progress.step % self.plan.steps_per_epoch
-        epoch = f"epoch {self.state.epoch}" if not position else f"{position} steps into epoch {self.state.epoch + 1}"
+        epoch = (
+            f"epoch {self.state.epoch}"
+            if not position
+            else f"{position} step{'s' * (position > 1)} into epoch {self.state.epoch + 1}"
+        )
         return f"step {progress.step}/{progress.total_steps} ({epoch})"

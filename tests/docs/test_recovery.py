@@ -1,0 +1,26 @@
+"""docs/recovery.md: every command on it is run, and prints what it shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.docs.page import sections
+from tests.docs.reader import Reader
+from tests.docs.warm import Warm
+from training.workspace import PROJECT
+
+PAGE = sections(PROJECT / "docs" / "recovery.md")
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    (folder / "bin").mkdir()
+    warm = Warm(folder / "bin", "tests.docs.miniature:prepared")
+    yield Reader(folder, warm.python)
+    warm.close()
+
+
+@pytest.mark.parametrize("section", PAGE, ids=str)
+def test_what_the_page_shows_is_what_happens(reader, section):
+    reader.follow(section)

@@ -1,0 +1,144 @@
+"""A Python in which everything is imported already: what a page runs costs what it does, and not torch's seconds.
+
+`Warm` starts a server and makes a program `python`, which has the server fork a process for each `-m training ...`,
+with the program's folder, environment, output, signals and exit code; anything else goes to the real interpreter. Verbs
+that WITHOUT names (page.py) end at once, and so does their supervisor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.docs.page import WITHOUT
+
+ROOT = Path(__file__).resolve().parents[2]
+PR_SET_PDEATHSIG = 1
+
+CLIENT = """#!{python} -SE
+import json, os, signal, socket, sys
+command = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else sys.argv[1:]
+if command[:2] == ["-m", "training"] and command[2] in os.environ[{without!r}].split():
+    sys.exit(0)
+if sys.argv[1:3] != ["-m", "training"]:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+server.connect({address!r})
+order = {{"words": sys.argv[3:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+socket.send_fds(server, [json.dumps(order).encode()], [0, 1, 2])
+process = int(server.recv(64))
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, lambda number, frame: os.kill(process, number))
+code = int(server.recv(64))
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
+
+
+class Warm:
+    """The server and its program; dead with this process. `prepare`: "module:function" that is given the words of a
+    command in its process, and returns those that are run."""
+
+    def __init__(self, folder: Path, prepare: str):
+        self.python = folder / "python"
+        address = folder / "warm.socket"
+        client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT)
+        self.python.write_text(client, encoding="utf-8")
+        self.python.chmod(0o755)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(address), prepare], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert self._process.stdout is not None and self._process.stdout.readline() == b"ready\n"
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(address: str, prepare: str) -> None:
+    """Fork a process for each command that comes."""
+    module, _, name = prepare.partition(":")
+    prepared = vars(__import__(module, fromlist=[name]))[name]
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(address)
+    listening.listen()
+    _die_with_parent()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print("ready", flush=True)
+    while True:
+        client, _ = listening.accept()
+        if os.fork() == 0:
+            listening.close()
+            _attend(client, prepared)
+            os._exit(0)
+        client.close()
+
+
+def _attend(client: socket.socket, prepared: Any) -> None:
+    """Run one command, and report its end; it ends with its client."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _die_with_parent()
+    message, handles, _, _ = socket.recv_fds(client, 1 << 20, 3)
+    process = os.fork()
+    if process == 0:
+        _run(json.loads(message), handles, client, prepared)
+    for handle in handles:
+        os.close(handle)
+    client.send(str(process).encode())
+    ended = os.pidfd_open(process)
+    ready, _, _ = select.select([ended, client], [], [])
+    if ended not in ready:  # the client is gone
+        os.killpg(process, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    with contextlib.suppress(OSError):
+        client.send(str(code).encode())
+
+
+def _run(order: dict[str, Any], handles: list[int], client: socket.socket, prepared: Any) -> None:
+    """`python -m training WORDS`, in this process."""
+    code = 1
+    try:
+        client.close()
+        os.setsid()
+        _die_with_parent()
+        for number, handle in enumerate(handles):
+            os.dup2(handle, number)
+            os.close(handle)
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+        os.chdir(order["folder"])
+        os.environ.clear()
+        os.environ.update(order["environment"])
+        sys.argv = ["training", *prepared(order["words"])]
+        runpy.run_module("training", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001  the end of a process: reported as the interpreter would
+        sys.excepthook(*sys.exc_info())
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])
