@@ -33,12 +33,15 @@ def test_nodes_import_from_where_this_process_does(monkeypatch, tmp_path):
     """PYTHONPATH replaces the nodes' own: a folder that is left out of it (Ray's) would keep workers from starting."""
     monkeypatch.setattr(sys, "path", [str(tmp_path), "", str(tmp_path / "absent"), *sys.path])
     monkeypatch.setenv("ATHANOR_DOMAINS", "elsewhere:DOMAIN")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     variables = stage.nodes_environment()
     folders = variables["PYTHONPATH"].split(os.pathsep)
     assert folders[:2] == [str(PROJECT), str(tmp_path)]
     assert str(Path(pytest.__file__).parents[1]) in folders
     assert str(Path(os.__file__).parent) not in folders, "the standard library is each node's own"
     assert variables["ATHANOR_DOMAINS"] == "elsewhere:DOMAIN"
+    assert variables["OMP_WAIT_POLICY"] == "PASSIVE" and "OMP_NUM_THREADS" not in variables, "a node has its own CPUs"
 
 
 def test_nodes_do_not_import_from_the_folder_of_the_user(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from training.errors import AthanorError, HostError
+from training.threads import BLAS_SPINNING, WAITING
 from training.workspace import PROJECT
 
 #: Seconds in which every node must have answered a task that does nothing. A cold worker takes a few; one that cannot
@@ -172,7 +173,8 @@ def nodes_environment() -> dict[str, str]:
     variables = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *ours])), "PYTHONSAFEPATH": "1"}
     if added := os.environ.get("ATHANOR_DOMAINS"):
         variables["ATHANOR_DOMAINS"] = added
-    return variables
+    # How threads wait; of how many there are, Ray takes care (OMP_NUM_THREADS is the number of a task's CPUs).
+    return variables | {name: os.environ[name] for name in (*WAITING, *BLAS_SPINNING) if name in os.environ}
 
 
 def _answer() -> str:
