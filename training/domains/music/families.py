@@ -68,6 +68,6 @@ MIDI_GENERATOR = FamilyFacts(
         verify=Line(4.0, 1.0),
         baseline_share=0.2,
         baseline_most=Line(8.0, 22.0),
-    ),  # fmt: skip
+    ),
     export_bytes=312 << 20,
 )
