@@ -98,9 +98,9 @@ def rows(name: str, number: int, done: Done) -> list[Row]:
     ]  # fmt: skip
     if done.code or not done.kept:
         return out
-    wholes = [("all", sum(done.kept.values()), done.ending)]
-    wholes += [(family, kept, done.ending_of(family)) for family, kept in done.kept.items()]
-    for part, (family, kept, took) in zip("bcdefgh", wholes, strict=False):
+    compared = [("all", sum(done.kept.values()), done.ending)]
+    compared += [(family, kept, done.ending_of(family)) for family, kept in done.kept.items()]
+    for part, (family, kept, took) in zip("bcdefgh", compared, strict=False):
         ratio, judged = kept / took, family == "all"  # of a family it is stated: shares of common stages are a rule
         out.append(
             Row(

@@ -114,7 +114,8 @@ def reserves(
 
 def _measured(sessions: Iterable[Session], history: Iterable[Past]) -> dict[str, float]:
     """Stage -> multiple of the expected seconds: this job's worst, else the median of earlier jobs of this host."""
-    here = host()
+    history = tuple(history)
+    here = host() if history else ""
     before: dict[str, list[float]] = {}
     for past in history:
         for stage, pace in past.pace.items() if past.host == here else ():
