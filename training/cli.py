@@ -78,7 +78,7 @@ def _train(options: argparse.Namespace) -> None:
     from training.stages.train import train
 
     workspace = Workspace(options.out)
-    recipe = _recipe(options, workspace)
+    recipe = recipe_of(options, workspace)
     time_host(options, workspace)
     with counted_stage(options, "train", [options.family], fresh=options.resume == "never") as account:
         left, limit = allowance(options, account)
@@ -111,7 +111,7 @@ def _estimate(options: argparse.Namespace) -> None:
     from training.stages.estimate import estimate, show
 
     workspace = Workspace(options.out)
-    recipe = _recipe(options, workspace)
+    recipe = recipe_of(options, workspace)
     rest = others(options.of, workspace, options.family)
     endings = endings_of(options, [options.family, *rest])
     account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
@@ -155,7 +155,8 @@ def _prove_resume(options: argparse.Namespace) -> None:
     )
 
 
-def _recipe(options: argparse.Namespace, workspace: Workspace):
+def recipe_of(options: argparse.Namespace, workspace: Workspace):
+    """The recipe with the settings of this command. `--epochs` replaces the length that a preset gives."""
     from training.registry import load_recipe
 
     require_one_model(options.family)
@@ -169,6 +170,8 @@ def _recipe(options: argparse.Namespace, workspace: Workspace):
         least = load_recipe(options.family, preset or "full", options.config, overrides).settings.training.min_epochs
         # a short run requested on the command line is not refused for a configuration's longer min_epochs
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
+        if options.config is None and not any(word.startswith("training.max_steps=") for word in options.set):
+            overrides.append("training.max_steps=null")  # a preset's number of steps must not end it earlier
     return load_recipe(options.family, preset or "full", options.config, overrides)
 
 
