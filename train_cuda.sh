@@ -5,7 +5,7 @@
 #   ./train_cuda.sh [WORD] [options]        ./train_cuda.sh [WORD] --help
 # shellcheck disable=SC2034,SC2154  # variables that the plan sets, and that scripts/docker.sh reads
 set -euo pipefail
-[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+[[ $- == *p* ]] || exec env -u SHELLOPTS -u BASHOPTS "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
 root=$(readlink -f -- "${BASH_SOURCE[0]}" && printf x) # the x keeps a newline at the end of a name
 root=${root%/*}

@@ -8,7 +8,7 @@
 # The versions pinned now are kept where they still fit; --upgrade takes the newest. CUDA packages are left out: torch
 # itself pins the exact ones that it needs, and a CPU build needs none.
 set -euo pipefail
-[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+[[ $- == *p* ]] || exec env -u SHELLOPTS -u BASHOPTS "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -17,7 +17,7 @@
 # ATHANOR_PYTHON=FILE uses that interpreter as it is. Exit 6: something is missing on the host, and the message names
 # the line that installs it.
 set -euo pipefail
-[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+[[ $- == *p* ]] || exec env -u SHELLOPTS -u BASHOPTS "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

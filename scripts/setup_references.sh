@@ -5,7 +5,7 @@
 # It is .venv-references in the project (elsewhere: ATHANOR_REFERENCES=DIR). A reference that requires another version of a
 # pinned package of the project (torch above all) cannot be installed: the two sides would not be comparable.
 set -euo pipefail
-[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+[[ $- == *p* ]] || exec env -u SHELLOPTS -u BASHOPTS "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

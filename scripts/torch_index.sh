@@ -11,7 +11,7 @@
 #   https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
 #   https://github.com/pytorch/pytorch/blob/main/RELEASE.md (CUDA support matrix)
 set -euo pipefail
-[[ $- == *p* ]] || exec "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
+[[ $- == *p* ]] || exec env -u SHELLOPTS -u BASHOPTS "$BASH" -p -- "${BASH_SOURCE[0]}" "$@" # takes nothing from the user's shell
 
 # shellcheck source=scripts/environment.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/environment.sh"

@@ -137,7 +137,7 @@ def test_a_damaged_ledger_is_set_aside_and_reported(tmp_path, clock, capsys, dam
     ledger_path(space).write_bytes(damage)
     work(space, clock, "prepare", 10)
     output = capsys.readouterr().err
-    assert "damaged" in output and "not known any more" in output
+    assert "damaged" in output and "is unknown now" in output
     (aside,) = ledger_path(space).parent.glob("budget.damaged-*.json")
     assert aside.read_bytes() == damage and spent(space) == 10
 

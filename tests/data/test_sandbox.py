@@ -202,7 +202,7 @@ def test_the_callers_script_is_not_run_again_in_workers(tmp_path):
     """So a script may have no `if __name__` guard, and may import torch without a cost for each worker."""
     script = tmp_path / "unguarded.py"
     script.write_text(
-        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}]\n"
+        f"import sys; sys.path[:0] = [{HERE!r}, {str(PROJECT)!r}, {str(tmp_path)!r}]\n"
         "print('begun', flush=True)\n"
         "import hostile_decoders, this_is_heavy\n"
         "from training.data import sandbox\n"

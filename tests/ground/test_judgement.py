@@ -170,7 +170,11 @@ def test_a_single_unit_proves_nothing(other, mark, words):
     model, baseline = (resample(by_unit([value]), resampling, dict) for value in (1.0, other))
     metric = compare({"val_loss": LOSS}, model, {"x": baseline})["val_loss"]
     found = against(metric, "x", "x", "loss", unit=Unit("tone", "tones"))
-    assert found.mark == mark and words in found.sentence and "of too few tones to tell how surely" in found.sentence
+    assert (
+        found.mark == mark
+        and words in found.sentence
+        and "of too few tones to say how certain that is" in found.sentence
+    )
     strata = Resampling(3, 0, np.arange(3))
     assert not drawn(lambda units: float(units.sum()), strata).estimated
     assert drawn(lambda units: float(units.sum()), Resampling(3, 0)).estimated

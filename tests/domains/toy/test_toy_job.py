@@ -55,7 +55,7 @@ def test_the_report_and_the_card_have_the_domains_sections(done):
     texts = ("held-out sessions can measure", "--readings DIR</code>", 'id="verdict"', 'id="blend"', 'id="cost"')
     order = [page.index(text) for text in texts]
     assert order == sorted(order) and "a calibration curve for each of three devices" in page[: order[2]]
-    assert "Corrects what a device shows" in (done.out / "exports" / "README.md").read_text(encoding="utf-8")
+    assert "Corrects the readings of a device" in (done.out / "exports" / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_console_explains_a_demo_before_its_verdict(fresh, done_once, capsys):

@@ -268,7 +268,7 @@ def test_the_verdict_follows_what_held_out_songs_allow(taught):
     found = recipe.evaluate(EvaluationContext(model, rows, swapped, 100, lambda *_: recipe.build({}).eval(), 0.5))
     assert found.metrics["emotion_named"].baselines["held_out_songs"].value == 0
     assert found.metrics["emotion_named"].about.floor is None
-    (output,) = [why for why in found.verdict.why if why.startswith("The share of pieces whose emotion is named right")]
+    (output,) = [why for why in found.verdict.why if why.startswith("The share of pieces whose emotion is recognised")]
     assert "Nothing is required of it: the classifier names the emotion of 0 % of the held-out songs right" in output
 
 
@@ -278,7 +278,7 @@ def test_music_that_is_alike_for_all_emotions_can_be_followed_in_nothing_and_tha
     alike = {name: metric for name, metric in found.items() if not name.startswith("shift_")}
     (finding,) = [one for one in judging.findings(alike) if "nothing that pieces could follow" in one.sentence]
     assert finding.mark == "fair" and "tempo, note density, loudness" in finding.sentence
-    assert not [one for one in judging.findings(alike) if "Of 0 ways" in one.sentence]
+    assert not [one for one in judging.findings(alike) if "Of 0 traits" in one.sentence]
 
 
 def test_the_classifier_recognises_emotions_and_notices_swapped_ones(taught):

@@ -195,7 +195,7 @@ def test_nothing_is_required_of_a_correlation_with_what_never_varies(recipe):
     for row in rows:
         row.records["midi_path"]["notes"]["duration"] = 1.0
         row.records["midi_path"]["notes"]["velocity"] = 80
-    found = judged(recipe, Oracle(recipe.dataset(rows, training=False), deaf=False), rows)
+    found = judged(recipe, Oracle(recipe.dataset(rows, training=False), emotion_only=False), rows)
     (output,) = [why for why in found.verdict.why if why.startswith("The correlation of size")]
     assert "Nothing is required of it: the score's size is the same in all held-out windows" in output
     assert found.metrics["sounding_size_r"].about.floor is None and found.metrics["sounding_z_r"].about.floor == 0.8
