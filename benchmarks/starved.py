@@ -35,7 +35,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """A command of `python -m training`, which can be repeated: `fresh` removes what it left."""
 
     bar: str
@@ -85,12 +85,12 @@ def measure(small: bool) -> list[Row]:
             prepared_demo(workspace, 10 if small else 30)
         evaluate, train = _works(workspace, small)
         if small:
-            return _rows(train, _took(train, 1, small))
+            return rows_of(train, timed_sides(train, 1, small))
         train()  # a checkpoint to evaluate
-        return [row for work in (evaluate, train) for row in _full_rows(work, _took(work, ROUNDS, small))]
+        return [row for work in (evaluate, train) for row in _full_rows(work, timed_sides(work, ROUNDS, small))]
 
 
-def _works(workspace: Workspace, small: bool) -> tuple[_Work, _Work]:
+def _works(workspace: Workspace, small: bool) -> tuple[Work, Work]:
     common = ("--device", "cpu", "--out", str(workspace.root))
     settings = ("--preset", "debug") if small else (
         "--preset", "demo", "--set", "training.max_steps=40", "--set", "generation.max_tokens=128",
@@ -100,11 +100,11 @@ def _works(workspace: Workspace, small: bool) -> tuple[_Work, _Work]:
         shutil.rmtree(workspace.exports, ignore_errors=True)
         shutil.rmtree(workspace.cache / "baselines", ignore_errors=True)
 
-    train = _Work("11e", ("train", FAMILY, *settings, "--resume", "never", *common), lambda: None)
-    return _Work("11a", ("evaluate", FAMILY, *common), forget), train
+    train = Work("11e", ("train", FAMILY, *settings, "--resume", "never", *common), lambda: None)
+    return Work("11a", ("evaluate", FAMILY, *common), forget), train
 
 
-def _took(work: _Work, rounds: int, small: bool) -> _Took:
+def timed_sides(work: Work, rounds: int, small: bool) -> _Took:
     with one_cpu() as (enter, how):
         sides = {
             "quiet": work,
@@ -116,7 +116,7 @@ def _took(work: _Work, rounds: int, small: bool) -> _Took:
     return _Took({name: median(times) for name, times in seconds.items()}, how, rounds)
 
 
-def _rows(work: _Work, took: _Took) -> list[Row]:
+def rows_of(work: Work, took: _Took) -> list[Row]:
     seconds, verb = took.seconds, work.words[0]
     return [
         _row(work.bar, 0, f"{verb} beside {CPUS} busy processes on {CPUS} CPUs", seconds["beside"], seconds["quiet"],
@@ -126,13 +126,13 @@ def _rows(work: _Work, took: _Took) -> list[Row]:
     ]  # fmt: skip
 
 
-def _full_rows(work: _Work, took: _Took) -> list[Row]:
+def _full_rows(work: Work, took: _Took) -> list[Row]:
     """And what the former way of waiting takes, in quiet and beside busy processes."""
     alone, libgomp, verb = took.seconds["quiet"], took.seconds["libgomp"], work.words[0]
     most = PATIENCE * alone
     former = work.beside(LIBGOMP, most)
     return [
-        *_rows(work, took),
+        *rows_of(work, took),
         _row(work.bar, 2, f"{verb} in quiet, against libgomp as it comes", alone, libgomp, COST,
              f"what it costs not to spin; with one thread it takes {took.seconds['thread']:.3g} s"),
         Row(_name(work.bar, 3), f"{verb} beside {CPUS} busy processes, libgomp as it comes", former, alone, "s",

@@ -16,6 +16,7 @@ import pytest
 
 from tests.docs.page import FAULT, STEPS, WITHOUT, Section, Setup, Shown, once
 from tests.engine.disks import Mounted
+from training.engine.checkpoints.index import LAST, Index
 from training.persist.lease import NAME as LEASE
 from training.workspace import PROJECT
 
@@ -146,6 +147,7 @@ class Reader:
 
     def _strike(self, strikes: Setup, process: subprocess.Popen) -> None:
         if strikes.name == "killed":
+            self._wait_until_copied()
             self._kill(process)
         elif strikes.name == "training_killed":
             os.kill(int(self.held.read_text()), signal.SIGKILL)
@@ -156,6 +158,14 @@ class Reader:
             assert self._disk is not None
             self._disk.fill(0)
         self.held.unlink()
+
+    def _wait_until_copied(self) -> None:
+        """Where the training copies to the second place, its newest checkpoint is there, as it is on the page."""
+        here, there = (place / "checkpoints/midi_generator" for place in (self.athanor, self.safe))
+        until = time.monotonic() + PATIENCE
+        while there.exists() and _newest(here) != _newest(there):
+            assert time.monotonic() < until, "the second place has no copy of the newest checkpoint"
+            time.sleep(0.01)
 
     def _kill(self, process: subprocess.Popen) -> None:
         """As a host that loses its power: every process of the command, at once."""
@@ -293,3 +303,9 @@ def _end(process: int) -> None:
     except ProcessLookupError:
         return
     pytest.fail(f"process {process} does not end")
+
+
+def _newest(folder: Path) -> int | None:
+    """The step of a folder's last.pt, as listed."""
+    listed = Index.read(folder).files
+    return listed[LAST].step if LAST in listed else None
