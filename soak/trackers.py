@@ -192,6 +192,14 @@ class _InProcess:
         self.run.finish()
 
 
+def _keeps_its_file(log: lines.AppendOnlyFile) -> int:
+    """The descriptor of the file that was opened first, wherever its name has gone."""
+    if log._handle is None:
+        log.path.parent.mkdir(parents=True, exist_ok=True)
+        log._handle = log._open()
+    return log._handle
+
+
 class _Plain:
     """A file that is opened once, and written to."""
 
@@ -222,7 +230,7 @@ ROWS = (
         mutants=(
             Mutant("W&B in the training's process", patched(tracking, "WandbProcess", _InProcess), trials=1),
             Mutant("a log is opened once", patched(tracking, "AppendOnlyFile", _Plain), trials=8),
-            Mutant("a log is not looked for", patched(lines.AppendOnlyFile, "_find", lambda self: None), trials=8),
+            Mutant("a log is not looked for", patched(lines.AppendOnlyFile, "_find", _keeps_its_file), trials=8),
         ),
         note=lambda: "" if not mounts.unable() else "full disk by a stand-in",
     ),
