@@ -131,7 +131,7 @@ def test_nodes_without_this_program_are_named(cluster, monkeypatch):
     """Their workers start, and have none of this project's packages."""
     folders = [str(Path(__import__("ray").__file__).parents[1])]
     monkeypatch.setattr(stage, "nodes_environment", lambda: {"PYTHONPATH": os.pathsep.join(folders)})
-    monkeypatch.chdir("/")
+    monkeypatch.setattr(stage, "PROJECT", Path("/"))  # Ray is started in it, and its workers import from there
     with pytest.raises(HostError, match=r"cannot run this program: .*No module named"), connected(cluster.address):
         pass
 
