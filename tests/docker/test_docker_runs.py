@@ -190,7 +190,8 @@ def test_a_container_whose_runner_or_client_is_killed_saves_and_ends(checkout, w
     """Neither can stop it any more; it would continue training unseen, and hold the folder."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
-        "--out", workspace, "--skip-manifests", "--skip-spectocloud", "--skip-export",
+        "--out", workspace, "--midi-root", workspace / "data/demo/midi",
+        "--skip-manifests", "--skip-spectocloud", "--skip-export",
     )  # fmt: skip
     process = checkout.start(*command)
     output = Output(process)
