@@ -69,6 +69,17 @@ def _groups(controller: str) -> Iterator[Path]:
             yield from (mount.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1))
 
 
+def process_exists(process: int) -> bool:
+    """Whether a process of this number runs on this host, whoever owns it."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 def nvidia_smi(query: str, seconds: float = SMI_SECONDS) -> tuple[list[str], str]:
     """The output of nvidia-smi for `--query-gpu=<query>`, one line per GPU, without units; and why it failed. That text
     is empty if it succeeded or is not installed."""

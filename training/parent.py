@@ -27,6 +27,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from training.host import process_exists
+
 PARENT = "ATHANOR_PARENT"
 SECONDS = 0.5  # between two looks
 
@@ -47,7 +49,7 @@ def follow(asked: Callable[[], object]) -> None:
 def _follow(parent: int, asked: Callable[[], object]) -> None:
     # An interpreter that is a script (ATHANOR_PYTHON may name one) stands between the two. Then the number itself is
     # looked for, which would be wrong only if it were used again within half a second.
-    lives = (lambda: os.getppid() == parent) if os.getppid() == parent else (lambda: _exists(parent))
+    lives = (lambda: os.getppid() == parent) if os.getppid() == parent else (lambda: process_exists(parent))
     while lives():
         time.sleep(SECONDS)
     main = threading.main_thread().ident
@@ -65,13 +67,3 @@ def _report(parent: int) -> None:
         print(
             f"process {parent}, which started process {os.getpid()}, has ended: stopping", file=sys.stderr, flush=True
         )
-
-
-def _exists(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

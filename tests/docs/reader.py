@@ -54,8 +54,9 @@ class Reader:
 
     # -- a section -------------------------------------------------------------------------------------------------
 
-    def follow(self, section: Section) -> None:
-        """Raises AssertionError where a command does not do what the page shows."""
+    def follow(self, section: Section) -> list[str]:
+        """The commands that were run and did what the page shows. Raises AssertionError where one did not."""
+        done: list[str] = []
         self.code, self._without = 0, ENDING
         self.begins_with(["nothing"])
         try:
@@ -66,8 +67,10 @@ class Reader:
                     getattr(self, step.name)(step.arguments)
                 else:
                     self._type(step, section.steps[at + 1 : at + 2])
+                    done.append(step.command)
         finally:
             self.close()
+        return done
 
     def close(self) -> None:
         """End what runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.docs.page import sections
+from tests.docs.page import Shown, sections
 from tests.docs.reader import Reader
 from tests.docs.warm import Warm
 from training.workspace import PROJECT
@@ -23,4 +23,5 @@ def reader(tmp_path_factory):
 
 @pytest.mark.parametrize("section", PAGE, ids=str)
 def test_what_the_page_shows_is_what_happens(reader, section):
-    reader.follow(section)
+    commands = [step.command for step in section.steps if isinstance(step, Shown)]
+    assert commands and reader.follow(section) == commands

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from .supervised import Supervised
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 DOCKER = r"""#!/usr/bin/env bash
@@ -183,3 +185,8 @@ def stages(calls):
 
 def value(call, option):
     return call[call.index(option) + 1]
+
+
+@pytest.fixture
+def supervised(tmp_path):
+    return Supervised(tmp_path)

@@ -109,7 +109,10 @@ def test_the_ranks_save_and_end_when_what_is_above_them_is_killed(launch, tmp_pa
     wait_for(*(tmp_path / rank / "ready" for rank in "01"))
     launcher, *ranks = (int((tmp_path / name).read_text()) for name in ("launcher", "0/ready", "1/ready"))
     os.kill(launcher if killed == "launcher" else above.pid, signal.SIGKILL)
-    wait_for(*(tmp_path / rank / "saved" for rank in "01"))
+    saved = [tmp_path / rank / "saved" for rank in "01"]
+    wait_for(*saved)
     above.communicate(timeout=60)
-    while any(map(alive, (launcher, *ranks))):
+    deadline = time.monotonic() + 60
+    while (left := [process for process in (launcher, *ranks) if alive(process)]) and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert not left and all(path.exists() for path in saved)

@@ -13,80 +13,13 @@ import time
 
 import pytest
 
-from training import cli, parent
+from training import cli
 from training.engine.process import heartbeat
 
 from .conftest import FOLLOWS, PROJECT, alive
-
-PRELUDE = """
-import fcntl, json, os, signal, subprocess, sys, time
-from pathlib import Path
-here = Path(os.environ["HERE"])
-with (here / "runs").open("a") as file:
-    print(*sys.argv[1:], file=file)
-run = len((here / "runs").read_text().splitlines())  # 1 for the first
-
-def save(step, run_id="a"):
-    (here / "index.json").write_text(json.dumps({"files": {"last.pt": {"step": step, "run_id": run_id}}}))
-
-def crash(note, code=1):
-    Path(os.environ["ATHANOR_CRASH_NOTE"]).write_text(note)
-    sys.exit(code)
-
-def kill(number=signal.SIGKILL):
-    os.kill(os.getpid(), number)
-    time.sleep(60)
-
-def wait():
-    (here / "ready").touch()
-    while True:
-        time.sleep(0.01)
-"""
-
+from .supervised import SAVES
 
 pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
-
-
-class Supervised:
-    def __init__(self, folder):
-        self.folder = folder
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(PROJECT), "HERE": str(self.folder)}
-
-    def words(self, script, *arguments, options=("--pauses", "0")) -> list:
-        (self.folder / "script.py").write_text(PRELUDE + script)
-        words = [sys.executable, "-m", "training.runner.supervisor"]
-        words += ["--index", self.folder / "index.json", *options, "--"]
-        return [*words, sys.executable, "-S", "-E", self.folder / "script.py", *arguments]
-
-    def start(self, script, *arguments, **options) -> subprocess.Popen:
-        return subprocess.Popen(
-            self.words(script, *arguments, **options), text=True, env=self.environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def run(self, script, *arguments, **options):
-        """-> (exit code, how often it was started, the output)."""
-        process = self.start(script, *arguments, **options)
-        output, _ = process.communicate(timeout=60)
-        return process.returncode, len(self.runs), output
-
-    @property
-    def runs(self):
-        return (self.folder / "runs").read_text().splitlines()
-
-    def await_file(self, name="ready"):
-        deadline = time.monotonic() + 90
-        while not (self.folder / name).exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        (self.folder / name).unlink()
-
-
-@pytest.fixture
-def supervised(tmp_path):
-    return Supervised(tmp_path)
 
 
 # -- what is started again -----------------------------------------------------------------------------------------
@@ -237,17 +170,6 @@ def test_a_host_without_room_for_a_temporary_folder_is_no_reason_not_to_work(tmp
 
 # -- signals -------------------------------------------------------------------------------------------------------
 
-SAVES = """
-def stop(number, _frame):
-    (here / "asked").write_text(signal.Signals(number).name)
-    time.sleep(0.1)
-    print("saved", flush=True)
-    sys.exit(75)
-for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-    signal.signal(number, stop)
-wait()
-"""
-
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, name):
@@ -309,64 +231,6 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "within 0.2 s" in output
-
-
-# -- the process that started it -----------------------------------------------------------------------------------
-
-
-def started_by_another(supervised, script, **options):
-    """-> (a process that waits for the supervisor that it starts, the number of the supervisor)."""
-    words = supervised.words(script, **options)
-    code = (
-        "import os, subprocess, sys; from training.parent import as_parent\n"
-        "process = subprocess.Popen(sys.argv[1:], env={**os.environ, **as_parent()})\n"
-        "print(process.pid, flush=True); process.wait()"
-    )
-    between = subprocess.Popen(
-        [sys.executable, "-c", code, *words], env=supervised.environment, text=True, stdout=subprocess.PIPE,
-        stderr=(supervised.folder / "output").open("w"),
-    )  # fmt: skip
-    return between, int(between.stdout.readline())
-
-
-def test_a_supervisor_whose_runner_is_killed_stops_the_command_and_ends(supervised, tmp_path):
-    runner, supervisor = started_by_another(supervised, SAVES)
-    supervised.await_file()
-    runner.kill()
-    output, _ = runner.communicate(timeout=60)  # until the last of them has closed it
-    assert output == "saved\n" and (tmp_path / "asked").read_text() == "SIGTERM"
-    while alive(supervisor):
-        time.sleep(0.01)
-    assert len(supervised.runs) == 1
-
-
-def test_a_runner_that_is_killed_while_the_command_stops_does_not_end_it_at_once(supervised, tmp_path):
-    """The signal had come before: to end everything takes a second request, which this is not."""
-    slow = SAVES.replace("time.sleep(0.1)", "while not (here / 'go').exists(): time.sleep(0.01)")
-    runner, supervisor = started_by_another(supervised, slow)
-    supervised.await_file()
-    os.kill(supervisor, signal.SIGTERM)
-    while not (tmp_path / "asked").exists():
-        time.sleep(0.01)
-    time.sleep(1.1)  # nearer together they would be one request
-    runner.kill()
-    deadline = time.monotonic() + 3 * parent.SECONDS
-    while time.monotonic() < deadline:
-        assert alive(supervisor)
-        time.sleep(0.01)
-    (tmp_path / "go").touch()
-    assert runner.communicate(timeout=60)[0] == "saved\n"
-
-
-def test_a_runner_that_is_killed_in_a_pause_ends_it(supervised):
-    runner, supervisor = started_by_another(supervised, "kill()", options=("--pauses", "600"))
-    while "restart 1" not in (supervised.folder / "output").read_text():
-        time.sleep(0.01)
-    runner.kill()
-    runner.communicate(timeout=60)
-    while alive(supervisor):
-        time.sleep(0.01)
-    assert len(supervised.runs) == 1
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------

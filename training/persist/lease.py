@@ -19,6 +19,7 @@ from typing import Any
 
 from training.data.files import sync
 from training.errors import HostError
+from training.host import process_exists
 from training.persist.copying import Pulse
 from training.persist.place import Place
 
@@ -139,12 +140,8 @@ def _alive(notice: dict[str, Any]) -> bool:
         return False
     if process == os.getpid():
         return notice.get("token") in _held
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+    if not process_exists(process):
         return False
-    except PermissionError:
-        return True
     return _began(process) == notice.get("began")
 
 
