@@ -158,7 +158,7 @@ class BootstrapDraws:
     value: float
     draws: np.ndarray  # f64 [draws]
     without: np.ndarray  # f64 [units]
-    estimated: bool = True  # False: the draws cannot differ (Resampling.varies), so that they tell of no uncertainty
+    estimated: bool = True  # False: the draws cannot differ (Resampling.varies), so there is no interval
 
     def interval(self) -> Interval:
         return bca(self.value, self.draws, self.without)

@@ -102,7 +102,7 @@ def is_measured(sessions: Iterable[Session], history: Iterable[Past]) -> bool:
 def reserves(
     due: Mapping[str, Due], slow: float = 1.0, sessions: Iterable[Session] = (), history: Iterable[Past] = ()
 ) -> dict[str, float]:
-    """Family -> seconds to keep back for evaluating, exporting and verifying it; `slow`: as slowness tells."""
+    """Family -> seconds to keep back for evaluating, exporting and verifying it; `slow`: from `slowness`."""
     known = _measured(sessions, history)
     of_processes = {TRIAL: max(known[stage] for stage in STAGES)} if all(stage in known for stage in STAGES) else known
     processes = PROCESS * (1 + COMMON_PROCESSES / max(1, len(due))) * _pace(TRIAL, of_processes)

@@ -2,7 +2,7 @@
 
 Evaluating, exporting and verifying are processes that import torch, trace, convert, run ONNX Runtime and compute on
 all cores. So is this one, on a model of two layers that is the same everywhere. How long it takes here, as a multiple
-of what it takes on the reference cores, tells how long those stages will take (budget/reserve.py).
+of what it takes on the reference cores, predicts how long those stages will take (budget/reserve.py).
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
-"""Which folder a --persist folder is. A drive that is detached leaves an empty folder behind under the same name, and
-one that is attached again often has another device number, so neither the name nor the number tells: an id in a file
-does.
+"""The identity of a --persist folder: an id in a file. A drive that is detached leaves an empty folder behind under the
+same name, and one that is attached again often has another device number, so neither of these identifies it.
 
 The folder with the id is the place, wherever it is mounted; a folder without it is not, and nothing is written there.
 """

@@ -80,7 +80,7 @@ def _stage_all(
 
 def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
     """Nothing there is newer; what is lost or damaged here is copied all the same."""
-    mended, lost = [], []
+    repaired, lost = [], []
     ours = checkpoints.path
     for name, about in here.constants.items():
         staged: dict[str, Path] = {}
@@ -89,7 +89,7 @@ def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder,
         if _has_constants(theirs, about["sha256"], ours, staged, pulse):
             staged[about["sha256"]].replace(ours / name)
             sync(ours)
-            mended.append(name)
+            repaired.append(name)
         else:
             lost.append(name)
     for name, entry in here.files.items():
@@ -99,11 +99,11 @@ def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder,
             continue
         if any(_stage(theirs, n, entry, ours, staged, pulse) for n in same):
             link(staged[entry.sha256], ours / name)
-            mended.append(name)
+            repaired.append(name)
         else:
             lost.append(name)
     checkpoints.sweep()
-    done = f"; brought what was damaged here: {', '.join(mended)}" if mended else ""
+    done = f"; brought what was damaged here: {', '.join(repaired)}" if repaired else ""
     done += f"; damaged here, and not intact there: {', '.join(lost)}" if lost else ""
     return f"step {here.files[LAST].step} is here, nothing newer is there{done}"
 

@@ -98,6 +98,6 @@ def _against(gap: Any, better: str) -> str:
         return ""
     if low <= 0 <= high:
         return UNSURE
-    if low == high:  # of a single unit, say: nothing tells how certain that is
+    if low == high:  # for example of a single unit: its uncertainty is unknown
         return ""
     return BETTER if (high < 0) == (better == "lower") else WORSE

@@ -39,7 +39,7 @@ KILL_SECONDS = 10.0  # and a killed process to disappear
 PR_SET_CHILD_SUBREAPER = 36  # Linux: prctl(2)
 
 HINTS = {
-    "SIGKILL": "most often the memory of this host ran out; `sudo dmesg` tells",
+    "SIGKILL": "most often the memory of this host ran out; `sudo dmesg` shows it",
     "SIGSEGV": "a fault in compiled code: a driver, a library, or the memory of this host",
     "SIGBUS": "most often shared memory or a disk ran full",
     "SIGABRT": "a library aborted; its message is above",

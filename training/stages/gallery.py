@@ -41,8 +41,8 @@ def _to_board(recipe: Recipe, run: Path, step: int, samples: Mapping[str, Path])
     from training.engine.tracking.board import Board
 
     pictures = {name: path.read_bytes() for name, path in samples.items() if path.suffix in PICTURES}
-    heard = {name: beginning(recipe, path) for name, path in samples.items() if path.suffix in SOUNDS}
-    sounds = {name: content for name, content in heard.items() if content is not None}
+    beginnings = {name: beginning(recipe, path) for name, path in samples.items() if path.suffix in SOUNDS}
+    sounds = {name: content for name, content in beginnings.items() if content is not None}
     if not pictures and not sounds:
         return
     board = Board(run)

@@ -131,7 +131,7 @@ def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
 
 def _none_intact(checkpoints: CheckpointFolder, resume: str) -> tuple[str, ...]:
     """Of a folder without an intact checkpoint: refuse damaged ones, or set them aside. Where every listed file is
-    missing, somebody moved them away (or `set_aside` was killed before it removed the index): a new run begins."""
+    missing, they were moved away (or `set_aside` was killed before it removed the index): a new run begins."""
     if not checkpoints.all_damaged():
         return _damaged(checkpoints)
     if resume == "auto":

@@ -37,8 +37,9 @@ def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any
         _asked = True
         handler(number, frame)
 
-    deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return {number: signal.signal(number, received) for number in STOPS if not (deaf and number == signal.SIGHUP)}
+    hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    stops = [number for number in STOPS if not (hangup_ignored and number == signal.SIGHUP)]
+    return {number: signal.signal(number, received) for number in stops}
 
 
 def follow_parent() -> None:
