@@ -54,7 +54,7 @@ soak:
 	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m soak $(ARGS)
 
 soak-small:
-	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m soak --small $(ARGS)
+	@python=$(PYTHON) && OMP_NUM_THREADS=1 "$$python" -m soak --small --at-once 2 $(ARGS)
 
 image:
 	./train_cuda.sh --docker --skip-manifests --skip-spectocloud --skip-midi --skip-export

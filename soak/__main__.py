@@ -1,6 +1,6 @@
 """`make soak`: every fault of docs/reliability.md, counted; a table as it comes, and results as JSON.
 
-python -m soak [--rows 1,7,10] [--small] [--seed N] [--trial N] [--output FILE] [--table docs/reliability.md]
+python -m soak [--rows 1,7,10] [--small] [--seed N] [--trial N] [--at-once N] [--output FILE]
 
 Exit code 1 if a row does not hold, or a mutant (a safeguard taken out) is not caught.
 """
@@ -8,12 +8,19 @@ Exit code 1 if a row does not hold, or a mutant (a safeguard taken out) is not c
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.harness import place
 from soak.harness import Tally, tally
@@ -27,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="few trials of every row: minutes, for CI")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random choices (default: 1)")
     parser.add_argument("--trial", type=_numbers, metavar="N", help="only these trials, and no mutants: to look closer")
+    parser.add_argument(
+        "--at-once", type=int, default=1, metavar="N", help="rows that run at the same time (default: 1)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="results as JSON")
     options = parser.parse_args(arguments)
     every = rows()
@@ -38,20 +48,43 @@ def main(arguments: list[str] | None = None) -> int:
     again = f"python -m soak {size}--seed {options.seed} --rows R --trial T"
     print(f"seed {options.seed}; to run one trial again: {again}")
     began = time.monotonic()
-    tallies = []
+    results = []
     with tempfile.TemporaryDirectory(prefix="athanor-soak-", ignore_cleanup_errors=True) as scratch:
-        for row in wanted:
-            done = tally(row, small=options.small, seed=options.seed, scratch=Path(scratch), only=options.trial)
-            tallies.append(done)
-            print(line(done, judge_mutants=options.trial is None), flush=True)
-    print(f"{sum(t.tried for t in tallies)} trials in {time.monotonic() - began:.0f} s")
+        count = partial(
+            _count, small=options.small, seed=options.seed, scratch=Path(scratch), only=options.trial
+        )  # fmt: skip
+        for text, result in _counted(count, [row.number for row in wanted], options.at_once):
+            print(text, flush=True)
+            results.append(result)
+    results.sort(key=lambda result: result["row"])
+    print(f"{sum(result['tried'] for result in results)} trials in {time.monotonic() - began:.0f} s")
     if options.output:
-        results = {
-            **place(), "root": os.geteuid() == 0, "seed": options.seed, "small": options.small,
-            "rows": [t.plain() for t in tallies],
+        content = {
+            **place(), "root": os.geteuid() == 0, "seed": options.seed, "small": options.small, "rows": results,
         }  # fmt: skip
-        options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    return 1 if any(not t.unable and not t.passed for t in tallies) else 0
+        options.output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(not result["not_run"] and not result["passed"] for result in results) else 0
+
+
+def _count(number: int, **options: Any) -> tuple[str, dict[str, Any]]:
+    """Run a row; returns it as printed and for JSON."""
+    done = tally(next(row for row in rows() if row.number == number), **options)
+    return line(done, judge_mutants=options["only"] is None), done.plain()
+
+
+def _counted(count: partial, numbers: list[int], at_once: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows as they end. More than one at once: in processes, as a mutant changes the process that it is in."""
+    if at_once == 1:
+        yield from map(count, numbers)
+        return
+    fork = multiprocessing.get_context("fork")  # what a row imports is there already
+    with ProcessPoolExecutor(at_once, fork, initializer=_end_with_parent) as processes:
+        for ended in as_completed([processes.submit(count, number) for number in numbers]):
+            yield ended.result()
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def line(done: Tally, judge_mutants: bool = True) -> str:

@@ -159,6 +159,10 @@ def test_the_exit_code_and_the_results_tell_whether_all_held(tmp_path, monkeypat
     assert [(r["row"], r["held"], r["passed"]) for r in json.loads(out.read_text())["rows"]] == [
         (99, 4, True), (100, 0, False),
     ]  # fmt: skip
+    assert command_line.main(["--output", str(out), "--seed", "5", "--at-once", "2"]) == 1
+    assert [(r["row"], r["held"], r["passed"]) for r in json.loads(out.read_text())["rows"]] == [
+        (99, 4, True), (100, 0, False),
+    ]  # fmt: skip
     assert command_line.main(["--rows", "99"]) == 0
     with pytest.raises(SystemExit) as refused:
         command_line.main(["--rows", "3"])
