@@ -116,8 +116,9 @@ def rows(done: dict[str, list[Trial]]) -> list[Row]:
     widths = median(trial.found.doubt / trial.found.training for trial in every)
     out.append(
         Row(
-            "E3", "trainings whose time lay in the interval that was stated", held, None, "", held,
-            f">= {HELD:.0%}", held >= HELD, f"{len(every)} trials; the interval: {widths:.0%} to either side (median)",
+            "E3", "trainings whose time lay in the interval that was stated", 100 * held, None, "%", 100 * held,
+            f">= {100 * HELD:.0f} %", held >= HELD,
+            f"{len(every)} trials; the interval: {widths:.0%} to either side (median)",
         )
     )  # fmt: skip
     return out
