@@ -4,6 +4,16 @@ import signal
 
 import pytest
 
+from tests.warm import Warm
+
+
+@pytest.fixture(scope="session")
+def warm_python(tmp_path_factory):
+    """A path for `sys.executable`: `python -m training ...` without the seconds of its imports."""
+    warm = Warm(tmp_path_factory.mktemp("warm"))
+    yield warm.python
+    warm.close()
+
 
 @pytest.fixture
 def signals_as_at_a_terminal():

@@ -46,8 +46,9 @@ class Host:
                 due = [reserves.Due(ENDINGS[name], ENDINGS[name].millions, seconds[name]) for name in families]
                 takes = self.speed * self.off * reserves.expected(stage, due)
                 work(self.space, self.clock, stage, takes, families, limit, endings=ENDINGS)
-                self.clock.pass_(self.speed * reserves.PROCESS)
-        self.clock.pass_(self.speed * reserves.PROCESS)  # the end of the count
+                own = reserves.PROCESS if stage == "evaluate" else reserves.COMMON_PROCESSES / 3
+                self.clock.pass_(self.speed * own)
+        self.clock.pass_(self.speed * reserves.COMMON_PROCESSES / 3)  # the end of the count
         return self.clock.now - began, self.clock.now - ended, kept, seconds
 
     def _train(self, family, families_left, limit):

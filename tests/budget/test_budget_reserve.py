@@ -48,19 +48,19 @@ def test_a_slow_host_is_given_more_time_and_its_pace_is_distinguished_from_its_s
     assert books.paces(book_of(space).job.sessions)["export"] == pytest.approx(0.5, rel=1e-2)
 
 
-def test_a_moment_in_which_the_host_was_busy_is_not_what_is_kept_back_for(tmp_path, clock, monkeypatch):
+@pytest.mark.parametrize(("slow_steps", "ratio"), [(10, 1.0), (60, 2.0)], ids=["for a moment", "lastingly"])
+def test_a_host_that_becomes_slower_while_it_trains_is_given_more_time(tmp_path, clock, slow_steps, ratio):
+    """By the training's own steps: they are the work of this host, under what else runs on it."""
     space = Workspace(tmp_path)
     trained(space, "one")
-    looks = iter([6.0, 1.0, 1.0, 1.0])
-    with counted(space, "train", ["one"], Limit()) as account:
-        quiet = total(account, ["one"])
-    monkeypatch.setattr(accounts, "slowness", lambda: next(looks))
-    with counted(space, "train", ["one"], Limit()) as account:
-        busy = []
-        for _ in range(3):
-            busy.append(total(account, ["one"]))
-            account.look()
-    assert busy[0] > busy[1] > busy[2] == pytest.approx(quiet)
+    with counted(space, "train", ["one"], Limit(hours=10), endings={"one": FAMILY}) as account:
+        left = account.training_left("one", 1, [])
+        before = total(account, ["one"])
+        for seconds in [0.5] * 60 + [1.0] * slow_steps:
+            left()
+            clock.pass_(seconds)
+        left()
+        assert total(account, ["one"]) == pytest.approx(ratio * before, rel=1e-6)
 
 
 def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
@@ -130,7 +130,7 @@ def test_each_family_has_its_own_end(tmp_path, clock):
     grows = replace(FAMILY, export=Line(0, 10), millions=4.0)
     with counted(space, "train", ["one"], Limit(), endings={"one": FAMILY, "two": grows}) as account:
         kept_back = account.kept_back(FAMILIES)
-    processes = reserves.PROCESS * (1 + reserves.COMMON_PROCESSES / 2)
+    processes = reserves.PROCESS + reserves.COMMON_PROCESSES / 2
     assert kept_back["one"] == pytest.approx((10 + 20 + 2 + processes) * reserves.CAREFUL)
     assert kept_back["two"] == pytest.approx((10 + 40 + 2 + processes) * reserves.CAREFUL)
 

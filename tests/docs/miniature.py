@@ -10,26 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-# What a process would import is here before it is forked.
 import torch
-import torch._dynamo
 
+import tests.imported  # noqa: F401  is imported before processes are forked
 import training.budget.account
 import training.cli
-import training.domains.music.midi_generator.recipe
-import training.engine.checkpoints.resume
-import training.engine.loop.loop
-import training.engine.tracking.tracker
-import training.export.onnx
 import training.persist.lease
-import training.persist.replicator
-import training.report.page
-import training.stages.doctor
-import training.stages.evaluate
-import training.stages.export
-import training.stages.persist
-import training.stages.train
-import training.stages.verify
 from tests.docs.page import FAULT, STEPS, once
 from training.data.files import write_atomic
 from training.domains.music.midi_generator.recipe import MidiGeneratorRecipe as MidiGenerator

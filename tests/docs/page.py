@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Variables of the processes of a page (miniature.py): a fault, as "name" or "name:argument"; verbs that end at once,
-#: as no page shows what they print; the steps of a training.
-FAULT, WITHOUT, STEPS = "ATHANOR_PAGE_FAULT", "ATHANOR_PAGE_WITHOUT", "ATHANOR_PAGE_STEPS"
+#: Variables of the processes of a page (miniature.py): a fault, as "name" or "name:argument"; the steps of a training.
+FAULT, STEPS = "ATHANOR_PAGE_FAULT", "ATHANOR_PAGE_STEPS"
 WORD = re.compile(r"<([A-Z]+)>")
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import mido
 import pytest
 
-from tests.docs.page import FAULT, STEPS, WITHOUT, Section, Setup, Shown, once
+from tests.docs.page import FAULT, STEPS, Section, Setup, Shown, once
 from tests.engine.disks import Mounted
+from tests.warm import WITHOUT
 from training.engine.checkpoints.index import LAST, Index
 from training.persist.lease import NAME as LEASE
 from training.workspace import PROJECT

@@ -6,7 +6,7 @@ import pytest
 
 from tests.docs.page import Shown, sections
 from tests.docs.reader import Reader
-from tests.docs.warm import Warm
+from tests.warm import Warm
 from training.workspace import PROJECT
 
 PAGE = sections(PROJECT / "docs" / "recovery.md")

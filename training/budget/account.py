@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +22,35 @@ from training.workspace import Workspace
 
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
 FRESH = 10.0  # seconds that a reserve is good for: it changes when a first checkpoint tells the size of a model
+WARM_UP, COMPARED = 5, 40  # steps of a training that are not compared; steps whose median is
 ROUNDS = 4  # what is kept back depends on how long is trained, and that on what is kept back
 
 
 def ledger_path(workspace: Workspace) -> Path:
     """Where a folder's ledger lies."""
     return workspace.root / "runs" / books.NAME
+
+
+class Drift:
+    """How much slower the steps of a training have become since it began: what others on the host take from it since.
+    The speed of the core is not measured beside a training: its own threads would be in the way."""
+
+    def __init__(self) -> None:
+        self._first: list[float] = []
+        self._recent: deque[float] = deque(maxlen=COMPARED)
+        self._since: float | None = None
+        self._steps = 0
+
+    def stepped(self) -> None:
+        now = time.monotonic()
+        if self._since is not None and self._steps > WARM_UP:
+            (self._recent if len(self._first) == COMPARED else self._first).append(now - self._since)
+        self._since, self._steps = now, self._steps + 1
+
+    @property
+    def ratio(self) -> float:
+        """Median of the recent steps by that of the first; 1 while too few are known."""
+        return median(self._recent) / median(self._first) if len(self._recent) == COMPARED else 1.0
 
 
 class Account:
@@ -38,7 +62,8 @@ class Account:
     ):  # fmt: skip
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
         self.kept: dict[str, float] = {}  # family -> seconds, as last reckoned for a training
-        self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and each time since
+        self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and as it ends
+        self._drift = Drift()
         self._endings = endings or {}
 
     @property
@@ -48,11 +73,11 @@ class Account:
 
     @property
     def slow(self) -> float:
-        """How slow this host is: the median of the looks at it so far."""
-        return median(self._slow)
+        """How slow this host is: as measured, and as the steps of a training have changed since."""
+        return median(self._slow) * self._drift.ratio
 
-    def look(self) -> None:
-        """See how slow this host is; a look is a moment, and many of them are what it is like."""
+    def measure_host(self) -> None:
+        """Measure once more how slow this host is."""
         self._slow.append(slowness())
 
     def kept_back(
@@ -80,7 +105,7 @@ class Account:
     def training_left(
         self, family: str, families_left: int, others: Sequence[str], **known: float
     ) -> Callable[[], float] | None:
-        """Seconds of training that `family` may still use, read again each time; None without a limit.
+        """Seconds of training that `family` may still use, read again at each step; None without a limit.
 
         What the limit leaves after everything else (other stages, trainings that are over, the reserve) is shared
         evenly among the `families_left`, this one included; what one leaves is the next one's. `others`: the families
@@ -100,9 +125,9 @@ class Account:
 
         def left() -> float:
             nonlocal reckoned
+            self._drift.stepped()
             if time.monotonic() - reckoned > FRESH:
                 reckoned = time.monotonic()
-                self.look()
                 seconds = max(0.0, each(0.0))
                 for _ in range(ROUNDS):
                     trained = dict.fromkeys([family, *coming], seconds)
@@ -182,7 +207,7 @@ def _expected(account: Account, stage: str, families: Sequence[str]) -> float:
     """Seconds that a stage that is over should have taken on a host as slow as this one was during it."""
     if stage not in (*STAGES, TRIAL):
         return 0.0
-    account.look()
+    account.measure_host()
     return account.slow * expected(stage, account.due(families).values())
 
 

@@ -21,13 +21,14 @@ BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optim
 UNKNOWN = 3.0  # a family of which nothing is known yet may be this much larger than the largest that is known
 MARGIN = 1.15  # over what was measured here
 CAREFUL = 1.3  # over what is expected, where nothing was measured here
-PROBE = (7, 400_000, 0.017)  # probes; additions of one; the seconds that it takes on the reference cores
+PROBE = (7, 400_000, 0.0087)  # probes; additions of one; the seconds that it takes on the reference cores
 SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
 LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
 TRIAL = "trial"  # the stage in which a fixed export is timed
-TRIAL_SECONDS = 9.0  # that it takes on the reference cores
-PROCESS = 2.2  # seconds of a stage that its session does not count: the process's start, the report after it
-COMMON_PROCESSES = 3  # export, verify and the end of the count serve all families
+TRIAL_SECONDS = 9.5  # that it takes on the reference cores
+#: Seconds that no session counts (a process's start and end, the report after it): around a family's evaluation, and
+#: around the export, the verification and the end of the count, which serve all families.
+PROCESS, COMMON_PROCESSES = 0.8, 6.6
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def reserves(
     """Family -> seconds to keep back for evaluating, exporting and verifying it; `slow`: from `slowness`."""
     known = _measured(sessions, history)
     of_processes = {TRIAL: max(known[stage] for stage in STAGES)} if all(stage in known for stage in STAGES) else known
-    processes = PROCESS * (1 + COMMON_PROCESSES / max(1, len(due))) * _pace(TRIAL, of_processes)
+    processes = (PROCESS + COMMON_PROCESSES / max(1, len(due))) * _pace(TRIAL, of_processes)
     return {
         family: slow * (processes + sum(one.seconds(stage) * _pace(stage, known) for stage in STAGES))
         for family, one in due.items()

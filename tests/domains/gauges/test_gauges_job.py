@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,9 @@ GAUGES = ("harbour", "lock", "weir")
 
 
 @pytest.fixture
-def steps(tmp_path, monkeypatch):
+def steps(tmp_path, monkeypatch, warm_python):
     """The commands of the plan by name, including options of the runner."""
+    monkeypatch.setattr(sys, "executable", str(warm_python))
     monkeypatch.setenv("ATHANOR_DOMAINS", PLACE)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,13 +44,15 @@ class Toy:
 
 
 @pytest.fixture(scope="session")
-def known():
-    """Register the domain in this process and in its child processes."""
+def known(warm_python):
+    """Register the domain in this process and in its child processes; returns the interpreter without `warm_python`."""
+    interpreter = sys.executable
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", str(warm_python))
         patch.setenv("ATHANOR_DOMAINS", PLACE)
         patch.setenv("PYTHONPATH", f"{ROOT}:{os.environ.get('PYTHONPATH', '')}")
         patch.setenv("OMP_NUM_THREADS", "1")
-        yield
+        yield interpreter
 
 
 @pytest.fixture(scope="session")

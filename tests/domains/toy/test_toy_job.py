@@ -98,6 +98,7 @@ def test_a_device_that_fails_is_quarantined_and_the_others_are_trained(fresh, tm
     assert fresh.run("prepare") == 0
     demo = fresh.out / "data" / "demo_readings"
     demo.rename(folder)
+    (folder / "ampere.csv").unlink()
     (folder / "dead.csv").write_text("".join("0.0,1.0\n" for _ in range(160)))  # a scale of zero: no finite output
     words = ("--readings", folder)
     assert fresh.run("prepare", *words) == 0
@@ -106,7 +107,7 @@ def test_a_device_that_fails_is_quarantined_and_the_others_are_trained(fresh, tm
     failed = quarantined(Workspace(fresh.out))
     assert set(failed) == {"curve/dead"} and failed["curve/dead"]["exit"] == 5
     assert "curve/dead: quarantined" in capsys.readouterr().out
-    assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES)
+    assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES[1:])
     assert fresh.run("evaluate curve", *words) == 0, "quarantined runs are skipped"
 
 
@@ -175,7 +176,8 @@ def test_independent_nodes_run_concurrently_in_processes(done, capsys):
     assert "Node predict-boost ended with exit code 2" in capsys.readouterr().err
 
 
-def test_both_kinds_of_family_give_the_same_bytes_after_kills(done):
+def test_a_family_of_a_fan_out_gives_the_same_bytes_after_a_kill(done, known, monkeypatch):
+    """A fitted one: tests/engine/test_fitted.py."""
+    monkeypatch.setattr(sys, "executable", known)  # a killed process of `warm_python` ends a moment later
     common = ["--out", str(done.out), "--device", "cpu", "--preset", "debug", "--kill-seed", "1"]
-    assert cli.main(["prove-resume", "boost", *common, "--steps", "12", "--kills", "1"]) == 0
     assert cli.main(["prove-resume", "curve/bar", *common, "--steps", "12", "--kills", "1"]) == 0

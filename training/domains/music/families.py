@@ -47,7 +47,7 @@ SPECTOCLOUD = FamilyFacts(
     checkpoint_bytes=BYTES_A_PARAMETER * 5_800_000,
     millions={"full": 5.788, "small": 1.453, "demo": 0.773, "debug": 0.044},
     # the demo corpus's 36 held-out songs, presets debug and demo
-    ending=Ending(evaluate=Line(6.6, 16.0), export=Line(15.0, 6.0), verify=Line(4.0, 1.0)),
+    ending=Ending(evaluate=Line(5.0, 4.0), export=Line(16.5, 3.5), verify=Line(2.4, 0.5)),
     export_bytes=200 << 20,
 )
 MIDI_GENERATOR = FamilyFacts(
@@ -63,10 +63,10 @@ MIDI_GENERATOR = FamilyFacts(
     millions={"full": 16.325, "small": 2.325, "demo": 1.129, "debug": 0.068},
     # the same; the transformer without the emotion trains for a fifth of the steps, on at most PLAIN_TOKENS
     ending=Ending(
-        evaluate=Line(16.5, 15.0),
-        export=Line(17.0, 9.0),
-        verify=Line(4.0, 1.0),
-        baseline_share=0.2,
+        evaluate=Line(3.9, 17.2),
+        export=Line(12.3, 14.2),
+        verify=Line(2.4, 0.5),
+        baseline_share=0.12,
         baseline_most=Line(8.0, 22.0),
     ),
     export_bytes=312 << 20,

@@ -1,8 +1,8 @@
-"""A Python in which everything is imported already: what a page runs costs what it does, and not torch's seconds.
+"""A Python in which everything is imported already: a command takes the time of its work, without torch's seconds.
 
 `Warm` starts a server and makes a program `python`, which has the server fork a process for each `-m training ...`,
 with the program's folder, environment, output, signals and exit code; anything else goes to the real interpreter. Verbs
-that WITHOUT names (page.py) end at once, and so does their supervisor.
+that the variable WITHOUT names end at once, and so does their supervisor.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.docs.page import WITHOUT
-
-ROOT = Path(__file__).resolve().parents[2]
+WITHOUT = "ATHANOR_TEST_WITHOUT"
+ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1
 
 CLIENT = """#!{python} -SE
 import json, os, signal, socket, sys
 command = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else sys.argv[1:]
-if command[:2] == ["-m", "training"] and command[2] in os.environ[{without!r}].split():
+if command[:2] == ["-m", "training"] and command[2] in os.environ.get({without!r}, "").split():
     sys.exit(0)
 if sys.argv[1:3] != ["-m", "training"]:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
@@ -50,9 +49,9 @@ sys.exit(code)
 
 class Warm:
     """The server and its program; dead with this process. `prepare`: "module:function" that is given the words of a
-    command in its process, and returns those that are run."""
+    command in its process, and returns those that are run; its module imports what the commands need."""
 
-    def __init__(self, folder: Path, prepare: str):
+    def __init__(self, folder: Path, prepare: str = "tests.imported:unchanged"):
         self.python = folder / "python"
         address = folder / "warm.socket"
         client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT)
@@ -60,7 +59,8 @@ class Warm:
         self.python.chmod(0o755)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(address), prepare], cwd=ROOT, env=environment, stdout=subprocess.PIPE,
+            [sys.executable, "-m", __name__, str(address), prepare, str(self.python)], cwd=ROOT, env=environment,
+            stdout=subprocess.PIPE,
         )  # fmt: skip
         assert self._process.stdout is not None and self._process.stdout.readline() == b"ready\n"
 
@@ -69,8 +69,8 @@ class Warm:
         self._process.wait()
 
 
-def serve(address: str, prepare: str) -> None:
-    """Fork a process for each command that comes."""
+def serve(address: str, prepare: str, python: str) -> None:
+    """Fork a process for each command that comes; what these start as `sys.executable` comes here, too."""
     module, _, name = prepare.partition(":")
     prepared = vars(__import__(module, fromlist=[name]))[name]
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -78,6 +78,7 @@ def serve(address: str, prepare: str) -> None:
     listening.listen()
     _die_with_parent()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    sys.executable = python
     print("ready", flush=True)
     while True:
         client, _ = listening.accept()
