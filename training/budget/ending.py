@@ -26,8 +26,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a family's end takes on the reference cores (two, of an AMD EPYC of the Zen 5 generation), imports included. The
-    default is generous to families that write no samples and have one graph."""
+    """What a family's end takes on the reference cores (two, of an AMD EPYC of the Zen 5 generation), imports included.
+    The default is generous to families that write no samples and have one graph."""
 
     evaluate: Line = Line(8.0, 22.0)
     export: Line = Line(15.0, 20.0)
