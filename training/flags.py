@@ -83,7 +83,7 @@ class Verbs:
         self._family(verb)
         add_train_options(verb)
 
-        text = "kill a short run again and again; compare it with a straight one"
+        text = "kill a short run repeatedly; compare it with an uninterrupted one"
         verb = self._add("prove-resume", text, self.out, self.device)
         self._family(verb)
         verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
@@ -118,7 +118,7 @@ class Verbs:
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="further options of the verb")
 
         verb = self._add(
-            "node", "run nodes of a domain's plan, unless their receipts hold", self.out, self.money, self.device
+            "node", "run nodes of a domain's plan, unless they are done", self.out, self.money, self.device
         )
         names = [node.name for node in self.domain.nodes()]
         verb.add_argument(

@@ -126,7 +126,7 @@ def test_a_new_host_gets_the_constants_with_the_checkpoints(places):
     ours, theirs = places
     put(theirs, 1, [BEST], 1.0)
     put(theirs, 2, [epoch_name(2)], 1.0)
-    assert "brought step 2" in restore_family(theirs, ours, Pulse())
+    assert "restored step 2" in restore_family(theirs, ours, Pulse())
     assert filled(ours / LAST) == filled(ours / BEST) == 1 and intact(ours) == intact(theirs)
     assert Index.read(ours).constants == Index.read(theirs).constants and tidy(ours)
 
@@ -149,7 +149,7 @@ def test_constants_lost_here_are_brought_back(places):
     put(ours, 1, [BEST], 1.0)
     carried(ours, theirs)
     name = damage(ours)
-    assert f"brought what was damaged here: {name}" in restore_family(theirs, ours, Pulse())
+    assert f"restored what was damaged here: {name}" in restore_family(theirs, ours, Pulse())
     assert filled(ours / LAST) == 1 and tidy(ours)
 
 

@@ -26,7 +26,7 @@ def test_a_new_host_continues_where_the_old_one_was_taken_away(here, there, tmp_
     persist(here, there)
     shutil.rmtree(here)  # the host is gone
     restore(there, tmp_path / "new")
-    assert "toy: brought step 10 of run" in capsys.readouterr().out
+    assert "toy: restored step 10 of run" in capsys.readouterr().out
     ended = toy.run(tmp_path / "new", persist=there)
     assert ended.run.name == CheckpointFolder(there / WHERE).listed()["last.pt"].run_id
     one, other = checkpoint_file.read(straight.last), checkpoint_file.read(ended.last)
@@ -125,7 +125,7 @@ def test_what_is_damaged_there_is_passed_over_and_reported(here, there, tmp_path
     (there / WHERE / "last.pt").write_bytes(b"damaged")
     new = tmp_path / "new"
     restore(there, new)
-    assert "damaged there, and passed over: last.pt; brought step 2" in capsys.readouterr().out
+    assert "damaged there, and passed over: last.pt; restored step 2" in capsys.readouterr().out
     assert number_in(CheckpointFolder(new / WHERE).latest()) == 2
     assert number_in(CheckpointFolder(there / WHERE).latest()) == 2  # it no longer claims to have step 3
     persist(new, there)
@@ -162,7 +162,7 @@ def test_what_is_damaged_here_is_mended_from_there(here, there, capsys):
     (here / WHERE / "best.pt").unlink()
     (here / WHERE / "best.pt").write_bytes(b"damaged")
     restore(there, here)
-    assert "brought what was damaged here: best.pt" in capsys.readouterr().out
+    assert "restored what was damaged here: best.pt" in capsys.readouterr().out
     assert number_in(here / WHERE / "best.pt") == 1
 
 

@@ -123,7 +123,7 @@ def test_a_run_under_way_is_estimated_from_where_it_stands_and_not_touched(tmp_p
     estimated = of(tmp_path, slow(clock), **LONG)
     assert tree(tmp_path) == before
     assert (estimated.begin, estimated.steps, estimated.evaluations) == (50, 70, 6)
-    assert "stands at step 50" in estimated.notes[0]
+    assert "is at step 50" in estimated.notes[0]
     fresh = of(tmp_path, slow(clock), resume="never", **LONG)
     assert (fresh.begin, fresh.steps) == (0, 120)
 

@@ -58,7 +58,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
     sync(ours)
     Index(here.files | names, [], here.constants | constants).without(()).write(ours)
     checkpoints.sweep()
-    return f"{report}brought step {newest.step} of run {newest.run_id} ({', '.join(names)})"
+    return f"{report}restored step {newest.step} of run {newest.run_id} ({', '.join(names)})"
 
 
 def _stage_all(
@@ -103,7 +103,7 @@ def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder,
         else:
             lost.append(name)
     checkpoints.sweep()
-    done = f"; brought what was damaged here: {', '.join(repaired)}" if repaired else ""
+    done = f"; restored what was damaged here: {', '.join(repaired)}" if repaired else ""
     done += f"; damaged here, and not intact there: {', '.join(lost)}" if lost else ""
     return f"step {here.files[LAST].step} is here, nothing newer is there{done}"
 

@@ -28,35 +28,35 @@ SHOWN = 8  # problems that are listed one by one
 
 
 def restore(workspace: Workspace, place: Path) -> None:
-    """Copy to the workspace what it does not have, or has older, than `place`; an empty place is a first start.
+    """Copy to the workspace what is missing there or older than in `place`. An empty place is no error (a first start).
 
     Checkpoints are verified by their SHA-256. Nothing newer is overwritten, and an older run is set aside. Raises
-    HostError: the place cannot be used, is in use, or lists checkpoints of which none is intact.
+    HostError if the place cannot be used, is in use, or lists checkpoints of which none is intact.
     """
     pulse = Pulse()
     asked(lambda: _restore(workspace, place, pulse), pulse, place)
 
 
 def persist(workspace: Workspace, place: Path) -> None:
-    """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError,
-    naming what is not."""
+    """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError that
+    lists what could not be copied."""
     pulse = Pulse()
     asked(lambda: _persist(workspace, place, pulse), pulse, place)
 
 
-# -- back ----------------------------------------------------------------------------------------------------------
+# -- restore -------------------------------------------------------------------------------------------------------
 
 
 def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
     entered = _enter(workspace, place)
-    with _leased(place, "restoring", pulse, entered):  # which also proves that it can be written
+    with _leased(place, "restoring", pulse, entered):  # this also shows that the place can be written
         families = _families(place)
         for family in families:
             folder = workspace.checkpoints(family)
             theirs = place / "checkpoints" / family
             with exclusive(folder, f"restoring {family}"), _leased(theirs, "restoring", pulse, entered):
                 print(f"{family}: {restore_family(theirs, folder, pulse)}")
-        brought = kept = 0
+        restored = kept = 0
         for part in PARTS:
             for path in files_under(place / part):
                 relative = path.relative_to(place)
@@ -64,15 +64,15 @@ def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
                 if here.is_file() and here.stat().st_mtime_ns >= path.stat().st_mtime_ns:
                     kept += 1
                 elif bring(place, workspace.root, relative, pulse):
-                    brought += 1
-        if not families and not brought + kept:
+                    restored += 1
+        if not families and not restored + kept:
             print(f"{place} is empty: a first start.")
         else:
-            print(f"{', '.join(PARTS)}: {brought} files brought, {kept} are here as new or newer")
+            print(f"{', '.join(PARTS)}: {restored} files restored, {kept} kept, which are as new or newer here")
     _note_same_disk(workspace, place)
 
 
-# -- there ---------------------------------------------------------------------------------------------------------
+# -- persist -------------------------------------------------------------------------------------------------------
 
 
 def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
@@ -134,11 +134,11 @@ def _persist_files(root: Path, place: Place, part: str, problems: list[str], pul
     return f"{part}: {count} files, {size(total)}" if count else None
 
 
-# -- both ----------------------------------------------------------------------------------------------------------
+# -- for both ------------------------------------------------------------------------------------------------------
 
 
 def _families(root: Path) -> list[str]:
-    """Runs with checkpoints under `root`: "family", or "family/item" of one that fans out."""
+    """The runs that have checkpoints under `root`: "family", or "family/item" if the family fans out."""
     top = root / "checkpoints"
     found = [path.parent.relative_to(top) for path in (*top.glob(f"*/{INDEX}"), *top.glob(f"*/*/{INDEX}"))]
     return sorted(str(path) for path in found if "previous" not in path.parts)
