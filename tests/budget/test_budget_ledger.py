@@ -228,7 +228,7 @@ def test_asking_what_is_used_never_waits_for_the_disk(tmp_path, clock):
     """It is asked before every step."""
     with counted(Workspace(tmp_path), "train", ["one"], Limit(hours=1)) as account:
         clock.pass_(3)
-        with account.ledger._turn:  # a write that hangs
+        with account.ledger._lock:  # a write that hangs
             seen: list[float] = []
             asking = threading.Thread(target=lambda: seen.append(account.ledger.used().seconds))
             asking.start()

@@ -59,7 +59,7 @@ def test_a_moment_in_which_the_host_was_busy_is_not_what_is_kept_back_for(tmp_pa
         busy = []
         for _ in range(3):
             busy.append(total(account, ["one"]))
-            account.look()
+            account.measure_slowness()
     assert busy[0] > busy[1] > busy[2] == pytest.approx(quiet)
 
 
