@@ -11,7 +11,7 @@ from pathlib import Path
 from training import console
 from training.budget import book as books
 from training.budget.account import Account, ledger_path, table
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, listen, stopped
@@ -114,7 +114,7 @@ def _estimate(options: argparse.Namespace) -> None:
     recipe = recipe_of(options, workspace)
     rest = others(options.of, workspace, options.family)
     endings = endings_of(options, [options.family, *rest])
-    account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
+    account = Account(workspace, command_limit(options), RecordedJob(ledger_path(workspace)), endings=endings)
     found = estimate(
         recipe,
         workspace,
@@ -360,7 +360,7 @@ VERBS = {
 }
 
 
-def train_door(family: str, folder: Path) -> int:
+def train_script(family: str, folder: Path) -> int:
     """`train` for one family, as a separate script; a --config that is not found is looked up in `folder`."""
     arguments = sys.argv[1:]
     for index, argument in enumerate(arguments):

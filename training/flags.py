@@ -237,7 +237,7 @@ def add_manifest_options(parser: argparse.ArgumentParser, domain: Domain) -> Non
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of `train` that the doors in cuda_session/ share."""
+    """The flags of `train`, which the scripts in cuda_session/ have too."""
     parser.add_argument("--preset", choices=PRESETS, help="default: full; demo on demo data")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of your own, instead of a preset")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")

@@ -11,7 +11,7 @@ import torch
 from tests.engine import toy
 from training.budget import account
 from training.budget.account import Account, ledger_path
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.budget.limit import Limit
 from training.errors import HostError, Interrupted
 from training.stages import timing
@@ -230,7 +230,9 @@ ESTIMATE = Estimate(
 
 
 def shown(tmp_path, capsys, limit):
-    show(ESTIMATE, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, [])
+    show(
+        ESTIMATE, Account(Workspace(tmp_path), limit, RecordedJob(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, []
+    )
     return capsys.readouterr().out
 
 
@@ -243,7 +245,7 @@ def test_the_sum_is_reported_in_hours_and_money(tmp_path, capsys):
 
 def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady):
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
-    ours = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
+    ours = Account(Workspace(tmp_path), Limit(hours=0.5), RecordedJob(ledger_path(Workspace(tmp_path))), 1.0)
     allowed = ours.training_left("toy", 1, [], toy=1.0)()
     steps = ESTIMATE.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500

@@ -12,7 +12,7 @@ from typing import Any
 
 from training.budget import book as books
 from training.budget.ending import STAGES, Ending
-from training.budget.ledger import Ledger, Seen
+from training.budget.ledger import Ledger, RecordedJob
 from training.budget.limit import CURRENCY, HOUR, Limit
 from training.budget.reserve import TRIAL, Due, due, expected, is_measured, reserves, slowness
 from training.errors import AthanorError, Interrupted, UsageError
@@ -30,11 +30,11 @@ def ledger_path(workspace: Workspace) -> Path:
 
 
 class Account:
-    """The budget's account of the running stage (with a `Ledger`), or of one that is only planned (with `Seen`, which
+    """The budget's account of the running stage (with a `Ledger`), or of one that is only planned (with `RecordedJob`, which
     records nothing)."""
 
     def __init__(
-        self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None,
+        self, workspace: Workspace, limit: Limit, ledger: Ledger | RecordedJob, slow: float | None = None,
         endings: Mapping[str, Ending] | None = None,
     ):  # fmt: skip
         self.workspace, self.limit, self.ledger = workspace, limit, ledger

@@ -209,7 +209,7 @@ class Ledger:
         return gap if 0 < gap < LONGEST_GAP else 0.0
 
 
-class Seen:
+class RecordedJob:
     """The recorded job of a folder, read-only. A damaged file is reported and treated as missing."""
 
     def __init__(self, path: Path):

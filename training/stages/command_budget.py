@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from training.budget.account import Account, counted, ledger_path
 from training.budget.ending import Ending
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.budget.limit import Limit, limit_of
 from training.budget.reserve import TRIAL, TRIAL_SECONDS
 from training.registry import facts
@@ -89,7 +89,7 @@ def time_host(options: argparse.Namespace, workspace: Workspace) -> None:
 
     rest = others(options.of, workspace, options.family)
     endings = endings_of(options, [options.family, *rest])
-    account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
+    account = Account(workspace, command_limit(options), RecordedJob(ledger_path(workspace)), endings=endings)
     left = account.training_left(options.family, options.families_left, rest)
     if account.is_measured() or left is None:
         return
