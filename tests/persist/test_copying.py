@@ -10,7 +10,7 @@ import pytest
 from training.data.files import sha256, sync
 from training.errors import HostError
 from training.persist import copying
-from training.persist.copying import Changed, Pulse, answering, copy, files_under, same
+from training.persist.copying import Changed, Pulse, copy, files_under, run_watched, same
 
 
 def test_a_copy_is_the_same_to_the_byte_and_in_time(tmp_path):
@@ -84,7 +84,7 @@ def test_a_place_that_hangs_is_abandoned(tmp_path):
     for_ever = threading.Event()
     began = time.monotonic()
     with pytest.raises(HostError, match=r"has not answered .* still connected"):
-        answering(lambda: for_ever.wait(30), Pulse(), 0.2, tmp_path)
+        run_watched(lambda: for_ever.wait(30), Pulse(), 0.2, tmp_path)
     assert time.monotonic() - began < 10
     for_ever.set()
 
@@ -98,9 +98,9 @@ def test_a_place_that_is_slow_is_waited_for(tmp_path):
             pulse.beat()
         return 7
 
-    assert answering(slow, pulse, 0.4, tmp_path) == 7
+    assert run_watched(slow, pulse, 0.4, tmp_path) == 7
     with pytest.raises(ZeroDivisionError):
-        answering(lambda: 1 // 0, pulse, 1.0, tmp_path)
+        run_watched(lambda: 1 // 0, pulse, 1.0, tmp_path)
 
 
 def test_a_drive_that_cannot_sync_a_folder_is_used_all_the_same(tmp_path, monkeypatch):

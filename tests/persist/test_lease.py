@@ -64,7 +64,7 @@ def test_a_process_of_this_host_that_died_gives_way_at_once(tmp_path, lease, mes
 
 
 def test_a_later_process_with_the_number_of_the_dead_is_not_taken_for_it(tmp_path, lease, messages):
-    other(tmp_path, place=lease_module.place(), process=os.getppid(), began="1")
+    other(tmp_path, place=lease_module.pid_namespace(), process=os.getppid(), began="1")
     lease.take(Pulse())
     assert not messages
 

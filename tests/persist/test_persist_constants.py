@@ -25,7 +25,7 @@ def places(here, there):
 
 
 def carried(source, target):
-    return CheckpointReplica(source, target, Pulse()).carry()
+    return CheckpointReplica(source, target, Pulse()).update()
 
 
 def damage(folder):
@@ -49,11 +49,11 @@ def test_constants_that_nothing_refers_to_any_more_are_deleted_there(places):
     source, target = places
     put(source, 1, [BEST, epoch_name(1)], 1.0)
     replica = CheckpointReplica(source, target, Pulse())
-    replica.carry()
+    replica.update()
     for number in (2, 3):
         put(source, number, [BEST, epoch_name(number)], 2.0)
     CheckpointFolder(source).apply_retention(1)
-    replica.carry()
+    replica.update()
     assert files(target) == files(source) and filled(target / "before_last.pt") == 2
     assert set(Index.read(target).constants) == set(files(target))
 
@@ -86,7 +86,7 @@ def test_a_copy_that_is_killed_lists_no_checkpoint_without_its_constants(places,
             assert filled(path) in (1, 2)
     mending = CheckpointReplica(source, target, Pulse())
     mending.sweep()
-    mending.carry()
+    mending.update()
     assert filled(target / LAST) == filled(target / BEST) == 2 and tidy(target)
 
 
@@ -105,7 +105,7 @@ def test_constants_damaged_there_are_found_and_copied_again(places):
     name = damage(target)
     replica = CheckpointReplica(source, target, Pulse())
     assert replica.damaged() == [name]
-    assert replica.carry() == [] and replica.damaged() == []
+    assert replica.update() == [] and replica.damaged() == []
     assert filled(target / BEST) == 1
 
 

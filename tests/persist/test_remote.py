@@ -17,7 +17,7 @@ from training.persist.remote import CheckpointReplica
 
 
 def carried(here, there):
-    return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).carry()
+    return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).update()
 
 
 def test_what_is_listed_here_is_intact_there(here, there):
@@ -85,7 +85,7 @@ def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, 
         assert number_in(CheckpointFolder(there / WHERE).best()) in (1, 3)
     mending = CheckpointReplica(here / WHERE, there / WHERE, Pulse())
     mending.sweep()
-    mending.carry()
+    mending.update()
     assert intact(there / WHERE).items() >= {"last.pt": 3, "best.pt": 3, "checkpoint_epoch_3.pt": 3}.items()
     assert tidy(there / WHERE)
 

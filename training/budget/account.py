@@ -30,8 +30,8 @@ def ledger_path(workspace: Workspace) -> Path:
 
 
 class Account:
-    """The budget's account of the running stage (with a `Ledger`), or of one that is only planned (with `RecordedJob`, which
-    records nothing)."""
+    """The budget's account of the running stage (with a `Ledger`), or of one that is only planned (with a
+    `RecordedJob`, which records nothing)."""
 
     def __init__(
         self, workspace: Workspace, limit: Limit, ledger: Ledger | RecordedJob, slow: float | None = None,

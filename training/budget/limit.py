@@ -122,9 +122,9 @@ def read_prices(path: Path) -> Mapping[str, float]:
 
 
 def price_of(gpu: str, table: Mapping[str, float]) -> float | None:
-    """USD an hour of one GPU, by its name in nvidia-smi: of the entry whose words are all in the name, in that order. Of
-    several, the entry with the most words is used ("A100 80GB" before "A100"), then the more expensive one. None if
-    there is none."""
+    """USD an hour of one GPU, by its name in nvidia-smi: that of the entry whose words are all in the name, in that
+    order. Of several, the entry with the most words is used ("A100 80GB" before "A100"), then the more expensive one.
+    None if there is none."""
     words = _words(gpu)
     fitting = [(len(_words(name)), price) for name, price in table.items() if _within(_words(name), words)]
     return max(fitting)[1] if fitting else None

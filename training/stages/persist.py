@@ -15,7 +15,7 @@ from training.data.files import sha256
 from training.engine.checkpoints.index import INDEX
 from training.errors import AthanorError, HostError
 from training.persist.copying import Pulse, copy, files_under, read_back
-from training.persist.destination import asked, bring, reason_of, require_place
+from training.persist.destination import copy_if_different, reason_of, require_place, run_on_place
 from training.persist.lease import Lease
 from training.persist.place import Place
 from training.persist.remote import CheckpointReplica, shown
@@ -34,14 +34,14 @@ def restore(workspace: Workspace, place: Path) -> None:
     HostError if the place cannot be used, is in use, or lists checkpoints of which none is intact.
     """
     pulse = Pulse()
-    asked(lambda: _restore(workspace, place, pulse), pulse, place)
+    run_on_place(lambda: _restore(workspace, place, pulse), pulse, place)
 
 
 def persist(workspace: Workspace, place: Path) -> None:
     """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError that
     lists what could not be copied."""
     pulse = Pulse()
-    asked(lambda: _persist(workspace, place, pulse), pulse, place)
+    run_on_place(lambda: _persist(workspace, place, pulse), pulse, place)
 
 
 # -- restore -------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
                 here = workspace.root / relative
                 if here.is_file() and here.stat().st_mtime_ns >= path.stat().st_mtime_ns:
                     kept += 1
-                elif bring(place, workspace.root, relative, pulse):
+                elif copy_if_different(place, workspace.root, relative, pulse):
                     restored += 1
         if not families and not restored + kept:
             print(f"{place} is empty: a first start.")
@@ -112,10 +112,10 @@ def _persist_family(workspace: Workspace, place: Place, family: str, problems: l
     with _leased(target, "copying", pulse, place):
         replica = CheckpointReplica(source, target, pulse)
         replica.sweep()
-        problems += replica.carry()
+        problems += replica.update()
         if replica.damaged():
-            replica.carry()
-            problems += [f"{target / name} is damaged there again and again" for name in replica.damaged()]
+            replica.update()
+            problems += [f"{target / name} is damaged there after a second copy" for name in replica.damaged()]
         return f"checkpoints of {family}: {shown(target)}"
 
 
@@ -125,7 +125,8 @@ def _persist_files(root: Path, place: Place, part: str, problems: list[str], pul
         relative = path.relative_to(root)
         try:
             there = place.root / relative
-            if not bring(root, place.root, relative, pulse, place) and sha256(path) != read_back(there, pulse):
+            copied = copy_if_different(root, place.root, relative, pulse, place)
+            if not copied and sha256(path) != read_back(there, pulse):
                 copy(path, there, pulse)
         except OSError as error:
             problems.append(f"{relative}: {reason_of(error)}")
