@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pins the dependencies of pyproject.toml in requirements/: core.lock, and one file for each extra with what it needs
 # beyond the core. All come from one resolution, so that any of them fit together. They hold for Python 3.11 to 3.13 and
-# name no index: where packages come from is the host's matter.
+# name no index: where packages come from is configured on each host.
 #
 #   scripts/lock.sh [--upgrade]
 #

@@ -1,7 +1,7 @@
-"""Verbs and their flags: names, defaults, the texts of `--help`. What they do is cli.py's.
+"""The verbs and their flags: names, defaults, and the texts of `--help`. cli.py runs them.
 
-The options of a domain (domain.Option) are added to the verbs that take them. Which domain a command is about is seen
-from its words: `--domain WORD`, else the family that it names, else the first of the registry.
+The options of a domain (domain.Option) are added to the verbs that take them. The domain of a command is determined
+from its words: `--domain WORD`, else the domain of the family that it names, else the first of the registry.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def domain_of(words: Sequence[str]) -> Domain:
 
 
 class Verbs:
-    """The parser of `python -m training`, for commands about one domain; what it gives has `run`, the function for the
-    verb."""
+    """The parser of `python -m training`, for commands about one domain. Parsed options have `run`, the function of the
+    verb, and `of`, the domain."""
 
     def __init__(self, runs: Mapping[str, Callable[[argparse.Namespace], None]], domain: Domain):
         self.domain = domain
@@ -67,7 +67,7 @@ class Verbs:
         verb.add_argument("family", type=_run_name, metavar="FAMILY", help=f"{', '.join(families())}; or FAMILY/ITEM")
 
     def _of_data(self) -> None:
-        verb = self._add("doctor", "look at this host: what is missing", self.out, self.device, self.money)
+        verb = self._add("doctor", "check this host: what is missing", self.out, self.device, self.money)
         verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
@@ -98,7 +98,7 @@ class Verbs:
         )
         add_train_options(verb)
 
-        text = "held-out metrics beside baselines"
+        text = "held-out metrics, compared with baselines"
         verb = self._add("evaluate", text, self.out, self.device, self.money)
         self._family(verb)
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
@@ -139,15 +139,15 @@ class Verbs:
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
         verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
 
-        verb = self._add("verify", "prove exported files against golden files and receipt", self.money)
+        verb = self._add("verify", "check exported files against golden files and receipt", self.money)
         verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
 
     def _of_jobs(self) -> None:
-        verb = self._add("restore", "bring back what an earlier host left in a second place", self.out)
+        verb = self._add("restore", "copy back what an earlier host saved in a second place", self.out)
         _add_persist(verb, required=True)
         verb = self._add("persist", "copy what matters to a second place, and verify it", self.out)
         _add_persist(verb, required=True)
-        verb = self._add("watch", "how the job stands: progress, losses, budget, GPUs", self.out)
+        verb = self._add("watch", "the state of the job: progress, losses, budget, GPUs", self.out)
         verb.add_argument("--once", action="store_true", help="print once and exit, as in a pipe")
         self._add("report", "write exports/report.html and the model card again, from what is there", self.out)
         verb = self._add("budget", "what the job has used, by stage, and what is left", self.out)
