@@ -33,7 +33,7 @@ def test_the_runs_of_a_family_that_fans_out_are_copied_and_those_set_aside_are_n
     assert not (there / WHERE / "previous").exists()
 
 
-def test_everything_that_matters_goes_and_comes_back(here, there, tmp_path, capsys):
+def test_all_results_are_copied_and_restored(here, there, tmp_path, capsys):
     a_run(here)
     persist(here, there)
     output = capsys.readouterr().out
@@ -87,7 +87,7 @@ def test_the_same_disk_is_noted(here, there, capsys):
     assert "does not outlive that disk" in capsys.readouterr().out
 
 
-def test_what_rotted_there_is_copied_again(here, there):
+def test_files_that_were_damaged_there_are_copied_again(here, there):
     a_run(here)
     persist(here, there)
     for name in ("checkpoints/toy/best.pt", "exports/toy.onnx"):

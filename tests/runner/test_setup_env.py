@@ -1,4 +1,4 @@
-"""What scripts/setup_env.sh asks of uv and of pip, and when: with stand-ins for Python, uv and nvidia-smi."""
+"""The calls of uv and pip that scripts/setup_env.sh makes, and when: with stand-ins for Python, uv and nvidia-smi."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CU126 = "https://download.pytorch.org/whl/cu126"
 PINNED_UV = re.search(r"^uv_version=(\S+)$", (PROJECT / "scripts/installer.sh").read_text(), re.M)[1]
 PINNED_TORCH = re.search(r"^torch==(\S+)$", (PROJECT / "requirements/core.lock").read_text(), re.M)[1]
 PYTHON = r"""#!/usr/bin/env bash
-# a Python that makes environments with itself as the interpreter, and writes down what pip is asked
+# a Python that makes environments with itself as the interpreter, and records the arguments of pip
 case "$1 ${2:-}" in
     '-m venv') mkdir -p "$3/bin" "$3/site"; cp "$0" "$3/bin/python" ;;
     '-m pip')
@@ -52,7 +52,7 @@ esac
 
 
 class Setup:
-    """setup(driver, ...) -> (completed process, what uv and pip were asked in this call)."""
+    """setup(driver, ...) -> (completed process, the arguments of uv and pip in this call)."""
 
     def __init__(self, folder):
         self.folder, self.venv, self.project = folder, folder / "venv", folder / "project"
@@ -153,7 +153,7 @@ def test_a_torch_that_the_host_has_is_not_replaced(setup, version):
     assert "Using the torch" in done.stderr
 
 
-def test_a_torch_of_the_host_that_was_not_tested_or_is_not_wanted_is_left_alone(setup, tmp_path):
+def test_a_torch_of_the_host_that_was_not_tested_or_is_not_wanted_is_not_used(setup, tmp_path):
     for version in ("2.5.1+cu124", "2.1.1", "2.12.0+cu128"):
         done, asked = setup("550.54.15", HAS_TORCH=version)
         assert done.returncode == 0 and only_from(CU126).search(asked[0])
