@@ -3,7 +3,7 @@
 # Reads $root (the project), `show` and `warn` (printf to the console), and what the plan sets: $out, $mounts, $persist, $cpu ...
 # Every function that can refuse prints why and what to do, and exits with 6.
 
-# Stands for / where signs of drivers and containers are looked for; tests set it.
+# The folder in place of / under which signs of drivers and containers are looked for; tests set it.
 host=${ATHANOR_HOST_ROOT:-}
 
 refuse() {
@@ -122,7 +122,7 @@ A driver that was updated while it ran needs a reboot."
         case $output in
             *'could not select device driver'* | *'unknown runtime'* | *'unknown or invalid runtime'* | *'unresolvable CDI devices'*)
                 if command -v nvidia-ctk > /dev/null || command -v nvidia-container-runtime-hook > /dev/null; then
-                    way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine does not know it:
+                    way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine is not configured for it:
     sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
                 else
                     way="The layer that is missing: the NVIDIA container toolkit. $toolkit
@@ -314,7 +314,7 @@ container_ended() { # what remains to be done after `docker run`; $code is its e
         warn "Docker could not start the container; its message is above.\n"
         code=6
     elif ((code > 128)); then
-        # The client may have been killed alone: then the container still runs, and holds the folder. Otherwise there is none.
+        # If only the client was killed, the container still runs and holds the lock of the folder. Otherwise it has ended.
         docker stop --time 600 "$container_name" > /dev/null 2>&1 || true
     fi
 }

@@ -25,7 +25,7 @@ find_base
 find_uv "$root/.venv/bin/uv" "$work/uv"
 [[ -n $uv ]] || die "lock.sh needs uv $uv_version or newer: pip install uv"
 configure_uv
-unset UV_FIND_LINKS # a local build of torch knows only its own Python, and a lock serves three
+unset UV_FIND_LINKS # a local build of torch is for one version of Python, and a lock is for three
 
 compile() { # compile INTO OPTIONS...: pins of the core and of what the options add
     local into=$1

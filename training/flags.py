@@ -78,7 +78,7 @@ class Verbs:
         add_train_options(verb)
         _add_persist(verb, required=False)
 
-        text = "what a training would take, by a few of its real steps"
+        text = "estimate the time and cost of a training from a few of its real steps"
         verb = self._add("estimate", text, self.out, self.device, self.money)
         self._family(verb)
         add_train_options(verb)
@@ -86,9 +86,9 @@ class Verbs:
         text = "kill a short run repeatedly; compare it with an uninterrupted one"
         verb = self._add("prove-resume", text, self.out, self.device)
         self._family(verb)
-        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
+        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="steps of both runs (default: 30)")
         verb.add_argument(
-            "--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)"
+            "--kills", type=_count, default=3, metavar="K", help="number of kill -9 at random moments (default: 3)"
         )
         verb.add_argument(
             "--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)"
@@ -111,7 +111,7 @@ class Verbs:
 
         verb = self._add("each", "a verb for every item of a family that trains one model an item", self.out)
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="so many at once, each with its own GPU"
+            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
         verb.add_argument("verb", choices=FAN_OUT)
         verb.add_argument("family", type=_run_name, metavar="FAMILY")
@@ -126,9 +126,9 @@ class Verbs:
         )
         verb.add_argument("--seed", type=int, default=42, metavar="N")
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="independent ones, each with its own GPU"
+            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
-        verb.add_argument("--ray", metavar="ADDRESS", help="independent ones on the nodes of this Ray cluster")
+        verb.add_argument("--ray", metavar="ADDRESS", help="run independent nodes on the hosts of this Ray cluster")
 
     def _of_exports(self) -> None:
         known = [facts.name for facts in self.domain.families]

@@ -93,9 +93,9 @@ def test_files_that_were_damaged_there_are_copied_again(here, there):
     for name in ("checkpoints/toy/best.pt", "exports/toy.onnx"):
         path = there / name
         about = path.stat()
-        path.unlink() if path.suffix == ".pt" else None  # the other names of its content are not meant
+        path.unlink() if path.suffix == ".pt" else None  # its hard links stay intact
         path.write_bytes(bytes(about.st_size))
-        os.utime(path, ns=(about.st_mtime_ns, about.st_mtime_ns))  # nothing but its content tells
+        os.utime(path, ns=(about.st_mtime_ns, about.st_mtime_ns))  # only the content differs
     persist(here, there)
     assert number_in(there / WHERE / "best.pt") == 1
     assert (there / "exports/toy.onnx").read_text() == "model"

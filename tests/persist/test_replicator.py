@@ -272,7 +272,7 @@ def test_a_training_does_not_start_again_while_the_place_has_newer_checkpoints(h
     """Exit 6: `restore` was forgotten on a new host. With --resume never, a new run is intended."""
     toy.run(here, persist=there, training={"epochs": 1})
     fresh = here.with_name("fresh")
-    with pytest.raises(HostError, match=r"holds none\. Bring it here first"):
+    with pytest.raises(HostError, match=r"holds none\. Restore it first"):
         toy.run(fresh, persist=there)
     assert not CheckpointFolder(fresh / WHERE).listed()
     toy.run(fresh, persist=there, resume="never", training={"epochs": 1})

@@ -36,7 +36,7 @@ def wait():
 
 SAVES = """
 def stop(number, _frame):
-    (here / "asked").write_text(signal.Signals(number).name)
+    (here / "received").write_text(signal.Signals(number).name)
     time.sleep(0.1)
     print("saved", flush=True)
     sys.exit(75)

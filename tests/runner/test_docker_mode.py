@@ -191,7 +191,7 @@ def test_the_layer_that_is_missing_is_named(host, layers, output, expected):
     environment = {"PROBE_SAYS": output}
     host.has_driver()
     if "broken smi" in layers:
-        # it is asked once for the choice of torch, and again here
+        # nvidia-smi is called once for the choice of torch, and again here
         environment["SMI_FAILS"] = "Failed to initialize NVML: Driver/library version mismatch"
     if "nvidia-ctk" in layers:
         host.has("nvidia-ctk")

@@ -28,16 +28,16 @@ with (here / "verbs").open("a") as file:
     print(verb, file=file)
 if verb == os.environ["AT"]:
     requests = []
-    def asked(*_):
+    def stop(*_):
         requests.append(time.monotonic())
         try:
-            print("asked", flush=True)
+            print("stop requested", flush=True)
         except OSError:  # the terminal has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if os.environ["DOES"] != "ignores signals":
             sys.exit(0 if os.environ["DOES"] == "ends normally" else 75)
     if os.environ["DOES"] != "has no handler yet":
-        signal.signal(signal.SIGTERM, asked)
+        signal.signal(signal.SIGTERM, stop)
         follow(lambda: requests)
     (here / "ready.part").write_text(str(os.getpid()))
     (here / "ready.part").rename(here / "ready")
@@ -109,7 +109,7 @@ def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner,
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "asked" in output and "Run the same command again" in output
+    assert "stop requested" in output and "Run the same command again" in output
     assert runner.verbs[-1] == at
 
 
@@ -132,7 +132,7 @@ def test_a_stage_that_ends_normally_after_a_signal_is_the_last(runner):
 def test_a_second_signal_ends_everything_at_once(runner, at):
     process = runner.start(at, "ignores signals")
     process.terminate()
-    assert "asked\n" in process.stdout
+    assert "stop requested\n" in process.stdout
     time.sleep(1.1)  # nearer together they would be one request
     assert process.poll() is None
     before = time.monotonic()
@@ -175,7 +175,7 @@ def test_a_runner_in_the_background_of_a_script_is_stopped_by_sigterm(runner):
         process.wait(0.3)
     process.terminate()
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "asked" in output and runner.verbs[-1] == "train"
+    assert process.returncode == 75 and "stop requested" in output and runner.verbs[-1] == "train"
 
 
 def test_nohup_is_respected(runner):
@@ -200,7 +200,7 @@ def test_a_runner_that_is_killed_leaves_no_stage_behind_and_the_same_command_con
     output, _ = process.communicate(timeout=60)  # until the last that writes there has ended
     while alive(supervisor) or runner.stage_lives:
         time.sleep(0.01)
-    assert "asked" in output and runner.verbs[-1] == at
+    assert "stop requested" in output and runner.verbs[-1] == at
     assert runner.again(*QUICK.get(at, [])) == 0
 
 
@@ -208,7 +208,7 @@ def test_a_supervisor_that_is_killed_leaves_no_stage_behind_and_no_further_one_b
     process = runner.start("train", "saves", *QUICK["train"])
     os.kill(runner.supervisor, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 137 and "asked" in output and runner.verbs[-1] == "train"
+    assert process.returncode == 137 and "stop requested" in output and runner.verbs[-1] == "train"
     assert not runner.stage_lives
     assert runner.again(*QUICK["train"]) == 0
 

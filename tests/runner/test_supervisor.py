@@ -178,19 +178,19 @@ def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, nam
     process.send_signal(signal.Signals[name])
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, len(supervised.runs), output) == (75, 1, "saved\n")
-    assert (tmp_path / "asked").read_text() == name
+    assert (tmp_path / "received").read_text() == name
 
 
 def test_a_signal_repeated_within_a_second_is_ignored_and_a_later_one_kills_everything(supervised, tmp_path):
     """A host that shuts down signals the runner, the supervisor and the training at the same moment: it still saves."""
     process = supervised.start(ORPHAN + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    wait()")
     supervised.await_file()
-    asked = time.monotonic()
+    first = time.monotonic()
     process.terminate()
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.6)
-    while time.monotonic() < asked + 1.1:
+    while time.monotonic() < first + 1.1:
         time.sleep(0.01)
     process.terminate()
     before = time.monotonic()

@@ -45,7 +45,7 @@ def choose(tmp_path):
 def test_the_build_fits_the_driver_and_the_gpu(choose, driver, capability, index):
     done = choose(driver, capability)
     assert (done.returncode, done.stdout.strip()) == (0, index), done.stderr
-    assert "torch: " in done.stderr and driver.split("\n")[0] in done.stderr, "it says what, and why"
+    assert "torch: " in done.stderr and driver.split("\n")[0] in done.stderr, "the choice and its reason are printed"
 
 
 @pytest.mark.parametrize(

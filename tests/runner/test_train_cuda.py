@@ -199,7 +199,7 @@ def test_every_stage_gets_the_limits_of_the_job(run, given):
 
 def test_all_stages_of_one_command_get_one_id_with_its_start_time(run, tmp_path):
     """So that the time between them, which is paid for too, is counted as the job's."""
-    python = tmp_path / "asked"
+    python = tmp_path / "stand-in"
     python.write_text(f'#!/bin/sh\necho "$ATHANOR_RUNNER" >> {tmp_path}/names\n')
     python.chmod(0o755)
     begun = int(time.time())

@@ -111,7 +111,7 @@ def prove_made(tmp_path, run):
 def test_every_process_of_a_trial_is_killed_whatever_group_it_is_in(prove_made, tmp_path, monkeypatch, capsys):
     """torchrun gives its ranks sessions of their own: killing a group would leave them running."""
     monkeypatch.setenv("MADE_HANGS", "1")
-    monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` knows them
+    monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` finds them
     assert prove_made("CPU", kills=1).none
     assert "kill -9 after step 99: it continues from step 0" in capsys.readouterr().out
     assert len((tmp_path / "made" / "pids").read_text().split()) == 2 and not alive()

@@ -238,7 +238,7 @@ def require_not_ahead(source: Path, target: Path) -> None:
         here = f"only step {ours.step}" if ours else "none"
         raise HostError(
             f"{target} is ahead: it holds step {theirs.step} of run {theirs.run_id}, and {source} holds {here}. "
-            "Bring it here first: python -m training restore (--resume never starts a new run, and keeps it aside)."
+            "Restore it first: python -m training restore (--resume never starts a new run, and keeps it aside)."
         )
 
 

@@ -93,7 +93,7 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
         print(f"Safe in {place}, each file read back:")
         for report in safe:
             print(f"  {report}")
-        print("  What a drive uploads later is there when it says so (Colab: drive.flush_and_unmount()).")
+        print("  A drive that uploads in the background may need longer (Colab: call drive.flush_and_unmount()).")
     _note_same_disk(workspace, place)
     if problems:
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
