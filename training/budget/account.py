@@ -130,7 +130,7 @@ class Account:
         )
 
     def cost(self, families: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Family -> its cost up to now: of its own stages, and a share of the common ones; {} without a price."""
+        """Family -> its cost up to now: of the family's stages, and a share of the common ones; {} without a price."""
         job = self.ledger.job
         every = {name for s in job.sessions for name in s.families} | set(families)
         out: dict[str, dict[str, Any]] = {}

@@ -112,7 +112,7 @@ def code_of(module: str) -> str:
 
 
 def levels(nodes: Sequence[Node]) -> list[list[Node]]:
-    """The nodes in groups that are run one after another: no node needs one of its own group or of a later one."""
+    """The nodes in groups that are run one after another: no node needs one of the same group or of a later one."""
     waiting, out = list(nodes), []
     while waiting:
         names = {node.name for node in waiting}
