@@ -17,9 +17,9 @@ show() { # show FORMAT WORDS...: printf to the console. If that has gone, or its
     printf "$@" 2> /dev/null || true
 }
 warn() { show "$@" >&2; }
-trap '' PIPE # `| tee` dies of the same Ctrl-C: that is no reason to die before the stage has saved
+trap '' PIPE # the same Ctrl-C also ends `| tee`; this script must continue until the stage has saved
 
-# By this the stages of one command know each other, and the time between them is counted (training/budget/ledger.py).
+# All stages of one command get the same id, so that the time between them is counted (training/budget/ledger.py).
 printf -v ATHANOR_RUNNER '%(%s)T-%d' -1 $$
 export ATHANOR_RUNNER
 
@@ -70,7 +70,7 @@ forward() { # The running stage saves and exits; a second signal ends it at once
 pass_on() { # a request to stop, to the running stage
     if [[ -n $container_name ]]; then
         dismiss_guard
-        # With a terminal `docker run` passes nothing on, and before its container runs there is nothing to pass it to.
+        # With a terminal, `docker run` forwards no signal; and until the container runs, `docker kill` fails.
         while ! docker kill --signal TERM "$container_name" > /dev/null 2>&1; do
             kill -0 "$child" 2> /dev/null || return 0
             sleep 0.2
@@ -148,7 +148,7 @@ stage() { # stage TITLE OPTIONS-OF-THE-SUPERVISOR... -- COMMAND... : run it; wha
     run_stage "$@" || leave "$?"
 }
 
-run_stage() { # the same, and its exit code comes back
+run_stage() { # the same, but returns the exit code instead of ending this script
     local title=$1 code=0 started=$SECONDS before=$signals
     shift
     set -- ${container[@]+"${container[@]}"} "$python" -m training.runner.supervisor --title "$title" "$@"
@@ -159,21 +159,21 @@ run_stage() { # the same, and its exit code comes back
     fi
     show '\n== %s\n' "$title"
     [[ $mode == native ]] || guard_container
-    set -m # its own process group: Ctrl-C reaches this script alone
+    set -m # its own process group, so that Ctrl-C reaches this script only
     ATHANOR_PARENT=$$ "$@" < /dev/null & # it stops when this script is killed (training/parent.py)
     child=$!
     set +m
-    ((signals == before)) || pass_on # it came a moment ago
+    ((signals == before)) || pass_on # a signal that arrived before `child` was set
     while :; do
         code=0
         wait "$child" || code=$?
-        # `wait` also returns when a trapped signal came; the stage itself may still be saving
+        # `wait` also returns when a trapped signal arrives; the stage itself may still be saving
         kill -0 "$child" 2> /dev/null || break
     done
     wait "$child" 2> /dev/null && code=0 || code=$?
     child=''
     if ((signals > before && code == 0 || signals == before + 1 && code == 143)); then
-        code=75 # done before it heard of the request, or struck before it could listen; no further stage begins
+        code=75 # it was done before the signal arrived, or it had no handler yet; no further stage is started
     fi
     [[ $mode == native ]] || container_ended
     if ((code == 0)); then
@@ -189,8 +189,8 @@ Exit 137 (killed) most often means that the host ran out of memory (\`sudo dmesg
     return "$code"
 }
 
-restored=no # yes: from here on, what is trained belongs into --persist
-leave() { # leave CODE: end early; what there is goes to --persist first
+restored=no # yes: `restore` has succeeded, so that results may be copied to --persist
+leave() { # leave CODE: end early, after a copy of the results to --persist
     if [[ $restored == yes && $dry_run == no ]]; then
         restored=no
         copy_away || warn 'warning: what is in %s may be older than what is in %s.\n' "$persist" "$out"
@@ -198,7 +198,7 @@ leave() { # leave CODE: end early; what there is goes to --persist first
     exit "$1"
 }
 
-device=() # a GPU that the engine can give is used: never the CPU in its place
+device=() # if containers can use the GPU, the stages require it, and never fall back to the CPU
 [[ $gpu == no ]] || device=(--device cuda)
 
 begun=$SECONDS

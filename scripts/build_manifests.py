@@ -13,7 +13,7 @@ from training.cli import main
 
 
 def run(arguments: list[str]) -> int:
-    """The exit code. The demo corpus is for the main job alone: here the folders must be named."""
+    """Run `prepare`; returns the exit code. The folders must be named: only the main job makes a demo corpus."""
     named = {argument.partition("=")[0] for argument in arguments}
     if not named & {"--audio-root", "--midi-root", "--help", "-h"}:
         print("error: name the folders: --audio-root DIR --midi-root DIR (--help lists all flags)", file=sys.stderr)

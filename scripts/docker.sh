@@ -3,7 +3,7 @@
 # Reads $root (the project), `show` and `warn` (printf to the console), and what the plan sets: $out, $mounts, $persist, $cpu ...
 # Every function that can refuse prints why and what to do, and exits with 6.
 
-# Stands for / where signs of drivers and containers are looked for; tests set it.
+# The folder in place of / under which signs of drivers and containers are looked for; tests set it.
 host=${ATHANOR_HOST_ROOT:-}
 
 refuse() {
@@ -122,7 +122,7 @@ A driver that was updated while it ran needs a reboot."
         case $output in
             *'could not select device driver'* | *'unknown runtime'* | *'unknown or invalid runtime'* | *'unresolvable CDI devices'*)
                 if command -v nvidia-ctk > /dev/null || command -v nvidia-container-runtime-hook > /dev/null; then
-                    way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine does not know it:
+                    way="The layer that is missing: the runtime. The NVIDIA container toolkit is installed, but the engine is not configured for it:
     sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
                 else
                     way="The layer that is missing: the NVIDIA container toolkit. $toolkit
@@ -173,7 +173,8 @@ planned_in_image() { # planned_in_image WORDS...: the plan of a command, on a ho
     for word in $(compgen -e | grep '^ATHANOR_'); do options+=(--env "$word"); done
     look=(docker run --rm --pull never --network none --read-only --user "$(id -u):$(id -g)" ${options[@]+"${options[@]}"}
         --env "ATHANOR_OUT=${ATHANOR_OUT:-$root}" --env "ATHANOR_PWD=$PWD" --entrypoint python)
-    # what the command names is there at the second look; a folder that is to be made is looked for in the one around it
+    # The first run prints the paths that the command names; for the second they are mounted. For a folder that does not
+    # exist yet, the one around it is mounted.
     eval "paths=($("${look[@]}" "$image" -S -m training.runner --paths -- "$@"))" || exit
     local binds=()
     declare -A bound=()
@@ -236,7 +237,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
             mkdir -p -- "$folder" || refuse "'$folder' cannot be made."
             [[ $(id -u) != 0 ]] || chown -- "$user" "$folder"
         fi
-        [[ $name != . ]] || continue # the project's own folder holds .env and .git: no business of a stage
+        [[ $name != . ]] || continue # the project's own folder has .env and .git, which no stage needs
         bound[$folder]=yes
         bind "$folder"
     done
@@ -265,7 +266,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
         --env "TORCHINDUCTOR_CACHE_DIR=$out/cache/compiled/inductor"
         --env "TRITON_CACHE_DIR=$out/cache/compiled/triton"
     )
-    # By name only: a value given here would stand in the process list.
+    # By name only: a value given here would be visible in the process list.
     for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|GOMP|OPENBLAS|MKL|TORCH|PYTORCH)_|^(ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES|RUNNER)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
         [[ $name == TORCH_INDEX || $name == TORCHINDUCTOR_CACHE_DIR ]] || container+=(--env "$name")
     done
@@ -278,12 +279,12 @@ prepare_container() { # sets container, the words before a stage's command, and 
     container+=(${ATHANOR_DOCKER_RUN:-} "$image")
 }
 
-# The engine runs a container, not this script: killed with -9, the script would leave it behind, training on unseen. So a
-# coprocess reads a pipe whose write end only this script holds (bash closes it in everything that it executes). A line
-# says that nothing is left to watch; the end of the file, that the script has gone: the container is asked to stop. A
-# separate process group keeps the coprocess from what is sent to the script's.
+# The container is a child of the engine, not of this script: if the script is killed with -9, the container continues to
+# train. So a coprocess reads a pipe whose write end only this script has (bash closes it in everything that it executes).
+# A line in the pipe means that the container has ended; end of file means that the script has gone, and the coprocess
+# then sends SIGTERM to the container. It has a separate process group, so that signals to the script's do not reach it.
 guard='' guard_process=''
-guard_container() { # before the container is started: it is asked to stop should this script be killed
+guard_container() { # called before the container is started: stops it if this script is killed
     set -m
     coproc GUARD {
         trap '' INT TERM HUP
@@ -298,7 +299,7 @@ guard_container() { # before the container is started: it is asked to stop shoul
     guard=${GUARD[1]} guard_process=$GUARD_PID
 }
 
-dismiss_guard() { # the container has ended, or was asked to stop: a second request would end it at once
+dismiss_guard() { # called when the container has ended, or got SIGTERM: a second SIGTERM would end it at once
     [[ -n $guard ]] || return 0
     echo >&"$guard" || true # it may have been killed
     guard=''
@@ -313,7 +314,7 @@ container_ended() { # what remains to be done after `docker run`; $code is its e
         warn "Docker could not start the container; its message is above.\n"
         code=6
     elif ((code > 128)); then
-        # The client may have been killed alone: then the container still runs, and holds the folder. Otherwise there is none.
+        # If only the client was killed, the container still runs and holds the lock of the folder. Otherwise it has ended.
         docker stop --time 600 "$container_name" > /dev/null 2>&1 || true
     fi
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What an emotion word, or the path of a song, says to the manifests: its vector, and why.
+"""Shows the emotion vector that the manifests get from an emotion word or from the path of a song, and why.
 
     scripts/emotion_helper.py grief                      # one word: exit 2, with near misses, if it is not known
     scripts/emotion_helper.py happy/track_grief_001.wav  # a path below the corpus root: neutral without a hint

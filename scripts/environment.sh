@@ -15,9 +15,9 @@ unset -v PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONSTARTUP PYTHONINSPEC
     PYTHONDEVMODE PYTHONHASHSEED PYTHONIOENCODING PYTHONCASEOK
 # Sorting, ranges and upper case are not a matter of language, and names of files are UTF-8 (or bytes).
 export LC_ALL=C PYTHONUTF8=1
-# The folder in which a command stands is the user's: a torch.py or random.py in it is no module of ours.
+# The working directory is the user's: a torch.py or random.py in it must not be imported.
 export PYTHONSAFEPATH=1
-umask u=rwx # the others' rights are the user's choice; a file that its owner cannot read is of no use
+umask u=rwx # the owner must be able to read the files; the rights of group and others are the user's choice
 
 if [[ -n ${TMPDIR:-} && ! (-d $TMPDIR && -w $TMPDIR) ]]; then
     printf 'note: TMPDIR=%q is no folder that can be written: /tmp is used.\n' "$TMPDIR" >&2 || true

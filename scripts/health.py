@@ -18,7 +18,7 @@ def main() -> int:
     allowed = float(os.environ.get("ATHANOR_HEALTH_SECONDS", "900"))
     hung, alive = [], 0
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not Path("/proc", path.name).exists():  # ended by kill -9; its exit code tells
+        if not Path("/proc", path.name).exists():  # killed with -9, which its exit code shows
             continue
         try:
             silent = time.time() - path.stat().st_mtime

@@ -6,7 +6,7 @@
 # newer.
 uv_version=0.13.9
 
-say() { printf '%s\n' "$*" >&2 || true; } # a console that has gone ends nothing
+say() { printf '%s\n' "$*" >&2 || true; } # a closed console must not end the script
 die() { say "error: $*"; exit 6; }
 at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; } # at_least VERSION OLDEST
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Pins the dependencies of pyproject.toml in requirements/: core.lock, and one file for each extra with what it needs
 # beyond the core. All come from one resolution, so that any of them fit together. They hold for Python 3.11 to 3.13 and
-# name no index: where packages come from is the host's matter.
+# name no index: where packages come from is configured on each host.
 #
 #   scripts/lock.sh [--upgrade]
 #
@@ -25,7 +25,7 @@ find_base
 find_uv "$root/.venv/bin/uv" "$work/uv"
 [[ -n $uv ]] || die "lock.sh needs uv $uv_version or newer: pip install uv"
 configure_uv
-unset UV_FIND_LINKS # a local build of torch knows only its own Python, and a lock serves three
+unset UV_FIND_LINKS # a local build of torch is for one version of Python, and a lock is for three
 
 compile() { # compile INTO OPTIONS...: pins of the core and of what the options add
     local into=$1

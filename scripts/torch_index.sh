@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Which build of torch fits this host's NVIDIA driver? Prints the wheel index to take torch from, or nothing where pip's
-# own build (from PyPI) is the right one; says what it picked, and why, on standard error.
+# own build (from PyPI) is the right one; prints the choice and its reason on standard error.
 # Exit 6: no build fits, and the message names the driver that is needed.
 #
 #   TORCH_INDEX=URL (or empty, for pip's own) in the environment decides instead.
@@ -34,14 +34,14 @@ if ! command -v nvidia-smi > /dev/null; then
     say "torch: pip's own build; this host has no NVIDIA driver."
     exit 0
 fi
-ask() { timeout 60 nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | tr -d ' \r' | grep -E '^[0-9]+(\.[0-9]+)*$' | sort -Vu; }
-driver=$(ask driver_version | head -n 1 || true)
+query() { timeout 60 nvidia-smi --query-gpu="$1" --format=csv,noheader 2> /dev/null | tr -d ' \r' | grep -E '^[0-9]+(\.[0-9]+)*$' | sort -Vu; }
+driver=$(query driver_version | head -n 1 || true)
 if [[ -z $driver ]]; then
     output=$(timeout 60 nvidia-smi 2>&1 | head -n 3 | tr '\n' ' ' || true)
     say "torch: pip's own build; nvidia-smi reports no driver version (its output: ${output:0:200})"
     exit 0
 fi
-mapfile -t capabilities < <(ask compute_cap || true)
+mapfile -t capabilities < <(query compute_cap || true)
 oldest=${capabilities[0]:-$first13} newest=${capabilities[-1]:-$first13}
 
 if ! at_least "$driver" "$driver12"; then
@@ -56,7 +56,7 @@ elif ! at_least "$last12" "$newest" && ! at_least "$driver" "$driver13"; then
     refuse "a GPU of compute capability $newest needs torch for CUDA 13, and that needs the NVIDIA driver $driver13 or newer;
 this host has $driver. On Ubuntu: sudo ubuntu-drivers install --gpgpu, then reboot."
 elif ! at_least "$oldest" "$first13"; then
-    say "torch: the CUDA 12.6 build; the driver $driver runs it, and CUDA 13 no longer knows compute capability $oldest."
+    say "torch: the CUDA 12.6 build; the driver $driver runs it, and CUDA 13 no longer supports compute capability $oldest."
     printf '%s\n' "$cuda12"
 elif at_least "$driver" "$driver13"; then
     say "torch: pip's own build, for CUDA 13; the driver $driver runs it ($driver13 or newer does)."

@@ -1,4 +1,5 @@
-"""What each verb does with its flags (flags.py), by the stages. torch is imported by the stage that needs it."""
+"""The command line `python -m training VERB`: calls the stage of each verb with its flags (flags.py). torch is imported
+only by the stages that need it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 from training import console
 from training.budget import book as books
 from training.budget.account import Account, ledger_path, table
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, listen, stopped
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     before = listen()
     try:
         code = _run(options)
-    except Interrupted as error:  # it came while the last lines were printed
+    except Interrupted as error:  # a signal arrived while the last lines were printed
         code = error.exit_code
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -114,7 +115,7 @@ def _estimate(options: argparse.Namespace) -> None:
     recipe = recipe_of(options, workspace)
     rest = others(options.of, workspace, options.family)
     endings = endings_of(options, [options.family, *rest])
-    account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
+    account = Account(workspace, command_limit(options), RecordedJob(ledger_path(workspace)), endings=endings)
     found = estimate(
         recipe,
         workspace,
@@ -261,7 +262,7 @@ def _watch(options: argparse.Namespace) -> None:
 
 
 def _refresh_report(workspace: Workspace) -> Path | None:
-    """The page tells of what was just done. No stage fails because of it."""
+    """Write the report page again after a stage; returns its path, or None if that failed, which fails no stage."""
     from training.report.page import refresh
 
     return refresh(workspace)
@@ -360,8 +361,9 @@ VERBS = {
 }
 
 
-def train_door(family: str, folder: Path) -> int:
-    """`train` for one family, as a separate script; a --config that is not found is looked up in `folder`."""
+def train_script(family: str, folder: Path) -> int:
+    """Run `train` for one family, from a script in `folder`; a --config that is not found is looked up there. Returns
+    the exit code."""
     arguments = sys.argv[1:]
     for index, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")

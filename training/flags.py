@@ -1,7 +1,7 @@
-"""Verbs and their flags: names, defaults, the texts of `--help`. What they do is cli.py's.
+"""The verbs and their flags: names, defaults, and the texts of `--help`. cli.py runs them.
 
-The options of a domain (domain.Option) are added to the verbs that take them. Which domain a command is about is seen
-from its words: `--domain WORD`, else the family that it names, else the first of the registry.
+The options of a domain (domain.Option) are added to the verbs that take them. The domain of a command is determined
+from its words: `--domain WORD`, else the domain of the family that it names, else the first of the registry.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def domain_of(words: Sequence[str]) -> Domain:
 
 
 class Verbs:
-    """The parser of `python -m training`, for commands about one domain; what it gives has `run`, the function for the
-    verb."""
+    """The parser of `python -m training`, for commands about one domain. Parsed options have `run`, the function of the
+    verb, and `of`, the domain."""
 
     def __init__(self, runs: Mapping[str, Callable[[argparse.Namespace], None]], domain: Domain):
         self.domain = domain
@@ -67,7 +67,7 @@ class Verbs:
         verb.add_argument("family", type=_run_name, metavar="FAMILY", help=f"{', '.join(families())}; or FAMILY/ITEM")
 
     def _of_data(self) -> None:
-        verb = self._add("doctor", "look at this host: what is missing", self.out, self.device, self.money)
+        verb = self._add("doctor", "check this host: what is missing", self.out, self.device, self.money)
         verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
@@ -78,17 +78,17 @@ class Verbs:
         add_train_options(verb)
         _add_persist(verb, required=False)
 
-        text = "what a training would take, by a few of its real steps"
+        text = "estimate the time and cost of a training from a few of its real steps"
         verb = self._add("estimate", text, self.out, self.device, self.money)
         self._family(verb)
         add_train_options(verb)
 
-        text = "kill a short run again and again; compare it with a straight one"
+        text = "kill a short run repeatedly; compare it with an uninterrupted one"
         verb = self._add("prove-resume", text, self.out, self.device)
         self._family(verb)
-        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="of both runs (default: 30)")
+        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="steps of both runs (default: 30)")
         verb.add_argument(
-            "--kills", type=_count, default=3, metavar="K", help="kill -9, at random moments (default: 3)"
+            "--kills", type=_count, default=3, metavar="K", help="number of kill -9 at random moments (default: 3)"
         )
         verb.add_argument(
             "--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)"
@@ -98,7 +98,7 @@ class Verbs:
         )
         add_train_options(verb)
 
-        text = "held-out metrics beside baselines"
+        text = "held-out metrics, compared with baselines"
         verb = self._add("evaluate", text, self.out, self.device, self.money)
         self._family(verb)
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
@@ -111,14 +111,14 @@ class Verbs:
 
         verb = self._add("each", "a verb for every item of a family that trains one model an item", self.out)
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="so many at once, each with its own GPU"
+            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
         verb.add_argument("verb", choices=FAN_OUT)
         verb.add_argument("family", type=_run_name, metavar="FAMILY")
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="further options of the verb")
 
         verb = self._add(
-            "node", "run nodes of a domain's plan, unless their receipts hold", self.out, self.money, self.device
+            "node", "run nodes of a domain's plan, unless they are done", self.out, self.money, self.device
         )
         names = [node.name for node in self.domain.nodes()]
         verb.add_argument(
@@ -126,9 +126,9 @@ class Verbs:
         )
         verb.add_argument("--seed", type=int, default=42, metavar="N")
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="independent ones, each with its own GPU"
+            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
-        verb.add_argument("--ray", metavar="ADDRESS", help="independent ones on the nodes of this Ray cluster")
+        verb.add_argument("--ray", metavar="ADDRESS", help="run independent nodes on the hosts of this Ray cluster")
 
     def _of_exports(self) -> None:
         known = [facts.name for facts in self.domain.families]
@@ -139,15 +139,15 @@ class Verbs:
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
         verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
 
-        verb = self._add("verify", "prove exported files against golden files and receipt", self.money)
+        verb = self._add("verify", "check exported files against golden files and receipt", self.money)
         verb.add_argument("folder", type=Path, metavar="DIR", help="a folder that `export` wrote")
 
     def _of_jobs(self) -> None:
-        verb = self._add("restore", "bring back what an earlier host left in a second place", self.out)
+        verb = self._add("restore", "copy back what an earlier host saved in a second place", self.out)
         _add_persist(verb, required=True)
         verb = self._add("persist", "copy what matters to a second place, and verify it", self.out)
         _add_persist(verb, required=True)
-        verb = self._add("watch", "how the job stands: progress, losses, budget, GPUs", self.out)
+        verb = self._add("watch", "the state of the job: progress, losses, budget, GPUs", self.out)
         verb.add_argument("--once", action="store_true", help="print once and exit, as in a pipe")
         self._add("report", "write exports/report.html and the model card again, from what is there", self.out)
         verb = self._add("budget", "what the job has used, by stage, and what is left", self.out)
@@ -237,7 +237,7 @@ def add_manifest_options(parser: argparse.ArgumentParser, domain: Domain) -> Non
 
 
 def add_train_options(parser: argparse.ArgumentParser) -> None:
-    """The flags of `train` that the doors in cuda_session/ share."""
+    """The flags of `train`, which the scripts in cuda_session/ have too."""
     parser.add_argument("--preset", choices=PRESETS, help="default: full; demo on demo data")
     parser.add_argument("--config", type=Path, metavar="FILE", help="a YAML file of your own, instead of a preset")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")

@@ -1,13 +1,13 @@
 """Stop when the process that started this one is gone. An orphan would continue unseen, hold its folder and cost money.
 
-Every process of a job that starts another one (the runner, the supervisor, the launcher of ranks, what runs several
-commands at once) names itself to it in ATHANOR_PARENT, and that one follows its parent: when the parent has gone,
-however it ended, it stops as SIGTERM would stop it. Each follows the one directly above it, so whichever is killed, all
-below it stop. Without the variable nothing is followed: a command that a user started continues without its shell.
+Every process of a job that starts another one (the runner, the supervisor, the launcher of ranks, stages/children.py)
+passes it its process number in ATHANOR_PARENT. The child follows this process: when it has gone, however it ended, the
+child stops as on SIGTERM. Each process follows the one directly above it, so whichever is killed, all below it stop.
+Without the variable nothing is followed: a command that a user started continues without its shell.
 
-The mechanism is to compare os.getppid() twice a second. An orphan is given another parent before the number of the old
-one can be used again, so the comparison is exact, and the number in the variable shows a parent that had gone before
-the first look. Why not one of the two others:
+The child compares os.getppid() with this number twice a second. An orphan gets another parent before the number of the
+old one can be used again, so the comparison is exact, and it also shows a parent that had gone before the first
+comparison. Why not one of the two alternatives:
 
 - prctl(PR_SET_PDEATHSIG) exists on Linux only; the end of the parent's *thread* sends it; it would have to be set
   between fork and exec, where nothing is safe beside threads; and a SIGTERM that it sends while a stage is already
@@ -30,39 +30,40 @@ from collections.abc import Callable
 from training.host import process_exists
 
 PARENT = "ATHANOR_PARENT"
-SECONDS = 0.5  # between two looks
+SECONDS = 0.5  # between two comparisons
 
 
 def as_parent() -> dict[str, str]:
-    """Variables for a child that is to stop when this process has gone."""
+    """Environment variables for a child that is to stop when this process has gone."""
     return {PARENT: str(os.getpid())}
 
 
-def follow(asked: Callable[[], object]) -> None:
-    """From here on the end of the parent that ATHANOR_PARENT names is a request to stop: SIGTERM to the main thread of
-    this process, unless it was `asked` to stop before. The variable is removed: it is not meant for children."""
+def follow(is_stopping: Callable[[], object]) -> None:
+    """From here on, send SIGTERM to the main thread of this process when the parent that ATHANOR_PARENT names has
+    ended, unless `is_stopping()` shows that a stop was requested before. The variable is removed, as it is not meant
+    for children."""
     named = os.environ.pop(PARENT, "")
     if named:
-        threading.Thread(target=_follow, args=(int(named), asked), name="parent", daemon=True).start()
+        threading.Thread(target=_follow, args=(int(named), is_stopping), name="parent", daemon=True).start()
 
 
-def _follow(parent: int, asked: Callable[[], object]) -> None:
-    # An interpreter that is a script (ATHANOR_PYTHON may name one) stands between the two. Then the number itself is
-    # looked for, which would be wrong only if it were used again within half a second.
+def _follow(parent: int, is_stopping: Callable[[], object]) -> None:
+    # If the interpreter is a shell script (ATHANOR_PYTHON may name one), its process is between the two. Then this
+    # looks for a process of this number, which is wrong only if the number is used again within half a second.
     lives = (lambda: os.getppid() == parent) if os.getppid() == parent else (lambda: process_exists(parent))
     while lives():
         time.sleep(SECONDS)
     main = threading.main_thread().ident
-    if not asked():
+    if not is_stopping():
         _report(parent)
-    # Again until a handler has run: a signal that comes just before a system call begins does not interrupt it.
-    while not asked() and main is not None:
+    # Repeated until a handler has run: a signal that arrives just before a system call begins does not interrupt it.
+    while not is_stopping() and main is not None:
         signal.pthread_kill(main, signal.SIGTERM)
         time.sleep(SECONDS)
 
 
 def _report(parent: int) -> None:
-    """No one sent the signal that is reported next. If the terminal ended with the parent, this is not printed."""
+    """Print why a SIGTERM follows that no one sent. If the terminal was closed with the parent, nothing is printed."""
     with contextlib.suppress(OSError, ValueError):
         print(
             f"process {parent}, which started process {os.getpid()}, has ended: stopping", file=sys.stderr, flush=True

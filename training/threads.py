@@ -1,10 +1,10 @@
-"""How many threads a process computes with, and how they wait for each other. Standard library only.
+"""How many threads a process computes with, and how they wait for each other. Uses the standard library only.
 
-OpenMP (torch, scikit-learn) and OpenBLAS (numpy, scipy) read the environment once, as they are loaded, and then start a
-thread for every CPU that the host shows. A container may often use only a few of these (`host.available_cpus`). And
-their threads spin while they wait: on a shared host each keeps its CPU from the very thread that it waits for, and a
-stage of one minute takes ten. So every entry point calls `configure` before anything of that kind is imported, and what
-sets a number of threads or processes later takes it from here. What the user has set stands.
+OpenMP (torch, scikit-learn) and OpenBLAS (numpy, scipy) read the environment once, when they are loaded, and then start
+a thread for every CPU that the host shows. A container may often use only a few of these (`host.available_cpus`). Their
+threads also spin while they wait: on a shared host, each occupies the CPU that the thread needs for which it waits, and
+a stage of one minute takes ten. So every entry point calls `configure` before these libraries are imported, and code
+that sets a number of threads or processes later gets it from this module. Values that the user has set are kept.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 from training.host import available_cpus
 
 THREADS = "OMP_NUM_THREADS"
-#: What `configure` set OMP_NUM_THREADS to. A process that inherits both knows by it that the user set neither.
+#: The value that `configure` set OMP_NUM_THREADS to. If both are equal in a child process, the user set neither.
 CONFIGURED = "ATHANOR_OMP_THREADS"
 #: How many processes of one command run at once on this host, and share its CPUs.
 AT_ONCE = "ATHANOR_AT_ONCE"
 
-#: How often a thread of libgomp looks whether the others have come before it sleeps; libgomp's default is 300,000.
-#: docs/performance.md says what this costs and gives. Another OpenMP runtime takes OMP_WAIT_POLICY alone.
+#: How often a waiting thread of libgomp checks for the others before it sleeps; libgomp's default is 300,000.
+#: docs/performance.md has measurements. Other OpenMP runtimes use OMP_WAIT_POLICY only.
 SPINS = "1000"
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": SPINS}
 #: The logarithm of the cycles for which a thread of OpenBLAS spins before it sleeps: some 0.03 ms. Its default is 26.
@@ -29,8 +29,8 @@ BLAS_SPINNING = {"OPENBLAS_THREAD_TIMEOUT": "16"}
 
 def configure(ranks: int | None = None) -> None:
     """Set, for this process and those that it starts, what OpenMP, OpenBLAS and torch's compiler read from the
-    environment. Call it before numpy or torch is imported: afterwards it has no effect on this process. `ranks`: that
-    this process is about to start on this host."""
+    environment. Call it before numpy or torch is imported: afterwards it has no effect on this process. `ranks`: how
+    many ranks this process is about to start on this host."""
     environment = os.environ
     if chosen() is None:
         environment[THREADS] = environment[CONFIGURED] = str(share(ranks))
@@ -43,13 +43,13 @@ def configure(ranks: int | None = None) -> None:
 
 
 def sharing(processes: int) -> dict[str, str]:
-    """Variables for processes, so many of which this one runs at once: each takes its share of the CPUs."""
+    """Environment variables for child processes, of which `processes` run at once: each takes its share of the CPUs."""
     return {AT_ONCE: str(processes * _number(os.environ.get(AT_ONCE)))}
 
 
 def share(ranks: int | None = None) -> int:
-    """CPUs for this process: those available, divided among torchrun's ranks on this host (default: those that it is
-    one of) and among processes that one command runs at once; at least 1."""
+    """The number of CPUs for this process: those available, divided among torchrun's ranks on this host (default: as
+    the environment gives them) and among processes that one command runs at once; at least 1."""
     ranks = ranks or _number(os.environ.get("LOCAL_WORLD_SIZE"))
     return max(1, available_cpus() // (ranks * _number(os.environ.get(AT_ONCE))))
 
@@ -63,7 +63,7 @@ def chosen() -> int | None:
 
 
 def count(workers: int = 0) -> int:
-    """Threads to compute with, beside so many data loader workers: these are left one CPU."""
+    """The number of threads to compute with. If there are data loader workers, one CPU is left to them."""
     return chosen() or max(1, share() - min(1, workers))
 
 

@@ -1,4 +1,4 @@
-"""Stages of a job that take as long as they are set to, and what was counted of them."""
+"""Helpers: stages of a job that take a given time by the test's clock, and what the ledger recorded of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAMILIES = ["one", "two"]
 
 def work(workspace, clock, stage, seconds, families=(), limit=Limit(), error=None, **options):  # noqa: B008  frozen
     with counted(workspace, stage, families, limit, **options) as account:
-        clock.pass_(seconds)
+        clock.advance(seconds)
         if error:
             raise error
     return account

@@ -1,5 +1,5 @@
-"""A job under a limit, on hosts of several speeds, by a clock that only its stages move: what is kept back for the end
-is no less than the end takes, and at most 1.3 times that; all that is left trains."""
+"""A job with a limit, on hosts of several speeds, by a clock that only its stages move: the reserve is no less than the
+last stages take, and at most 1.3 times that; all other time is used for training."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ END = Ending(
     baseline_most=Line(8.0, 22.0), millions=1.0,
 )  # fmt: skip
 ENDINGS = {"one": END, "two": replace(END, evaluate=Line(20.0, 10.0), baseline_share=0.0, millions=0.5)}
-STEP = 20.0  # seconds of training after which it is asked what is left
+STEP = 20.0  # seconds of training after which the remaining time is read
 LOADING = 8.0  # seconds of a training before its first step
 MEGABYTES = {"one": 16.0, "two": 8.0}
 
 
 class Host:
-    """Where everything takes `speed` times as long as on the reference cores, and the end `off` times as long as the
-    families state."""
+    """A host on which everything takes `speed` times as long as on the reference cores, and the last stages `off` times
+    as long as the families state."""
 
     def __init__(self, folder, clock, speed, off=1.0):
         self.space, self.clock, self.speed, self.off = Workspace(folder), clock, speed, off
 
     def run(self, hours):
-        """(seconds of the job, of its end, kept back for that, trained by each family)"""
+        """(seconds of the job, seconds of its last stages, the reserve, seconds of training of each family)"""
         limit, began, seconds = Limit(hours=hours), self.clock.now, {}
         work(self.space, self.clock, reserves.TRIAL, self.speed * reserves.TRIAL_SECONDS, limit=limit)
         for at, family in enumerate(FAMILIES):
@@ -47,17 +47,17 @@ class Host:
                 takes = self.speed * self.off * reserves.expected(stage, due)
                 work(self.space, self.clock, stage, takes, families, limit, endings=ENDINGS)
                 own = reserves.PROCESS if stage == "evaluate" else reserves.COMMON_PROCESSES / 3
-                self.clock.pass_(self.speed * own)
-        self.clock.pass_(self.speed * reserves.COMMON_PROCESSES / 3)  # the end of the count
+                self.clock.advance(self.speed * own)
+        self.clock.advance(self.speed * reserves.COMMON_PROCESSES / 3)  # the end of the count
         return self.clock.now - began, self.clock.now - ended, kept, seconds
 
     def _train(self, family, families_left, limit):
         with counted(self.space, "train", [family], limit, endings=ENDINGS) as account:
             left = account.training_left(family, families_left, [name for name in FAMILIES if name != family])
-            self.clock.pass_(self.speed * LOADING)
+            self.clock.advance(self.speed * LOADING)
             trained(self.space, family, MEGABYTES[family])
             while (seconds := left()) > 0.1:
-                self.clock.pass_(min(seconds, STEP))
+                self.clock.advance(min(seconds, STEP))
             return account.ledger.trained(family)
 
 
@@ -76,7 +76,7 @@ def test_a_budget_is_kept_and_used(tmp_path, clock, monkeypatch, spare, speed, s
 
 
 @pytest.mark.parametrize("off", [0.9, 1.12])
-def test_an_end_that_is_a_tenth_quicker_or_slower_than_stated_is_within_the_margin(tmp_path, clock, monkeypatch, off):
+def test_last_stages_a_tenth_quicker_or_slower_than_stated_are_within_the_margin(tmp_path, clock, monkeypatch, off):
     monkeypatch.setattr(endings, "_has_gpu", lambda: False)
     took, ending, kept, _ = Host(tmp_path, clock, 1.0, off).run(0.2)
     assert ending <= kept <= 1.3 * ending and took <= 0.2 * HOUR

@@ -1,4 +1,4 @@
-"""What a job has cost is counted over all of its stages and restarts."""
+"""The ledger counts the time of a job over all of its stages and restarts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_every_stage_and_restart_of_a_job_counts(tmp_path, clock):
     work(space, clock, "prepare", 10)
     with pytest.raises(Interrupted):
         work(space, clock, "train", 20, ["one"], error=Interrupted("x"))
-    clock.pass_(1e6)  # nothing of the job ran
+    clock.advance(1e6)  # nothing of the job ran
     account = work(space, clock, "train", 30, ["one"])
     assert spent(space) == 60 and account.ledger.trained("one") == 50
     assert [s.exit for s in book_of(space).job.sessions] == [0, 75, 0]
@@ -39,16 +39,16 @@ def test_time_between_the_stages_of_a_runner_counts(tmp_path, clock, monkeypatch
     monkeypatch.setattr(ledgers.time, "time", lambda: 5000.0)
     monkeypatch.setenv("ATHANOR_RUNNER", "4960.5-77")  # 39.5 s went into the environment
     work(space, clock, "prepare", 10)
-    clock.pass_(7)
+    clock.advance(7)
     work(space, clock, "train", 20, ["one"])
     assert spent(space) == pytest.approx(39.5 + 10 + 7 + 20)
-    clock.pass_(1e6)
+    clock.advance(1e6)
     monkeypatch.setenv("ATHANOR_RUNNER", "4999-78")  # another runner: what was between is not the job's
     work(space, clock, "train", 1, ["one"])
     assert spent(space) == pytest.approx(39.5 + 10 + 7 + 20 + 1 + 1)
 
 
-def test_a_clock_that_was_set_uses_up_nothing(tmp_path, clock, monkeypatch):
+def test_a_change_of_the_system_clock_is_not_counted_as_used_time(tmp_path, clock, monkeypatch):
     space = Workspace(tmp_path)
     monkeypatch.setattr(ledgers.time, "time", lambda: 2e9)
     monkeypatch.setenv("ATHANOR_RUNNER", "100-1")
@@ -56,14 +56,14 @@ def test_a_clock_that_was_set_uses_up_nothing(tmp_path, clock, monkeypatch):
     assert spent(space) == 10
 
 
-def test_stages_at_the_same_time_share_their_time(tmp_path, clock):
+def test_stages_that_run_at_the_same_time_are_not_counted_twice(tmp_path, clock):
     space = Workspace(tmp_path)
     path = ledger_path(space)
     one, two = Ledger(path, "train", ["one"]), Ledger(path, "train", ["two"])
     one.start()
     two.start()
     for _ in range(10):
-        clock.pass_(6)
+        clock.advance(6)
         one.count()
         two.count()
     one.finish(0)
@@ -71,7 +71,7 @@ def test_stages_at_the_same_time_share_their_time(tmp_path, clock):
     assert spent(space) == 60
 
 
-def test_a_finished_job_begins_a_new_one_and_is_kept_in_short(tmp_path, clock):
+def test_after_a_finished_job_a_new_one_begins_and_a_summary_of_the_old_one_is_kept(tmp_path, clock):
     space = Workspace(tmp_path)
     work(space, clock, "train", 3600, ["one"], Limit(price=0.5))
     books.close(ledger_path(space))
@@ -86,7 +86,7 @@ def test_a_job_that_its_limit_ended_continues_when_more_is_allowed(tmp_path, clo
     """What it has used still counts: two hours are two hours in all."""
     space = Workspace(tmp_path)
     with counted(space, "train", ["one"], Limit(hours=1)) as account:
-        clock.pass_(3600)
+        clock.advance(3600)
         account.ledger.note_ran_out()
     books.close(ledger_path(space))
     with counted(space, "train", ["one"], Limit(hours=2)) as account:
@@ -107,7 +107,7 @@ def test_resume_never_begins_a_new_job_but_keeps_this_runners_own_stages(tmp_pat
     assert [past.seconds for past in book_of(space).history] == [100, 50]
 
 
-def test_kill_9_loses_no_more_than_a_tick(tmp_path):
+def test_kill_9_loses_no_more_than_the_time_since_the_last_write(tmp_path):
     """The session is in the file while it runs, and the next start continues from there."""
     code = (
         "import sys, time; from pathlib import Path; from training.budget import ledger\n"
@@ -146,17 +146,17 @@ def test_a_ledger_damaged_while_it_counts_is_written_again_from_memory(tmp_path,
     space = Workspace(tmp_path)
     work(space, clock, "prepare", 10)
     with counted(space, "train", ["one"], Limit()) as account:
-        clock.pass_(5)
+        clock.advance(5)
         ledger_path(space).write_bytes(b"\0" * 100)
         account.ledger.count()
-        clock.pass_(5)
+        clock.advance(5)
         ledger_path(space).unlink()
     assert spent(space) == 20 and "Nothing is lost" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["seconds", "price"])
 @pytest.mark.parametrize("value", [-1, "x", math.nan, math.inf])
-def test_numbers_that_cannot_be_are_damage(tmp_path, clock, field, value):
+def test_impossible_numbers_in_a_ledger_are_damage(tmp_path, clock, field, value):
     space = Workspace(tmp_path)
     work(space, clock, "prepare", 10, limit=Limit(price=1.0))
     content = json.loads(ledger_path(space).read_text())
@@ -178,18 +178,18 @@ def test_what_cannot_be_written_is_reported_and_stops_only_a_limited_job(tmp_pat
 def test_a_disk_that_was_full_for_a_while_loses_no_time(tmp_path, clock, monkeypatch):
     space = Workspace(tmp_path)
     with counted(space, "train", ["one"], Limit(hours=1)) as account:
-        clock.pass_(10)
+        clock.advance(10)
         with monkeypatch.context() as full:
             full.setattr(ledgers, "store", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
             account.ledger.count()
         assert account.ledger.used().seconds == 10
-        clock.pass_(5)
+        clock.advance(5)
         account.ledger.count()
         assert spent(space) == account.ledger.used().seconds == 15
 
 
-def test_forked_workers_do_not_hold_the_ledger(tmp_path):
-    """A data loader worker that is forked in the moment of a write lives for hours; flock would be held as long."""
+def test_forked_workers_do_not_hold_the_lock_of_the_ledger(tmp_path):
+    """A data loader worker that is forked during a write lives for hours; a lock of flock would be held as long."""
     path = tmp_path / "budget.json"
     with books.locked(path, 0):
         reader, writer = os.pipe()
@@ -224,13 +224,13 @@ def test_a_ledger_that_another_process_writes_is_waited_for_and_never_torn(tmp_p
         pass
 
 
-def test_asking_what_is_used_never_waits_for_the_disk(tmp_path, clock):
-    """It is asked before every step."""
+def test_reading_the_used_time_never_waits_for_the_disk(tmp_path, clock):
+    """It is read before every step."""
     with counted(Workspace(tmp_path), "train", ["one"], Limit(hours=1)) as account:
-        clock.pass_(3)
-        with account.ledger._turn:  # a write that hangs
+        clock.advance(3)
+        with account.ledger._lock:  # a write that hangs
             seen: list[float] = []
-            asking = threading.Thread(target=lambda: seen.append(account.ledger.used().seconds))
-            asking.start()
-            asking.join(10)
+            reader = threading.Thread(target=lambda: seen.append(account.ledger.used().seconds))
+            reader.start()
+            reader.join(10)
         assert seen == [3]

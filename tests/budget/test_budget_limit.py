@@ -1,4 +1,4 @@
-"""What a job may cost: hours, or money at a price."""
+"""The limit of a job: hours, or money at a price per hour."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_what_an_earlier_host_cost_is_subtracted_from_the_money():
     assert Limit(money=1.5, price=1.0).seconds(used) == pytest.approx(1800 + 1800)
 
 
-def test_the_limit_in_seconds_does_not_waver_while_it_is_used():
+def test_the_limit_in_seconds_stays_the_same_while_it_is_used_up():
     """It is recorded and compared: noise in the last digit would be a larger limit."""
     limit = Limit(money=1.1, price=0.37)
     assert {limit.seconds(Used({0.37: 0.1 * n, None: 0.7})) for n in range(100)} == {1.1 / 0.37 * 3600}
@@ -85,7 +85,7 @@ def test_the_price_of_other_hosts_is_not_guessed(monkeypatch):
         ("NVIDIA GeForce GTX 1080", None),
     ],
 )
-def test_the_table_knows_gpus_by_the_names_that_nvidia_smi_gives(gpu, entry):
+def test_prices_are_found_by_the_gpu_names_that_nvidia_smi_reports(gpu, entry):
     prices = read_prices(limits.PRICES)
     assert price_of(gpu, prices) == (prices[entry] if entry else None)
 
@@ -108,7 +108,7 @@ def test_mistakes_in_the_price_table_are_reported_with_line_and_key(tmp_path, te
         read_prices(tmp_path / "prices.yaml")
 
 
-def test_gpus_are_asked_of_nvidia_smi_and_none_is_no_error(tmp_path, monkeypatch):
+def test_gpus_come_from_nvidia_smi_and_none_is_no_error(tmp_path, monkeypatch):
     tool = tmp_path / "nvidia-smi"
     tool.write_text('#!/bin/sh\n[ "$1" = --query-gpu=name ] && printf "NVIDIA L4\\nNVIDIA L4\\n"\n')
     tool.chmod(0o755)

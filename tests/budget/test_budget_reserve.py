@@ -1,4 +1,4 @@
-"""Of what a job may cost, its end's share is kept back, and families share the rest."""
+"""Part of a job's limit is reserved for its last stages, and families share the rest."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_the_reserve_grows_with_the_models_and_unknown_ones_are_taken_for_larger
     assert kept(space, ["one"]) > small
 
 
-def test_a_slow_host_is_given_more_time_and_its_pace_is_distinguished_from_its_slowness(tmp_path, clock, monkeypatch):
-    """Three times as slow as when the job before was measured: three times its time is kept back."""
+def test_the_reserve_grows_with_the_slowness_of_the_host_and_the_pace_does_not(tmp_path, clock, monkeypatch):
+    """Three times as slow as when the job before was measured: three times its time is reserved."""
     space = Workspace(tmp_path)
     trained(space, "one")
     for stage in STAGES:
@@ -58,13 +58,13 @@ def test_a_host_that_becomes_slower_while_it_trains_is_given_more_time(tmp_path,
         before = total(account, ["one"])
         for seconds in [0.5] * 60 + [1.0] * slow_steps:
             left()
-            clock.pass_(seconds)
+            clock.advance(seconds)
         left()
         assert total(account, ["one"]) == pytest.approx(ratio * before, rel=1e-6)
 
 
-def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
-    """By a clock that a made-up core moves; disturbed probes are passed over while they are the fewer."""
+def test_slowness_is_the_median_time_of_a_fixed_computation(monkeypatch):
+    """By a simulated clock: disturbed probes have no effect while they are the minority."""
     taken = iter([0.06, 1.0, 1.0, 0.06, 0.06, 1.0, 0.06])
     now = [0.0]
 
@@ -78,7 +78,7 @@ def test_slowness_is_what_a_fixed_piece_of_work_takes(monkeypatch):
     assert 1 / reserves.SLOWEST <= reserves.slowness() <= reserves.SLOWEST
 
 
-def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monkeypatch):
+def test_times_measured_on_this_host_replace_the_expected_ones(tmp_path, clock, monkeypatch):
     space = Workspace(tmp_path)
     trained(space, "one")
     careful = kept(space, ["one"])
@@ -97,8 +97,8 @@ def test_what_was_measured_here_replaces_what_is_expected(tmp_path, clock, monke
 FAMILY = Ending(evaluate=Line(10, 0), export=Line(20, 0), verify=Line(2, 0))
 
 
-def test_before_a_stage_has_run_here_a_timed_trial_stands_in_for_it(tmp_path, clock):
-    """A host on which a fixed export takes twice as long is given twice the time, and less of a margin."""
+def test_until_a_stage_has_run_here_its_reserve_follows_from_a_timed_trial(tmp_path, clock):
+    """On a host where a fixed export takes twice as long, twice the time is reserved, with a smaller safety factor."""
     space = Workspace(tmp_path)
     trained(space, "one")
     careful = kept(space, ["one"])
@@ -112,7 +112,7 @@ def test_before_a_stage_has_run_here_a_timed_trial_stands_in_for_it(tmp_path, cl
     assert kept(space, ["one"], book_of(space).job.sessions) == pytest.approx(tried / 2, rel=1e-2)
 
 
-def test_one_slow_job_of_the_past_is_not_what_is_kept_back_for(tmp_path, clock):
+def test_one_slow_earlier_job_does_not_decide_the_reserve(tmp_path, clock):
     space = Workspace(tmp_path)
     trained(space, "one")
     for pace in (1.0, 6.0, 1.0):
@@ -124,8 +124,8 @@ def test_one_slow_job_of_the_past_is_not_what_is_kept_back_for(tmp_path, clock):
     assert kept(space, ["one"], (), book_of(space).history) == pytest.approx(usual, rel=1e-2)
 
 
-def test_each_family_has_its_own_end(tmp_path, clock):
-    """A family's figures are its own, and where it has no checkpoint its size is the preset's."""
+def test_each_family_has_its_own_reserve(tmp_path, clock):
+    """It follows from the times that the family declares; without a checkpoint, its size is that of the preset."""
     space = Workspace(tmp_path)
     grows = replace(FAMILY, export=Line(0, 10), millions=4.0)
     with counted(space, "train", ["one"], Limit(), endings={"one": FAMILY, "two": grows}) as account:
@@ -142,9 +142,9 @@ def test_trained_baselines_take_their_share_of_the_time_that_was_trained(tmp_pat
     ending = replace(FAMILY, baseline_share=0.2, baseline_most=Line(30, 0))
     with counted(space, "train", ["one"], Limit(), endings={"one": ending}) as account:
         start = total(account, ["one"])
-        clock.pass_(100)
+        clock.advance(100)
         assert total(account, ["one"]) - start == pytest.approx(20 * reserves.CAREFUL)
-        clock.pass_(1000)
+        clock.advance(1000)
         assert total(account, ["one"]) - start == pytest.approx(30 * reserves.CAREFUL)
 
 
@@ -155,12 +155,12 @@ def test_the_share_of_a_training_leaves_room_for_the_baselines_that_follow_from_
     with counted(space, "train", ["one"], limit, endings={"one": ending}) as account:
         left = account.training_left("one", 1, [])
         seconds = left()
-        clock.pass_(seconds)
+        clock.advance(seconds)
         assert 3600 - seconds == pytest.approx(total(account, ["one"]), rel=0.02)
         assert left() == pytest.approx(0, abs=0.01 * seconds)
 
 
-def test_what_was_kept_back_is_on_record(tmp_path, clock):
+def test_the_reserve_is_recorded_in_the_ledger(tmp_path, clock):
     space, limit = Workspace(tmp_path), Limit(hours=1)
     with counted(space, "train", ["one"], limit) as account:
         account.training_left("one", 2, ["two"])()
@@ -168,7 +168,7 @@ def test_what_was_kept_back_is_on_record(tmp_path, clock):
     assert dict(book_of(space).job.sessions[-1].kept) == pytest.approx(kept_back)
 
 
-def test_a_stage_that_found_its_work_done_does_not_shrink_the_reserve(tmp_path, clock):
+def test_a_stage_that_had_nothing_to_do_does_not_shrink_the_reserve(tmp_path, clock):
     space = Workspace(tmp_path)
     trained(space, "one")
     careful = kept(space, ["one"])
@@ -188,7 +188,7 @@ def test_families_share_what_is_left_evenly(tmp_path, clock):
         kept = total(account)
         half = (3600 - 100 - kept) / 2
         assert left() == pytest.approx(half)
-        clock.pass_(half)
+        clock.advance(half)
         assert left() == pytest.approx(0)
     with counted(space, "train", ["two"], limit) as account:
         assert account.training_left("two", 1, ["one"])() == pytest.approx(half)
@@ -204,13 +204,13 @@ def test_restarts_do_not_enlarge_a_familys_share(tmp_path, clock):
         with counted(space, "train", ["one"], limit) as account:
             left = account.training_left("one", 2, ["two"])
             step = left() / 2
-            clock.pass_(step)
+            clock.advance(step)
             used += step
     half = (3600 - total(account)) / 2
     assert used == pytest.approx(half * (1 - 0.5**5))
 
 
-def test_what_one_family_did_not_need_is_the_next_ones(tmp_path, clock):
+def test_time_that_one_family_does_not_use_is_left_to_the_next(tmp_path, clock):
     space = Workspace(tmp_path)
     for family in FAMILIES:
         trained(space, family)

@@ -1,4 +1,4 @@
-"""A place that is replicated to, on time scales of tests; and what may be wrong with it."""
+"""Fixtures: a place for replicas, with short time limits, and faults of such a place."""
 
 import threading
 
@@ -51,8 +51,8 @@ def messages():
 
 @pytest.fixture
 def copies(monkeypatch, here):
-    """Names of checkpoints copied from `here` through the network, so to speak; what is linked or renamed there is not.
-    An abandoned thread of an earlier test may still be copying from elsewhere."""
+    """Names of the checkpoints that were copied from `here`, without those that were linked or renamed in the place.
+    Copies from elsewhere do not count: an abandoned thread of an earlier test may still be copying."""
     names, real = [], remote.copy
 
     def noted(source, target, pulse, expected=None):

@@ -1,4 +1,4 @@
-"""A workspace with a run, the stages that copy it to a second place and back, and what such a place holds."""
+"""Helpers: a workspace with a run, the stages that copy it to a second place and back, and the contents of a place."""
 
 import os
 from pathlib import Path

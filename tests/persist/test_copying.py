@@ -1,4 +1,4 @@
-"""A copy is intact and read back, or it is not there."""
+"""Copies: a file is copied completely and verified, or not at all; a drive that hangs is abandoned."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ import pytest
 from training.data.files import sha256, sync
 from training.errors import HostError
 from training.persist import copying
-from training.persist.copying import Changed, Pulse, answering, copy, files_under, same
+from training.persist.copying import Changed, Pulse, copy, files_under, run_watched, same
 
 
 def test_a_copy_is_the_same_to_the_byte_and_in_time(tmp_path):
@@ -22,14 +22,14 @@ def test_a_copy_is_the_same_to_the_byte_and_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["changed", "read back", "full", "missing"])
-def test_what_did_not_arrive_intact_has_no_name(tmp_path, monkeypatch, fault):
+def test_a_failed_copy_leaves_the_target_as_it_was(tmp_path, monkeypatch, fault):
     (tmp_path / "a").write_bytes(b"new")
     (tmp_path / "b").write_bytes(b"old")
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    if fault == "read back":  # a drive that says yes and stores something else
+    if fault == "read back":  # a drive that reports success and stores something else
         monkeypatch.setattr(copying, "read_back", lambda *_: "0" * 64)
     if fault == "full":
         monkeypatch.setattr(os, "fsync", full)
@@ -52,7 +52,7 @@ def test_drives_that_keep_no_times_are_compared_by_content(tmp_path):
     assert not same(tmp_path / "a", tmp_path / "c")
 
 
-def test_neither_links_nor_hidden_nor_special_files_are_carried(tmp_path):
+def test_neither_links_nor_hidden_nor_special_files_are_copied(tmp_path):
     (tmp_path / "run" / ".locks").mkdir(parents=True)
     for name in ("log.txt", ".lock", ".copying-x", ".locks/y"):
         (tmp_path / "run" / name).write_text("x")
@@ -62,8 +62,8 @@ def test_neither_links_nor_hidden_nor_special_files_are_carried(tmp_path):
     assert not list(files_under(tmp_path / "absent"))
 
 
-def test_a_slow_drive_is_never_left_with_much_to_sync(tmp_path, monkeypatch):
-    """Otherwise the sync of a large file would pass for a drive that hangs."""
+def test_a_large_copy_is_synced_in_small_parts(tmp_path, monkeypatch):
+    """Otherwise the sync of a large file would be taken for a drive that hangs."""
     monkeypatch.setattr(copying, "CHUNK", 1000)
     monkeypatch.setattr(copying, "SYNCED", 4000)
     (tmp_path / "a").write_bytes(os.urandom(15_500))
@@ -84,7 +84,7 @@ def test_a_place_that_hangs_is_abandoned(tmp_path):
     for_ever = threading.Event()
     began = time.monotonic()
     with pytest.raises(HostError, match=r"has not answered .* still connected"):
-        answering(lambda: for_ever.wait(30), Pulse(), 0.2, tmp_path)
+        run_watched(lambda: for_ever.wait(30), Pulse(), 0.2, tmp_path)
     assert time.monotonic() - began < 10
     for_ever.set()
 
@@ -98,12 +98,12 @@ def test_a_place_that_is_slow_is_waited_for(tmp_path):
             pulse.beat()
         return 7
 
-    assert answering(slow, pulse, 0.4, tmp_path) == 7
+    assert run_watched(slow, pulse, 0.4, tmp_path) == 7
     with pytest.raises(ZeroDivisionError):
-        answering(lambda: 1 // 0, pulse, 1.0, tmp_path)
+        run_watched(lambda: 1 // 0, pulse, 1.0, tmp_path)
 
 
-def test_a_drive_that_cannot_sync_a_folder_is_used_all_the_same(tmp_path, monkeypatch):
+def test_a_drive_that_cannot_sync_a_folder_can_be_used(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"x")
 
     def refuse(_):

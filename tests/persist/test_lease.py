@@ -1,4 +1,4 @@
-"""Two hosts and one folder: the second is refused, the dead give way, and who was overtaken is reported."""
+"""Leases: a second process or host is refused, an expired lease is taken over, and the former holder reports that."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def lease(tmp_path, messages):
 
 
 def other(folder, **values):
-    """A notice of another process; by default of another host, written just now."""
+    """Write the lease of another process; by default of another host, renewed just now."""
     notice = {"host": "elsewhere", "process": 7, "began": "1", "place": "elsewhere", "purpose": "training toy",
               "at": time.time(), "token": "theirs"} | values  # fmt: skip
     (folder / NAME).write_text(json.dumps(notice))
 
 
-def test_one_at_a_time_on_one_host(tmp_path, lease, messages):
-    """Exit 6, naming who; without waiting, for this host knows that it is alive."""
+def test_a_second_process_of_this_host_is_refused_until_the_first_has_ended(tmp_path, lease, messages):
+    """Exit 6, naming the holder; without waiting, since its process can be checked on this host."""
     lease.take(Pulse())
     with pytest.raises(HostError, match=f"in use by process {os.getpid()} on .*training toy") as caught:
         lease_on(tmp_path, "copying", messages.append).take(Pulse())
@@ -53,7 +53,7 @@ def test_one_at_a_time_on_one_host(tmp_path, lease, messages):
     lease_on(tmp_path, "copying", messages.append).take(Pulse())
 
 
-def test_a_process_of_this_host_that_died_gives_way_at_once(tmp_path, lease, messages):
+def test_the_lease_of_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path, lease, messages):
     child = os.fork()
     if child == 0:
         lease_on(tmp_path).take(Pulse())
@@ -63,13 +63,13 @@ def test_a_process_of_this_host_that_died_gives_way_at_once(tmp_path, lease, mes
     assert not messages
 
 
-def test_a_later_process_with_the_number_of_the_dead_is_not_taken_for_it(tmp_path, lease, messages):
-    other(tmp_path, place=lease_module.place(), process=os.getppid(), began="1")
+def test_a_process_with_the_number_of_a_dead_holder_is_not_mistaken_for_it(tmp_path, lease, messages):
+    other(tmp_path, place=lease_module.pid_namespace(), process=os.getppid(), began="1")
     lease.take(Pulse())
     assert not messages
 
 
-def test_another_host_that_shows_life_is_respected(tmp_path, lease, messages):
+def test_a_lease_that_another_host_renews_is_not_taken_over(tmp_path, lease, messages):
     other(tmp_path)
     renewing = threading.Timer(0.1, lambda: other(tmp_path, at=time.time() + 1))
     renewing.start()
@@ -79,26 +79,26 @@ def test_another_host_that_shows_life_is_respected(tmp_path, lease, messages):
     assert len(messages) == 1 and "waiting" in messages[0]
 
 
-def test_another_host_that_is_silent_gives_way(tmp_path, lease, messages):
+def test_a_lease_that_another_host_does_not_renew_is_taken_over(tmp_path, lease, messages):
     other(tmp_path)
     lease.take(Pulse())
     assert "waiting" in messages[0]
     lease.renew()
 
 
-def test_a_notice_that_was_cut_short_counts_as_one(tmp_path, lease, messages):
+def test_a_truncated_lease_file_counts_as_a_lease(tmp_path, lease, messages):
     (tmp_path / NAME).write_text('{"host": "els')
     lease.take(Pulse())
     assert "another process; waiting" in messages[0]
 
 
-def test_no_one_waits_for_a_host_that_is_long_gone(tmp_path, lease, messages):
+def test_an_old_lease_is_taken_over_without_waiting(tmp_path, lease, messages):
     other(tmp_path, at=time.time() - 7200)
     lease.take(Pulse())
     assert not messages
 
 
-def test_who_was_overtaken_is_reported_and_leaves_the_other_s_notice_alone(tmp_path, lease):
+def test_a_holder_whose_lease_was_taken_over_reports_it_and_leaves_the_new_one_alone(tmp_path, lease):
     lease.take(Pulse())
     other(tmp_path)
     with pytest.raises(Taken, match="used by process 7 on elsewhere"):
@@ -107,7 +107,7 @@ def test_who_was_overtaken_is_reported_and_leaves_the_other_s_notice_alone(tmp_p
     assert json.loads((tmp_path / NAME).read_text())["token"] == "theirs"
 
 
-def test_it_is_renewed(tmp_path, lease):
+def test_renewing_writes_the_lease_again(tmp_path, lease):
     lease.take(Pulse())
     before = (tmp_path / NAME).read_bytes()
     lease.renew()

@@ -1,4 +1,4 @@
-"""Large constants in a second place: copied before what refers to them, and brought back with it."""
+"""Large constants in a second place: copied before the checkpoints that refer to them, and restored with these."""
 
 import json
 import os
@@ -24,8 +24,8 @@ def places(here, there):
     return here / WHERE, there / WHERE
 
 
-def carried(source, target):
-    return CheckpointReplica(source, target, Pulse()).carry()
+def updated(source, target):
+    return CheckpointReplica(source, target, Pulse()).update()
 
 
 def damage(folder):
@@ -34,12 +34,12 @@ def damage(folder):
     return name
 
 
-def test_constants_are_carried_once_and_listed(places, copies):
+def test_constants_are_copied_once_and_listed(places, copies):
     source, target = places
     put(source, 1, [BEST], 1.0)
-    assert carried(source, target) == []
+    assert updated(source, target) == []
     put(source, 2, [epoch_name(2)], 1.0)
-    assert carried(source, target) == []
+    assert updated(source, target) == []
     assert sum(name.startswith("constants-") for name in copies) == 1
     assert filled(target / LAST) == filled(target / BEST) == 1
     assert Index.read(target).constants == Index.read(source).constants and tidy(target)
@@ -49,11 +49,11 @@ def test_constants_that_nothing_refers_to_any_more_are_deleted_there(places):
     source, target = places
     put(source, 1, [BEST, epoch_name(1)], 1.0)
     replica = CheckpointReplica(source, target, Pulse())
-    replica.carry()
+    replica.update()
     for number in (2, 3):
         put(source, number, [BEST, epoch_name(number)], 2.0)
     CheckpointFolder(source).apply_retention(1)
-    replica.carry()
+    replica.update()
     assert files(target) == files(source) and filled(target / "before_last.pt") == 2
     assert set(Index.read(target).constants) == set(files(target))
 
@@ -61,9 +61,9 @@ def test_constants_that_nothing_refers_to_any_more_are_deleted_there(places):
 def test_constants_of_a_copy_that_was_killed_before_it_listed_them_are_deleted(places):
     source, target = places
     put(source, 1, [BEST], 1.0)
-    carried(source, target)
+    updated(source, target)
     (target / constants_name("0" * 64)).write_bytes(b"unlisted")
-    carried(source, target)
+    updated(source, target)
     assert files(target) == files(source)
 
 
@@ -72,12 +72,12 @@ def test_constants_of_a_copy_that_was_killed_before_it_listed_them_are_deleted(p
 def test_a_copy_that_is_killed_lists_no_checkpoint_without_its_constants(places, call, moment):
     source, target = places
     put(source, 1, [], 1.0)
-    carried(source, target)
+    updated(source, target)
     put(source, 2, [BEST], 2.0)
     child = os.fork()
     if child == 0:
         die_at("Path.replace", call, moment)
-        carried(source, target)
+        updated(source, target)
         os._exit(0)
     os.waitpid(child, 0)
     for name in CheckpointFolder(target).listed():
@@ -86,26 +86,26 @@ def test_a_copy_that_is_killed_lists_no_checkpoint_without_its_constants(places,
             assert filled(path) in (1, 2)
     mending = CheckpointReplica(source, target, Pulse())
     mending.sweep()
-    mending.carry()
+    mending.update()
     assert filled(target / LAST) == filled(target / BEST) == 2 and tidy(target)
 
 
-def test_constants_damaged_here_leave_their_checkpoints_behind_and_are_named(places):
+def test_checkpoints_whose_constants_are_damaged_here_are_not_copied_and_named(places):
     source, target = places
     put(source, 1, [BEST], 1.0)
     name = damage(source)
-    assert carried(source, target) == [f"{source / name} is missing or damaged"]
+    assert updated(source, target) == [f"{source / name} is missing or damaged"]
     assert not CheckpointFolder(target).listed()
 
 
 def test_constants_damaged_there_are_found_and_copied_again(places):
     source, target = places
     put(source, 1, [BEST], 1.0)
-    carried(source, target)
+    updated(source, target)
     name = damage(target)
     replica = CheckpointReplica(source, target, Pulse())
     assert replica.damaged() == [name]
-    assert replica.carry() == [] and replica.damaged() == []
+    assert replica.update() == [] and replica.damaged() == []
     assert filled(target / BEST) == 1
 
 
@@ -117,7 +117,7 @@ def test_another_run_s_constants_are_set_aside_with_it(places):
     for entry in index["files"].values():
         entry["run_id"] = "second"
     (source / INDEX).write_text(json.dumps(index))
-    carried(source, target)
+    updated(source, target)
     assert filled(target / "previous" / "r" / LAST) == 7 and filled(target / LAST) == 1
     assert len(files(target)) == 1
 
@@ -126,12 +126,12 @@ def test_a_new_host_gets_the_constants_with_the_checkpoints(places):
     ours, theirs = places
     put(theirs, 1, [BEST], 1.0)
     put(theirs, 2, [epoch_name(2)], 1.0)
-    assert "brought step 2" in restore_family(theirs, ours, Pulse())
+    assert "restored step 2" in restore_family(theirs, ours, Pulse())
     assert filled(ours / LAST) == filled(ours / BEST) == 1 and intact(ours) == intact(theirs)
     assert Index.read(ours).constants == Index.read(theirs).constants and tidy(ours)
 
 
-def test_an_older_run_that_shares_its_constants_does_not_take_them_along(places):
+def test_setting_an_older_run_aside_leaves_the_constants_that_it_shares(places):
     ours, theirs = places
     put(ours, 5, [BEST], 1.0)
     put(theirs, 1, [BEST], 1.0)
@@ -144,12 +144,12 @@ def test_an_older_run_that_shares_its_constants_does_not_take_them_along(places)
     assert CheckpointFolder(ours).listed()[LAST].step == 1 and tidy(ours)
 
 
-def test_constants_lost_here_are_brought_back(places):
+def test_constants_damaged_here_are_restored(places):
     ours, theirs = places
     put(ours, 1, [BEST], 1.0)
-    carried(ours, theirs)
+    updated(ours, theirs)
     name = damage(ours)
-    assert f"brought what was damaged here: {name}" in restore_family(theirs, ours, Pulse())
+    assert f"restored what was damaged here: {name}" in restore_family(theirs, ours, Pulse())
     assert filled(ours / LAST) == 1 and tidy(ours)
 
 

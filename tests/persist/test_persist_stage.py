@@ -33,7 +33,7 @@ def test_the_runs_of_a_family_that_fans_out_are_copied_and_those_set_aside_are_n
     assert not (there / WHERE / "previous").exists()
 
 
-def test_everything_that_matters_goes_and_comes_back(here, there, tmp_path, capsys):
+def test_all_results_are_copied_and_restored(here, there, tmp_path, capsys):
     a_run(here)
     persist(here, there)
     output = capsys.readouterr().out
@@ -87,15 +87,15 @@ def test_the_same_disk_is_noted(here, there, capsys):
     assert "does not outlive that disk" in capsys.readouterr().out
 
 
-def test_what_rotted_there_is_copied_again(here, there):
+def test_files_that_were_damaged_there_are_copied_again(here, there):
     a_run(here)
     persist(here, there)
     for name in ("checkpoints/toy/best.pt", "exports/toy.onnx"):
         path = there / name
         about = path.stat()
-        path.unlink() if path.suffix == ".pt" else None  # the other names of its content are not meant
+        path.unlink() if path.suffix == ".pt" else None  # its hard links stay intact
         path.write_bytes(bytes(about.st_size))
-        os.utime(path, ns=(about.st_mtime_ns, about.st_mtime_ns))  # nothing but its content tells
+        os.utime(path, ns=(about.st_mtime_ns, about.st_mtime_ns))  # only the content differs
     persist(here, there)
     assert number_in(there / WHERE / "best.pt") == 1
     assert (there / "exports/toy.onnx").read_text() == "model"

@@ -1,4 +1,4 @@
-"""Checkpoints carried to a second place: nothing is called copied that is not."""
+"""A replica of checkpoints in a second place: it is intact at any moment, and lists nothing that is not."""
 
 import errno
 import os
@@ -16,8 +16,8 @@ from training.persist.copying import Pulse
 from training.persist.remote import CheckpointReplica
 
 
-def carried(here, there):
-    return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).carry()
+def updated(here, there):
+    return CheckpointReplica(here / WHERE, there / WHERE, Pulse()).update()
 
 
 def test_what_is_listed_here_is_intact_there(here, there):
@@ -25,11 +25,11 @@ def test_what_is_listed_here_is_intact_there(here, there):
     put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
     put(here / WHERE, 2)
     put(here / WHERE, 3, [epoch_name(3)], 0.5)
-    assert carried(here, there) == []
+    assert updated(here, there) == []
     assert intact(there / WHERE) == intact(here / WHERE) and len(intact(here / WHERE)) == 5
     put(here / WHERE, 4, [epoch_name(4)])
     CheckpointFolder(here / WHERE).apply_retention(1)
-    carried(here, there)
+    updated(here, there)
     assert intact(there / WHERE) == {"last.pt": 4, "before_last.pt": 3, "best.pt": 1, "checkpoint_epoch_4.pt": 4}
     assert {path.name for path in (there / WHERE).glob("*.pt")} == intact(there / WHERE).keys() and tidy(there / WHERE)
 
@@ -38,12 +38,12 @@ def test_nothing_is_copied_twice(here, there, copies):
     """Nor for a further name of content that is there, nor by the next process on this host."""
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
-    carried(here, there)
+    updated(here, there)
     assert copies == ["last.pt"]
-    carried(here, there)
+    updated(here, there)
     assert copies == ["last.pt"]
     put(here / WHERE, 2, [epoch_name(2)])
-    carried(here, there)
+    updated(here, there)
     assert copies == ["last.pt", "last.pt"]
 
 
@@ -56,7 +56,7 @@ def test_a_drive_without_hard_links_gets_copies(here, there, copies, monkeypatch
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
-    carried(here, there)
+    updated(here, there)
     assert intact(there / WHERE) == intact(here / WHERE)
 
 
@@ -70,22 +70,22 @@ def test_a_process_killed_inside_a_copy_leaves_verified_checkpoints_there(here, 
     """And one that is killed again, at its first rename, after that."""
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST], 0.5)
-    carried(here, there)
+    updated(here, there)
     put(here / WHERE, 2, [], 0.6)
-    carried(here, there)
+    updated(here, there)
     put(here / WHERE, 3, [BEST, epoch_name(3)], 0.4)
     for again in (False, True):
         child = os.fork()
         if child == 0:
             die_at(*(("Path.replace", 2, "after") if again else (phase, call, moment)))
-            carried(here, there)
+            updated(here, there)
             os._exit(0)
         os.waitpid(child, 0)
         assert number_in(CheckpointFolder(there / WHERE).latest()) in (2, 3)
         assert number_in(CheckpointFolder(there / WHERE).best()) in (1, 3)
     mending = CheckpointReplica(here / WHERE, there / WHERE, Pulse())
     mending.sweep()
-    mending.carry()
+    mending.update()
     assert intact(there / WHERE).items() >= {"last.pt": 3, "best.pt": 3, "checkpoint_epoch_3.pt": 3}.items()
     assert tidy(there / WHERE)
 
@@ -95,7 +95,7 @@ def test_another_run_s_checkpoints_are_set_aside_there(here, there):
     entry = {"step": 1, "epoch": 1, "value": 0.5, "run_id": "second"}
     state = {"format": FORMAT, "family": "toy", "model": {}}
     CheckpointFolder(here / WHERE).save(state, entry, [BEST])
-    carried(here, there)
+    updated(here, there)
     assert intact(there / WHERE / "previous" / "r") == {"last.pt": 7, "best.pt": 7}
     assert set(CheckpointFolder(there / WHERE).listed()) == {"last.pt", "best.pt"}
 
@@ -106,38 +106,38 @@ def test_a_place_that_is_ahead_is_not_overwritten(here, there):
     shutil.copytree(here / WHERE, there / WHERE)
     put(there / WHERE, 9)
     with pytest.raises(HostError, match=r"is ahead: it holds step 9 .* only step 3.*training restore"):
-        carried(here, there)
+        updated(here, there)
     assert intact(there / WHERE) == {"last.pt": 9, "before_last.pt": 3}
 
 
-def test_what_is_gone_there_is_brought_again(here, there):
+def test_a_file_that_is_missing_there_is_copied_again(here, there):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST], 0.1)
     put(here / WHERE, 2)
-    carried(here, there)
+    updated(here, there)
     (there / WHERE / BEST).unlink()
-    carried(here, there)
+    updated(here, there)
     assert intact(there / WHERE) == intact(here / WHERE)
 
 
-def test_what_rotted_there_is_given_no_further_name(here, there):
+def test_a_damaged_file_there_is_not_linked_to_another_name(here, there):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST], 0.1)
-    carried(here, there)
+    updated(here, there)
     files = Index.read(there / WHERE).files
     Index({"last.pt": files["last.pt"]}).write(there / WHERE)  # as if killed before the second name
     (there / WHERE / BEST).unlink()
     (there / WHERE / LAST).write_bytes(bytes((here / WHERE / LAST).stat().st_size))
-    carried(here, there)
+    updated(here, there)
     assert number_in(there / WHERE / BEST) == 1
 
 
-def test_an_index_that_does_not_arrive_is_noticed(here, there, monkeypatch):
+def test_an_index_that_was_not_written_is_an_error(here, there, monkeypatch):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1)
     monkeypatch.setattr(Index, "write", lambda *_: None)
     with pytest.raises(OSError, match="index read back is not the one written"):
-        carried(here, there)
+        updated(here, there)
 
 
 def test_a_save_in_the_middle_of_a_copy_is_no_damage(here, there, monkeypatch):
@@ -152,7 +152,7 @@ def test_a_save_in_the_middle_of_a_copy_is_no_damage(here, there, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(remote, "copy", meanwhile)
-    assert carried(here, there) == []
+    assert updated(here, there) == []
     assert intact(there / WHERE)["last.pt"] == 5
 
 
@@ -165,26 +165,26 @@ def test_a_copy_between_a_saves_rename_and_its_index_is_no_damage(here, there, m
     after = index.read_bytes()
     index.write_bytes(before)
     monkeypatch.setattr(remote.time, "sleep", lambda _: index.write_bytes(after))
-    assert carried(here, there) == []
+    assert updated(here, there) == []
     assert intact(there / WHERE) == {"last.pt": 2, "before_last.pt": 1}
 
 
-def test_what_is_damaged_here_stays_behind_and_is_named(here, there):
+def test_a_checkpoint_that_is_damaged_here_is_not_copied_and_named(here, there):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST], 0.1)
     put(here / WHERE, 2)
     put(here / WHERE, 3)
     (here / WHERE / BEST).write_bytes(b"damaged")
-    assert carried(here, there) == [f"{here / WHERE / BEST} is missing or damaged"]
+    assert updated(here, there) == [f"{here / WHERE / BEST} is missing or damaged"]
     assert intact(there / WHERE) == {"last.pt": 3, "before_last.pt": 2}
 
 
-def test_a_drive_that_stores_something_else_is_noticed(here, there, monkeypatch):
+def test_a_drive_that_stores_something_else_is_an_error(here, there, monkeypatch):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1)
-    carried(here, there)
+    updated(here, there)
     put(here / WHERE, 2)
     monkeypatch.setattr(copying, "read_back", lambda *_: "0" * 64)
     with pytest.raises(OSError, match="not what was written"):
-        carried(here, there)
+        updated(here, there)
     assert intact(there / WHERE) == {"last.pt": 1}

@@ -1,4 +1,4 @@
-"""A second place for checkpoints: whatever it does, the training continues."""
+"""Background copies of checkpoints: whatever fails in the second place, the training continues."""
 
 import errno
 import json
@@ -69,7 +69,7 @@ def test_failures_are_reported_once_and_so_is_the_recovery(here, there, fault, m
     assert intact(there / WHERE)["last.pt"] == 2
 
 
-def test_a_hanging_place_holds_no_one(here, there, fault, messages, monkeypatch):
+def test_a_hanging_place_does_not_hold_up_the_training(here, there, fault, messages, monkeypatch):
     """Reported while it hangs, and at the end; the process does not wait for it."""
     for module in (replicator, place):
         monkeypatch.setattr(module, "PATIENCE", 0.2)
@@ -95,7 +95,7 @@ def test_a_place_that_hangs_from_the_beginning_is_refused(here, there, messages,
     for_ever.set()
 
 
-def test_a_slow_place_gets_the_newest_and_not_what_became_old(here, there, fault, copies, messages):
+def test_a_slow_place_gets_the_newest_checkpoint_and_not_each_one(here, there, fault, copies, messages):
     put(here / WHERE, 1)
     fault.gate.clear()
     with replicating(here, there, messages) as made:
@@ -138,7 +138,7 @@ def test_two_hosts_cannot_use_one_place(here, there, messages, tmp_path):
         pass
 
 
-def test_who_is_overtaken_by_another_host_stops_copying_and_says_so(here, there, messages):
+def test_a_run_whose_lease_another_host_took_stops_copying_and_reports_it(here, there, messages):
     put(here / WHERE, 1)
     with replicating(here, there, messages) as made:
         messages.until("Copied to")
@@ -171,7 +171,7 @@ def saved_after(change, here, there, messages, until):
 
 @pytest.mark.parametrize("below", ["athanor", "."])
 def test_a_detached_drive_is_reported_and_nothing_is_written_beneath(here, drive, messages, below):
-    """Under the mount point is another disk; a copy there would pass for safe."""
+    """The folder under the mount point is on another disk; a copy there would be reported as safe."""
     saved_after(drive.detach, here, drive.folder / below, messages, "has disappeared")
     assert messages[-1].startswith("NOT copied") and not list(drive.folder.iterdir())
 
@@ -228,7 +228,7 @@ def test_another_drive_in_its_place_is_not_written_to(here, drive, messages):
     assert sorted(there.rglob("*")) == before and intact(there / WHERE)["last.pt"] == 1
 
 
-def test_the_id_of_a_place_stays_and_a_deleted_one_is_written_again(here, there, messages):
+def test_the_id_of_a_place_is_kept_and_written_again_if_it_is_deleted(here, there, messages):
     """Deleted by hand, on the drive that is attached all the while: that is no detached drive."""
     put(here / WHERE, 1)
     with replicating(here, there, messages):
@@ -268,11 +268,11 @@ def test_a_drive_that_is_full_is_reported_until_there_is_room(here, tmp_path, me
         drive.close()
 
 
-def test_a_training_does_not_begin_again_beside_what_is_there(here, there):
-    """Exit 6: `restore` was forgotten on a new host; --resume never means it."""
+def test_a_training_does_not_start_again_while_the_place_has_newer_checkpoints(here, there):
+    """Exit 6: `restore` was forgotten on a new host. With --resume never, a new run is intended."""
     toy.run(here, persist=there, training={"epochs": 1})
     fresh = here.with_name("fresh")
-    with pytest.raises(HostError, match=r"holds none\. Bring it here first"):
+    with pytest.raises(HostError, match=r"holds none\. Restore it first"):
         toy.run(fresh, persist=there)
     assert not CheckpointFolder(fresh / WHERE).listed()
     toy.run(fresh, persist=there, resume="never", training={"epochs": 1})

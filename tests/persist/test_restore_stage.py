@@ -1,4 +1,4 @@
-"""`restore`: a new host continues from a second place; what is newer here stays, and damage there is passed over."""
+"""`restore`: a new host continues from a second place. Newer files here are kept, damaged ones there are skipped."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def test_a_new_host_continues_where_the_old_one_was_taken_away(here, there, tmp_
     persist(here, there)
     shutil.rmtree(here)  # the host is gone
     restore(there, tmp_path / "new")
-    assert "toy: brought step 10 of run" in capsys.readouterr().out
+    assert "toy: restored step 10 of run" in capsys.readouterr().out
     ended = toy.run(tmp_path / "new", persist=there)
     assert ended.run.name == CheckpointFolder(there / WHERE).listed()["last.pt"].run_id
     one, other = checkpoint_file.read(straight.last), checkpoint_file.read(ended.last)
@@ -38,23 +38,23 @@ def vanish(here, there):
     """A run that is killed in the middle of a step, once the second place has a step or two."""
 
     class Vanishing(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            if moment.step == 14:
+        def losses(self, model, batch, progress):
+            if progress.step == 14:
                 while (
                     CheckpointFolder(there / WHERE).listed()["last.pt"].step < 6
                 ):  # what a slow drive would have by then
                     os.sched_yield()
                 os.kill(os.getpid(), signal.SIGKILL)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     toy.run(here, Vanishing, persist=there)
 
 
-def test_a_host_that_vanishes_leaves_what_a_new_one_needs(here, there, tmp_path):
+def test_a_run_killed_with_its_host_continues_from_the_background_copies(here, there, tmp_path):
     """kill -9 in the middle of a run that only copied in the background: the new host ends in the same bits."""
     code = "import pathlib, sys; from tests.persist import test_restore_stage as killed; "
     code += "killed.vanish(*map(pathlib.Path, sys.argv[1:]))"
-    # not a fork: this process may have threads, and what they hold would stay held in it
+    # not a fork: this process may have threads, and locks that they hold would never be released in the child
     child = subprocess.run([sys.executable, "-c", code, here, there], cwd=PROJECT, timeout=120)
     assert child.returncode == -signal.SIGKILL
     shutil.rmtree(here)
@@ -66,7 +66,7 @@ def test_a_host_that_vanishes_leaves_what_a_new_one_needs(here, there, tmp_path)
         assert all(expected[name].equal(weights[name]) for name in expected)
 
 
-def test_a_host_that_is_further_keeps_what_it_has(here, there, capsys):
+def test_a_host_with_newer_checkpoints_keeps_them(here, there, capsys):
     a_run(here)
     persist(here, there)
     put(here / WHERE, 3)
@@ -76,7 +76,7 @@ def test_a_host_that_is_further_keeps_what_it_has(here, there, capsys):
     assert intact(here / WHERE) == {"last.pt": 3, "before_last.pt": 2, "best.pt": 1, "checkpoint_epoch_2.pt": 2}
 
 
-def test_a_host_that_fell_behind_in_the_same_run_is_brought_up(here, there, tmp_path):
+def test_a_host_with_older_checkpoints_of_the_same_run_gets_the_newer_ones(here, there, tmp_path):
     a_run(here)
     persist(here, there)
     restore(there, tmp_path / "second")
@@ -125,7 +125,7 @@ def test_what_is_damaged_there_is_passed_over_and_reported(here, there, tmp_path
     (there / WHERE / "last.pt").write_bytes(b"damaged")
     new = tmp_path / "new"
     restore(there, new)
-    assert "damaged there, and passed over: last.pt; brought step 2" in capsys.readouterr().out
+    assert "damaged there, and passed over: last.pt; restored step 2" in capsys.readouterr().out
     assert number_in(CheckpointFolder(new / WHERE).latest()) == 2
     assert number_in(CheckpointFolder(there / WHERE).latest()) == 2  # it no longer claims to have step 3
     persist(new, there)
@@ -135,8 +135,8 @@ def test_what_is_damaged_there_is_passed_over_and_reported(here, there, tmp_path
     assert number_in(there / WHERE / "last.pt") == 3
 
 
-def test_a_copy_that_was_cut_short_there_is_understood(here, there, tmp_path):
-    """Killed between the two renames: what the index calls last lies under before_last.pt."""
+def test_a_copy_that_was_killed_between_its_renames_can_be_restored(here, there, tmp_path):
+    """Killed between the two renames: the file that the index lists as last.pt is before_last.pt."""
     for number in (1, 2):
         put(here / WHERE, number)
         persist(here, there)
@@ -145,8 +145,8 @@ def test_a_copy_that_was_cut_short_there_is_understood(here, there, tmp_path):
     assert number_in(CheckpointFolder(tmp_path / "new" / WHERE).latest()) == 2
 
 
-def test_a_place_of_which_nothing_is_intact_does_not_pass_for_empty(here, there, tmp_path):
-    """Exit 6: to begin again would cost the money a second time; the reader decides."""
+def test_a_place_of_which_nothing_is_intact_is_not_treated_as_empty(here, there, tmp_path):
+    """Exit 6: training again would cost the money a second time, so the user must decide."""
     a_run(here)
     persist(here, there)
     for path in (there / WHERE).glob("*.pt"):
@@ -156,13 +156,13 @@ def test_a_place_of_which_nothing_is_intact_does_not_pass_for_empty(here, there,
     assert not CheckpointFolder(tmp_path / "new" / WHERE).listed()
 
 
-def test_what_is_damaged_here_is_mended_from_there(here, there, capsys):
+def test_what_is_damaged_here_is_restored_from_there(here, there, capsys):
     a_run(here)
     persist(here, there)
     (here / WHERE / "best.pt").unlink()
     (here / WHERE / "best.pt").write_bytes(b"damaged")
     restore(there, here)
-    assert "brought what was damaged here: best.pt" in capsys.readouterr().out
+    assert "restored what was damaged here: best.pt" in capsys.readouterr().out
     assert number_in(here / WHERE / "best.pt") == 1
 
 
@@ -177,7 +177,7 @@ def test_what_is_damaged_in_both_places_is_named(here, there, capsys):
     assert "damaged here, and not intact there: last.pt" in capsys.readouterr().out
 
 
-def test_a_training_here_is_not_restored_over(here, there):
+def test_nothing_is_restored_while_a_training_runs_here(here, there):
     a_run(here)
     persist(here, there)
     with exclusive(here / WHERE, "training toy"), pytest.raises(HostError, match="is in use by"):
@@ -186,7 +186,7 @@ def test_a_training_here_is_not_restored_over(here, there):
 
 @pytest.mark.parametrize("call", [1, 2, 3, 5, 8])
 @pytest.mark.parametrize("phase", ["os.fsync", "Path.replace"])
-def test_a_kill_in_the_middle_of_a_restore_is_made_good_by_the_next(here, there, tmp_path, phase, call):
+def test_a_restore_that_was_killed_is_completed_by_the_next(here, there, tmp_path, phase, call):
     a_run(here)
     persist(here, there)
     new = tmp_path / "new"

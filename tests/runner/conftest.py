@@ -1,4 +1,4 @@
-"""Hosts that are made up: stand-ins for Python, Docker and nvidia-smi, which record what they were asked."""
+"""Simulated hosts: stand-ins for Python, Docker and nvidia-smi that record the arguments of each call."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Host:
         self.folder, self.tools, self.root, self.record = (folder / x for x in ("", "tools", "root", "record"))
         for path in (self.tools, self.root, self.record):
             path.mkdir(parents=True, exist_ok=True)
-        # a separate checkout: whether the real one has wheels in wheelhouse/ is no matter
+        # a separate checkout: the real one may have wheels in wheelhouse/
         self.project = folder / "project"
         (self.project / "wheelhouse").mkdir(parents=True)
         shutil.copytree(PROJECT / "training", self.project / "training", ignore=shutil.ignore_patterns("__pycache__"))
@@ -113,7 +113,7 @@ class Host:
         (self.tools / name).chmod(0o755)
 
     def without(self, *names: str) -> None:
-        """Every other program of this machine is at hand."""
+        """Make all programs of this machine available except those whose names begin with `names`."""
         for folder in ("/bin", "/usr/bin"):
             for program in Path(folder).iterdir():
                 if not program.name.startswith(names) and not (self.tools / program.name).exists():
@@ -136,7 +136,7 @@ class Host:
         self.has("nvidia-smi", NVIDIA_SMI.replace("$DRIVER", f"${{DRIVER:-{version}}}"))
 
     def run(self, *arguments: object, **environment: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
-        """The runner on this host -> (how it ended, what Docker was asked)."""
+        """Run the runner on this host -> (the completed process, the arguments of each call of Docker)."""
         words, clean = self.command(*arguments, **environment)
         done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
         return done, self.calls()
@@ -150,18 +150,18 @@ class Host:
         return process
 
     @staticmethod
-    def wait_for(come, seconds: float = 60) -> None:
+    def wait_for(condition, seconds: float = 60) -> None:
         deadline = time.monotonic() + seconds
-        while not come():
-            assert time.monotonic() < deadline, "it did not come"
+        while not condition():
+            assert time.monotonic() < deadline, f"the condition did not hold within {seconds:.0f} s"
             time.sleep(0.01)
 
     def calls(self) -> list[list[str]]:
-        """What Docker was asked."""
+        """The arguments of each call of Docker."""
         return [p.read_bytes().decode().split("\0")[:-1] for p in sorted(self.record.iterdir())]
 
     def command(self, *arguments: object, **environment: str) -> tuple[list[str], dict[str, str]]:
-        """The runner's words and variables on this host, where Docker was asked nothing yet."""
+        """The runner's arguments and environment on this host; deletes the records of earlier calls."""
         for old in self.record.iterdir():
             old.unlink()
         dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")

@@ -1,4 +1,4 @@
-"""A supervisor of small scripts that stand for a training; each run of one leaves a line in `runs`."""
+"""Helper: runs the supervisor on small scripts in place of a training. Each run of a script adds a line to `runs`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def wait():
 
 SAVES = """
 def stop(number, _frame):
-    (here / "asked").write_text(signal.Signals(number).name)
+    (here / "received").write_text(signal.Signals(number).name)
     time.sleep(0.1)
     print("saved", flush=True)
     sys.exit(75)

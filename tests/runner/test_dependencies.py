@@ -47,7 +47,7 @@ def test_any_extras_fit_together():
         for name, version in pins(extra).items():
             versions.setdefault(name, set()).add(version)
     assert {name: found for name, found in versions.items() if len(found) > 1} == {}
-    assert not pins("core").keys() & set().union(*(pins(x) for x in EXTRAS)), "an extra holds what the core has not"
+    assert not pins("core").keys() & set().union(*(pins(x) for x in EXTRAS)), "an extra repeats a package of the core"
 
 
 def test_torch_itself_decides_about_cuda():

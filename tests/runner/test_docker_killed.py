@@ -1,4 +1,4 @@
-"""The runner or its Docker client is killed: the container is stopped, once. On made-up hosts."""
+"""The runner or its Docker client is killed: the container is stopped, once. On simulated hosts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .conftest import alive, stages, value
 
 
 def requests(calls):
-    """What Docker was asked about a running container."""
+    """The calls of Docker that stop a container or send it a signal."""
     return [call for call in calls if call[0] in ("kill", "stop")]
 
 
-def test_a_runner_that_is_killed_has_its_container_asked_to_stop(host, tmp_path):
-    """The engine runs the container: it would continue, unseen. All of the runner's process group is killed with it."""
+def test_killing_the_runner_stops_its_container(host, tmp_path):
+    """The container is the engine's child, and would continue. The runner's complete process group is killed here."""
     host.has_docker()
     process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
     assert not requests(host.calls())
@@ -48,7 +48,7 @@ def test_a_client_that_is_killed_leaves_no_container_behind(host, tmp_path):
     assert requests(host.calls()) == [["stop", "--time", "600", name]]
 
 
-def test_nothing_is_asked_of_containers_that_end_unasked(host, tmp_path):
+def test_containers_that_end_normally_get_no_request_to_stop(host, tmp_path):
     host.has_docker()
     done, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", tmp_path / "drive")
     assert done.returncode == 0 and not requests(calls), done.stderr

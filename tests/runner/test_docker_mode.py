@@ -1,4 +1,4 @@
-"""Docker or native, which image, is there a GPU, and what a stage's container gets: on made-up hosts."""
+"""Docker or native mode, the choice of the image, the GPU, and the options of containers: on simulated hosts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_where_an_engine_answers_every_stage_runs_in_a_container(host, tmp_path)
 
 
 @pytest.mark.parametrize("sign", [".dockerenv", "run/.containerenv", "cgroup", "kubernetes"])
-def test_inside_a_container_it_runs_natively_and_says_so(host, sign):
+def test_inside_a_container_it_runs_natively_and_reports_that(host, sign):
     host.has_docker()
     environment = {"ATHANOR_PYTHON": "/bin/true"}
     if sign == "cgroup":
@@ -47,7 +47,7 @@ def test_inside_a_container_it_runs_natively_and_says_so(host, sign):
         (None, "Docker is not installed"),
     ],
 )
-def test_without_an_engine_it_says_why_and_a_forced_one_is_refused(host, says, reason):
+def test_without_an_engine_the_reason_is_printed_and_docker_mode_is_refused(host, says, reason):
     environment = {"ENGINE_SAYS": says} if says else {}
     if says:
         host.has_docker()
@@ -115,7 +115,7 @@ def test_the_image_gets_the_packages_of_the_domains_that_are_named(host):
     assert "DOMAINS=music ray" in build(calls) and inputs(build(calls)) != music
 
 
-def test_a_build_that_fails_or_cannot_be_stops_everything(host):
+def test_a_build_that_fails_or_is_not_possible_stops_everything(host):
     host.has_docker()
     for environment in ({"BUILD_ENDS": "1"}, {"BUILDX": "1"}):
         done, calls = host.run("--cpu", **environment)
@@ -186,12 +186,12 @@ def test_a_gpu_that_can_be_used_is_given_and_demanded(host, tmp_path):
     ],
 )  # fmt: skip
 def test_the_layer_that_is_missing_is_named(host, layers, output, expected):
-    """A host with a GPU that no container can use: refused, with what to do, and never trained on the CPU instead."""
+    """A host with a GPU that no container can use is refused, with what to do; training never falls back to the CPU."""
     host.has_docker()
     environment = {"PROBE_SAYS": output}
     host.has_driver()
     if "broken smi" in layers:
-        # it is asked once for the choice of torch, and again here
+        # nvidia-smi is called once for the choice of torch, and again here
         environment["SMI_FAILS"] = "Failed to initialize NVML: Driver/library version mismatch"
     if "nvidia-ctk" in layers:
         host.has("nvidia-ctk")
@@ -224,8 +224,8 @@ def test_a_host_without_a_gpu_trains_on_the_cpu_unless_gpus_are_demanded(host, t
 # -- a container ---------------------------------------------------------------------------------------------------
 
 
-def test_a_container_is_confined_and_the_callers(host, tmp_path):
-    """Bar 22, as asked of Docker; tests/docker looks at what Docker made of it."""
+def test_a_container_is_confined_and_runs_as_the_caller(host, tmp_path):
+    """The options that `docker run` gets; tests/docker checks their effect in a real container."""
     host.has_docker()
     (tmp_path / "out").mkdir()
     _, calls = host.run(
@@ -275,7 +275,7 @@ def test_a_folder_that_would_hide_the_image_is_refused(host, folder):
 
 
 @pytest.mark.parametrize(("code", "end"), [(3, 3), (75, 75), (137, 137), (125, 6)])
-def test_the_stages_own_exit_code_comes_back(host, tmp_path, code, end):
+def test_the_runner_ends_with_the_exit_code_of_the_stage(host, tmp_path, code, end):
     """125 is Docker's own: the container never started."""
     host.has_docker()
     done, calls = host.run("--cpu", "--out", tmp_path / "out", FAIL_AT="prepare", FAIL_WITH=str(code))
@@ -300,7 +300,7 @@ def test_several_hosts_start_torchrun_and_reach_each_other(host, tmp_path):
     assert stages(calls)[1] == STAGES
 
 
-def test_dry_run_prints_and_asks_docker_for_nothing(host, tmp_path):
+def test_dry_run_prints_the_commands_and_starts_no_container(host, tmp_path):
     host.has_docker()
     done, calls = host.run("--dry-run", "--out", tmp_path / "new")
     assert done.returncode == 0 and not stages(calls)[0] and build(calls) is None
@@ -312,7 +312,7 @@ def test_dry_run_prints_and_asks_docker_for_nothing(host, tmp_path):
 
 
 def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
-    """It is given what the command names, and the plan is the same."""
+    """The folders that the command names are mounted into that container, and the plan is the same."""
     host.has_docker()
     host.without("python", "docker")
     data = tmp_path / "some data"
@@ -350,7 +350,7 @@ def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
     assert done.returncode == 2 and "is not a folder" in done.stderr and not stages(calls)[0]
 
 
-def test_a_host_with_neither_python_nor_docker_learns_what_to_install(host):
+def test_a_host_with_neither_python_nor_docker_is_refused_with_what_to_install(host):
     host.without("python", "docker")
     done, calls = host.run()
     assert done.returncode == 6 and not calls

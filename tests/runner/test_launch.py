@@ -40,7 +40,7 @@ def test_the_exit_code_is_that_of_the_processes(launch, script, code):
     assert process.returncode == code, out
 
 
-def test_ranks_share_the_cpus_and_know_that_no_user_set_the_number(launch, tmp_path, monkeypatch):
+def test_ranks_share_the_cpus_and_do_not_take_the_number_for_the_users_setting(launch, tmp_path, monkeypatch):
     """So that each of them leaves its data loader workers a core."""
     for name in ("OMP_NUM_THREADS", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)

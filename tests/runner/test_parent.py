@@ -1,4 +1,4 @@
-"""training/parent.py: what the end of a parent stops, and what it does not. Each test kills real processes."""
+"""training/parent.py: which processes stop when their parent ends, and which do not. Real processes are killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training import parent
 
 from .conftest import FOLLOWS, PROJECT, alive
 
-#: Starts the command that follows its own number, and waits for it to end or for its own death.
+#: Starts the command in its arguments as a child that follows it, and waits for its end.
 STARTS = f"""
 import os, subprocess, sys
 sys.path.insert(0, {str(PROJECT)!r})
@@ -37,7 +37,7 @@ def save():
 
 
 class Family:
-    """A parent, and a child that writes its number into `ready` and, when it is asked to stop, `saved`."""
+    """A parent, and a child that writes its process number to `ready` and, when it gets a signal, writes `saved`."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -68,7 +68,7 @@ def kill(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def test_a_child_whose_parent_is_killed_is_asked_to_stop(family):
+def test_a_child_whose_parent_is_killed_gets_sigterm(family):
     process = family.start()
     child = int(family.wait_for("ready"))
     kill(process)
@@ -104,7 +104,7 @@ def test_a_parent_that_had_gone_before_the_first_look_is_noticed(family):
     assert f"process {gone.pid}, which started process {process.pid}, has ended" in family.wait_for("printed")
 
 
-def test_what_names_no_parent_outlives_the_one_that_started_it(family):
+def test_a_process_without_the_variable_outlives_its_parent(family):
     """A command that a user started in a shell, or with nohup, continues without it."""
     words = [sys.executable, "-S", str(family.folder / "child.py")]
     shell = subprocess.Popen(["sh", "-c", '"$@" & wait', "-", *words], env=family.environment())
@@ -120,14 +120,14 @@ def test_what_names_no_parent_outlives_the_one_that_started_it(family):
         os.kill(child, signal.SIGTERM)
 
 
-def test_the_number_is_not_passed_on_to_what_a_child_starts(monkeypatch):
+def test_the_number_of_the_parent_is_not_inherited_by_grandchildren(monkeypatch):
     monkeypatch.setenv(parent.PARENT, str(os.getppid()))
     parent.follow(lambda: True)
     assert parent.PARENT not in os.environ
     assert parent.as_parent() == {parent.PARENT: str(os.getpid())}
 
 
-def test_a_child_that_is_stopping_already_hears_no_second_request(family):
+def test_a_child_that_is_stopping_already_gets_no_second_signal(family):
     """The second one would end it at once, in the middle of what it saves."""
     (family.folder / "child.py").write_text(FOLLOWS + SLOW + "wait()\n")
     process = family.start()

@@ -1,4 +1,4 @@
-"""A job as data: what is planned follows from the domain and the command alone."""
+"""A job as data: the plan follows from the domain and the command alone."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_nodes_that_may_run_at_once_are_one_step_where_there_are_several_gpus():
     assert "training node predict-curve predict-boost blend" in script(plan("toy", "--ray", "auto"))
 
 
-def test_needs_decide_the_order_and_circles_are_refused(monkeypatch):
+def test_needs_decide_the_order_and_cycles_are_refused(monkeypatch):
     nodes = [Node("b", "B", "m:f", ("a",)), Node("a", "A", "m:f", ("boost",))]
     monkeypatch.setattr(type(TOY), "nodes", lambda self: tuple(nodes))
     assert [one.name for one in ordered(TOY, ["boost"])] == ["boost", "a", "b"]
@@ -136,7 +136,7 @@ def test_the_verb_prints_it_as_json(tmp_path):
 
 
 def test_planning_needs_the_standard_library_alone():
-    """A host's own Python plans, before there is an environment."""
+    """The host's own Python makes the plan, before there is an environment."""
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, "-S", "-m", "training.runner", "--", "--preset", "demo"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

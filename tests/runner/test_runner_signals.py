@@ -21,23 +21,23 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(PROJECT)!r})
 from training.parent import follow
-if sys.argv[2] == "training.runner.supervisor" and os.environ["DOES"] != "is not yet listening":
+if sys.argv[2] == "training.runner.supervisor" and os.environ["DOES"] != "has no handler yet":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
 here, verb = Path(os.environ["HERE"]), sys.argv[sys.argv.index("training", 1) + 1]
 with (here / "verbs").open("a") as file:
     print(verb, file=file)
 if verb == os.environ["AT"]:
     requests = []
-    def asked(*_):
+    def stop(*_):
         requests.append(time.monotonic())
         try:
-            print("asked", flush=True)
+            print("stop requested", flush=True)
         except OSError:  # the terminal has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if os.environ["DOES"] != "is deaf":
-            sys.exit(0 if os.environ["DOES"] == "is done" else 75)
-    if os.environ["DOES"] != "is not yet listening":
-        signal.signal(signal.SIGTERM, asked)
+        if os.environ["DOES"] != "ignores signals":
+            sys.exit(0 if os.environ["DOES"] == "ends normally" else 75)
+    if os.environ["DOES"] != "has no handler yet":
+        signal.signal(signal.SIGTERM, stop)
         follow(lambda: requests)
     (here / "ready.part").write_text(str(os.getpid()))
     (here / "ready.part").rename(here / "ready")
@@ -98,31 +98,31 @@ def runner(tmp_path):
     return Runner(tmp_path)
 
 
-#: what leads to a stage without many others before it
+#: Options with which a stage is reached without many others before it.
 QUICK = {"evaluate": ["--skip-manifests", "--skip-spectocloud", "--skip-midi"], "train": ["--skip-manifests"]}
 
 
 @pytest.mark.parametrize("at", ["doctor", "prepare", "train", "evaluate"])
 def test_a_signal_reaches_the_running_stage_and_its_exit_code_comes_back(runner, at):
-    """No terminal here; SIGTERM to the runner lets the stage save, and ends with the stage's own code."""
+    """Without a terminal: on SIGTERM to the runner, the stage saves, and the runner ends with its exit code."""
     process = runner.start(at, "saves", *QUICK.get(at, []))
     process.terminate()
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert "asked" in output and "Run the same command again" in output
+    assert "stop requested" in output and "Run the same command again" in output
     assert runner.verbs[-1] == at
 
 
-def test_a_signal_before_anything_can_listen_is_no_failure(runner):
-    """It takes a while until a Python, that of the supervisor too, has its first handler in place."""
-    process = runner.start("doctor", "is not yet listening")
+def test_a_signal_before_any_handler_is_installed_is_no_failure(runner):
+    """Every Python process, the supervisor too, takes some time until its first handler is installed."""
+    process = runner.start("doctor", "has no handler yet")
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 75 and runner.verbs == ["doctor"]
 
 
-def test_a_stage_that_was_done_all_the_same_is_the_last(runner):
-    process = runner.start("train", "is done")
+def test_a_stage_that_ends_normally_after_a_signal_is_the_last(runner):
+    process = runner.start("train", "ends normally")
     process.terminate()
     process.communicate(timeout=60)
     assert process.returncode == 75 and runner.verbs[-1] == "train"
@@ -130,9 +130,9 @@ def test_a_stage_that_was_done_all_the_same_is_the_last(runner):
 
 @pytest.mark.parametrize("at", ["prepare", "train"])
 def test_a_second_signal_ends_everything_at_once(runner, at):
-    process = runner.start(at, "is deaf")
+    process = runner.start(at, "ignores signals")
     process.terminate()
-    assert "asked\n" in process.stdout
+    assert "stop requested\n" in process.stdout
     time.sleep(1.1)  # nearer together they would be one request
     assert process.poll() is None
     before = time.monotonic()
@@ -150,7 +150,7 @@ def test_an_interrupted_job_is_copied_before_it_ends(runner, tmp_path):
 
 
 def test_a_terminal_that_closes_is_a_request_to_stop(runner):
-    """The connection to a rented host breaks: SIGHUP, and from then on every word that is written fails."""
+    """The connection to a rented host breaks: SIGHUP, and from then on every write to the terminal fails."""
     controller, terminal = pty.openpty()
     process = runner.start(
         "train", stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
@@ -163,7 +163,7 @@ def test_a_terminal_that_closes_is_a_request_to_stop(runner):
 
 
 def test_a_runner_in_the_background_of_a_script_is_stopped_by_sigterm(runner):
-    """There a shell ignores SIGINT and SIGQUIT for it, which it inherits, and cannot undo."""
+    """For such a process the shell ignores SIGINT and SIGQUIT; a shell script inherits that and cannot undo it."""
 
     def in_the_background():
         for number in (signal.SIGINT, signal.SIGQUIT):
@@ -175,7 +175,7 @@ def test_a_runner_in_the_background_of_a_script_is_stopped_by_sigterm(runner):
         process.wait(0.3)
     process.terminate()
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "asked" in output and runner.verbs[-1] == "train"
+    assert process.returncode == 75 and "stop requested" in output and runner.verbs[-1] == "train"
 
 
 def test_nohup_is_respected(runner):
@@ -200,7 +200,7 @@ def test_a_runner_that_is_killed_leaves_no_stage_behind_and_the_same_command_con
     output, _ = process.communicate(timeout=60)  # until the last that writes there has ended
     while alive(supervisor) or runner.stage_lives:
         time.sleep(0.01)
-    assert "asked" in output and runner.verbs[-1] == at
+    assert "stop requested" in output and runner.verbs[-1] == at
     assert runner.again(*QUICK.get(at, [])) == 0
 
 
@@ -208,12 +208,12 @@ def test_a_supervisor_that_is_killed_leaves_no_stage_behind_and_no_further_one_b
     process = runner.start("train", "saves", *QUICK["train"])
     os.kill(runner.supervisor, signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 137 and "asked" in output and runner.verbs[-1] == "train"
+    assert process.returncode == 137 and "stop requested" in output and runner.verbs[-1] == "train"
     assert not runner.stage_lives
     assert runner.again(*QUICK["train"]) == 0
 
 
-def test_the_end_of_the_runners_own_parent_is_none_of_the_runner(runner):
+def test_the_runner_continues_when_its_own_parent_ends(runner):
     """A shell that started it with nohup and ends, a notebook whose kernel ends: the runner continues."""
     started = 'nohup "$@" > "$HERE/output" 2>&1 & echo $!; read -r _'
     shell = runner.start("train", "saves", *QUICK["train"], by=["sh", "-c", started, "-"], stdin=subprocess.PIPE)

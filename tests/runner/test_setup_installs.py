@@ -141,7 +141,7 @@ def test_a_torch_of_the_host_comes_with_what_it_requires_and_nothing_else(host_w
 
 
 @pytest.mark.parametrize("installer", INSTALLERS)
-def test_the_hosts_files_survive_a_change_of_mind(host_with_torch, installer):
+def test_replacing_a_borrowed_torch_deletes_no_file_of_the_host(host_with_torch, installer):
     """The borrowed torch is replaced by an own one: installers may not remove files through the links."""
     host_with_torch.setup(installer)
     before = sorted(host_with_torch.site.rglob("*"))
@@ -155,7 +155,7 @@ def test_the_hosts_files_survive_a_change_of_mind(host_with_torch, installer):
 
 
 @needs_uv
-def test_a_python_without_ensurepip_and_pip_does(place):
+def test_a_python_without_ensurepip_and_pip_is_sufficient(place):
     """As on Colab: the environment comes from uv alone."""
     for name in ("ensurepip", "pip"):
         (place.site / name).mkdir(parents=True)

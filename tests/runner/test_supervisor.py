@@ -1,5 +1,5 @@
-"""training/runner/supervisor.py: what is started again, what never is, and that nothing is left behind. Small
-scripts stand for a training; each run of one leaves a line in `runs`."""
+"""training/runner/supervisor.py: which ends lead to a restart and which do not, and that no process is left behind.
+Small scripts take the place of a training; each run of one adds a line to `runs`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 # -- what is started again -----------------------------------------------------------------------------------------
 
 
-def test_what_was_killed_is_started_again_and_it_says_so(supervised):
+def test_a_killed_command_is_started_again_and_reported(supervised):
     code, runs, output = supervised.run("save(120)\nif run == 1: kill()")
     assert (code, runs) == (0, 2)
     for expected in (
@@ -52,7 +52,7 @@ def test_what_would_only_repeat_is_never_started_again(supervised, code):
         ("kill(signal.SIGTERM)", 143, "SIGTERM"),  # not sent by this test
     ],
 )
-def test_it_stops_after_so_many_restarts_without_progress(supervised, end, code, name):
+def test_it_stops_after_the_allowed_restarts_without_progress(supervised, end, code, name):
     ended, runs, output = supervised.run(end, options=("--pauses", "0", "--restarts", "2"))
     assert (ended, runs) == (code, 3)
     assert name in output and "2 restarts without progress" in output and f"Exit code {code}." in output
@@ -68,17 +68,17 @@ def test_progress_starts_the_count_and_the_pauses_over(supervised):
     ]  # fmt: skip
 
 
-def test_the_same_crash_twice_at_the_same_place_is_no_accident(supervised):
+def test_the_same_crash_twice_at_the_same_place_is_not_restarted(supervised):
     code, runs, output = supervised.run('save(7)\ncrash("ValueError: 3 [after 40 steps]")')
     assert (code, runs) == (1, 2)
     assert "crashed (ValueError: 3 [after 40 steps])" in output and "the same crash twice" in output
 
 
-def test_a_fault_of_compiled_code_twice_at_the_same_step_is_no_accident(supervised):
+def test_a_fault_of_compiled_code_twice_at_the_same_step_is_not_restarted(supervised):
     assert supervised.run("save(7)\nkill(signal.SIGSEGV)")[:2] == (139, 2)
 
 
-def test_another_crash_is_tried_again(supervised):
+def test_another_crash_at_the_same_place_is_tried_again(supervised):
     code, runs, output = supervised.run(
         'save(7)\ncrash(f"ValueError: {run}")', options=("--pauses", "0", "--restarts", "3")
     )
@@ -89,8 +89,8 @@ def test_the_same_crash_at_another_place_is_tried_again(supervised):
     assert supervised.run('save(min(run, 3))\ncrash("ValueError: 3")')[:2] == (1, 4)
 
 
-def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
-    """The other side: what the command line writes for the supervisor."""
+def test_the_command_line_writes_the_error_of_a_crash_for_the_supervisor(tmp_path, monkeypatch):
+    """The file that ATHANOR_CRASH_NOTE names: the error, and how many steps and batches were done."""
 
     def stumble(_options):
         raise ValueError("3\nof 4")
@@ -99,7 +99,7 @@ def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
     counts = []
     for note in (tmp_path / "first", tmp_path / "second"):
         monkeypatch.setenv("ATHANOR_CRASH_NOTE", str(note))
-        for _ in range(2):  # of several ranks the first is heard
+        for _ in range(2):  # if several ranks crash, the first writes the note
             with pytest.raises(ValueError, match="3"):
                 cli.main(["verify", "x"])
             found = re.fullmatch(r"ValueError: 3 of 4 \[after (\d+) steps and batches\]\n", note.read_text())
@@ -109,7 +109,7 @@ def test_a_crash_leaves_its_note(tmp_path, monkeypatch):
     assert [count - counts[0] for count in counts] == [0, 0, 80, 80]
 
 
-def test_never_resume_does_not_throw_away_what_the_first_try_did(supervised):
+def test_a_restart_under_resume_never_continues_the_run_of_the_first_try(supervised):
     supervised.run('if run == 2: save(1, "new")\nif run < 4: kill()', "--resume", "never", "--resume=never")
     assert supervised.runs == [*["--resume never --resume=never"] * 2, *["--resume auto --resume=auto"] * 2]
 
@@ -123,7 +123,7 @@ try:
 except BlockingIOError:
     sys.exit(6)
 if run == 1:
-    # a rank of torchrun: its own session, deaf to SIGTERM, and it holds the folder
+    # like a rank of torchrun: in a separate session; it ignores SIGTERM and holds the lock of the folder
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
     rank = subprocess.Popen(
         [sys.executable, "-S", "-c", code], start_new_session=True, pass_fds=[lock.fileno()], stdout=subprocess.PIPE
@@ -133,18 +133,18 @@ if run == 1:
 """
 
 
-def test_what_a_killed_training_left_behind_is_gone_before_the_next_begins(supervised, tmp_path):
+def test_processes_left_by_a_killed_training_are_killed_before_the_next_begins(supervised, tmp_path):
     code, runs, output = supervised.run(ORPHAN + "    kill()")
     assert (code, runs) == (0, 2), output
     assert not alive(int((tmp_path / "rank").read_text()))
 
 
-def test_it_leaves_nothing_behind_at_the_end_either(supervised, tmp_path):
+def test_processes_left_by_the_command_are_killed_at_the_end(supervised, tmp_path):
     assert supervised.run(ORPHAN + "    sys.exit(3)")[0] == 3
     assert not alive(int((tmp_path / "rank").read_text()))
 
 
-def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervised, tmp_path):
+def test_killing_the_supervisor_stops_its_training(supervised, tmp_path):
     process = supervised.start(FOLLOWS + "wait()")
     supervised.await_file()
     process.kill()
@@ -153,8 +153,8 @@ def test_a_supervisor_that_is_killed_itself_takes_its_training_with_it(supervise
     assert len(supervised.runs) == 1, "and no one starts it again"
 
 
-def test_a_host_without_room_for_a_temporary_folder_is_no_reason_not_to_work(tmp_path):
-    """/tmp is full, or read-only: only the reason of a crash is not known then."""
+def test_the_command_runs_although_no_temporary_folder_can_be_made(tmp_path):
+    """/tmp is full, or read-only: then only the reason of a crash is not known."""
     code = (
         "import sys, tempfile\n"
         "def full(**_): raise OSError(28, 'No space left on device')\n"
@@ -178,19 +178,19 @@ def test_a_signal_is_passed_on_and_the_save_waited_for(supervised, tmp_path, nam
     process.send_signal(signal.Signals[name])
     output, _ = process.communicate(timeout=60)
     assert (process.returncode, len(supervised.runs), output) == (75, 1, "saved\n")
-    assert (tmp_path / "asked").read_text() == name
+    assert (tmp_path / "received").read_text() == name
 
 
-def test_the_echo_of_a_signal_is_none_and_a_second_one_ends_everything_at_once(supervised, tmp_path):
-    """A host that shuts down tells the runner, the supervisor and the training at the same moment: it still saves."""
+def test_a_signal_repeated_within_a_second_is_ignored_and_a_later_one_kills_everything(supervised, tmp_path):
+    """A host that shuts down signals the runner, the supervisor and the training at the same moment: it still saves."""
     process = supervised.start(ORPHAN + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    wait()")
     supervised.await_file()
-    asked = time.monotonic()
+    first = time.monotonic()
     process.terminate()
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.6)
-    while time.monotonic() < asked + 1.1:
+    while time.monotonic() < first + 1.1:
         time.sleep(0.01)
     process.terminate()
     before = time.monotonic()
@@ -207,7 +207,7 @@ def test_a_signal_in_a_pause_ends_it_with_everything_saved(supervised):
     process.stdout.close()
 
 
-def test_a_signal_before_the_command_can_listen_is_no_failure(supervised):
+def test_a_signal_before_the_command_has_a_handler_is_no_failure(supervised):
     """Python takes a while until the first handler is in place; nothing was begun, so nothing is lost."""
     process = supervised.start("wait()")
     supervised.await_file()
@@ -224,7 +224,7 @@ def test_a_crash_while_stopping_is_reported_and_not_started_again(supervised):
     assert "OSError: x" in output and "while it was stopping" in output
 
 
-def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
+def test_a_stage_that_does_not_stop_in_time_is_killed_with_the_code_of_a_stop(supervised):
     options = ("--restarts", "0", "--stop-within", "0.2")
     process = supervised.start("signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwait()", options=options)
     supervised.await_file()
@@ -236,7 +236,7 @@ def test_a_stage_that_does_not_stop_in_time_is_ended_as_stopped(supervised):
 # -- the rest ------------------------------------------------------------------------------------------------------
 
 
-def test_it_costs_next_to_nothing_to_start():
+def test_the_supervisor_imports_no_large_package():
     heavy = "{'torch', 'numpy', 'pydantic', 'yaml'}"
     code = f"import sys, training.runner.supervisor; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=PROJECT, text=True) == "[]\n"

@@ -38,7 +38,7 @@ def test_a_supervisor_whose_runner_is_killed_stops_the_command_and_ends(supervis
     supervised.await_file()
     runner.kill()
     output, _ = runner.communicate(timeout=60)  # until the last of them has closed it
-    assert output == "saved\n" and (tmp_path / "asked").read_text() == "SIGTERM"
+    assert output == "saved\n" and (tmp_path / "received").read_text() == "SIGTERM"
     while alive(supervisor):
         time.sleep(0.01)
     assert len(supervised.runs) == 1
@@ -50,7 +50,7 @@ def test_a_runner_that_is_killed_while_the_command_stops_does_not_end_it_at_once
     runner, supervisor = started_by_another(supervised, slow)
     supervised.await_file()
     os.kill(supervisor, signal.SIGTERM)
-    while not (tmp_path / "asked").exists():
+    while not (tmp_path / "received").exists():
         time.sleep(0.01)
     time.sleep(1.1)  # nearer together they would be one request
     runner.kill()

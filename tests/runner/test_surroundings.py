@@ -1,4 +1,4 @@
-"""What a user's shell exports, and the folder in which a command is started, do not change what the scripts do."""
+"""The variables of a user's shell and the working directory do not change what the scripts do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import PROJECT
 
-#: The supervisor and the stages for real, but for what they would do: each stage tells what it could import, and ends.
+#: Runs the real supervisor; in place of a stage, records which modules it would import, and ends.
 PYTHON = f"""#!{sys.executable}
 import os, sys
 here = os.environ["HERE"]
@@ -27,7 +27,7 @@ SHADOWS = ("training", "random", "torch", "yaml", "venv", "argparse")
 
 
 class User:
-    """A folder in which a user stands, and what is exported there."""
+    """A user's working directory, and the environment variables there."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -100,7 +100,7 @@ EXPORTED = {
 
 
 @pytest.mark.parametrize("what", EXPORTED)
-def test_what_a_shell_exports_has_no_effect(user, what):
+def test_variables_that_a_shell_exports_have_no_effect(user, what):
     user.shadows()
     (user.here / "noise").write_text("echo noise >> started; set -f; dirname() { echo /nowhere; }\n")
     # exported inside: the shell that only starts the runner is not under test
@@ -114,7 +114,7 @@ def test_what_a_shell_exports_has_no_effect(user, what):
 
 
 @pytest.mark.parametrize("mask", ["000", "077", "0777"])
-def test_any_umask_will_do(user, mask):
+def test_the_runner_works_with_any_umask(user, mask):
     done = user.runs(shell=f'umask {mask}; "$@"')
     assert done.returncode == 0 and user.verbs == ALL, done.stderr
 

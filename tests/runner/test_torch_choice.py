@@ -1,4 +1,4 @@
-"""Which torch fits which driver: scripts/torch_index.sh with made-up answers of nvidia-smi."""
+"""Which build of torch fits which driver: scripts/torch_index.sh with simulated output of nvidia-smi."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def choose(tmp_path):
         ("570.124.06", "9.0", CU126),
         ("550.54.15", "8.6", CU126),
         ("535.183.01", "8.0", CU126),
-        ("525.60.13", "7.5", CU126),  # what the guide promises
-        ("580.65.06", "7.0", CU126),  # a V100: CUDA 13 has left it behind
+        ("525.60.13", "7.5", CU126),  # the oldest driver in NVIDIA's compatibility guide
+        ("580.65.06", "7.0", CU126),  # a V100, which CUDA 13 does not support
         ("590.44.01", r"6.1\n8.6", CU126),
         ("580.65.06\n580.65.06", r"8.0\n9.0", ""),
     ],
@@ -45,7 +45,7 @@ def choose(tmp_path):
 def test_the_build_fits_the_driver_and_the_gpu(choose, driver, capability, index):
     done = choose(driver, capability)
     assert (done.returncode, done.stdout.strip()) == (0, index), done.stderr
-    assert "torch: " in done.stderr and driver.split("\n")[0] in done.stderr, "it says what, and why"
+    assert "torch: " in done.stderr and driver.split("\n")[0] in done.stderr, "the choice and its reason are printed"
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_the_build_fits_the_driver_and_the_gpu(choose, driver, capability, index
     [
         ("525.60.11", "8.6", "525.60.13"),
         ("470.82.01", "8.0", "525.60.13"),
-        ("570.124.06", "12.0", "580"),  # Blackwell: CUDA 12.6 does not know it
+        ("570.124.06", "12.0", "580"),  # Blackwell, which CUDA 12.6 does not support
         ("550.54.15", "10.0", "580"),
         ("590.44.01", r"7.0\n12.0", "CUDA_VISIBLE_DEVICES"),
     ],

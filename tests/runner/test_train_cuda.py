@@ -1,4 +1,4 @@
-"""The runner, with a stand-in for Python that records what it was asked to run (the stages have tests of their own)."""
+"""The runner, with a stand-in for Python that records the commands that it gets (the stages have separate tests)."""
 
 from __future__ import annotations
 
@@ -175,13 +175,13 @@ def test_a_wrong_amount_in_the_environment_is_refused_too(run):
     assert (done.returncode, calls) == (2, []) and "--budget-usd" in done.stderr
 
 
-# -- what it may cost, and hosts that vanish -----------------------------------------------------------------------
+# -- limits, and hosts that may be lost ----------------------------------------------------------------------------
 
 MONEY = ["--max-hours", "1.5", "--budget-usd", ".75", "--price-per-hour", "0.40"]
 
 
 @pytest.mark.parametrize("given", ["flags", "environment"])
-def test_every_stage_knows_what_the_job_may_cost(run, given):
+def test_every_stage_gets_the_limits_of_the_job(run, given):
     """Both limits at once are fine: the stricter counts. Each training gets its share of what is left."""
     environment = dict(
         zip(("ATHANOR_MAX_HOURS", "ATHANOR_BUDGET_USD", "ATHANOR_PRICE_PER_HOUR"), MONEY[1::2], strict=True)
@@ -197,9 +197,9 @@ def test_every_stage_knows_what_the_job_may_cost(run, given):
     assert [call[call.index("--families-left") + 1] for call in calls if call[2] == "train"] == ["1"]
 
 
-def test_the_stages_of_one_command_know_each_other_by_its_name_and_start(run, tmp_path):
+def test_all_stages_of_one_command_get_one_id_with_its_start_time(run, tmp_path):
     """So that the time between them, which is paid for too, is counted as the job's."""
-    python = tmp_path / "asked"
+    python = tmp_path / "stand-in"
     python.write_text(f'#!/bin/sh\necho "$ATHANOR_RUNNER" >> {tmp_path}/names\n')
     python.chmod(0o755)
     begun = int(time.time())
@@ -210,7 +210,7 @@ def test_the_stages_of_one_command_know_each_other_by_its_name_and_start(run, tm
     assert all(begun <= int(name.partition("-")[0]) <= time.time() for name in names)
 
 
-def test_books_stay_open_while_something_of_the_job_is_still_to_come(run):
+def test_the_job_is_not_marked_as_done_while_stages_are_still_to_come(run):
     """Compose runs the stages one by one; what a failed job has used counts when it continues."""
     assert "budget" not in verbs(run("--skip-export")[1])
     assert "budget" not in verbs(run(FAIL_AT="verify", FAIL_WITH="4")[1])
@@ -237,7 +237,7 @@ def test_persist_restores_first_and_copies_last(run, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["fails", "is interrupted", "fails, and the copy too"])
-def test_what_there_is_gets_copied_when_a_stage_fails(run, tmp_path, end):
+def test_results_are_copied_when_a_stage_fails(run, tmp_path, end):
     code = 75 if "interrupted" in end else 5
     also = {"ALSO_AT": "persist", "ALSO_WITH": "6"} if "too" in end else {}
     done, calls = run("--persist", tmp_path, FAIL_AT="midi_generator", FAIL_WITH=str(code), **also)
@@ -251,7 +251,7 @@ def test_a_copy_that_fails_at_the_end_is_a_failure(run, tmp_path):
     assert done.returncode == 6 and verbs(calls)[-2:] == ["budget", "persist"] and "All done" not in done.stdout
 
 
-def test_nothing_is_copied_over_what_could_not_be_restored(run, tmp_path):
+def test_nothing_is_copied_to_a_place_that_could_not_be_restored(run, tmp_path):
     done, calls = run("--persist", tmp_path, FAIL_AT="restore", FAIL_WITH="6")
     assert done.returncode == 6 and verbs(calls) == ["doctor", "restore"]
 
@@ -272,7 +272,7 @@ def test_trainings_are_supervised_by_their_progress_and_all_else_is_done_once(ru
 
 
 @pytest.mark.parametrize("code", [137, 1])
-def test_a_killed_stage_says_what_to_do_and_the_same_command_continues(run, code):
+def test_a_killed_stage_is_reported_with_what_to_do(run, code):
     done, _ = run(FAIL_AT="export", FAIL_WITH=str(code))
     assert done.returncode == code
     assert "the same command continues with this stage" in done.stderr and "dmesg" in done.stderr
@@ -305,6 +305,6 @@ def test_it_runs_from_any_folder_through_a_link_and_under_its_older_name(run, tm
         assert calls[0][calls[0].index("--out") + 1] == str(PROJECT)
 
 
-def test_visible_devices_are_the_users_own(run, tmp_path):
+def test_the_runner_does_not_set_cuda_visible_devices(run, tmp_path):
     """Nothing in the runner chooses a device by number."""
     assert "CUDA_VISIBLE_DEVICES" not in RUNNER.read_text()

@@ -1,5 +1,5 @@
-"""A training that was made before, as a command: `python made_run.py MADE [FLAGS of train] --out DIR` leaves in DIR
-what is in MADE/<name of DIR>. It imports no torch, so that a proof takes no seconds.
+"""A stand-in for `train` that copies a finished run: `python made_run.py MADE [FLAGS of train] --out DIR` copies
+MADE/<name of DIR> to DIR. It imports no torch, so that a proof does not take seconds.
 
 With MADE_HANGS, the first run in a folder named `killed` starts another process in a separate session, writes both
 process numbers to MADE/pids and a step to its log, and waits to be killed.

@@ -1,4 +1,4 @@
-"""The verbs tell each stage what the limit leaves it, and count what it used."""
+"""The command line gives each training its share of the limit, and records the time that each stage used."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_finished_job_is_followed_by_a_new_one(stage, tmp_path):
     assert len(job(tmp_path).sessions) == 1
 
 
-def test_other_ranks_neither_count_nor_decide(stage, tmp_path, monkeypatch):
+def test_ranks_other_than_0_neither_record_time_nor_decide(stage, tmp_path, monkeypatch):
     """Nor do they look up a price: a host without the table must not end them."""
     monkeypatch.setenv("RANK", "1")
     code, arguments = stage("train", "spectocloud", "--preset=debug", "--budget-usd=1")
@@ -139,7 +139,7 @@ def test_a_host_on_which_a_fixed_export_fails_is_refused_before_anything_is_trai
     assert code == ExportError.exit_code and arguments is None
 
 
-def test_a_limit_that_is_used_up_ends_a_first_training_with_the_way_on(stage, tmp_path, capsys):
+def test_a_limit_that_leaves_no_time_is_refused_with_what_to_do(stage, tmp_path, capsys):
     code, arguments = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
     assert code == 2 and arguments is None
     output = capsys.readouterr().err

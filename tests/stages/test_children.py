@@ -8,7 +8,7 @@ from training.threads import AT_ONCE
 PRINTS = [sys.executable, "-S", "-c", f"import os; print(os.environ[{AT_ONCE!r}])"]
 
 
-def test_each_command_knows_how_many_run_at_once(monkeypatch):
+def test_each_command_gets_the_number_that_runs_at_once(monkeypatch):
     monkeypatch.delenv(AT_ONCE, raising=False)
     printed = []
     with Children(printed.append) as children:

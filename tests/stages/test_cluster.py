@@ -1,4 +1,4 @@
-"""Work on the nodes of a Ray cluster: all of it, in order, on this code; and an end where nodes cannot answer."""
+"""Tasks on the nodes of a Ray cluster: all are run, in order, with this code; nodes that do not answer are an error."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_more_tasks_than_nodes_come_back_in_order(cluster, capsys):
 
 @pytest.mark.ray
 @needs_ray
-def test_what_a_task_raises_for_people_is_raised_here(cluster):
+def test_an_athanor_error_in_a_task_is_raised_here(cluster):
     with pytest.raises(DataError, match="nothing to train on"):
         run_on_cluster(cluster.address, refuse, [()])
     with pytest.raises(HostError, match="lost a node"):

@@ -1,4 +1,4 @@
-"""The look at the host: each check fails on a host that misses what it looks for."""
+"""`doctor`: each check finds what is missing on a host."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def usage(total=100 * GIB, free=50 * GIB):
     return types.SimpleNamespace(total=total, used=total - free, free=free)
 
 
-def test_this_host_is_ready_and_every_line_says_what_was_found(look, capsys):
+def test_this_host_is_ready_and_every_finding_is_printed(look, capsys):
     found = look()
     assert set(found) == {"host", "torch", "compiler", "/dev/shm", "disk", "clock", "outputs"}
     printed = capsys.readouterr().out
@@ -94,7 +94,7 @@ def test_the_verb_ends_with_the_environments_exit_code(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("free", "state"), [(0.01, "fails"), (1.5, "note"), (50, "ok")])
-def test_disk_is_held_against_what_a_full_run_writes(look, monkeypatch, free, state):
+def test_free_disk_space_is_compared_with_what_a_full_run_writes(look, monkeypatch, free, state):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=int(free * GIB)))
     if state == "fails":
         with pytest.raises(HostError, match="disk"):
@@ -103,7 +103,7 @@ def test_disk_is_held_against_what_a_full_run_writes(look, monkeypatch, free, st
         assert look()["disk"].state == state
 
 
-def test_the_disk_holds_what_the_domain_and_its_families_say(look, monkeypatch, tmp_path):
+def test_the_needed_disk_space_is_that_of_the_domain_and_its_families(look, monkeypatch, tmp_path):
     photos = tmp_path / "photos"
     photos.mkdir()
     with (photos / "a.raw").open("wb") as file:
@@ -115,7 +115,7 @@ def test_the_disk_holds_what_the_domain_and_its_families_say(look, monkeypatch, 
     assert "checkpoints 2.0, cache 7.0, exports 0.5" in found.text
 
 
-def test_room_that_earlier_runs_took_is_not_requested_again(look, monkeypatch, tmp_path):
+def test_space_used_by_earlier_runs_is_not_required_again(look, monkeypatch, tmp_path):
     monkeypatch.setattr(room.shutil, "disk_usage", lambda _: usage(free=int(1.2 * GIB)))
     assert look()["disk"].state == "note"
     (tmp_path / "out" / "checkpoints").mkdir()
@@ -185,7 +185,7 @@ def test_data_that_cannot_be_read_is_named(look, tmp_path, monkeypatch):
     assert look(photo_list=tmp_path / "names.txt")["data"].state == "ok"
 
 
-# -- the GPU: a made-up torch ------------------------------------------------------------------------------------------
+# -- the GPU: a simulated torch ----------------------------------------------------------------------------------------
 
 
 class FakeCuda:
@@ -210,7 +210,7 @@ class FakeCuda:
 
 @pytest.fixture
 def installed(tmp_path, monkeypatch):
-    """installed(cuda, driver): a made-up torch is installed before the real one, and such a driver is loaded."""
+    """installed(cuda, driver): simulate that such a torch is installed, before the real one, and that driver loaded."""
     site, loaded = tmp_path / "site", tmp_path / "driver"
 
     def call(cuda, driver):

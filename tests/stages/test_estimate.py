@@ -1,4 +1,4 @@
-"""What an estimate tells is what the training then takes; and it leaves nothing behind."""
+"""An estimate predicts the time that the training then takes, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from tests.engine import toy
 from training.budget import account
 from training.budget.account import Account, ledger_path
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.budget.limit import Limit
 from training.errors import HostError, Interrupted
 from training.stages import timing
@@ -38,9 +38,9 @@ def slow(clock, early=1.0, late=3.0, validation=0.5):
     """A toy whose steps take `early` seconds in the first half of the run and `late` in the second."""
 
     class Slow(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            clock.now += early if moment.fraction < 0.5 else late
-            return super().losses(model, batch, moment)
+        def losses(self, model, batch, progress):
+            clock.now += early if progress.fraction < 0.5 else late
+            return super().losses(model, batch, progress)
 
         def validate(self, model, batch):
             clock.now += validation
@@ -63,7 +63,7 @@ def tree(root):
 LONG = {"training": {"epochs": 20, "eval_every": 2}}
 
 
-def test_it_tells_what_the_training_then_takes(tmp_path, clock):
+def test_it_predicts_the_time_that_the_training_then_takes(tmp_path, clock):
     """Steps that are dearer in the second half, evaluations, rehearsal: to the second, by a clock that only work
     moves."""
     estimated = of(tmp_path, slow(clock), **LONG)
@@ -123,7 +123,7 @@ def test_a_run_under_way_is_estimated_from_where_it_stands_and_not_touched(tmp_p
     estimated = of(tmp_path, slow(clock), **LONG)
     assert tree(tmp_path) == before
     assert (estimated.begin, estimated.steps, estimated.evaluations) == (50, 70, 6)
-    assert "stands at step 50" in estimated.notes[0]
+    assert "is at step 50" in estimated.notes[0]
     fresh = of(tmp_path, slow(clock), resume="never", **LONG)
     assert (fresh.begin, fresh.steps) == (0, 120)
 
@@ -149,15 +149,15 @@ def test_a_checkpoint_that_a_config_names_is_where_it_continues(tmp_path, clock)
     assert estimated.begin == 12
 
 
-def test_what_loaders_had_prepared_is_not_taken_for_their_speed(tmp_path, clock):
+def test_batches_that_loaders_had_prepared_do_not_count_for_their_speed(tmp_path, clock):
     """The first batches are there at once; the others come as slowly as they are made."""
-    asked = []
+    steps = []
 
     class Prepared(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            asked.append(moment.step)
-            clock.now += 0.1 if len(asked) <= 6 else 5.0
-            return super().losses(model, batch, moment)
+        def losses(self, model, batch, progress):
+            steps.append(progress.step)
+            clock.now += 0.1 if len(steps) <= 6 else 5.0
+            return super().losses(model, batch, progress)
 
     estimated = of(tmp_path, Prepared, data={"num_workers": 2, "prefetch_factor": 3}, training={"epochs": 20})
     assert estimated.step == 5.0
@@ -175,12 +175,12 @@ def test_a_long_validation_is_timed_in_part(tmp_path, clock):
     assert estimated.evaluation == pytest.approx(400.0) and len(calls) < 10
 
 
-def test_out_of_memory_is_met_as_the_training_would_meet_it(tmp_path, clock):
+def test_out_of_memory_is_handled_as_in_a_training(tmp_path, clock):
     class Small(slow(clock)):
-        def losses(self, model, batch, moment):
+        def losses(self, model, batch, progress):
             if len(batch["x"]) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     assert of(tmp_path, Small, train_rows=24, **LONG).step == 4.0  # two micro-batches a step
 
@@ -194,7 +194,7 @@ def test_early_stopping_is_reported_as_the_earliest_end(tmp_path):
     assert of(tmp_path, **LONG).least_evaluations == 10
 
 
-def test_what_training_refuses_is_refused_before(tmp_path):
+def test_the_estimate_raises_the_errors_of_the_training(tmp_path):
     from training.errors import DataError
 
     with pytest.raises(DataError, match="holds no example"):
@@ -202,7 +202,7 @@ def test_what_training_refuses_is_refused_before(tmp_path):
     assert not list(tmp_path.rglob("*"))
 
 
-def test_two_at_once_would_time_each_other(tmp_path):
+def test_a_second_estimate_at_the_same_time_is_refused(tmp_path):
     with exclusive(tmp_path / SCRATCH, "estimating"), pytest.raises(HostError, match="in use"):
         of(tmp_path)
 
@@ -213,7 +213,7 @@ def test_what_a_killed_estimate_left_is_removed(tmp_path):
     assert not (tmp_path / SCRATCH).exists()
 
 
-# -- telling -------------------------------------------------------------------------------------------------------
+# -- output --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -230,7 +230,9 @@ ESTIMATE = Estimate(
 
 
 def shown(tmp_path, capsys, limit):
-    show(ESTIMATE, Account(Workspace(tmp_path), limit, Seen(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, [])
+    show(
+        ESTIMATE, Account(Workspace(tmp_path), limit, RecordedJob(ledger_path(Workspace(tmp_path))), 1.0), "toy", 1, []
+    )
     return capsys.readouterr().out
 
 
@@ -243,7 +245,7 @@ def test_the_sum_is_reported_in_hours_and_money(tmp_path, capsys):
 
 def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady):
     """Half an hour, less the reserve, the start, and the last evaluation and save, at 3.5 s a step and evaluations."""
-    ours = Account(Workspace(tmp_path), Limit(hours=0.5), Seen(ledger_path(Workspace(tmp_path))), 1.0)
+    ours = Account(Workspace(tmp_path), Limit(hours=0.5), RecordedJob(ledger_path(Workspace(tmp_path))), 1.0)
     allowed = ours.training_left("toy", 1, [], toy=1.0)()
     steps = ESTIMATE.steps_within(allowed)
     assert steps == int((allowed - 60 - 50 - 5) / 3.5) and 300 < steps < 500
@@ -252,6 +254,6 @@ def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady
     assert "It fits, with" in shown(tmp_path, capsys, Limit(hours=5))
 
 
-def test_looking_at_a_budget_does_not_use_it(tmp_path, capsys):
+def test_an_estimate_does_not_count_as_used_time(tmp_path, capsys):
     shown(tmp_path, capsys, Limit(hours=1))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""evaluate: metrics.json has one shape, is measured once, and baselines are trained as the judged model was."""
+"""`evaluate`: the format of metrics.json, no second measurement, and baselines that are trained as the model was."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
 
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])
-def test_a_file_of_another_form_is_written_again(workspace, content):
+def test_a_metrics_file_that_is_damaged_or_of_another_format_is_written_again(workspace, content):
     workspace.exports.mkdir(exist_ok=True)
     (workspace.exports / "metrics.json").write_text(content)
     evaluate("toy", workspace, device="cpu")

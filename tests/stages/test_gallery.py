@@ -1,4 +1,4 @@
-"""What an export left is seen and heard where its training was followed."""
+"""Samples and files of an export are added to the TensorBoard and W&B run of its training."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_wav_is_shown_as_it_is_up_to_its_longest_and_others_by_the_recipes_pre
     assert [gallery.beginning(recipe, path) for path in others] == [f"{p.name} 20.0".encode() for p in others]
 
 
-def test_a_sound_that_no_one_reads_is_left_out_of_tensorboard(exported):
+def test_a_sound_that_cannot_be_read_is_left_out_of_tensorboard(exported):
     workspace, recipe, entry, run = exported
     del recipe.preview  # the contract's own: no sound
     entry["files"].pop("samples/happy.png")

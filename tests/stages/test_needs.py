@@ -1,5 +1,5 @@
-"""A family that needs another one gets its model; runs of items have names of their own; the sealed split is judged
-apart."""
+"""A family that needs another one gets its trained model; runs of items have separate names; the sealed split is
+evaluated separately."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def stack(workspace):
     return train(toy_fitted.recipe(Stacked), workspace, device="cpu")
 
 
-def test_it_is_refused_until_what_it_needs_is_trained(workspace):
+def test_training_is_refused_until_the_needed_family_is_trained(workspace):
     for verb in (lambda: stack(workspace), lambda: estimate(toy_fitted.recipe(Stacked), workspace, device="cpu")):
         with pytest.raises(UsageError, match=r"stacked needs toy, which is not trained.*python -m training train toy"):
             verb()
@@ -89,7 +89,7 @@ def test_it_is_refused_until_what_it_needs_is_trained(workspace):
     assert not given.model.training and given.recipe.run == "toy"
 
 
-def test_what_it_needs_is_at_hand_when_it_is_judged(workspace):
+def test_the_needed_model_is_available_in_the_evaluation(workspace):
     base(workspace)
     stack(workspace)
     evaluate("stacked", workspace, device="cpu")
@@ -108,7 +108,7 @@ def ROWS_AS_BATCH():
     )["x"]
 
 
-def test_a_need_that_is_trained_again_makes_another_run(workspace):
+def test_training_a_needed_family_again_starts_a_new_run(workspace):
     base(workspace)
     first = stack(workspace)
     assert stack(workspace).already

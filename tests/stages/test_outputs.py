@@ -1,4 +1,4 @@
-"""An --out that cannot be written is refused by every verb before its work: exit 6, the folder and what to do."""
+"""An --out that cannot be written is refused by every verb before it starts: exit 6, naming the folder and a remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VERBS = {
     "export": [], "report": [], "restore": ["--persist", "{drive}"], "persist": ["--persist", "{drive}"],
     "budget": ["--done"], "watch": ["--once"],
 }  # fmt: skip
-READS = ("persist", "watch")  # of a folder that cannot be written they can still tell
+READS = ("persist", "watch")  # these only read the folder
 
 
 class Places:
@@ -67,7 +67,7 @@ def places(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["read-only disk", "folder that is locked", "link to nowhere", "file", "under a file"])
-def test_every_verb_refuses_it_and_names_the_folder(places, kind, tmp_path, capsys):
+def test_every_verb_refuses_a_folder_that_cannot_be_written_and_names_it(places, kind, tmp_path, capsys):
     out, wanted = places.make(kind)
     for verb, words in VERBS.items():
         if verb in READS and "file" not in kind and "link" not in kind:
@@ -83,7 +83,7 @@ def test_every_verb_refuses_it_and_names_the_folder(places, kind, tmp_path, caps
         assert "not recorded" not in output.err, "one error, and no second one about the budget"
 
 
-def test_exports_that_go_elsewhere_are_looked_at_there(places, tmp_path, capsys):
+def test_the_folder_of_output_dir_is_checked_too(places, tmp_path, capsys):
     out, wanted = places.make("file")
     (tmp_path / "out" / "exports").parent.mkdir()
     assert cli.main(["export", "--out", str(tmp_path / "out"), "--output-dir", str(out)]) == 6
@@ -116,7 +116,7 @@ def test_a_lock_on_a_full_disk_is_held_all_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EROFS])
-def test_an_error_of_the_system_that_would_come_again_is_no_crash(number, monkeypatch, tmp_path, capsys):
+def test_an_os_error_that_would_repeat_is_reported_without_a_traceback(number, monkeypatch, tmp_path, capsys):
     """Wherever it comes from: the supervisor starts a crash again, and a traceback hides the file."""
 
     def fails(_options):
@@ -128,7 +128,7 @@ def test_an_error_of_the_system_that_would_come_again_is_no_crash(number, monkey
     assert f"{tmp_path / 'some.file'}: {os.strerror(number)}" in output and "--out DIR" in output
 
 
-def test_other_errors_of_the_system_stay_crashes(monkeypatch, tmp_path):
+def test_other_os_errors_are_raised_as_crashes(monkeypatch, tmp_path):
     """A fault of the program, or one that may pass: its traceback is shown, and the supervisor tries again."""
 
     def fails(_options):
@@ -176,7 +176,7 @@ def test_data_that_cannot_be_reached_is_refused_by_the_plan(stranger):
         parse(["--audio-root", str(stranger / "closed" / "inner")], domains())
 
 
-def test_a_link_to_nowhere_is_called_one(tmp_path):
+def test_a_link_to_a_missing_folder_is_named_as_such(tmp_path):
     (tmp_path / "songs").symlink_to("/nowhere")
     with pytest.raises(Exception, match="a link to something that is not there"):
         parse(["--audio-root", str(tmp_path / "songs")], domains())

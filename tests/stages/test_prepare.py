@@ -1,4 +1,4 @@
-"""`prepare`, of any domain: what is named is prepared, demo data otherwise; shares of it on other hosts."""
+"""`prepare` for any domain: named data is prepared, otherwise demo data; shares of the data on other hosts."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_named_data_is_prepared_with_absolute_paths_and_the_domains_share(call, 
     assert domain.calls[1][1]["val_split"] == 0.4
 
 
-def test_without_data_the_demo_is_made_and_says_so(call, tmp_path):
+def test_without_data_demo_data_is_made_and_announced(call, tmp_path):
     domain = Recording()
     messages = call(domain, size=3)
     assert "No data was named" in messages and "synthetic: true" in messages
@@ -96,7 +96,7 @@ def test_demo_data_never_replaces_manifests_of_real_data(call, tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"shard": "1/2"}, {"merge": 2}, {"ray": "auto"}])
-def test_shares_are_of_named_data(call, options):
+def test_shares_require_named_data(call, options):
     domain = Shared()
     with pytest.raises(UsageError, match="--photo-root"):
         call(domain, **options)
@@ -112,7 +112,7 @@ def test_a_share_is_decoded_and_nothing_else(call, tmp_path):
         call(domain, photo_root=tmp_path, shard="3/2")
 
 
-def test_a_domain_that_has_no_shares_says_so(call, tmp_path):
+def test_a_domain_without_shares_refuses_them(call, tmp_path):
     with pytest.raises(UsageError, match="Recording does not prepare data on several hosts"):
         call(Recording(), photo_root=tmp_path, shard="1/2")
 

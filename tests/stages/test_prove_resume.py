@@ -1,4 +1,4 @@
-"""The proof that a killed run equals a straight one kills real processes, and fails where they differ."""
+"""`prove-resume` kills real processes, and fails if the killed run differs from an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def alive():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_twice_equals_the_straight_one(prove, tmp_path, capsys):
+def test_a_run_that_is_killed_twice_equals_the_uninterrupted_one(prove, tmp_path, capsys):
     """And nothing is left: no file, no process."""
     found = prove()
     output = capsys.readouterr().out
@@ -62,7 +62,7 @@ def test_a_run_that_is_killed_twice_equals_the_straight_one(prove, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_two_ranks_that_are_killed_equal_two_straight_ones(prove, monkeypatch, capsys):
+def test_two_ranks_that_are_killed_equal_two_uninterrupted_ones(prove, monkeypatch, capsys):
     launch = [sys.executable, "-m", "training.runner.launch", "--standalone", "--nproc_per_node=2", COMMAND[1]]
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     assert prove(command=launch, kills=1).none
@@ -71,7 +71,7 @@ def test_two_ranks_that_are_killed_equal_two_straight_ones(prove, monkeypatch, c
 
 
 @pytest.mark.slow
-def test_a_resume_that_forgets_the_optimizer_is_found_out(prove, tmp_path):
+def test_a_resume_that_loses_the_optimizer_state_is_reported(prove, tmp_path):
     with pytest.raises(TrainingError, match=r"the first is model\.layers\.0\.weight.*first difference is at step \d+"):
         prove("optimizer", kills=1)
     assert not (tmp_path / SCRATCH).exists()
@@ -111,7 +111,7 @@ def prove_made(tmp_path, run):
 def test_every_process_of_a_trial_is_killed_whatever_group_it_is_in(prove_made, tmp_path, monkeypatch, capsys):
     """torchrun gives its ranks sessions of their own: killing a group would leave them running."""
     monkeypatch.setenv("MADE_HANGS", "1")
-    monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` knows them
+    monkeypatch.setenv("TOY_SECONDS", "0.05")  # by which `alive` finds them
     assert prove_made("CPU", kills=1).none
     assert "kill -9 after step 99: it continues from step 0" in capsys.readouterr().out
     assert len((tmp_path / "made" / "pids").read_text().split()) == 2 and not alive()

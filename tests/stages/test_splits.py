@@ -1,4 +1,4 @@
-"""A split that was checked before is at hand at once, and never older than its manifest, its files or the code."""
+"""The index of a split: a split that was checked before is loaded from it, unless manifest, files or code changed."""
 
 import dataclasses
 import json
@@ -70,8 +70,8 @@ def plain(part) -> list:
     ]
 
 
-def test_prepare_leaves_what_training_would_find_out(root, loads, monkeypatch):
-    """A million rows are not parsed, looked for and located again at every start."""
+def test_training_uses_the_index_that_prepare_wrote(root, loads, monkeypatch):
+    """A million rows are not parsed, and their files not checked, again at every start."""
     monkeypatch.setattr(encode, "encode", lambda *a, **k: pytest.fail("looked at the files again"))
     for which, count in (("train", 7), ("val", 2)):
         assert [len(split(root, which, kind)[0]) for kind in (PairRecipe, ScoreRecipe)] == [count, count]
@@ -123,7 +123,7 @@ def lose(root: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, reorder, tear, flip, lose], ids=lambda change: change.__name__)
-def test_an_index_that_does_not_fit_any_more_counts_for_nothing(root, loads, change):
+def test_an_index_that_is_out_of_date_or_damaged_is_not_used(root, loads, change):
     """An edit that keeps size and mtime, a manifest in another order, torn and flipped bytes, a lost shard."""
     before = plain(split(root, kind=ScoreRecipe)[0])
     assert not loads
@@ -141,7 +141,7 @@ def test_an_index_that_does_not_fit_any_more_counts_for_nothing(root, loads, cha
     assert not loads  # what was found out this time is kept
 
 
-def test_an_edited_file_is_seen_by_processes_that_look_at_many_too(root, loads, monkeypatch):
+def test_an_edited_file_is_also_found_when_several_processes_check_the_files(root, loads, monkeypatch):
     monkeypatch.setattr(unchanged, "SHARE", 1)
     monkeypatch.setattr(unchanged, "available_cpus", lambda: 4)
     before = plain(split(root, kind=ScoreRecipe)[0])
@@ -168,7 +168,7 @@ def test_new_code_makes_a_new_index(root, loads, monkeypatch):
     assert len(loads) == 3
 
 
-def test_files_that_changed_a_moment_ago_are_looked_at_again(root, loads, monkeypatch):
+def test_files_that_changed_a_moment_ago_are_read_again(root, loads, monkeypatch):
     """Within a tick of the file system's clock a second edit could go unseen: then nothing is kept."""
     monkeypatch.setattr(digests, "SETTLED", 3600)
     for path in (root / "midi").rglob("*.Mid"):
@@ -178,7 +178,7 @@ def test_files_that_changed_a_moment_ago_are_looked_at_again(root, loads, monkey
     assert len(loads) == 2
 
 
-def test_a_root_that_decides_where_files_are_is_part_of_the_index(root, loads):
+def test_a_root_option_that_changes_where_files_are_is_part_of_the_index(root, loads):
     shutil.move(root / "midi", root / "scores")
     moved = split(root, kind=ScoreRecipe, midi_root=root / "scores")[0]
     assert all(row.values["midi_path"].startswith(str(root / "scores")) for row in moved)
@@ -189,7 +189,7 @@ def test_a_root_that_decides_where_files_are_is_part_of_the_index(root, loads):
     assert len(loads) == 2
 
 
-def test_a_row_that_is_left_out_is_looked_for_again(root, loads):
+def test_a_row_whose_file_was_quarantined_is_tried_again(root, loads):
     """A run with a file in quarantine leaves no index: the file may have been mended."""
     next((root / "midi").rglob("t0.Mid")).write_bytes(b"broken")
     next((root / "midi").rglob("t1.Mid")).write_bytes(b"broken")
@@ -215,7 +215,7 @@ def test_rows_are_a_sequence(root):
     assert list(some.paths("midi_path")) == [part[i].values["midi_path"] for i in (4, 1)]
 
 
-def test_rows_travel_as_the_name_of_their_index(root):
+def test_rows_are_pickled_as_the_path_of_their_index(root):
     """A data loader worker maps the file; it is not sent a million rows."""
     part = split(root, kind=ScoreRecipe)[0]
     sent = pickle.dumps(part)
@@ -227,13 +227,13 @@ def test_rows_travel_as_the_name_of_their_index(root):
         pickle.loads(sent)
 
 
-def test_rows_without_an_index_travel_too(root):
+def test_rows_without_an_index_can_be_pickled(root):
     part = split(root, kind=ScoreRecipe)[0]
     alone = Rows(part.table)
     assert plain(pickle.loads(pickle.dumps(alone))) == plain(part)
 
 
-def test_what_is_worked_out_about_rows_is_kept_until_they_change(root):
+def test_cached_values_about_rows_are_kept_until_the_rows_change(root):
     found = []
 
     def find():
@@ -286,7 +286,7 @@ def test_texts_are_taken_out_of_their_column_in_parts(monkeypatch, size):
         assert list(column.take(np.array(some, np.int64))) == [texts[index] for index in some]
 
 
-def test_records_are_looked_at_in_blocks_wherever_they_begin(root, monkeypatch):
+def test_records_can_be_read_in_blocks_of_any_size(root, monkeypatch):
     part = split(root, kind=ScoreRecipe)[0]
     files, wanted = part.table.files["midi_path"], np.array([5, 0, 3, 6])
     store = Store.at(part.table.cache / files.kind)

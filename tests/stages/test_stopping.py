@@ -1,6 +1,6 @@
-"""The real command line under its supervisor, asked to stop in phases that come before a training
-(soak has the others, and counts): it ends within ten seconds with 75, leaves nothing half-written and no one
-behind, and can be continued."""
+"""The real command line under its supervisor gets a signal in phases that come before a training (soak/ has the other
+phases, and repetitions): it ends within ten seconds with 75, leaves no incomplete file and no process, and can be
+continued."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
 PROJECT = Path(__file__).resolve().parents[2]
 LITTER = (".saving-*", ".writing-*", ".making-*")
-#: phase -> (verb, what it says when it comes to it; None: nothing, so seconds after its start)
+#: phase -> (verb, a text that it prints when it reaches the phase, or the seconds after its start)
 PHASES = {
     "imports of prepare": ("prepare", 0.4),
     "decoding": ("prepare", "tokens: "),
@@ -56,7 +56,7 @@ def session(leader: int) -> list[str]:
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_asked_to_stop_in(out, phase):
+def test_a_request_to_stop_ends_each_phase_within_ten_seconds(out, phase):
     verb, moment = PHASES[phase]
     process = begin(out, verb)
     if isinstance(moment, float):
@@ -65,10 +65,10 @@ def test_asked_to_stop_in(out, phase):
         time.sleep(moment)
     else:
         assert any(moment in line for line in process.stdout)
-    asked = time.monotonic()
+    began = time.monotonic()
     process.send_signal(signal.SIGINT if phase == "decoding" else signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and time.monotonic() - asked < 10, output
+    assert process.returncode == 75 and time.monotonic() - began < 10, output
     assert "Traceback" not in output and not session(process.pid)
     assert [path for name in LITTER for path in out.rglob(name)] == []
     if phase == "decoding":  # what comes next needs it
@@ -77,8 +77,8 @@ def test_asked_to_stop_in(out, phase):
         assert process.returncode == 0, output
 
 
-def test_a_reader_that_ctrl_c_ended_too_costs_no_save(out):
-    """`train_cuda.sh | tee run.log`: tee dies of the same Ctrl-C, and every word after it would be an error."""
+def test_a_closed_pipe_does_not_prevent_the_last_save(out):
+    """`train_cuda.sh | tee run.log`: the same Ctrl-C ends tee, and every later write to the pipe is an error."""
     process = begin(out, "train")
     assert any("step 1/" in line for line in process.stdout)
     process.stdout.close()

@@ -1,7 +1,7 @@
-"""`train` for the toy family, as a command: `python toy_train.py [FLAGS of train]`; it makes up its own rows.
+"""`train` for the toy family, as a command: `python toy_train.py [FLAGS of train]`. It generates its rows.
 
-TOY_SECONDS: of a step, so that a kill finds one. TOY_FORGETS: what a resumed run gets wrong: `optimizer` begins with
-fresh moments, `order` draws other items than the straight run.
+TOY_SECONDS: duration of a step, so that a kill happens during one. TOY_FORGETS: what a resumed run gets wrong:
+`optimizer` begins with new moments; `fail` ends at once with exit code 6.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FORGETS = os.environ.get("TOY_FORGETS", "")
 
 
 class Paced(toy.ToyRecipe):
-    def losses(self, model, batch, moment):
+    def losses(self, model, batch, progress):
         time.sleep(float(os.environ["TOY_SECONDS"]))
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
 
 def load(state, *arguments, straight=State.load):

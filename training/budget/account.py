@@ -1,4 +1,4 @@
-"""A stage's dealings with the budget: what is used, what is left for training, what it has cost."""
+"""The budget as a stage uses it: the time that is used, the time that is left for training, and the cost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from training.budget import book as books
 from training.budget.ending import STAGES, Ending
-from training.budget.ledger import Ledger, Seen
+from training.budget.ledger import Ledger, RecordedJob
 from training.budget.limit import CURRENCY, HOUR, Limit
 from training.budget.reserve import TRIAL, Due, due, expected, is_measured, reserves, slowness
 from training.errors import AthanorError, Interrupted, UsageError
@@ -21,13 +21,13 @@ from training.units import duration
 from training.workspace import Workspace
 
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
-FRESH = 10.0  # seconds that a reserve is good for: it changes when a first checkpoint tells the size of a model
-WARM_UP, COMPARED = 5, 40  # steps of a training that are not compared; steps whose median is
-ROUNDS = 4  # what is kept back depends on how long is trained, and that on what is kept back
+FRESH = 10.0  # seconds until a reserve is computed again: the first checkpoint shows the size of a model
+WARM_UP, COMPARED = 5, 40  # first steps of a training that are not compared; steps whose median is
+ROUNDS = 4  # fixed-point iterations: the reserve depends on the training time, and that on the reserve
 
 
 def ledger_path(workspace: Workspace) -> Path:
-    """Where a folder's ledger lies."""
+    """The path of a workspace's ledger."""
     return workspace.root / "runs" / books.NAME
 
 
@@ -54,21 +54,22 @@ class Drift:
 
 
 class Account:
-    """Of the stage that is running; or, with what is on record (`Seen`), of one that might."""
+    """The budget's account of the running stage (with a `Ledger`), or of one that is only planned (with a
+    `RecordedJob`, which records nothing)."""
 
     def __init__(
-        self, workspace: Workspace, limit: Limit, ledger: Ledger | Seen, slow: float | None = None,
+        self, workspace: Workspace, limit: Limit, ledger: Ledger | RecordedJob, slow: float | None = None,
         endings: Mapping[str, Ending] | None = None,
     ):  # fmt: skip
         self.workspace, self.limit, self.ledger = workspace, limit, ledger
-        self.kept: dict[str, float] = {}  # family -> seconds, as last reckoned for a training
+        self.kept: dict[str, float] = {}  # family -> seconds of its reserve, as last computed for a training
         self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and as it ends
         self._drift = Drift()
         self._endings = endings or {}
 
     @property
     def seconds(self) -> float:
-        """What the job may take; infinite without a limit."""
+        """The limit of the job; infinite if there is none."""
         return self.limit.seconds(self.ledger.used())
 
     @property
@@ -76,16 +77,16 @@ class Account:
         """How slow this host is: as measured, and as the steps of a training have changed since."""
         return median(self._slow) * self._drift.ratio
 
-    def measure_host(self) -> None:
-        """Measure once more how slow this host is."""
+    def measure_slowness(self) -> None:
+        """Measure how slow this host is at the moment."""
         self._slow.append(slowness())
 
     def kept_back(
         self, families: Iterable[str], trained: Mapping[str, float] | None = None, **known: float
     ) -> dict[str, float]:
-        """Family -> seconds for evaluating, exporting and verifying it. `trained`: seconds of its training, where they
-        are not those of the ledger. `known`: sizes in millions of weights; by default they are judged by the
-        checkpoints."""
+        """The reserve: family -> seconds for evaluating, exporting and verifying it. `trained`: seconds of its
+        training, if they are not those of the ledger. `known`: sizes in millions of parameters; by default they are
+        derived from the checkpoints."""
         coming = self.due(families, trained, known)
         return reserves(coming, self.slow, self.ledger.job.sessions, self.ledger.history)
 
@@ -93,13 +94,13 @@ class Account:
         self, families: Iterable[str], trained: Mapping[str, float] | None = None,
         known: Mapping[str, float] | None = None,
     ) -> dict[str, Due]:  # fmt: skip
-        """The ends of these families. Arguments as of kept_back."""
+        """Family -> the evaluation, export and verification that it still needs. Arguments as of kept_back."""
         seconds = {family: self.ledger.trained(family) for family in families} | dict(trained or {})
         endings = {family: self._endings.get(family, Ending()) for family in seconds}
         return due(self.workspace, endings, seconds, known)
 
     def is_measured(self) -> bool:
-        """Whether what is kept back follows from what was measured on this host."""
+        """Whether the reserve is computed from measurements on this host."""
         return is_measured(self.ledger.job.sessions, self.ledger.history)
 
     def training_left(
@@ -108,26 +109,26 @@ class Account:
         """Seconds of training that `family` may still use, read again at each step; None without a limit.
 
         What the limit leaves after everything else (other stages, trainings that are over, the reserve) is shared
-        evenly among the `families_left`, this one included; what one leaves is the next one's. `others`: the families
-        there are besides it. Its own earlier sessions count as used, so that interruptions do not enlarge its share.
-        `known`: as in kept_back.
+        evenly among the `families_left`, this one included. Time that one does not use is left to the next. `others`:
+        the other families of the job. Earlier sessions of this family count as used, so that interruptions do not
+        enlarge its share. `known`: as in kept_back.
         """
         if not self.limit.given:
             return None
         before = {name for s in self.ledger.job.sessions if s.stage == "train" for name in s.families} - {family}
         coming = [name for name in others if name not in before][: families_left - 1]
         families, share = sorted({family, *before, *coming}), max(1, families_left)
-        reckoned = -math.inf  # when it was
+        computed = -math.inf  # when the reserve was computed, on the monotonic clock
 
-        def each(kept: float) -> float:  # seconds of training of this family, those that it has had included
+        def each(kept: float) -> float:  # this family's share in seconds, its earlier sessions included
             used, own = self.ledger.used(), self.ledger.trained(family)
             return (self.limit.seconds(used) - kept - (used.seconds - own)) / share
 
         def left() -> float:
-            nonlocal reckoned
+            nonlocal computed
             self._drift.stepped()
-            if time.monotonic() - reckoned > FRESH:
-                reckoned = time.monotonic()
+            if time.monotonic() - computed > FRESH:
+                computed = time.monotonic()
                 seconds = max(0.0, each(0.0))
                 for _ in range(ROUNDS):
                     trained = dict.fromkeys([family, *coming], seconds)
@@ -154,7 +155,7 @@ class Account:
         )
 
     def cost(self, families: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Of each family up to now: its own stages, and its share of those that serve all; {} without a price."""
+        """Family -> its cost up to now: of the family's stages, and a share of the common ones; {} without a price."""
         job = self.ledger.job
         every = {name for s in job.sessions for name in s.families} | set(families)
         out: dict[str, dict[str, Any]] = {}
@@ -169,7 +170,7 @@ class Account:
         return out
 
     def summary(self) -> str:
-        """One line: what is used of what."""
+        """One line: the used time and cost, and the limit."""
         used = self.ledger.used()
         money, price = used.money(self.limit.price), self.limit.price
         spent = f" ({money:.2f} USD at {price:g} USD/h)" if money is not None and price is not None else ""
@@ -185,8 +186,8 @@ def counted(
     workspace: Workspace, stage: str, families: Sequence[str], limit: Limit, *, fresh: bool = False,
     endings: Mapping[str, Ending] | None = None,
 ) -> Iterator[Account]:  # fmt: skip
-    """Count what is done in the block as a session of `stage`. `endings`: what the end of each family takes on the
-    reference cores. Raises HostError where a limit is given and what was used cannot be written down."""
+    """Record the time of the block as a session of `stage`. `endings`: how long the end of each family takes on the
+    reference cores. Raises HostError if there is a limit and the ledger cannot be written."""
     ledger = Ledger(ledger_path(workspace), stage, families, limit=limit)
     ledger.start(fresh=fresh)
     account = Account(workspace, limit, ledger, endings=endings)
@@ -204,15 +205,15 @@ def counted(
 
 
 def _expected(account: Account, stage: str, families: Sequence[str]) -> float:
-    """Seconds that a stage that is over should have taken on a host as slow as this one was during it."""
+    """Seconds that a finished stage should have taken, with the slowness of this host during it."""
     if stage not in (*STAGES, TRIAL):
         return 0.0
-    account.measure_host()
+    account.measure_slowness()
     return account.slow * expected(stage, account.due(families).values())
 
 
 def table(book: books.Book) -> str:
-    """The job of a folder for people: a line a stage, the sum, what is left, and earlier jobs."""
+    """The job of a folder for people: a line for each stage, the sum, what is left, and earlier jobs."""
     job = book.job
     lines: list[str] = []
     if job is None:

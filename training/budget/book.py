@@ -1,4 +1,4 @@
-"""What runs/budget.json holds, and how it is read and written: atomically, by one process at a time."""
+"""The format of runs/budget.json, and how it is read and written: atomically, by one process at a time."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ class Session(Section):
     families: tuple[Text, ...] = ()
     began: Text  # UTC
     seconds: Seconds = 0.0
-    exit: int | None = None  # None: it runs, or was killed
+    exit: int | None = None  # exit code; None: it is running, or was killed
     price: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # USD an hour
     runner: Text = ""
-    expected: Seconds = 0.0  # what reserve.py says that it takes; 0: it says nothing of this stage
-    #: Of a training under a limit: family -> seconds that were kept back for its end when this training ended.
+    expected: Seconds = 0.0  # predicted by reserve.py; 0: no prediction for this stage
+    #: Of a training with a limit: the reserve when it ended, family -> seconds.
     kept: Mapping[str, Seconds] = Field(default_factory=dict)
 
 
 class Job(Section):
-    """All sessions from the first start to the finished, verified end."""
+    """All sessions from the first start to the verified exports."""
 
     began: Text
     sessions: tuple[Session, ...] = ()
     done: Text | None = None  # UTC
     ran_out: bool = False  # the limit ended a training
-    hours: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # the limit as last given; None: none was
+    hours: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # the limit as last given; None: no limit
     money: Annotated[float, Field(gt=0, lt=1e6)] | None = None  # USD
 
     def used(self) -> Used:
@@ -76,7 +76,7 @@ class Job(Section):
 
 
 class Past(Section):
-    """A job that is over, in short."""
+    """The summary of a job that is over."""
 
     began: Text
     ended: Text
@@ -84,7 +84,7 @@ class Past(Section):
     money: Seconds | None = None  # USD
     stages: Mapping[str, Seconds] = Field(default_factory=dict)
     host: Text = ""
-    pace: Mapping[str, Seconds] = Field(default_factory=dict)  # stage -> worst multiple of the expected seconds
+    pace: Mapping[str, Seconds] = Field(default_factory=dict)  # stage -> largest ratio of actual to expected seconds
 
 
 class Clock(Section):
@@ -119,7 +119,7 @@ def read(path: Path) -> Book | None:
 
 
 def close(path: Path) -> Book:
-    """Mark the job as done: what is started after that is another job's. Raises HostError."""
+    """Mark the job as done: the next stage begins a new job. Raises HostError."""
     with locked(path, PATIENCE):
         try:
             book = read(path) or Book()
@@ -157,7 +157,7 @@ def locked(path: Path, patience: float) -> Iterator[None]:
 
 
 def archive(book: Book, keep: tuple[Session, ...] = ()) -> Book:
-    """Move the job into the history; `keep` is what a new one begins with."""
+    """Move the job into the history. `keep`: sessions that are moved to a new job instead."""
     job = book.job
     if job is None:
         return book
@@ -178,7 +178,7 @@ def archive(book: Book, keep: tuple[Session, ...] = ()) -> Book:
 
 
 def paces(sessions: Iterable[Session]) -> dict[str, float]:
-    """Of each stage that reserve.py expects something of: the worst multiple of that."""
+    """Stage -> largest ratio of actual to expected seconds, over its sessions that succeeded and have a prediction."""
     out: dict[str, float] = {}
     for session in sessions:
         if session.exit == 0 and session.expected:
@@ -195,7 +195,7 @@ def now() -> str:
 
 
 def boot() -> str:
-    """Names this boot of this host, within which the monotonic clocks of all processes agree; empty: not known."""
+    """An id of this boot of this host, within which the monotonic clocks of all processes agree; "": not known."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -203,5 +203,5 @@ def boot() -> str:
 
 
 def host() -> str:
-    """Tells hosts of different speed apart."""
+    """A name of this host's hardware, so that measurements on other hardware are not used here."""
     return f"{cpu_name()} x {os.cpu_count()}"[:200]

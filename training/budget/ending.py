@@ -1,6 +1,6 @@
-"""What a family's end takes on the reference cores.
+"""How long evaluating, exporting and verifying a family takes on the reference cores.
 
-Standard library alone: domains state it among their facts, which a plan is made of before there is an environment.
+Uses the standard library only: domains declare it in their FamilyFacts, which are read before there is an environment.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ STAGES = ("evaluate", "export", "verify")
 
 @dataclass(frozen=True)
 class Line:
-    """Seconds on the reference cores, by the size of a model."""
+    """A linear model of seconds on the reference cores, by the size of a model."""
 
     base: float
-    per_million: float  # weights
+    per_million: float  # seconds per million parameters
 
     def seconds(self, millions: float) -> float:
         return self.base + self.per_million * millions
@@ -26,20 +26,20 @@ class Line:
 
 @dataclass(frozen=True)
 class Ending:
-    """What a family's end takes on the reference cores (two, of an AMD EPYC of the Zen 5 generation), imports included.
-    The default is generous to families that write no samples and have one graph."""
+    """How long each of the last stages of a family takes on the reference cores (two, of an AMD EPYC of the Zen 5
+    generation), imports included. The default is more than a family needs that writes no samples and has one graph."""
 
     evaluate: Line = Line(8.0, 22.0)
     export: Line = Line(15.0, 20.0)
     verify: Line = Line(3.0, 1.0)
-    #: Trained baselines (EvaluationContext.train_baseline): the share of the training's own seconds that they take, and
-    #: the most.
+    #: The time of trained baselines (EvaluationContext.train_baseline): as a share of the training's seconds, and its
+    #: upper limit.
     baseline_share: float = 0.0
     baseline_most: Line = Line(0.0, 0.0)
-    millions: float | None = None  # weights, as long as there is no checkpoint; None: not known
+    millions: float | None = None  # millions of parameters, used while there is no checkpoint; None: not known
 
     def seconds(self, stage: str, millions: float, trained: float) -> float:
-        """Of one stage, after `trained` seconds of training; 0 for a stage of which nothing is known beforehand."""
+        """Seconds of one stage after `trained` seconds of training; 0 for a stage that is not predicted."""
         if stage not in STAGES:
             return 0.0
         if stage != "evaluate":
@@ -50,7 +50,7 @@ class Ending:
         return self.evaluate.seconds(millions) + baselines
 
 
-#: A GPU evaluates; export and verification are the CPU's work. The line of a GPU is an assumption.
+#: A GPU is used for the evaluation, not for export and verification. These numbers are assumed, not measured.
 EVALUATED_BY_GPU = Line(30.0, 6.0)
 
 

@@ -1,9 +1,9 @@
-"""A stage's session in runs/budget.json: what the job in a folder has used, however often it was started.
+"""Records the time of a stage as a session in runs/budget.json, which counts the time of a job over all its restarts.
 
-The time of every process of the job counts, and the time between the stages of one runner (which names itself in
-ATHANOR_RUNNER: "<seconds since 1970>-<anything>", the same for all its stages). Time in which nothing of the job ran is
-not known here, and not counted. A thread writes every few seconds, so that kill -9 loses no more than that; stages that
-run at the same time are not counted twice. A failed write is reported once, and the time is counted in memory.
+The time of every process of the job counts, and so does the time between the stages of one runner (train_cuda.sh sets
+ATHANOR_RUNNER to "<seconds since 1970>-<anything>", the same for all its stages). Time in which nothing of the job ran
+is not known here, and not counted. A thread writes every few seconds, so that kill -9 loses no more than that. Stages
+that run at the same time are not counted twice. A failed write is reported once, and the time is counted in memory.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NONE = Limit()
 
 
 class Ledger:
-    """One session of one stage, being counted. What it tells is as of now, and never waits for the disk."""
+    """The running session of a stage. Its numbers are up to date, and reading them never waits for the disk."""
 
     def __init__(self, path: Path, stage: str, families: Iterable[str] = (), *, limit: Limit = NONE):
         self.path, self.limit = path, limit
@@ -52,16 +52,16 @@ class Ledger:
         )  # fmt: skip
         self._job = Job(began=self._session.began, sessions=(self._session,))
         self._history: tuple[Past, ...] = ()
-        self._last = time.monotonic()  # up to where `_session` is counted
+        self._last = time.monotonic()  # until when `_session` is counted
         self._boot = boot()
         self._entered = self._reported = False
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._tick, name="budget", daemon=True)
 
     @property
     def job(self) -> Job:
-        """As of the newest write."""
+        """The job as of the newest write."""
         return self._job
 
     @property
@@ -69,7 +69,7 @@ class Ledger:
         return self._history
 
     def used(self) -> Used:
-        """By the job, up to now."""
+        """The time that the job has used up to now."""
         job, uncounted = self._job, self._uncounted()
         by_price = dict(job.used().by_price)
         by_price[self._session.price] = by_price.get(self._session.price, 0.0) + uncounted
@@ -83,11 +83,11 @@ class Ledger:
     def _uncounted(self) -> float:
         return max(0.0, time.monotonic() - self._last)
 
-    # acts
+    # changes
 
     def start(self, *, fresh: bool = False) -> None:
-        """Enter this session: into the job that is there, or a new one where that is done, or `fresh` is wanted and it
-        has sessions of another runner. Raises HostError where there is a limit and it cannot be written."""
+        """Add this session to the ledger: to the job that is there, or to a new one if that job is done, or if `fresh`
+        and it has sessions of another runner. Raises HostError if there is a limit and the ledger cannot be written."""
 
         def enter(book: Book) -> Book:
             job = book.job
@@ -102,18 +102,18 @@ class Ledger:
         self._thread.start()
 
     def note_ran_out(self) -> None:
-        """The limit has ended a training: a later start continues this job, even if it is done."""
+        """Record that the limit ended a training: a later start then continues this job, even if it is done."""
         self._update(lambda book: with_job(book, ran_out=True), PATIENCE)
 
     def finish(self, code: int, **more: object) -> None:
-        """The stage is over, and ends with this exit code. `more`: further fields of its session."""
+        """End the session with the stage's exit code. `more`: further fields of the session."""
         self._end.set()
         self._thread.join(PATIENCE)
         self._session = self._session.model_copy(update={"exit": code, **more})
         self._update(patience=PATIENCE)
 
     def count(self) -> None:
-        """Write what was used until now; a tick does so every few seconds."""
+        """Write the time used until now. The thread calls this every TICK seconds."""
         self._update()
 
     def _tick(self) -> None:
@@ -123,15 +123,15 @@ class Ledger:
     def _update(
         self, change: Callable[[Book], Book] = lambda book: book, patience: float = 0.0, needed: bool = False
     ) -> None:
-        """Read, change, count, write. Where it fails nothing is lost: the next one counts the time since the last that
-        worked. Neither does a disk that does not answer hold up the stage's end."""
-        if not self._turn.acquire(timeout=PATIENCE):
+        """Read the file, change it, count the time, write it. If that fails, no time is lost: the next update counts
+        from the last one that succeeded. A disk that does not answer does not hold up the end of the stage."""
+        if not self._lock.acquire(timeout=PATIENCE):
             note(f"what this job uses is not recorded: {self.path} cannot be written, the disk does not answer")
             return
         try:
             self._try_update(change, patience, needed)
         finally:
-            self._turn.release()
+            self._lock.release()
 
     def _try_update(self, change: Callable[[Book], Book], patience: float, needed: bool) -> None:
         try:
@@ -152,14 +152,15 @@ class Ledger:
                 raise HostError(
                     f"{error} What a limited job has used is kept there; without it the limit would not hold."
                 ) from None
-            if isinstance(error, Busy) and not patience:  # a tick comes again
+            if isinstance(error, Busy) and not patience:  # the next tick tries again
                 return
             if not self._reported:
                 self._reported = True
                 note(f"what this job uses is not recorded: {error}")
 
     def _read(self) -> Book:
-        """The file; what this process knows, where the file has gone; a damaged one is moved aside, and reported."""
+        """The content of the file; if it is missing, what this process has in memory. A damaged file is moved aside and
+        reported, and also replaced from memory."""
         mine = Book(job=self._job if self._entered else None, history=self._history)
         try:
             return read(self.path) or mine
@@ -173,7 +174,7 @@ class Ledger:
             return mine
 
     def _counted(self, clock: Clock) -> tuple[float, Session]:
-        """(now, the session up to now). What another process of the job has counted meanwhile is not counted again."""
+        """(now, the session up to now). Time that another process of the job has counted is not counted again."""
         until, since = time.monotonic(), self._last
         if self._boot and clock.boot == self._boot and since < clock.until <= until:
             since = clock.until
@@ -208,8 +209,8 @@ class Ledger:
         return gap if 0 < gap < LONGEST_GAP else 0.0
 
 
-class Seen:
-    """What is on record of a folder's job, for those who only look. A damaged file is reported and counts as none."""
+class RecordedJob:
+    """The recorded job of a folder, read-only. A damaged file is reported and treated as missing."""
 
     def __init__(self, path: Path):
         try:
@@ -229,5 +230,5 @@ class Seen:
 
 
 def note(text: str) -> None:
-    """A line for people that no program reads."""
+    """Print a note to standard error."""
     print(f"note: {text}", file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ class PriceTable(Section):
 
 @dataclass(frozen=True)
 class Used:
-    """What a job has used. Seconds are kept by the price at which they were paid for; None: no price was known."""
+    """The time that a job has used: price in USD an hour (None: not known) -> seconds at this price."""
 
     by_price: Mapping[float | None, float]
 
@@ -40,7 +40,7 @@ class Used:
         return sum(self.by_price.values())
 
     def money(self, price: float | None) -> float | None:
-        """USD; seconds without a price of their own are paid for at `price`. None where their price is not known."""
+        """The cost in USD; `price` applies to seconds without a recorded price. None if the cost is not known."""
         total = 0.0
         for own, seconds in self.by_price.items():
             paid = own if own is not None else price
@@ -64,7 +64,8 @@ class Limit:
         return self.hours is not None or self.money is not None
 
     def seconds(self, used: Used) -> float:
-        """Of the job, those already `used` included: the stricter of both counts; infinite without a limit."""
+        """The limit in seconds for the complete job, what is already `used` included: the stricter of hours and money;
+        infinite if there is no limit."""
         counts = [math.inf]
         if self.hours is not None:
             counts.append(self.hours * HOUR)
@@ -78,8 +79,8 @@ class Limit:
 
 
 def limit_of(max_hours: float | None, budget: float | None, price: float | None) -> Limit:
-    """The limit that the flags describe. Without --price-per-hour the price is looked up by the names of this host's
-    GPUs; where that fails it is unknown, which only a --budget-usd cannot do with: UsageError."""
+    """The limit that the flags describe. Without --price-per-hour, the price is looked up by the names of this host's
+    GPUs. Raises UsageError if there is a --budget-usd and the price is not known."""
     if price is None:
         price = _price_of_host(needed=budget is not None)
     return Limit(max_hours, budget, price)
@@ -121,8 +122,9 @@ def read_prices(path: Path) -> Mapping[str, float]:
 
 
 def price_of(gpu: str, table: Mapping[str, float]) -> float | None:
-    """USD an hour of one GPU as nvidia-smi calls it: the entry all of whose words it has, in that order. The entry with
-    the most words wins ("A100 80GB" before "A100"), then the dearer one."""
+    """USD an hour of one GPU, by its name in nvidia-smi: that of the entry whose words are all in the name, in that
+    order. Of several, the entry with the most words is used ("A100 80GB" before "A100"), then the more expensive one.
+    None if there is none."""
     words = _words(gpu)
     fitting = [(len(_words(name)), price) for name, price in table.items() if _within(_words(name), words)]
     return max(fitting)[1] if fitting else None
@@ -138,7 +140,7 @@ def _within(some: list[str], words: list[str]) -> bool:
 
 
 def amount(text: str) -> float:
-    """A flag's positive number. Raises ArgumentTypeError (exit 2)."""
+    """Parse a flag's positive number. Raises ArgumentTypeError (exit 2)."""
     try:
         value = float(text)
     except ValueError:

@@ -1,8 +1,10 @@
-"""Time kept back for the end: evaluation, export and verification of what was trained.
+"""The reserve: time that is kept for evaluating, exporting and verifying the models at the end of a job.
 
-Seconds on the reference cores (`Ending`: of each family, by its size and by how long it trained), times how slow this
-host is at the moment (`slowness`), times how long the same stages took on it before, as a multiple of that; where none
-has run yet, times what a fixed export takes (the stage `trial`).
+It is the product of three factors:
+- the seconds on the reference cores, which each family declares by its size and training time (`Ending`);
+- how slow this host is at the moment (`slowness`);
+- the ratio of actual to expected time of the same stages on this host before (`pace`). Where these have not run yet, it
+  is the ratio of a fixed export, the stage `trial`.
 """
 
 from __future__ import annotations
@@ -17,39 +19,39 @@ from training.budget.book import Past, Session, host, paces
 from training.budget.ending import STAGES, Ending
 from training.workspace import Workspace
 
-BYTES = 16  # of a checkpoint a weight: weights, their average, two of the optimizer
-UNKNOWN = 3.0  # a family of which nothing is known yet may be this much larger than the largest that is known
-MARGIN = 1.15  # over what was measured here
-CAREFUL = 1.3  # over what is expected, where nothing was measured here
-PROBE = (7, 400_000, 0.0087)  # probes; additions of one; the seconds that it takes on the reference cores
-SLOWEST = 10.0  # a host that is slower than that for a moment will not be so for long
-LEAST = 0.25  # of what is expected: a stage that found its work done before took no time, and tells nothing
+BYTES = 16  # bytes of a checkpoint per parameter: the weight, its EMA, and two states of the optimizer
+UNKNOWN = 3.0  # a family of unknown size is assumed to be this many times as large as the largest known one
+MARGIN = 1.15  # safety factor on times that were measured on this host
+CAREFUL = 1.3  # safety factor on expected times, if none was measured on this host
+PROBE = (7, 400_000, 0.0087)  # number of probes; additions in each; seconds of one on the reference cores
+SLOWEST = 10.0  # upper limit of the slowness: a host is slower than this only for moments
+LEAST = 0.25  # lower limit of the pace: a stage whose work was done already took no time, which shows nothing
 TRIAL = "trial"  # the stage in which a fixed export is timed
-TRIAL_SECONDS = 9.5  # that it takes on the reference cores
+TRIAL_SECONDS = 9.5  # time of that export on the reference cores
 #: Seconds that no session counts (a process's start and end, the report after it): around a family's evaluation, and
-#: around the export, the verification and the end of the count, which serve all families.
+#: around export, verify and budget --done, which are run once for all families.
 PROCESS, COMMON_PROCESSES = 0.8, 6.6
 
 
 @dataclass(frozen=True)
 class Due:
-    """A family whose end is to come."""
+    """A family that is still to be evaluated, exported and verified."""
 
     ending: Ending
-    millions: float
-    trained: float = 0.0  # seconds that it has trained for, or is going to have
+    millions: float  # millions of parameters
+    trained: float = 0.0  # seconds of its training, past or planned
 
     def seconds(self, stage: str) -> float:
         return self.ending.seconds(stage, self.millions, self.trained)
 
 
 def expected(stage: str, due: Iterable[Due]) -> float:
-    """Seconds of one stage on the reference cores; 0 for a stage of which nothing is known beforehand."""
+    """Seconds of one stage on the reference cores; 0 for a stage that is not predicted."""
     return TRIAL_SECONDS if stage == TRIAL else sum(one.seconds(stage) for one in due)
 
 
 def millions_of(workspace: Workspace, family: str) -> float | None:
-    """Millions of weights of a trained family, by the size of its checkpoint; None without one."""
+    """Millions of parameters of a trained family, by the size of its checkpoint; None without one."""
     sizes = [_bytes(path) for path in workspace.checkpoints(family).glob("*.pt")]
     return max(sizes) / BYTES / 1e6 if sizes else None
 
@@ -62,8 +64,8 @@ def _bytes(path: Path) -> int:
 
 
 def slowness() -> float:
-    """Seconds that something takes here at the moment, as a multiple of those it takes on the reference cores: what the
-    core does, and how many others want it. Takes an eighth of a second."""
+    """How long a fixed computation takes on this host at the moment, relative to the reference cores. It depends on the
+    speed of the core and on how many other processes use it. The measurement takes an eighth of a second."""
     number, additions, reference = PROBE
     times = []
     for _ in range(number):
@@ -80,8 +82,9 @@ def due(
     trained: Mapping[str, float] | None = None,
     known: Mapping[str, float] | None = None,
 ) -> dict[str, Due]:
-    """Family -> its end. Its millions of weights are those `known`, else by its checkpoint, else what its ending says;
-    a family of which none of them is known is taken for larger than the others. `trained`: seconds, by family."""
+    """Family -> what it still needs. Its millions of parameters are those of `known`, else of its checkpoint, else of
+    its ending; a family of unknown size is assumed to be larger than the others (UNKNOWN). `trained`: seconds of
+    training, by family."""
     found = {
         family: (known or {}).get(family) or millions_of(workspace, family) or ending.millions
         for family, ending in endings.items()
@@ -95,7 +98,7 @@ def due(
 
 
 def is_measured(sessions: Iterable[Session], history: Iterable[Past]) -> bool:
-    """Whether it is known how long the end takes on this host, or at least what a fixed export takes."""
+    """Whether the last stages of a job, or at least a fixed export, were timed on this host."""
     known = _measured(sessions, history)
     return TRIAL in known or all(stage in known for stage in STAGES)
 
@@ -114,7 +117,8 @@ def reserves(
 
 
 def _measured(sessions: Iterable[Session], history: Iterable[Past]) -> dict[str, float]:
-    """Stage -> multiple of the expected seconds: this job's worst, else the median of earlier jobs of this host."""
+    """Stage -> pace, the ratio of actual to expected seconds: the largest of this job, else the median of earlier jobs
+    on this host."""
     history = tuple(history)
     here = host() if history else ""
     before: dict[str, list[float]] = {}

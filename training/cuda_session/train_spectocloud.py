@@ -5,9 +5,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from training.cli import train_door
+from training.cli import train_script
 from training.threads import configure
 
 if __name__ == "__main__":
     configure()  # no import above loads numpy or torch
-    sys.exit(train_door("spectocloud", Path(__file__).resolve().parent))
+    sys.exit(train_script("spectocloud", Path(__file__).resolve().parent))

@@ -1,4 +1,4 @@
-"""Copies to and from folders that may fail, fill up, or hang: network drives, mounted buckets.
+"""Copies files to and from folders that may fail, fill up, or hang: network drives, mounted buckets.
 
 A copy is written under a temporary name, synced, read back and compared, and only then renamed.
 """
@@ -18,19 +18,19 @@ from typing import TypeVar
 from training.data.files import regular_file, sha256, sync
 from training.errors import HostError
 
-CHUNK = 4 << 20  # bytes between two beats of the pulse
-SYNCED = 16 << 20  # bytes after which they must be on the disk: one sync of a large file could take a drive minutes
+CHUNK = 4 << 20  # bytes that are read and written between two calls of Pulse.beat
+SYNCED = 16 << 20  # bytes between two syncs: a single sync of a large file could take minutes on a slow drive
 TEMPORARY = ".copying-"
 T = TypeVar("T")
 
 
 class Changed(OSError):
-    """The source of a copy does not have the expected content: it was replaced meanwhile, or is damaged."""
+    """The source of a copy does not have the expected content: it was replaced during the copy, or is damaged."""
 
 
 class Pulse:
-    """When work on a folder last made progress. A call into a mount that hangs never returns, so another thread watches
-    this clock."""
+    """The time at which work on a folder last made progress. A system call on a mount that hangs never returns, so
+    another thread checks this time."""
 
     def __init__(self) -> None:
         self._last = time.monotonic()
@@ -45,9 +45,10 @@ class Pulse:
         return time.monotonic() - self._last
 
 
-def answering(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path) -> T:
-    """Do `work` in another thread, and return what it returns. Raises HostError when `pulse` was silent for `patience`
-    seconds; the thread is abandoned, as a thread in a system call cannot be ended."""
+def run_watched(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path) -> T:
+    """Run `work` in another thread; returns its result, or raises its error. Raises HostError if it makes no progress
+    (Pulse.beat) for `patience` seconds; the thread is then abandoned, since a thread in a system call cannot be
+    ended."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -99,10 +100,10 @@ def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) 
             pulse.beat()
         digest = hashed.hexdigest()
         if expected is not None and digest != expected:
-            raise Changed(errno.EIO, "is not what its index says", str(source))
+            raise Changed(errno.EIO, "does not match its SHA-256", str(source))
         if read_back(temporary, pulse) != digest:
             raise OSError(errno.EIO, "what was read back is not what was written", str(target))
-        with suppress(OSError):  # a drive that keeps no times: see `same`
+        with suppress(OSError):  # some drives do not store times: see `same`
             os.utime(temporary, ns=(about.st_mtime_ns, about.st_mtime_ns))
         temporary.replace(target)
         sync(target.parent)
@@ -114,8 +115,8 @@ def copy(source: Path, target: Path, pulse: Pulse, expected: str | None = None) 
 
 
 def read_back(path: Path, pulse: Pulse) -> str:
-    """SHA-256 of a file as the disk has it: pages that writing left in the cache are dropped first, where the system
-    can do that."""
+    """SHA-256 of a file as it is on the disk: where the system allows it, the file's pages are first dropped from the
+    page cache, in which writing has left them."""
     with path.open("rb") as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -127,8 +128,8 @@ def read_back(path: Path, pulse: Pulse) -> str:
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """The regular files under `folder` (or `folder` itself, if it is one), sorted; no hidden ones (locks, temporary
-    files), no links. Nothing, where it does not exist."""
+    """The regular files under `folder` (or `folder` itself, if it is one), sorted, without hidden ones (locks,
+    temporary files) and links. No files if it does not exist."""
     if folder.is_symlink():
         return
     if folder.is_dir():
@@ -140,7 +141,8 @@ def files_under(folder: Path) -> Iterator[Path]:
 
 
 def same(one: Path, other: Path) -> bool:
-    """Whether two files hold the same. Size and time tell, where the time came along; their content, where not."""
+    """Whether two files have the same content. Files of equal size and modification time count as equal; if only the
+    times differ (some drives do not store them), the contents are compared."""
     a, b = one.stat(), other.stat()
     if a.st_size != b.st_size:
         return False

@@ -1,4 +1,4 @@
-"""A --persist folder: a second place for results, on a drive that may be slow, full, or gone."""
+"""Operations on a --persist folder: a second place for results, on a drive that may be slow, full, or detached."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from training.errors import HostError
-from training.persist.copying import Pulse, answering, copy, same
+from training.persist.copying import Pulse, copy, run_watched, same
 from training.persist.place import Place
 
-PATIENCE = 180.0  # seconds without an answer after which a place is abandoned
+PATIENCE = 180.0  # seconds without progress after which work on a place is abandoned
 T = TypeVar("T")
 
 
-def asked(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
-    """Do `work`, which beats `pulse`, on a --persist folder. Raises HostError where it fails or does not answer."""
+def run_on_place(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
+    """Run `work`, which reports its progress to `pulse`, on a --persist folder. Raises HostError if the folder fails or
+    does not answer."""
     try:
-        return answering(work, pulse, PATIENCE, persist)
+        return run_watched(work, pulse, PATIENCE, persist)
     except OSError as error:
         raise HostError(
             f"--persist {persist} cannot be used: {reason_of(error)}. Attach the drive, make room, or name another "
@@ -26,7 +27,7 @@ def asked(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
 
 
 def require_place(root: Path, persist: Path) -> None:
-    """Make `persist`, if it is only missing. Raises HostError if it cannot hold copies of `root`, OSError."""
+    """Create `persist` if it is missing. Raises HostError if it is not suitable for copies of `root`, OSError."""
     if persist.exists() and not persist.is_dir():
         raise HostError(f"--persist {persist} is a file, not a folder.")
     if not persist.parent.is_dir():
@@ -36,12 +37,12 @@ def require_place(root: Path, persist: Path) -> None:
         raise HostError(f"--persist {persist} is the --out folder itself; name one on another drive.")
 
 
-def bring(source: Path, target: Path, relative: Path, pulse: Pulse, place: Place | None = None) -> bool:
-    """Copy the file `relative` from the folder `source` to the folder `target`, unless it is there already; returns
-    whether it was copied. A file that was deleted meanwhile is no error. Raises OSError.
+def copy_if_different(source: Path, target: Path, relative: Path, pulse: Pulse, place: Place | None = None) -> bool:
+    """Copy the file `relative` from the folder `source` to the folder `target`, unless the same file is there already;
+    returns whether it was copied. It is no error if the source was deleted meanwhile. Raises OSError.
 
-    `place`: what `target` must still be when folders are made in it; under a drive that was detached meanwhile they
-    would be made on another disk.
+    `place`: is checked before folders are made in `target`: if its drive was detached meanwhile, they would be made on
+    another disk.
     """
     pulse.beat()
     try:

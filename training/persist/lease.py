@@ -1,8 +1,8 @@
-"""A lease on a folder that several hosts can reach, where the kernel's file locks often have no effect.
+"""A lease on a folder that several hosts can reach. File locks of the kernel often have no effect there.
 
-The holder writes its name to a small file, and renews it. This is a notice, not a lock: where hosts see each other's
-files late (a drive that synchronises now and then) two may begin; the one that finds another's name in the file stops,
-and reports that.
+The holder writes its name to a small file, and renews it regularly. This does not exclude others as a lock does: if
+hosts see each other's files late (a drive that synchronises from time to time), two may begin. The one that then finds
+another name in the file stops, and reports that.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from training.persist.place import Place
 NAME = ".in_use.json"
 BEAT = 15.0  # seconds between two renewals
 SILENT = 90.0  # seconds without one after which the lease has expired
-LONG_DEAD = 3600.0  # seconds by the clocks of two hosts, which may differ: beyond this no one waits for the holder
+LONG_DEAD = 3600.0  # age in seconds beyond which a lease has expired for certain, as clocks of hosts may differ
 _held: set[str] = set()  # tokens in use by this process
 
 
 class Taken(OSError):
-    """Another process holds the lease now."""
+    """Another process has taken the lease."""
 
 
 class Lease:
-    """The use of `folder`, in the --persist folder `place`, by this process. `say`: one line for people."""
+    """A lease of this process on `folder`, in the --persist folder `place`. `say` prints a line for people."""
 
     def __init__(self, folder: Path, purpose: str, say: Callable[[str], None], place: Place):
         self.folder, self.purpose, self.say, self.place = folder, purpose, say, place
@@ -43,18 +43,18 @@ class Lease:
         self._renewed = 0.0
 
     def take(self, pulse: Pulse) -> None:
-        """Raises HostError if another process uses it; waits for a sign of life where that is not known. Raises
-        OSError."""
+        """Take the lease. If it is not known whether another host still renews it, wait SILENT seconds for a renewal.
+        Raises HostError if another process holds it, OSError."""
         self.folder.mkdir(parents=True, exist_ok=True)
         text = self._read()
-        if text and not self._over(text, pulse):
+        if text and not self._expired(text, pulse):
             raise self._in_use(text)
         self._write()
         _held.add(self._token)
 
     def renew(self) -> bool:
-        """Every BEAT seconds, and before anything is trusted: raises Taken if it is another's, Detached if the place is
-        not there. Returns whether the place was attached again since the last time."""
+        """To be called every BEAT seconds, and before the folder is used. Returns whether the place was attached again
+        since the last call. Raises Taken if another process has the lease, Detached if the place is not there."""
         again = self.place.require()
         text = self._read()
         if text and _parsed(text).get("token") != self._token:
@@ -70,10 +70,10 @@ class Lease:
             if _parsed(self._read()).get("token") == self._token:
                 (self.folder / NAME).unlink()
 
-    def _over(self, text: bytes, pulse: Pulse) -> bool:
-        """Whether the holder that `text` names has ended."""
+    def _expired(self, text: bytes, pulse: Pulse) -> bool:
+        """Whether the holder that `text` names has ended, or does not renew the lease."""
         notice = _parsed(text)
-        if notice.get("place") == place():
+        if notice.get("place") == pid_namespace():
             return not _alive(notice)
         at = notice.get("at")
         if isinstance(at, int | float) and abs(time.time() - at) > LONG_DEAD:
@@ -102,8 +102,8 @@ class Lease:
 
     def _write(self) -> None:
         notice = {
-            "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()), "place": place(),
-            "purpose": self.purpose, "at": time.time(), "token": self._token,
+            "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()),
+            "place": pid_namespace(), "purpose": self.purpose, "at": time.time(), "token": self._token,
         }  # fmt: skip
         temporary = self.folder / f"{NAME}-{self._token}"
         try:
@@ -116,8 +116,8 @@ class Lease:
         self._renewed = time.monotonic()
 
 
-def place() -> str:
-    """Where process numbers mean the same: this host, since it was started, and this container."""
+def pid_namespace() -> str:
+    """An id of the range in which process numbers are unique: this boot of this host, and this container."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
@@ -126,7 +126,8 @@ def place() -> str:
 
 
 def _began(process: int) -> str:
-    """When a process was started, in ticks since the host was: tells it from a later one with its number."""
+    """When a process was started, in clock ticks after the host's boot. It distinguishes the process from a later one
+    with the same number."""
     try:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
         return text.rpartition(")")[2].split()[19]

@@ -1,7 +1,7 @@
-"""The identity of a --persist folder: an id in a file. A drive that is detached leaves an empty folder behind under the
-same name, and one that is attached again often has another device number, so neither of these identifies it.
+"""The identity of a --persist folder: an id in a file. The path does not identify it, since a detached drive leaves an
+empty folder there; neither does the device number, which is often another one after the drive is attached again.
 
-The folder with the id is the place, wherever it is mounted; a folder without it is not, and nothing is written there.
+The folder with the id is the place, wherever it is mounted. Nothing is written to a folder without the id.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class Place:
         self._seen = (-1, -1)  # device and inode of `root` when it was last the place
 
     def enter(self) -> None:
-        """From here on the folder that is there now is the place; it gets an id if it has none. Raises OSError."""
+        """Use the folder that is there now as the place. It gets an id if it has none. Raises OSError."""
         self._id = self._read()
         if not self._id:
             self._write(os.urandom(16).hex())
-            self._id = self._read()  # of two hosts that enter a new folder at once, the later id stands for both
+            self._id = self._read()  # if two hosts enter a new folder at once, both use the id that was written last
         self._seen = self._stat()
 
     def require(self) -> bool:
-        """Raises Detached if the folder is not the place, OSError. Returns whether it was attached again since it was
-        last looked at: what it held may have been lost with the connection."""
+        """Check that the folder still is the place. Returns whether it was attached again since the last check: files
+        may then have been lost with the connection. Raises Detached if it is not the place, OSError."""
         found, seen = self._read(), self._stat()
         if not found and seen == self._seen:  # the same folder of the same drive: only the file was deleted
             self._write(self._id)
@@ -64,7 +64,7 @@ class Place:
         return about.st_dev, about.st_ino
 
     def _read(self) -> str:
-        """The id; empty where there is none, or a damaged one."""
+        """The id; empty if there is none, or it is damaged."""
         try:
             held = json.loads((self.root / NAME).read_bytes())
         except (FileNotFoundError, ValueError):

@@ -1,5 +1,5 @@
-"""A replica of one family's checkpoints in a second place, with the rules of the first: each file is intact or absent,
-and the index is written last."""
+"""A replica of one family's checkpoints in a second place. As in the first, each file is intact or absent, and the
+index is written last."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from training.engine.checkpoints.index import BEFORE_LAST, BEST, CONSTANTS, LAST
 from training.engine.checkpoints.index import TEMPORARY as SAVING
 from training.errors import HostError, UsageError
 from training.persist.copying import TEMPORARY, Changed, Pulse, copy, read_back
-from training.persist.destination import asked
+from training.persist.destination import run_on_place
 
-ATTEMPTS = 5  # at a copy whose source is replaced meanwhile
+ATTEMPTS = 5  # at a copy whose source is replaced by a save meanwhile
 SETTLING = 5.0  # seconds within which a save that has renamed a file also lists it
 
 
@@ -26,16 +26,16 @@ class CheckpointReplica:
     """Copies what the index of `source` lists to `target`.
 
     For one process at a time: the caller holds a lease. Only this object writes to `target`, so the index there is
-    parsed once, and kept until an error makes it doubtful (`forget`). The index of `source` belongs to the run that
-    saves: it is parsed again for each copy, and once more where a file was not what it should be, to tell a file that
-    was replaced from one that is damaged.
+    parsed once, and kept in memory until an error occurs (`forget`). The index of `source` is written by the training:
+    it is parsed again for each copy, and once more if a file does not match it, to distinguish a file that was replaced
+    from one that is damaged.
     """
 
     def __init__(self, source: Path, target: Path, pulse: Pulse):
         self.source, self.target, self.pulse = source, target, pulse
-        self._listed: Index | None = None  # of `target`; None: not read yet
+        self._listed: Index | None = None  # the index of `target`; None: not read yet
         self._verified: dict[str, str] = {}  # name in `target` -> SHA-256, as read back by this process
-        self._doubted = False
+        self._unverified = False  # whether all files in `target` must be read back before the next copy
 
     def sweep(self) -> None:
         """Remove what a killed copy left. Raises OSError."""
@@ -44,36 +44,37 @@ class CheckpointReplica:
                 litter.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """After a failure nothing is known of `target`."""
+        """Discard what is known about `target`, after a failure."""
         self._listed = None
         self._verified.clear()
 
-    def doubt(self) -> None:
-        """What `target` held may be lost (it was detached): the next `carry` reads all of it back, and copies again
-        what is missing or damaged."""
+    def require_verification(self) -> None:
+        """Files in `target` may have been lost (it was detached): the next `update` reads all of them back, and copies
+        again what is missing or damaged."""
         self.forget()
-        self._doubted = True
+        self._unverified = True
 
-    def carry(self) -> list[str]:
-        """Copy everything; returns what is damaged in `source` and was left out. Another run's checkpoints are set
-        aside in `target`. Raises HostError if `target` is ahead in the same run, OSError."""
+    def update(self) -> list[str]:
+        """Copy all checkpoints that are missing or older in `target`; returns a message for each file that is damaged
+        in `source` and was left out. Another run's checkpoints are set aside in `target`. Raises HostError if `target`
+        is ahead in the same run, OSError."""
         for _ in range(ATTEMPTS):
             try:
-                return self._carry()
+                return self._update()
             except Changed:  # a save replaced a file while it was copied
                 self.pulse.beat()
         raise HostError(f"the checkpoints in {self.source} change faster than they can be copied")
 
     def damaged(self) -> list[str]:
-        """Read everything back that is listed in `target`; returns the names of what is missing or damaged, which the
-        next `carry` copies again. Raises OSError."""
+        """Read all files back that are listed in `target`; returns the names of those that are missing or damaged,
+        which the next `update` copies again. Raises OSError."""
         there = Index.read(self.target)
         bad = self._damaged(there)
         self._listed = there
         return bad
 
     def _damaged(self, there: Index) -> list[str]:
-        """Takes off the list what is missing or damaged in `target`; returns the names."""
+        """Removes files that are missing or damaged in `target` from the index `there`; returns their names."""
         expected = {name: entry.sha256 for name, entry in there.files.items()}
         expected |= {name: about["sha256"] for name, about in there.constants.items()}
         bad = []
@@ -86,24 +87,24 @@ class CheckpointReplica:
                 listed.pop(name, None)
         return bad
 
-    def _carry(self) -> list[str]:
+    def _update(self) -> list[str]:
         mine = Index.read(self.source)
         if LAST not in mine.files:
             return []
         there = self._load(mine)
-        problems = self._carry_constants(mine, there)
+        problems = self._update_constants(mine, there)
         epochs = mine.epochs()[::-1]  # the newest first
-        # The one before last is, from the second time on, what was copied as last.pt before.
+        # From the second update on, before_last.pt is the file that was copied as last.pt before.
         others = [n for n in (BEST, BEFORE_LAST) if n in mine.files and (n == BEST or n not in there.files)]
-        brought = {about["sha256"] for about in there.constants.values()} | {""}
+        present = {about["sha256"] for about in there.constants.values()} | {""}
         for name in (LAST, *others, *epochs):
             entry = mine.files[name]
-            if entry.constants not in brought:  # of no use without them
+            if entry.constants not in present:  # of no use without them
                 continue
-            if name in there.files and there.files[name].sha256 == entry.sha256 and self._sized(name):
+            if name in there.files and there.files[name].sha256 == entry.sha256 and self._same_size(name):
                 continue
             try:
-                self._bring(name, entry, there)
+                self._copy(name, entry, there)
             except Changed:
                 if not self._still_listed(name, entry):
                     raise
@@ -111,13 +112,13 @@ class CheckpointReplica:
         self._drop(there, [name for name in there.files if name not in mine.files and name != BEFORE_LAST])
         return problems
 
-    def _carry_constants(self, mine: Index, there: Index) -> list[str]:
-        """Copy constants before the checkpoints that refer to them: they are listed together with the first of them.
-        Returns what is damaged in `source`."""
+    def _update_constants(self, mine: Index, there: Index) -> list[str]:
+        """Copy constants before the checkpoints that refer to them; they are listed together with the first of these.
+        Returns a message for each file that is damaged in `source`."""
         problems = []
         for digest in {entry.constants for entry in mine.files.values()} - {""}:
             name = constants_name(digest)
-            if name in there.constants and self._sized(name):
+            if name in there.constants and self._same_size(name):
                 continue
             try:
                 copy(self.source / name, self.target / name, self.pulse, digest)
@@ -131,8 +132,8 @@ class CheckpointReplica:
         return problems
 
     def _still_listed(self, name: str, entry: Entry) -> bool:
-        """Whether an entry that its file does not match is still listed after `SETTLING` seconds, so that the file is
-        damaged: a save gives its files their names before it writes the index, and a copy may fall between the two."""
+        """Whether an entry that its file does not match is still listed after `SETTLING` seconds. If so, the file is
+        damaged. If not, the copy was made during a save, which renames its files before it writes the index."""
         until = time.monotonic() + SETTLING
         while Index.read(self.source).files.get(name) == entry:
             if time.monotonic() >= until:
@@ -159,23 +160,23 @@ class CheckpointReplica:
                 CheckpointFolder(self.target).set_aside(listed.files[LAST].run_id)
                 listed = Index()
             require_not_ahead(self.source, self.target)
-            for path in self.target.glob(CONSTANTS):  # of a copy that was killed before it listed them
+            for path in self.target.glob(CONSTANTS):  # left by a copy that was killed before it listed them
                 if path.name not in listed.constants:
                     path.unlink()
-            if self._doubted:
+            if self._unverified:
                 self._damaged(listed)
-                self._doubted = False
+                self._unverified = False
             self._listed = listed
         return self._listed
 
-    def _sized(self, name: str) -> bool:
+    def _same_size(self, name: str) -> bool:
         try:
             return (self.target / name).stat().st_size == (self.source / name).stat().st_size
         except FileNotFoundError:
             return False
 
-    def _bring(self, name: str, entry: Entry, there: Index) -> None:
-        """Put one checkpoint in place, and list it.
+    def _copy(self, name: str, entry: Entry, there: Index) -> None:
+        """Copy one checkpoint to its name in `target`, and list it.
 
         As in a save, the content that the index lists as `last.pt` is moved to `before_last.pt` before the new one gets
         its name, and the folder is synced before the index is written: a copy that is cut short anywhere leaves a
@@ -202,7 +203,7 @@ class CheckpointReplica:
         self._list(there)
 
     def _linked(self, digest: str, there: Index, staged: Path) -> bool:
-        """Whether content that is in `target` already could be given a further name."""
+        """Whether `staged` could be made as a hard link to a file in `target` with the same content."""
         for name, entry in there.files.items():
             if entry.sha256 == digest:
                 try:
@@ -215,7 +216,7 @@ class CheckpointReplica:
         return False
 
     def _holds(self, name: str, digest: str) -> bool:
-        """Whether the file in `target` has this content; it is read once."""
+        """Whether the file in `target` has this SHA-256; it is read once."""
         path = self.target / name
         if self._verified.get(name) != digest and path.is_file() and read_back(path, self.pulse) == digest:
             self._verified[name] = digest
@@ -237,19 +238,19 @@ def require_not_ahead(source: Path, target: Path) -> None:
         here = f"only step {ours.step}" if ours else "none"
         raise HostError(
             f"{target} is ahead: it holds step {theirs.step} of run {theirs.run_id}, and {source} holds {here}. "
-            "Bring it here first: python -m training restore (--resume never starts a new run, and keeps it aside)."
+            "Restore it first: python -m training restore (--resume never starts a new run, and keeps it aside)."
         )
 
 
 def require_restored(root: Path, persist: Path, family: str) -> None:
-    """Raise HostError if `persist` holds a newer checkpoint of `family` than `root`: a training would begin again
-    beside it."""
+    """Raise HostError if `persist` has a newer checkpoint of `family` than `root`: a training would start again from an
+    older one, or from the beginning."""
     part = Path("checkpoints") / family
-    asked(lambda: require_not_ahead(root / part, persist / part), Pulse(), persist)
+    run_on_place(lambda: require_not_ahead(root / part, persist / part), Pulse(), persist)
 
 
 def shown(folder: Path) -> str:
-    """What a folder's index lists, for people."""
+    """A description of the checkpoints that a folder's index lists, for people."""
     try:
         files: dict[str, Any] = Index.read(folder).files
     except (OSError, UsageError) as error:

@@ -1,4 +1,4 @@
-"""Replicates a run's checkpoints to a second place, which may be slow, full, or gone: a network drive, a mounted
+"""Replicates a run's checkpoints to a second place, which may be slow, full, or detached: a network drive, a mounted
 bucket.
 
 A background thread copies what was saved on this host's disk. An error or a delay of that place neither stops nor
@@ -17,13 +17,13 @@ from pathlib import Path
 from training.engine.checkpoints.index import INDEX
 from training.errors import HostError, Interrupted
 from training.persist.copying import Pulse, files_under
-from training.persist.destination import asked, bring, reason_of, require_place
+from training.persist.destination import copy_if_different, reason_of, require_place, run_on_place
 from training.persist.lease import BEAT, Lease
 from training.persist.place import Place
 from training.persist.remote import CheckpointReplica, shown
 
-PATIENCE = 60.0  # seconds without an answer after which the place is reported as hanging
-FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds, after a failure
+PATIENCE = 60.0  # seconds without progress after which the place is reported as hanging
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds until the next attempt after a failure; doubled each time
 HURRY = 3.0  # seconds that an interrupted run waits for the copy under way
 
 
@@ -43,19 +43,19 @@ class Replicator:
         self._place = Place(persist)
         self._lease = Lease(persist / part, f"training {family}", say, self._place)
         self._wake, self._closing, self._ended = threading.Event(), threading.Event(), threading.Event()
-        self._wanted = self._done = 0  # saves; `_done` are there
-        self._busy = False
+        self._wanted = self._done = 0  # number of saves; those of them that are copied
+        self._busy = False  # whether the thread is working on the place
         self._reason = ""  # why the newest attempt failed
         self._thread = threading.Thread(target=self._work, daemon=True, name="replicate")
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="replicate-watch")
 
     def saved(self) -> None:
-        """There is something new to copy. Returns at once."""
+        """Request a copy of what was saved. Returns at once."""
         self._wanted += 1
         self._wake.set()
 
     def __enter__(self) -> Replicator:
-        asked(self._begin, self.pulse, self.persist)
+        run_on_place(self._begin, self.pulse, self.persist)
         self._thread.start()
         self._watcher.start()
         if (self._replica.source / INDEX).exists():
@@ -98,7 +98,7 @@ class Replicator:
             self._busy = True
             try:
                 if self._lease.renew():
-                    self._replica.doubt()
+                    self._replica.require_verification()
                     self._done = min(self._done, max(0, wanted - 1))
                 if wanted > self._done and (closing or time.monotonic() >= due):
                     self._copy()
@@ -116,10 +116,10 @@ class Replicator:
                 return
 
     def _copy(self) -> None:
-        problems = self._replica.carry()
+        problems = self._replica.update()
         for part in self.also:
             for path in files_under(self.root / part):
-                bring(self.root, self.persist, path.relative_to(self.root), self.pulse, self._place)
+                copy_if_different(self.root, self.persist, path.relative_to(self.root), self.pulse, self._place)
         if problems:
             raise HostError("; ".join(problems))
 

@@ -1,4 +1,4 @@
-"""A family's checkpoints, copied back from a second place: what is intact there, and newer than what is here."""
+"""Copies a family's checkpoints back from a second place: those that are intact there, and newer than those here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _STAGED = f"{TEMPORARY}restored-"
 
 
 def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
-    """Copy what `theirs` lists and `ours` does not have, or has older; returns what was done, for people.
+    """Copy the checkpoints in `theirs` (the second place) that are missing or older in `ours`; returns what was done,
+    for people.
 
-    The caller holds both. A run in `ours` that is older than another one in `theirs` is set aside. Raises HostError if
-    nothing that is listed is intact, OSError.
+    The caller must hold the lock and the lease of both folders. A run in `ours` that is older than another one in
+    `theirs` is set aside. Raises HostError if no listed checkpoint is intact, OSError.
     """
     checkpoints = CheckpointFolder(ours)
     checkpoints.sweep()
@@ -28,7 +29,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
         return "nothing there"
     standing = here.files[LAST].saved if LAST in here.files else 0.0
     if max(entry.saved for entry in listed.values()) <= standing:
-        return _mend(theirs, listed, checkpoints, here, pulse)
+        return _repair(theirs, listed, checkpoints, here, pulse)
     intact, staged, damaged = _stage_all(theirs, listed, ours, pulse)
     if not intact:
         raise HostError(
@@ -43,7 +44,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
         Index({LAST: newest} | intact, [], there.constants).without(()).write(theirs)
     report = f"damaged there, and passed over: {', '.join(damaged)}; " if damaged else ""
     if newest.saved <= standing:
-        return report + _mend(theirs, intact, checkpoints, here, pulse)
+        return report + _repair(theirs, intact, checkpoints, here, pulse)
     if LAST in here.files and here.files[LAST].run_id != newest.run_id:
         aside = checkpoints.set_aside(here.files[LAST].run_id)
         report += f"the older run that was here is now in {aside}; "
@@ -58,7 +59,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
     sync(ours)
     Index(here.files | names, [], here.constants | constants).without(()).write(ours)
     checkpoints.sweep()
-    return f"{report}brought step {newest.step} of run {newest.run_id} ({', '.join(names)})"
+    return f"{report}restored step {newest.step} of run {newest.run_id} ({', '.join(names)})"
 
 
 def _stage_all(
@@ -70,7 +71,7 @@ def _stage_all(
     intact: dict[str, Entry] = {}
     damaged: list[str] = []
     for name, entry in listed.items():
-        complete = not entry.constants or _has_constants(theirs, entry.constants, ours, staged, pulse)
+        complete = not entry.constants or _stage_constants(theirs, entry.constants, ours, staged, pulse)
         if complete and (entry.sha256 in staged or _stage(theirs, name, entry, ours, staged, pulse)):
             intact[name] = entry
         else:
@@ -78,15 +79,15 @@ def _stage_all(
     return intact, staged, damaged
 
 
-def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
-    """Nothing there is newer; what is lost or damaged here is copied all the same."""
+def _repair(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
+    """Copy what is missing or damaged here, if nothing there is newer; returns what was done, for people."""
     repaired, lost = [], []
     ours = checkpoints.path
     for name, about in here.constants.items():
         staged: dict[str, Path] = {}
         if has(ours / name, about["sha256"]):
             continue
-        if _has_constants(theirs, about["sha256"], ours, staged, pulse):
+        if _stage_constants(theirs, about["sha256"], ours, staged, pulse):
             staged[about["sha256"]].replace(ours / name)
             sync(ours)
             repaired.append(name)
@@ -103,7 +104,7 @@ def _mend(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder,
         else:
             lost.append(name)
     checkpoints.sweep()
-    done = f"; brought what was damaged here: {', '.join(repaired)}" if repaired else ""
+    done = f"; restored what was damaged here: {', '.join(repaired)}" if repaired else ""
     done += f"; damaged here, and not intact there: {', '.join(lost)}" if lost else ""
     return f"step {here.files[LAST].step} is here, nothing newer is there{done}"
 
@@ -114,11 +115,11 @@ def _stage(theirs: Path, name: str, entry: Entry, ours: Path, staged: dict[str, 
     return _copied((theirs / name, theirs / BEFORE_LAST), entry.sha256, ours, staged, pulse)
 
 
-def _has_constants(theirs: Path, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
-    """Have constants under a temporary name in `ours`: of `ours` where they are intact there, else of `theirs`; False
-    where they are in neither."""
+def _stage_constants(theirs: Path, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+    """Stage constants under a temporary name in `ours`: those of `ours` if they are intact, else those of `theirs`;
+    returns False if neither are."""
     name = constants_name(digest)
-    if digest not in staged and has(ours / name, digest):  # a link: the run here may be set aside, and they with it
+    if digest not in staged and has(ours / name, digest):  # linked, as the run here may be set aside with its constants
         staged[digest] = ours / f"{_STAGED}{digest[:16]}"
         link(ours / name, staged[digest])
     return digest in staged or _copied((theirs / name,), digest, ours, staged, pulse)

@@ -1,6 +1,7 @@
-"""`python -m training.runner [--paths] -- WORDS...`: what train_cuda.sh asks for. Exit codes as everywhere.
+"""`python -m training.runner [--paths] -- WORDS...`: makes the plan of a command for train_cuda.sh. Exit codes as in
+training/errors.py.
 
-Standard library only: a host's own Python will do, before there is an environment.
+Uses the standard library only, so that the host's own Python can run it before there is an environment.
 """
 
 import sys

@@ -1,5 +1,5 @@
-"""The parts of docker-compose.yml and .env.example that follow from the domains' options: `python -m
-training.runner.compose` writes them again; a test holds the files against it."""
+"""Generates the parts of docker-compose.yml and .env.example that follow from the domains' options: `python -m
+training.runner.compose` writes them again. A test checks that the files are up to date."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def options() -> Iterator[tuple[str, Option]]:
-    """(word, option) of every option of the runner that a variable stands for; a variable once."""
+    """(domain word, option) of every option of the runner that an environment variable can set; each variable once."""
     seen: set[str] = set()
     for word, domain in domains().items():
         for option in domain.options:
@@ -25,12 +25,13 @@ def options() -> Iterator[tuple[str, Option]]:
 
 
 def variables() -> list[str]:
-    """Lines of `environment`."""
+    """The lines of `environment` in docker-compose.yml."""
     return [f"{option.environment}: ${{{option.environment}:-}}" for _, option in options()]
 
 
 def mounts() -> list[str]:
-    """Lines of `volumes`. Without a value, an empty folder of the project stands in."""
+    """The lines of `volumes` in docker-compose.yml. If a variable is not set, an empty folder of the project is mounted
+    in its place."""
     return [
         f'- {{type: bind, source: "${{{option.environment}:-./wheelhouse}}", target: '
         f'"${{{option.environment}:-/mnt/no-{option.name}}}", read_only: true, bind: {{create_host_path: false}}}}'
@@ -40,7 +41,7 @@ def mounts() -> list[str]:
 
 
 def settings() -> list[str]:
-    """Lines of .env.example."""
+    """The lines of .env.example."""
     lines, last = [], ""
     for word, option in options():
         if word != last:
@@ -57,7 +58,7 @@ FILES: dict[str, list[Callable[[], list[str]]]] = {
 
 
 def rewritten(text: str, parts: list[Callable[[], list[str]]]) -> str:
-    """`text` with what stands between its marks made again, in the order of `parts`."""
+    """`text` with the lines between each pair of marks (BEGIN, END) generated again, in the order of `parts`."""
     out, given, inside = [], iter(parts), False
     for line in text.splitlines():
         if line.strip() == END:

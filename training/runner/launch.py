@@ -1,9 +1,9 @@
 """torchrun, with the exit codes of what it runs:
 `python -m training.runner.launch --nproc_per_node=4 -m training train ...`
 
-torch.distributed.run ends with 1 whatever its processes end with, and when it is asked to stop it leaves with a
-traceback while they are still saving. Here a request to stop is passed on to them, they are waited for, and the exit
-code is theirs: 75 when everything is saved.
+torch.distributed.run always ends with exit code 1 if a process fails, and on SIGTERM it ends with a traceback while the
+processes are still saving. This launcher forwards the signal to the processes, waits for them, and ends with their exit
+code: 75 when everything is saved.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ def main(arguments: list[str]) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
-    asked: list[int] = []
+    signals: list[int] = []  # that arrived
 
     def pass_on(number: int, _frame: object) -> None:
-        asked.append(number)
+        signals.append(number)
         children = _children()
         for child in children:
             os.kill(child, number)
-        if not children:  # the other nodes are still awaited
+        if not children:  # torchrun still waits for the other hosts
             raise SystemExit(STOPPED)
 
     keep_console()
     listening(pass_on)
     follow_parent()
-    os.environ.update(as_parent())  # to the ranks, which stop when this process alone is killed
+    os.environ.update(as_parent())  # for the ranks, which stop if only this process is killed
     try:
-        # SIGQUIT alone stays torchrun's own
+        # torchrun itself handles SIGQUIT only
         run.run(run.parse_args(["--signals-to-handle=SIGQUIT", *arguments]))
     except ChildFailedError as error:
         codes = [failure.exitcode for failure in error.failures.values()]
-        if STOPPED in codes and asked:
+        if STOPPED in codes and signals:
             return STOPPED
         _, first = error.get_first_failure()
         return first.exitcode if first.exitcode > 0 else 128 - first.exitcode
     except RendezvousError as error:
-        print(f"error: the hosts did not find each other: {error}. Are --master-addr and --master-port reached from "
-              "every host, and was the same --nnodes given?", file=sys.stderr)  # fmt: skip
+        print(f"error: the hosts did not find each other: {error}. Can every host reach --master-addr and "
+              "--master-port, and was the same --nnodes given on all of them?", file=sys.stderr)  # fmt: skip
         return 6
     return 0
 
@@ -67,7 +67,7 @@ def _children() -> list[int]:
 
 
 def _local(arguments: list[str]) -> int:
-    """Processes on this host, where a number says so; else 0."""
+    """The number of processes on this host, if the arguments give it as a number; else 0."""
     for argument in arguments:
         name, _, value = argument.partition("=")
         if name in ("--nproc_per_node", "--nproc-per-node") and value.isdigit():

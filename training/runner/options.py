@@ -1,4 +1,5 @@
-"""The command line of train_cuda.sh: `[WORD] [options]`, read into a Command. Standard library only, and quick."""
+"""Parses the command line of train_cuda.sh, `[WORD] [options]`, into a Command. Uses the standard library only, and is
+quick to import."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
 
-JOB = "ATHANOR_JOB"  # the word, where the command gives none
+JOB = "ATHANOR_JOB"  # environment variable: the domain's word, if the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
 AMOUNT = re.compile(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}")
 
@@ -24,14 +25,15 @@ stopped."""
 
 CODES = """\
 A training that crashed, hung or was killed is started again and continues from its newest checkpoint: after 5, 15, 45
-and 120 s, at most 4 times without progress (ATHANOR_RESTARTS, ATHANOR_RESTART_PAUSES), and never for what would repeat.
+and 120 s, at most 4 times without progress (ATHANOR_RESTARTS, ATHANOR_RESTART_PAUSES), never for an error that would
+repeat.
 The first Ctrl-C or SIGTERM saves and stops; a second one ends everything at once.
 
 Exit codes: 0 all done and verified, 2 wrong usage or configuration, 3 data refused, 4 an export is missing or differs,
 5 training failed, 6 the environment (no GPU, no disk, folder in use), 75 interrupted with everything saved: run the
 same command again.
 
-The environment can stand in for options, for pods and Compose: {variables}.
+Environment variables can be used instead of options, for pods and Compose: {variables}.
 docs/docker.md lists the variables of Docker mode."""
 
 
@@ -48,7 +50,7 @@ class Command:
     resume: str | None = None
     cpu: bool = False
     gpus: int | None = None
-    mode: str = ""  # docker, native, or "": decided by the host
+    mode: str = ""  # docker, native, or "": Docker if an engine is running, else native
     nnodes: int | None = None
     node_rank: int | None = None
     master_addr: str | None = None
@@ -67,7 +69,7 @@ class Command:
 
     @property
     def money(self) -> list[str]:
-        """The flags of the budget, for the stages."""
+        """The options of the budget, as they are passed to the stages."""
         named = {
             "--max-hours": self.max_hours,
             "--budget-usd": self.budget_usd,
@@ -87,7 +89,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool = True) -> Command:
-    """Raises UsageError. `checking`: whether folders are looked at (in a container that does not have them yet, no)."""
+    """Parse a command. `checking`: whether named folders must exist (false in a container where they are not mounted
+    yet). Raises UsageError, HostError for a folder that cannot be reached."""
     given = list(words)
     word = os.environ.get(JOB) or next(iter(known))
     if given and not given[0].startswith("-"):
@@ -114,7 +117,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
 
 
 def parser_of(domain: Domain) -> argparse.ArgumentParser:
-    """Of one domain's commands."""
+    """The parser for commands about one domain."""
     parser = _Parser(
         prog=f"./train_cuda.sh {domain.word}", add_help=False, allow_abbrev=False,
         description=f"{domain.sentence}\n\n{ABOUT}", epilog=CODES.format(variables=", ".join(variables(domain))),
@@ -132,7 +135,9 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
         "debug: seconds, learns nothing",
     )  # fmt: skip
     group.add_argument("--epochs", type=count(1), metavar="N", help="train each model for N epochs")
-    group.add_argument("--seed", type=count(0), metavar="N", help="of the split, the order, the start (default: 42)")
+    group.add_argument(
+        "--seed", type=count(0), metavar="N", help="seed of the split, the data order and the weights (default: 42)"
+    )
     group.add_argument(
         "--resume", choices=("auto", "never"),
         help="auto: continue an interrupted run (default); never: start a new one, the old one is kept aside",
@@ -150,7 +155,7 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     _add_hosts(parser)
     _add_left_out(parser, domain)
     _add_money(parser)
-    group = parser.add_argument_group("hosts that vanish")
+    group = parser.add_argument_group("hosts that may be lost")
     group.add_argument(
         "--persist", metavar="DIR", type=_text,
         help="keep verified copies of all that matters in DIR, which may be slow or a network drive; a new host "
@@ -215,7 +220,7 @@ def _add_money(parser: argparse.ArgumentParser) -> None:
 
 
 def add_option(group: Any, option: Option) -> None:
-    """One option of a domain, with its checks of form."""
+    """Add an option of a domain, with the type of its value."""
     text = option.help + (f" (or {option.environment})" if option.environment else "")
     if option.kind == "flag":
         group.add_argument(option.flag, dest=option.attribute, action="store_true", default=None, help=text)
@@ -227,14 +232,14 @@ def add_option(group: Any, option: Option) -> None:
 
 
 def names_of(domain: Domain) -> dict[str, str]:
-    """What a command can leave out -> the flag that leaves it out."""
+    """Part of a job that a command can leave out (prepare, a family, a node, export) -> the flag for it."""
     families = {facts.name: facts.skip for facts in domain.families}
     nodes = {node.name: f"--skip-{node.name}" for node in domain.nodes()}
     return {"prepare": "--skip-manifests", **families, **nodes, "export": "--skip-export"}
 
 
 def variables(domain: Domain) -> list[str]:
-    """Names of the environment that stand in for options."""
+    """The environment variables that can be used instead of options."""
     own = [option.environment for option in domain.options if option.environment and option.runner]
     common = ("OUT", "PERSIST", "MAX_HOURS", "BUDGET_USD", "PRICE_PER_HOUR", "JOB")
     return [*own, *(f"ATHANOR_{name}" for name in common)]
@@ -270,8 +275,8 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
 
 
 def absolute(path: str) -> str:
-    """From where the user stands; so a name with a leading dash is never taken for an option. Without `.`, `..` and
-    slashes at its end, which mounts of containers do not keep."""
+    """`path` relative to the user's working directory as an absolute path, so that a name with a leading dash is never
+    taken for an option. Without `.`, `..` and slashes at its end, which mounts of containers do not keep."""
     path = path if path.startswith("/") else f"{os.environ.get('ATHANOR_PWD') or Path.cwd()}/{path}"
     if "/./" in f"{path}/" or "/../" in f"{path}/":
         path = os.path.realpath(path)

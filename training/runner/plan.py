@@ -1,6 +1,8 @@
-"""A job as data: what is mounted, and its nodes in order. train_cuda.sh executes it, and knows no domain.
+"""A job as data: what is mounted, and its steps in order. train_cuda.sh executes it, and has no code for particular
+domains.
 
-`python -m training plan WORD ...` prints it as JSON. Standard library only: it is made before there is an environment.
+`python -m training plan WORD ...` prints it as JSON. Uses the standard library only, since a plan is made before there
+is an environment.
 """
 
 from __future__ import annotations
@@ -13,13 +15,14 @@ from training.domain import Domain, FamilyFacts, Node, Request
 from training.errors import UsageError
 from training.runner.options import Command
 
-#: Everything but a training is done once, and killed if it does not stop in time: its files are complete at any moment.
+#: Options of the supervisor for every step except a training: no restarts, and it is killed if it has not stopped after
+#: 8 s. That is safe, as the files of these steps are complete at any moment.
 ONCE = ("--restarts", "0", "--stop-within", "8")
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder or file that a container is given under its own name, read-only."""
+    """A folder or file that is mounted into containers, read-only, under the same path."""
 
     option: str
     path: str
@@ -32,9 +35,9 @@ class Step:
 
     name: str  # "prepare", "train <family>"
     title: str  # for people
-    command: tuple[str, ...]  # after the Python: -m training ...
-    needs: tuple[str, ...]  # names of steps before
-    receipt: str  # the file that shows it is done; "": it is done each time
+    command: tuple[str, ...]  # the interpreter's arguments: -m training ...
+    needs: tuple[str, ...]  # names of earlier steps
+    receipt: str  # the file that shows that it is done; "": it is run each time
     supervise: tuple[str, ...] = ONCE  # options of the supervisor
     device: bool = False  # whether `--device cuda` is added where the host has a GPU
 
@@ -80,7 +83,8 @@ class Plan:
 
 
 def plan_of(command: Command, *, checking: bool = True) -> Plan:
-    """Raises UsageError for options that do not go together, HostError for what this host cannot do."""
+    """The plan of a command. Raises UsageError for options that contradict each other, HostError for what this host
+    cannot do."""
     domain, skip = command.domain, command.skip
     families = tuple(facts.name for facts in domain.families if facts.name not in skip)
     request = Request(command.options, families, "prepare" in skip or command.only in ("train", "export"))
@@ -113,7 +117,7 @@ class _Steps:
 
     @property
     def main(self) -> bool:
-        """Whether this host evaluates and exports: of several, the first."""
+        """Whether this host evaluates and exports: the only one, or the one of rank 0."""
         return not self.command.node_rank
 
     def all(self) -> list[Step]:
@@ -128,14 +132,14 @@ class _Steps:
         if only != "prepare":
             steps += [] if only == "export" else self._training()
             if not command.estimate and only != "train" and self.main and "export" not in command.skip:
-                steps += self._leaving()
+                steps += self._after_training()
         if command.persist and self.main and not command.estimate:
             words = ["persist", *self._out(), *self._persist()]
             before = [step.name for step in steps]
             steps.append(self._step("persist", f"Copy to {command.persist}", words, before))
         return _with_needs(steps)
 
-    # words
+    # arguments of the commands
 
     def _out(self) -> list[str]:
         return ["--out", self.command.out]
@@ -162,7 +166,7 @@ class _Steps:
         return [*self._out(), *self._data(verb), *self.command.money]
 
     def _device(self) -> list[str]:
-        """Known from the command alone; a GPU that the host turns out to have is added by the runner."""
+        """The --device option, if the command decides it. Otherwise train_cuda.sh adds it, if the host has a GPU."""
         if self.command.cpu:
             return ["--device", "cpu"]
         return ["--device", "cuda"] if self.command.gpus is not None else []
@@ -183,7 +187,7 @@ class _Steps:
         words = ["doctor", *self._domain(), *self._common("doctor"), *self._device()]
         if self.command.gpus is not None:
             words += ["--gpus", str(self.command.gpus)]
-        return self._step("doctor", "Look at this host", words, device=True)
+        return self._step("doctor", "Check this host", words, device=True)
 
     def _prepare(self) -> Step:
         words = ["prepare", *self._domain(), *self._common("prepare")]
@@ -250,8 +254,8 @@ class _Steps:
         receipt = f"{self.command.out}/runs/nodes/{node.name}.json"
         return self._step(node.name, node.title, words, ["prepare", *self._trained(node.needs)], receipt, device=True)
 
-    def _leaving(self) -> list[Step]:
-        """Evaluation, export, verification, and the end of the budget's count."""
+    def _after_training(self) -> list[Step]:
+        """Evaluation, export, verification, and the end of the job in the budget's ledger."""
         out = self.command.out
         chosen = self.request.families or tuple(facts.name for facts in self.domain.families)
         if self.command.only == "export":
@@ -276,8 +280,8 @@ class _Steps:
 
 
 def ordered(domain: Domain, families: Iterable[str], skip: Iterable[str] = ()) -> list[FamilyFacts | Node]:
-    """The chosen families and the domain's nodes, each after what it needs, else as the domain lists them. Raises
-    UsageError for a circle, or for a need that is neither a family nor a node."""
+    """The chosen families and the domain's nodes, each after those that it needs, otherwise in the domain's order.
+    Raises UsageError for a cycle, or for a need that is neither a family nor a node."""
     chosen, skipped = set(families), set(skip)
     waiting: list[FamilyFacts | Node] = [facts for facts in domain.families if facts.name in chosen]
     waiting += [node for node in domain.nodes() if node.name not in skipped]
@@ -297,7 +301,7 @@ def ordered(domain: Domain, families: Iterable[str], skip: Iterable[str] = ()) -
 
 
 def _with_needs(steps: Sequence[Step]) -> list[Step]:
-    """Needs that are left out of this command are no needs; a step without any waits for the look at the host."""
+    """The steps without needs that this command leaves out. A step without needs comes after `doctor`."""
     names = {step.name for step in steps}
     out = []
     for step in steps:

@@ -1,4 +1,5 @@
-"""A plan as text that train_cuda.sh evaluates: assignments, then one call a step. Every word is quoted for a shell."""
+"""Formats a plan as shell code that train_cuda.sh evaluates: assignments, then one call per step. Every word is quoted
+for the shell."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from training.runner.plan import ONCE, Plan, Step
 
 
 def paths(command: Command) -> str:
-    """What the plan has to look at, a line each, quoted: for a container, which is given them before it can plan."""
+    """The paths that planning looks at, one per line, quoted. On a host without Python, the plan is made in a container
+    in which these must be mounted."""
     options = [option.attribute for option in command.domain.options if option.mounted]
     named = [command.out, command.persist, *(command.options.get(attribute) for attribute in options)]
     return "\n".join(quote(path) for path in named if path)
@@ -32,7 +34,7 @@ def script(plan: Plan) -> str:
     steps = _grouped(plan)
     lines.append("steps() {")
     for step in steps:
-        if step.name == "persist":  # the last one; the shell also takes it when the job ends early
+        if step.name == "persist":  # the last one; the shell also runs it if the job ends early
             continue
         lines.append(f"    {_call(step)}")
         if step.name == "restore" and not command.estimate:
@@ -44,7 +46,7 @@ def script(plan: Plan) -> str:
 
 
 def _call(step: Step) -> str:
-    """`stage TITLE OPTIONS-OF-THE-SUPERVISOR -- COMMAND`. The Python and the GPU are known to the shell alone."""
+    """`stage TITLE OPTIONS-OF-THE-SUPERVISOR -- COMMAND`. `$python` and `$device` are variables of train_cuda.sh."""
     words = [quote(word) for word in step.command]
     device = ' ${device[@]+"${device[@]}"}' if step.device and "--device" not in step.command else ""
     name, supervise = "run_stage" if step.name == "persist" else "stage", " ".join(map(quote, step.supervise))
@@ -52,7 +54,8 @@ def _call(step: Step) -> str:
 
 
 def _grouped(plan: Plan) -> list[Step]:
-    """Nodes that follow each other are one step where they may run at once: on several GPUs, or on a Ray cluster."""
+    """The steps of a plan. Consecutive nodes become one step if they may run at the same time: on several GPUs, or on a
+    Ray cluster."""
     command = plan.command
     if command.ray is None and (command.gpus or 1) < 2:
         return list(plan.steps)
@@ -67,7 +70,7 @@ def _grouped(plan: Plan) -> list[Step]:
 
 
 def _joined(first: Step, second: Step, node: Node, command: Command) -> Step:
-    """`node A B ...`: the verb takes several, and orders them by what they need."""
+    """Two node steps as one command, `node A B ...`, which orders the nodes by their needs."""
     words = list(first.command)
     at = words.index("node") + 1
     while not words[at].startswith("--"):

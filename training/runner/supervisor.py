@@ -1,12 +1,13 @@
-"""Starts a command again when it crashed or was killed: `python -m training.runner.supervisor [options] -- COMMAND...`
+"""Restarts a command that crashed or was killed: `python -m training.runner.supervisor [options] -- COMMAND...`
 
-What would only repeat itself (wrong usage, refused data, a full disk, a training that failed: exit codes 2 to 6) is
-never tried again, nor is a crash that came twice at the same place. Processes that the command left behind (data loader
-workers, torchrun's ranks) are ended before it is started again, so that none holds the folder, memory or the GPU.
+Errors that would only repeat (wrong usage, refused data, a full disk, a training that failed: exit codes 2 to 6) are
+never tried again, nor is a crash that happened twice at the same place. Processes that the command left behind (data
+loader workers, torchrun's ranks) are killed before it is started again, so that none holds the folder, memory or the
+GPU.
 
-Signals are passed on: the command saves and ends. A second one ends everything at once. Where the process
-that started this one (the runner) is killed alone, that counts as SIGTERM, and the command follows this one in the same
-way (training/parent.py).
+Signals are forwarded: the command saves and ends. A second signal kills everything at once. If only the process that
+started this one (the runner) is killed, that counts as SIGTERM, and the command follows this process in the same way
+(training/parent.py).
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ from training.units import duration
 
 STOPPED = 75  # training.errors.Interrupted
 CRASHED = 1  # an unhandled exception, or the hang watchdog (engine/process/heartbeat.py)
-NOTE = "ATHANOR_CRASH_NOTE"  # names the file in which cli.py writes what it crashed with
-PAUSES = (5.0, 15.0, 45.0, 120.0)  # seconds before the first restart, the second ...; the last stands for all after it
-RESTARTS = 4  # without progress
-ECHO_SECONDS = 1.0  # a host that shuts down tells every process of a group: the echo of a signal is no second request
-LEAVE_SECONDS = 2.0  # what the command left behind may take to end
-KILL_SECONDS = 10.0  # and a killed process to disappear
+NOTE = "ATHANOR_CRASH_NOTE"  # environment variable: path of the file in which cli.py writes the error of a crash
+PAUSES = (5.0, 15.0, 45.0, 120.0)  # seconds before the first restart, the second ...; the last also for later ones
+RESTARTS = 4  # restarts without progress
+#: A host that shuts down sends a signal to every process, so the same request may arrive twice (directly, and forwarded
+#: by the runner). Within so many seconds, a signal is not a second request.
+ECHO_SECONDS = 1.0
+LEAVE_SECONDS = 2.0  # time in which processes that the command left behind may end
+KILL_SECONDS = 10.0  # time in which a killed process must disappear
 PR_SET_CHILD_SUBREAPER = 36  # Linux: prctl(2)
 
 HINTS = {
@@ -44,7 +47,7 @@ HINTS = {
     "SIGBUS": "most often shared memory or a disk ran full",
     "SIGABRT": "a library aborted; its message is above",
 }
-FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # of the process itself, not of whoever killed it
+FAULTS = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")  # caused by the process itself
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Saved:
 class End:
     """How the command ended."""
 
-    code: int  # as a shell tells it: 128+n for signal n
-    note: str  # what it crashed with, and where
+    code: int  # as a shell reports it: 128+n for signal n
+    note: str  # the error of a crash, and where it happened
     seconds: float
 
     @property
@@ -75,12 +78,12 @@ class End:
         return ""
 
     @property
-    def may_go_well(self) -> bool:
-        """Whether the same command may go well the next time."""
+    def may_succeed_again(self) -> bool:
+        """Whether the same command may succeed if it is started again."""
         return self.code == CRASHED or bool(self.signal)
 
     def repeats(self, other: End) -> bool:
-        """Whether both are the same fault of the program. (That it was killed from outside says nothing of it.)"""
+        """Whether both are the same fault of the program. (Being killed from outside is no fault of the program.)"""
         same = (self.code, self.note) == (other.code, other.note)
         return same and (bool(self.note) or self.signal in FAULTS)
 
@@ -95,7 +98,9 @@ class End:
 
 
 class Supervisor:
-    """One command, and what becomes of it. `index`: the index.json whose last.pt tells the progress; None: unknown."""
+    """Runs one command, restarts it, and forwards signals. `index`: the index.json of its checkpoints, from which its
+    progress is read; None: its progress is not known. `stop_within`: seconds after a signal until it is killed; 0: no
+    limit."""
 
     def __init__(
         self, command: Sequence[str], *, title: str, index: Path | None = None, restarts: int = RESTARTS,
@@ -103,25 +108,25 @@ class Supervisor:
     ):  # fmt: skip
         self.command, self.title, self.index = list(command), title, index
         self.restarts, self.pauses, self.stop_within = restarts, pauses, stop_within
-        self.asked = 0  # the signal that asked to stop
-        self.at_once = False  # it came again, or stopping took too long
+        self.stop_signal = 0  # number of the first signal that arrived
+        self.killing = False  # whether all processes are killed: a second signal arrived, or stopping took too long
         self._too_late = False  # the latter
-        self._asked_at = 0.0
-        self._leader: int | None = None
-        self._passed = False
+        self._signal_time = 0.0  # of the first signal, on the monotonic clock
+        self._leader: int | None = None  # process number of the running command
+        self._forwarded = False  # whether the signal was forwarded to the running command
 
     # -- restarts --------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run the command to its end, with restarts; returns the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` means it
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # ignored under nohup
                 signal.signal(number, self._pass_on)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM))
         signal.signal(signal.SIGALRM, self._too_slow)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would hide how the command ends
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel discards exit codes
         _adopt_orphans()
-        follow(lambda: self.asked)
+        follow(lambda: self.stop_signal)
         first = before = self._saved()
         last: End | None = None
         tries = total = 0  # restarts since something was saved, and in all
@@ -129,7 +134,7 @@ class Supervisor:
             while True:
                 command = _continued(self.command) if before.run_id != first.run_id else self.command
                 end = self._once(command, Path(folder, "note") if folder else None)
-                if self.asked or not end.may_go_well:
+                if self.stop_signal or not end.may_succeed_again:
                     return self._outcome(end, total)
                 saved = self._saved()
                 grown = saved.beyond(before)
@@ -152,11 +157,11 @@ class Supervisor:
 
     def _outcome(self, end: End, restarts: int) -> int:
         """The exit code of a command that is not started again."""
-        if self.at_once and end.signal == "SIGKILL":
-            return STOPPED if self._too_late else 128 + self.asked
-        if self.asked and end.code == 128 + self.asked:  # struck before it could listen: nothing was begun
+        if self.killing and end.signal == "SIGKILL":
+            return STOPPED if self._too_late else 128 + self.stop_signal
+        if self.stop_signal and end.code == 128 + self.stop_signal:  # it had no handler yet, so nothing had begun
             return STOPPED
-        if self.asked and end.may_go_well:
+        if self.stop_signal and end.may_succeed_again:
             self._say(f"{end}, while it was stopping.{self._so_far(self._saved())}")
         elif restarts:
             self._say(f"{restarts} restart{'s' * (restarts > 1)} in all. Exit code {end.code}.")
@@ -165,29 +170,29 @@ class Supervisor:
     def _rest(self, seconds: float) -> bool:
         """Wait; returns whether no stop was requested."""
         until = time.monotonic() + seconds
-        while not self.asked and time.monotonic() < until:
+        while not self.stop_signal and time.monotonic() < until:
             time.sleep(min(0.1, seconds))
-        return not self.asked
+        return not self.stop_signal
 
     # -- once ------------------------------------------------------------------------------------------------------
 
     def _once(self, command: Sequence[str], note: Path | None) -> End:
-        """Start the command, wait for its end, and end what it left behind."""
-        if self.asked:
+        """Start the command, wait for its end, and end the processes that it left behind."""
+        if self.stop_signal:
             return End(STOPPED, "", 0.0)
         environment = {**os.environ, **as_parent()}
         if note is not None:
             note.unlink(missing_ok=True)
             environment[NOTE] = str(note)
         began = time.monotonic()
-        self._passed = False
+        self._forwarded = False
         try:
             process = subprocess.Popen(command, env=environment, process_group=0)
         except OSError as error:
             self._say(f"{command[0]} cannot be started: {error.strerror}.")
             return End(6, "", 0.0)
         self._leader = process.pid
-        self._tell()  # a signal may have come since
+        self._forward()  # a signal may have arrived since
         while True:
             pid, status = os.waitpid(-1, 0)  # orphans are collected too
             if pid == process.pid:
@@ -200,12 +205,12 @@ class Supervisor:
         return End(code if code >= 0 else 128 - code, reason, time.monotonic() - began)
 
     def _clear(self, group: int) -> None:
-        """Return when no process below this one is left."""
+        """End the processes that the command left behind; returns when none is left below this one."""
         if not sys.platform.startswith("linux"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
             return
-        allowed = time.monotonic() + (0.0 if self.at_once else LEAVE_SECONDS)
+        allowed = time.monotonic() + (0.0 if self.killing else LEAVE_SECONDS)
         while True:
             with contextlib.suppress(ChildProcessError):
                 while os.waitpid(-1, os.WNOHANG)[0]:
@@ -215,9 +220,9 @@ class Supervisor:
                 return
             late = time.monotonic() - allowed
             if late > KILL_SECONDS:
-                self._say(f"process {', '.join(map(str, left))} does not end, though killed: a disk or a driver hangs.")
+                self._say(f"process {', '.join(map(str, left))} was killed but does not end: a disk or a driver hangs.")
                 return
-            if late >= 0 or self.at_once:
+            if late >= 0 or self.killing:
                 _kill(left)
             time.sleep(0.02)
 
@@ -225,36 +230,36 @@ class Supervisor:
 
     def _pass_on(self, number: int, _frame: object) -> None:
         now = time.monotonic()
-        if not self.asked:
-            self.asked, self._asked_at = number, now
-            self._tell()
-        elif now - self._asked_at >= ECHO_SECONDS:
-            self.at_once = True
+        if not self.stop_signal:
+            self.stop_signal, self._signal_time = number, now
+            self._forward()
+        elif now - self._signal_time >= ECHO_SECONDS:
+            self.killing = True
             self._kill_all()
 
     def _kill_all(self) -> None:
         _kill([*_descendants(), *([self._leader] if self._leader else [])])
 
-    def _tell(self) -> None:
-        if self.asked and self._leader and not self._passed:
-            self._passed = True
+    def _forward(self) -> None:
+        if self.stop_signal and self._leader and not self._forwarded:
+            self._forwarded = True
             if self.stop_within:
                 signal.setitimer(signal.ITIMER_REAL, self.stop_within)
             with contextlib.suppress(ProcessLookupError):
-                os.kill(self._leader, self.asked)
+                os.kill(self._leader, self.stop_signal)
 
     def _too_slow(self, _number: int, _frame: object) -> None:
-        self.at_once = self._too_late = True
-        self._say(f"has not stopped within {self.stop_within:g} s, and is ended. What was finished is kept.")
+        self.killing = self._too_late = True
+        self._say(f"has not stopped within {self.stop_within:g} s, and is killed. Finished files are kept.")
         self._kill_all()
 
-    # -- what it knows and says ------------------------------------------------------------------------------------
+    # -- progress and messages -------------------------------------------------------------------------------------
 
     def _saved(self) -> Saved:
         try:
             entry = json.loads(self.index.read_text(encoding="utf-8"))["files"]["last.pt"] if self.index else {}
             return Saved(str(entry["run_id"]), int(entry["step"]))
-        except (OSError, ValueError, KeyError, TypeError):  # none yet; a damaged one is the command's to refuse
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or damaged, which the command itself reports
             return Saved()
 
     def _so_far(self, saved: Saved) -> str:
@@ -267,8 +272,8 @@ class Supervisor:
 
 
 def _scratch() -> contextlib.AbstractContextManager[str]:
-    """A temporary folder; "" where none can be made (a full or read-only /tmp): the reason of a crash is then unknown,
-    and no work is refused for that."""
+    """A temporary folder; "" if none can be made (a full or read-only /tmp). The command then runs all the same, but
+    the reason of a crash is not known."""
     try:
         return tempfile.TemporaryDirectory(prefix="athanor-")
     except OSError:
@@ -276,7 +281,7 @@ def _scratch() -> contextlib.AbstractContextManager[str]:
 
 
 def _continued(command: Sequence[str]) -> list[str]:
-    """`--resume never` has begun its new run: a restart continues that one instead of starting another."""
+    """The command of a restart after `--resume never` has begun a new run: it continues that run."""
     words = ["--resume=auto" if word == "--resume=never" else word for word in command]
     return ["auto" if word == "never" and words[at - 1 : at] == ["--resume"] else word for at, word in enumerate(words)]
 
@@ -285,8 +290,8 @@ def _continued(command: Sequence[str]) -> list[str]:
 
 
 def _adopt_orphans() -> None:
-    """Processes whose parent died become children of this one, in whatever session they are (torchrun gives each rank
-    its own, so a process group does not hold them)."""
+    """Make processes whose parent died children of this one, whatever session they are in (torchrun gives each rank a
+    separate session, so a process group does not contain them)."""
     if sys.platform.startswith("linux"):
         import ctypes
 
@@ -328,7 +333,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="The exit code is the command's; 128+n if signal n killed it.",
     )  # fmt: skip
     parser.add_argument("--title", default="supervisor", metavar="TEXT", help="what the command is called in messages")
-    parser.add_argument("--index", type=Path, metavar="FILE", help="checkpoints/FAMILY/index.json: tells the progress")
+    parser.add_argument(
+        "--index", type=Path, metavar="FILE", help="checkpoints/FAMILY/index.json, from which progress is read"
+    )
     parser.add_argument(
         "--restarts", type=_count, default=os.environ.get("ATHANOR_RESTARTS", RESTARTS), metavar="N",
         help=f"how many, one after another, without progress (default: ATHANOR_RESTARTS, or {RESTARTS}; 0: none)",
@@ -339,8 +346,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument(
         "--stop-within", type=float, default=0.0, metavar="S",
-        help="a command that was asked to stop and has not after S seconds is killed, and 75 returned: only for one "
-        "whose files are intact at any time (default: it may take as long as it needs)",
+        help="kill the command if it has not stopped S seconds after a signal, and end with 75; only for a command "
+        "whose files are intact at any time (default: no limit)",
     )  # fmt: skip
     own, _, command = _split(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(own)

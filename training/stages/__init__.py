@@ -1,1 +1,1 @@
-"""One file a verb: prepare, train, evaluate, export, verify. Each reads as a sentence."""
+"""The stages of a job. Most commands of `python -m training` have a file of their name here: prepare, train, verify."""

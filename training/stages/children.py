@@ -1,5 +1,5 @@
-"""Commands as processes of this host, several at once: each line that they print is passed on under its name, signals
-reach all of them, and how each ended is known."""
+"""Runs commands as child processes on this host, several at once. Each line that they print is printed after the
+command's name, signals are forwarded to all of them, and the exit code of each is returned."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from training.threads import sharing
 class End:
     """How a command ended."""
 
-    code: int  # as a shell gives it: 128+n for signal n
+    code: int  # as a shell reports it: 128+n for signal n
     last: str  # the last line that it printed to stderr
 
 
 class Children:
-    """While entered, signals are passed on to the commands that run, and no further one begins."""
+    """Context manager that runs commands. `say` prints a line of their output. A signal that arrives inside the context
+    is forwarded to the running commands as SIGTERM, and no further command is started."""
 
     def __init__(self, say: Callable[[str], None]):
         self.say = say
-        self.stopped = 0  # signals that came
+        self.stopped = 0  # how many signals arrived
         self._running: dict[str, subprocess.Popen] = {}
         self._before: dict[int, Any] = {}
 
@@ -63,9 +64,10 @@ class Children:
         gpus: Collection[str] = (),
         ended: Callable[[str, End], bool] = lambda name, end: True,
     ) -> dict[str, End]:
-        """Run every command, `at_once` at a time, each with its share of the CPUs; returns how each ended that began.
-        Those named in `gpus` see one GPU each (CUDA_VISIBLE_DEVICES), of those that this process sees. `ended`: called
-        as each ends; False: begin no further one. Raises Interrupted after a signal, when all have ended."""
+        """Run the commands (by name), at most `at_once` at the same time, each with its share of the CPUs. Returns how
+        each started command ended. Commands named in `gpus` see one GPU each (CUDA_VISIBLE_DEVICES) of those that this
+        process sees. `ended` is called after each command; if it returns False, no further command is started. Raises
+        Interrupted after a signal, when all have ended."""
         waiting, ends = dict(commands), {}
         slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(at_once):
@@ -85,7 +87,7 @@ class Children:
                 continue
             try:
                 name, slot, end = done.get(timeout=0.2)
-            except queue.Empty:  # a signal may have come
+            except queue.Empty:  # look whether a signal has arrived
                 continue
             self._running.pop(name)
             slots.put(slot)
@@ -100,7 +102,7 @@ class Children:
         if slot is not None:
             seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)
-        # a new session: a terminal's Ctrl-C reaches this process alone, which passes it on once
+        # A new session: Ctrl-C in a terminal reaches this process only, which forwards it once.
         return subprocess.Popen(
             list(command), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, errors="replace", start_new_session=True,

@@ -1,6 +1,7 @@
-"""Work as tasks of a Ray cluster, a node at a time. Ray is optional: it is imported here, when it is requested.
+"""Runs functions as tasks on a Ray cluster, one task per node at a time. Ray is optional, and imported only if it is
+requested.
 
-The nodes see the project, its data and its output folder under the paths that this host has for them: shared storage.
+The project, its data and its output folder must have the same paths on all nodes as on this host (shared storage).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from training.errors import AthanorError, HostError
 from training.threads import BLAS_SPINNING, WAITING
 from training.workspace import PROJECT
 
-#: Seconds in which every node must have answered a task that does nothing. A cold worker takes a few; one that cannot
-#: start (Ray or a package is not importable there) is started again and again, without an end.
+#: Time limit in seconds for every node to run a task that does nothing. A cold worker needs a few seconds. Ray restarts
+#: a worker that cannot start (Ray or a package cannot be imported on the node) without end.
 ANSWER_SECONDS = 120.0
-REACH_SECONDS = 20.0  # for a connection to the cluster
+REACH_SECONDS = 20.0  # time limit for a connection to the cluster
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,17 @@ class ClusterNode:
 
 
 class Cluster:
-    """A cluster that this process is connected to, and whose nodes have answered."""
+    """A Ray cluster to which this process is connected."""
 
     def __init__(self, ray: ModuleType, address: str, nodes: Sequence[ClusterNode]):
         self.ray, self.address, self.nodes = ray, address, nodes
 
     def run(self, work: Callable[..., Any], arguments: Sequence[tuple]) -> list[Any]:
-        """`work(*given)` for each of `arguments`, on as many nodes at once as there are; a task has its node to itself.
+        """Call `work(*given)` for each `given` of `arguments`, on all nodes at the same time, one task per node.
         Returns the results in the order of `arguments`.
 
-        Raises what a task raised, if that is for people (AthanorError); HostError for a node that was lost.
+        Raises the AthanorError that a task raised, RayTaskError for any other error in a task, HostError if a node was
+        lost.
         """
         waiting, idle = deque(enumerate(arguments)), list(self.nodes)
         results: list[Any] = [None] * len(arguments)
@@ -69,14 +71,14 @@ class Cluster:
             ) from None
         return results
 
-    def answered(self) -> None:
+    def require_answers(self) -> None:
         """Raises HostError unless every node runs a trivial task, with this project's packages, in ANSWER_SECONDS."""
-        asked = {self._on(node, _answer, 0, 0).remote(): node for node in self.nodes}
-        done, silent = self.ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS)
+        tasks = {self._on(node, _answer, 0, 0).remote(): node for node in self.nodes}
+        done, silent = self.ray.wait(list(tasks), num_returns=len(tasks), timeout=ANSWER_SECONDS)
         if silent:
-            names = ", ".join(sorted({asked[task].address for task in silent}))
+            names = ", ".join(sorted({tasks[task].address for task in silent}))
             raise HostError(
-                f"{len(silent)} of {len(asked)} nodes of the Ray cluster at {self.address} did not run a trivial task "
+                f"{len(silent)} of {len(tasks)} nodes of the Ray cluster at {self.address} did not run a trivial task "
                 f"within {ANSWER_SECONDS:.0f} s: {names}. Their workers cannot start: Ray and this environment must be "
                 f"installed there under the same paths as here ({sys.prefix}); their logs are in "
                 "/tmp/ray/session_latest/logs."
@@ -87,12 +89,12 @@ class Cluster:
             except self.ray.exceptions.RayError as error:
                 reason = str(getattr(error, "cause", error)).strip().splitlines()[-1]
                 raise HostError(
-                    f"The node {asked[task].address} of the Ray cluster at {self.address} cannot run this program: "
+                    f"The node {tasks[task].address} of the Ray cluster at {self.address} cannot run this program: "
                     f"{reason}. Install this environment there under the same path ({sys.prefix})."
                 ) from None
 
     def _on(self, node: ClusterNode, work: Callable[..., Any], cpus: float, gpus: float) -> Any:
-        """`work` as a task of one node. A task without requested GPUs sees none."""
+        """`work` as a task that runs on `node`. A task for which no GPU is requested sees none."""
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         where = NodeAffinitySchedulingStrategy(node_id=node.id, soft=False)
@@ -102,11 +104,11 @@ class Cluster:
 def run_on_cluster(
     address: str, work: Callable[..., Any], arguments: Sequence[tuple], say: Callable[[str], None] = print
 ) -> list[Any]:
-    """`work(*given)` for each of `arguments` on the nodes of the cluster at `address` ("auto": the one that this host
-    belongs to); the results in their order. `work` must be importable on the nodes.
+    """Call `work(*given)` for each `given` of `arguments` on the nodes of the cluster at `address` ("auto": the one
+    that this host belongs to). Returns the results in the order of `arguments`. `work` must be importable on the nodes.
 
     Raises HostError if Ray is not installed, the cluster cannot be reached, or a node does not answer or is lost; and
-    what a task raised.
+    the errors of tasks, as Cluster.run.
     """
     with connected(address) as cluster:
         say(f"  {len(arguments)} tasks on {len(cluster.nodes)} nodes of the Ray cluster at {address}")
@@ -122,7 +124,8 @@ def connected(address: str) -> Iterator[Cluster]:
         raise HostError("--ray needs Ray, which is optional: scripts/setup_env.sh WORD ray") from None
     _reach(address)
     try:
-        with chdir(PROJECT):  # Ray puts the current folder first on the nodes' import path: the user's must not be
+        # Ray puts the working directory first on the nodes' import path, and the user's may contain a torch.py.
+        with chdir(PROJECT):
             ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": nodes_environment()})
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise HostError(f"There is no Ray cluster at {address}: {error}") from None
@@ -136,7 +139,7 @@ def connected(address: str) -> Iterator[Cluster]:
         if not nodes:
             raise HostError(f"The Ray cluster at {address} has no node with a processor.")
         cluster = Cluster(ray, address, nodes)
-        cluster.answered()
+        cluster.require_answers()
         yield cluster
     finally:
         ray.shutdown()
@@ -154,18 +157,20 @@ def _reach(address: str) -> None:
 
 
 def assigned_cpus() -> int | None:
-    """On a node, in a task: how many processors are its own."""
+    """Called in a task: the number of CPUs that Ray assigned to it; None if it assigned none."""
     import ray
 
     return int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)) or None
 
 
 def nodes_environment() -> dict[str, str]:
-    """Variables of the nodes' processes: they run this code with this process's packages.
+    """Environment variables for the processes on the nodes, so that they run this code with the packages of this
+    process.
 
-    PYTHONPATH replaces the nodes' own. It must therefore name every folder that this process imports from, Ray's too:
-    a worker that cannot import Ray does not start, and Ray starts another one, forever. The interpreter is the one that
-    Ray was started with on each node: one that is named here and is not there would be the same endless start.
+    PYTHONPATH replaces the nodes' own. It must therefore contain every folder that this process imports from, Ray's
+    too: a worker that cannot import Ray does not start, and Ray starts another one, without end. Each node uses the
+    interpreter that Ray was started with: if one were set here that a node does not have, its workers would be
+    restarted without end as well.
     """
     library = Path(os.__file__).parent
     folders = [Path(entry).absolute() for entry in sys.path if entry]
@@ -173,12 +178,12 @@ def nodes_environment() -> dict[str, str]:
     variables = {"PYTHONPATH": os.pathsep.join(dict.fromkeys([str(PROJECT), *ours])), "PYTHONSAFEPATH": "1"}
     if added := os.environ.get("ATHANOR_DOMAINS"):
         variables["ATHANOR_DOMAINS"] = added
-    # How threads wait; of how many there are, Ray takes care (OMP_NUM_THREADS is the number of a task's CPUs).
+    # How threads wait for each other. Their number is set by Ray (OMP_NUM_THREADS: the number of a task's CPUs).
     return variables | {name: os.environ[name] for name in (*WAITING, *BLAS_SPINNING) if name in os.environ}
 
 
 def _answer() -> str:
-    """On a node: import what every domain needs."""
+    """Runs on a node: imports what every domain needs."""
     import numpy
 
     from training import workspace

@@ -1,4 +1,5 @@
-"""The budget of one command: its limit, the time that a stage is counted with, and what a training may use of it."""
+"""The budget of one command: the limit in its options, the record of its stage in the ledger, and the time that a
+training may use."""
 
 from __future__ import annotations
 
@@ -11,24 +12,25 @@ from dataclasses import replace
 
 from training.budget.account import Account, counted, ledger_path
 from training.budget.ending import Ending
-from training.budget.ledger import Seen
+from training.budget.ledger import RecordedJob
 from training.budget.limit import Limit, limit_of
 from training.budget.reserve import TRIAL, TRIAL_SECONDS
 from training.registry import facts
 from training.stages.run_names import others
 from training.workspace import Workspace
 
-#: The time left to train, in trials, from which a trial is worth its time.
+#: The host is timed by a trial only if at least this many times the trial's duration is left for training.
 TRIED_FROM = 2.0
 
 
 def command_limit(options: argparse.Namespace) -> Limit:
+    """The limit that the options of a command give. Raises UsageError for a --budget-usd without a known price."""
     return limit_of(options.max_hours, options.budget_usd, options.price_per_hour)
 
 
 def endings_of(options: argparse.Namespace, families: Sequence[str]) -> dict[str, Ending]:
-    """What the end of each family takes on the reference cores. Those that are not trained yet have the size of this
-    command's preset."""
+    """Family -> how long evaluating, exporting and verifying it takes on the reference cores. A family that is not
+    trained yet is assumed to have the size that this command's preset gives it."""
     preset = preset_of(options, Workspace(options.out)) if hasattr(options, "preset") else None
     about = {family: facts(family) for family in families}
     return {
@@ -41,7 +43,8 @@ def endings_of(options: argparse.Namespace, families: Sequence[str]) -> dict[str
 def counted_stage(
     options: argparse.Namespace, stage: str, families: Sequence[str] = (), *, fresh: bool = False
 ) -> Iterator[Account | None]:
-    """The stage's session in the ledger; None on all ranks but the first, which counts for all."""
+    """Record the time of the block as a session of `stage` in the ledger. Gives the account; None on all ranks but rank
+    0, which records the time for all."""
     if os.environ.get("RANK", "0") != "0":
         yield None
         return
@@ -53,7 +56,8 @@ def counted_stage(
 
 
 def preset_of(options: argparse.Namespace, workspace: Workspace) -> str | None:
-    """The preset that is meant; None where a --config stands in for one."""
+    """The preset of the command: the given one, or `demo` for synthetic data and `full` for other data; None if
+    --config is used instead."""
     from training.data.summary import summary_of
 
     if options.config is not None or options.preset is not None:
@@ -63,19 +67,21 @@ def preset_of(options: argparse.Namespace, workspace: Workspace) -> str | None:
 
 
 def allowance(options: argparse.Namespace, account: Account | None):
-    """(seconds that this training may still use, seconds of the job), or (None, None) without a limit."""
+    """(a function that returns the seconds that this training may still use, the job's limit in seconds), or
+    (None, None) without a limit. Raises UsageError if there is no time to train."""
     if options.max_hours is None and options.budget_usd is None:
         return None, None
-    if account is None:  # the first rank counts for all
+    if account is None:  # not rank 0, which decides for all
         return (lambda: math.inf), math.inf
     rest = others(options.of, account.workspace, options.family)
     left = account.training_left(options.family, options.families_left, rest)
     account.require_time(left(), [options.family, *rest])
-    return left, round(account.seconds, 1)  # it is recorded and compared: no noise in its last digits
+    return left, round(account.seconds, 1)  # rounded, as it is recorded, and later compared with another limit
 
 
 def time_host(options: argparse.Namespace, workspace: Workspace) -> None:
-    """Under a limit, time this host once, so that what is kept back for the end is what the end takes here."""
+    """Time a fixed export on this host, once, if the job has a limit: the time that is reserved for evaluation, export
+    and verification is computed from it."""
     limited = options.max_hours is not None or options.budget_usd is not None
     if not limited or os.environ.get("RANK", "0") != "0":
         return
@@ -83,11 +89,11 @@ def time_host(options: argparse.Namespace, workspace: Workspace) -> None:
 
     rest = others(options.of, workspace, options.family)
     endings = endings_of(options, [options.family, *rest])
-    account = Account(workspace, command_limit(options), Seen(ledger_path(workspace)), endings=endings)
+    account = Account(workspace, command_limit(options), RecordedJob(ledger_path(workspace)), endings=endings)
     left = account.training_left(options.family, options.families_left, rest)
     if account.is_measured() or left is None:
         return
     if left() * options.families_left < TRIED_FROM * TRIAL_SECONDS * account.slow:
         return
     with counted_stage(options, TRIAL, fresh=options.resume == "never"):
-        print(f"A fixed export, by which the time that is kept back is measured, took {trial():.0f} s.", flush=True)
+        print(f"This host was timed: a fixed export took {trial():.0f} s. The reserve is computed from it.", flush=True)

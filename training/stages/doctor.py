@@ -1,4 +1,4 @@
-"""Look at the host before hours are spent on it: what is there, what is missing, and for each what to do."""
+"""Checks this host before hours are spent on it: what it has, what is missing, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ GIB = 2**30
 FULL_GPU = 22 * GIB  # a "24 GB" card shows a little less
 SHARED_MEMORY = GIB  # of /dev/shm: Docker's default of 64 MB is too small for NCCL; data loader workers use none
 MEMORY = 8 * GIB
-DRIVER = Path("/proc/driver/nvidia/version")  # there while the NVIDIA driver is loaded
+DRIVER = Path("/proc/driver/nvidia/version")  # exists while the NVIDIA driver is loaded
 
-#: Checkpoints of a family that may be there at once: best, last, three epochs and the one that is being written.
+#: Checkpoints of a family that may exist at the same time: best, last, three epochs and the one that is being written.
 CHECKPOINTS = 6
 
 
@@ -39,8 +39,8 @@ def doctor(
     device: str = "auto",
     gpus: int | None = None,
 ) -> list[Finding]:
-    """Print what was found and return it. `options`: the domain's, by attribute; `device`, `gpus`: what the run is
-    going to request.
+    """Run all checks; print and return their findings. `options`: the domain's, by attribute. `device`, `gpus`: what
+    the run is going to request.
 
     Raises HostError naming everything that would make the run fail.
     """
@@ -118,7 +118,7 @@ def _one_gpu(torch: Any, index: int) -> Finding:
     except RuntimeError as error:
         return Finding(
             "fails", about, f"{properties.name} cannot compute: {str(error).splitlines()[0]}",
-            f"Its compute capability is {properties.major}.{properties.minor}, this torch knows "
+            f"Its compute capability is {properties.major}.{properties.minor}, this torch supports "
             f"{', '.join(torch.cuda.get_arch_list())}. {_which_torch(_driver())}",
         )  # fmt: skip
     text = f"{properties.name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
@@ -161,7 +161,7 @@ def _driver() -> str:
 
 
 def _which_torch(driver: str) -> str:
-    """What to do about a torch that finds no GPU, in the words of scripts/torch_index.sh."""
+    """What to do about a torch that finds no GPU, from the output of scripts/torch_index.sh."""
     if not driver:
         return "Install the NVIDIA driver (Ubuntu: sudo ubuntu-drivers install --gpgpu, then reboot), or use --cpu."
     clean = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
@@ -212,7 +212,7 @@ def _disk(workspace: Workspace, domain: Domain, job: Job) -> Iterator[Finding]:
     for parts in places.values():
         folder = _existing(parts[0][1])
         free = shutil.disk_usage(folder).free
-        # what earlier runs have written is room that this run does not need again
+        # this run reuses the space of what earlier runs have written
         need = sum(max(0, part - _written(at)) for _, at, part in parts)
         what = ", ".join(f"{name} {part / GIB:.1f}" for name, _, part in parts)
         text = f"{free / GIB:.1f} GiB free in {folder}; a full run needs {need / GIB:.1f} more ({what})"
@@ -275,7 +275,7 @@ def _outputs(workspace: Workspace) -> Iterator[Finding]:
 
 
 def _try_writing(folder: Path) -> None:
-    """What a checkpoint needs: write, flush to the disk, rename, lock. Raises OSError."""
+    """Do what saving a checkpoint needs: write, flush to the disk, rename, lock. Raises OSError."""
     handle, name = tempfile.mkstemp(prefix=".doctor-", dir=folder)
     path = Path(name)
     try:

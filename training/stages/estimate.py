@@ -1,4 +1,4 @@
-"""Estimate of what a training takes in time and money, from a few of its real steps."""
+"""Estimates the time and cost of a training from a few of its real steps."""
 
 from __future__ import annotations
 
@@ -20,53 +20,53 @@ if TYPE_CHECKING:
     from training.data.rows import Row
     from training.engine.checkpoints.resume import Decision, Wanted
 
-SCRATCH = ".estimate"  # under --out: on the disk that is saved to
-#: Of the training's time, what half a minute does not show of the hours after it (other programs, heat, neighbours): at
-#: least so much, and so many times what was seen of it in that half minute. benchmarks/estimate.py counts how often
-#: the interval holds.
+SCRATCH = ".estimate"  # under --out, so that saves are timed on the disk that the training uses
+#: Half a minute of timing does not show how fast the host will be in the hours after it (other programs, heat, other
+#: virtual machines). The uncertainty is therefore a share of the training's time: LEAST_DOUBT, or DRIFT times the
+#: change of speed during the timing if that is more. benchmarks/estimate.py counts how often the interval is right.
 LEAST_DOUBT, DRIFT = 0.08, 1.5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds, where nothing else is given."""
+    """The estimate of one training. Times are in seconds."""
 
     title: str
     place: str  # the device
-    begin: int  # optimizer steps done before
-    steps: int  # still to do
+    begin: int  # optimizer steps that are done already
+    steps: int  # optimizer steps still to do
     steps_per_epoch: int
-    step: float  # mean of one
-    spread: tuple[float, float]  # of the timed steps: the fastest tenth's end and the slowest tenth's beginning
-    timed: int  # steps
-    error: float  # of `step`, two standard errors
-    drift: float  # how much the host's speed changed meanwhile, as a share
-    waiting: float  # share of the steps' time in which input is waited for
+    step: float  # mean time of one step
+    spread: tuple[float, float]  # 10th and 90th percentile of the timed steps
+    timed: int  # number of timed steps
+    error: float  # two standard errors of `step`
+    drift: float  # change of the host's speed during the timing, as a share
+    waiting: float  # share of the step time in which the model waits for input
     start: float  # from the command to the second step
-    evaluation: float  # of the held-out split
+    evaluation: float  # one evaluation of the held-out split
     evaluations: int
-    least_evaluations: int  # after which the run may stop early; `evaluations` where it never does
-    save: float  # what training is held up by one
+    least_evaluations: int  # evaluations after which early stopping is possible; `evaluations` if it is not
+    save: float  # how long one save holds up the training
     saves: int
-    last_save: float
-    ending: float  # evaluate, export and verify afterwards
-    millions: float  # parameters
+    last_save: float  # until the last save is on the disk
+    ending: float  # evaluate, export and verify after the training
+    millions: float  # millions of parameters
     notes: tuple[str, ...] = field(default=())
 
     @property
     def per_evaluation(self) -> float:
-        """Of an evaluation and the save that may follow it."""
+        """Time of an evaluation and the save that may follow it."""
         return self.evaluation + self.save
 
     @property
     def training(self) -> float:
-        """Until the training process ends."""
+        """Time until the training process ends."""
         rest = self.evaluations * self.per_evaluation + (self.saves - self.evaluations) * self.save + self.last_save
         return self.start + self.steps * self.step + rest
 
     @property
     def all(self) -> float:
-        """Until the exports are verified."""
+        """Time until the exports are verified."""
         return self.training + self.ending
 
     @property
@@ -76,7 +76,7 @@ class Estimate:
         return math.hypot(self.steps * self.error, share * self.training)
 
     def steps_within(self, seconds: float) -> int:
-        """Steps that fit into so much time of training."""
+        """How many of the steps fit into `seconds` of training."""
         left = seconds - self.start - self.per_evaluation - self.last_save
         each = self.step + (self.steps and self.evaluations * self.per_evaluation / self.steps)
         return max(0, min(self.steps, int(left / each)))
@@ -93,11 +93,11 @@ def estimate(
     ending: Callable[[float, float], float] = lambda millions, seconds: 0.0,
 ) -> Estimate | None:
     """Time the run that `train` with the same arguments would do, or the rest of the one that is under way; None where
-    that one is finished. `ending`: millions of weights, seconds of training -> seconds for evaluating, exporting and
-    verifying.
+    that one is finished. `ending`: (millions of parameters, seconds of training) -> seconds for evaluating, exporting
+    and verifying.
 
     Writes to a scratch folder under the workspace, which is removed; checkpoints/ and runs/ are not touched. Files
-    that are not in cache/ yet are decoded into it. Raises what `train` would raise in its first minutes.
+    that are not in cache/ yet are decoded into it. Raises the errors that `train` would raise in its first minutes.
     """
     began = time.monotonic()
     from training.engine.checkpoints.provenance import hardware, plain, provenance
@@ -134,7 +134,7 @@ def estimate(
 
 
 def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
-    """What `train` would continue from, found without touching anything; and what to say of it."""
+    """The checkpoint from which `train` would continue, found without changing any file, and notes about it."""
     from training.engine.checkpoints.checkpoint_file import read
     from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
     from training.engine.checkpoints.resume import Decision, differences
@@ -147,7 +147,7 @@ def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
             why = f"The run in {folder} would be set aside and a new one begun: {'; '.join(differing)}."
             return Decision(None, SCRATCH, (why,))
         step = found["progress"]["step"]
-        notes = (f"The run in {folder} stands at step {step}; this is of the rest.",) if step else ()
+        notes = (f"The run in {folder} is at step {step}; the estimate is for the remaining steps.",) if step else ()
         return Decision(newest, SCRATCH, notes)
     source = wanted.settings.training.resume_from
     if source is None:
@@ -162,7 +162,7 @@ def _standing(folder: Path, wanted: Wanted, resume: str) -> Decision:
 
 
 def show(found: Estimate, account: Account, family: str, families_left: int, others: Sequence[str]) -> None:
-    """For people: how long, how much, until when, and what fits into a limit."""
+    """Print the estimate: duration, cost, when the training would end, and how much of it fits into a limit."""
     price = account.limit.price
     epochs, place = found.steps / found.steps_per_epoch, found.place
     print(
@@ -187,7 +187,7 @@ def show(found: Estimate, account: Account, family: str, families_left: int, oth
     low, high = max(0.0, found.all - found.doubt), found.all + found.doubt
     money = "" if price is None else f"; {found.all / HOUR * price:.2f} USD at {price:g} USD/h"
     _row("in all", found.all, f"between {duration(low)} and {duration(high)} in nine of ten runs{money}")
-    print(f"  Begun now it would end at {_clock(found.all)}.")
+    print(f"  If it is started now, it will end at {_clock(found.all)}.")
     if found.least_evaluations < found.evaluations:
         saved = (found.evaluations - found.least_evaluations) / found.evaluations * (found.training - found.start)
         print(f"  Early stopping may end it sooner: after {duration(found.all - saved)} at the earliest.")

@@ -1,5 +1,5 @@
-"""Held-out metrics of a trained model, each with its interval and beside its baselines, and a verdict in words, into
-exports/metrics.json."""
+"""Evaluates a trained model on held-out data: writes each metric with its confidence interval and its baselines, and a
+verdict in words, to exports/metrics.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 METRICS = "metrics.json"
 FORMAT = 1
-#: Raised when what is measured, or how, changes: what was measured before is then measured again.
+#: Increment it when the measurements change: results of an older version are then measured again.
 VERSION = 3
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
@@ -40,14 +40,14 @@ def evaluate(
     share: float = SHARE,
     test: bool = False,
 ) -> dict[str, Any]:
-    """Judge `checkpoint` (default: the best of `run`) on the held-out rows; returns what metrics.json holds of it.
+    """Judge `checkpoint` (default: the best of `run`) on the held-out rows; returns its entry in metrics.json.
 
-    `options`: of the domain, by attribute. `share`: of the model's own steps, that models trained only to be compared
-    with it may take (see EvaluationContext.baseline_share). `test`: judge it on the sealed test split too, which is
-    recorded as an opening; the result is under "test", beside that on the validation split.
+    `options`: of the domain, by attribute. `share`: how long trained baselines are trained, as a share of the model's
+    own steps (EvaluationContext.baseline_share). `test`: judge it on the sealed test split too, which is recorded as an
+    opening; the result is under "test", beside that on the validation split.
 
-    Nothing is measured twice: a result on the same checkpoint and the same rows is read back. Raises UsageError without
-    a checkpoint, or where a family that this one needs is not trained, DataError without held-out rows.
+    Nothing is measured twice: a result on the same checkpoint and the same rows is read back. Raises UsageError if
+    there is no checkpoint, or a family that this one needs is not trained; DataError if there are no held-out rows.
     """
     from training.stages.trained import load_trained, needed_of
 
@@ -78,8 +78,8 @@ class _Judge:
         self.device, self.options, self.share = device, options, share
 
     def judged(self, split: Literal["val", "test"], known: dict[str, Any]) -> dict[str, Any]:
-        """What is measured on `split`; `known`, where it is of the same question."""
-        # The sealed split is known by its manifest, so that what was measured before is read back without opening it.
+        """The result on `split`: `known`, if it is of the same checkpoint, rows and settings; else it is measured."""
+        # The sealed split is identified by its manifest, so that an earlier result is read back without opening it.
         sealed = split == "test"
         held_out = None if sealed else self._rows(split)
         which = sha256(self._manifest(split)) if held_out is None else sorted(str(row.values["id"]) for row in held_out)
@@ -95,7 +95,7 @@ class _Judge:
         else:
             result = self._measured(split, self._rows(split) if held_out is None else held_out) | {"subject": subject}
             if known.get("subject", {}).get("checkpoint_sha256") == self.trained.sha256 and "test" in known:
-                result["test"] = known["test"]  # of the same model
+                result["test"] = known["test"]  # still valid: the model is the same
         _show(result, self.recipe.run, split)
         return result
 
@@ -138,32 +138,33 @@ class _Judge:
         return load_split(self.recipe, self.workspace, split, options=self.options, **opening)
 
     def _manifest(self, split: str) -> Path:
-        """Of the sealed split. Raises DataError where the data has none."""
+        """The manifest of the sealed split. Raises DataError if the data has none."""
         path = self.workspace.manifest(self.recipe.data, split)
         if not path.is_file():
-            raise DataError(f"There is no {split} split of {self.recipe.title} ({path}): prepare makes none here.")
+            raise DataError(f"There is no {split} split of {self.recipe.title}: `prepare` has not written {path}.")
         return path
 
 
 def unit_of(run: str) -> Unit:
-    """What the domain of `run` counts; rows, where no domain declares its family."""
+    """The sampling unit of the domain of `run`; rows if no domain declares its family."""
     return domain_of(run).unit if family_of(run) in families() else UNIT
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Run -> what was measured of it before; nothing of a file that has another form, or cannot be read."""
+    """Run -> its entry in metrics.json; empty if the file is missing, cannot be read, or has another format."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except ValueError:
-        print(f"{path} is not readable and is written again.")
+        print(f"{path} is damaged and is written again.")
         return {}
     return dict(content["families"]) if content.get("format") == FORMAT else {}
 
 
 def _show(result: Mapping[str, Any], run: str, split: str) -> None:
-    """A table (a metric a row, the model and every baseline a column), what a demo is for, and the verdict."""
+    """Print a table (a row for each metric, a column for the model and for each baseline), what the demo shows if it is
+    one, and the verdict."""
     unit = unit_of(run)
     title, verdict, metrics = result["title"], result["verdict"], result["metrics"]
     count = row_counts(result).get("held_out", 0)

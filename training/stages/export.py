@@ -1,4 +1,5 @@
-"""Checkpoints -> files that other programs run, each proved against its model, with a receipt."""
+"""Exports checkpoints to files that other programs can run. Each file is compared with its model and listed in a
+receipt."""
 
 from __future__ import annotations
 
@@ -41,10 +42,10 @@ def export(
     """Export each run ("family" or "family/item") from its checkpoint (None: its best) into `folder` (default: the
     workspace's exports/); the files of an item lie in a folder named after it.
 
-    Files are made beside their final place and moved there only when all of a run's are proved; what an earlier export
-    left stays until then. A run whose files already are those of this checkpoint is not made again. `options`: the
-    domain's, which say where held-out data lies. `cost`: of each run where it is known, as {"money": 1.23,
-    "currency": "USD"}.
+    Files are made beside their final place and moved there only when all files of a run are verified; those of an
+    earlier export stay until then. A run whose files were made from this checkpoint before is not exported again.
+    `options`: the domain's, which say where held-out data is. `cost`: of each run whose cost is known, as
+    {"money": 1.23, "currency": "USD"}.
 
     Raises UsageError for a missing or foreign checkpoint (before anything is made), ExportError where a file differs
     from its model, HostError where the folder is in use or cannot be written.
@@ -67,7 +68,7 @@ def export(
 
 
 def _title(recipe: Recipe) -> str:
-    """Of a run, for people."""
+    """The title of a run, for people."""
     return f"{recipe.title} ({recipe.item})" if recipe.item else recipe.title
 
 
@@ -79,7 +80,7 @@ def _held_out_manifest(recipe: Recipe, workspace: Workspace) -> Path | None:
 
 
 def _key(trained: Trained, int8_limit: float, manifest: Path | None) -> dict[str, Any]:
-    """What the files depend on: where it is the same, so are they."""
+    """What the exported files depend on: while it is unchanged, they need not be made again."""
     return {
         "checkpoint_sha256": trained.sha256,
         "held_out_sha256": files.sha256(manifest) if manifest else None,
@@ -90,8 +91,8 @@ def _key(trained: Trained, int8_limit: float, manifest: Path | None) -> dict[str
 
 
 def code_folders(run: str) -> list[Path]:
-    """The folders whose code decides what the files of a run hold: its domain's, and its recipe's where that lies
-    elsewhere. Nothing is imported for it but packages on the way (no torch)."""
+    """The folders whose code determines the contents of a run's files: the domain's, and the recipe's if it is outside
+    of that. Only the parent packages of the recipe are imported (no torch)."""
     domain = Path(str(sys.modules[type(domain_of(run)).__module__].__file__)).parent
     package = facts(run).recipe.partition(":")[0].rpartition(".")[0]
     spec = importlib.util.find_spec(package) if package else None
@@ -135,10 +136,10 @@ def _export_run(
     if isinstance(model, torch.nn.Module):
         _check_finite(trained)
         model = model.float().eval().requires_grad_(False)
-    room = folder / f".making-{recipe.run.replace('/', '-')}"
-    shutil.rmtree(room, ignore_errors=True)
-    with disk_errors(room):
-        room.mkdir(parents=True)
+    staging = folder / f".making-{recipe.run.replace('/', '-')}"
+    shutil.rmtree(staging, ignore_errors=True)
+    with disk_errors(staging):
+        staging.mkdir(parents=True)
     try:
         metadata = {
             "project": "athanor",
@@ -146,7 +147,7 @@ def _export_run(
             "synthetic": str(synthetic).lower(),
             "checkpoint_sha256": trained.sha256,
         } | ({"item": recipe.item} if recipe.item else {})
-        package = Package(room, recipe, metadata, int8_limit)
+        package = Package(staging, recipe, metadata, int8_limit)
         _make(package, trained, model, held_out, workspace.relative(folder))
         entry = {
             "title": _title(recipe),
@@ -172,10 +173,10 @@ def _export_run(
             **package.expected_files,
             "notes": package.notes,
         }
-        _publish(room, folder, recipe.run, entry)
+        _publish(staging, folder, recipe.run, entry)
         show_exports(recipe, entry, workspace, folder)
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
     print(f"  took {time.monotonic() - began:.0f} s")
 
 
@@ -189,8 +190,9 @@ def _make(package: Package, trained: Trained, model: Any, held_out: Any, folder:
         ) from error
 
 
-def _publish(room: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> None:
-    """Move proved files to their names, drop those that this run no longer has, and write the receipt last."""
+def _publish(staging: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> None:
+    """Move verified files to their final names, delete those that this run no longer has, and write the receipt
+    last."""
     before = (receipt.read_receipt(folder) or {"families": {}})["families"]
     others = {name for other, had in before.items() if other != run for name in had["files"]}
     taken = collisions(entry["files"], others)
@@ -200,7 +202,7 @@ def _publish(room: Path, folder: Path, run: str, entry: Mapping[str, Any]) -> No
     gone = set(before.get(run, {"files": {}})["files"]) - made
     files.remove_all_but(folder, {name for name in gone if (folder / name).is_file()} & files.folders_of(made), set())
     for name in entry["files"]:
-        files.publish(room / name, folder / name)
+        files.publish(staging / name, folder / name)
     files.remove_all_but(folder, gone, made)
     receipt.merge_family(folder, run, entry)
 

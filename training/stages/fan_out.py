@@ -1,5 +1,6 @@
-"""One verb for every item of a family that trains one model an item: each is a separate run, under its share of one
-budget. What fails is quarantined with its reason, and the others continue."""
+"""Runs one command (`train` or `evaluate`) for every item of a family that has one model per item. Each item is a
+separate run with its share of the budget. An item that fails is quarantined with the reason, and the others
+continue."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from training.registry import family_of
 from training.stages.children import Children, End
 from training.workspace import Workspace
 
-#: Exit codes that every item would end with: wrong usage or configuration, a host that cannot do it, a request to stop.
+#: Exit codes with which every other item would end too: wrong usage or configuration, an unsuitable host, an interrupt.
 OF_ALL = (UsageError.exit_code, HostError.exit_code, 75)
 #: More than this share of failed items is a failure of the job.
 TOO_MANY = 0.5
@@ -39,7 +40,7 @@ def quarantined(workspace: Workspace) -> dict[str, dict[str, Any]]:
 
 
 def runs_of(domain: Domain, family: str, workspace: Workspace) -> list[str]:
-    """The names of a family's runs: the family itself, or one an item. Raises UsageError before `prepare`."""
+    """The names of a family's runs: the family's name, or one name per item. Raises UsageError before `prepare`."""
     if not domain.facts(family).fan_out:
         return [family]
     items = domain.items(workspace)
@@ -61,9 +62,9 @@ def each(
 ) -> None:
     """Run `verb` (train or evaluate) with the options `words` for every item of `family`.
 
-    `others_left`: trainings of other families that share the limit with these. A training tries quarantined items
-    again; later verbs pass them over. Raises Interrupted; the error of an item that all would end with; DataError or
-    TrainingError where more than half of the items fail.
+    `others_left`: trainings of other families that share the limit with these. `train` tries quarantined items again;
+    `evaluate` skips them. Raises Interrupted; the error of an item that every other item would get too (OF_ALL); the
+    error of the first failed item if more than half of the items fail.
     """
     failed = quarantined(workspace)
     runs = runs_of(domain, family, workspace)
@@ -73,7 +74,7 @@ def each(
         raise TrainingError(f"Every item of {family} failed: see {quarantine_path(workspace)}.")
     commands = {}
     for number, run in enumerate(runs):
-        # those that run at once use the clock together, so each may plan with the time of as many turns as are left
+        # Runs at the same time share the clock, so the time left is divided among the remaining batches of runs.
         left = [f"--families-left={-(-(len(runs) - number) // at_once) + others_left}"] if verb == "train" else []
         commands[run] = _command(workspace, verb, run, [*words, *left])
     stop: list[End] = []
@@ -125,7 +126,7 @@ def _write(workspace: Workspace, failed: dict[str, dict[str, Any]]) -> None:
 
 
 def _error(text: str, code: int) -> AthanorError:
-    """Of the kind that has this exit code."""
+    """The error class with this exit code, with the message `text`."""
     for kind in (UsageError, DataError, TrainingError, HostError):
         if kind.exit_code == code:
             return kind(text)

@@ -1,5 +1,5 @@
-"""What an export left, shown where its training was followed: pictures and sounds in TensorBoard and W&B, and there the
-exported files as an artifact."""
+"""Shows an export's samples (pictures, sounds) in the TensorBoard and W&B run of its training, and adds the exported
+files to the W&B run as an artifact."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from training.recipe import Recipe
 from training.workspace import Workspace
 
 PICTURES, SOUNDS = (".png",), (".wav", ".mp3")
-LONGEST = 20.0  # seconds of a sound in TensorBoard, which takes no compressed ones
-UPLOAD_SECONDS = 120.0  # that an export waits for W&B to take its files
+LONGEST = 20.0  # seconds of a sound that are shown in TensorBoard, which takes only uncompressed ones
+UPLOAD_SECONDS = 120.0  # how long an export waits for W&B to upload its files
 
 
 def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace, folder: Path) -> None:

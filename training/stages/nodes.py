@@ -1,8 +1,8 @@
-"""Nodes of a domain's plan (domain.Node): each is run unless its receipt holds.
+"""Runs the nodes of a domain's plan (domain.Node), except those that are done already.
 
-A receipt (runs/nodes/<name>.json) is written last. It holds the digests of what the node read, of the options, of the
-domain's code, and of what it wrote. Where all of these are as they were, the node is done; so a job that was killed
-anywhere continues with the first node that is not.
+A node's receipt (runs/nodes/<name>.json) is written last. It has the digests of the node's inputs, the options, the
+domain's code and the node's outputs. If none of these has changed, the node is done. So a job that was killed at any
+point continues with the first node that is not done.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ FORMAT = 1
 
 
 def receipt_path(workspace: Workspace, node: str) -> Path:
-    """Where the receipt of a node lies."""
+    """The path of a node's receipt."""
     return workspace.root / "runs" / "nodes" / f"{node}.json"
 
 
 def run_node(domain: Domain, node: Node, job: Job) -> bool:
-    """Run one node unless its receipt holds; returns whether it was run.
+    """Run one node unless its receipt shows that it is done; returns whether it was run.
 
-    Raises what the node raises, TrainingError where it does not write what it promised, UsageError where something that
-    it reads is not there.
+    Raises the node's own errors, TrainingError if it does not write one of its outputs, UsageError if one of its inputs
+    does not exist.
     """
     path = receipt_path(job.workspace, node.name)
     with exclusive(path.parent / f".{node.name}", f"node {node.name}"):
         wanted = _wanted(domain, node, job)
-        if _holds(path, wanted, job.workspace):
+        if _is_done(path, wanted, job.workspace):
             job.say(f"{node.title}: done before; its inputs, options and code are the same.")
             return False
         path.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def run_node(domain: Domain, node: Node, job: Job) -> bool:
 
 
 def _wanted(domain: Domain, node: Node, job: Job) -> dict[str, Any]:
-    """What a receipt must say for the node to be done, but for its outputs."""
+    """The entries that a receipt must have for the node to be done, without the outputs."""
     inputs = {}
     for path in node.inputs(job):
         if not path.exists():
@@ -81,7 +81,7 @@ def _wanted(domain: Domain, node: Node, job: Job) -> dict[str, Any]:
     }
 
 
-def _holds(path: Path, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
+def _is_done(path: Path, wanted: Mapping[str, Any], workspace: Workspace) -> bool:
     try:
         receipt = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # none yet, or damaged: the node is run
@@ -112,7 +112,7 @@ def code_of(module: str) -> str:
 
 
 def levels(nodes: Sequence[Node]) -> list[list[Node]]:
-    """The nodes in groups: those of one need none of the same, or of a later one."""
+    """The nodes in groups that are run one after another: no node needs one of the same group or of a later one."""
     waiting, out = list(nodes), []
     while waiting:
         names = {node.name for node in waiting}
@@ -127,11 +127,11 @@ def levels(nodes: Sequence[Node]) -> list[list[Node]]:
 def run_nodes(
     domain: Domain, names: Sequence[str], job: Job, words: Sequence[str], *, at_once: int = 1, ray: str | None = None
 ) -> None:
-    """Run the nodes `names`, each after those that it needs. `at_once`: so many independent ones as processes of this
-    host, each with its own GPU where the node needs one; `ray`: on the nodes of the cluster at this address, which
-    must see the same folders. `words`: the options of the command, for those processes.
+    """Run the nodes `names`, each after those that it needs. `at_once`: how many independent nodes run at the same time
+    as processes of this host, each with its own GPU if it needs one. `ray`: address of a Ray cluster on which they run
+    instead; its hosts must have the same folders. `words`: the options of the command, for those processes.
 
-    Raises the first error of a node; the others of its level are waited for.
+    Raises the first error of a node, after the other nodes of its group have ended.
     """
     chosen = [node for node in domain.nodes() if node.name in names]
     for level in levels(chosen):
@@ -172,7 +172,7 @@ def _on_cluster(domain: Domain, level: Sequence[Node], job: Job, address: str) -
 
 
 def run_remote(word: str, name: str, root: str, options: Mapping[str, Any], seed: int) -> str:
-    """On a node of a cluster: one node of the plan; returns its messages."""
+    """Runs on a host of the cluster: run one node of the plan; returns its messages."""
     from training.registry import domain
 
     messages: list[str] = []

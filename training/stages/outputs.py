@@ -1,4 +1,4 @@
-"""What a verb writes below --out, looked at before its work: an error after it, or in the middle, costs that work."""
+"""Checks that a command can write to its folders under --out before it starts: an error later would lose its work."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ WRITTEN = {
     "restore": PARTS,
     "report": ("exports",),
 }
-READ = ("persist", "budget", "watch")  # these take a missing folder for one where nothing was done yet
-#: Errors of the environment, which the same command would meet again; the file is named in them.
+READ = ("persist", "budget", "watch")  # for these, a missing folder means that nothing has been done yet
+#: Errors of the environment that the same command would meet again. They contain the file's name.
 LASTING = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG,
 )  # fmt: skip
@@ -43,7 +43,8 @@ def require_out(verb: str, root: Path | None, exports: Path | None = None) -> No
 
 
 def environment_error(error: Exception) -> HostError | None:
-    """What an error of the system is for a user, where the same command would meet it again; None for others."""
+    """The HostError for an OSError that the same command would meet again (LASTING), with a remedy; None for any other
+    error."""
     if not isinstance(error, OSError) or error.errno not in LASTING or not isinstance(error.filename, str | bytes):
         return None
     remedy = {errno.ENOSPC: "Make room on that disk", errno.EDQUOT: "Make room in your quota"}.get(

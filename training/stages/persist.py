@@ -15,7 +15,7 @@ from training.data.files import sha256
 from training.engine.checkpoints.index import INDEX
 from training.errors import AthanorError, HostError
 from training.persist.copying import Pulse, copy, files_under, read_back
-from training.persist.destination import asked, bring, reason_of, require_place
+from training.persist.destination import copy_if_different, reason_of, require_place, run_on_place
 from training.persist.lease import Lease
 from training.persist.place import Place
 from training.persist.remote import CheckpointReplica, shown
@@ -28,51 +28,51 @@ SHOWN = 8  # problems that are listed one by one
 
 
 def restore(workspace: Workspace, place: Path) -> None:
-    """Copy to the workspace what it does not have, or has older, than `place`; an empty place is a first start.
+    """Copy to the workspace what is missing there or older than in `place`. An empty place is no error (a first start).
 
     Checkpoints are verified by their SHA-256. Nothing newer is overwritten, and an older run is set aside. Raises
-    HostError: the place cannot be used, is in use, or lists checkpoints of which none is intact.
+    HostError if the place cannot be used, is in use, or lists checkpoints of which none is intact.
     """
     pulse = Pulse()
-    asked(lambda: _restore(workspace, place, pulse), pulse, place)
+    run_on_place(lambda: _restore(workspace, place, pulse), pulse, place)
 
 
 def persist(workspace: Workspace, place: Path) -> None:
-    """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError,
-    naming what is not."""
+    """Copy to `place` what is not there yet, read everything back, and print what is safe there. Raises HostError that
+    lists what could not be copied."""
     pulse = Pulse()
-    asked(lambda: _persist(workspace, place, pulse), pulse, place)
+    run_on_place(lambda: _persist(workspace, place, pulse), pulse, place)
 
 
-# -- back ----------------------------------------------------------------------------------------------------------
+# -- restore -------------------------------------------------------------------------------------------------------
 
 
 def _restore(workspace: Workspace, place: Path, pulse: Pulse) -> None:
     entered = _enter(workspace, place)
-    with _leased(place, "restoring", pulse, entered):  # which also proves that it can be written
+    with _leased(place, "restoring", pulse, entered):  # this also shows that the place can be written
         families = _families(place)
         for family in families:
             folder = workspace.checkpoints(family)
             theirs = place / "checkpoints" / family
             with exclusive(folder, f"restoring {family}"), _leased(theirs, "restoring", pulse, entered):
                 print(f"{family}: {restore_family(theirs, folder, pulse)}")
-        brought = kept = 0
+        restored = kept = 0
         for part in PARTS:
             for path in files_under(place / part):
                 relative = path.relative_to(place)
                 here = workspace.root / relative
                 if here.is_file() and here.stat().st_mtime_ns >= path.stat().st_mtime_ns:
                     kept += 1
-                elif bring(place, workspace.root, relative, pulse):
-                    brought += 1
-        if not families and not brought + kept:
+                elif copy_if_different(place, workspace.root, relative, pulse):
+                    restored += 1
+        if not families and not restored + kept:
             print(f"{place} is empty: a first start.")
         else:
-            print(f"{', '.join(PARTS)}: {brought} files brought, {kept} are here as new or newer")
+            print(f"{', '.join(PARTS)}: {restored} files restored, {kept} kept, which are as new or newer here")
     _note_same_disk(workspace, place)
 
 
-# -- there ---------------------------------------------------------------------------------------------------------
+# -- persist -------------------------------------------------------------------------------------------------------
 
 
 def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
@@ -93,7 +93,7 @@ def _persist(workspace: Workspace, place: Path, pulse: Pulse) -> None:
         print(f"Safe in {place}, each file read back:")
         for report in safe:
             print(f"  {report}")
-        print("  What a drive uploads later is there when it says so (Colab: drive.flush_and_unmount()).")
+        print("  A drive that uploads in the background may need longer (Colab: call drive.flush_and_unmount()).")
     _note_same_disk(workspace, place)
     if problems:
         shown = problems[:SHOWN] + ([f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else [])
@@ -112,10 +112,10 @@ def _persist_family(workspace: Workspace, place: Place, family: str, problems: l
     with _leased(target, "copying", pulse, place):
         replica = CheckpointReplica(source, target, pulse)
         replica.sweep()
-        problems += replica.carry()
+        problems += replica.update()
         if replica.damaged():
-            replica.carry()
-            problems += [f"{target / name} is damaged there again and again" for name in replica.damaged()]
+            replica.update()
+            problems += [f"{target / name} is damaged there after a second copy" for name in replica.damaged()]
         return f"checkpoints of {family}: {shown(target)}"
 
 
@@ -125,7 +125,8 @@ def _persist_files(root: Path, place: Place, part: str, problems: list[str], pul
         relative = path.relative_to(root)
         try:
             there = place.root / relative
-            if not bring(root, place.root, relative, pulse, place) and sha256(path) != read_back(there, pulse):
+            copied = copy_if_different(root, place.root, relative, pulse, place)
+            if not copied and sha256(path) != read_back(there, pulse):
                 copy(path, there, pulse)
         except OSError as error:
             problems.append(f"{relative}: {reason_of(error)}")
@@ -134,11 +135,11 @@ def _persist_files(root: Path, place: Place, part: str, problems: list[str], pul
     return f"{part}: {count} files, {size(total)}" if count else None
 
 
-# -- both ----------------------------------------------------------------------------------------------------------
+# -- for both ------------------------------------------------------------------------------------------------------
 
 
 def _families(root: Path) -> list[str]:
-    """Runs with checkpoints under `root`: "family", or "family/item" of one that fans out."""
+    """The runs that have checkpoints under `root`: "family", or "family/item" if the family fans out."""
     top = root / "checkpoints"
     found = [path.parent.relative_to(top) for path in (*top.glob(f"*/{INDEX}"), *top.glob(f"*/*/{INDEX}"))]
     return sorted(str(path) for path in found if "previous" not in path.parts)

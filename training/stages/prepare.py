@@ -1,4 +1,4 @@
-"""Data in, manifests and stores out: the verb `prepare`. What that means is the domain's."""
+"""The command `prepare`: from data to manifests and stores. The domain defines how its data is read."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def prepare(domain: Domain, job: Job) -> None:
 
 
 def _absolute(domain: Domain, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with absolute paths: other hosts stand elsewhere."""
+    """The options with absolute paths, since other hosts may have another working directory."""
     named = {option.attribute for option in domain.options if option.mounted}
     return {
         key: Path(value).absolute() if key in named and value is not None else value for key, value in options.items()
@@ -82,7 +82,7 @@ def _decode_on_cluster(domain: Domain, job: Job) -> int:
     with connected(address := job.options["ray"]) as cluster:
         count = len(cluster.nodes)
         job.say(f"  {count} nodes of the Ray cluster at {address} decode a share each")
-        # an audit looks at all of the data: it is for the merge
+        # an audit needs all of the data, so it is left to the merge
         options = {key: value for key, value in job.options.items() if key not in ("ray", "audit")}
         root = job.workspace.root.absolute()
         shares = [(domain.word, root, options, job.seed, number, count) for number in range(1, count + 1)]
@@ -92,7 +92,7 @@ def _decode_on_cluster(domain: Domain, job: Job) -> int:
 
 
 def _share(word: str, root: Path, options: Mapping[str, Any], seed: int, number: int, of: int) -> str:
-    """On a node: decode one share; returns a line about it."""
+    """Runs on a node: decode one share; returns a line about it."""
     from training.stages.cluster import assigned_cpus
 
     job = Job(Workspace(root), options, seed, workers=assigned_cpus(), say=lambda _: None)

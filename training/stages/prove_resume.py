@@ -1,8 +1,8 @@
-"""Verify exact resume: a training that is killed again and again ends in the same bits as one that is not.
+"""Verifies exact resume: a training that is killed repeatedly ends with the same bits as one that is not.
 
 Both are real processes with the user's own settings and data, in scratch folders under --out that share its manifests
-and its cache. One is left alone; the other is killed (SIGKILL, all of its processes) at random moments, and started
-again.
+and its cache. The straight run is not interrupted; the killed run is ended (SIGKILL to all of its processes) at random
+moments and started again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from training.workspace import Workspace
 
 SCRATCH = ".prove-resume"  # under --out
 STEPS, KILLS = 30, 3
-MARK = "ATHANOR_TRIAL"  # in the environment of every process of a trial: so they are found, whoever started them
-POLL = 0.002  # seconds between two looks at the log
+MARK = "ATHANOR_TRIAL"  # set in the environment of every process of a trial, so that all of them can be found
+POLL = 0.002  # seconds between two reads of the log
 COMPARED = (
     "model",
     "ema",
@@ -42,20 +42,21 @@ COMPARED = (
     "metrics",
     "progress",
 )
-#: Of a record of metrics.jsonl, what the clock decides.
+#: Keys of metrics.jsonl that depend on the clock.
 CLOCKED = {"samples_per_second", "rounds_per_second", "input_wait", "tflops", "seconds_left", "seconds"}
-NOISE = 10.0  # times the difference of two runs that were not killed on a GPU: more is not its rounding
+#: On a GPU, two straight runs may differ by rounding. A difference of more than this many times theirs is a fault.
+NOISE = 10.0
 
 
 @dataclass
 class Difference:
-    """Of two runs."""
+    """The differences between two runs."""
 
-    tensors: int = 0  # compared
-    records: int = 0
-    differing: list[str] = field(default_factory=list)  # paths of values, in the checkpoint's order
-    relative: float = 0.0  # the largest in any tensor, relative to that tensor's largest value
-    worst: str = ""  # where
+    tensors: int = 0  # number of compared tensors
+    records: int = 0  # number of compared records of the log
+    differing: list[str] = field(default_factory=list)  # paths of differing values, in the checkpoint's order
+    relative: float = 0.0  # the largest difference in any tensor, relative to that tensor's largest value
+    worst: str = ""  # the path of that tensor
     record: str = ""  # the first record of the log that differs
 
     @property
@@ -84,9 +85,9 @@ def prove_resume(
     seed: int | None = None,
     command: Sequence[str] = (),
 ) -> Difference:
-    """Train `family` for `steps` steps, straight and with `kills` kills, and compare weights, averages, optimizer and
-    log. `arguments`: further flags of `train`. `ranks`: processes that train together. `seed`: of the moments of the
-    kills. `command`: what stands for `python -m training train FAMILY`.
+    """Train `family` for `steps` steps, once without interruption and once with `kills` kills, and compare weights,
+    EMA, optimizer state and log. `arguments`: further flags of `train`. `ranks`: processes that train together. `seed`:
+    of the random moments of the kills. `command`: is run instead of `python -m training train FAMILY`.
 
     Raises TrainingError (exit 5) where they differ by more than a GPU's rounding, naming the first tensor and step; if
     a run itself fails, an error with its exit code.
@@ -96,15 +97,15 @@ def prove_resume(
     words = [*(command or [*_launch(ranks), "train", family]), *arguments]
     words += ["--set", f"training.max_steps={steps}", "--set", "training.log_every=1"]
     together = f", {ranks} processes each" if ranks > 1 else ""
-    print(f"{steps} steps of {family} straight, and with {kills} times kill -9 (--kill-seed {seed}){together}.")
+    print(f"{steps} steps of {family}, uninterrupted and with {kills} kill -9 (--kill-seed {seed}){together}.")
     with scratch(workspace, SCRATCH, "proving resume") as folder:
         straight = _Trial(folder / "straight", workspace, family, words)
         before = time.monotonic()
         straight.run()
         one = straight.result()
         done = one["progress"]["step"]
-        print(f"  straight: {done} steps in {time.monotonic() - before:.0f} s ({one['progress']['finished']})")
-        # Saved every few steps, so that a kill finds a run that stands anywhere in an epoch.
+        print(f"  uninterrupted: {done} steps in {time.monotonic() - before:.0f} s ({one['progress']['finished']})")
+        # Saved every few steps, so that the run also resumes in the middle of an epoch.
         each = one["progress"]["seconds"] / done
         often = ["--set", f"training.save_minutes={max(1e-5, 2 * each / 60):.6f}"]
         killed = _Trial(folder / "killed", workspace, family, [*words, *often])
@@ -116,19 +117,19 @@ def prove_resume(
             print("  No kill came after a save in the middle of the run: use more --steps.")
         found = compare(one, killed.result(), straight.records(), killed.records())
         if not found.none and one["provenance"]["hardware"]["device"] != "CPU":
-            print(f"  Not equal bit for bit, as CUDA kernels need not be: {found} The straight run once more.")
+            print(f"  Not equal bit for bit, as CUDA kernels need not be: {found} The uninterrupted run is repeated.")
             again = _Trial(folder / "again", workspace, family, words)
             again.run()
             own = compare(one, again.result(), straight.records(), again.records())
-            print(f"  Two straight runs differ by {own.relative:.2g}, the killed one by {found.relative:.2g}.")
+            print(f"  Two uninterrupted runs differ by {own.relative:.2g}, the killed one by {found.relative:.2g}.")
             if found.relative <= NOISE * own.relative:
                 print("Equal but for the GPU's own rounding.")
                 return found
         if not found.none:
-            raise TrainingError(f"The killed run is not the straight one. {found}")
+            raise TrainingError(f"The killed run differs from the uninterrupted one. {found}")
     print(
-        f"Equal, bit for bit: {found.tensors} tensors of weights, averages and optimizer, and {found.records} records "
-        "of losses and metrics."
+        f"Equal, bit for bit: {found.tensors} tensors of weights, EMA and optimizer, and {found.records} records of "
+        "losses and metrics."
     )
     return found
 
@@ -151,7 +152,7 @@ class _Trial:
         self.command = [*words, "--out", str(folder)]
         self.mark = secrets.token_hex(8)
         self.kills = 0
-        self.resumed_from: list[int] = []  # the saved step, of each kill
+        self.resumed_from: list[int] = []  # the step that was saved last before each kill
         from training.stages.trained import needed_runs
 
         folder.mkdir()
@@ -162,7 +163,8 @@ class _Trial:
             (folder / name).symlink_to(root / name)
 
     def run(self, moment: int | None = None, delay: float = 0.0) -> None:
-        """To the end; or until it has done a step and `moment` is in the log: then kill it `delay` seconds later."""
+        """Run to the end; or, if `moment` is given, until at least one step is done and step `moment` is in the log,
+        then kill it `delay` seconds later."""
         begin, before = self._saved(), self._written()
         with (self.folder / "output.txt").open("ab") as output:
             process = subprocess.Popen(
@@ -192,7 +194,7 @@ class _Trial:
             print(f"  it had ended at step {at} before the kill came")
 
     def _end(self, process: subprocess.Popen) -> None:
-        """SIGKILL to every process of the trial: loaders and ranks have groups of their own."""
+        """SIGKILL to every process of the trial: loaders and ranks have separate process groups."""
         while True:
             found = _marked(f"{MARK}={self.mark}".encode())
             if process.poll() is None:
@@ -213,12 +215,12 @@ class _Trial:
         return read(newest)["progress"]["step"] if newest else 0
 
     def _written(self) -> int:
-        """When something was written to the log last, on the file's own clock."""
+        """The modification time of the log in nanoseconds; 0 if there is none."""
         path = self._log()
         return path.stat().st_mtime_ns if path else 0
 
     def step(self) -> int:
-        """The newest in the log; 0 before the first."""
+        """The newest step in the log; 0 before the first."""
         path = self._log()
         if path is None:
             return 0
@@ -226,7 +228,7 @@ class _Trial:
         return json.loads(lines[-1])["step"] if lines else 0
 
     def records(self) -> list[dict[str, Any]]:
-        """Of the log, without what the clock decides."""
+        """The records of the log, without the keys that depend on the clock."""
         path = self._log()
         lines = path.read_text(encoding="utf-8").splitlines() if path else []
         return [{k: v for k, v in json.loads(line).items() if k not in CLOCKED} for line in lines]
@@ -246,7 +248,7 @@ class _Trial:
 
 
 def _marked(mark: bytes) -> set[int]:
-    """Processes with `mark` in their environment, zombies not counted. Where there is no /proc, none."""
+    """The processes with `mark` in their environment, without zombies; none if there is no /proc."""
     found = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # gone, or somebody else's
@@ -271,7 +273,7 @@ def compare(
     records: Sequence[Mapping[str, Any]],
     other_records: Sequence[Mapping[str, Any]],
 ) -> Difference:
-    """Two checkpoints and the logs that led to them, bit for bit, but for what the clock decides."""
+    """Compare two checkpoints and their logs bit for bit, without what depends on the clock."""
     out = Difference(records=len(records))
     for part in COMPARED:
         if part == "progress":

@@ -11,7 +11,7 @@ from training.workspace import Workspace
 
 
 def all_runs(domain: Domain, workspace: Workspace) -> list[str]:
-    """Of a domain, but for quarantined ones; of a family that fans out once its items are known."""
+    """The runs of a domain without quarantined ones. A family that fans out has none before its items are known."""
     from training.stages.fan_out import quarantined
 
     failed = quarantined(workspace)
@@ -24,12 +24,12 @@ def all_runs(domain: Domain, workspace: Workspace) -> list[str]:
 
 
 def others(domain: Domain, workspace: Workspace, run: str) -> list[str]:
-    """What else of a job is to be evaluated, exported and verified at its end."""
+    """The other runs of the job, which are evaluated, exported and verified at its end too."""
     return [name for name in all_runs(domain, workspace) if name != run]
 
 
 def left_out(domain: Domain, workspace: Workspace, exported: Iterable[str]) -> list[str]:
-    """What a reader of exports/ must know: quarantined runs, and models of items that are not in the data any more."""
+    """Notes for readers of exports/: quarantined runs, and models of items that are no longer in the data."""
     from training.export.receipt import read_receipt
     from training.stages.fan_out import quarantined
 
@@ -63,7 +63,7 @@ def require_trained(runs: Iterable[str], workspace: Workspace) -> None:
 
 
 def exported(domain: Domain, families: Sequence[str], workspace: Workspace) -> list[str]:
-    """The runs that an export of `families` is about; of none: all of the domain."""
+    """The runs that `export FAMILY...` exports: those of `families`, or all of the domain if none is named."""
     if not families:
         return all_runs(domain, workspace)
     out: list[str] = []

@@ -1,4 +1,4 @@
-"""A split, ready to train on: its manifest checked, its files decoded, its arrays at hand."""
+"""Loads a split for training: checks its manifest, decodes its files, and gives access to its stored arrays."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def load_split(
 ) -> Sequence[Row]:
     """The rows of "train", "val" or "test" with their stored arrays; what is not in the stores is decoded first.
 
-    The manifest is the config's (`data.train_manifest`, `data.val_manifest`) or the workspace's own; a hand-written one
-    is as good as a built one. A manifest that was checked before is not read again while neither it nor any file that
-    it names has changed.
+    The manifest is the config's (`data.train_manifest`, `data.val_manifest`) or the workspace's own; it may be written
+    by hand. A manifest that was checked before is not read again while neither it nor any file that it names has
+    changed.
 
     Args:
         options: the domain's options by attribute: folders under which the files of a moved manifest are looked up.
-        schema: of a row; default: that of the family's domain.
+        schema: the schema of a row; default: that of the family's domain.
         opening: why the test split is opened, with the SHA-256 of the checkpoint that is judged: both are recorded
             (data/sealed.py) before the rows are returned. For the test split only.
 
@@ -106,5 +106,5 @@ def _roots(schema: Schema, workspace: Workspace, options: Mapping[str, Any]) -> 
 
 
 def _existing(path: Path) -> Path:
-    """A manifest named in a config: from where the user stands, else from the project's folder."""
+    """A manifest named in a config: relative to the working directory if it exists there, else to the project."""
     return path if path.is_absolute() or path.exists() else PROJECT / path

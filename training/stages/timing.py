@@ -1,8 +1,7 @@
-"""Timing a run for `estimate`: some of its real steps, a part of an evaluation, a save.
+"""Times a run for `estimate`: some of its real steps, a part of an evaluation, a save.
 
-The steps are timed at several places of the run, and at all of them twice, one round after the other: what a host does
-to a program changes from minute to minute, and how much it changed between and during the rounds is what the estimate
-cannot know better (`drift`).
+The steps are timed at several positions in the run, in two rounds over all of them. The speed of a host changes from
+minute to minute. How much it changed between and during the rounds (`drift`) shows how uncertain the estimate is.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ if TYPE_CHECKING:
     from training.engine.fit.fitted import FittedRun
     from training.engine.loop.run import Run
 
-PLACES = 4  # of the run that are timed: the cost of a step may change on the way (losses, windows)
-ROUNDS = 2  # times that each place is timed; one where a round takes longer than its share of SECONDS
-SECONDS, STEPS, LEAST = 30.0, 64, 3  # timed in all: until so long or so many, but at least a few at a place
-PATIENCE = 3.0  # times SECONDS: the most, where loaders have much prepared ahead
-JUDGING = 10.0  # seconds of the held-out pass that are timed; the rest is scaled up
+PLACES = 4  # positions in the run that are timed: the cost of a step may change during it (losses, windows)
+ROUNDS = 2  # how often each position is timed; once if a round takes longer than its share of SECONDS
+SECONDS, STEPS, LEAST = 30.0, 64, 3  # timing ends after SECONDS or STEPS, with at least LEAST steps at each position
+PATIENCE = 3.0  # upper limit of the timing in multiples of SECONDS, where loaders have prepared many batches ahead
+JUDGING = 10.0  # seconds of the held-out pass that are timed; its total time is extrapolated
 
 
 def measure(run: Run, began: float) -> dict[str, Any]:
@@ -67,16 +66,16 @@ def measure(run: Run, began: float) -> dict[str, Any]:
 
 @dataclass
 class _Timed:
-    """Steps that were timed, by visits: round after round, in each the places in order."""
+    """The timed steps. A visit is the steps at one position in one round; visits are in the order of timing."""
 
-    places: int
-    visits: list[list[float]] = field(default_factory=list)  # seconds of a visit's steps
+    places: int  # number of positions
+    visits: list[list[float]] = field(default_factory=list)  # seconds of each step of a visit
     looks: list[float] = field(default_factory=list)  # slowness of the host at each visit
-    waited: float = 0.0  # seconds of the steps in which input was waited for
+    waited: float = 0.0  # seconds of the steps in which the model waited for input
     start: float = 0.0  # seconds from the command to the second step
 
     def step(self) -> tuple[float, float]:
-        """Mean of a step over all places, and two standard errors of it."""
+        """Mean seconds of a step over all positions, and two standard errors of this mean."""
         at = [[s for visit in self.visits[place :: self.places] for s in visit] for place in range(self.places)]
         means = [fmean(seconds) for seconds in at]
         errors = [stdev(seconds) / math.sqrt(len(seconds)) if len(seconds) > 1 else mean
@@ -84,8 +83,8 @@ class _Timed:
         return fmean(means), 2 * math.sqrt(sum(error**2 for error in errors)) / len(errors)
 
     def drift(self) -> float:
-        """How much faster or slower this host was at one time than at another, as a share: of the rounds' steps, and of
-        a fixed piece of work beside each visit."""
+        """How much the speed of this host changed during the timing: the relative standard deviation of the rounds'
+        step times, or of a fixed computation that is timed after each visit if that is larger."""
         rounds = [fmean(map(fmean, self.visits[at : at + self.places]))
                   for at in range(0, len(self.visits), self.places)]  # fmt: skip
         return max(_spread(rounds), _spread(self.looks))
@@ -96,7 +95,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def _timed(run: Run, began: float, wanted: Sequence[int]) -> _Timed:
-    """Time steps from each of the places `wanted`, in ROUNDS where that takes no longer than SECONDS."""
+    """Time steps from each of the positions `wanted`, in ROUNDS rounds if these take no longer than SECONDS."""
     found, before, progress = _Timed(len(wanted)), time.perf_counter(), run.state.progress
     for number in range(ROUNDS):
         if number and time.perf_counter() - before > SECONDS * number / ROUNDS:
@@ -104,7 +103,7 @@ def _timed(run: Run, began: float, wanted: Sequence[int]) -> _Timed:
         for place in wanted:
             progress.step = place
             seconds, waited, warm = _steps(run, len(wanted) * ROUNDS)
-            if not found.visits:  # up to the second step, less the mean one that is counted among the steps
+            if not found.visits:  # the time up to the second step, less one step, which is counted among the steps
                 found.start = time.monotonic() - began - warm - fmean(seconds)
             found.visits.append(seconds)
             found.waited += waited
@@ -113,12 +112,12 @@ def _timed(run: Run, began: float, wanted: Sequence[int]) -> _Timed:
 
 
 def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
-    """The fields of Estimate that come from a fitted run: the first chunks are timed from where it stands."""
+    """The fields of Estimate that come from a fitted run: the next chunks of it are timed."""
     progress, training, chunk = run.progress, run.training, run.recipe.chunk
     first, total = progress.step, progress.total_steps
     run.prepare()
     start = time.monotonic() - began
-    seconds: list[float] = []  # a round, of each chunk
+    seconds: list[float] = []  # per round, for each timed chunk
     looks: list[float] = []
     spent = 0.0
     while progress.step < total and (len(seconds) < LEAST or spent < SECONDS) and len(seconds) < STEPS:
@@ -149,38 +148,39 @@ def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _chunks(ends: Sequence[int], begin: int, *rhythms: int | None) -> int:
-    """Chunks in which a multiple of a rhythm lies, and the last one."""
+def _chunks(ends: Sequence[int], begin: int, *intervals: int | None) -> int:
+    """The number of chunks that contain a multiple of any of `intervals`; the last one always counts."""
     before = [begin, *ends[:-1]]
     due = (
-        end == ends[-1] or any(rhythm and end // rhythm > start // rhythm for rhythm in rhythms)
+        end == ends[-1] or any(interval and end // interval > start // interval for interval in intervals)
         for start, end in zip(before, ends, strict=True)
     )  # fmt: skip
     return sum(due)
 
 
-def _count(begin: int, end: int, *rhythms: int | None) -> int:
-    """Multiples of any of `rhythms` after `begin` up to `end`, and `end` itself."""
-    every = {step for rhythm in rhythms if rhythm for step in range(rhythm * (begin // rhythm + 1), end + 1, rhythm)}
+def _count(begin: int, end: int, *intervals: int | None) -> int:
+    """The number of steps after `begin` up to `end` that are a multiple of any of `intervals`; `end` always counts."""
+    every = {step for n in intervals if n for step in range(n * (begin // n + 1), end + 1, n)}
     return len(every | {end})
 
 
 def _least(run: Run, begin: int, evaluations: int) -> int:
-    """Evaluations after which the run may stop early, if no value improves from now on."""
+    """The number of evaluations after which the run may stop early, if no value improves from now on."""
     training = run.settings.training
     stopping, epoch = training.early_stopping, run.plan.steps_per_epoch
     if not stopping.enabled:
         return evaluations
-    rhythms = (training.eval_every * epoch, training.eval_steps)
-    evaluated = begin >= min(filter(None, rhythms))
+    intervals = (training.eval_every * epoch, training.eval_steps)
+    evaluated = begin >= min(filter(None, intervals))
     patient = stopping.patience - run.state.patience.waited + (0 if evaluated else 1)
     until = training.min_epochs * epoch
-    required = _count(begin, until, *rhythms) if until > begin else 0
+    required = _count(begin, until, *intervals) if until > begin else 0
     return max(1, min(evaluations, max(patient, required)))
 
 
 def _places(begin: int, end: int) -> list[int]:
-    """Steps to time from: the middles of equal parts of what is left, so that the parts' mean is the run's."""
+    """The steps from which to time: the remaining steps are divided into equal parts, and these are their middles, so
+    that the mean over the parts is that of the run."""
     left = end - begin
     if left <= PLACES * (LEAST + 2):
         return [begin]
@@ -188,8 +188,9 @@ def _places(begin: int, end: int) -> list[int]:
 
 
 def _steps(run: Run, places: int) -> tuple[list[float], float, float]:
-    """Seconds of some steps from where the run stands, how much of them was waiting for input, and the seconds of all
-    steps but the first. What the loaders had prepared before is not counted: they may be slower than the model."""
+    """Time some steps from the current one. Returns the seconds of each, how much of them was waiting for input, and
+    the seconds of all steps but the first. Steps on batches that the loaders had prepared before are left out: the
+    loaders may be slower than the model."""
     from training.engine.loop.recovery import halve
     from training.engine.step.step_context import OutOfMemory
 
@@ -234,7 +235,7 @@ def _wait_for_device(run: Run) -> None:
 
 
 def _evaluation(run: Run) -> float:
-    """Seconds of a held-out pass: of all of it where it is short, else of its beginning, scaled up."""
+    """Seconds of a held-out pass: measured if it is short, else extrapolated from its beginning."""
     from training.engine.loop.validate import Interruption
 
     times: list[float] = []
@@ -247,7 +248,7 @@ def _evaluation(run: Run) -> float:
     before = time.perf_counter()
     with run.feed():
         try:
-            run.held_out.stop = enough  # asked between two batches
+            run.held_out.stop = enough  # called between two batches
             run.held_out.judge(run.model)
             _wait_for_device(run)
             taken = time.perf_counter() - before
@@ -258,7 +259,7 @@ def _evaluation(run: Run) -> float:
 
 
 def _saving(run: Run | FittedRun) -> tuple[float, float]:
-    """Seconds that a save holds the training up; seconds until the last one is on the disk."""
+    """(seconds that a save holds the training up, seconds until it is on the disk)"""
     before = time.perf_counter()
     run.save()
     held = time.perf_counter() - before

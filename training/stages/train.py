@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training left."""
+    """The result of a training."""
 
     family: str  # the run: "family" or "family/item"
     best: Path  # the checkpoint to export
-    last: Path
+    last: Path  # the newest checkpoint
     run: Path  # the folder of logs
     metrics: Mapping[str, float]  # validation metrics of `best`
     step: int  # optimizer steps done
     epoch: int  # epochs finished
     seconds: float  # of training, over all sessions of the run
     finished: str  # why it ended
-    already: bool  # it had ended before: nothing was done now
+    already: bool  # whether it had ended before, so that nothing was done now
 
 
 def train(
@@ -52,15 +52,15 @@ def train(
     limit: float | None = None,
     persist: Path | None = None,
 ) -> Trained:
-    """Train `recipe` in `workspace`, alone or as one of torchrun's ranks; continue the run that is there if it is the
-    same.
+    """Train `recipe` in `workspace`, in one process or as one of torchrun's ranks. A run of the same settings and data
+    that is there is continued.
 
     `device`: auto, cpu or cuda. `resume`: auto or never; other data is another run. `options`: of the domain, by
     attribute, such as where files of a manifest from another host are looked up. `load`: split name (train, val) ->
     rows; default: the workspace's manifests, encoded where they are not yet. `left`: the seconds of training still
-    allowed, read at every step (on the first rank): the schedule is planned to end with them. `limit`: the seconds of
-    the complete budget that they are of; a run that its budget ended continues under a larger one. `persist`: a second
-    place, to which what is saved is copied in the background.
+    allowed, called at every step (on rank 0); the learning rate schedule is planned to end with them. `limit`: the
+    seconds of the complete budget; a run that was ended by its budget continues if this is larger. `persist`: a second
+    place, to which checkpoints and logs are copied in the background.
 
     Raises HostError (a GPU is required and absent, a folder is in use, no room), UsageError (a checkpoint is missing
     or does not fit, a family that this one needs is not trained), DataError (nothing to train on), TrainingError
@@ -79,7 +79,7 @@ def train(
         if persist is not None and resume == "auto":
             ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.run))
         ready = prepared(recipe, workspace, ranks, options, load)
-        # The first rank counts for all: whether a run continues must be decided from the same number everywhere.
+        # The limit of rank 0 is used on all ranks: they must make the same decision on whether the run continues.
         allowance = Allowance(left, ranks.on_rank_zero(lambda: limit or math.inf)) if left else None
         return _train(ready, workspace, ranks, signals, resume, allowance, persist)
 
@@ -137,7 +137,8 @@ def _replicating(
     workspace: Workspace, recipe: Recipe, run_folder: Path, ranks: Ranks, tracker: Tracker, persist: Path | None,
     beside: ExitStack,
 ) -> Callable[[], None]:  # fmt: skip
-    """To be called after every save: it is copied to `persist` in the background, as long as `beside` lasts."""
+    """Returns a function to be called after every save, which is then copied to `persist` in the background, until
+    `beside` is closed."""
     from training.persist.replicator import Replicator
 
     if persist is None:
@@ -150,7 +151,7 @@ def _replicating(
 
 
 def _refreshing(workspace: Workspace, tracker: Tracker, beside: ExitStack) -> Callable[[], None]:
-    """To be called after every evaluation: the report is written again in the background."""
+    """Returns a function to be called after every evaluation: the report is then written again in the background."""
     from training.report.refresher import Refresher
 
     page = Refresher(workspace, tracker.say)
@@ -178,8 +179,8 @@ def prepared(
     options: Mapping[str, Any] | None,
     load: Callable[[str], Sequence[Row]] | None,
 ) -> Prepared:
-    """The rows of both splits, and the models that `recipe` needs, which it is given. Arguments as of `train`. Raises
-    UsageError (a needed family is not trained), DataError (nothing to train on, or a leak)."""
+    """Load the rows of both splits and the models that `recipe` needs; the latter are set as `recipe.needed`. Arguments
+    as of `train`. Raises UsageError (a needed family is not trained), DataError (nothing to train on, or a leak)."""
     from training.stages.trained import digest_with, needed_of
 
     recipe.needed = ranks.from_first_host(lambda: needed_of(recipe.run, workspace))
@@ -190,7 +191,7 @@ def prepared(
 
 
 def share_cores_of(recipe: Recipe) -> None:
-    """Leave the data loader workers of a stepped family a core."""
+    """Reserve one core for the data loader workers of a stepped family."""
     from training.engine.process.distributed import share_cores
     from training.recipe import Stepped
 
@@ -222,7 +223,7 @@ def _trained(session: Session, folder: Path, run_folder: Path, *, already: bool)
     from training.engine.checkpoints.index import BEST, LAST
 
     progress, best = session.progress, folder / BEST
-    if not best.exists():  # of a run that began from a file and has not been better since
+    if not best.exists():  # the run began from a checkpoint file, and no evaluation was better than that
         best = CheckpointFolder(folder).best() or best
     return Trained(
         family=session.recipe.run,

@@ -1,5 +1,5 @@
-"""A trained model, read back from its checkpoint: what evaluate and export start from, and what a family that needs
-another one is given."""
+"""Loads a trained model from its checkpoint, for evaluate, for export, and for families that need another family's
+model."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:
 def needed_runs(run: str) -> tuple[str, ...]:
     """The runs that must be trained before `run`: of the same item, where a needed family has one model an item."""
     known = families()
-    facts = known.get(family_of(run))  # of a recipe that no domain declares, nothing is known
+    facts = known.get(family_of(run))  # None: no domain declares this family
     item = item_of(run)
     return tuple(
         f"{name}/{item}" if item and known[name].fan_out else name for name in (facts.needs if facts else ())
@@ -94,8 +94,8 @@ def needed_runs(run: str) -> tuple[str, ...]:
 
 
 def needed_of(run: str, workspace: Workspace, *, required: bool = True) -> dict[str, Trained]:
-    """Family -> what was trained of it, for every family that `run` needs. Raises UsageError, naming what to run, for
-    one that is not trained; with `required` false it is left out."""
+    """Family -> its trained model, for every family that `run` needs. Raises UsageError, naming what to run, for one
+    that is not trained; if not `required`, it is left out instead."""
     found = {}
     for name in needed_runs(run):
         if CheckpointFolder(workspace.checkpoints(name)).best() is None:
@@ -110,7 +110,7 @@ def needed_of(run: str, workspace: Workspace, *, required: bool = True) -> dict[
 
 
 def digest_with(data_digest: str, needed: Mapping[str, Trained]) -> str:
-    """The digest of the data with that of the needed models: trained again, they make another run."""
+    """A digest of the data and of the needed models. If one of these is trained again, a new run begins."""
     if not needed:
         return data_digest
     models = {name: trained.sha256 for name, trained in sorted(needed.items())}

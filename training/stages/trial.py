@@ -10,8 +10,9 @@ from training.stages.children import Children, End
 
 
 def trial() -> float:
-    """Run training/export/trial.py in a separate process, like the last stages of a job; returns its seconds. The
-    training's random numbers and threads are not touched by it. Raises ExportError where it fails, Interrupted."""
+    """Run training/export/trial.py in a separate process, like the last stages of a job; returns the seconds that it
+    took. The random numbers and threads of this process are not affected. Raises ExportError if it fails,
+    Interrupted."""
     began = time.monotonic()
     with Children(print) as children:
         end: End = children.run({"trial": [sys.executable, "-m", "training.export.trial"]})["trial"]

@@ -1,4 +1,4 @@
-"""A folder of exports is what its receipt says: every file again, from the files alone."""
+"""Verifies that a folder of exports matches its receipt. Only the exported files are needed, no checkpoint or data."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MODELS = (".onnx", ".mlpackage", ".safetensors")
 
 
 def verify(folder: Path) -> None:
-    """Digests, ONNX Runtime against the golden files, recurrences, int8 in the task's metric, CoreML descriptions,
-    weights, artefacts by their provers. Prints a line a file. Raises ExportError, listing every problem, for any
-    missing or differing file."""
+    """Check digests, ONNX Runtime's outputs against the golden files, recurrences, int8 in the task's metric, CoreML
+    descriptions, weights, and artefacts with their provers. Prints a line for each file. Raises ExportError, listing
+    every problem, if a file is missing or differs."""
     receipt = read_receipt(folder)
     if receipt is None or not receipt["families"]:
         raise ExportError(f"There are no exports in {folder} (no {NAME}). `python -m training export` makes them.")

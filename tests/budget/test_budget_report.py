@@ -1,4 +1,4 @@
-"""What people see of a budget."""
+"""What is printed about a budget."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.cli import main
 from training.workspace import Workspace
 
 
-def test_the_table_tells_stages_money_and_what_is_left(tmp_path, clock):
+def test_the_table_lists_stages_money_and_what_is_left(tmp_path, clock):
     space = Workspace(tmp_path)
     work(space, clock, "train", 1800, ["one"], Limit(hours=1, price=2.0))
     work(space, clock, "export", 60, FAMILIES)  # by hand, without the flags: the limit stays on record
@@ -18,7 +18,7 @@ def test_the_table_tells_stages_money_and_what_is_left(tmp_path, clock):
     assert "Limit: 1:00:00; left: 0:29:00" in output and "not counted" in output
 
 
-def test_a_job_that_continues_says_what_it_cannot_know(tmp_path, clock, monkeypatch, capsys):
+def test_a_continued_job_notes_that_time_between_its_runs_is_not_counted(tmp_path, clock, monkeypatch, capsys):
     space = Workspace(tmp_path)
     monkeypatch.setenv("ATHANOR_RUNNER", "a-1")
     for seconds in (10, 20):
@@ -30,7 +30,7 @@ def test_a_job_that_continues_says_what_it_cannot_know(tmp_path, clock, monkeypa
     assert "Budget: 0:00:30 of 1:00:00 used." in output and "not counted" in output
 
 
-def test_done_closes_the_job(tmp_path, clock, capsys):
+def test_done_ends_the_job(tmp_path, clock, capsys):
     space = Workspace(tmp_path)
     work(space, clock, "train", 60, ["one"])
     assert main(["budget", "--out", str(tmp_path)]) == 0
@@ -39,7 +39,7 @@ def test_done_closes_the_job(tmp_path, clock, capsys):
     assert "done 2" in capsys.readouterr().out and book_of(space).job.done
 
 
-def test_looking_at_a_ledger_changes_nothing(tmp_path, clock, capsys):
+def test_showing_the_budget_changes_nothing(tmp_path, clock, capsys):
     assert main(["budget", "--out", str(tmp_path)]) == 0
     assert not list(tmp_path.iterdir())
     work(Workspace(tmp_path), clock, "train", 60, ["one"])
