@@ -292,18 +292,15 @@ def _doctor(options: argparse.Namespace) -> None:
 def _each(options: argparse.Namespace) -> None:
     from training.stages.fan_out import each
 
-    words, left = list(options.words), 1
-    if "--families-left" in words:
-        at = words.index("--families-left")
-        left = int(words[at + 1])
-        del words[at : at + 2]
-    if "--out" in words:  # of the verb: the same folder
-        at = words.index("--out")
-        options.out = Path(words[at + 1])
-        del words[at : at + 2]
+    # of the verb's options, those that are this command's, too
+    own = argparse.ArgumentParser(prog=f"python -m training each {options.verb}", add_help=False, allow_abbrev=False)
+    own.add_argument("--families-left", type=int, default=1)
+    own.add_argument("--out", type=Path, default=options.out)
+    given, words = own.parse_known_args(options.words)
+    options.out = given.out
     each(
         options.of, options.family, Workspace(options.out), options.verb, words, at_once=options.at_once,
-        others_left=left - 1,
+        others_left=given.families_left - 1,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class Children:
         self.say = say
         self.stopped = 0  # how many signals arrived
         self._running: dict[str, subprocess.Popen] = {}
+        self._signalled: set[str] = set()  # names of the commands that were sent a signal
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Children:
@@ -53,6 +54,7 @@ class Children:
 
     def _pass_on(self, number: int, _frame: object) -> None:
         self.stopped += 1
+        self._signalled.update(self._running)
         for process in list(self._running.values()):
             process.send_signal(signal.SIGTERM)  # a second one ends a command at once (runner/supervisor.py)
 
@@ -82,6 +84,8 @@ class Children:
                 gpu = slot if name in gpus and at_once > 1 else None
                 process = self._start(waiting.pop(name), gpu, min(at_once, len(commands)))
                 self._running[name] = process
+                if self.stopped and name not in self._signalled:  # the signal came while the command was being started
+                    process.send_signal(signal.SIGTERM)
                 threads.append(threading.Thread(target=self._follow, args=(name, slot, process, done), daemon=True))
                 threads[-1].start()
                 continue
