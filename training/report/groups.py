@@ -15,7 +15,7 @@ from training.workspace import Workspace
 QUARANTINED = "quarantined.json"  # under runs/
 WORST = 3  # items that are shown in detail
 LISTED = 30  # items that are shown at once; the rest is collapsed
-#: CSS class of a verdict -> its place in the table: the worst first, items without a verdict after those with a bad one.
+#: CSS class of a verdict -> its place in the table: the worst first, items without a verdict after the bad ones.
 ORDER = {"failed": 1, "weak": 2, "none": 3, "learnt": 4}
 
 

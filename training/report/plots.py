@@ -1,5 +1,5 @@
-"""Geometry of the page's charts: paths in a square of 1000 x 1000 and labels in percent, so that a chart can be stretched
-to any screen while its text keeps its size."""
+"""Geometry of the page's charts: paths in a square of 1000 x 1000 and labels in percent, so that a chart can be
+stretched to any screen while its text keeps its size."""
 
 from __future__ import annotations
 

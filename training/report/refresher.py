@@ -29,7 +29,8 @@ class Refresher:
         self._reported = ""
 
     def refresh(self) -> None:
-        """Start to write the page; do nothing if one is being written or the last one is younger than PAUSE seconds."""
+        """Start to write the page; do nothing while one is being written, and within PAUSE seconds of the last start
+        (at first, of the training's)."""
         self._look()
         if self._process is not None or time.monotonic() - self._began < PAUSE:
             return

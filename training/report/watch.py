@@ -35,7 +35,7 @@ _OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate 
 
 
 def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None, seconds: float = SECONDS) -> None:
-    """Show the job's status every `seconds` until Ctrl-C; only once with `once`, or if `out` is no terminal (a pipe)."""
+    """Show the job's status every `seconds` until Ctrl-C; once with `once`, or if `out` is not a terminal (a pipe)."""
     out = out or sys.stdout
     fancy = (out.encoding or "").lower().replace("-", "") == "utf8"
     if once or not out.isatty():
