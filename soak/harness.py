@@ -256,14 +256,14 @@ def tally(
             result.failures.append(outcome)
             say(f"    row {row.number}, trial {outcome.name}: {outcome.seen}")
     for mutant in row.mutants if only is None else ():
-        result.mutants.append(_hunt(row, mutant, seed, scratch))
+        result.mutants.append(_try_mutant(row, mutant, seed, scratch))
         if not result.mutants[-1]["caught"]:
             say(f"    row {row.number}, mutant not caught: {mutant.name}: {result.mutants[-1]['seen']}")
     result.seconds = time.monotonic() - began
     return result
 
 
-def _hunt(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
+def _try_mutant(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
     tried, seen = 0, "all its trials held"
     os.environ[MUTANT] = f"{row.number}:{mutant.name}"
     try:
