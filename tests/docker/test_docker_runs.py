@@ -1,4 +1,4 @@
-"""The runner in Docker mode, with real containers: the job, unusual folders, stops, several hosts, hosts without a GPU."""
+"""The runner in Docker mode, with real containers: the job, unusual folders, stops, several hosts, no GPU."""
 
 from __future__ import annotations
 
