@@ -1,9 +1,10 @@
 """The time that a job reserves for its end, against the time that the end takes: demo corpus, three budgets.
 
-Times are by the wall clock. The first job has the budget --hours. The budgets of the others follow from the time that it took: they leave half and a
-fifth of its time for training (--shares). Each job is `./train_cuda.sh --max-hours H` from the prepared data on, as on
-a host that ran no job before (its ledger is removed). A budget holds if the job ends within it with exit code 0, that
-is, with everything verified. The reserve must be at least the time that the end takes, and at most WITHIN times that.
+Times are by the wall clock. The first job has the budget --hours. The budgets of the others follow from the time that
+it took: they leave half and a fifth of its time for training (--shares). Each job is `./train_cuda.sh --max-hours H`
+from the prepared data on, as on a host that ran no job before (its ledger is removed). A budget holds if the job ends
+within it with exit code 0, that is, with everything verified. The reserve must be at least the time that the end takes,
+and at most WITHIN times that.
 
 python -m benchmarks.budget [--preset demo] [--hours H] [--shares 0.5 0.2] [--out FOLDER]
 """
