@@ -55,7 +55,7 @@ def unable() -> str:
 
 
 def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Callable[[Trial], None]:
-    """A trial function that runs `function` with a small disk of its own, of `size` bytes."""
+    """A trial function that runs `function` with a separate small disk of `size` bytes."""
 
     def run(trial: Trial) -> None:
         disk = trial.folder / "disk"
