@@ -39,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     unknown one. Results are written after each subject; results of selected or small subjects only to `--output`.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Measure ratios, with both sides in turn in one run."
+        prog="python -m benchmarks", description="Measure ratios; both sides run in turn, in one process."
     )
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT", help=f"of {', '.join(SUBJECTS)} (default: all)")
-    parser.add_argument("--small", action="store_true", help="small sizes, as a test; they say nothing about bars")
+    parser.add_argument("--small", action="store_true", help="small sizes, as a test: figures are meaningless")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="default, for all subjects: benchmarks/results.json"
     )

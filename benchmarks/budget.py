@@ -1,10 +1,10 @@
-"""What a job keeps back for its end against what the end takes: the demo corpus, three budgets, by the wall clock.
+"""The time that a job reserves for its end, against the time that the end takes: demo corpus, three budgets.
 
-The first job has the hours given. From what it took follow the others: half, which leaves half of that time to train,
-and tight, which leaves a fifth. Each is `./train_cuda.sh --max-hours H` from the prepared data on, as on a host that
-ran no job before (its ledger is removed). A budget holds where the job ends within it, with exit code 0, so that
-everything is verified. What is kept back is near where it is no less than what the end took, and at most WITHIN times
-that.
+Times are by the wall clock. The first job has the budget --hours. The budgets of the others follow from the time that
+it took: they leave half and a fifth of its time for training (--shares). Each job is `./train_cuda.sh --max-hours H`
+from the prepared data on, as on a host that ran no job before (its ledger is removed). A budget holds if the job ends
+within it with exit code 0, that is, with everything verified. The reserve must be at least the time that the end takes,
+and at most WITHIN times that.
 
 python -m benchmarks.budget [--preset demo] [--hours H] [--shares 0.5 0.2] [--out FOLDER]
 """
@@ -38,15 +38,16 @@ TRAINED = re.compile(r".+ is trained: (\d+) steps, .* s \((.+)\)\. Best ")
 
 @dataclass(frozen=True)
 class Done:
-    """A job that had a budget. Seconds by the clock beside it; the stages' include what is between them."""
+    """The measurements of a job with a budget, in seconds by this process's clock. The time of a stage includes that
+    since the end of the stage before."""
 
     budget: float
     code: int
     seconds: float
     stages: Mapping[str, float]  # title of the stage -> seconds, in order
-    steps: tuple[str, ...]  # of each training, and why it ended
-    kept: Mapping[str, float]  # family -> kept back for its end, when the last training ended
-    exports: Mapping[str, float]  # family -> of its export alone
+    steps: tuple[str, ...]  # "144 steps, REASON" of each training: how many it did, and why it ended
+    kept: Mapping[str, float]  # family -> time reserved for its end when the last training ended
+    exports: Mapping[str, float]  # family -> time of its export
 
     @property
     def trained(self) -> float:
@@ -54,18 +55,18 @@ class Done:
 
     @property
     def ending(self) -> float:
-        """From the end of the last training to the end of the job."""
+        """Seconds from the end of the last training to the end of the job."""
         ends = [at for at, title in enumerate(self.stages) if title.startswith("Train ")]
         return self.seconds - sum(list(self.stages.values())[: ends[-1] + 1])
 
     def ending_of(self, family: str) -> float:
-        """Its own evaluation and export, and an equal share of what serves all families."""
+        """Seconds of the family's evaluation and export, and an equal share of what serves all families."""
         own = {name: self.stages.get(f"Evaluate {name}", 0.0) + self.exports[name] for name in self.exports}
         return own[family] + (self.ending - sum(own.values())) / len(own)
 
 
 def run_job(out: Path, preset: str, hours: float) -> Done:
-    """One job from the prepared data on."""
+    """Run one job from the prepared data on, and measure it."""
     for name in ("checkpoints", "runs", "exports", "cache/baselines"):
         shutil.rmtree(out / name, ignore_errors=True)
     words = ["./train_cuda.sh", "--native", "--cpu", "--preset", preset, "--max-hours", f"{hours:.4f}"]
@@ -87,7 +88,7 @@ def run_job(out: Path, preset: str, hours: float) -> Done:
 
 
 def rows(name: str, number: int, done: Done) -> list[Row]:
-    """Of one job: whether the budget held, the share that trained, and what was kept back, in all and by family."""
+    """The rows of one job: whether the budget held, and the time reserved for the end, in all and by family."""
     held = done.code == 0 and done.seconds <= done.budget
     out = [
         Row(
@@ -101,7 +102,8 @@ def rows(name: str, number: int, done: Done) -> list[Row]:
     compared = [("all", sum(done.kept.values()), done.ending)]
     compared += [(family, kept, done.ending_of(family)) for family, kept in done.kept.items()]
     for part, (family, kept, took) in zip("bcdefgh", compared, strict=False):
-        ratio, judged = kept / took, family == "all"  # of a family it is stated: shares of common stages are a rule
+        # A family's ratio is only stated: dividing the common stages equally among the families is a convention.
+        ratio, judged = kept / took, family == "all"
         out.append(
             Row(
                 f"B{number}{part}", f"{name} budget: kept back for the end of {family}", kept, took, "s", ratio,
@@ -114,12 +116,13 @@ def rows(name: str, number: int, done: Done) -> list[Row]:
 
 def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.budget", description=__doc__.split("\n")[0])
-    parser.add_argument("--preset", default="demo", help="demo or, for seconds of training, debug")
-    parser.add_argument("--hours", type=float, default=HOURS, help="of the first job")
+    parser.add_argument("--preset", default="demo", help="demo, or debug, which trains for seconds")
+    parser.add_argument("--hours", type=float, default=HOURS, help="budget of the first job")
     parser.add_argument(
-        "--shares", type=float, nargs="*", default=SHARES, help="of its training's time, for the others"
-    )
-    parser.add_argument("--out", type=Path, help="folder whose data is used where it is prepared; default: a new one")
+        "--shares", type=float, nargs="*", default=SHARES,
+        help="one further job per share, whose budget leaves this share of the first job's training time",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, help="workspace, whose prepared data are used; default: a temporary one")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as place:
         out = (options.out or Path(place)).absolute()

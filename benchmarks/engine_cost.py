@@ -33,7 +33,7 @@ MOST = 0.1  # ms
 
 
 class Dataset:
-    """y = sum of x."""
+    """Rows of random x; the target y is their sum."""
 
     def __init__(self, count: int):
         self.x = np.random.default_rng(0).standard_normal((4096, WIDTH)).astype(np.float32)
@@ -97,9 +97,9 @@ def settings() -> RunSettings:
 class Bare:
     """A plain hand-written training loop."""
 
-    def __init__(self, examples: Dataset):
+    def __init__(self, dataset: Dataset):
         torch.manual_seed(0)
-        self.model, self.examples, self.step = network(), examples, 0
+        self.model, self.dataset, self.step = network(), dataset, 0
         parameters = list(self.model.parameters())
         groups = [
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": 0.01},
@@ -109,12 +109,12 @@ class Bare:
         self.batches = self._batches()
 
     def _batches(self) -> Iterator[Batch]:
-        order = np.random.default_rng(0).permutation(len(self.examples))
+        order = np.random.default_rng(0).permutation(len(self.dataset))
         for start in range(0, len(order), ROWS):
-            yield self.examples.collate([self.examples.item(0, i) for i in order[start : start + ROWS].tolist()])
+            yield self.dataset.collate([self.dataset.item(0, i) for i in order[start : start + ROWS].tolist()])
 
     def __call__(self, steps: int) -> None:
-        total = len(self.examples) // ROWS
+        total = len(self.dataset) // ROWS
         for _ in range(steps):
             batch = next(self.batches)
             rate = 1e-3 * min(1, (self.step + 1) / 100) * (0.55 + 0.45 * math.cos(math.pi * self.step / total))
@@ -138,12 +138,12 @@ def measure(small: bool) -> list[Row]:
 def _cost(small: bool) -> Row:
     steps, rounds = (20, 3) if small else (STEPS, ROUNDS)
     ours, reference = [], []
-    examples = Dataset(SAMPLES)
+    dataset = Dataset(SAMPLES)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
-        running(Small(settings()), examples, Dataset(64), Path(folder)) as engine,
+        running(Small(settings()), dataset, Dataset(64), Path(folder)) as engine,
     ):  # fmt: skip
-        bare = Bare(examples)
+        bare = Bare(dataset)
         for number in range(rounds + 1):
             sides = ((engine, ours), (bare, reference))
             for side, times in sides if number % 2 else reversed(sides):

@@ -1,10 +1,10 @@
 """The predicted against the actual duration of a training: the demo corpus, both families, wall clock.
 
-Each trial trains right after its estimate, in the same process, with the same settings, in a separate workspace. A
-single trial is luck, so there are several: how far predictions are off (median), and how often the training's time lay
-in the interval that was stated, which is to be nine times of ten.
+Each trial trains right after its estimate, in the same process, with the same settings. As a single trial depends on
+chance, there are several. Measured are how far the predictions are off (median), and how often the training's time was
+within the stated interval, which must hold in nine of ten.
 
-python -m benchmarks.estimate [--preset demo] [--trials N] [--steps N] [--pieces N]     a line a trial, then the rows
+python -m benchmarks.estimate [--preset demo] [--trials N] [--steps N] [--pieces N]     a line per trial, then the rows
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ STEPS = {"spectocloud": 144, "midi_generator": 300}
 
 @dataclass(frozen=True)
 class Trial:
-    """A prediction and what came of it."""
+    """A prediction, and the actual time."""
 
     found: Estimate
     took: float  # seconds
 
     @property
     def off(self) -> float:
-        """Of the prediction, as a share of it; positive: it took longer."""
+        """The error as a share of the prediction; positive: the training took longer."""
         return self.took / self.found.training - 1
 
     @property
@@ -60,7 +60,7 @@ class Trial:
 
 
 def measure(small: bool) -> list[Row]:
-    """Rows E1 and E2: a family each; E3: all trials."""
+    """Rows E1 and E2: one per family; E3: all trials."""
     if small:
         return rows(trials("debug", 1, 10, dict.fromkeys(FAMILIES, 4)))
     return rows(trials("demo", TRIALS, PIECES, STEPS))
@@ -69,7 +69,7 @@ def measure(small: bool) -> list[Row]:
 def trials(
     preset: str, number: int, pieces: int, steps: dict[str, int], say: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[Trial]]:
-    """Family -> its trials. The families take turns, so that both meet the host in the same state."""
+    """Family -> its trials. The families alternate, so that changes in the host's speed affect both alike."""
     done: dict[str, list[Trial]] = {family: [] for family in steps}
     with tempfile.TemporaryDirectory() as place:
         workspace = Workspace(Path(place))
@@ -77,7 +77,7 @@ def trials(
             prepared_demo(workspace, pieces)
         for at in range(number):
             for family, most in steps.items():
-                # imports and one-time compilation should not be part of the times
+                # A warm-up, so that imports and one-time compilation are not part of the times.
                 done[family].append(_trial(family, preset, most, workspace, warm=at == 0 and number > 1))
                 say(done[family][-1].line())
     return done
@@ -98,7 +98,7 @@ def _trial(family: str, preset: str, steps: int, workspace: Workspace, *, warm: 
 
 
 def rows(done: dict[str, list[Trial]]) -> list[Row]:
-    """Of each family its median trial, and of all trials how often the interval held."""
+    """One row per family with its median trial, and one with the share of all trials in which the interval held."""
     out = []
     for number, (family, found) in enumerate(done.items(), 1):
         off = median(abs(trial.off) for trial in found)
@@ -135,9 +135,9 @@ def main(arguments: Sequence[str]) -> None:
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.estimate", description=__doc__.split("\n")[0])
     parser.add_argument("--preset", default="demo", help="demo or debug")
-    parser.add_argument("--trials", type=int, default=TRIALS, help="of each family")
-    parser.add_argument("--steps", type=int, help="of a training; default: 144 and 300")
-    parser.add_argument("--pieces", type=int, default=PIECES, help="of the demo corpus")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="number of trials of each family")
+    parser.add_argument("--steps", type=int, help="steps of each training; default: 144 and 300")
+    parser.add_argument("--pieces", type=int, default=PIECES, help="number of pieces in the demo corpus")
     options = parser.parse_args(arguments)
     steps = dict.fromkeys(FAMILIES, options.steps) if options.steps else STEPS
     done = trials(options.preset, options.trials, options.pieces, steps, lambda text: print(text, flush=True))

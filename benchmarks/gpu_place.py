@@ -17,7 +17,8 @@ LARGE = 40e9  # bytes of GPU memory that hold the config's full batch in float32
 
 @dataclass(frozen=True)
 class Place:
-    """`steps` are timed in each turn, after `warm` steps, which allocate the memory that the other side freed."""
+    """The device of a measurement, and its sizes. In each turn `steps` steps are timed, after `warm` steps, which
+    allocate the memory that the other side freed."""
 
     device: str
     name: str  # of the device
@@ -42,7 +43,7 @@ class Place:
 
 
 def place_here(folder: Path) -> Place:
-    """A GPU, if there is one."""
+    """The first GPU with full sizes; without a GPU, the CPU with small ones."""
     if not torch.cuda.is_available():
         name = "no GPU: a CPU, small sizes"
         return Place("cpu", name, True, folder, Shape(64, 32, 2, 2), 4, 0, steps=2, warm=1, rounds=1)
@@ -55,7 +56,8 @@ def place_here(folder: Path) -> Place:
 
 
 def turn(here: Place, work: Callable[[int], object], precision: str = "high") -> Callable[[], float]:
-    """Seconds of `here.steps` steps of `work`, with float32 products in `precision` (highest: no TF32)."""
+    """A function that returns the seconds of `here.steps` steps of `work`, with float32 matrix products in `precision`
+    (highest: no TF32)."""
 
     def seconds() -> float:
         torch.set_float32_matmul_precision(precision)

@@ -42,7 +42,7 @@ def rate(here: Place, count: int) -> float:
 
 
 def one(result: Path) -> None:
-    """One of torchrun's processes; the first writes to `result`."""
+    """The program of each rank; rank 0 writes the tokens per second of all ranks to `result`."""
     with tempfile.TemporaryDirectory() as folder:
         here = place_here(Path(folder))
         compiled = "false" if here.small else "true"

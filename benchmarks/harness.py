@@ -112,7 +112,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def paired(ours: Callable[[], object], reference: Callable[[], object], rounds: int, warm: int = 1) -> Paired:
-    """Both sides in turn, `rounds` times, after `warm` rounds that are discarded; the side that is first alternates."""
+    """Time both sides in turn, `rounds` times after `warm` rounds that are discarded; the first side alternates."""
     for _ in range(warm):
         ours(), reference()
     first: list[float] = []
@@ -128,8 +128,8 @@ def paired(ours: Callable[[], object], reference: Callable[[], object], rounds: 
 
 
 def in_turn(sides: Mapping[str, Callable[[], float]], rounds: int, warm: int = 1) -> dict[str, list[float]]:
-    """Several sides, each of which returns its seconds, one after the other, `rounds` times after `warm` rounds that
-    are discarded; the side that is first changes from round to round."""
+    """Run several sides one after the other, `rounds` times after `warm` rounds that are discarded. Each side returns
+    its seconds; the side that runs first changes from round to round."""
     names = list(sides)
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(-warm, rounds):

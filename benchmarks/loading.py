@@ -79,12 +79,12 @@ def _reading(rows, folder: Path, reads: int, rounds: int) -> Row:
 
 def _packing(recipe, rows) -> Row:
     """The share of the corpus in an epoch: tokens that are targets, of all tokens that can be targets."""
-    examples = recipe.dataset(rows, training=True)
+    dataset = recipe.dataset(rows, training=True)
     lengths = rows.counts("midi_path", "ids")
-    some = np.linspace(0, len(examples) - 1, min(len(examples), 400)).astype(int)
-    used = np.mean([(examples.item(0, int(index))["targets"] >= 0).mean() for index in some])
-    context = len(examples.item(0, 0)["targets"])
-    packed = 100 * used * len(examples) * context / (lengths - 1).sum()
+    some = np.linspace(0, len(dataset) - 1, min(len(dataset), 400)).astype(int)
+    used = np.mean([(dataset.item(0, int(index))["targets"] >= 0).mean() for index in some])
+    context = len(dataset.item(0, 0)["targets"])
+    packed = 100 * used * len(dataset) * context / (lengths - 1).sum()
     cut = 100 * np.minimum(lengths - 1, WINDOW).sum() / (lengths - 1).sum()
     return Row(
         "5f", f"share of the corpus in an epoch, packed against truncated to {WINDOW} tokens", packed, cut, "%",

@@ -1,8 +1,9 @@
-"""Bar 11: what evaluating and training take on a host that they share, and in a container that may use one CPU.
+"""Bar 11: the time of evaluating and training on a shared host, and in a container that may use one CPU.
 
-Complete processes, timed from outside, as a user runs them: on the demo corpus, on the processor. "Beside busy
-processes": one that computes without a pause on every CPU that this process may use, so that half of each is left. "As
-libgomp comes": a thread for every CPU shown, which spins for 300,000 rounds while it waits.
+Complete processes, timed from outside, as a user runs them: on the demo corpus, on a CPU. "Beside busy processes": for
+every CPU that this process may use, another process computes without a pause, so that half of each CPU is left.
+"libgomp as it comes": its defaults, that is, a thread for every visible CPU, which spins for 300,000 rounds while it
+waits.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from training.threads import BLAS_SPINNING, CONFIGURED, THREADS, WAITING
 from training.workspace import PROJECT, Workspace
 
 FAMILY = "midi_generator"
-BESIDE, QUOTA, COST = 3.0, 1.3, 1.1  # bars
+BESIDE, QUOTA, COST = 3.0, 1.3, 1.1  # largest permitted ratios
 ROUNDS = 3
-PATIENCE = 6.0  # times what it takes in quiet, after which a command beside busy processes is ended
+PATIENCE = 6.0  # a command beside busy processes is ended after this many times what it takes on a quiet host
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(100_000): pass"
 CPUS = len(os.sched_getaffinity(0))
 LIBGOMP = {THREADS: str(CPUS), "GOMP_SPINCOUNT": "300000", "OPENBLAS_THREAD_TIMEOUT": "26"}
@@ -36,7 +37,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True)
 class Work:
-    """A command of `python -m training`, which can be repeated: `fresh` removes what it left."""
+    """A command of `python -m training` that can be repeated: `fresh` removes the results of the last time."""
 
     bar: str
     words: tuple[str, ...]
@@ -45,8 +46,8 @@ class Work:
     def __call__(
         self, given: Mapping[str, str] | None = None, enter: Callable[[], None] | None = None, most: float | None = None
     ) -> float:
-        """Seconds that it takes with the variables `given`; `most`, where it has not ended by then. `enter` is called
-        in the new process."""
+        """The seconds that it takes with the environment variables `given`; `most` if it has not ended by then, when it
+        is killed. `enter` is called in the new process."""
         self.fresh()
         own = {THREADS, CONFIGURED, *WAITING, *BLAS_SPINNING}
         environment = {name: value for name, value in os.environ.items() if name not in own} | dict(given or {})
@@ -63,7 +64,7 @@ class Work:
         return time.perf_counter() - began
 
     def beside(self, given: Mapping[str, str] | None = None, most: float | None = None) -> float:
-        """The same beside busy processes."""
+        """The seconds that it takes beside busy processes."""
         with busy(CPUS):
             return self(given, most=most)
 
@@ -78,7 +79,7 @@ class _Took:
 
 
 def measure(small: bool) -> list[Row]:
-    """Rows 11a to 11d of evaluating, 11e to 11h of training; small: 11e and 11f."""
+    """Rows 11a to 11d: evaluating; 11e to 11h: training. With `small`: 11e and 11f."""
     with tempfile.TemporaryDirectory() as place:
         workspace = Workspace(Path(place))
         with quiet():
@@ -96,12 +97,12 @@ def _works(workspace: Workspace, small: bool) -> tuple[Work, Work]:
         "--preset", "demo", "--set", "training.max_steps=40", "--set", "generation.max_tokens=128",
     )  # fmt: skip
 
-    def forget() -> None:
+    def remove_results() -> None:
         shutil.rmtree(workspace.exports, ignore_errors=True)
         shutil.rmtree(workspace.cache / "baselines", ignore_errors=True)
 
     train = Work("11e", ("train", FAMILY, *settings, "--resume", "never", *common), lambda: None)
-    return Work("11a", ("evaluate", FAMILY, *common), forget), train
+    return Work("11a", ("evaluate", FAMILY, *common), remove_results), train
 
 
 def timed_sides(work: Work, rounds: int, small: bool) -> _Took:
@@ -127,7 +128,7 @@ def rows_of(work: Work, took: _Took) -> list[Row]:
 
 
 def _full_rows(work: Work, took: _Took) -> list[Row]:
-    """And what the former way of waiting takes, in quiet and beside busy processes."""
+    """The rows of `rows_of`, and two with libgomp's defaults: on a quiet host, and beside busy processes."""
     alone, libgomp, verb = took.seconds["quiet"], took.seconds["libgomp"], work.words[0]
     most = PATIENCE * alone
     former = work.beside(LIBGOMP, most)
@@ -152,7 +153,7 @@ def _name(bar: str, at: int) -> str:
 
 @contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many processes that compute without a pause, as long as the block lasts (or this process lives)."""
+    """Run `processes` processes that compute without a pause until the end of the block, or of this process."""
     started = [subprocess.Popen([sys.executable, "-S", "-c", BUSY]) for _ in range(processes)]
     try:
         yield
@@ -165,8 +166,8 @@ def busy(processes: int) -> Iterator[None]:
 
 @contextmanager
 def one_cpu() -> Iterator[tuple[Callable[[], None], str]]:
-    """A function that a new process calls to be given one CPU, and how: by a cgroup's quota, where this process may
-    make one; else by its affinity."""
+    """A function that a new process calls to be limited to one CPU, and a text that states how: by a cgroup's quota if
+    this process may create a cgroup, otherwise by its affinity."""
     controller = CGROUP / "cpu" if (CGROUP / "cpu").is_dir() else CGROUP
     group = controller / f"benchmark-{os.getpid()}"
     first = min(os.sched_getaffinity(0))
@@ -182,7 +183,7 @@ def one_cpu() -> Iterator[tuple[Callable[[], None], str]]:
 
 
 def _quota(group: Path) -> str:
-    """Make a cgroup with a quota of one CPU; returns why that cannot be."""
+    """Create a cgroup with a quota of one CPU; returns why that failed, or ""."""
     try:
         group.mkdir()
         if (group / "cpu.cfs_quota_us").exists():

@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.pages import fill
 
-PLACE = "measured"  # of the page: see pages.fill
+PLACE = "measured"  # name of the page's markers: see pages.fill
 BARS = {
     "1": "MIDI ingest",
     "2": "Audio ingest",
@@ -80,7 +80,7 @@ def line(row: Mapping[str, Any]) -> str:
 
 
 def number(value: float) -> str:
-    """With three or four digits."""
+    """`value` with three significant digits; without decimals from 1,000 on."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -21,7 +21,7 @@ from benchmarks import reference_loops
 from benchmarks.harness import Row, in_turn, median, not_installed, not_measured, timed
 from benchmarks.reference_loops import Loop, Shape
 from benchmarks.running import EngineRun, quiet, running
-from training.data.manifest import Row as Song
+from training.data.manifest import Row as ManifestRow
 from training.engine.step.precision import emulates_bfloat16
 from training.registry import load_recipe
 
@@ -55,10 +55,10 @@ def measure(small: bool) -> list[Row]:
             sides["trainer"] = lambda: reference_loops.trainer_seconds(model, shape, BATCH, STEPS, Path(place))
         times = in_turn(sides, rounds)
     tokens = BATCH * shape.context * STEPS
-    weights = sum(p.numel() for p in engine.run.state.model.parameters())
+    parameters = sum(p.numel() for p in engine.run.state.model.parameters())
     others = sum(p.numel() for p in usual.raw.parameters())
     about = (
-        f"{weights / 1e6:.1f} M parameters against {others / 1e6:.1f} M, {BATCH} x {shape.context} tokens a step, "
+        f"{parameters / 1e6:.1f} M parameters against {others / 1e6:.1f} M, {BATCH} x {shape.context} tokens a step, "
         f"{torch.get_num_threads()} threads; {engine.run.state.precision}"
     )
 
@@ -96,13 +96,13 @@ def midi_generator(
         yield engine
 
 
-def songs(tokens: int) -> list[Song]:
+def songs(tokens: int) -> list[ManifestRow]:
     """Songs of about 2,600 random ids each (500 to 4,700), `tokens` in total, each with an emotion."""
     random = np.random.default_rng(0)
-    made: list[Song] = []
+    made: list[ManifestRow] = []
     while tokens > 0:
         ids = random.integers(0, 384, int(random.integers(500, 4_700))).astype(np.uint16)
         values = {"id": f"song{len(made)}", "emotion": random.uniform(0, 1, 3).round(2).tolist()}
-        made.append(Song(values, f"songs:{len(made)}", {"midi_path": {"ids": ids}}))
+        made.append(ManifestRow(values, f"songs:{len(made)}", {"midi_path": {"ids": ids}}))
         tokens -= len(ids)
     return made

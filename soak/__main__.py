@@ -1,8 +1,8 @@
-"""`make soak`: every fault of docs/reliability.md, counted; a table as it comes, and results as JSON.
+"""`make soak`: runs the trials of every fault in docs/reliability.md, prints a line per row and writes results as JSON.
 
 python -m soak [--rows 1,7,10] [--small] [--seed N] [--trial N] [--at-once N] [--output FILE]
 
-Exit code 1 if a row does not hold, or a mutant (a safeguard taken out) is not caught.
+Exit code 1 if a trial fails, or a mutant (the code with one safeguard removed) is not caught.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=_numbers, metavar="1,7,10", help="default: all")
-    parser.add_argument("--small", action="store_true", help="few trials of every row: minutes, for CI")
+    parser.add_argument("--small", action="store_true", help="few trials of every row (minutes); for CI")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random choices (default: 1)")
-    parser.add_argument("--trial", type=_numbers, metavar="N", help="only these trials, and no mutants: to look closer")
+    parser.add_argument("--trial", type=_numbers, metavar="N", help="only these trials, without mutants: to repeat one")
     parser.add_argument(
         "--at-once", type=int, default=1, metavar="N", help="rows that run at the same time (default: 1)"
     )
@@ -88,7 +88,7 @@ def _end_with_parent() -> None:
 
 
 def line(done: Tally, judge_mutants: bool = True) -> str:
-    """A row as printed."""
+    """The line that is printed for a row. `judge_mutants`: include how many mutants were caught."""
     row = done.row
     if done.unable:
         return f"{row.number:3}  not run here: {done.unable}"

@@ -1,4 +1,4 @@
-"""`python -m training`, with the mutant that the harness is hunting (if any) put in: what `harness.command` starts."""
+"""`python -m training` with the fault of the mutant under test, if any, applied; `harness.command` starts it."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from training.config import Section, section_type
 from training.errors import UsageError
 from training.registry import families, load_recipe, recipe_type
 
-#: YAML that no key of the kind takes. What a person types by mistake: quotes, lists, words, a time for a number.
+#: Type of a key -> YAML that it must refuse: typing mistakes such as quotes, lists, words, or a time for a number.
 WRONG = {
     bool: ["text", "1", "0", '"true"', "null", "[true]", "{a: true}", "0.5"],
     int: ["text", "3.5", '"7"', "[1]", "{a: 1}", "true", "1:30", "007", "1e400", ".inf", ".nan", "1,000", "5 #\n z"],
@@ -30,13 +30,13 @@ WRONG = {
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One mistake, and what its refusal has to name."""
+    """One mistake in a configuration, and what the error message must contain."""
 
     family: str
     what: str
     text: str  # YAML
-    named: tuple[tuple[str, ...], ...]  # of each group, at least one must be in the message
-    override: str = ""  # --set ..., with `text` empty
+    named: tuple[tuple[str, ...], ...]  # of each group, at least one text must be in the message
+    override: str = ""  # the argument of --set; `text` is then empty
 
 
 def _fields(kind: type[Section], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -124,7 +124,7 @@ def _misspelt(name: str, numbers: random.Random) -> set[str]:
 
 
 def _judge(soak: Soak) -> list[TrialResult]:
-    """Every case of every family, or, of a smaller count, a sample of them."""
+    """Every case of every family; an even sample of them if the count of trials is smaller."""
     path = soak.folder / "run.yaml"
     cases = [case for family in families() for case in _cases(family, soak.random(0))]
     if soak.count < len(cases):
@@ -142,7 +142,7 @@ def _try(case: Case, path: Path) -> TrialResult:
         message = str(error)
         missing = [group for group in case.named if not any(name in message for name in group)]
         return TrialResult(title, not missing, f"{case.text!r}: no {missing} in: {message}" if missing else "")
-    except Exception as error:  # noqa: BLE001 - a traceback is what must not be
+    except Exception as error:  # noqa: BLE001 - anything but a UsageError would be a traceback for the user
         return TrialResult(title, False, f"{case.text!r}: {type(error).__name__}: {error}")
     return TrialResult(title, False, f"{case.text!r} was accepted")
 

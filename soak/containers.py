@@ -1,5 +1,5 @@
-"""Row 22: what a container may do, and what it leaves behind. The trials are the container tests of tests/docker, on
-the engine that they find or start; under a mutant they are run on a copy of the project without one safeguard."""
+"""Row 22: what a container may do, and what it leaves behind. The trials are the tests of tests/docker, on the
+container engine that they find or start; under a mutant they run on a copy of the project without one safeguard."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from soak.harness import Mutant, Row, Soak, TrialResult
 from training.workspace import PROJECT
 
-#: What is run: where, and which tests (none named: all).
+#: The project whose tests are run, and which of them (empty: all). A mutant's fault changes both.
 _project, _chosen = PROJECT, ()
 
 MAY = "tests/docker/test_docker_runs.py::test_what_a_container_may_do_and_how_it_stops"
@@ -32,7 +32,7 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
         return
     for test in ElementTree.parse(report).iter("testcase"):
         failures = [child for child in test if child.tag in ("failure", "error")]
-        if test.find("skipped") is not None:  # it needs something that this host has not (two GPUs, say)
+        if test.find("skipped") is not None:  # it needs something that this host does not have (two GPUs, say)
             continue
         seen = "\n".join(f"{child.get('message')}\n{child.text}" for child in failures)
         yield TrialResult(str(test.get("name")), not failures, seen[-2000:])
@@ -49,13 +49,14 @@ def _pytest(*arguments: str, seconds: float) -> str:
 
 @cache
 def _unable() -> str:
-    """The tests say so themselves where no engine can be had."""
-    output = _pytest("tests/docker/test_docker_image.py", "-k", "ordinary_users", "-m", "docker", "-rs", seconds=1800)
+    """Why the row cannot be run here: the tests skip with that reason if there is no container engine."""
+    output = _pytest("tests/docker/test_docker_image.py", "-k", "ordinary_user", "-m", "docker", "-rs", seconds=1800)
     return "" if "1 passed" in output else output.strip().splitlines()[-1] if "skipped" in output else ""
 
 
 def without(name: str, old: str, new: str, chosen: str) -> Callable[[], AbstractContextManager[None]]:
-    """A fault: the project with `new` in place of `old` in one of its files. Raises LookupError where `old` is not."""
+    """A fault: a copy of the project with `new` in place of `old` in the file `name`, of which only the test `chosen`
+    runs. Raises LookupError if `old` is not in the file."""
 
     @contextmanager
     def fault() -> Iterator[None]:
@@ -65,7 +66,7 @@ def without(name: str, old: str, new: str, chosen: str) -> Callable[[], Abstract
             _copy(copy)
             text = (copy / name).read_text()
             if old not in text:
-                raise LookupError(f"{name} does not hold: {old}")
+                raise LookupError(f"{name} does not contain: {old}")
             (copy / name).write_text(text.replace(old, new))
             _project, _chosen = copy, (chosen,)
             try:
@@ -77,7 +78,7 @@ def without(name: str, old: str, new: str, chosen: str) -> Callable[[], Abstract
 
 
 def _copy(target: Path) -> None:
-    """What git knows, with a separate repository: the tests ask git what the project is."""
+    """Copy the tracked files, into a new git repository: the tests use `git ls-files` to find the project's files."""
     names = subprocess.check_output(["git", "-C", str(PROJECT), "ls-files", "-z"], text=True).split("\0")[:-1]
     for name in names:
         if (PROJECT / name).is_file():

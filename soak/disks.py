@@ -1,5 +1,5 @@
-"""Rows 7 to 9: disks that fill up, turn read-only or vanish under a run. They are real ones: a tmpfs each, which takes
-root to mount; elsewhere these rows are not run, and say so."""
+"""Rows 7 to 9: disks that fill up, turn read-only or disappear during a run. Each is a mounted tmpfs, which requires
+root; elsewhere these rows are reported as not run."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from training.engine.checkpoints.saver import Saver
 
 LARGE = {"model": {"width": 4000}}  # a checkpoint of more than a megabyte: many blocks of a disk
 DISK = 96 << 20
-AT = 10  # the step before which the disk turns bad
-LEVELS = 2.5  # checkpoints: fill levels are from none to this many times the size of one
+AT = 10  # the step at which the fault happens
+LEVELS = 2.5  # the space left on the disk is between none and this many checkpoints
 
 
 def mount(folder: Path, size: int) -> None:
@@ -44,7 +44,7 @@ def unmount(folder: Path) -> None:
 
 @cache
 def unable() -> str:
-    """Why there are no small disks on this host."""
+    """Why no small disk can be mounted on this host; empty if one can."""
     with tempfile.TemporaryDirectory() as scratch:
         try:
             mount(Path(scratch) / "disk", 1 << 20)
@@ -55,7 +55,7 @@ def unable() -> str:
 
 
 def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Callable[[Trial], None]:
-    """A trial with a separate small disk."""
+    """A trial function that runs `function` with a separate small disk of `size` bytes."""
 
     def run(trial: Trial) -> None:
         disk = trial.folder / "disk"
@@ -70,29 +70,31 @@ def on_a_disk(function: Callable[[Trial, Path], None], size: int = DISK) -> Call
 
 
 def leave(disk: Path, left: int) -> None:
-    """Somebody else fills the disk up to the last `left` bytes."""
+    """Fill the disk, as another program might, except for the last `left` bytes."""
     take = shutil.disk_usage(disk).free - left
-    # a save is writing at the same time, and may have taken the rest
+    # A save writes at the same time, and may have taken the rest.
     with suppress(OSError), (disk / "somebody else's").open("ab", buffering=0) as file:
         for at in range(0, max(0, take), 1 << 20):
             file.write(bytes(min(1 << 20, take - at)))
 
 
-def befalls(what: Callable[[], None], again: bool = False) -> type[Toy]:
-    """A toy to whose disk something happens in the middle of a step, once; or at every step from there on."""
+def with_fault(what: Callable[[], None], again: bool = False) -> type[Toy]:
+    """A toy that calls `what` in the middle of step AT; with `again`, at every later step too."""
 
-    class Befallen(Toy):
+    class Faulty(Toy):
         done = False
 
         def before_loss(self, step: int) -> None:
-            if (step == AT and not self.done) or (step > AT and again):  # a step has two micro-batches
+            # Once at step AT, although this is called for each of its two micro-batches.
+            if (step == AT and not self.done) or (step > AT and again):
                 self.done = True
                 what()
 
-    return Befallen
+    return Faulty
 
 
-def no_litter(disk: Path) -> list[str]:
+def leftovers(disk: Path) -> list[str]:
+    """Names of temporary files that a save left behind."""
     return [path.name for path in disk.rglob(".*") if path.is_file() and path.name != ".lock"]
 
 
@@ -101,12 +103,12 @@ def no_litter(disk: Path) -> list[str]:
 
 def filled(trial: Trial, disk: Path) -> None:
     """The disk fills up to one of many levels in the middle of a run that saves at every step. In every second trial
-    somebody else takes what becomes free, too: what is deleted for the newest checkpoint helps once, and no more."""
+    the space that becomes free is taken too, at every step: deleting checkpoints to make room then helps only once."""
     size = (folder_of(trial.soak.folder / "reference") / LAST).stat().st_size
     left = int(LEVELS * size * trial.index / trial.soak.count)
     root, label = disk / "run", f"{left} bytes left, a checkpoint takes {size}"
     greedy = trial.index % 2 == 0
-    ended = forked(partial(train, root, befalls(partial(leave, disk, left), greedy), **LARGE))
+    ended = forked(partial(train, root, with_fault(partial(leave, disk, left), greedy), **LARGE))
     label += ", and whatever becomes free is taken" * greedy
     expect(ended.code in (0, 6) and not ended.timed_out, f"{label}: ended with {ended.code}\n{ended.tail}")
     newest = CheckpointFolder(folder_of(root)).latest()
@@ -114,7 +116,7 @@ def filled(trial: Trial, disk: Path) -> None:
     step = checkpoint_file.read(newest)["progress"]["step"]
     expect(step >= AT - 1, f"{label}: only step {step} is left")
     expect(CheckpointFolder(folder_of(root)).best() is not None, f"{label}: no best checkpoint")
-    expect(not no_litter(disk), f"{label}: left behind: {no_litter(disk)}")
+    expect(not leftovers(disk), f"{label}: left behind: {leftovers(disk)}")
     if ended.code == 6:
         reported = "No space left on device" in ended.output and str(root) in ended.output
         expect(reported, f"{label}: the error does not name the cause\n{ended.tail}")
@@ -125,7 +127,7 @@ def filled(trial: Trial, disk: Path) -> None:
 
 
 def _in_its_place(path: Path, state: Any) -> str:
-    """The new checkpoint over the old one: where there is no room, both are lost."""
+    """Write the new checkpoint over the old ones: if there is no room, all are lost."""
     for old in (LAST, BEFORE_LAST, BEST):
         if (path.parent / old).exists():
             with (path.parent / old).open("wb"):
@@ -134,7 +136,7 @@ def _in_its_place(path: Path, state: Any) -> str:
 
 
 def _leaves_litter(temporary: Path) -> None:
-    """What a save that failed has written stays."""
+    """Keep what a failed save has written."""
 
 
 _write = checkpoint_folder.write_state
@@ -146,9 +148,9 @@ KINDS = ("read-only", "detached", "checkpoints deleted", "everything deleted")
 
 
 def lost(trial: Trial, disk: Path) -> None:
-    """The outputs turn read-only, or go, in the middle of a run: while a save is under way, or while none is."""
+    """The outputs turn read-only, or disappear, in the middle of a run: while a save is under way, or while none is."""
     kind = KINDS[trial.index % len(KINDS)]
-    calm = trial.index // len(KINDS) % 2 == 0
+    between_saves = trial.index // len(KINDS) % 2 == 0
     root = disk / "run"
     away = {
         "read-only": lambda: _read_only(folder_of(root)),
@@ -156,7 +158,7 @@ def lost(trial: Trial, disk: Path) -> None:
         "checkpoints deleted": lambda: shutil.rmtree(folder_of(root)),
         "everything deleted": lambda: shutil.rmtree(root),
     }[kind]
-    ended = forked(partial(train, root, befalls(_between_saves(away) if calm else away), **LARGE))
+    ended = forked(partial(train, root, with_fault(_between_saves(away) if between_saves else away), **LARGE))
     expect(ended.code == 6, f"{kind}: ended with {ended.code} in place of 6\n{ended.tail}")
     steps = [line for line in ended.output.splitlines() if line.startswith("step ")]
     done = int(steps[-1].split()[1].split("/")[0])
@@ -170,20 +172,21 @@ def lost(trial: Trial, disk: Path) -> None:
 
 
 def _between_saves(away: Callable[[], object]) -> Callable[[], None]:
-    """A save under way fails anyway; the check before the next save notices the fault where none is under way."""
+    """Calls `away` when no save is under way. A save under way would fail anyway; without one, the check before the
+    next save must notice the fault."""
 
-    def once_it_is_calm() -> None:
+    def wait_for_saves() -> None:
         savers = [thing for thing in gc.get_objects() if isinstance(thing, Saver)]
         until = time.monotonic() + 10
         while any(saver.busy for saver in savers) and time.monotonic() < until:
             time.sleep(0.005)
         away()
 
-    return once_it_is_calm
+    return wait_for_saves
 
 
 def _read_only(folder: Path) -> None:
-    """By a mount of the folder over itself: a disk with open files cannot be turned read-only from outside."""
+    """Make `folder` read-only by a bind mount over itself: a disk with files open for writing cannot be remounted."""
     subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
     remount = ["mount", "-o", "remount,bind,ro", str(folder)]
     until = time.monotonic() + 10
@@ -209,8 +212,8 @@ EPOCHS = {"training": {"epochs": 50, "keep": 1, "save_minutes": 60, "early_stopp
 
 
 def cramped(soak: Soak) -> Iterator[TrialResult]:
-    """A run of as many epochs as there are trials, saved at the end of each, on room for five checkpoints; someone
-    looks all the time whether a complete newest and a complete best one are there."""
+    """A run of as many epochs as there are trials, saved at the end of each, with room for five checkpoints. Meanwhile
+    this process keeps checking that a complete newest and a complete best checkpoint exist."""
     disk = soak.folder / "disk"
     mount(disk, DISK)
     try:
@@ -227,16 +230,15 @@ def _cramped(soak: Soak, disk: Path) -> Iterator[TrialResult]:
 
     class Cramped(Toy):
         def before_loss(self, step: int) -> None:
-            if (
-                step == 1 and not (disk / "somebody else's").exists()
-            ):  # the disk was found large enough, and then others came
+            # After the check of the disk's space at the start of the run: otherwise that would end it.
+            if step == 1 and not (disk / "somebody else's").exists():
                 size = (folder / LAST).stat().st_size
                 leave(disk, 5 * later - size + (256 << 10))
 
     child = start(partial(train, root, Cramped, **settings))
     looks, missing = 0, []
     while child.running:
-        if step_of(root) > 6:  # the first evaluation is past
+        if step_of(root) > 6:  # after the first evaluation, from when on there must be a best checkpoint
             looks += 1
             if CheckpointFolder(folder).latest() is None or CheckpointFolder(folder).best() is None:
                 missing.append(step_of(root))
@@ -254,8 +256,8 @@ def _keeps_all(folder: CheckpointFolder, keep: int) -> None:
     """No retention."""
 
 
-def _gives_nothing_up(folder: CheckpointFolder) -> None:
-    """No pruning on a full disk either."""
+def _evicts_nothing(folder: CheckpointFolder) -> None:
+    """No eviction on a full disk either."""
 
 
 ROWS = (
@@ -265,7 +267,7 @@ ROWS = (
         beside({"reference": partial(train, **LARGE)}, on_a_disk(filled)), full=50, small=6,
         mutants=(
             Mutant("written over the old ones", patched(checkpoint_folder, "write_state", _in_its_place)),
-            # most of what is left is swept away by the next save that succeeds: it takes a last one that fails
+            # The next save that succeeds deletes most leftovers: only a run whose last save fails shows this mutant.
             Mutant("no clean-up of a failed save", patched(checkpoint_folder, "discard", _leaves_litter), trials=50),
         ),
         unable=unable, note=lambda: "tmpfs",
@@ -286,7 +288,7 @@ ROWS = (
         mutants=(
             Mutant("nothing is ever deleted", several(
                 patched(CheckpointFolder, "apply_retention", _keeps_all),
-                patched(CheckpointFolder, "evict", _gives_nothing_up))),
+                patched(CheckpointFolder, "evict", _evicts_nothing))),
         ),
         unable=unable, note=lambda: "tmpfs",
     ),

@@ -1,9 +1,9 @@
-"""What every row of the table shares: trials that are counted, in processes that may be killed, and faults put in.
+"""What the rows of docs/reliability.md share: counting trials, running them in processes, and applying faults.
 
-A row says what happens (`fault`), what must hold then (`bar`), how many trials that takes, and which mutants must make
-the same trials fail: a bar that cannot fail proves nothing. A mutant takes one safeguard out (a monkeypatch that lives
-here, never in the product); it is caught when a trial says NotHeld under it. A trial that ends in any other error is
-not held either, but it catches no mutant: a broken harness proves nothing too.
+A row states a fault, what must hold in spite of it (`bar`), the number of trials, and the mutants that must make the
+same trials fail: a test that cannot fail proves nothing. A mutant removes one safeguard (by a monkeypatch in this
+package, never in the product); it is caught when a trial raises NotHeld under it. A trial that ends with any other
+error counts as failed too, but it catches no mutant, as a broken harness proves nothing either.
 
     from soak.harness import Mutant, Row, Trial, each, patched
     from soak.processes import expect, start
@@ -17,7 +17,7 @@ not held either, but it catches no mutant: a broken harness proves nothing too.
             mutants=(Mutant("no SHA-256", patched(checkpoint_file, "listed_entry", lambda *_: ...)),)),
     )
 
-Linux only: processes end with their parent (PR_SET_PDEATHSIG), and are waited for by pidfd.
+Linux only: processes are killed when their parent ends (PR_SET_PDEATHSIG), and are waited for by pidfd.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import Any
 
 from soak.processes import Ended, start
 
-#: Under a row's mutant, commands that trials start apply it too: see `command`.
+#: Environment variable that names the mutant under test: commands that trials start apply it too, see `command`.
 MUTANT = "ATHANOR_SOAK_MUTANT"
 
 
@@ -48,34 +48,34 @@ MUTANT = "ATHANOR_SOAK_MUTANT"
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What became of one trial."""
+    """The result of one trial."""
 
     name: str  # "17", or "17 (fsync, 3 bytes short)": enough to find it
     held: bool
-    seen: str = ""  # what was seen where it did not hold
-    judged: bool = True  # False: the trial itself broke, which says nothing of the bar
+    seen: str = ""  # what was observed if it did not hold
+    judged: bool = True  # False: the trial itself failed, so it shows nothing about the product
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One safeguard taken out: `fault` returns a context in which it is gone."""
+    """One safeguard removed: `fault` returns a context manager within which it is disabled."""
 
     name: str
     fault: Callable[[], AbstractContextManager[Any]]
-    trials: int | None = None  # tried at most (it ends with the first that does not hold); None: the row's small count
-    sign: str = ""  # text that the failure has to have, where another one would prove nothing
+    trials: int | None = None  # at most, as the first that does not hold ends them; None: the row's small count
+    sign: str = ""  # text that the failure must contain, where a failure of another kind would prove nothing
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     number: int
     fault: str
-    bar: str
-    run: Callable[[Soak], Iterator[TrialResult]]  # a generator of outcomes, as they come: `each(trial)`, or one's own
-    full: int  # trials
-    small: int
+    bar: str  # what must hold
+    run: Callable[[Soak], Iterator[TrialResult]]  # yields results as they come; most rows use `each(trial)`
+    full: int  # number of trials
+    small: int  # number of trials with --small
     mutants: tuple[Mutant, ...] = ()
     unable: Callable[[], str] = lambda: ""  # why it cannot be run on this host ("no container engine"); "": it can
     note: Callable[[], str] = lambda: ""  # how it was run here ("tmpfs", "RLIMIT_FSIZE: not root"), for the table
@@ -83,7 +83,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Soak:
-    """One pass over a row's trials."""
+    """One pass over a row's trials: with the code as it is, or under one mutant."""
 
     row: int
     count: int  # how many trials
@@ -102,11 +102,11 @@ class Soak:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial function gets."""
+    """The argument of a trial function."""
 
     index: int
     random: random.Random
-    folder: Path  # its own, empty
+    folder: Path  # for this trial alone; empty
     soak: Soak
 
 
@@ -115,8 +115,8 @@ def each(
 ) -> Callable[[Soak], Iterator[TrialResult]]:
     """A row whose trials are independent calls of `function`, each in a separate forked process.
 
-    `function` raises NotHeld (`expect`) where the bar does not hold; after `seconds` it is ended, and that does not
-    hold either. `name`: what the trial of an index is called beside its number.
+    `function` raises NotHeld (`expect`) if what must hold does not; after `seconds` it is killed, which counts as not
+    held too. `name`: a label of the trial with the given index, shown beside its number.
     """
 
     def run(soak: Soak) -> Iterator[TrialResult]:
@@ -132,7 +132,7 @@ def each(
 
 
 def once(function: Callable[[Soak], Sequence[TrialResult]], seconds: float) -> Callable[[Soak], Iterator[TrialResult]]:
-    """A row whose trials are all made in one go (a folder of 300 files, say), in one forked process."""
+    """A row whose trials are all made by one call (on a folder of 300 files, say), in one forked process."""
 
     def run(soak: Soak) -> Iterator[TrialResult]:
         ended = start(function, soak).wait(seconds)
@@ -145,7 +145,7 @@ def once(function: Callable[[Soak], Sequence[TrialResult]], seconds: float) -> C
 
 
 def result_of(name: str, ended: Ended) -> TrialResult:
-    """How a process ended, as the outcome of the trial that it made."""
+    """The result of the trial that ran in a process, from how the process ended."""
     if ended.not_held is not None:
         return TrialResult(name, False, ended.not_held)
     if ended.timed_out:
@@ -156,7 +156,7 @@ def result_of(name: str, ended: Ended) -> TrialResult:
 
 
 def command(*arguments: str) -> list[str]:
-    """`python -m training ARGUMENTS` for subprocess, from a fresh interpreter; a mutant under test applies too."""
+    """`python -m training ARGUMENTS` for subprocess: a new interpreter, in which the mutant under test applies too."""
     return [sys.executable, "-m", "soak.command", *arguments]
 
 
@@ -164,8 +164,8 @@ def command(*arguments: str) -> list[str]:
 
 
 def patched(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextManager[None]]:
-    """A fault: the attribute `name` of a module or class is `value`. Raises AttributeError where there is none: a
-    mutant of what is gone would never be caught, or always."""
+    """A fault: the attribute `name` of a module or class is `value`. Raises AttributeError if there is no such
+    attribute: a mutant of code that no longer exists would show nothing."""
 
     @contextmanager
     def fault() -> Iterator[None]:
@@ -181,12 +181,12 @@ def patched(owner: Any, name: str, value: Any) -> Callable[[], AbstractContextMa
 
 
 def edited(owner: Any, name: str, old: str, new: str) -> Callable[[], AbstractContextManager[None]]:
-    """A fault in the middle of a function or method: its source with `new` in place of `old`. Raises LookupError where
-    `old` is not there (any more)."""
+    """A fault in the middle of a function or method: its source with `new` in place of `old`. Raises LookupError if
+    the source does not contain `old` (any more)."""
     function = getattr(owner, name)
     source = textwrap.dedent(inspect.getsource(function))
     if old not in source:
-        raise LookupError(f"{function.__qualname__} does not hold: {old}")
+        raise LookupError(f"{function.__qualname__} does not contain: {old}")
     made: dict[str, Any] = {}
     exec(compile(source.replace(old, new), f"{function.__qualname__} (a mutant)", "exec"), function.__globals__, made)
     return patched(owner, name, made[name])
@@ -210,7 +210,7 @@ def several(*faults: Callable[[], AbstractContextManager[Any]]) -> Callable[[], 
 
 @dataclass
 class Tally:
-    """What a row came to."""
+    """The counts of a row."""
 
     row: Row
     tried: int = 0
@@ -226,12 +226,12 @@ class Tally:
 
     @property
     def passed(self) -> bool:
-        """All trials held, there were some, and every mutant was caught. A row that could not be run did neither pass
-        nor fail: see `unable`."""
+        """Whether all trials held, there were some, and every mutant was caught. A row that could not be run has
+        neither passed nor failed: see `unable`."""
         return self.tried > 0 and self.held == self.tried and self.caught == len(self.mutants)
 
     def plain(self) -> dict[str, Any]:
-        """For JSON."""
+        """The row of the JSON results."""
         return {
             "row": self.row.number, "fault": self.row.fault, "bar": self.row.bar, "tried": self.tried,
             "held": self.held, "seconds": round(self.seconds, 1), "mutants": self.mutants,
@@ -256,14 +256,14 @@ def tally(
             result.failures.append(outcome)
             say(f"    row {row.number}, trial {outcome.name}: {outcome.seen}")
     for mutant in row.mutants if only is None else ():
-        result.mutants.append(_hunt(row, mutant, seed, scratch))
+        result.mutants.append(_try_mutant(row, mutant, seed, scratch))
         if not result.mutants[-1]["caught"]:
             say(f"    row {row.number}, mutant not caught: {mutant.name}: {result.mutants[-1]['seen']}")
     result.seconds = time.monotonic() - began
     return result
 
 
-def _hunt(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
+def _try_mutant(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str, Any]:
     tried, seen = 0, "all its trials held"
     os.environ[MUTANT] = f"{row.number}:{mutant.name}"
     try:

@@ -1,7 +1,7 @@
-"""Media files that are broken, or made to break what reads them. Every kind must be refused with a reason.
+"""Media files that are damaged, or made to attack their reader. Every kind must be refused with a reason.
 
-Only damage that can be detected: a flipped bit in a WAV's or MP3's samples, or a CBR MP3 cut at a frame, is a valid
-file of other sound, and so is not in here.
+Only damage that can be detected is made: a WAV or MP3 with a flipped bit in its samples, or a CBR MP3 cut at a frame,
+is a valid file with another sound.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AUDIO, MIDI = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac"), (".mid", ".midi
 HAS_FFMPEG = shutil.which("ffmpeg") is not None
 
 
-# -- good ones, to be broken ---------------------------------------------------------------------------------------
+# -- valid files, to be damaged ------------------------------------------------------------------------------------
 
 
 def wave(seed: int, seconds: float = 2.5, rate: int = RATE, channels: int = 1) -> np.ndarray:
@@ -61,7 +61,7 @@ def wav(sound: np.ndarray, rate: int = RATE, subtype: str = "PCM_16") -> bytes:
 
 @cache
 def valid_file(suffix: str, seed: int = 0, seconds: float = 2.5) -> bytes:
-    """A good file of a kind."""
+    """A valid file with this extension."""
     sound = wave(seed, seconds)
     if suffix == ".wav":
         return wav(sound)
@@ -82,7 +82,7 @@ def valid_file(suffix: str, seed: int = 0, seconds: float = 2.5) -> bytes:
     return out.getvalue()
 
 
-# -- broken ones ---------------------------------------------------------------------------------------------------
+# -- hostile files -------------------------------------------------------------------------------------------------
 
 Maker = Callable[[random.Random, Path], None]
 
@@ -92,7 +92,8 @@ def content(make: Callable[[random.Random, str], bytes]) -> Maker:
 
 
 def cut(suffix: str) -> Maker:
-    """A good file without its end: at least 5 % is missing, so that it shows; half a second or more is left."""
+    """A valid file without its end: at least 5 % is missing, so that it can be detected, and half a second or more of
+    sound is left."""
     return content(lambda n, _: (d := valid_file(suffix, n.randrange(4), 6.0))[: int(len(d) * n.uniform(0.35, 0.95))])
 
 
@@ -109,8 +110,8 @@ def samples(numbers: random.Random, value: float) -> bytes:
     return wav(sound, subtype="FLOAT")
 
 
-def lying_wav(numbers: random.Random, **changes: int) -> bytes:
-    """A WAV whose header has other numbers than its samples."""
+def wav_with_false_header(numbers: random.Random, **changes: int) -> bytes:
+    """A WAV whose header does not match its samples."""
     data = bytearray(wav(wave(numbers.randrange(99))))
     places = {"channels": (22, "<H"), "rate": (24, "<I"), "align": (32, "<H"), "bits": (34, "<H"), "format": (20, "<H"),
               "size": (40, "<I")}  # fmt: skip
@@ -139,11 +140,11 @@ def crc16(data: bytes) -> int:
     return crc
 
 
-def flac_bomb(numbers: random.Random, hours: float, honest: bool) -> bytes:
+def flac_bomb(numbers: random.Random, hours: float, length_stated: bool) -> bytes:
     """FLAC of constant blocks of 65,535 samples, 15 bytes each: hours of sound in a few hundred kB. The level changes
-    from block to block, so it is not silent. `honest`: its header tells how long it is."""
+    from block to block, so it is not silent. `length_stated`: whether its header has the number of samples."""
     blocks = int(hours * 3600 * RATE / 65535)
-    total = blocks * 65535 if honest else 0
+    total = blocks * 65535 if length_stated else 0
     info = struct.pack(">HH", 65535, 65535) + bytes(6)
     info += struct.pack(">Q", RATE << 44 | 0 << 41 | 15 << 36 | total) + bytes(16)
     out = bytearray(b"fLaC" + struct.pack(">I", 0x80 << 24 | len(info)) + info)
@@ -159,8 +160,8 @@ def atom(kind: bytes, body: bytes = b"", size: int | None = None) -> bytes:
     return struct.pack(">I", 8 + len(body) if size is None else size) + kind + body
 
 
-def lying_m4a(numbers: random.Random) -> bytes:
-    """Tables that claim 2^32 - 1 entries, or a depth without end."""
+def m4a_with_false_tables(numbers: random.Random) -> bytes:
+    """Tables that claim 2^32 - 1 entries, or 50,000 nested atoms."""
     start = atom(b"ftyp", b"M4A \0\0\0\0M4A mp42isom")
     if numbers.random() < 0.5:
         inner = b""
@@ -177,7 +178,7 @@ def lying_m4a(numbers: random.Random) -> bytes:
 
 
 def playlist(numbers: random.Random, _: str) -> bytes:
-    """What would make ffmpeg open another file, or a host."""
+    """A playlist that would make ffmpeg open another file, or connect to a host."""
     return numbers.choice((
         b"#EXTM3U\n#EXT-X-MEDIA-SEQUENCE:0\n#EXTINF:10.0,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
         b"#EXTM3U\n#EXTINF:10.0,\nhttp://127.0.0.1:9/x.mp3\n#EXT-X-ENDLIST\n",
@@ -189,7 +190,7 @@ def playlist(numbers: random.Random, _: str) -> bytes:
 
 
 def foreign(numbers: random.Random, _: str) -> bytes:
-    """Another kind of file under this name; two of them are bombs."""
+    """A file of another format under this extension; the archives and the PNG are decompression bombs."""
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.wav", bytes(20_000_000))
@@ -210,15 +211,15 @@ def silent_video(_: random.Random, path: Path) -> None:
 
 
 def sparse(numbers: random.Random, path: Path) -> None:
-    """A file that says it is huge, and takes no room: reading it would take an hour."""
-    start = song(1) if path.suffix in MIDI else lying_wav(numbers, size=0xFFFFFF00)
+    """A sparse file of 256 GB to 4 TB, which takes no space on the disk: reading it would take an hour."""
+    start = song(1) if path.suffix in MIDI else wav_with_false_header(numbers, size=0xFFFFFF00)
     with path.open("wb") as file:
         file.write(start)
         file.truncate(1 << numbers.choice((38, 40, 42)))
 
 
 def special(numbers: random.Random, path: Path) -> None:
-    """What is no file."""
+    """Not a regular file: a pipe, a socket, a device, or a link that leads to none."""
     kind = numbers.choice(("fifo", "socket", "folder", "dangling", "circle", "device", "terminal"))
     if kind == "fifo":
         os.mkfifo(path)
@@ -231,31 +232,33 @@ def special(numbers: random.Random, path: Path) -> None:
         finally:
             os.chdir(before)
     elif kind == "folder":
-        path.symlink_to(path.name)  # a folder of that name is a folder; a link to itself is what must not be followed
+        # A real folder of this name would be searched for files, and not refused; a link to itself must be refused.
+        path.symlink_to(path.name)
     else:
         target = {"dangling": "nowhere", "circle": path.name, "device": "/dev/zero", "terminal": "/dev/tty"}[kind]
         path.symlink_to(target)
 
 
 def tagged_mp3(numbers: random.Random, _: str) -> bytes:
-    """An ID3 tag that claims 256 MB, and nothing after it."""
+    """An ID3 tag that claims to have 256 MB, with nothing after it."""
     frame = b"APIC" + struct.pack(">IH", 2**31 - 1, 0x00C0) + numbers.randbytes(500)
     return b"ID3\x03\x00\x00\x7f\x7f\x7f\x7f" + frame
 
 
 def chunked_wav(numbers: random.Random, _: str) -> bytes:
-    """Chunks without end, or with sizes that wrap, before any sound."""
+    """100,000 chunks before any sound, or chunks whose sizes overflow 32 bits."""
     start = wav(wave(1))[:36]
     if numbers.random() < 0.5:
         return start + (b"LIST" + struct.pack("<I", 4) + b"INFO") * 100_000
     return start + b"LIST" + struct.pack("<I", numbers.choice((2**32 - 1, 2**31, 2**32 - 36))) + b"INFO" * 50
 
 
-#: kind -> (extensions, maker). A trial of index i is of kind i modulo their number; the first are what mutants need.
+#: kind -> (extensions, maker). The trial of index i has the kind i modulo their number; the first five are those that
+#: the mutants of row 11, which have five trials, must fail on.
 KINDS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "1.4 million tempo events": (MIDI, content(tempo_storm)),
     "FLAC bomb": ((".flac",), content(lambda n, s: flac_bomb(n, n.uniform(3, 12), True))),
-    "FLAC bomb that hides its length": ((".flac",), content(lambda n, s: flac_bomb(n, n.uniform(3, 12), False))),
+    "FLAC bomb without its length": ((".flac",), content(lambda n, s: flac_bomb(n, n.uniform(3, 12), False))),
     "cut WAV": ((".wav",), cut(".wav")),
     "cut M4A, index at its start": ((".m4a",), cut(".fast.m4a")),
     "empty": (AUDIO + MIDI, content(lambda n, s: b"")),
@@ -276,18 +279,25 @@ KINDS: dict[str, tuple[tuple[str, ...], Maker]] = {
     "too short": ((".wav",), content(lambda n, s: wav(wave(n.randrange(9))[: n.choice((0, 1, 2, 1000, 60_000))]))),
     "192 kHz, 8 channels, 1 sample": ((".wav",), content(lambda n, s: wav(wave(1, 1e-5, 192_000, 8), 192_000))),
     "silent": ((".wav",), content(lambda n, s: wav(np.zeros((n.randrange(70_000, 200_000), 1)) + 0.0))),
-    "channels lie": ((".wav",), content(lambda n, s: lying_wav(n, channels=n.choice((0, 65535, 4096))))),
-    "rate lies": ((".wav",), content(lambda n, s: lying_wav(n, rate=n.choice((0, 1, 100, 10**6, 2**31, 2**32 - 1))))),
-    "bits lie": ((".wav",), content(lambda n, s: lying_wav(n, bits=n.choice((0, 255, 65535))))),
-    "format lies": ((".wav",), content(lambda n, s: lying_wav(n, format=n.choice((0, 0x55, 0xFFFF, 0x1234))))),
-    # from 0x7FFFF000 bytes on, a WAV says that its writer could not go back, and is complete
-    "size lies": ((".wav",), content(lambda n, s: lying_wav(n, size=n.choice((2**30, 10**9, 10**7))))),
+    "false channels": ((".wav",), content(lambda n, s: wav_with_false_header(n, channels=n.choice((0, 65535, 4096))))),
+    "false rate": (
+        (".wav",),
+        content(lambda n, s: wav_with_false_header(n, rate=n.choice((0, 1, 100, 10**6, 2**31, 2**32 - 1)))),
+    ),
+    "false bits": ((".wav",), content(lambda n, s: wav_with_false_header(n, bits=n.choice((0, 255, 65535))))),
+    "false format": (
+        (".wav",),
+        content(lambda n, s: wav_with_false_header(n, format=n.choice((0, 0x55, 0xFFFF, 0x1234)))),
+    ),
+    # Smaller than 0x7FFFF000: from that size on, a WAV was streamed by a writer that could not seek back to fill in
+    # the size, and is valid.
+    "false size": ((".wav",), content(lambda n, s: wav_with_false_header(n, size=n.choice((2**30, 10**9, 10**7))))),
     "endless chunks": ((".wav",), content(chunked_wav)),
-    "tables of 2^32": ((".m4a",), content(lambda n, s: lying_m4a(n))),
+    "tables of 2^32": ((".m4a",), content(lambda n, s: m4a_with_false_tables(n))),
     "tag of 256 MB": ((".mp3",), content(tagged_mp3)),
     "playlist": ((".m4a", ".aac", ".mp3", ".ogg"), content(playlist)),
-    "no file": (AUDIO + MIDI, special),
-    "terabytes of nothing": ((".wav", ".mid", ".flac"), sparse),
+    "not a regular file": (AUDIO + MIDI, special),
+    "sparse file of terabytes": ((".wav", ".mid", ".flac"), sparse),
     "10^6 time signatures": (MIDI, content(metre_storm)),
     "far notes": (MIDI, content(far_notes)),
     "tiny bars": (MIDI, content(tiny_bars)),
@@ -300,13 +310,13 @@ KINDS: dict[str, tuple[tuple[str, ...], Maker]] = {
 }
 if HAS_FFMPEG:
     KINDS["no sound stream"] = ((".m4a",), silent_video)
-else:  # nothing makes them, or reads them, without ffmpeg
+else:  # without ffmpeg they can be neither made nor read
     for name in ("cut M4A, index at its end", "cut M4A, index at its start", "cut MP3 with a count", "tables of 2^32"):
         del KINDS[name]
 
 
 def make(index: int, numbers: random.Random, audio: Path, midi: Path) -> tuple[str, Path]:
-    """Hostile file number `index` under one of the two roots; returns what it is, and where."""
+    """Make hostile file number `index` under one of the two roots; returns its kind and its path."""
     kind = list(KINDS)[index % len(KINDS)]
     suffixes, maker = KINDS[kind]
     suffix = numbers.choice(suffixes)

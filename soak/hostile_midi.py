@@ -1,4 +1,4 @@
-"""MIDI files: a good one and its parts, and such as are broken, or made to break what reads them."""
+"""MIDI files: a valid one and its parts, and files that are damaged, or made to attack their reader."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def notes(seed: int, count: int = 16) -> bytes:
 
 
 def song(seed: int) -> bytes:
-    """A good MIDI file."""
+    """A valid MIDI file."""
     return header(1) + track(notes(seed))
 
 
-# -- broken ones ---------------------------------------------------------------------------------------------------
+# -- hostile files -------------------------------------------------------------------------------------------------
 
 
 def tempo_storm(numbers: random.Random, _: str) -> bytes:
@@ -54,7 +54,7 @@ def tempo_storm(numbers: random.Random, _: str) -> bytes:
 
 
 def metre_storm(numbers: random.Random, _: str) -> bytes:
-    """10^6 time signatures, one a tick."""
+    """10^6 time signatures, one per tick."""
     count = 1_000_000
     events = np.zeros((count, 8), np.uint8)
     events[:] = (1, 0xFF, 0x58, 4, 4, 2, 24, 8)
@@ -63,13 +63,13 @@ def metre_storm(numbers: random.Random, _: str) -> bytes:
 
 
 def far_notes(numbers: random.Random, _: str) -> bytes:
-    """Times that reach the end of the world, ticks as bars."""
+    """Notes up to 39 times the longest delta time (2^28 ticks) later, with as little as one tick per quarter note."""
     far = b"".join(length(2**28 - 1) + b"\xff\x01\x00" for _ in range(numbers.randrange(2, 40)))
     return header(1, division=numbers.choice((1, 24, 96))) + track(notes(2) + far + notes(3))
 
 
 def tiny_bars(numbers: random.Random, _: str) -> bytes:
-    """Bars of one 2^-255th, or a song of one-tick bars."""
+    """Bars of a note of up to 1/2^255: shorter than a tick."""
     denominator = numbers.choice((30, 64, 255))
     metre = b"\x00\xff\x58\x04" + bytes([1, denominator, 24, 8])
     return header(1) + track(metre + notes(4) + length(2**24) + notes(5)[1:])
@@ -94,7 +94,7 @@ def odd_header(numbers: random.Random, _: str) -> bytes:
 
 
 def endless_track(numbers: random.Random, _: str) -> bytes:
-    """Tracks whose length lies, events that claim more than there is."""
+    """Tracks and events whose stated length is greater than the file."""
     good = notes(7)
     return numbers.choice((
         header(1) + b"MTrk" + struct.pack(">I", 2**32 - 1) + b"\x00\xf0" + length(2**28 - 1) + b"\x01" * 100,

@@ -1,4 +1,4 @@
-"""Rows 1 and 3: runs that are killed with SIGKILL, once or many times, and end as if they had not been."""
+"""Rows 1 and 3: runs that are killed with SIGKILL, once or many times, must end with the bits of uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ from training.engine.step import step_context as step
 from training.engine.step.ema import EMA
 
 FAMILIES = ("spectocloud", "midi_generator")
-EVERY = 20  # trials, of which one is a real family's
+EVERY = 20  # one trial in this many is of a real family
 
 LONG = {"training": {"epochs": 3, "early_stopping": {"enabled": False}}}  # 3 epochs of 30 steps
 LONG_ROWS = 120
 KILLS = 10
 
-#: The real families at their debug presets: an average of the weights, and saves at every step.
-LIVELY = {"training": {"max_steps": 6, "epochs": 9, "ema_decay": 0.9, "save_minutes": 1e-9}}
+#: Settings of the real families, beside their debug presets: averaged weights, and a save at every step.
+FAMILY_SETTINGS = {"training": {"max_steps": 6, "epochs": 9, "ema_decay": 0.9, "save_minutes": 1e-9}}
 
 
 # -- row 1 ---------------------------------------------------------------------------------------------------------
 
 
 def killed(trial: Trial) -> None:
-    """At a random moment, from the first import to the last file; then the same command again."""
+    """Kill a run at a random moment from its start to its last file; then run the same command again."""
     family = _family_of(trial.index)
     root, workers = trial.folder / "run", {"data": {"num_workers": trial.index % 3}}
-    run = partial(train, root, **workers) if family == "toy" else partial(train_family, root, family, **LIVELY)
-    steps = range(-1, STEPS if family == "toy" else LIVELY["training"]["max_steps"])
+    run = partial(train, root, **workers) if family == "toy" else partial(train_family, root, family, **FAMILY_SETTINGS)
+    steps = range(-1, STEPS if family == "toy" else FAMILY_SETTINGS["training"]["max_steps"])
     while kill_somewhere(run, root, trial.random, steps, family) == ENDED:
         shutil.rmtree(root)
     expect_done(forked(run))
@@ -74,11 +74,11 @@ def _families() -> dict[str, Callable[[Path], Any]]:
 
 
 def _family(root: Path, family: str) -> None:
-    train_family(root, family, **LIVELY)
+    train_family(root, family, **FAMILY_SETTINGS)
 
 
 def loaded(change: Callable[[State], None]) -> Callable[[], AbstractContextManager[None]]:
-    """A resume that forgets something."""
+    """A fault: `change` is applied to the state after a checkpoint was loaded into it."""
     real = State.load
 
     def load(self: State, *arguments: Any) -> None:
@@ -100,17 +100,18 @@ def _order_of_the_process(seed: int, epoch: int, samples: int) -> np.ndarray:
 
 
 def killed_often(trial: Trial) -> None:
-    """Ten times in a run of three epochs; what its weights saw is what those of the reference saw."""
+    """Kill a run of three epochs ten times: its weights must have seen the samples that the reference's saw, in the
+    same order."""
     root, kills = trial.folder / "run", []
     run = partial(train, root, rows=LONG_ROWS, **LONG)
     while len(kills) < KILLS:
         at = max(step_of(root), 0)
         kills.append(kill_somewhere(run, root, trial.random, range(at + 1, at + 6)))
-        if kills[-1] == ENDED:  # quicker than the kill: from the beginning
+        if kills[-1] == ENDED:  # it ended before the kill: start again
             shutil.rmtree(root)
             kills.clear()
     epochs = [at // 30 for at in kills]
-    expect(max(map(epochs.count, epochs)) >= 3, f"the kills after steps {kills} do not try what they should")
+    expect(max(map(epochs.count, epochs)) >= 3, f"no epoch was killed three times: the kills were after steps {kills}")
     expect_done(forked(run))
     seen, wanted = history(root), history(trial.soak.folder / "long")
     first = next((n for n, (a, b) in enumerate(zip(seen, wanted, strict=False)) if a != b), min(len(seen), len(wanted)))
@@ -121,7 +122,7 @@ def killed_often(trial: Trial) -> None:
     )
     for epoch in range(3):
         once = sorted(seen[epoch * LONG_ROWS : (epoch + 1) * LONG_ROWS]) == list(range(LONG_ROWS))
-        expect(once, f"epoch {epoch + 1} did not hold every sample once")
+        expect(once, f"epoch {epoch + 1} did not have every sample once")
     expect_same(root, trial.soak.folder / "long")
 
 

@@ -1,4 +1,4 @@
-"""Which rows there are. A module with rows is named here."""
+"""The list of all rows. A new module with rows must be added to MODULES."""
 
 from __future__ import annotations
 

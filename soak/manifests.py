@@ -1,8 +1,8 @@
-"""Row 13: manifests that were mutated, by hand or by accident, before anything trains on them.
+"""Row 13: manifests with mistakes such as editing, copying and damage make, which must be found before training.
 
-Which mutations are harmless is not a matter of opinion: `_allowed` states what a row may hold, written again from the
-page of the format and not from the product's code. A mutation whose line it allows must be accepted, and the row must
-then hold what the line says; one that it does not allow must be refused with the number of that line.
+`_allowed` decides which mutations are harmless. It is a second implementation of the format's specification,
+independent of the product's code. A mutation that results in an allowed line must be accepted, and the loaded row must
+have the line's values; any other must be refused with the number of the line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from soak.processes import forked
 from training import cli
 from training.data import manifest
 from training.domains.music import rows
-from training.domains.music.midi_generator import recipe as _midi  # noqa: F401 - imported once, not in every trial
+from training.domains.music.midi_generator import recipe as _midi  # noqa: F401 - imported here once, not in every fork
 from training.domains.music.spectocloud import recipe as _spectocloud  # noqa: F401
 from training.registry import load_recipe
 from training.stages.splits import load_split
@@ -157,28 +157,28 @@ def _clouds(value: Any, numbers: random.Random, folder: Path) -> list[Any]:
 
 
 def _as_it_was(change: Callable[[bytes, random.Random], bytes]) -> Mutation:
-    """A change of how the line is written, and of nothing that it says."""
+    """A change of how the line is written, but not of its values."""
     return _text(change)
 
 
-#: Each by its name; where a mutation is in doubt (a bit flipped), `_allowed` decides what must become of it.
+#: Name -> mutation. Some (a flipped bit) are harmless or not by chance: `_allowed` decides what must happen.
 MUTATIONS: dict[str, Mutation] = {
     "a bit flipped": _text(_flipped_bit),
     "a key left out": _on_row(_without_key),
     "a key misspelt": _on_row(_misspelt_key),
     "a key twice": _on_row(_doubled_key),
-    "a path that is none": _set(*PATHS, values=_paths),
-    "an emotion that is none": _set("emotion", values=_emotions),
+    "an invalid path": _set(*PATHS, values=_paths),
+    "an invalid emotion": _set("emotion", values=_emotions),
     "NaN or infinity": _text(lambda line, n: line.replace(b"0.5", n.choice((b"NaN", b"Infinity", b"-Infinity")), 1)),
-    "an id or source that is none": _set("id", "label_source", values=_others),
+    "an invalid id or source": _set("id", "label_source", values=_others),
     "an id given before": lambda lines, at, n, f: _with(lines, at, id=json.loads(lines[at - 1])["id"]),
-    "a start that is none": _set("target_pointcloud_start", values=_starts),
-    "a cloud that is none": _set("target_pointcloud_path", values=_clouds),
+    "an invalid start": _set("target_pointcloud_start", values=_starts),
+    "an invalid cloud": _set("target_pointcloud_path", values=_clouds),
     "cut": _text(lambda line, n: line[: n.randrange(1, len(line))]),
     "not UTF-8": _text(lambda line, n: line.replace(b"audio" if b"audio" in line else b"midi", b"caf\xe9", 1)),
     "UTF-16": _text(lambda line, n: line.decode().encode("utf-16")),
     "not an object": _text(lambda line, n: n.choice((b"[" + line + b"]", b"17", b"null", b'"text"', b"a,b", b"{}"))),
-    "nested without end": _text(lambda line, n: n.choice((b"[" * 100_000, b'{"a":' * 100_000))),
+    "100,000 levels of nesting": _text(lambda line, n: n.choice((b"[" * 100_000, b'{"a":' * 100_000))),
     "two rows in one line": lambda lines, at, n, f: [*lines[:at], lines[at] + lines[at - 1], *lines[at + 1 :]],
     "a comma at its end": _text(lambda line, n: line + b","),
     "single quotes": _text(lambda line, n: line.replace(b'"', b"'")),
@@ -203,7 +203,7 @@ def _with(lines: Lines, at: int, **values: Any) -> Lines:
 
 
 def _base(folder: Path) -> dict[str, Lines]:
-    """A folder with files and two manifests of rows, all of which may be trained on; decoded once."""
+    """Make the files in `folder`; returns the valid manifest lines of each family."""
     for name in ("audio", "midi"):
         (folder / name).mkdir()
     lines: dict[str, Lines] = {}
@@ -245,12 +245,12 @@ def _load(family: str, folder: Path) -> list[dict[str, Any]]:
 
 
 def _run(soak: Soak):
-    """Trials share one folder of decoded files; each has its own manifest, and a separate process."""
+    """Trials share one folder of decoded files; each has its own manifest and process."""
     folder = soak.folder
     lines = _base(folder)
     for family in NEEDED:
         _put(folder, lines[family])
-        forked(_load, family, folder)  # decoded once
+        forked(_load, family, folder)  # decodes the files into the store once, for all trials
     for index in soak.indices:
         numbers = soak.random(index)
         family = numbers.choice([*NEEDED])
@@ -269,7 +269,7 @@ def _trial(
     at = numbers.randrange(1, ROWS_OF_BASE)
     mutated = MUTATIONS[name](lines, at, numbers, folder)
     _put(folder, mutated)
-    # a mutation may have made a new line: what counts is what the file holds then
+    # A mutation may have added a line break: judge the lines of the file as written.
     found = (folder / "train.jsonl").read_bytes().split(b"\n")
     ids: set[str] = set()
     bad = []
@@ -284,9 +284,7 @@ def _trial(
             )
         stated = [json.loads(line) for line in found if line.strip()]
         same = [_same(row, stated, folder) for row, stated in zip(ended.value, stated, strict=True)]
-        return TrialResult(
-            title, all(same), "" if all(same) else f"row {same.index(False) + 1} holds what no line says"
-        )
+        return TrialResult(title, all(same), "" if all(same) else f"row {same.index(False) + 1} differs from its line")
     ended = forked(_train, family, folder, seconds=120)
     checkpoints = [*(folder / "out").rglob("*.pt")]
     for path in checkpoints:
@@ -299,16 +297,16 @@ def _trial(
 
 
 def _fits(line: bytes, ids: set[str], family: str) -> bool:
-    """What a row must satisfy beyond its form: a unique id, and, where clouds are learnt, a valid cloud."""
+    """What a row must satisfy beyond its own format: a unique id, and a valid cloud if the family learns clouds."""
     row = json.loads(line)
     if row.get("id") in ids:
         return False
     ids.add(row.get("id"))
-    return family != "spectocloud" or "target_pointcloud_path" not in row  # every cloud in the folder is broken
+    return family != "spectocloud" or "target_pointcloud_path" not in row  # every cloud in the folder is invalid
 
 
 def _same(row: dict[str, Any], stated: dict[str, Any], folder: Path) -> bool:
-    """Whether a loaded row holds what its line says."""
+    """Whether a loaded row has the values of its line."""
     for key, value in stated.items():
         if key in (*PATHS, "target_pointcloud_path"):
             same = (folder / value).samefile(row[key])

@@ -1,4 +1,4 @@
-"""Rows 11 and 12: hostile media files among good ones, and odd names, through `prepare` as users run it."""
+"""Rows 11 and 12: `prepare`, as users run it, on hostile media files among valid ones, and on odd file names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MOST_SECONDS, MOST_MEGABYTES = 5.0, 1024.0
 
 
 def _good(folder: Path, count: int) -> list[str]:
-    """Pairs that must be kept: plain ones, and every oddity that is no fault. Returns their ids."""
+    """Make pairs that must be kept: ordinary ones, and unusual ones that are valid. Returns their ids."""
     names = []
     for number in range(count):
         name = f"good{number:04d}"
@@ -66,7 +66,8 @@ def _odd_song(number: int) -> bytes:
 
 
 def _judge_media(soak: Soak) -> list[TrialResult]:
-    """A corpus with `soak.count` hostile files, prepared once; one outcome a file, and one for each good one lost."""
+    """Prepare a corpus with `soak.count` hostile files; one result per hostile file, and one for each valid file that
+    was lost."""
     audio, midi = soak.folder / "audio", soak.folder / "midi"
     audio.mkdir(), midi.mkdir()
     bad = []
@@ -78,7 +79,7 @@ def _judge_media(soak: Soak) -> list[TrialResult]:
             (midi / partner).write_bytes(song(10_000 + index))
         else:
             (audio / partner).write_bytes(wav(wave(10_000 + index, 1.6, 8000), 8000))
-    # with fewer good ones, the run is refused altogether: more than a fifth of its files cannot be read
+    # With fewer valid ones `prepare` would refuse the corpus, as more than a fifth of its files could not be read.
     good = _good(soak.folder, math.ceil(4.2 * len(bad)) + 12)
     log = soak.folder / "costs.jsonl"
     log.touch()
@@ -101,7 +102,7 @@ def _judge_media(soak: Soak) -> list[TrialResult]:
         elif cost.seconds > MOST_SECONDS or cost.megabytes > MOST_MEGABYTES:
             seen = f"took {cost.seconds:.1f} s and {cost.megabytes:.0f} MB; {listed[printable(path)]}"
         elif path.parent == audio and str(midi / f"{path.stem}.mid") not in scores:
-            seen = "took its good score with it"
+            seen = "its valid score was left out too"
         out.append(TrialResult(f"{index} ({kind}, {path.name})", not seen, seen))
     out += [
         TrialResult(name, False, f"a good file was lost: {_why(listed, name)}") for name in good if name not in kept
@@ -131,7 +132,9 @@ def _not_listed() -> AbstractContextManager[None]:
 
 
 def _in_worker(name: str) -> Mutant:
-    return Mutant(name, patched(watched, "MUTANT", watched.MUTANT), trials=5)  # looked up where it decodes
+    """A mutant of the decoders' code. The patch does nothing: the workers that decode look the fault up by this name,
+    in watched.FAULTS."""
+    return Mutant(name, patched(watched, "MUTANT", watched.MUTANT), trials=5)
 
 
 # -- row 12 --------------------------------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ NAMES = [
 
 
 def _names(count: int) -> list[tuple[bytes, str]]:
-    """(name without extension, extension of the recording), as bytes of the disk."""
+    """(name without extension, as bytes; extension of the recording)."""
     latin = [b"caf\xe9", b"\xff\xfe", b"a\x80b"]  # not UTF-8
     forms = [unicodedata.normalize(form, "Ågren é") for form in ("NFC", "NFD")]
     suffix = ".m4a" if HAS_FFMPEG else ".wav"
@@ -167,10 +170,10 @@ def _names(count: int) -> list[tuple[bytes, str]]:
 
 
 def _judge_names(soak: Soak) -> list[TrialResult]:
-    """One corpus with all the names, prepared and trained on; one outcome a name."""
+    """Prepare and train on one corpus with all the names; one result per name."""
     audio, midi, out = soak.folder / "audio", soak.folder / "midi", soak.folder / "out"
     audio.mkdir(), midi.mkdir()
-    os.chdir(audio)  # where a command in a name would leave its mark
+    os.chdir(audio)  # a command in a name would create its file MARK here
     for number in range(30):
         (audio / f"plain{number}.wav").write_bytes(wav(wave(number, 1.6, 8000), 8000))
         (midi / f"plain{number}.mid").write_bytes(song(number))
@@ -215,7 +218,7 @@ def _write(path: bytes, content: bytes) -> None:
 
 
 def _silence() -> AbstractContextManager[None]:
-    """Names that are not UTF-8 are passed over without a word."""
+    """Names that are not UTF-8 are skipped without a message."""
     from training.domains.music.corpora import corpus
 
     real = corpus.scan
@@ -234,8 +237,8 @@ ROWS = (
         once(_judge_media, seconds=1800), full=300, small=len(hostile.KINDS),
         mutants=(
             Mutant("no limit of processor time", _no_time_limit, trials=5, sign="took"),
-            _in_worker("a second of sound needs no bytes"),
-            _in_worker("a broken download is as good as an intact file"),
+            _in_worker("no limit on the length of sound for a file's size"),
+            _in_worker("truncated recordings are accepted"),
             Mutant("the first refusal is not listed", _not_listed, trials=5),
         ),
         note=lambda: "" if HAS_FFMPEG else "without ffmpeg: no .m4a or .aac",
@@ -246,7 +249,7 @@ ROWS = (
         once(_judge_names, seconds=600), full=79, small=27,
         mutants=(
             _in_worker("names go through a shell"),
-            Mutant("names that are no UTF-8 are passed over without a word", _silence),
+            Mutant("names that are not UTF-8 are skipped without a message", _silence),
         ),
         note=lambda: "" if HAS_FFMPEG else "without ffmpeg",
     ),

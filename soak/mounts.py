@@ -1,7 +1,7 @@
-"""Disks of a process's own: small ones that fill up, and some that turn read-only or are pulled out.
+"""Small disks that only one process sees, to be filled up, turned read-only or detached.
 
-They are tmpfs mounts in a mount namespace of the calling process: no one else sees them, and they end with it. That
-takes root, or a kernel that gives users namespaces of their own; elsewhere `unable` says why not.
+They are tmpfs mounts in a mount namespace of the calling process, and end with it. That requires root, or a kernel
+that allows user namespaces; otherwise `unable` returns why there are none.
 """
 
 from __future__ import annotations
@@ -54,20 +54,20 @@ def bind(source: Path, folder: Path) -> None:
 
 
 def detach(folder: Path) -> None:
-    """Pull out the disk at `folder`, whoever uses it: the empty folder below it is seen from now on."""
+    """Detach the disk at `folder`, even while it is used: from now on the empty folder below it is visible."""
     _call("umount2", os.fsencode(folder), _DETACH)
 
 
 @cache
 def unable() -> str:
-    """Why no such disks can be had here; "" where they can."""
+    """Why such disks cannot be mounted here; "" if they can."""
     ended = forked(_try, seconds=20)
-    return "" if ended.code == 0 else f"no mounts of one's own ({ended.output.strip().splitlines()[-1]})"
+    return "" if ended.code == 0 else f"private mounts are not possible ({ended.output.strip().splitlines()[-1]})"
 
 
 def _try() -> None:
     enter()
-    disk(Path("/tmp"), 1 << 16)  # a mount of this process's own
+    disk(Path("/tmp"), 1 << 16)  # visible to this process only
 
 
 def _mount(source: str | None, target: str, kind: str | None, flags: int, options: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Rows 15 and 16: numbers that are none, and memory that runs out."""
+"""Rows 15 and 16: NaN and infinite numbers, and out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ from training.engine.step.step_context import StepContext
 BAD = (math.nan, math.inf, -math.inf)
 PLACES = ("batch", "loss", "gradient")
 LONG = {"training": {"epochs": 8, "early_stopping": {"enabled": False}}}
-NUMBERS = ("progress", "early_stopping", "metrics")  # of a checkpoint: a best value may be infinite, there is none yet
-EVERY = 5  # trials, of which one is of numbers that stay bad
+NUMBERS = ("progress", "early_stopping", "metrics")  # parts of a checkpoint that may be infinite: no best value yet
+EVERY = 5  # in one trial of this many the numbers stay bad
 
 
 class Faulty(Toy):
-    """Something is not a number at a step; or from a step on, while more than `until` of the learning rate is left."""
+    """One number is not finite at a step; or from a step on, while more than the share `until` of the planned learning
+    rate is left."""
 
     step: ClassVar[int]
     place: ClassVar[str]
@@ -50,12 +51,13 @@ class Faulty(Toy):
     until: ClassVar[float | None] = None  # None: at this one step
     rate: ClassVar[float] = 1.0  # share of the planned learning rate that is left
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], moment: Any) -> dict[str, Any]:
-        bad = moment.step == self.step if self.until is None else moment.step >= self.step and self.rate > self.until
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], progress: Any) -> dict[str, Any]:
+        step = progress.step
+        bad = step == self.step if self.until is None else step >= self.step and self.rate > self.until
         if bad and self.place == "batch":
             batch = batch | {"x": batch["x"].clone()}
             batch["x"][0, 0, 0] = self.value
-        losses = super().losses(model, batch, moment)
+        losses = super().losses(model, batch, progress)
         if bad and self.place == "loss":
             losses["error"] = toy.Loss(losses["error"].total * self.value)
         if bad and self.place == "gradient":
@@ -64,11 +66,11 @@ class Faulty(Toy):
 
 
 def not_a_number(trial: Trial) -> None:
-    """At one step, which is left out; or at all from one on, until the rate is smaller, or for ever."""
+    """At one step, which must be skipped; or at all from one on, until the learning rate is smaller, or to the end."""
     place, value = PLACES[trial.index % 3], BAD[trial.index // 3 % 3]
     lasting = trial.index % EVERY == EVERY - 1
     until = (0.5, 0.25, 0.0)[trial.index // EVERY % 3] if lasting else None
-    # where it lasts, it comes early enough for a third ten in a row before the run's end
+    # Where it lasts, it begins early enough for three times ten skipped steps in a row before the run's end.
     at = trial.random.randrange(2 * STEPS - 30 if lasting else STEPS)
     label = f"{value} in the {place} of step {at + 1}" + f" and all after it, to a rate of {until}" * lasting
     kind = type("Here", (Faulty,), {"step": at, "place": place, "value": value, "until": until})
@@ -106,7 +108,7 @@ def _expect_left_out(trial: Trial, root: Path, at: int, label: str, ended: Any) 
 
 
 def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
-    """Train, looking at everything that is written, and at the rate after a roll_back."""
+    """Train; check every checkpoint that is written, and note the learning rate after each rollback."""
     write, roll_back = checkpoint_folder.write_state, recovery.roll_back
 
     def looked_at(path: Path, state: Any) -> str:
@@ -123,7 +125,7 @@ def _guarded(root: Path, kind: type[Faulty], settings: dict[str, Any]) -> None:
 
 
 def _without_step(root: Path, at: int) -> None:
-    """The same run, but for the update of one step."""
+    """The same run without the update of one step."""
     real, count = StepContext._step_if, itertools.count()
     StepContext._step_if = lambda self, finite, norm: real(self, finite and next(count) != at, norm)  # type: ignore
     train(root)
@@ -149,15 +151,15 @@ OUT_OF_MEMORY_PLACES = ("forward", "backward", "validation")
 
 
 class Hungry(Toy):
-    """There is no memory for more than `size` samples, from a step on; or in validation."""
+    """Out of memory with more than `size` samples in a micro-batch, from a step on; or in validation."""
 
     size: ClassVar[int]
     step: ClassVar[int]
     place: ClassVar[str]
 
-    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], moment: Any) -> dict[str, Any]:
-        losses = super().losses(model, batch, moment)
-        if len(batch["number"]) > self.size and moment.step >= self.step:
+    def losses(self, model: torch.nn.Module, batch: dict[str, torch.Tensor], progress: Any) -> dict[str, Any]:
+        losses = super().losses(model, batch, progress)
+        if len(batch["number"]) > self.size and progress.step >= self.step:
             if self.place == "forward":
                 self.refuse()
             if self.place == "backward":
@@ -175,8 +177,8 @@ class Hungry(Toy):
 
 
 def out_of_memory(trial: Trial) -> None:
-    """In the forward or backward pass of a step, or in the validation before the first; at 1, 2 or 4 samples there is
-    room. In every fourth trial the run is killed as well."""
+    """In the forward or backward pass of a step, or in the validation before the first; memory is enough for 1, 2 or 4
+    samples. In every fourth trial the run is killed as well."""
     place, size = OUT_OF_MEMORY_PLACES[trial.index % 3], (4, 2, 1)[trial.index // 3 % 3]
     at = trial.random.randrange(FULL_STEPS)
     label = f"no memory for more than {size} samples in the {place} of step {at + 1}"
@@ -194,7 +196,7 @@ def out_of_memory(trial: Trial) -> None:
         tries[number] = list(itertools.chain.from_iterable(numbers for _, numbers in group))
     for number in range(FULL_STEPS):
         wanted = plan.step_samples(number).tolist()
-        # what was tried with too little memory stands before
+        # The log also has the attempts that ran out of memory; those of the step itself come last.
         expect(
             tries[number][-len(wanted) :] == wanted, f"{label}: step {number + 1} took {tries[number]}, not {wanted}"
         )
@@ -203,7 +205,7 @@ def out_of_memory(trial: Trial) -> None:
         for name, value in reference[part].items():
             if value.is_floating_point():
                 near = torch.allclose(weights[part][name], value, rtol=1e-4, atol=1e-6)
-                expect(near, f"{label}: {part}.{name} is another one than with memory for all")
+                expect(near, f"{label}: {part}.{name} differs from the run with enough memory")
     if trial.index % 4 == 3:
         again = trial.folder / "killed"
         kill_somewhere(partial(_logged, again, kind), again, trial.random, range(1, FULL_STEPS - 1))
@@ -212,7 +214,7 @@ def out_of_memory(trial: Trial) -> None:
 
 
 def _logged(root: Path, kind: type[Toy]) -> list[tuple[int, list[int]]]:
-    """Train; the samples of every micro-batch that was tried."""
+    """Train; returns (step, samples) of every micro-batch that was attempted."""
     train(root, kind, **FULL)
     return kind.log
 

@@ -1,6 +1,6 @@
 """Row 23: the runner, its supervisor or the stage below it is killed alone, in a job of the real train_cuda.sh.
 
-As a module it is what that job runs in place of its supervisor and its training, so that a mutant applies to both:
+That job runs this module in place of its supervisor and its training, so that a mutant applies to both:
 python -m soak.orphans supervise OPTIONS... | train FAMILY ROOT
 """
 
@@ -29,9 +29,10 @@ from training.workspace import PROJECT
 
 VICTIMS = ("the runner", "the supervisor", "the stage")
 WITHIN = 10.0  # seconds from the kill until nothing of the job is left
-STEP_SECONDS = 0.2  # before the kill: 24 steps take longer than it takes to notice that a parent has gone
-AT_ONCE = 3  # trials: each mostly waits for imports
-#: Three trials of the one, three of the other, in turns. Fitted by rounds it needs half of the imports.
+STEP_SECONDS = 0.2  # of a step before the kill, so that 24 steps take longer than noticing that the parent has ended
+AT_ONCE = 3  # trials at the same time: each mostly waits for imports
+#: Three trials of one, three of the other, in turns. The family that is fitted by rounds comes first, as it needs half
+#: of the imports.
 FAMILIES = ("boosted", "toy")
 STEPS = 24  # of both
 #: A save before the first step, after an evaluation, and at the request to stop.
@@ -40,7 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "boosted": {"training": {"save_minutes": 10.0, "max_steps": STEPS, "eval_every": 6}},
 }
 
-#: Stands for the Python of a job: its supervisor and its training are this module, its other stages are done at once.
+#: Replaces the Python of a job: its supervisor and its training are this module, its other stages do nothing.
 PYTHON = """#!/bin/sh
 case "$2 $3" in
     'training.runner.supervisor '*) shift 2; exec {python} -m soak.orphans supervise "$@" ;;
@@ -55,14 +56,14 @@ exec {python} "$@"
 
 
 def killed_alone(trial: Trial) -> None:
-    """SIGKILL to one of the three after a random step; then the same command."""
+    """Kill one of the three processes after a random step; then run the same command again."""
     family, victim = _kind(trial.index)
     job = Job(trial.folder / "run", family)
     goal = trial.random.randint(1, 5)
     label = f"{victim} killed in step {goal + 1} of {family}"
     process = job.start()
     try:
-        processes = job.come_to(goal, process, label)
+        processes = job.wait_for_step_after(goal, process, label)
         at = VICTIMS.index(victim)
         if victim == "the stage":
             job.slow.unlink()
@@ -91,11 +92,11 @@ def _expect_same(job: Job, complete: Path) -> None:
 
     expect_same(job.root, complete, job.family)
     one, other = (saved(root, job.family).get("fitted") for root in (job.root, complete))
-    expect(one is other or bytes(one.numpy()) == bytes(other.numpy()), "fitted to something else")
+    expect(one is other or bytes(one.numpy()) == bytes(other.numpy()), "the fitted states differ")
 
 
 def _expect_stopped(job: Job, processes: list[Process], killed: int, label: str) -> None:
-    """All that was below the killed process has ended, in time, with the step under way saved and no further one."""
+    """Every process below the killed one must end in time, with the step under way saved and no further one."""
     from soak.runs import step_of
 
     began, at = time.monotonic(), job.begun
@@ -104,13 +105,14 @@ def _expect_stopped(job: Job, processes: list[Process], killed: int, label: str)
     took, step = time.monotonic() - began, step_of(job.root, job.family)
     print(f"{label}: ended {took:.1f} s later, saved at step {step}")
     label = f"{label}; {took:.1f} s later step {step} was saved\n{job.output}"
-    expect(not any(process.lives for process in processes[killed + 1 :]), f"a process continues unseen: {label}")
-    expect(step < STEPS, f"trained on to its end, unseen: {label}")
+    expect(not any(process.lives for process in processes[killed + 1 :]), f"a process continues unattended: {label}")
+    expect(step < STEPS, f"trained to its end unattended: {label}")
     expect(step >= max(at, job.begun), f"step {job.begun + 1} had begun, and is lost: {label}")
 
 
 class Process:
-    """A process that is not a child of this one: the handle keeps its number from meaning another."""
+    """A process that is not a child of this one. Signals go through a pidfd, as its number could be given to another
+    process once it has ended."""
 
     def __init__(self, number: int):
         self.number = number
@@ -130,7 +132,7 @@ class Process:
 
 @dataclass
 class Job:
-    """`./train_cuda.sh --only train` of a toy, which leaves in `root` what the trial has to know."""
+    """`./train_cuda.sh --only train` of a toy, which writes the steps that it begins to `root`/begun."""
 
     root: Path
     family: str
@@ -151,11 +153,11 @@ class Job:
                 [PROJECT / "train_cuda.sh", *words], env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
-    def come_to(self, step: int, runner: subprocess.Popen, label: str) -> list[Process]:
+    def wait_for_step_after(self, step: int, runner: subprocess.Popen, label: str) -> list[Process]:
         """Wait until the step after `step` has begun; returns the runner, the supervisor and the stage."""
         until = time.monotonic() + 120
         while self.begun < step:
-            expect(runner.poll() is None and time.monotonic() < until, f"{label}: never came to this\n{self.output}")
+            expect(runner.poll() is None and time.monotonic() < until, f"{label}: the step never began\n{self.output}")
             time.sleep(0.005)
         stage = int((self.root / "begun").read_text().split()[0])
         supervisor = int(Path("/proc", str(stage), "stat").read_text().rpartition(")")[2].split()[1])
@@ -164,7 +166,7 @@ class Job:
 
     @property
     def begun(self) -> int:
-        """The step that was begun last, counted from 0; -1: none."""
+        """The step that began last, counted from 0; -1: none."""
         with contextlib.suppress(FileNotFoundError, IndexError):
             return int((self.root / "begun").read_text().splitlines()[-1].split()[1])
         return -1
@@ -179,7 +181,7 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
     for family in {_kind(index)[0] for index in soak.indices}:
         ended = forked(_uninterrupted, soak.folder / family, family, seconds=300)
         if ended.code != 0:
-            yield TrialResult(f"the run to compare with ({family})", False, ended.tail, judged=False)
+            yield TrialResult(f"the reference run ({family})", False, ended.tail, judged=False)
             return
     waiting = list(soak.indices)
     running: dict[int, Child] = {}
@@ -195,7 +197,7 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
             yield result_of(f"{index} ({', '.join(_kind(index))})", ended)
             shutil.rmtree(soak.folder / str(index), ignore_errors=True)
     finally:
-        for child in running.values():  # a mutant was caught: the others clean up what they started
+        for child in running.values():  # a mutant was caught: wait until the other trials have ended their processes
             child.wait(300)
 
 
@@ -221,10 +223,10 @@ def _train(family: str, root: Path) -> int:
     from training.stages import splits
 
     kind, rows, settings = (_boosted if family == "boosted" else _toy)(root)
-    globals()[kind.__name__] = kind  # where the registry looks
+    globals()[kind.__name__] = kind  # the registry imports recipes by the name of their module
     toys.add(kind)
     splits.load_split = lambda recipe, workspace, split, **roots: rows[split]
-    (root / "config.yaml").write_text(json.dumps(settings))  # which is YAML, too
+    (root / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML, too
     return cli.main(["train", family, "--config", str(root / "config.yaml"), "--device", "cpu", "--out", str(root)])
 
 
@@ -257,7 +259,7 @@ def _toy(root: Path) -> tuple[type, Any, dict[str, Any]]:
 
 
 def _begin(root: Path, step: int) -> None:
-    """A step begins. It takes long as long as the trial has not come to its kill."""
+    """Record that a step begins, and make it slow until the trial has killed its process."""
     with (root / "begun").open("a") as file:
         file.write(f"{os.getpid()} {step}\n")
     if (root.parent / "slow").exists():
@@ -272,8 +274,8 @@ def _as_module(what: str, *words: str) -> int:
     return supervisor.main(words)
 
 
-def _wanted() -> Any:
-    """The mutant that the harness is hunting, if any."""
+def _mutant_under_test() -> Any:
+    """The fault of the mutant that the harness is testing; without one, a context that does nothing."""
     title = os.environ.get(MUTANT, "").partition(":")[2]
     return next((mutant.fault() for mutant in ROWS[0].mutants if mutant.name == title), nullcontext())
 
@@ -285,13 +287,13 @@ ROWS = (
         "the same command then ends with the same bits",
         _run, full=12, small=3,
         mutants=(
-            Mutant("no one follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unseen"),
-            Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unseen"),
+            Mutant("no one follows its parent", patched(parent, "_follow", lambda *_: None), 1, "unattended"),
+            Mutant("the supervisor alone follows", patched(signals, "follow", lambda asked: None), 2, "unattended"),
         ),
     ),
 )  # fmt: skip
 
 if __name__ == "__main__":
-    sys.modules["soak.orphans"] = sys.modules["__main__"]  # where the registry looks
-    with _wanted():
+    sys.modules["soak.orphans"] = sys.modules["__main__"]  # the registry imports the recipes under this name
+    with _mutant_under_test():
         sys.exit(_as_module(*sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Row 10: two runs are started together in one folder."""
+"""Row 10: two runs are started at the same time in one folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAVES_WITHIN = 2.0  # seconds
 
 
 class Holding(Toy):
-    """A run that is still at work when the other one looks: it continues when it is signalled."""
+    """A run that waits at step 3 for the file `sign`, so that it still holds the folder when the other one starts."""
 
     sign: Path
 
@@ -30,8 +30,8 @@ class Holding(Toy):
 
 
 def together(trial: Trial) -> None:
-    """One wins, and ends as if alone; the other leaves at once. In every second trial the winner is killed instead, and
-    the next start needs no clean-up."""
+    """One run gets the folder, and ends as it would alone; the other one ends at once. In every second trial the winner
+    is killed, and the next start must need no clean-up."""
     root, gate, sign = trial.folder / "run", trial.folder / "gate", trial.folder / "continue"
     kind = type("Held", (Holding,), {"sign": sign})
 
@@ -46,11 +46,11 @@ def together(trial: Trial) -> None:
     opened = time.monotonic()
     loser = _first_to_end(pair, 20)
     took = time.monotonic() - opened
-    expect(loser is not None, "both are at work in one folder")
+    expect(loser is not None, "both runs continue in one folder")
     winner = pair[1 - pair.index(loser)]
     left = loser.wait(1)
     expect(left.code == 6, f"the loser ended with {left.code} in place of 6\n{left.tail}")
-    expect("is in use by process" in left.output, f"the loser does not say why\n{left.tail}")
+    expect("is in use by process" in left.output, f"the loser does not print why\n{left.tail}")
     expect(took <= LEAVES_WITHIN, f"the loser took {took:.1f} s")
     if trial.index % 2:
         winner.kill(signal.SIGKILL)
@@ -83,7 +83,7 @@ def _shared(folder: Path, purpose: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _by_file(folder: Path, purpose: str) -> Iterator[None]:
-    """A lock that is a file: whoever is killed leaves it behind."""
+    """A lock that is a file: a process that is killed leaves it behind."""
     from training.errors import HostError
 
     folder.mkdir(parents=True, exist_ok=True)

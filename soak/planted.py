@@ -1,8 +1,8 @@
-"""Row 21: files that somebody else made to have their code run, or another file read: checkpoints, arrays and settings
-with code in them, models whose data lie elsewhere, lists of files whose names lead out of their folder.
+"""Row 21: files made by an attacker to run code or to have another file read: checkpoints, arrays and settings with
+code in them, models whose data are in other files, lists of files whose names lead out of their folder.
 
-Each is planted with the digests, lengths and listings that belong to it, so that nothing but the way it is read stands
-between it and its goal. Code that ran leaves a mark; a file that was read has another time of access.
+Each is planted with the matching digests, lengths and listings, so that only the way it is read can stop the attack.
+Planted code creates the file `mark` if it runs; a file that was read has a later access time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from training.workspace import Workspace
 
 
 class Planted:
-    """Unpickling it calls a function."""
+    """An object whose unpickling calls a function."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any):
         self.call = (function, arguments)
@@ -84,7 +84,7 @@ DEPTHS = ("alone", "as the metrics", "as an optimizer's value")
 
 
 def _in_checkpoint(place: Place, call: str, form: str, depth: str, verb: str) -> int:
-    """Listed with its own digest: what `verb` reads."""
+    """A checkpoint with planted code, listed with its digest, which `verb` reads."""
     shutil.copytree(place.base / "toy" if verb == "train" else place.base / FAMILY, place.folder / "run")
     folder = place.folder / "run" / "checkpoints" / ("toy" if verb == "train" else FAMILY)
     state, planted = checkpoint_file.read(folder / LAST), CALLS[call](place.mark)
@@ -126,7 +126,7 @@ def _object_array(mark: Path, call: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _in_cloud(place: Place, call: str) -> int:
-    """A row of somebody's manifest brings its own target cloud."""
+    """A manifest's row names a target cloud with planted code."""
     folder = place.folder
     np.save(folder / "cloud.npy", _object_array(place.mark, call, (1200, 3)), allow_pickle=True)
     (folder / "song.mid").write_bytes(song(1))
@@ -168,14 +168,14 @@ TAGS = {
     "name": "!!python/name:os.system",
     "module": "!!python/module:antigravity",
     "tuple": "!!python/tuple [1, 2]",
-    "a tag of one's own": "!run touch",
+    "a local tag": "!run touch",
     "a known type": "!!binary aGk=",
 }
 SPOTS = {
     "a value": "seed: {tag}\n",
     "in a section": "training:\n  epochs: {tag}\n",
     "a key": "? {tag}\n: 1\n",
-    "the complete": "{tag}\n",
+    "the complete document": "{tag}\n",
     "in a list": "data:\n  crops: [1, {tag}]\n",
 }
 
@@ -200,7 +200,7 @@ def _settings() -> Iterator[Case]:
         yield Case(f"--set: {tag}", partial(_in_set, tag=tag), 2, "--set")
 
 
-#: In turns, so that the first few are of every kind.
+#: Kinds alternate, so that the first few cases include every kind.
 KINDS = (_pickles, _arrays, _settings, data_elsewhere, names_elsewhere)
 CASES = [case for turn in zip_longest(*(kind() for kind in KINDS)) for case in turn if case]
 
@@ -213,7 +213,7 @@ def _run(soak: Soak) -> Iterator[TrialResult]:
     if not base.exists():
         ended = forked(_make_base, base, seconds=300)
         if ended.code != 0:
-            yield TrialResult("what they are planted in", False, ended.tail, judged=False)
+            yield TrialResult("the runs that files are planted in", False, ended.tail, judged=False)
             return
     for index in soak.indices:
         case = CASES[index % len(CASES)]
@@ -239,10 +239,10 @@ def _plain(ended: Ended) -> Ended:
 def _judge(case: Case, place: Place, ended: Ended) -> None:
     label = f"ended with {ended.code}\n{ended.tail}"
     expect(not place.mark.exists(), f"planted code ran; {label}")
-    expect(place.secret.exists(), f"a file outside was taken away; {label}")
+    expect(place.secret.exists(), f"a file outside was deleted; {label}")
     expect(place.secret.stat().st_atime == 0, f"a file outside was read; {label}")
     expect(place.secret.read_bytes() == SECRET, f"a file outside was written; {label}")
-    expect(not ended.timed_out and ended.code == case.code, f"{case.code} was wanted; {label}")
+    expect(not ended.timed_out and ended.code == case.code, f"exit code {case.code} was expected; {label}")
     expect(case.output in ended.output and "Traceback" not in ended.output, f"`{case.output}` was expected; {label}")
 
 
@@ -253,7 +253,7 @@ def _make_base(base: Path) -> None:
 
 
 def _unable() -> str:
-    """A file system that keeps no times of access cannot show what was read."""
+    """Why the row cannot be run here: without access times (a mount with `noatime`) a read cannot be noticed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "control"
         path.write_bytes(SECRET)
@@ -266,7 +266,7 @@ def _unable() -> str:
 
 
 def _naive(path: Path) -> onnx.ModelProto:
-    """A reader that fetches data from wherever a model says."""
+    """A reader of models that loads external data from any path."""
     model = onnx.load_model(path, load_external_data=False)
     for tensor in tensors(model):
         if is_external(tensor):

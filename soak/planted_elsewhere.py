@@ -1,4 +1,4 @@
-"""Row 21: models whose data lie elsewhere, and lists of files whose names lead out of their folder."""
+"""Row 21: models whose data are in other files, and lists of files whose names lead out of their folder."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ WAYS = ("absolute", "..", "through a folder", "a symbolic link", "a hard link", 
 
 
 def _in_model(place: Place, tensor: str, way: str, graph: int) -> int:
-    """Data of a model that are declared to be in the secret file."""
+    """A model with a tensor whose data are declared to be in the secret file."""
     folder = exports_in(place)
     path = sorted(folder.glob("*.onnx"))[graph]
     model = onnx.load_model(path)
@@ -65,7 +65,7 @@ def _in_model(place: Place, tensor: str, way: str, graph: int) -> int:
     relative = os.path.relpath(place.secret, folder)
     location = {"absolute": str(place.secret), "..": relative, "through a folder": f"golden/../{relative}"}.get(way)
     set_external_data(found, location=location or ("weights.bin" if "link" in way else relative), offset=0, length=4)
-    if way != "declared twice":  # else the data are there as well, and another place is named beside them
+    if way != "declared twice":  # in that case the model holds the data, and names an external place as well
         found.ClearField("raw_data")
         found.data_location = onnx.TensorProto.EXTERNAL
     else:
@@ -90,8 +90,8 @@ def _named_outside(place: Place, link: bool) -> int:
 
 
 def _listed_outside(place: Place, verb: str) -> int:
-    """A list of checkpoints, brought by a drive or found here, names a file elsewhere: it would be read, and replaced
-    or deleted."""
+    """The index of a checkpoint folder, on a drive (`restore`) or of this run (`train`), names a file elsewhere, which
+    would be read, and replaced or deleted."""
     run, out = place.folder / "run", place.folder / "drive"
     shutil.copytree(place.base / "toy", out if verb == "restore" else run)
     folder = (out if verb == "restore" else run) / "checkpoints" / "toy"

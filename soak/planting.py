@@ -1,4 +1,4 @@
-"""What row 21 plants: where a trial works, and what has to become of it."""
+"""The types and helpers that the planted files of row 21 share."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ SECRET = b"what no model may hold"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trial works."""
+    """The paths of a trial."""
 
-    folder: Path  # its own, empty
+    folder: Path  # for this trial alone; empty
     base: Path  # a trained toy, a trained family and its exports: to copy from
-    mark: Path  # made by planted code
-    secret: Path  # outside of every folder that is read
+    mark: Path  # created by planted code if it runs
+    secret: Path  # a file outside every folder that may be read
 
 
 @dataclass(frozen=True)
 class Case:
-    """Something planted. `act` plants it and uses it, in a separate process; then the exit code must be `code`, and
-    one of `output` in the output."""
+    """One attack. `act` plants a file and runs the command that reads it, in a separate process; the exit code must be
+    `code`, and the output must contain `output`."""
 
     name: str
     act: Callable[[Place], int]
@@ -35,12 +35,12 @@ class Case:
 
 
 def exports_in(place: Place) -> Path:
-    """Exports of the trial's own."""
+    """A copy of the exports for the trial."""
     return Path(shutil.copytree(place.base / FAMILY / "exports", place.folder / "exports"))
 
 
 def sign(folder: Path) -> None:
-    """The receipt says what the files are now."""
+    """Update the digests and sizes in the receipt to those of the files."""
     receipt = json.loads((folder / "receipt.json").read_text())
     for entry in receipt["families"].values():
         for name, about in entry["files"].items():

@@ -1,10 +1,10 @@
-"""A folder whose every change can be the last one: a process is killed in the middle of it, or the power is cut.
+"""Simulates a kill or a power cut in the middle of any change of a folder.
 
-`watch` stands in for what a save calls: writes, fsync, rename, link, unlink. It counts them, kills the process at one
-of them if it is asked to, and keeps a record of what is on the disk for certain. `cut` makes of a folder what a power
-cut may leave: a file's content is there as it was at its last fsync, a name once its folder was fsynced after it. Of
-what came later some may be there, too: names in the order in which they were given (as journals keep them), content
-that was never fsynced up to any byte.
+`Watch` wraps the functions that a save calls: write, fsync, rename, link, unlink. It counts the calls, kills the
+process at one of them if requested, and records what is on the disk for certain. `cut` then changes a folder to what a
+power cut may leave. A file's content is there as it was at its last fsync; a name is there if its folder was fsynced
+after the name was given. Later changes may be there in part: names in the order in which they were given (as
+journaling file systems keep them), and content that was never fsynced up to any byte.
 """
 
 from __future__ import annotations
@@ -24,22 +24,23 @@ from training.engine.checkpoints.index import INDEX, LAST
 
 
 class Watch:
-    """Stands in for this process's writing to `folder`. `record`: a folder for what is certain. `last`: the number of
-    the act at which the process is killed; a write is half done then, everything else has not begun."""
+    """Wraps this process's writing to `folder`. `record`: a folder for the log and for copies of what is certain.
+    `last`: the number of the call ("act") at which the process is killed; a write is half done then, any other call has
+    not begun."""
 
     def __init__(self, folder: Path, record: Path, last: int | None = None):
         self.folder, self.record, self.last = folder, record, last
         self.acts: list[str] = []
-        self._kept: dict[int, int] = {}  # inode -> an open file, so that the number is not given to another
+        self._kept: dict[int, int] = {}  # inode -> an open descriptor, so that the number is not reused
         record.mkdir()
         self._log = os.open(record / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for owner, name in (
             (os, "fsync"), (os, "replace"), (os, "link"), (os, "unlink"),
             (HashedFile, "write"), (json, "dump"), (CheckpointFolder, "save"),
         ):  # fmt: skip
-            setattr(owner, name, self._stand_in(name, getattr(owner, name)))
+            setattr(owner, name, self._wrapped(name, getattr(owner, name)))
 
-    def _stand_in(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def _wrapped(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         act = getattr(self, f"_{name}")
         return lambda *arguments, **options: act(real, *arguments, **options)
 
@@ -61,7 +62,7 @@ class Watch:
             self._kept[number] = os.open(path, os.O_RDONLY)
         return number
 
-    # what a save calls
+    # The functions that a save calls.
 
     def _write(self, real: Callable[..., Any], file: Any, data: Any) -> Any:
         def half() -> None:
@@ -132,17 +133,18 @@ class Watch:
 
 
 def saves_done(record: Path) -> int:
-    """The step of the newest save that had returned; -1: none had."""
+    """The step of the newest save that had returned; -1 if none had."""
     return max((what[1] for what in _log(record) if what[0] == "saved"), default=-1)
 
 
 def cut(folder: Path, record: Path, source: random.Random) -> None:
-    """Make of `folder` what is left after a power cut at this moment: one of the possible outcomes, by `source`."""
+    """Change `folder` to what may be left after a power cut at this moment: one of the possible outcomes, chosen by
+    `source`."""
     names: dict[str, int] = {}
     contents: dict[int, Path] = {}
     waiting: list[list[Any]] = []
 
-    def give(changes: list[list[Any]]) -> None:
+    def apply(changes: list[list[Any]]) -> None:
         for kind, name, *number in changes:
             if kind == "name":
                 names[name] = number[0]
@@ -151,13 +153,13 @@ def cut(folder: Path, record: Path, source: random.Random) -> None:
 
     for kind, *what in _log(record):
         if kind == "names":
-            give(waiting)
+            apply(waiting)
             waiting = []
         elif kind == "content":
             contents[what[0]] = record / what[1]
         elif kind in ("name", "gone"):
             waiting.append([kind, *what])
-    give(waiting[: source.randint(0, len(waiting))])
+    apply(waiting[: source.randint(0, len(waiting))])
     live = {path.stat().st_ino: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     left = {}
     for name, number in names.items():

@@ -1,4 +1,4 @@
-"""Trials in processes of their own, which may be killed, hang, and leave others behind."""
+"""Runs trials in separate processes, which may be killed, hang, and leave other processes behind."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from training.errors import AthanorError, Interrupted
 
 
 class NotHeld(Exception):
-    """The bar did not hold; the text says what was seen, with all that is needed to see it again."""
+    """What must hold did not; the text states what was observed, with all that is needed to reproduce it."""
 
 
 def expect(held: object, seen: str) -> None:
-    """Raise NotHeld, saying what was `seen`, unless `held`."""
+    """Raise NotHeld with the text `seen`, unless `held` is true."""
     if not held:
         raise NotHeld(seen)
 
@@ -36,8 +36,8 @@ class Ended:
 
     code: int  # exit code; negative: the signal that ended it, as in subprocess
     value: Any  # what its function returned
-    not_held: str | None  # the text of a NotHeld that it raised
-    output: str  # stdout and stderr
+    not_held: str | None  # the text of the NotHeld that it raised
+    output: str  # stdout and stderr together
     seconds: float
     timed_out: bool
 
@@ -48,10 +48,12 @@ class Ended:
 
 
 class Child:
-    """A function running in a forked process: a separate session, dead with this process. Made by `start`.
+    """A function running in a forked process, in a separate session, that is killed when this process ends. Made by
+    `start`.
 
-    What is imported here is there already, so a trial costs milliseconds, not torch's seconds. It ends as a command
-    would: an AthanorError is printed and becomes its exit code, any other error is a traceback and 1.
+    A fork has the modules that are imported here, so a trial starts in milliseconds and not in the seconds that
+    importing torch takes. It ends as a command does: an AthanorError is printed and determines the exit code, any other
+    error results in a traceback and exit code 1.
     """
 
     def __init__(self, function: Callable[..., Any], arguments: Sequence[Any], environment: Mapping[str, str]):
@@ -76,16 +78,16 @@ class Child:
         return os.pread(self._output.fileno(), size, 0).decode(errors="replace")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send it a signal: to it alone, not to what it started."""
+        """Send a signal to this process, but not to those that it started."""
         signal.pidfd_send_signal(self._handle, number)
 
     def wait(self, seconds: float) -> Ended:
-        """How it ended; past `seconds` it is killed together with what it started."""
+        """Wait for its end; after `seconds` it is killed. The processes that it started are killed in any case."""
         if self._ended is None:
             timed_out = not select.select([self._handle], [], [], seconds)[0]
             took = time.monotonic() - self.began
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)  # what it started and left behind ends here in any case
+                os.killpg(self.pid, signal.SIGKILL)
             _, status = os.waitpid(self.pid, 0)
             value, not_held = self._read()
             code = os.waitstatus_to_exitcode(status)
@@ -99,16 +101,16 @@ class Child:
         try:
             return pickle.load(self._answer)
         except (EOFError, pickle.UnpicklingError):
-            return None, None  # it was killed, or left by os._exit
+            return None, None  # it was killed, or ended by os._exit
 
 
 def start(function: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] | None = None) -> Child:
-    """Run `function(*arguments)` in a forked process, with further environment variables."""
+    """Start `function(*arguments)` in a forked process, with additional environment variables."""
     return Child(function, arguments, environment or {})
 
 
 def forked(function: Callable[..., Any], *arguments: Any, seconds: float = 60.0) -> Ended:
-    """Run `function(*arguments)` in a forked process to its end."""
+    """Run `function(*arguments)` in a forked process, and wait for its end."""
     return start(function, *arguments).wait(seconds)
 
 
@@ -122,11 +124,11 @@ def _live(
         os.setsid()
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
-            os._exit(1)  # it died before we asked
+            os._exit(1)  # the parent ended before prctl took effect
         os.dup2(output, 1), os.dup2(output, 2)
         with open(os.devnull) as nothing:  # noqa: PTH123
             os.dup2(nothing.fileno(), 0)
-        # what the parent had redirected (pytest, a notebook) is not ours
+        # The parent's sys.stdout may be an object of pytest or a notebook that does not write to descriptor 1.
         sys.stdout = sys.__stdout__ = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
         sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -146,7 +148,7 @@ def _live(
             code = error.code if isinstance(error.code, int) else 1
         with open(answer, "wb", closefd=False) as stream:
             pickle.dump((value, not_held), stream)
-    except BaseException:  # noqa: BLE001 - the end of a process: reported, and its exit code
+    except BaseException:  # noqa: BLE001 - a forked process must not return into its parent's code
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):

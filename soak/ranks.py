@@ -1,6 +1,6 @@
 """Row 18: one of two ranks is killed; the supervisor starts both again, and they continue.
 
-As a module it is one of torchrun's ranks: python -m training.runner.launch --nproc_per_node=2 -m soak.ranks ROOT
+This module is also the program of each rank: python -m training.runner.launch --nproc_per_node=2 -m soak.ranks ROOT
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -44,15 +45,15 @@ def rank_killed(trial: Trial) -> None:
     digests = {(root / f"rank{number}.weights").read_text() for number in range(RANKS)}
     expect(len(digests) == 1, f"{label}: the ranks ended with different weights")
     complete = trial.soak.folder / "reference"
-    if not complete.exists():  # made here, and not before: it takes long, and a mutant may need none
+    if not complete.exists():  # only now, as it takes long and the trials of a mutant may fail before
         expect_done(forked(_uninterrupted, complete, seconds=150))
     expect_same(root, complete)
 
 
-def _wait(child: Child, come: object, label: str) -> None:
+def _wait(child: Child, reached: Callable[[], bool], label: str) -> None:
     until = time.monotonic() + 120
-    while not come():  # type: ignore[operator]
-        expect(child.running and time.monotonic() < until, f"{label}: never came to this\n{child.output[-2000:]}")
+    while not reached():
+        expect(child.running and time.monotonic() < until, f"{label}: was never reached\n{child.output[-2000:]}")
         time.sleep(0.005)
 
 
@@ -73,7 +74,7 @@ def _uninterrupted(root: Path) -> None:
 
 
 class Ranked(Toy):
-    """Keeps the model, to look at its weights in the end."""
+    """Keeps the model, to compare its weights at the end."""
 
     def build(self, constants: dict) -> torch.nn.Module:
         type(self).model = super().build(constants)

@@ -21,7 +21,7 @@ from training.engine.checkpoints import checkpoint_file, checkpoint_folder, inde
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEFORE_LAST, LAST, TEMPORARY
 
-#: What a save does, in order; `name` and `link` are before_last.pt, best.pt and the epochs'.
+#: The acts of a save, in order; `name` and `link` make before_last.pt, best.pt and the epoch checkpoints.
 PHASES = ("write", "fsync", "link", "name", "rename", "fsync the folder", "write the index", "fsync the index", "list",
           "unlink")  # fmt: skip
 
@@ -30,16 +30,16 @@ PHASES = ("write", "fsync", "link", "name", "rename", "fsync the folder", "write
 
 
 def cut_short(trial: Trial) -> None:
-    """SIGKILL at one act of one save, from the second save on; in every second trial with the power gone, too."""
+    """SIGKILL at one act of one save, from the second save on; in every second round of the phases with a power cut."""
     phase, power_too = _phase(trial.index)
     acts = _acts(trial.soak.folder / "watched")
-    first = acts.index("list")  # the end of the first save, but for the folder's fsync: nothing is there before
+    first = acts.index("list")  # the end of the first save, before the folder's fsync: before it no checkpoint exists
     first += acts[first + 1] == "fsync the folder"
     chosen = trial.random.choice([at for at, act in enumerate(acts) if act == phase and at > first])
     root, record = trial.folder / "run", trial.folder / "record"
     folder = folder_of(root)
     ended = forked(partial(_watched, root, record, chosen))
-    expect(ended.code == -signal.SIGKILL, f"act {chosen} ({phase}) did not come\n{ended.tail}")
+    expect(ended.code == -signal.SIGKILL, f"act {chosen} ({phase}) was not reached\n{ended.tail}")
     if power_too:
         power.cut(folder, record, trial.random)
     label, done = f"killed at act {chosen} ({phase}){', power cut' * power_too}", power.saves_done(record)
@@ -48,7 +48,7 @@ def cut_short(trial: Trial) -> None:
     progress = checkpoint_file.read(newest)["progress"]
     step = progress["step"]
     expect(step >= done, f"{label}: the newest verified checkpoint is of step {step}; {done} had been saved")
-    if done > 6:  # an epoch's end is past: there was a best one
+    if done > 6:  # after the first epoch, so there was a best checkpoint
         expect(CheckpointFolder(folder).best() is not None, f"{label}: no verified best checkpoint")
     ended = forked(partial(train, root))
     expect_done(ended)
@@ -125,7 +125,7 @@ def damaged(trial: Trial) -> None:
         bit = trial.random.randrange(8 * len(content))
         content[bit // 8] ^= 1 << bit % 8
         label = f"bit {bit} of {8 * len(content)}"
-        with last.open("r+b") as file:  # in place: whatever else is this file is damaged with it
+        with last.open("r+b") as file:  # in place: hard links to this file are damaged too
             file.write(content)
     else:
         size = trial.random.randrange(len(content))
@@ -144,7 +144,7 @@ def damaged(trial: Trial) -> None:
 
 
 def _link_or_copy(complete: Path, root: Path) -> Any:
-    """Copy a tree as it is: names of one file stay names of one file."""
+    """A copy function for shutil.copytree that keeps hard links: names of one file stay names of one file."""
     copies: dict[int, str] = {}
 
     def copy(source: str, target: str) -> None:
@@ -158,7 +158,7 @@ def _link_or_copy(complete: Path, root: Path) -> Any:
 
 
 def _until_the_middle(root: Path) -> None:
-    """A run that was killed right after a save that is no epoch's end."""
+    """A run that is killed right after its tenth save, which is not at the end of an epoch."""
     saves = [*range(10)]
 
     def killed(real: Any, *arguments: Any) -> None:
@@ -178,10 +178,10 @@ def _stopped_in_the_middle(root: Path) -> None:
 
 
 def _by_loading(path: Path) -> str:
-    """What torch notices without the digest: it is taken on trust where the file can be loaded."""
+    """Only damage that torch.load notices: the listed digest is returned for every file that can be loaded."""
     try:
         torch.load(path, weights_only=True)
-    except Exception:  # noqa: BLE001  whatever it raises, it noticed
+    except Exception:  # noqa: BLE001  any error means that the damage was noticed
         return "damaged"
     return _trusted(path)
 
@@ -192,7 +192,7 @@ def _trusted(path: Path) -> str:
 
 
 def _digests(stand_in: Callable[[Path], str]) -> Callable[[], AbstractContextManager[None]]:
-    """A fault: the digest of every verified checkpoint is what `stand_in` gives."""
+    """A fault: `stand_in` computes the digest with which checkpoints are verified."""
     return several(patched(checkpoint_file, "sha256", stand_in), patched(checkpoint_folder, "sha256", stand_in))
 
 

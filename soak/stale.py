@@ -1,4 +1,5 @@
-"""Row 20: a source file that was edited with its size and its times kept, as far as a user can keep them."""
+"""Row 20: a source file is edited with its size and its times kept, as far as a user can keep them: its arrays must be
+computed again, and not come from the cache."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ SETTLED = digests.SETTLED + 0.1  # seconds after which a digest is remembered
 
 
 def content(path: Path) -> dict[str, np.ndarray]:
-    """The encoder: a digest of what it read."""
+    """The encoder: its array is the digest of the file's content."""
     return {"digest": np.frombuffer(hashlib.sha256(path.read_bytes()).digest(), np.uint8)}
 
 
 ENCODER = Encoder("digest", "1", content)
 
 
-# -- edits: each leaves a file of the same name, size, mtime and atime, with other content -------------------------
+# -- edits: each keeps the file's name, size, mtime and atime, and changes its content -----------------------------
 
 Edit = Callable[[Path, bytes], None]
 
@@ -82,7 +83,7 @@ def _renamed_over(path: Path, new: bytes) -> None:
 
 
 def _deleted_and_made_again(path: Path, new: bytes) -> None:
-    """Likely under the inode that became free."""
+    """The new file likely gets the inode that became free."""
     about = path.stat()
     path.unlink()
     path.write_bytes(new)
@@ -122,7 +123,7 @@ def _command(*arguments: str) -> Edit:
 
 
 def _touched(path: Path, new: bytes) -> None:
-    """As a person would: note the time, edit, `touch -d` it back."""
+    """As with a shell: note the time, edit, restore the time with `touch -d`."""
     stamp = subprocess.run(["stat", "-c", "%y", str(path)], capture_output=True, text=True, check=True).stdout.strip()
     path.write_bytes(new)
     subprocess.run(["touch", "-d", stamp, str(path)], check=True)
@@ -150,13 +151,13 @@ if shutil.which("rsync"):
     EDITS["rsync --inplace"] = _command("rsync", "-a", "--inplace", "--ignore-times", "NEW", "OLD")
     EDITS["rsync"] = _command("rsync", "-a", "--ignore-times", "NEW", "OLD")
 
-#: How finely a file system keeps times: ext4's nanoseconds (in ticks of 4 ms), and the two seconds of FAT, where an
-#: edit soon after the digest leaves no trace at all.
+#: Nanoseconds of FAT's resolution of times: an edit within that time after the digest leaves no trace at all. (ext4
+#: keeps nanoseconds, in ticks of 4 ms.)
 COARSE = 2_000_000_000
 
 
 def _fat(path: str | Path) -> files.Signature:
-    """The signature of a file on a stick or a camera's card."""
+    """The signature that a file would have on a FAT file system (USB sticks, memory cards)."""
     about = Path(path).stat()
     times = (about.st_mtime_ns // COARSE * COARSE, about.st_ctime_ns // COARSE * COARSE)
     return about.st_dev, about.st_ino, about.st_size, *times
@@ -170,8 +171,8 @@ def _signature(function: Callable[[str | Path], files.Signature]) -> Callable[[]
 
 
 def _judge(soak: Soak) -> list[TrialResult]:
-    """Files are encoded, edited, encoded again: all at once after their digests have settled, and one by one at once
-    after they were made."""
+    """Encode files, edit them, and encode them again: half of them together, after their digests were remembered; the
+    others one by one, immediately after they were made."""
     plan = {index: ([*EDITS][index % len(EDITS)], soak.random(index)) for index in soak.indices}
     folder, cache = soak.folder / "files", soak.folder / "cache"
     folder.mkdir()
@@ -185,9 +186,9 @@ def _judge(soak: Soak) -> list[TrialResult]:
     time.sleep(SETTLED)
     _encode(list(paths.values()), cache)
     time.sleep(SETTLED if settled else 0)
-    _encode(list(paths.values()), cache)  # remembered by now
+    _encode(list(paths.values()), cache)  # the digests are remembered now
     out += _edit({index: plan[index] for index in settled}, paths, cache)
-    for index in sorted(set(plan) - set(settled)):  # made, encoded and edited within a tick of a coarse clock
+    for index in sorted(set(plan) - set(settled)):  # made, encoded and edited within one tick of a coarse clock
         paths[index].write_bytes(plan[index][1].randbytes(SIZE))
         with _signature(_fat)():
             _encode([paths[index]], cache)

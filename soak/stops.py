@@ -1,6 +1,6 @@
 """Row 5: SIGTERM or SIGINT in every phase of a job, through the real command line.
 
-As a module it is the command itself, in a separate process: python -m soak.stops ROOT PHASE NUMBER
+This module is also that command in a separate interpreter: python -m soak.stops ROOT PHASE NUMBER
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from tests import toys
 from tests.engine import toy
 from tests.export import toy as exporting
 from training import cli
-from training.data.manifest import Row as Example
+from training.data.manifest import Row as ManifestRow
 from training.engine.checkpoints import checkpoint_folder
 from training.engine.loop import run
 from training.engine.process import signals
@@ -45,32 +45,31 @@ from training.stages import splits as splits_stage
 from training.workspace import Workspace
 
 WITHIN = 10.0  # seconds
-HELD = 0.25  # for so long a phase is kept going, so that the signal comes somewhere in it
+HELD = 0.25  # seconds that a phase is prolonged, so that the signal arrives during it
 PHASES = ("warm-up", "compile", "step", "validation", "save", "export")
-#: Each phase has several moments, label by a number.
+#: Phase -> how many points of it a signal may be sent at; a point is identified by its number.
 NUMBERS = {"warm-up": 4, "compile": 1, "step": 24, "validation": 12, "save": 12, "export": 4}
 EXPORTED = "toy_encoder"
 
 
-def asked_to_stop(trial: Trial) -> None:
-    """In a forked process, in every fifth round in one with a separate interpreter."""
+def stop_requested(trial: Trial) -> None:
+    """A signal in one of the phases must end the command in time; the same command again must then complete the work.
+    The command runs in a forked process; in every fifth round of the phases, in a new interpreter."""
     phase, number_of_signal, own = _kind(trial.index)
     number = trial.random.randrange(NUMBERS[phase])
     root = trial.folder / "run"
     root.mkdir()
-    label = f"{number_of_signal.name} in {phase}, moment {number}"
-    process = (_Own if own else start)(_command, root, phase, number)
+    label = f"{number_of_signal.name} in {phase}, point {number}"
+    process = (_Interpreter if own else start)(_command, root, phase, number)
     until = time.monotonic() + 120
     while not (root / "phase").exists():
-        expect(
-            process.running and time.monotonic() < until, f"{label}: it never came to this\n{process.output[-2000:]}"
-        )
+        expect(process.running and time.monotonic() < until, f"{label}: was never reached\n{process.output[-2000:]}")
         time.sleep(0.002)
     time.sleep(trial.random.uniform(0, HELD if phase != "compile" else 4.0))
-    asked = time.monotonic()
+    signalled = time.monotonic()
     process.kill(number_of_signal)
     ended = process.wait(WITHIN + 5)
-    took = time.monotonic() - asked
+    took = time.monotonic() - signalled
     expect(not ended.timed_out and took <= WITHIN, f"{label}: it took {took:.1f} s\n{ended.tail}")
     expect(ended.code == 75, f"{label}: exit code {ended.code}\n{ended.tail}")
     step = 0
@@ -82,7 +81,7 @@ def asked_to_stop(trial: Trial) -> None:
     expect_done(again)
     if phase == "export":
         _expect_exported(root, label)
-    elif not (phase == "compile" and step):  # what was compiled is rounded differently
+    elif not (phase == "compile" and step):  # compiled code rounds differently from the reference
         expect_same(root, trial.soak.folder / "reference")
 
 
@@ -97,7 +96,7 @@ def _label(index: int) -> str:
 
 
 def _begun(root: Path) -> int:
-    """Number of the newest step that was begun, counted from 0; 0 too if there is none."""
+    """The number of the newest step that began, counted from 0; also 0 if there is none."""
     path = root / "begun"
     return int(path.read_text().split()[-1]) if path.exists() else 0
 
@@ -113,17 +112,17 @@ def _expect_exported(root: Path, label: str) -> None:
 
 
 class Phased(Toy):
-    """Says so when it comes to the moment that is wanted, and stays in it for a while."""
+    """Creates the file `phase` when it reaches the requested point, and waits there for HELD seconds."""
 
     root: ClassVar[Path]
     wanted: ClassVar[tuple[str, int]]
-    come: ClassVar[dict[str, int]]
+    reached: ClassVar[dict[str, int]]  # phase -> number of the last point
 
     @classmethod
     def at(cls, phase: str, number: int | None = None) -> None:
-        """This is a moment of `phase`: the `number`-th, or one more than the last."""
-        count = cls.come.get(phase, -1) + 1
-        cls.come[phase] = count
+        """Called at each point of `phase`. `number`: of this point; by default, one more than the last."""
+        count = cls.reached.get(phase, -1) + 1
+        cls.reached[phase] = count
         if cls.wanted == (phase, count if number is None else number):
             (cls.root / "phase").touch()
             if phase != "compile":
@@ -142,7 +141,7 @@ class Phased(Toy):
         if self.validated == 1:
             self.at("warm-up")
             self.at("compile")
-        elif self.validated > 2:  # two are the rehearsal's
+        elif self.validated > 2:  # the first two batches are those of the check before step 1
             self.at("validation")
         return super().validate(model, batch)
 
@@ -154,28 +153,28 @@ class Phased(Toy):
 
 def _command(root: Path, phase: str, number: int) -> None:
     """`python -m training train toy`, or `export`; never returns."""
-    Phased.root, Phased.wanted, Phased.come = root, (phase, number), {}
+    Phased.root, Phased.wanted, Phased.reached = root, (phase, number), {}
     arguments = _prepare_export(root) if phase == "export" else _prepare_training(root, phase)
     sys.exit(cli.main([*arguments, "--out", str(root)]))
 
 
 def _prepare_training(root: Path, phase: str) -> list[str]:
-    sys.modules.setdefault("soak.stops", sys.modules[__name__])  # where it is the main module
+    sys.modules.setdefault("soak.stops", sys.modules[__name__])  # if this is __main__: the registry imports by name
     toys.add(Phased)
     splits = {"train": toy.rows(SAMPLES), "val": toy.rows(VAL_SAMPLES, 1000)}
     splits_stage.load_split = lambda recipe, workspace, split, **roots: splits[split]
     _hold(checkpoint_folder, "write_state", "save")
     rare = {} if phase == "save" else {"save_minutes": 10.0}
     settings = merged(toy.BASE, merged(RICH, {"training": rare | {"compile": phase == "compile"}}))
-    (root / "config.yaml").write_text(json.dumps(settings))  # which is YAML, too
+    (root / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML, too
     return ["train", "toy", "--config", str(root / "config.yaml"), "--device", "cpu"]
 
 
 def _prepare_export(root: Path) -> list[str]:
     toys.add(exporting.EncoderRecipe, exporting.DecoderRecipe)
-    export_stage.load_split = lambda *_, **__: [Example({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
+    export_stage.load_split = lambda *_, **__: [ManifestRow({"id": str(n)}, f"toy.jsonl:{n}") for n in range(3)]
     receipt.code_version = lambda *folders: f"code of {folders}"
-    coreml.installed = lambda: False  # the slow part, and no other kind of moment
+    coreml.installed = lambda: False  # it is slow, and has no further kind of point
     workspace, recipe = Workspace(root), exporting.EncoderRecipe
     if not workspace.manifests.exists():
         workspace.manifests.mkdir(parents=True)
@@ -202,8 +201,8 @@ def _verify(root: Path) -> None:
     sys.exit(cli.main(["verify", str(root / "exports")]))
 
 
-class _Own:
-    """A process with a separate interpreter, as `start` gives a forked one."""
+class _Interpreter:
+    """The command in a new interpreter, with the interface of processes.Child."""
 
     def __init__(self, _command: Callable[..., None], root: Path, phase: str, number: int):
         self.root, self.began = root, time.monotonic()
@@ -240,7 +239,7 @@ ROWS = (
     Row(
         5, "SIGTERM or SIGINT in warm-up, compilation, step, validation, save, export",
         f"exit 75 within {WITHIN:g} s, the step under way lost at most; the same command again ends with the same bits",
-        beside({"reference": partial(train, training={"save_minutes": 10.0})}, asked_to_stop, name=_label),
+        beside({"reference": partial(train, training={"save_minutes": 10.0})}, stop_requested, name=_label),
         full=30, small=6,
         mutants=(
             Mutant("a stop is not noted in training", patched(signals.Signals, "__enter__", lambda self: self), 6),

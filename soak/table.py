@@ -1,8 +1,8 @@
-"""The table of docs/reliability.md, from what `python -m soak --output FILE` wrote:
+"""Writes the table of docs/reliability.md from the results of `python -m soak --output FILE`:
 
     python -m soak.table docs/reliability.md FILE...
 
-Several files are rows that were counted one after the other; where a row is in two, the later one counts.
+Several files may each have some of the rows; if a row is in more than one, the last file is used.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 from benchmarks.pages import fill
 
-PLACE = "counted"  # of the page: see pages.fill
+PLACE = "counted"  # name of the page's markers: see pages.fill
 
 
 def refresh(page: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Put the table between the page's two markers. Raises ValueError where it has none, or a result is of few
-    trials."""
+    """Put the table between the page's two markers. Raises ValueError if it has none, or a result was made with
+    --small."""
     if any(result["small"] for result in results):
-        raise ValueError("The table takes full counts, not --small.")
+        raise ValueError("The table requires results with all trials, not those of --small.")
     fill(page, PLACE, render(results))
 
 
 def render(results: Sequence[dict[str, Any]]) -> str:
-    """Markdown: a line a row, in order, and where it was counted."""
+    """The Markdown table, in the order of the rows' numbers, and the host on which the trials ran."""
     rows = {row["row"]: row for result in results for row in result["rows"]}
     lines = ["", "| # | fault | what must hold | tried | held | mutants caught |", "|---|---|---|---|---|---|"]
     for number in sorted(rows):

@@ -1,7 +1,8 @@
-"""Row 19: trackers that are not to be reached, and logs that lose their place, beside a run that has to continue.
+"""Row 19: trackers that cannot be reached, and logs whose files are deleted or whose disk is full, in a run that must
+continue.
 
-What a tracker costs is the time that the training spends in its calls, as a share of the training's: two runs timed one
-after the other on a machine that does other things as well differ by more than the bar.
+The cost of a tracker is the time that the training spends in its calls, as a share of the training's time. Comparing
+the times of two runs would not do: on a busy machine they differ by more than the permitted 5 %.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from training.engine.tracking import append_only as lines
 from training.engine.tracking import tracker as tracking
 from training.engine.tracking.tracker import Tracker
 
-MOST = 0.05  # of the training's time
-STEP = 0.01  # seconds, at least
-END = 5.0  # seconds more than LAST_SECONDS that the end may take, on a busy machine
-SETTINGS = {"training": {"log_every": 5, "save_minutes": 10.0}}  # of 96 steps
+MOST = 0.05  # largest permitted share of the training's time
+STEP = 0.01  # seconds that a step takes at least
+END = 5.0  # seconds that the end may take beyond LAST_SECONDS, on a busy machine
+SETTINGS = {"training": {"log_every": 5, "save_minutes": 10.0}}  # for 96 steps
 SAMPLES = 96
 
-#: A wandb package. What it does wrong is in its surroundings: "hangs in log".
+#: A stand-in for the wandb package. The environment variable SOAK_FAULT selects its fault: "hangs in log".
 FAKE = """
 import os, signal, sys, time
 fault = os.environ["SOAK_FAULT"]
@@ -58,12 +59,12 @@ LOGS = [
     "all event files are deleted",
     "the disk is full for a while",
 ]
-FAULTS = [fault for pair in zip(WANDB, LOGS * len(WANDB), strict=False) for fault in pair]  # in turn
+FAULTS = [fault for pair in zip(WANDB, LOGS * len(WANDB), strict=False) for fault in pair]  # alternating
 
 
 class Losing(Toy):
-    """What happens to the logs, at two steps. Its steps take as long as those of a small model: beside a toy's two
-    milliseconds, writing a line is much."""
+    """Runs `faults`, which damage the logs, at their steps. Its steps take as long as those of a small model: compared
+    with a toy's two milliseconds, writing a line to a log would be a large share."""
 
     faults: ClassVar[dict[int, Callable[[], Any]]] = {}
 
@@ -76,7 +77,7 @@ class Losing(Toy):
 
 
 def _seconds_in(owner: Any, *names: str) -> dict[str, float]:
-    """From now on, the seconds spent in these methods are added up."""
+    """Wrap these functions of `owner`; returns a dictionary in which the seconds spent in each are summed up."""
     spent = dict.fromkeys(names, 0.0)
 
     def timed(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -95,7 +96,7 @@ def _seconds_in(owner: Any, *names: str) -> dict[str, float]:
 
 
 def unreachable(trial: Trial) -> None:
-    """A run beside one fault, against a run without trackers."""
+    """A run with one fault, compared with a run without trackers."""
     fault = FAULTS[trial.index % len(FAULTS)]
     root, logs = trial.folder / "run", trial.folder / "run" / "runs" / "toy"
     in_tracker, complete = _seconds_in(Tracker, "record", "close"), _seconds_in(loop, "fit")
@@ -111,7 +112,7 @@ def unreachable(trial: Trial) -> None:
         settings["logging"] = {"wandb": "online", "tensorboard": False}
     else:
         Losing.faults = _of_the_logs(fault, logs, trial)
-    tracking.LAST_SECONDS = 2.0  # in place of 10: what hangs is waited for that long in every second trial
+    tracking.LAST_SECONDS = 2.0  # instead of 10, as many trials wait this long for a tracker that hangs
     began = time.perf_counter()
     train(root, Losing, rows=SAMPLES, **(SETTINGS | settings))
     took = time.perf_counter() - began
@@ -166,7 +167,7 @@ def _full_by_stand_in(first: int, second: int) -> dict[int, Callable[[], Any]]:
 
 
 def _records(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what the clock says."""
+    """The records of metrics.jsonl without the values that depend on time."""
     clock = ("samples_per_second", "input_wait", "seconds", "tflops", "seconds_left", "time")
     path = run / tracking.METRICS
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
@@ -177,7 +178,7 @@ def _records(run: Path) -> list[dict[str, Any]]:
 
 
 class _InProcess:
-    """W&B as its own examples use it, errors caught."""
+    """W&B in the training's process, as W&B's examples use it, with errors caught."""
 
     def __init__(self, options: dict[str, Any], say: Callable[[str], None]):
         import wandb
@@ -193,7 +194,7 @@ class _InProcess:
 
 
 def _keeps_its_file(log: lines.AppendOnlyFile) -> int:
-    """The descriptor of the file that was opened first, wherever its name has gone."""
+    """The descriptor of the file that was opened first, even if that was deleted or replaced."""
     if log._handle is None:
         log.path.parent.mkdir(parents=True, exist_ok=True)
         log._handle = log._open()
@@ -201,7 +202,7 @@ def _keeps_its_file(log: lines.AppendOnlyFile) -> int:
 
 
 class _Plain:
-    """A file that is opened once, and written to."""
+    """A log file that is opened only once."""
 
     failed = None
 

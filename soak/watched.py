@@ -1,6 +1,6 @@
-"""Decoders under watch: what each file took, of time and memory, in the very workers that decode it.
+"""Measures the time and memory that decoding each file takes, inside the workers that decode it.
 
-Light to import: every worker of the sandbox does.
+This module imports little, as every worker of the sandbox imports it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MUTANT = "ATHANOR_SOAK_MUTANT"  # as in harness.py, which is too heavy to import
 
 
 def decode(function: Callable[[Path], Any], log: Path, path: Path) -> Any:
-    """`function(path)`, its beginning and end in `log`; under a mutant, without the safeguard that it takes out."""
+    """`function(path)`, with its start and end recorded in `log`; under a mutant, with its fault applied."""
     with _fault(), open(log, "a", encoding="utf-8") as stream:  # noqa: PTH123
         _write(stream, path, "begin")
-        _forget_peak()
+        _reset_peak()
         began = _processor()
         try:
             return function(path)
@@ -42,7 +42,7 @@ def _processor() -> float:
                for field in ("ru_utime", "ru_stime"))  # fmt: skip
 
 
-def _forget_peak() -> None:
+def _reset_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -55,7 +55,7 @@ def _children() -> float:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
-# -- faults that are put in where the decoding is done -------------------------------------------------------------
+# -- mutants' faults, applied in the workers -----------------------------------------------------------------------
 
 
 def _no_length_limit() -> AbstractContextManager[None]:
@@ -64,14 +64,14 @@ def _no_length_limit() -> AbstractContextManager[None]:
     return _patched(audio, "_longest", lambda path: float("inf"))
 
 
-def _cut_short_is_fine() -> AbstractContextManager[None]:
+def _accept_truncated() -> AbstractContextManager[None]:
     from training.domains.music import audio
 
     return _patched(audio, "_declared_frames", lambda path, file: None)
 
 
 def _names_through_a_shell() -> AbstractContextManager[None]:
-    """As `os.system(f'ffmpeg ... {path}')` would have it."""
+    """ffmpeg is started as `os.system(f'ffmpeg ... {path}')` would."""
     from training.domains.music import audio
 
     real = audio.subprocess.Popen
@@ -79,8 +79,8 @@ def _names_through_a_shell() -> AbstractContextManager[None]:
 
 
 FAULTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "a second of sound needs no bytes": _no_length_limit,
-    "a broken download is as good as an intact file": _cut_short_is_fine,
+    "no limit on the length of sound for a file's size": _no_length_limit,
+    "truncated recordings are accepted": _accept_truncated,
     "names go through a shell": _names_through_a_shell,
 }
 
@@ -104,8 +104,8 @@ def _patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Cost:
-    """The most that decoding a file took in one go. Seconds of processor time, so that a busy machine is not blamed on
-    a file; but of the wall's clock where most of them were spent waiting."""
+    """The most that one attempt to decode a file took. `seconds` is processor time, so that the load of the machine
+    does not count; but wall-clock time if decoding mostly waited. `megabytes` is the peak of resident memory."""
 
     seconds: float
     megabytes: float
@@ -113,7 +113,8 @@ class Cost:
 
 @contextmanager
 def encoders(log: Path) -> Iterator[None]:
-    """While entered, `prepare` decodes under watch; a worker that is ended ends its file's time."""
+    """While entered, the decoders of `prepare` are measured. When the sandbox ends a worker, the end of the file that
+    it was decoding is recorded."""
     from training.data import sandbox
     from training.domains.music import sharding
 
@@ -125,7 +126,9 @@ def encoders(log: Path) -> Iterator[None]:
     def ended(name: str, self: Any) -> Any:
         if self.queue:
             _, path, limit = self.queue[0]
-            with log.open("a", encoding="utf-8") as stream:  # the kernel counts in seconds
+            # A worker that the kernel has killed at its processor limit, which is in whole numbers of seconds, took
+            # up to a second more.
+            with log.open("a", encoding="utf-8") as stream:
                 _write(stream, path, "end", processor=limit.processor + 1 if name == "reap" else 0.0, megabytes=0.0)
         return endings[name](self)
 
@@ -143,7 +146,7 @@ def encoders(log: Path) -> Iterator[None]:
 
 
 def costs(log: Path) -> dict[bytes, Cost]:
-    """What each file cost, from the log."""
+    """The cost of each file in the log, by the bytes of its path."""
     out: dict[bytes, Cost] = {}
     began: dict[str, float] = {}
     for line in log.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""Rows 4 and 17: data loader workers change nothing, however many they are, and when they are killed or stopped."""
+"""Rows 4 and 17: the number of data loader workers, and killing or stopping them, must not change a run's result."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tests.engine import toy
 from training.engine.loading import worker
 from training.engine.loading.loader import PATIENCE, Loader
 
-BAR = 30.0  # seconds
-SOON = 15.0  # where a worker's silence is noticed after QUICK seconds already
-QUICK = 1.0  # seconds of patience in most of the trials; in every eighth it is as it is
+BAR = 30.0  # seconds within which a run must recover, with the product's PATIENCE
+SOON = 15.0  # the same where a silent worker is noticed after QUICK seconds
+QUICK = 1.0  # seconds of patience in most of the trials; every eighth uses PATIENCE
 KINDS = ("one is killed", "one is stopped", "all are killed", "the run is killed, a worker being in an item")
 
 
@@ -29,22 +29,22 @@ KINDS = ("one is killed", "one is stopped", "all are killed", "the run is killed
 
 
 class Uneven(Toy):
-    """Items that take their time, each another, so that batches are ready in another order than they are wanted."""
+    """Items take different times, so that batches are not ready in the order in which they are needed."""
 
     def dataset(self, rows: list[Any], training: bool) -> toy.ToyDataset:
-        examples = super().dataset(rows, training)
-        made = examples.item
+        dataset = super().dataset(rows, training)
+        made = dataset.item
 
         def item(epoch: int, index: int) -> dict[str, np.ndarray]:
             time.sleep(index * 7919 % 13 / 2000)
             return made(epoch, index)
 
-        examples.item = item
-        return examples
+        dataset.item = item
+        return dataset
 
 
 def by_number_of_workers(trial: Trial) -> None:
-    """0, 1 and 2 data loader workers, with other settings in every trial."""
+    """Runs with 0, 1 and 2 data loader workers must be the same, with different settings in every trial."""
     settings = {
         "seed": trial.index,
         "rows": trial.random.randint(15, 30),
@@ -73,13 +73,13 @@ def _first_come(self: Loader, wanted: worker.Worker, patience: float) -> Any:
 
 
 class Sticking(Toy):
-    """A worker that finds the file `stick` says so in `stuck`, and stays in its item."""
+    """A worker that finds the file `stick` creates `stuck`, and hangs in its item."""
 
     folder: Path
 
     def dataset(self, rows: list[Any], training: bool) -> toy.ToyDataset:
-        examples = super().dataset(rows, training)
-        made, main, folder = examples.item, os.getpid(), self.folder
+        dataset = super().dataset(rows, training)
+        made, main, folder = dataset.item, os.getpid(), self.folder
 
         def item(epoch: int, index: int) -> dict[str, np.ndarray]:
             if os.getpid() != main and (folder / "stick").exists():
@@ -87,25 +87,25 @@ class Sticking(Toy):
                 time.sleep(600)
             return made(epoch, index)
 
-        examples.item = item
-        return examples
+        dataset.item = item
+        return dataset
 
 
-def hurt(trial: Trial) -> None:
-    """At a random moment of a run, to one of its workers, to all, or to the run itself."""
+def killed_or_stopped(trial: Trial) -> None:
+    """At a random moment of a run one of its workers, all of them, or the run itself is killed or stopped."""
     kind = KINDS[trial.index % len(KINDS)]
     patience = PATIENCE if trial.index % 8 == 5 else QUICK
     root = trial.folder / "run"
     child = start(_with_patience, root, patience, type("Here", (Sticking,), {"folder": trial.folder}))
-    goal = trial.random.randint(0, STEPS // 2)  # the second half is there to notice it
+    goal = trial.random.randint(0, STEPS // 2)  # in the first half, so that the rest of the run must notice it
     while step_of(root) < goal:
         expect(child.running, f"it ended before step {goal}\n{child.output[-2000:]}")
         time.sleep(0.002)
     if kind == KINDS[3]:
         _kill_the_run(trial, child)
-        expect_done(forked(_with_patience, root, patience))  # the folder is free
+        expect_done(forked(_with_patience, root, patience))  # the folder's lock is free
     else:
-        at = _hurt_workers(trial, child, kind)
+        at = _kill_or_stop_workers(trial, child, kind)
         bar = BAR if patience == PATIENCE else SOON
         left = _wait(child, at + bar)
         ended = child.wait(0)
@@ -121,7 +121,7 @@ def _with_patience(root: Path, patience: float, kind: type[Toy] = Toy) -> None:
     train(root, kind, data={"num_workers": 2})
 
 
-def _hurt_workers(trial: Trial, child: Child, kind: str) -> float:
+def _kill_or_stop_workers(trial: Trial, child: Child, kind: str) -> float:
     while not (workers := _workers(child.pid)) and child.running:
         time.sleep(0.001)
     chosen = workers if kind == KINDS[2] else [trial.random.choice(workers)]
@@ -136,16 +136,16 @@ def _kill_the_run(trial: Trial, child: Child) -> None:
     until = time.monotonic() + 10
     while not (trial.folder / "stuck").exists() and time.monotonic() < until:
         time.sleep(0.002)
-    expect((trial.folder / "stuck").exists(), "no worker came to the item that sticks")
+    expect((trial.folder / "stuck").exists(), "no worker reached the item that hangs")
     (trial.folder / "stick").unlink()
     child.kill()
     left = _wait(child, time.monotonic() + 2)
-    expect(not left, f"a second after the run was killed these processes of it are there: {left}")
+    expect(not left, f"a second after the run was killed these processes of it still exist: {left}")
     child.wait(0)
 
 
 def _wait(child: Child, until: float) -> list[int]:
-    """Wait for the end of `child`, and a second for that of its group; returns who is left then."""
+    """Wait for the end of `child`, and then a second for that of its process group; returns the ids that are left."""
     while child.running and time.monotonic() < until:
         time.sleep(0.005)
     until = time.monotonic() + 1
@@ -165,7 +165,7 @@ def _workers(leader: int) -> list[int]:
 
 
 def _group(leader: int) -> list[int]:
-    """Living processes of a process group, but for its leader."""
+    """Ids of the living processes of a process group, without its leader."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -175,7 +175,7 @@ def _group(leader: int) -> list[int]:
     return found
 
 
-AGAIN = "lost += 1"  # where a lost worker is dealt with
+AGAIN = "lost += 1"  # the line of Loader._brought that handles a lost worker
 
 
 def _recovery(change: str) -> Any:
@@ -191,7 +191,7 @@ ROWS = (
     Row(
         17, "a data loader worker is killed or stopped, or all of them, or the run itself",
         f"continues within {BAR:g} s with the same bits; no process and no memory is left behind",
-        beside({"reference": train}, hurt, name=lambda index: KINDS[index % len(KINDS)]), full=20, small=4,
+        beside({"reference": train}, killed_or_stopped, name=lambda index: KINDS[index % len(KINDS)]), full=20, small=4,
         mutants=(
             Mutant("a recovery skips a batch", _recovery("undelivered.popleft()")),
             Mutant("a recovery repeats a batch", _recovery("undelivered.appendleft(undelivered[0])")),

@@ -1,8 +1,8 @@
-"""A Python in which everything is imported already: a command takes the time of its work, without torch's seconds.
+"""A Python in which everything is imported already, so that commands start without the seconds that torch takes.
 
-`Warm` starts a server and makes a program `python`, which has the server fork a process for each `-m training ...`,
-with the program's folder, environment, output, signals and exit code; anything else goes to the real interpreter. Verbs
-that the variable WITHOUT names end at once, and so does their supervisor.
+`Warm` starts a server and writes a program `python`. For each `-m training ...` the program has the server fork a
+process, with the program's working directory, environment, output, signals and exit code; it runs anything else with
+the real interpreter. Verbs that the variable WITHOUT names end at once, and so does their supervisor.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ sys.exit(code)
 
 
 class Warm:
-    """The server and its program; dead with this process. `prepare`: "module:function" that is given the words of a
-    command in its process, and returns those that are run; its module imports what the commands need."""
+    """The server and its program; the server is killed when this process ends. `prepare`: a function, as
+    "module:function", that is called in a command's process with its arguments, and returns those to run; its module
+    imports what the commands need."""
 
     def __init__(self, folder: Path, prepare: str = "tests.imported:unchanged"):
         self.python = folder / "python"
@@ -70,7 +71,7 @@ class Warm:
 
 
 def serve(address: str, prepare: str, python: str) -> None:
-    """Fork a process for each command that comes; what these start as `sys.executable` comes here, too."""
+    """Accept commands for ever, and fork a process for each; `python` is `sys.executable` in it."""
     module, _, name = prepare.partition(":")
     prepared = vars(__import__(module, fromlist=[name]))[name]
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -90,7 +91,7 @@ def serve(address: str, prepare: str, python: str) -> None:
 
 
 def _attend(client: socket.socket, prepared: Any) -> None:
-    """Run one command, and report its end; it ends with its client."""
+    """Run one command, and send its exit code to the client. If the client ends before, the command is killed."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _die_with_parent()
     message, handles, _, _ = socket.recv_fds(client, 1 << 20, 3)

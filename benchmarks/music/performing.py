@@ -84,8 +84,8 @@ class Performance:
 
 
 def written(score: Any) -> Written:
-    """The notes of a music21 score, ties joined, without chord symbols and grace notes. Raises DataError without
-    any note."""
+    """The notes of a music21 score, ties joined, without chord symbols and grace notes. Raises DataError if it has no
+    notes."""
     from music21 import harmony, meter
 
     parts = list(score.parts) if score.hasPartLikeStreams() else [score]
@@ -105,7 +105,7 @@ def written(score: Any) -> Written:
         if notes:
             voices.append(sorted(notes))
     if not voices:
-        raise DataError("no note in it")
+        raise DataError("the score has no notes")
     voices.sort(key=lambda notes: -float(np.mean([note.pitch for note in notes])))
     moved = [metre._replace(start=metre.start + lead if metre.start else 0.0) for metre in metres]
     return Written(voices, moved)

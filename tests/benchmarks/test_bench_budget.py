@@ -1,4 +1,4 @@
-"""The budget's benchmark compares what was kept back with what the end took."""
+"""The budget's benchmark compares the time reserved for the end of a job with the time that the end took."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ DONE = Done(
 )  # fmt: skip
 
 
-def test_the_end_is_what_follows_the_last_training():
+def test_the_end_begins_after_the_last_training_and_is_divided_among_the_families():
     assert DONE.ending == 80.0 and DONE.trained == 200.0
     assert DONE.ending_of("one") + DONE.ending_of("two") == pytest.approx(DONE.ending)
     assert DONE.ending_of("one") == pytest.approx(10 + 14 + (80 - 64) / 2)
 
 
-def test_too_much_too_little_and_an_overrun_are_missed():
+def test_a_reserve_that_is_too_large_or_too_small_and_an_overrun_are_missed():
     held, kept = rows("half", 2, DONE)[:2]
     assert (held.met, kept.met, kept.ratio) == (True, True, pytest.approx(1.2))
     assert "70% of the time trained (9 steps, the budget is used up)" in held.note

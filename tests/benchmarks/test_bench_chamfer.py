@@ -1,4 +1,4 @@
-"""Bar 3 is measured on implementations that compute the same distance."""
+"""The implementations that bar 3 compares compute the same distance."""
 
 import pytest
 import torch

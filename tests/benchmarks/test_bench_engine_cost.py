@@ -10,11 +10,11 @@ from benchmarks.running import quiet, running
 
 
 def test_both_loops_train_the_same_model_on_the_same_problem():
-    examples = engine_cost.Dataset(10_000)
-    bare = engine_cost.Bare(examples)
+    dataset = engine_cost.Dataset(10_000)
+    bare = engine_cost.Bare(dataset)
     with (
         tempfile.TemporaryDirectory() as folder, quiet(),
-        running(engine_cost.Small(engine_cost.settings()), examples, engine_cost.Dataset(64), Path(folder)) as engine,
+        running(engine_cost.Small(engine_cost.settings()), dataset, engine_cost.Dataset(64), Path(folder)) as engine,
     ):  # fmt: skip
         assert [p.shape for p in engine.run.state.model.parameters()] == [p.shape for p in bare.model.parameters()]
         engine(300), bare(300)
@@ -22,12 +22,12 @@ def test_both_loops_train_the_same_model_on_the_same_problem():
         records = (Path(folder) / "run" / "metrics.jsonl").read_text().count("\n")
         assert records == 30  # the engine logs as in a real training
         for model in (engine.run.state.model, bare.model):
-            x = torch.from_numpy(examples.x[:256])
+            x = torch.from_numpy(dataset.x[:256])
             error = (model(x).squeeze(-1) - x.sum(1)).square().mean()
             assert error < 0.7 * x.sum(1).square().mean()
 
 
-def test_the_bar_is_about_the_difference():
+def test_the_bar_limits_the_difference_between_the_two_loops():
     row, between = engine_cost.measure(small=True)
     assert row.bar == "4f" and row.ours > 0 and row.reference > 0
     assert row.met == (row.ratio <= 0.1)

@@ -15,7 +15,7 @@ def test_the_predicted_duration_is_compared_with_the_actual_one():
         assert row.ratio == abs(row.reference / row.ours - 1)
 
 
-def test_a_bar_is_the_median_trial_and_the_interval_must_hold_in_nine_of_ten():
+def test_the_median_trial_decides_and_the_interval_must_hold_in_nine_of_ten():
     expected = replace(ESTIMATE, error=0.0)
     good, far = Trial(expected, expected.training * 1.05), Trial(expected, expected.training * 1.5)
     assert good.held and not far.held

@@ -1,4 +1,4 @@
-"""Bar 6 is measured on sides that compute the same logits, from files of the project's export."""
+"""The implementations that bar 6 compares compute the same logits, from files of the project's export."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Rule-based performances: reproducible, by the rules of the emotion, in the octave of the instrument."""
+"""Rule-based performances are reproducible, follow the rules of the emotion, and use the instrument's octave."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bar 11 is measured on complete processes, beside processes that really are busy, under a limit that really holds."""
+"""Bar 11 is measured on complete processes: the processes beside them are busy, and the CPU limit is in effect."""
 
 import os
 import subprocess
@@ -39,7 +39,7 @@ def ticks(process: str) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11])
 
 
-def test_a_command_is_timed_on_all_sides():
+def test_a_command_is_timed_beside_busy_processes_and_under_a_quota():
     work = starved.Work("11e", ("--help",), lambda: None)
     beside, quota = starved.rows_of(work, starved.timed_sides(work, 1, small=True))
     assert (beside.bar, quota.bar) == ("11e", "11f")

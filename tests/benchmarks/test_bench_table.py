@@ -124,6 +124,6 @@ def test_results_of_small_sizes_are_refused(tmp_path):
         table.refresh(page, [result(GOOD)])
 
 
-def test_the_projects_page_has_a_place_for_the_table():
+def test_docs_performance_has_the_markers_of_the_table():
     text = (Path(bench.__file__).parents[1] / "docs" / "performance.md").read_text()
     assert text.count(BEGIN) == text.count(END) == 1

@@ -65,7 +65,7 @@ def test_bad_files_are_listed_with_reasons_and_good_ones_kept(folder, tmp_path):
     assert [(line["kind"], line["place"]) for line in lines] == [("numbers", f"m.jsonl:{n}") for n in range(1, 6)]
 
 
-def test_too_many_bad_files_refuse_the_run_and_say_why(folder, tmp_path):
+def test_too_many_bad_files_are_an_error_that_states_the_reasons(folder, tmp_path):
     """One bad file in five is accepted, more are not; quarantine.jsonl is written in both cases."""
     kept, refused, _ = run(folder(a="bad", **{f"g{n}": "1" for n in range(4)}), tmp_path)
     assert (len(kept), len(refused)) == (4, 1)

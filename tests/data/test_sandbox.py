@@ -1,4 +1,4 @@
-"""A file that makes its decoder hang, crash or use too much memory costs that file, never the run."""
+"""A file that makes its decoder hang, crash or use too much memory is refused alone, and the run continues."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 def outcomes(function, items, seconds=5.0, megabytes=200, workers=2):
     found = list(sandbox.run(function, items, seconds=seconds, megabytes=megabytes, workers=workers))
-    assert sorted(o.index for o in found) == list(range(len(items))), "every item answered exactly once"
+    assert sorted(o.index for o in found) == list(range(len(items))), "every item has exactly one outcome"
     return sorted(found, key=lambda o: o.index)
 
 
@@ -39,7 +39,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
     return False
 
 
-def test_every_item_is_answered_under_its_index():
+def test_every_item_has_an_outcome_with_its_index():
     assert [o.value for o in outcomes(hostile.double, list(range(300)))] == [2 * n for n in range(300)]
 
 
@@ -47,7 +47,7 @@ def test_without_items_no_process_is_started():
     assert list(sandbox.run(hostile.double, [], seconds=1, megabytes=10)) == []
 
 
-def test_each_fault_costs_one_item_and_is_reported_with_its_reason():
+def test_each_fault_affects_one_item_and_is_reported_with_its_reason():
     """Hang, segmentation fault, exit and excessive memory use among good items, on one worker and on two."""
     kinds = ["a", "crash", "b", "hang", "c", "eat", "d", "exit", "e"]
     for workers in (1, 2):
@@ -104,7 +104,7 @@ def test_all_answers_that_have_arrived_are_received_in_one_pass(monkeypatch):
     assert sum(seconds > 0 for seconds in sleeps) < 80, "of 120 items"
 
 
-def test_large_results_come_through():
+def test_large_results_are_returned():
     assert len(outcomes(hostile.fault, ["big"], megabytes=1000)[0].value) == 100_000_000
 
 
@@ -175,7 +175,7 @@ def test_no_worker_outlives_an_interrupted_run(how):
 
 
 @pytest.mark.parametrize("what", ["a long TMPDIR", "no TMPDIR", "modules in the current folder", "warnings as errors"])
-def test_workers_start_whatever_surrounds_them(tmp_path, what):
+def test_workers_start_in_unusual_environments(tmp_path, what):
     (here := tmp_path / "here").mkdir()
     (far := tmp_path / ("far" * 30)).mkdir()
     given = {

@@ -61,7 +61,7 @@ def test_every_opening_is_recorded(workspace):
     assert sealed.openings(workspace)[2].data_digest != first.data_digest
 
 
-def test_an_opening_by_several_ranks_is_recorded_by_the_first_alone(workspace, monkeypatch):
+def test_an_opening_by_several_ranks_is_recorded_only_by_rank_zero(workspace, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     opened(workspace, opening="evaluate")
     assert sealed.openings(workspace) == []

@@ -1,4 +1,5 @@
-"""One engine, one copy of the project and one image for all container tests; skipped, loudly, where there is none."""
+"""One engine, one copy of the project and one image for all container tests, which are skipped with a visible message
+if there is no engine."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def place():
-    """place(name) -> a new folder that an ordinary user can reach: pytest's own are closed to others."""
+    """place(name) -> a new folder that an ordinary user can read: pytest's temporary folders are closed to others."""
     with tempfile.TemporaryDirectory(prefix="athanor-docker-") as top:
         Path(top).chmod(0o755)
 
@@ -71,7 +72,7 @@ class Checkout:
                 subprocess.run(["chown", "-R", f"{self.uid}:{self.uid}", str(path)], check=True)
 
     def command(self, *command: object) -> list[str]:
-        """As the ordinary user, who may use Docker."""
+        """The command line that runs `command` as the ordinary user, who may use Docker."""
         words = [str(c) for c in command]
         if os.geteuid() != 0:
             return words
@@ -117,13 +118,13 @@ def checkout(engine, place):
 
 @pytest.fixture(scope="session")
 def image(checkout):
-    """The image, built by the runner; nothing else is run but the look at the host."""
+    """The image, built by the runner, which then runs no stage but `doctor`."""
     began = time.monotonic()
     done = checkout.runner("--cpu", *NOTHING, timeout=1200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     checkout.timings["build and look"] = round(time.monotonic() - began, 1)
     yield "athanor:tested"
-    # what a change of the code left without a name
+    # images that lost their name when a test rebuilt the image after a change of the code
     subprocess.run(["docker", "image", "prune", "--force", "--filter", "label=athanor.inputs"], capture_output=True)
 
 
@@ -132,7 +133,7 @@ NOTHING = ("--skip-manifests", "--skip-spectocloud", "--skip-midi", "--skip-expo
 
 @pytest.fixture(scope="session")
 def trained(checkout, image):
-    """A debug job through the runner, in the checkout's own folders."""
+    """The result of a job with the debug preset, started by the runner in the checkout."""
     began = time.monotonic()
     done = checkout.runner("--cpu", "--preset", "debug", timeout=900)
     checkout.timings["the debug job"] = round(time.monotonic() - began, 1)
@@ -141,8 +142,8 @@ def trained(checkout, image):
 
 @pytest.fixture
 def workspace(checkout, trained, place):
-    """A writable copy of what was prepared: manifests, stores, demo corpus; no checkpoint. Its manifests name the
-    files of the checkout, so a run in it is given the roots."""
+    """A writable copy of the prepared data (manifests, stores, demo corpus) without checkpoints. Its manifests name the
+    files of the checkout, so a run in it needs the options for the roots."""
     folder = place("work") / "out"
     for name in ("data", "cache"):
         shutil.copytree(checkout.folder / name, folder / name)

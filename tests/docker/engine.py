@@ -1,7 +1,7 @@
-"""A Docker engine, a base image and build settings for the tests, on whatever host they run on.
+"""A Docker engine, a base image and build settings for the tests, on any host.
 
-Only an engine that answers is used, or, as root on a Debian host, one that is installed from Debian's packages and
-started here; never one over another. No image registry is asked: the base is made by debootstrap.
+A running engine is used if there is one. Otherwise, as root on a Debian host, one is installed from Debian's packages
+and started. No image registry is used: debootstrap makes the base image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 BASE = "local/debian:bookworm"
 PACKAGES = ("docker.io", "docker-cli", "docker-buildx", "docker-compose")
-#: Debian 12's own engine is too old for the Dockerfile; newer packages come from Debian 13, for these names alone.
+#: Debian 12's engine is too old for the Dockerfile: these packages, and only these, come from Debian 13.
 SOURCES = """Types: deb
 URIs: {mirror}
 Suites: trixie
@@ -29,18 +29,19 @@ PREFERENCES = "Package: *\nPin: release n=trixie\nPin-Priority: 100\n"
 
 
 class NoEngine(Exception):
-    """This host cannot run an engine; the message says why."""
+    """This host cannot run an engine; the message states why."""
 
 
 def run(*command: object, **options) -> subprocess.CompletedProcess:
-    """A command with its output as text; raises CalledProcessError with that output shown."""
+    """Run a command, with its output captured as text. Raises AssertionError with that output if it fails."""
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)
     if done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))}\nexit {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
 
 
-def answers() -> bool:
+def is_running() -> bool:
+    """Whether an engine answers on this host."""
     try:
         return subprocess.run(["docker", "version"], capture_output=True, timeout=30).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -48,7 +49,7 @@ def answers() -> bool:
 
 
 def install() -> None:
-    """Engine, BuildKit and Compose from Debian's packages. Raises NoEngine where that cannot be."""
+    """Install the engine, BuildKit and Compose from Debian's packages. Raises NoEngine if that is not possible."""
     have = shutil.which("dockerd") and all(
         subprocess.run(["docker", plugin, "version"], capture_output=True).returncode == 0
         for plugin in ("buildx", "compose")
@@ -61,7 +62,7 @@ def install() -> None:
         line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines() if "=" in line
     )
     if release.get("ID", "").strip('"') != "debian":
-        raise NoEngine("no Docker engine answers, and this is no Debian host: install Docker Engine and start it")
+        raise NoEngine("no Docker engine answers, and this is not a Debian host: install Docker Engine and start it")
     suffix = ""
     if release.get("VERSION_CODENAME") == "bookworm":
         sources = SOURCES.format(mirror=debian_mirror())
@@ -75,7 +76,7 @@ def install() -> None:
 
 
 def debian_mirror() -> str:
-    """Where this host takes Debian from."""
+    """The URL of the Debian mirror that this host uses. Raises NoEngine if none is configured."""
     folder = Path("/etc/apt/sources.list.d")
     for path in (Path("/etc/apt/sources.list"), *sorted(folder.glob("*.sources")), *sorted(folder.glob("*.list"))):
         text = path.read_text(encoding="utf-8") if path.exists() else ""
@@ -86,18 +87,18 @@ def debian_mirror() -> str:
 
 
 class Engine:
-    """The engine of this test session. `fake_gpu`: it believes that NVIDIA's toolkit is installed."""
+    """The engine of this test session. `fake_gpu`: whether it was started with a stand-in for NVIDIA's toolkit."""
 
     def __init__(self, folder: Path):
         self.process: subprocess.Popen | None = None
         self.fake_gpu = False
-        if answers():
+        if is_running():
             return
         install()
         if os.geteuid() != 0:
             raise NoEngine("no Docker engine answers, and only root can start one")
-        # The engine looks for this program once, when it starts; it then accepts `--gpus`. The program is what hands
-        # the GPU to a container; this one hands over nothing.
+        # The engine looks for this program once, when it starts, and then accepts `--gpus`. The real program gives the
+        # container access to the GPU; this one does nothing.
         tools = folder / "bin"
         tools.mkdir()
         hook = tools / "nvidia-container-runtime-hook"
@@ -111,10 +112,10 @@ class Engine:
                 env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}:/usr/sbin:/sbin"},
             )  # fmt: skip
         deadline = time.monotonic() + 60
-        while not answers():
+        while not is_running():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
-                raise NoEngine(f"dockerd does not come up here: {self.log.read_text()[-600:]}")
+                raise NoEngine(f"dockerd does not start here: {self.log.read_text()[-600:]}")
             time.sleep(0.2)
         self.fake_gpu = True
 
@@ -128,7 +129,7 @@ class Engine:
 
 
 def base_image(folder: Path) -> str:
-    """An image with Python 3.11, made from Debian's packages; ATHANOR_TEST_BASE_IMAGE names another."""
+    """The name of an image with Python 3.11: ATHANOR_TEST_BASE_IMAGE, or one that is made from Debian's packages."""
     given = os.environ.get("ATHANOR_TEST_BASE_IMAGE")
     if given:
         return given
@@ -149,8 +150,8 @@ def base_image(folder: Path) -> str:
 
 
 def build_settings(project: Path, folder: Path) -> dict[str, str]:
-    """What the build needs on this host: pip's mirror and certificates, and the CPU build of torch, all as pip itself
-    is configured here."""
+    """Environment variables that the build needs on this host: pip's mirror and certificates, as pip is configured
+    here, and the source of torch's CPU build."""
     settings = {"BASE_IMAGE": base_image(folder), "ATHANOR_BUILD_PROGRESS": "plain"}
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     output = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
@@ -170,7 +171,7 @@ def build_settings(project: Path, folder: Path) -> dict[str, str]:
     ask = ["install", "--quiet", "--dry-run", "--no-deps", "--ignore-installed", "--report", "-", torch]
     report = subprocess.run([*pip, *ask], capture_output=True, text=True)
     chosen = json.loads(report.stdout)["install"][0] if report.returncode == 0 else None
-    # Where pip would take a build that brings CUDA, the runner's own choice stands: PyTorch's index of CPU builds.
+    # If pip here would install a build with CUDA, the runner's default stays: PyTorch's index of CPU builds.
     if chosen and chosen["metadata"]["version"].endswith("+cpu"):
         fetch = ["download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"]
         run(*pip, *fetch, "--dest", project / "wheelhouse", torch)

@@ -1,4 +1,4 @@
-"""Compose: the stages as services."""
+"""Compose: the stages run as services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def compose(checkout, trained, place):
-    """compose(*arguments): on a host without a GPU, with an .env as the example says."""
+    """compose(*arguments) runs `docker compose`, as on a host without a GPU, with an .env like the example's."""
     out = place("compose") / "out"
     for name in ("data", "checkpoints", "exports", "cache", "runs"):
         (out / name).mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_up_ends_in_verified_exports_that_belong_to_the_caller(compose, checkout
     assert [path for path in compose.out.rglob("*") if path.lstat().st_uid != checkout.uid] == []
 
 
-def test_run_train_gives_the_steps_own_exit_code(compose, checkout):
+def test_run_train_ends_with_the_exit_code_of_the_stage(compose, checkout):
     for name in ("data", "cache"):
         shutil.copytree(checkout.folder / name, compose.out / name, dirs_exist_ok=True)
     checkout.own(compose.out)
@@ -60,7 +60,7 @@ def test_run_train_gives_the_steps_own_exit_code(compose, checkout):
 
 
 def test_the_services_are_as_confined_as_the_runners_containers(compose, checkout):
-    """Bar 22, for what Compose itself makes of the files."""
+    """Row 22 of docs/reliability.md, for the configuration that Compose makes of the files."""
     output = compose("--profile", "tensorboard", "config", "--format", "json", WANDB_API_KEY="a key")
     services = json.loads(output.stdout)["services"]
     assert set(services) == {"prepare", "train", "export", "tensorboard"}
@@ -83,7 +83,7 @@ def test_the_services_are_as_confined_as_the_runners_containers(compose, checkou
         assert device["driver"] == "nvidia" and device["capabilities"] == ["gpu"]
 
 
-def test_tensorboard_answers_on_this_host_alone(compose, checkout):
+def test_tensorboard_is_reachable_only_from_this_host(compose, checkout):
     done = compose("--profile", "tensorboard", "up", "--detach", "tensorboard", ATHANOR_TENSORBOARD_PORT="16006")
     assert done.returncode == 0, done.stderr
     ask = ["curl", "--silent", "--fail", "--retry", "60", "--retry-delay", "1", "--retry-all-errors"]

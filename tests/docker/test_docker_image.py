@@ -1,4 +1,4 @@
-"""The image: what it holds, what it does not, and how long a change takes."""
+"""The image: what it contains, what it must not contain, and how long a rebuild takes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def in_image(image: str, *command: str, options: tuple[str, ...] = ()) -> subpro
     return subprocess.run(words, capture_output=True, text=True, timeout=300)
 
 
-def test_the_image_is_an_ordinary_users_and_holds_no_secret_and_no_data(image, checkout, record_property):
+def test_the_image_runs_as_an_ordinary_user_and_contains_no_secret_and_no_data(image, checkout, record_property):
     about = image_of(image)
     config = about["Config"]
     record_property("figure", f"image {about['Size'] / 1e9:.2f} GB; {checkout.timings}")
@@ -49,7 +49,7 @@ def test_the_image_is_an_ordinary_users_and_holds_no_secret_and_no_data(image, c
         assert checkout.environment.get(name, "never") not in history
 
 
-def test_a_change_of_the_code_takes_seconds_and_no_change_takes_none(image, checkout, record_property):
+def test_a_change_of_the_code_is_rebuilt_in_seconds_and_no_change_builds_nothing(image, checkout, record_property):
     before = image_of(image)
     done = checkout.runner("--cpu", *NOTHING)
     assert done.returncode == 0 and "Building" not in done.stdout
@@ -70,14 +70,14 @@ def test_a_change_of_the_code_takes_seconds_and_no_change_takes_none(image, chec
         changed = image_of(image)
         assert changed["RootFS"]["Layers"][:6] == before["RootFS"]["Layers"][:6], "a dependency layer was made again"
         assert "another line" in in_image(image, "tail", "-n1", f"{HOME}/code/training/errors.py").stdout
-        record_property("figure", f"source change: rebuilt and looked at the host in {seconds:.1f} s")
+        record_property("figure", f"source change: rebuilt, and `doctor` run, in {seconds:.1f} s")
         assert seconds < 30
     finally:
         source.write_text(text)
         checkout.runner("--cpu", *NOTHING)
 
 
-def test_skip_build_without_an_image_says_so(image, checkout):
+def test_skip_build_without_an_image_is_an_error(image, checkout):
     done = checkout.runner("--cpu", "--skip-build", *NOTHING, ATHANOR_IMAGE="athanor:never-built")
     assert done.returncode == 6
     assert "there is no image athanor:never-built" in done.stderr
@@ -85,7 +85,8 @@ def test_skip_build_without_an_image_says_so(image, checkout):
 
 @pytest.mark.parametrize("uid", ["1000", "54321"])
 def test_the_image_alone_runs_as_any_user(image, uid):
-    """As a pod's template: no checkout, no Docker inside; the runner goes native, and numba finds its cache."""
+    """As a pod's template: without a checkout and without Docker inside, the runner runs natively, and numba finds its
+    cache."""
     done = in_image(
         image, f"{HOME}/code/train_cuda.sh", "--cpu", *NOTHING,
         options=("--user", f"{uid}:{uid}", "--cap-drop=ALL", "--tmpfs=/workspace:mode=1777"),
@@ -106,7 +107,7 @@ def test_torch_compile_finds_its_compiler_in_a_read_only_container(image):
     assert done.stdout.strip() == "8.0", done.stderr[-2000:]
 
 
-def test_a_stage_gets_its_signal_and_its_orphans_are_collected(image):
+def test_a_container_ends_soon_after_docker_stop(image):
     name = tools.run("docker", "run", "--detach", "--rm", image, "sleep", "600").stdout.strip()
     began = time.monotonic()
     tools.run("docker", "stop", "--time", "60", name)

@@ -1,4 +1,4 @@
-"""The runner in Docker mode, for real: the job, odd folders, stops, several hosts, a GPU that is not there."""
+"""The runner in Docker mode, with real containers: the job, unusual folders, stops, several hosts, no GPU."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ SECRET = "k3y-that-is-nobodys"
 
 
 def wait_for(what, seconds: float = 180):
-    """The first true value of `what()`."""
+    """Wait until `what()` returns a true value, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = what()
         if value:
             return value
         time.sleep(0.2)
-    raise AssertionError("it did not come")
+    raise AssertionError(f"did not happen within {seconds:g} s")
 
 
 def running() -> str:
-    """The name of the runner's container."""
+    """The name of the runner's container; empty if none runs."""
     names = subprocess.check_output(["docker", "ps", "--format", "{{.Names}}"], text=True).split()
     return next((name for name in names if name.startswith("athanor-")), "")
 
 
 def foreign(folder: Path, uid: int) -> list[Path]:
+    """The paths below `folder` that do not belong to `uid`."""
     return [path for path in folder.rglob("*") if path.lstat().st_uid != uid]
 
 
 class Output:
-    """What a started runner prints, while it runs."""
+    """Collects what a runner prints while it runs."""
 
     def __init__(self, process: subprocess.Popen):
         self.process, self.text = process, ""
@@ -66,8 +67,8 @@ def test_the_job_ends_in_verified_exports_that_belong_to_the_caller(checkout, tr
     record_property("figure", f"{checkout.timings}")
 
 
-def test_any_folder_name_is_mounted_and_means_the_same_file(checkout, trained, place):
-    """Commas, quotes, colons, `$( )`, a newline and a leading dash are part of a name."""
+def test_folders_with_any_name_are_mounted_under_the_same_path(checkout, trained, place):
+    """With commas, quotes, colons, `$( )`, a newline and a leading dash in the name."""
     top = place("odd")
     odd = top / '-it\'s a, "set": $(touch pwned);\nreadonly'
     demo = checkout.folder / "data" / "demo"
@@ -102,7 +103,7 @@ def test_a_container_cannot_write_the_data(checkout, image):
         'source scripts/docker.sh; prepare_container; "${container[@]}" sh -c "touch \\"\\$1/x\\" /x" - "$1"',
         "-", checkout.folder / "data", image,
     )  # fmt: skip
-    # the outputs' own data/ folder is writable: named as data it stays so, and the root is not
+    # data/ belongs to the outputs, which are writable; naming it as a mount does not change that.
     assert "cannot touch '/x'" in done.stderr and done.returncode == 1
     (checkout.folder / "data" / "x").unlink()
     songs = checkout.folder / "data" / "demo"
@@ -116,7 +117,8 @@ def test_a_container_cannot_write_the_data(checkout, image):
 
 
 def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_property):
-    """Bar 22, and the stop: `docker stop` while it trains saves, ends with 75, and the same command continues."""
+    """Row 22 of docs/reliability.md; and `docker stop` during a training: it saves and ends with 75, and the same
+    command continues."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
         "--out", workspace, "--midi-root", workspace / "data/demo/midi",
@@ -187,7 +189,7 @@ def test_what_a_container_may_do_and_how_it_stops(checkout, workspace, record_pr
 
 @pytest.mark.parametrize("killed", ["the runner", "the client"])
 def test_a_container_whose_runner_or_client_is_killed_saves_and_ends(checkout, workspace, record_property, killed):
-    """Neither can stop it any more; it would continue training unseen, and hold the folder."""
+    """No one could stop it any more: it would continue to train unattended, and keep the folder locked."""
     command = (
         checkout.folder / "train_cuda.sh", "--docker", "--cpu", "--preset", "demo", "--epochs", 5000,
         "--out", workspace, "--midi-root", workspace / "data/demo/midi",
@@ -220,7 +222,7 @@ def test_a_container_whose_runner_or_client_is_killed_saves_and_ends(checkout, w
 
 
 def test_two_hosts_train_one_model(checkout, workspace, record_property):
-    """Two containers on a network stand for two hosts: one command each, one run, saved by rank 0 alone."""
+    """Two containers on a network act as two hosts: one command each, one run, saved only by rank 0."""
     network = "athanor-tests"
     subprocess.run(["docker", "network", "rm", network], capture_output=True)
     tools.run("docker", "network", "create", network)
@@ -255,7 +257,7 @@ def test_two_hosts_train_one_model(checkout, workspace, record_property):
         subprocess.run(["docker", "network", "rm", network], capture_output=True)
 
 
-def test_a_gpu_that_the_engine_gives_is_demanded_of_torch(engine, checkout, image):
+def test_a_torch_without_cuda_is_refused_on_a_gpu_host(engine, checkout, image):
     """On a fake GPU host: the probe succeeds, `--gpus all` reaches the container, and a torch without CUDA is refused
     instead of training on the CPU in silence."""
     if not engine.fake_gpu:
@@ -267,7 +269,7 @@ def test_a_gpu_that_the_engine_gives_is_demanded_of_torch(engine, checkout, imag
     assert "NVIDIA_VISIBLE_DEVICES=0,1" in seen
 
 
-def test_a_host_without_a_gpu_trains_on_the_cpu_and_says_so(engine, checkout, image):
+def test_a_host_without_a_gpu_trains_on_the_cpu_with_a_message(engine, checkout, image):
     if engine.fake_gpu or Path("/proc/driver/nvidia/version").exists():
         pytest.skip("this engine hands out GPUs")
     done = checkout.runner(*NOTHING)

@@ -1,4 +1,4 @@
-"""What is different in the processes of a page: trainings are tiny, and a fault may strike."""
+"""Changes to the processes of a page's commands: trainings are tiny, and a fault can be injected."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+# Imported here so that forked processes have the modules already.
 import torch
 
-import tests.imported  # noqa: F401  is imported before processes are forked
+import tests.imported  # noqa: F401
 import training.budget.account
 import training.cli
 import training.persist.lease
@@ -24,12 +25,12 @@ from training.export.package import Package
 from training.export.proof import Trial, require
 from training.recipe import Loss, TrainingProgress
 
-#: Every training of a page: nine songs, a few steps.
+#: Settings of every training of a page, which has nine songs and a few steps.
 TINY = ("training.epochs=50", "training.log_every=4", "logging.tensorboard=false")
 
 
 class QuickTime:
-    """`time`, in which the 90 seconds that a lease is waited for take one."""
+    """A stand-in for `time`, 90 times as fast: waiting 90 seconds for a lease takes one."""
 
     time = time.time
 
@@ -43,11 +44,11 @@ class QuickTime:
 
 
 def prepared(words: list[str]) -> list[str]:
-    """The words of the command that is run in place of `words`, in this process."""
+    """Apply the changes to this process; returns the arguments of the command to run instead of `words`."""
     torch.set_num_threads(1)
-    training.budget.account.slowness = lambda: 1.0  # a probe of the host's pace
+    training.budget.account.slowness = lambda: 1.0  # it would measure the host's speed
     training.cli._refresh_report = lambda workspace: None
-    MidiGenerator.graphs = lambda recipe, model: []  # type: ignore[method-assign]  torch takes seconds to export one
+    MidiGenerator.graphs = lambda recipe, model: []  # type: ignore[method-assign]  # exporting a graph takes seconds
     MidiGenerator.samples = _one_sample  # type: ignore[method-assign]
     training.persist.lease.time = QuickTime  # type: ignore[attr-defined]
     fault, _, argument = os.environ.get(FAULT, "").partition(":")
@@ -66,8 +67,8 @@ def _one_sample(_recipe: MidiGenerator, _model: Any, _held_out: Any, folder: Pat
 
 
 def hold(argument: str) -> None:
-    """After step N, with everything saved that is due, write the number of this process to a file, and wait until
-    that file is gone, or for a request to stop. `argument`: "N,FILE"."""
+    """After step N, when everything that is due is saved, write this process's id to a file, and wait until that file
+    is deleted or a stop is requested. `argument`: "N,FILE"."""
     step, name = argument.split(",")
     file = Path(name)
 
@@ -82,14 +83,14 @@ def hold(argument: str) -> None:
     _before_each_step(wait)
 
 
-def _before_each_step(strike: Callable[[Run], None]) -> None:
-    advance = Run.advance
+def _before_each_step(call: Callable[[Run], None]) -> None:
+    real = Run.advance
 
-    def struck(run: Run, work: Work) -> None:
-        strike(run)
-        advance(run, work)
+    def advance(run: Run, work: Work) -> None:
+        call(run)
+        real(run, work)
 
-    Run.advance = struck  # type: ignore[method-assign]
+    Run.advance = advance  # type: ignore[method-assign]
 
 
 def not_finite(argument: str) -> None:

@@ -1,12 +1,13 @@
-"""A page whose console blocks are run: what it shows is compared with what the commands print.
+"""Reads a page whose console blocks are run as tests: what it shows is compared with what the commands print.
 
     ```console
-    $ a command                    its exit code must be 0, or N where it shows "(exit N)", or `echo $?` comes next
-    what it prints                 `...` stands for any text; where lines end does not count
+    $ a command                    the exit code must be 0, or N if the output has "(exit N)"; any if `echo $?` follows
+    what it prints                 `...` stands for any text; line breaks are not compared
     ```
 
-`<RUN>` and the like stand for one word, which is known until the next beginning. A comment before a block,
-`<!-- setup: NAME ARGUMENTS -->`, is a step that the test does: where a section begins, or the fault that strikes.
+`<RUN>` and the like stand for one word, which keeps its value until the folder is next set up (`begins_with`). A
+comment before a block, `<!-- setup: NAME ARGUMENTS -->`, is a step of the test that the page does not show: the state
+in which a section begins, or a fault during the next command.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Variables of the processes of a page (miniature.py): a fault, as "name" or "name:argument"; the steps of a training.
+#: Environment variables of the processes of a page: a fault (miniature.py), as "name" or "name:argument"; the number of
+#: steps of a training.
 FAULT, STEPS = "ATHANOR_PAGE_FAULT", "ATHANOR_PAGE_STEPS"
 WORD = re.compile(r"<([A-Z]+)>")
 
 
 def once(held: Path) -> Path:
-    """Beside the file of a training that was held: it is not held again when it is started again."""
+    """The file that marks that a training was held at its step, so that it is not held again after a restart. It is in
+    the folder of `held`."""
     return held.with_name("held-once")
 
 
 @dataclass
 class Setup:
-    """A step that the page does not show."""
+    """A setup comment: a step that the page does not show."""
 
     name: str
     arguments: list[str]
@@ -42,7 +45,8 @@ class Shown:
     output: str = ""
 
     def difference(self, printed: str, known: dict[str, str]) -> str:
-        """What of `output` is not in `printed`, "" where all of it is; adds to `known` what its words stood for."""
+        """The first part of `output` that is not in `printed`; "" if all of it is. Adds the values of its `<WORD>`s to
+        `known`."""
         parts = [" ".join(part.split()) for part in self.output.split("...")]
         text, at = " ".join(printed.split()), 0
         for number, part in enumerate(parts):
@@ -82,7 +86,7 @@ class Section:
 
 
 def sections(path: Path) -> list[Section]:
-    """Those of a page that show a command."""
+    """The sections of a page that have steps."""
     out: list[Section] = []
     lines = iter(path.read_text(encoding="utf-8").splitlines())
     for line in lines:

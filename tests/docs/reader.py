@@ -1,4 +1,4 @@
-"""Somebody who follows a page: a home with songs, the commands that they type, and the faults that strike meanwhile."""
+"""Runs the commands of a page as a reader of it would: in a home folder with songs, with faults during commands."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PATIENCE = 300.0  # seconds for a command; on a quiet host none takes ten
 
 STEPS_OF_A_TRAINING = 20
 ENDING = ("doctor", "evaluate", "export", "verify", "budget")  # verbs that are not run unless a section shows them
-#: What may strike at the next command once it has done N steps.
-STRIKES = (
-    "killed",  # the host is gone
-    "training_killed",  # its process alone
+#: Setup steps that interrupt the next command once its training has done N steps.
+INTERRUPTIONS = (
+    "killed",  # all its processes, as when the host is gone
+    "training_killed",  # only the training's process
     "stopped",  # by SIGTERM
-    "fills",  # the disk
-    "in_background",  # nothing: it waits there while further commands are typed
+    "fills",  # the disk is full from then on
+    "in_background",  # it is left waiting there while further commands are run
 )
 
 
 class Reader:
-    """Types commands in `folder`/home/athanor, with `python` for a Python."""
+    """Runs commands in `folder`/home/athanor. `python`: the program that they use as Python."""
 
     def __init__(self, folder: Path, python: Path):
         self.home, self.safe, self.held = folder / "home", folder / "safe", folder / "held"
@@ -44,26 +44,26 @@ class Reader:
         self.places = {"/home/you": self.home, "/mnt/safe": self.safe, "/mnt/old": self.old, "/mnt/backup": self.backup}
         self.athanor, self.kept = self.home / "athanor", folder / "kept"
         self.python = python
-        self.known: dict[str, str] = {}  # what words of the page stand for
-        self.code = 0  # the exit code of the command before
+        self.known: dict[str, str] = {}  # values of the page's `<WORD>`s
+        self.code = 0  # exit code of the previous command
         self._steps = STEPS_OF_A_TRAINING
         self._without = ENDING
-        self._strikes: Setup | None = None  # at the next command
-        self._fault = ""  # in its processes
+        self._interruption: Setup | None = None  # of the next command
+        self._fault = ""  # in the processes of the next command
         self._running: list[subprocess.Popen] = []
         self._disk: Mounted | None = None
 
     # -- a section -------------------------------------------------------------------------------------------------
 
     def follow(self, section: Section) -> list[str]:
-        """The commands that were run and did what the page shows. Raises AssertionError where one did not."""
+        """Run a section, and return its commands. Raises AssertionError if one did not print what the page shows."""
         done: list[str] = []
         self.code, self._without = 0, ENDING
         self.begins_with(["nothing"])
         try:
             for at, step in enumerate(section.steps):
-                if isinstance(step, Setup) and step.name in STRIKES:
-                    self._strikes = step
+                if isinstance(step, Setup) and step.name in INTERRUPTIONS:
+                    self._interruption = step
                 elif isinstance(step, Setup):
                     getattr(self, step.name)(step.arguments)
                 else:
@@ -74,7 +74,7 @@ class Reader:
         return done
 
     def close(self) -> None:
-        """End what runs."""
+        """End all processes, and unmount the disk."""
         while self._running:
             self._kill(self._running.pop())
         if self._disk:
@@ -82,28 +82,28 @@ class Reader:
             self._disk = None
 
     def _type(self, shown: Shown, after: list[Setup | Shown]) -> None:
-        strikes, self._strikes = self._strikes, None
-        printed = self._run(shown.command, strikes)
+        interruption, self._interruption = self._interruption, None
+        printed = self._run(shown.command, interruption)
         difference = shown.difference(printed, self.known)
         assert not difference, f"$ {shown.command}\n{printed}\nexit code {self.code}\nThe page differs at: {difference}"
         code_shown = bool(after) and isinstance(after[0], Shown) and after[0].command == "echo $?"
-        if not code_shown and not (strikes is not None and strikes.name in ("killed", "in_background")):
+        if not code_shown and not (interruption is not None and interruption.name in ("killed", "in_background")):
             wanted = re.search(r"\(exit (\d+)\)", shown.output)
             expected = int(wanted[1]) if wanted else 0
             assert self.code == expected, f"$ {shown.command}\n{printed}\nexit code {self.code}, and not {expected}"
 
     # -- commands --------------------------------------------------------------------------------------------------
 
-    def _run(self, command: str, strikes: Setup | None) -> str:
+    def _run(self, command: str, interruption: Setup | None) -> str:
         for name, value in self.known.items():
             command = command.replace(f"<{name}>", value)
-        process, output = self._start(command, strikes)
-        if strikes is not None:
+        process, output = self._start(command, interruption)
+        if interruption is not None:
             self._wait_until_held(process, output)
-            if strikes.name == "in_background":
+            if interruption.name == "in_background":
                 self._running.append(process)
                 return self._seen(output)
-            self._strike(strikes, process)
+            self._interrupt(interruption, process)
         try:
             code = process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -114,12 +114,12 @@ class Reader:
             self._running.pop().wait(PATIENCE)
         return self._seen(output)
 
-    def _start(self, command: str, strikes: Setup | None) -> tuple[subprocess.Popen, Path]:
+    def _start(self, command: str, interruption: Setup | None) -> tuple[subprocess.Popen, Path]:
         fault, self._fault = self._fault, ""
-        if strikes is not None:
+        if interruption is not None:
             self.held.unlink(missing_ok=True)
             once(self.held).unlink(missing_ok=True)
-            fault = f"hold:{strikes.arguments[0]},{self.held}"
+            fault = f"hold:{interruption.arguments[0]},{self.held}"
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ATHANOR_")}
         environment |= {
             "HOME": str(self.home), "PATH": f"{self.python.parent}:{environment['PATH']}", "COLUMNS": "100",
@@ -149,22 +149,22 @@ class Reader:
             assert process.poll() is None and time.monotonic() < until, self._seen(output)
             time.sleep(0.005)
 
-    def _strike(self, strikes: Setup, process: subprocess.Popen) -> None:
-        if strikes.name == "killed":
+    def _interrupt(self, interruption: Setup, process: subprocess.Popen) -> None:
+        if interruption.name == "killed":
             self._wait_until_copied()
             self._kill(process)
-        elif strikes.name == "training_killed":
+        elif interruption.name == "training_killed":
             os.kill(int(self.held.read_text()), signal.SIGKILL)
-        elif strikes.name == "stopped":
+        elif interruption.name == "stopped":
             process.terminate()
-            return  # the training waits for it
-        elif strikes.name == "fills":
+            return  # the training is held until the signal arrives, not until the file is deleted
+        elif interruption.name == "fills":
             assert self._disk is not None
             self._disk.fill(0)
         self.held.unlink()
 
     def _wait_until_copied(self) -> None:
-        """Where the training copies to the second place, its newest checkpoint is there, as it is on the page."""
+        """If the training copies to the second place, wait until its newest checkpoint is there, as on the page."""
         here, there = (place / "checkpoints/midi_generator" for place in (self.athanor, self.safe))
         until = time.monotonic() + PATIENCE
         while there.exists() and _newest(here) != _newest(there):
@@ -172,19 +172,19 @@ class Reader:
             time.sleep(0.01)
 
     def _kill(self, process: subprocess.Popen) -> None:
-        """As a host that loses its power: every process of the command, at once."""
+        """Kill every process of the command at once, as when a host loses its power."""
         for number in _session(process.pid):
             os.kill(number, signal.SIGKILL)
         process.wait()
-        if self.held.exists():  # the training is the server's child
+        if self.held.exists():  # the training is a child of the server (warm.py), and so not in the command's session
             training = int(self.held.read_text())
             _end(training)
 
     # -- where a section begins ------------------------------------------------------------------------------------
 
     def begins_with(self, arguments: list[str]) -> None:
-        """A folder of the given state, kept once it was made: nothing (prepared data), half (killed after step 13, with
-        copies in the second place), or trained (and exported)."""
+        """Set up the folder in the given state: nothing (prepared data), half (killed after step 13, with copies in the
+        second place), or trained (and exported). Each state is made once, and copied from then on."""
         state, kept, self._steps = arguments[0], self.kept / arguments[0], STEPS_OF_A_TRAINING
         self.known = {}
         if not kept.exists():
@@ -212,54 +212,54 @@ class Reader:
             self._run(f"{command} --persist {self.safe}", Setup("killed", ["13"]))
             self.code = 0
         else:
-            without, self._without = self._without, ("doctor", "evaluate")  # it is exported, too
+            without, self._without = self._without, ("doctor", "evaluate")  # so that it is exported, too
             self._run(command, None)
             self._without = without
         assert not self.code, f"{state}: exit code {self.code}"
 
-    # -- what happens ----------------------------------------------------------------------------------------------
+    # -- other setup steps -----------------------------------------------------------------------------------------
 
     def fault(self, arguments: list[str]) -> None:
-        """In the processes of the next command: one of miniature.FAULTS."""
+        """Inject one of miniature.FAULTS into the processes of the next command."""
         self._fault = arguments[0]
 
     def steps(self, arguments: list[str]) -> None:
-        """Of trainings from here on."""
+        """Set the number of steps of trainings from here on."""
         self._steps = int(arguments[0])
 
     def shows(self, verbs: list[str]) -> None:
-        """These verbs of ENDING are run in this section."""
+        """Run these verbs of ENDING in this section."""
         self._without = tuple(verb for verb in ENDING if verb not in verbs)
 
     def new_host(self, _: list[str]) -> None:
-        """A bare one, but for what was decoded (no page shows how that is made again, which takes seconds); what it
-        reads of leases was written by another."""
+        """Delete all outputs, as on a new host, except cache/: no page shows how that is made again, which takes
+        seconds. The leases in the second place are changed to those of another host."""
         for path in self._made():
             shutil.rmtree(path)
         for lease in self.safe.rglob(LEASE):
             lease.write_text(json.dumps(json.loads(lease.read_text()) | {"place": "another", "host": "old-host"}))
 
     def old_disk(self, _: list[str]) -> None:
-        """A bare host, to which the disk of the one before is attached."""
+        """Move all outputs to /mnt/old, as on a new host to which the previous host's disk is attached."""
         shutil.rmtree(self.old, ignore_errors=True)
         (self.old / "athanor").mkdir(parents=True)
         for path in self._made():
             path.rename(self.old / "athanor" / path.name)
 
     def _made(self) -> list[Path]:
-        """The folders that a run makes, but for cache/."""
+        """The folders that a run makes, except cache/."""
         return [path for path in self.athanor.iterdir() if path.is_dir() and path.name != "cache"]
 
     def room(self, _: list[str]) -> None:
-        """What is not Athanor's is deleted from the disk."""
+        """Free the space on the disk that does not belong to Athanor."""
         assert self._disk is not None
         (self._disk.folder / "other people's").unlink()
 
     def damage(self, names: list[str]) -> None:
-        """A bit of each file is another one."""
+        """Flip one bit in each file that matches one of the patterns."""
         done = set()
         for path in (path for name in names for path in self.home.parent.glob(name)):
-            if path.stat().st_ino not in done:  # names of one content
+            if path.stat().st_ino not in done:  # a second flip through a hard link would restore the bit
                 done.add(path.stat().st_ino)
                 with path.open("r+b") as file:
                     file.seek(path.stat().st_size // 2)
@@ -269,12 +269,12 @@ class Reader:
         assert done
 
     def small_disk(self, arguments: list[str]) -> None:
-        """A disk of so many bytes is what checkpoints/ lies on."""
+        """Mount a disk of the given number of bytes at checkpoints/."""
         self._disk = Mounted(self.athanor / "checkpoints", int(arguments[0]))
 
 
 def _write_song(folder: Path, number: int) -> None:
-    """A scale of 24 notes."""
+    """Write a chromatic scale of 24 notes."""
     folder.mkdir(parents=True, exist_ok=True)
     file, track = mido.MidiFile(), mido.MidiTrack()
     file.tracks.append(track)
@@ -285,7 +285,7 @@ def _write_song(folder: Path, number: int) -> None:
 
 
 def _session(leader: int) -> list[int]:
-    """The processes of a session."""
+    """The ids of the processes of a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -297,7 +297,7 @@ def _session(leader: int) -> list[int]:
 
 
 def _end(process: int) -> None:
-    """Return when a process that was killed is gone."""
+    """Kill a process, and wait until it has ended."""
     try:
         os.kill(process, signal.SIGKILL)
         until = time.monotonic() + 10

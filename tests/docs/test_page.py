@@ -1,4 +1,4 @@
-"""What is compared of a page: each word that it shows, in order; `...` and `<WORD>` stand for what differs."""
+"""A page and what is printed are compared word by word; `...` and `<WORD>` stand for the parts that may differ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ its checkpoints are now in /out/previous/20261129-182306-c455
         "...",
     ],
 )
-def test_what_is_printed_is_what_is_shown(shown):
+def test_output_that_matches_the_page_is_no_difference(shown):
     assert not Shown("run", shown).difference(PRINTED, {})
 
 
@@ -40,11 +40,11 @@ def test_what_is_printed_is_what_is_shown(shown):
         ("", ""),
     ],
 )
-def test_a_message_that_is_not_shown_so_is_a_difference(shown, at):
+def test_the_first_text_that_was_not_printed_is_the_difference(shown, at):
     assert at in Shown("run", shown).difference(PRINTED, {}) != ""
 
 
-def test_a_word_is_the_same_from_then_on():
+def test_a_word_keeps_its_first_value():
     known: dict[str, str] = {}
     assert not Shown("run", "... previous/<RUN> ...").difference(PRINTED, known)
     assert known == {"RUN": "20261129-182306-c455"}

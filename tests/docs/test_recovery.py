@@ -1,4 +1,4 @@
-"""docs/recovery.md: every command on it is run, and prints what it shows."""
+"""docs/recovery.md: every command on the page is run, and must print what the page shows."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def reader(tmp_path_factory):
 
 
 @pytest.mark.parametrize("section", PAGE, ids=str)
-def test_what_the_page_shows_is_what_happens(reader, section):
+def test_the_commands_print_what_the_page_shows(reader, section):
     commands = [step.command for step in section.steps if isinstance(step, Shown)]
     assert commands and reader.follow(section) == commands

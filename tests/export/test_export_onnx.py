@@ -208,15 +208,15 @@ def test_a_step_graph_that_loses_its_state_differs_from_the_full_one():
     full, step = toy.decoder_graphs(toy.Decoder(16).eval())
     inputs = proof.sequence_inputs(step, full)
     wanted = proof.module_run(full)(inputs)["logits"]
-    honest = proof.module_run(step)
+    correct = proof.module_run(step)
     assert wanted.shape == (2, 200, toy.VOCABULARY)
-    assert proof.stepped_trial(honest, Signature.of(step), inputs, wanted).worst < 1e-5
+    assert proof.stepped_trial(correct, Signature.of(step), inputs, wanted).worst < 1e-5
 
-    def forgetful(given):
-        out = honest(given)
+    def without_state(given):
+        out = correct(given)
         return out | {"new_key_0": np.zeros_like(out["new_key_0"])}
 
-    assert proof.stepped_trial(forgetful, Signature.of(step), inputs, wanted).worst > 1e-3
+    assert proof.stepped_trial(without_state, Signature.of(step), inputs, wanted).worst > 1e-3
 
 
 def test_torchs_fused_attention_is_off_while_a_graph_is_captured_or_compared():

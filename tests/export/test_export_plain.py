@@ -58,8 +58,7 @@ def test_the_runtime_fuses_the_decomposed_operations(tmp_path):
     proof.require("layer", trials, 1e-5)
 
 
-def test_what_a_file_is_run_with_is_sized_by_the_cpus_that_may_be_used(tmp_path, monkeypatch):
-    """And its threads sleep while they wait."""
+def test_onnx_runtime_uses_one_thread_per_available_cpu_and_its_threads_do_not_spin(tmp_path, monkeypatch):
     graph = layer_graph()
     write_onnx(graph, trace(graph), tmp_path / "layer.onnx", {})
     taken, real = [], onnxruntime.InferenceSession
@@ -72,7 +71,8 @@ def test_what_a_file_is_run_with_is_sized_by_the_cpus_that_may_be_used(tmp_path,
 
 
 def written_out(function, *inputs):
-    """What `function` computes as an exported program in plain operations, of which neither of the two is one."""
+    """The result of `function` when it is exported and decomposed; asserts that no GELU or attention operator is left
+    in the program."""
 
     class Module(torch.nn.Module):
         def forward(self, *given):

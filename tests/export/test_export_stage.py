@@ -154,10 +154,10 @@ def test_an_export_that_differs_leaves_the_folder_as_it_was(exported, monkeypatc
     """A wrong file never gets its final name; the files of the earlier export are still verified."""
     before = stamps(exported)
     toy.save_checkpoint(exported, toy.EncoderRecipe, seed=3)
-    honest = proof.module_run
+    correct = proof.module_run
 
     def biased(graph: Graph):
-        run = honest(graph)
+        run = correct(graph)
         return lambda inputs: {name: array + np.float32(1e-3) for name, array in run(inputs).items()}
 
     monkeypatch.setattr(proof, "module_run", biased)
@@ -251,7 +251,7 @@ def test_an_unreadable_receipt_is_reported_and_written_again(exported, capsys, n
 
 
 def test_an_export_of_all_families_names_those_that_are_trained(tmp_path, capsys):
-    """Exit 2, with the command for the others: a job of scores alone trains one family of two."""
+    """Exit 2, with the command that exports those: a job that has only scores trains one family of two."""
     (tmp_path / "checkpoints" / "midi_generator").mkdir(parents=True)
     (tmp_path / "checkpoints" / "midi_generator" / "best.pt").touch()
     assert cli.main(["export", "--out", str(tmp_path)]) == 2

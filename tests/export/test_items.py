@@ -109,7 +109,7 @@ def test_the_names_of_a_run_without_an_item():
     assert layout.golden("g") == "golden/g.npz" and layout.samples == "samples/toy" and layout.onnx("g") == "g.onnx"
 
 
-# what an export depends on
+# the code digest of an export, and numbers in the receipt
 
 
 def test_the_code_digest_of_an_export_covers_only_its_own_domain(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The fixed export by which a host is timed is an export: made, proved, and the same each time."""
+"""The fixed export with which a host's speed is measured is a real export: written, proved, and the same each time."""
 
 from training.export import trial
 

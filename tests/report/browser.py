@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its debugging pipe with nothing but the standard library."""
+"""A headless Chromium, controlled over its debugging pipe (DevTools protocol) with only the standard library."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONTRAST = """
 
 
 def find() -> str | None:
-    """The browser of this host; CHROMIUM names another one."""
+    """The browser of this host, or the one that the environment variable CHROMIUM names."""
     named = os.environ.get("CHROMIUM")
     return named or next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if p), None)
 
@@ -54,7 +54,7 @@ needs_browser = pytest.mark.skipif(PROGRAM is None, reason=UNTESTED)
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """One browser a module."""
+    """One browser per test module."""
     browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()
@@ -62,7 +62,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def clean_page(browser, page):
-    """The module's `page` complains of nothing and fetches nothing while a test runs."""
+    """Fails a test during which the module's `page` logs an error or requests another address."""
     browser.errors.clear()
     browser.requests.clear()
     yield
@@ -71,7 +71,7 @@ def clean_page(browser, page):
 
 
 class Browser:
-    """One tab. `errors`: what the console and the page complained of; `requests`: addresses that were requested."""
+    """One tab. `errors`: console messages and exceptions of the page; `requests`: addresses that were requested."""
 
     def __init__(self, program: str, profile: Path):
         to_browser, self._write = os.pipe()
@@ -101,7 +101,7 @@ class Browser:
             self._ask(f"{domain}.enable")
 
     def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file, and wait until it is there."""
+        """Load a file, and wait until it is painted."""
         self.show(width=width, height=height, dark=dark)
         self._loaded = False
         self._ask("Page.navigate", url=path.absolute().as_uri())
@@ -112,7 +112,7 @@ class Browser:
         self.frames()
 
     def show(self, *, width: int, height: int, dark: bool) -> None:
-        """As a window of this size, with this taste."""
+        """Set the window's size, and whether the user prefers a dark colour scheme."""
         self._ask(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -120,12 +120,12 @@ class Browser:
         self._ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def frames(self, count: int = 3) -> None:
-        """Wait until the page was painted so often."""
+        """Wait until the page was painted `count` times."""
         paint = "const f = () => n-- ? requestAnimationFrame(f) : done(1); f()"
         self.run(f"new Promise(done => {{ let n = {count}; {paint} }})")
 
     def run(self, script: str) -> Any:
-        """The value of an expression (or of the promise that it is)."""
+        """The value of a JavaScript expression; of a promise, its result."""
         answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
@@ -154,7 +154,7 @@ class Browser:
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def tree(self) -> list[dict[str, Any]]:
-        """What a screen reader sees."""
+        """The nodes of the accessibility tree, which screen readers use."""
         return [n for n in self._ask("Accessibility.getFullAXTree")["nodes"] if not n.get("ignored")]
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ class Browser:
         raise AssertionError(f"Chromium did not answer {method} within {PATIENCE:.0f} s")
 
     def _listen(self, seconds: float) -> list[dict[str, Any]]:
-        """What was received within `seconds`; events are noted."""
+        """The messages received within `seconds`; events among them are recorded."""
         if not select.select([self._read], [], [], max(0.0, seconds))[0]:
             return []
         data = os.read(self._read, 1 << 20)

@@ -1,4 +1,4 @@
-"""Every test here knows the toy domains, and may look at its page in a browser."""
+"""The toy domains are registered in every test here; fixtures for tests that open the page in a browser."""
 
 from tests.report.browser import browser, clean_page
 from tests.report.job import toy_domains

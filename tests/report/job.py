@@ -1,5 +1,5 @@
 """A small finished job of a toy domain with everything that a page can show, and hostile names wherever a user's names
-can stand."""
+can appear."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STEPS = 60
 
 @pytest.fixture(autouse=True)
 def toy_domains(monkeypatch):
-    """The domains of toy/domain.py are known, here and in processes that are started here."""
+    """Registers the domains of toy/domain.py in this process and in those that it starts."""
     monkeypatch.setenv("ATHANOR_DOMAINS", "tests.report.toy.domain:TOY,tests.report.toy.domain:OTHER")
 
 
 def make(root: Path, *, synthetic: bool = True, family: str = "alpha", title: str = "Alpha") -> Workspace:
-    """The job in `root`."""
+    """Write the job to `root`."""
     workspace = Workspace(root)
     run = write_run(workspace, family)
     workspace.manifests.mkdir(parents=True)
@@ -43,7 +43,7 @@ def make(root: Path, *, synthetic: bool = True, family: str = "alpha", title: st
 
 
 def write_run(workspace: Workspace, name: str, factor: float = 1.0) -> Path:
-    """The folder of a run's log; its last line is cut short."""
+    """Write a run's log, whose last line is incomplete, and its settings; returns the run's folder."""
     run = workspace.runs(name) / "20260101-000000-aaaa"
     run.mkdir(parents=True)
     records = []
@@ -60,7 +60,7 @@ def write_run(workspace: Workspace, name: str, factor: float = 1.0) -> Path:
 
 
 def export(workspace: Workspace, name: str, title: str, run_id: str, synthetic: bool) -> None:
-    """An entry of the receipt."""
+    """Add an entry to the receipt."""
     parity = {"tolerance": 1e-4, "trials": [{"sizes": {"batch": 2}, "error": {"y": 1.5e-7}}]}
     receipt.merge_family(workspace.exports, name, {
         "title": title, "synthetic": synthetic, "checkpoint": {"sha256": "c" * 64},

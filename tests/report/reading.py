@@ -1,4 +1,4 @@
-"""A page as a reader of HTML sees it."""
+"""Parses the page for tests: its elements and its visible text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EMPTY = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "me
 
 
 class Reader(HTMLParser):
-    """Elements with their attributes; what is open; the text that is seen."""
+    """Collects the elements with their attributes, the open tags, and the visible text."""
 
     def __init__(self):
         super().__init__()
@@ -35,7 +35,7 @@ class Reader(HTMLParser):
 
 
 def read(workspace: Workspace) -> Reader:
-    """The page of a job, written now; its elements are closed."""
+    """Write the page of a job and parse it; asserts that every element is closed."""
     reader = Reader()
     reader.feed(write_report(workspace).read_text(encoding="utf-8"))
     assert reader.open == []
@@ -44,8 +44,8 @@ def read(workspace: Workspace) -> Reader:
 
 
 def assert_markup_is_text(workspace: Workspace, scripts: int, least: int) -> str:
-    """Markup in names from files is shown as text, `least` times or more, and the page has its own `scripts` alone.
-    Returns the page's source."""
+    """Assert that markup in names from files is shown as text, `least` times or more, and that the page has only its
+    own `scripts`. Returns the page's source."""
     source = write_report(workspace).read_text()
     reader = read(workspace)
     assert "<script>alert" not in source and "<img src=x" not in source

@@ -1,4 +1,4 @@
-"""The model card: what the Hub takes, and what is true."""
+"""The model card follows the Hub's specification and states only what is true of the exported weights."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from training.cli import main
 from training.report.card import write_card
 from training.workspace import Workspace
 
-#: The Hub's specification of a card's metadata (its modelcard.md): keys, and of results what is required.
+#: The Hub's specification of a card's metadata (its modelcard.md): keys; (required, optional) keys of a result's parts.
 KEYS = {
     "language", "license", "license_name", "license_link", "library_name", "tags", "datasets", "metrics", "base_model",
     "pipeline_tag", "model_name", "thumbnail", "inference", "widget", "co2_eq_emissions", "model-index", "new_version",
@@ -52,7 +52,7 @@ def test_the_front_matter_is_what_the_hub_specifies(tmp_path):
     }  # fmt: skip
 
 
-def test_it_is_honest_about_synthetic_data_and_limits(tmp_path):
+def test_the_card_states_synthetic_data_limits_and_the_missing_licence(tmp_path):
     front, text = read(job.make(tmp_path / "demo"))
     assert "synthetic-data" in front["tags"] and "Trained on synthetic data" in text
     assert "synthetic" in front["model-index"][0]["results"][0]["dataset"]["name"]
@@ -77,7 +77,7 @@ def test_verdict_metrics_and_files_are_those_of_the_job(tmp_path):
     assert "model-index" not in front and "**Not judged**" in text
 
 
-def test_metrics_of_other_weights_are_not_those_of_the_exported_ones(tmp_path):
+def test_metrics_of_weights_other_than_the_exported_ones_are_left_out(tmp_path):
     workspace = job.make(tmp_path)
     path = workspace.exports / "metrics.json"
     path.write_text(path.read_text().replace("c" * 64, "f" * 64))
@@ -85,12 +85,12 @@ def test_metrics_of_other_weights_are_not_those_of_the_exported_ones(tmp_path):
     assert "model-index" not in front and "**Not judged**" in text and "Verdict" not in text
 
 
-def test_names_from_files_are_text(tmp_path):
+def test_markup_in_names_from_files_is_escaped(tmp_path):
     _, text = read(job.make(tmp_path))
     assert "<script>" not in text and "<img" not in text and "&lt;script&gt;alert(1)" in text
 
 
-def test_there_is_none_before_an_export(tmp_path):
+def test_there_is_no_card_before_an_export(tmp_path):
     assert write_card(Workspace(tmp_path)) is None
     workspace = job.make(tmp_path / "job")
     assert main(["report", "--out", str(workspace.root)]) == 0

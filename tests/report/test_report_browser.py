@@ -1,4 +1,4 @@
-"""The page in a browser, from the disk: nothing is fetched, nothing complains, scripts and styles of domains count."""
+"""The page in a browser, loaded from the disk: no requests and no errors; scripts and styles of domains have effect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = [needs_browser, pytest.mark.usefixtures("clean_page")]
 
 @pytest.fixture
 def page(tmp_path):
-    """A job with a family that has one model, one with a model an item, and openings of the test split."""
+    """A job with a family that has one model, one with one model per item, and openings of the test split."""
     workspace = job.make(tmp_path / "job")
     fan_out(workspace)
     opening = {"at": "2026-01-01", "run": "alpha", "checkpoint_sha256": "c" * 64, "data_digest": "d" * 64}
@@ -25,7 +25,7 @@ def page(tmp_path):
     return write_report(workspace)
 
 
-def test_a_domains_script_runs_once_and_its_style_counts(browser, page):
+def test_a_domains_script_runs_once_and_its_style_has_effect(browser, page):
     browser.open(page)
     lines = "[...document.querySelectorAll('.letters')]"
     assert browser.run(f"{lines}.map(l => l.dataset.ran)") == ["1", "1"]
@@ -33,7 +33,7 @@ def test_a_domains_script_runs_once_and_its_style_counts(browser, page):
     assert browser.run("getComputedStyle(document.querySelector('.card')).borderLeftWidth") == "6px"  # the page's own
 
 
-def test_names_from_files_run_no_script_and_are_seen(browser, page):
+def test_scripts_in_names_from_files_are_shown_and_not_run(browser, page):
     browser.open(page)
     assert browser.run("document.querySelectorAll('script').length") == 1
     assert "<script>alert(1)</script>" in browser.run("document.querySelector('.letters').innerText")
@@ -54,7 +54,7 @@ def test_a_script_or_style_that_is_not_the_pages_own_is_blocked(browser, page, t
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_screen_and_can_be_read(browser, page, width, dark):
+def test_the_page_fits_the_screen_and_its_text_has_enough_contrast(browser, page, width, dark):
     browser.open(page, width=width, dark=dark)
     for details in ("false", "true"):
         browser.run(f"document.querySelectorAll('details').forEach(d => d.open = {details})")
@@ -75,7 +75,7 @@ def test_a_screen_reader_finds_landmarks_names_and_ordered_headings(browser, pag
     assert headings[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(headings))
 
 
-def test_every_link_of_the_navigation_leads_somewhere(browser, page):
+def test_every_link_of_the_navigation_has_a_target(browser, page):
     browser.open(page)
     missing = "[...document.querySelectorAll('nav a')].filter(a => !document.querySelector(a.getAttribute('href')))"
     assert browser.run(f"{missing}.length") == 0 and browser.run("document.querySelectorAll('nav a').length") >= 8

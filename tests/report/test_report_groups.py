@@ -1,4 +1,4 @@
-"""Families with a model an item, several domains in one job, and the sealed test split."""
+"""Families with one model per item, several domains in one job, and the sealed test split."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fan_out(workspace: Workspace) -> None:
     }))  # fmt: skip
 
 
-def test_items_stand_in_one_table_the_worst_first_and_the_worst_few_in_detail(tmp_path):
+def test_items_are_in_one_table_with_the_worst_first_and_the_worst_three_in_detail(tmp_path):
     workspace = job.make(tmp_path)
     fan_out(workspace)
     facts = gather(workspace)
@@ -48,7 +48,7 @@ def test_items_stand_in_one_table_the_worst_first_and_the_worst_few_in_detail(tm
     assert dict(group.counts) == {"quarantined": 2, "not learnt": 2, "weak": 1, "not judged": 1, "learnt": 2}
     text = read(workspace).text
     for expected in (
-        "8 models, one an item: 2 quarantined, 2 not learnt",
+        "8 models, one per item: 2 quarantined, 2 not learnt",
         "never quarantined in prepare (exit 3) It holds no letter.",
         "worse trained: step 60 of 60 not learnt 0.3 (0.29 to 0.31)", "unjudged trained: step 60 of 60 – –",
         "Beta: worse: not learnt It beats", "beta/worse.onnx", "5 files", "broken quarantined in train (exit 5)",
@@ -58,7 +58,7 @@ def test_items_stand_in_one_table_the_worst_first_and_the_worst_few_in_detail(tm
     assert "<script>alert" not in (workspace.exports / "report.html").read_text()
 
 
-def test_a_metric_of_which_more_is_better_puts_the_smallest_first(tmp_path):
+def test_items_are_sorted_by_ascending_value_where_a_higher_metric_is_better(tmp_path):
     workspace = job.make(tmp_path)
     fan_out(workspace)
     path = workspace.exports / "metrics.json"
@@ -67,7 +67,7 @@ def test_a_metric_of_which_more_is_better_puts_the_smallest_first(tmp_path):
     assert [item.name for item in group.items][2:5] == ["bad", "worse", "fair"]
 
 
-def test_of_many_items_the_rest_is_folded(tmp_path):
+def test_items_beyond_the_first_thirty_are_collapsed(tmp_path):
     workspace = job.make(tmp_path)
     metrics = {f"beta/{n:03d}": job.judged("Beta", value=n / 100 + 0.02) for n in range(LISTED + 12)}
     job.write_metrics(workspace, metrics)
@@ -76,7 +76,7 @@ def test_of_many_items_the_rest_is_folded(tmp_path):
     assert "12 more items" in read(workspace).text
 
 
-def test_a_quarantined_family_with_one_model_says_why(tmp_path):
+def test_the_reason_for_quarantine_of_a_family_with_one_model_is_shown(tmp_path):
     workspace = job.make(tmp_path)
     (workspace.root / "runs" / "quarantined.json").write_text(
         json.dumps({"alpha": {"reason": "It diverged.", "stage": "train", "exit": 5}, "gamma": {"reason": "No digit."}})
@@ -85,7 +85,7 @@ def test_a_quarantined_family_with_one_model_says_why(tmp_path):
     assert "It diverged. quarantined in train (exit 5)" in text and "No digit. quarantined" in text
 
 
-def test_the_card_says_once_what_holds_for_all_items(tmp_path):
+def test_the_card_describes_a_family_once_for_all_its_items(tmp_path):
     workspace = job.make(tmp_path)
     fan_out(workspace)
     text = write_card(workspace).read_text()
@@ -93,17 +93,17 @@ def test_the_card_says_once_what_holds_for_all_items(tmp_path):
     assert "# Alpha and Beta\n" in text
 
 
-def test_a_job_of_items_alone_is_no_empty_job(tmp_path):
+def test_a_job_with_only_items_is_not_shown_as_empty(tmp_path):
     workspace = Workspace(tmp_path)
     job.write_run(workspace, "beta/one")
     text = read(workspace).text
-    assert "Nothing has been trained here yet." not in text and "1 model, one an item: 1 not judged" in text
+    assert "Nothing has been trained here yet." not in text and "1 model, one per item: 1 not judged" in text
 
 
 # -- domains ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_sections_of_several_domains_stand_one_after_another(tmp_path):
+def test_the_sections_of_several_domains_follow_one_another_with_unique_anchors(tmp_path):
     workspace = job.make(tmp_path)
     assert "Digits" not in read(workspace).text and "seven" not in read(workspace).text
     job.write_run(workspace, "gamma")
@@ -115,7 +115,7 @@ def test_the_sections_of_several_domains_stand_one_after_another(tmp_path):
     assert set(ids) - {"data"} <= links
 
 
-def test_before_a_training_the_prepared_data_say_whose_they_are(tmp_path):
+def test_before_a_training_the_prepared_data_determine_the_domain(tmp_path):
     workspace = Workspace(tmp_path)
     assert gather(workspace).parts == []
     workspace.manifests.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_before_a_training_the_prepared_data_say_whose_they_are(tmp_path):
     assert [part.title for part in gather(workspace).parts] == ["Letters"]
 
 
-def test_a_domain_that_fails_is_named_and_the_rest_is_shown(tmp_path, monkeypatch):
+def test_an_error_in_one_domains_sections_is_reported_and_the_rest_is_shown(tmp_path, monkeypatch):
     workspace = job.make(tmp_path)
     job.write_run(workspace, "gamma")
 
@@ -139,7 +139,7 @@ def test_a_domain_that_fails_is_named_and_the_rest_is_shown(tmp_path, monkeypatc
     assert "The sections of Toys cannot be shown: RuntimeError: no letters today" in text and "seven" in text
 
 
-def test_without_a_section_on_data_the_page_gets_one(tmp_path):
+def test_the_page_has_a_data_section_if_no_domain_adds_one(tmp_path):
     assert "No data was prepared here." in read(Workspace(tmp_path / "empty")).text
     assert "Quarantined files: 1" in read(job.make(tmp_path / "job")).text
 
@@ -161,7 +161,7 @@ def test_openings_of_the_test_split_are_shown(tmp_path):
     assert "test_openings.jsonl line 1 cannot be read" in read(workspace).text
 
 
-def test_a_floor_of_nothing_is_not_shown_as_a_demand(tmp_path):
+def test_a_floor_of_zero_is_not_shown_as_a_requirement(tmp_path):
     workspace = job.make(tmp_path)
     assert "required: 0.08" in read(workspace).text
     path = workspace.exports / "metrics.json"

@@ -1,4 +1,4 @@
-"""The page as a file: complete, self-contained, escaped, and there at every stage of a job."""
+"""The page as a file: complete, self-contained, escaped, and available at every stage of a job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from training.report.refresher import Refresher
 from training.workspace import Workspace
 
 
-def test_the_page_tells_verdict_cost_metrics_sections_parity_and_receipt(tmp_path):
+def test_the_page_shows_verdict_cost_metrics_sections_parity_and_receipt(tmp_path):
     text = read(job.make(tmp_path)).text
     for expected in (
         "learnt It beats the plain mean.", "cost of the job 0.05 USD", "1:01:40", "NVIDIA H200 x 8",
@@ -39,7 +39,7 @@ def test_the_page_tells_verdict_cost_metrics_sections_parity_and_receipt(tmp_pat
         assert expected in text, expected
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_the_page_refers_to_no_other_file(tmp_path):
     reader = read(job.make(tmp_path))
     for tag, attributes in reader.elements:
         for name in ("src", "href", "action", "data", "poster", "srcset"):
@@ -47,7 +47,7 @@ def test_nothing_is_fetched(tmp_path):
             assert value.startswith(("#", "data:")), (tag, name, value[:60])
 
 
-def test_the_policy_lets_the_scripts_and_styles_of_the_page_and_of_the_domains_in_and_no_others(tmp_path):
+def test_the_content_security_policy_allows_only_the_scripts_and_styles_of_the_page_and_the_domains(tmp_path):
     workspace = job.make(tmp_path)
     reader = read(workspace)
     policy = next(a["content"] for t, a in reader.elements if a.get("http-equiv") == "Content-Security-Policy")
@@ -63,7 +63,7 @@ def test_the_policy_lets_the_scripts_and_styles_of_the_page_and_of_the_domains_i
     assert "script-src 'none'" in empty
 
 
-def test_names_from_files_are_text_and_nothing_else(tmp_path):
+def test_markup_in_names_from_files_is_escaped(tmp_path):
     # the domain's script; quarantined file, two in the domain's section, baseline, meaning, why, note, metric
     assert_markup_is_text(job.make(tmp_path), scripts=1, least=8)
 
@@ -87,7 +87,7 @@ def test_a_demo_is_explained_before_the_verdict_in_the_domains_words(tmp_path):
     assert "Was it worth the money?" in real and "This is a demo" not in real and "made by rules" not in real
 
 
-def test_sections_stand_where_their_domain_places_them(tmp_path):
+def test_sections_are_where_their_domain_places_them(tmp_path):
     ids = [a["id"] for t, a in read(job.make(tmp_path)).elements if t == "section"]
     assert ids == ["verdict", "letters", "cost", "curves", "metrics", "kinds", "data", "exports", "receipt"]
 
@@ -108,14 +108,14 @@ def test_a_training_that_runs_shows_how_far_it_is(tmp_path):
     path = next(workspace.runs("alpha").glob("*/metrics.jsonl"))
     path.write_text("".join(line + "\n" for line in path.read_text().splitlines()[:15]))
     reader = read(workspace)
-    assert "the weights before the training that runs now" in reader.text
+    assert "the weights of an earlier training; a new one is running" in reader.text
     assert "Training in progress" in reader.text and "training: step 28 of 60, 0:00:32 left" in reader.text
     assert float(next(a["value"] for t, a in reader.elements if t == "progress")) == pytest.approx(28 / 60)
     os.utime(ledger_path(workspace), (time.time() - 300, time.time() - 300))  # its process is long gone
     assert "cut off at step 28 of 60" in read(workspace).text
 
 
-def test_a_verdict_on_other_weights_says_so(tmp_path):
+def test_a_verdict_on_weights_other_than_the_exported_ones_is_marked(tmp_path):
     workspace = job.make(tmp_path)
     assert "other weights" not in read(workspace).text
     path = workspace.exports / "metrics.json"
@@ -145,7 +145,7 @@ def test_a_page_that_cannot_be_written_fails_the_verb_but_no_stage(tmp_path, cap
     assert refresh(workspace, lambda _: None) is None
 
 
-def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_path):
+def test_a_job_that_had_nothing_to_do_keeps_the_page_of_the_job_before(tmp_path):
     workspace = job.make(tmp_path)
     page, card = workspace.exports / "report.html", workspace.exports / "README.md"
     refresh(workspace)
@@ -163,7 +163,7 @@ def test_a_job_that_found_nothing_to_do_leaves_the_page_of_the_one_before(tmp_pa
     assert "It is new." in page.read_text()
 
 
-def written(page):
+def wait_until_written(page):
     until = time.monotonic() + 60
     while page.writing:
         assert time.monotonic() < until
@@ -178,9 +178,9 @@ def test_a_training_refreshes_its_page_in_a_separate_process(tmp_path, monkeypat
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
     page.refresh()
     assert page.writing
-    written(page)
+    wait_until_written(page)
     monkeypatch.setattr("training.report.refresher.PAUSE", 20.0)
-    page.refresh()  # there already, and a moment old
+    page.refresh()  # the page was written less than PAUSE seconds ago
     assert not page.writing
     page.close()
     assert (workspace.exports / "report.html").exists() and expected == []
@@ -189,12 +189,12 @@ def test_a_training_refreshes_its_page_in_a_separate_process(tmp_path, monkeypat
     (workspace.exports / "report.html").mkdir()
     for _ in range(2):
         page.refresh()
-        written(page)
+        wait_until_written(page)
     page.close()
     assert len(expected) == 1 and "The report is not up to date" in expected[0] and "report.html" in expected[0]
 
 
-# -- what the pictures are made of -----------------------------------------------------------------------------------
+# -- data and geometry of the charts ---------------------------------------------------------------------------------
 
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path):
@@ -209,13 +209,13 @@ def test_long_curves_are_thinned_to_means_and_keep_their_end():
     assert np.allclose(y, 2 * x)
 
 
-def test_values_that_are_not_finite_leave_a_curve_and_not_its_axis():
+def test_values_that_are_not_finite_are_left_out_of_a_curve():
     chart = plots.chart("loss", [("a", [1, 2, 3], [1.0, float("nan"), 2.0]), ("b", [1], [float("inf")])])
     assert [line.name for line in chart.lines] == ["a"] and chart.lines[0].path.count(",") == 2
     assert plots.chart("loss", [("b", [1], [float("inf")])]) is None
 
 
-def test_wide_ranges_are_logarithmic_and_ticks_lie_in_the_frame():
+def test_wide_ranges_have_a_logarithmic_axis_and_ticks_are_inside_the_frame():
     chart = plots.chart("loss", [("a", list(range(5)), [1000.0, 100.0, 10.0, 2.0, 1.0])], mark=4)
     assert chart.logarithmic and [t.label for t in chart.up] == ["1", "10", "100", "1,000"] and chart.mark == 100
     for values in ([3.0, 3.0], [0.0, 0.0], [-1.0, 1.0], [1e-9, 2e-9]):
@@ -223,7 +223,7 @@ def test_wide_ranges_are_logarithmic_and_ticks_lie_in_the_frame():
         assert chart.up and all(0 <= t.at <= 100 for t in (*chart.up, *chart.across))
 
 
-def test_values_and_bounds_lie_on_their_axis():
+def test_values_and_bounds_are_in_order_on_their_axis():
     (metric,) = gather_metrics(
         {
             "model": {"value": 0.5, "low": 0.4, "high": 0.6},
@@ -256,12 +256,12 @@ def test_rendering_is_a_function_of_the_facts(tmp_path):
     assert render(facts) == render(facts)
 
 
-def test_numbers_keep_their_telling_digits():
+def test_numbers_are_rounded_to_four_significant_digits():
     expected = [plots.number(v) for v in (0.0, 12345.678, 1.23456, 0.0123456, 1.2e-7, 10.0, float("nan"))]
     assert expected == ["0", "12,346", "1.235", "0.01235", "1.2e-07", "10", "not finite"]
 
 
-def test_a_training_tells_how_it_stands_while_it_runs(tmp_path, monkeypatch):
+def test_a_real_training_writes_the_page_with_its_current_step(tmp_path, monkeypatch):
     monkeypatch.setattr("training.report.refresher.PAUSE", 0.0)
     monkeypatch.setattr("training.report.refresher.LAST", 60.0)
     trained = toy.run(tmp_path, training={"epochs": 1, "log_every": 1})

@@ -1,4 +1,4 @@
-"""`watch`: how a job stands, in a terminal and in a pipe."""
+"""`watch`: the status of a job, in a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_progress_losses_budget_and_pace_are_reported(running):
         assert expected in text, expected
 
 
-def test_no_line_is_wider_than_the_terminal_and_none_can_steer_it(running):
+def test_no_line_is_wider_than_the_terminal_or_has_control_characters(running):
     for width in (20, 40, 80):
         lines = screen(running, width)
         assert max(map(len, lines)) <= width
@@ -56,7 +56,7 @@ def test_no_line_is_wider_than_the_terminal_and_none_can_steer_it(running):
     assert all(line.isascii() for line in screen(running, 80, fancy=False))
 
 
-def test_gpus_are_shown_where_nvidia_smi_tells_of_them(running, tmp_path, monkeypatch):
+def test_gpus_are_shown_as_nvidia_smi_reports_them(running, tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "nvidia-smi").write_text(SMI)
@@ -83,7 +83,7 @@ def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):
     assert "Alpha" in out.getvalue()
 
 
-def test_on_a_terminal_it_is_shown_again_until_ctrl_c_and_the_terminal_comes_back(running):
+def test_in_a_terminal_it_updates_until_ctrl_c_and_restores_the_screen(running):
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "training", "watch", "--out", str(running.root)]
     env = {**os.environ, "PYTHONPATH": str(PROJECT), "PYTHONIOENCODING": "utf-8", "TERM": "xterm"}
@@ -107,12 +107,12 @@ def test_on_a_terminal_it_is_shown_again_until_ctrl_c_and_the_terminal_comes_bac
     assert re.search(r"step 28 of 60", text)
 
 
-def test_a_curve_of_one_line():
+def test_a_curve_is_drawn_in_one_line_of_text():
     assert spark([1, 2, 3, float("nan")], 10, True) == "▁▅█" and spark([5, 5], 10, False) == "__"
     assert spark([], 10, True) == "" and len(spark(list(range(1000)), 30, True)) == 30
 
 
-def test_of_a_family_with_many_items_those_that_run_are_shown_and_the_others_counted(running):
+def test_running_items_of_a_family_are_shown_and_the_others_counted(running):
     for item in ("one", "two", "three"):
         job.write_run(running, f"beta/{item}")
     text = "\n".join(screen(running, 120))

@@ -1,4 +1,4 @@
-"""The harness counts what it says: a bar that cannot fail proves nothing, and neither does a trial that broke."""
+"""The harness counts correctly: a mutant that is not caught, or a trial that itself fails, does not count as a pass."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_only_the_trials_requested_run_and_no_mutants(tmp_path):
     assert (done.tried, done.mutants, done.passed) == (2, [], True)
 
 
-def test_a_row_that_cannot_run_here_says_why_and_is_not_held(tmp_path):
+def test_a_row_that_cannot_run_here_shows_why_and_does_not_pass(tmp_path):
     done, _ = run(row(guarded, unable=lambda: "no engine"), tmp_path)
     assert (done.tried, done.passed, done.unable) == (0, False, "no engine")
     assert "not run here: no engine" in command_line.line(done)
@@ -127,7 +127,7 @@ def test_a_forked_process_ends_as_a_command_does(tmp_path):
     assert child.wait(5).code == -signal.SIGKILL
 
 
-def test_commands_run_under_the_mutant_that_is_hunted(tmp_path, monkeypatch):
+def test_commands_run_under_the_mutant_that_is_tested(tmp_path, monkeypatch):
     seen = []
 
     @contextmanager
@@ -142,12 +142,12 @@ def test_commands_run_under_the_mutant_that_is_hunted(tmp_path, monkeypatch):
     assert listing.find_mutant(seen[0]) is mutant
 
 
-def test_patching_what_is_gone_is_an_error():
+def test_patching_an_attribute_that_does_not_exist_is_an_error():
     with pytest.raises(AttributeError), patched(os, "no_such_function", None)():
         pass
 
 
-def test_the_exit_code_and_the_results_tell_whether_all_held(tmp_path, monkeypatch, capsys):
+def test_the_exit_code_and_the_results_show_whether_all_trials_held(tmp_path, monkeypatch, capsys):
     def never(trial):
         raise NotHeld("it broke at byte 17")
 
@@ -169,7 +169,7 @@ def test_the_exit_code_and_the_results_tell_whether_all_held(tmp_path, monkeypat
     assert refused.value.code == 2
 
 
-def test_a_function_is_edited_where_it_says_and_mended_afterwards():
+def test_a_function_is_edited_within_the_context_and_restored_afterwards():
     import sys
 
     here = sys.modules[guarded.__module__]

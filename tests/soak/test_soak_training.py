@@ -1,4 +1,4 @@
-"""What the rows about training rely on: a power cut leaves what a disk may leave, and a difference of a bit is seen."""
+"""Helpers of the rows about training: the simulated power cut is realistic, and a difference of one bit is found."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 
 
 def write(folder, record, acts):
-    """`acts` on files of `folder`, in a process whose writing is watched."""
+    """Run `acts` on files of `folder`, while `Watch` records this process's writing."""
     watch = power.Watch(folder, record)
     for act in acts:
         act(folder)
@@ -43,7 +43,7 @@ def durable(folder):
 
 
 def outcomes(tmp_path, *acts):
-    """All that a power cut can leave after `acts`: name -> content."""
+    """What a power cut was found to leave after `acts` in 40 draws, each as (name, content) pairs."""
     found = set()
     for number in range(40):
         folder, record = tmp_path / f"{number}", tmp_path / f"{number}-record"
@@ -67,7 +67,7 @@ def test_after_a_power_cut_content_that_was_not_synced_is_there_up_to_any_byte(t
     assert {content for ((_, content),) in found} == {"content"[:n] for n in range(7)}
 
 
-def test_a_difference_of_one_bit_is_seen(tmp_path):
+def test_a_difference_of_one_bit_is_found(tmp_path):
     ended = forked(partial(train, tmp_path / "a", training={"epochs": 1}))
     assert ended.code == 0, ended.tail
     state = saved(tmp_path / "a")
@@ -83,7 +83,7 @@ def test_a_difference_of_one_bit_is_seen(tmp_path):
         expect_same(tmp_path / "b", tmp_path / "a")
 
 
-def test_settings_are_changed_where_they_are_named_and_nowhere_else():
+def test_merged_settings_change_only_the_named_keys():
     base = {"a": {"b": 1, "c": 2}, "d": 3}
     assert merged(base, {"a": {"b": 5}, "e": 6}) == {"a": {"b": 5, "c": 2}, "d": 3, "e": 6}
     assert base == {"a": {"b": 1, "c": 2}, "d": 3}

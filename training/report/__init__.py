@@ -1,1 +1,1 @@
-"""The page that tells whether a job was worth its money: exports/report.html, one file, for any browser, offline."""
+"""The report of a job: exports/report.html, one file that any browser shows without a network connection."""

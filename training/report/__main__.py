@@ -1,4 +1,5 @@
-"""`python -m training.report DIR`: the page of the job in DIR, written out of the way of whatever else runs here."""
+"""`python -m training.report DIR`: writes the page of the job in DIR, at a low priority so that a training on the same
+host is not slowed down."""
 
 import os
 import sys

@@ -1,7 +1,7 @@
 """exports/README.md: a model card in the format of the Hugging Face Hub, from the receipt and the metrics.
 
-Its front matter holds keys of the Hub's specification alone, with the types that it asks for; no licence is stated,
-since that is for whoever publishes the files to choose.
+Its front matter holds only keys of the Hub's specification, with the types that it requires. No licence is stated: it
+is for whoever publishes the files to choose one.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ FORMATS = {"onnx": "onnx", "coreml": "coreml", "weights": "safetensors"}
 
 
 def write_card(workspace: Workspace) -> Path | None:
-    """Write the card of what is in exports/; None (and none is written) before anything was exported. Raises
-    ExportError for a damaged receipt, ValueError for damaged metrics, HostError."""
+    """Write the card of what is in exports/ and return its path; None, without a card, before anything was exported.
+    Raises ExportError for a damaged receipt, ValueError for damaged metrics, and HostError if the card cannot be
+    written."""
     receipt = read_receipt(workspace.exports)
     if receipt is None or not receipt["families"]:
         return None
@@ -49,8 +50,8 @@ def write_card(workspace: Workspace) -> Path | None:
 
 
 def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
-    """The card: YAML between two lines of dashes, then Markdown. Metrics of other weights than the exported ones are no
-    metrics of theirs."""
+    """The card: YAML between two lines of dashes, then Markdown. Metrics of weights other than the exported ones are
+    left out."""
     families = receipt["families"]
     judged = {
         name: about for name, about in judged.items() if name in families and not other_weights(about, families[name])
@@ -62,7 +63,7 @@ def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
             "> **Trained on synthetic data** (`synthetic: true`): a small data set that a program generated. These "
             "files show that the chain from data to export works. They are of no other use."
         )
-    described: set[str] = set()  # families: what holds for all items of one stands once
+    described: set[str] = set()  # families whose description is in the card: a fan-out has it once, not for each item
     for name, entry in families.items():
         about = _about(name) if family_of(name) not in described else None
         described.add(family_of(name))
@@ -81,7 +82,7 @@ def card(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> str:
 
 
 def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[str, Any]:
-    """Metadata for the Hub."""
+    """The card's metadata for the Hub; families without a finite metric are not in `model-index`."""
     front: dict[str, Any] = {
         "library_name": "onnx",
         "tags": _tags(receipt),
@@ -111,7 +112,7 @@ def front_matter(receipt: Mapping[str, Any], judged: Mapping[str, Any]) -> dict[
 
 
 def _domain(name: str) -> Domain | None:
-    """Of a run's family; None for one that is not known here."""
+    """The domain of a run's family; None if the family is not registered here."""
     family = family_of(name)
     return next((one for one in domains().values() if any(facts.name == family for facts in one.families)), None)
 
@@ -122,7 +123,7 @@ def _about(name: str) -> CardText | None:
 
 
 def _tags(receipt: Mapping[str, Any]) -> list[str]:
-    """Of the domains, then of the formats that are there."""
+    """The domains' tags, then those of the exported formats."""
     entries = receipt["families"]
     kinds = {about.get("kind") for entry in entries.values() for about in entry["files"].values()}
     tags = [tag for name in entries if (one := _domain(name)) for tag in one.tags]
@@ -199,7 +200,7 @@ def _value(about: Mapping[str, Any] | None) -> float | None:
 
 
 def _signature(graph: Mapping[str, Any]) -> str:
-    """Inputs and outputs of a graph; a cache's many tensors in one line."""
+    """Inputs and outputs of a graph; tensors that are numbered (`past_0`, `past_1`, of a cache) share one line."""
     rows = []
     for way in ("inputs", "outputs"):
         for spec in graph.get(way) or []:
@@ -216,6 +217,6 @@ def _signature(graph: Mapping[str, Any]) -> str:
 
 
 def plain(text: str) -> str:
-    """Text that Markdown and HTML leave as it is, on one line."""
+    """`text` on one line, escaped so that Markdown and HTML show it as it is."""
     text = re.sub(r"([\\`*_{}\[\]#|!])", r"\\\1", " ".join(str(text).split()))
     return text.replace("<", "&lt;").replace(">", "&gt;")

@@ -1,5 +1,5 @@
-"""What the page shows, gathered from the files that a job leaves. Nothing is measured here, and what is missing (the
-job may still be at its beginning) is left out."""
+"""What the page shows, gathered from the files that a job writes. Nothing is measured here. What is missing is left
+out: the job may still be at its beginning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from training.workspace import Workspace
 METRICS, SUMMARY = "metrics.json", "summary.json"
 OPENINGS = "test_openings.jsonl"  # under runs/: each use of the sealed test split
 MOST_CHARTS = 12
-WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its look
+WORDS = {"learnt": "learnt", "weak": "weak", "not learnt": "failed"}  # a verdict's word -> its CSS class
 NOT_CURVES = {"step", "epoch", "kind", "seconds"}
 
 
@@ -42,10 +42,10 @@ class Facts:
     synthetic: bool
     state: str
     running: bool
-    finished: bool  # the job, its exports verified
+    finished: bool  # the job is done and its exports are verified
     families: list[Family]  # those with one model
-    groups: list[Group]  # those with a model an item
-    parts: list[Part]  # what the domains add
+    groups: list[Group]  # those with one model per item
+    parts: list[Part]  # the domains' own sections
     demos: list[tuple[str, DemoText]]  # (domain, what its demo is for), where the data is synthetic
     stages: list[tuple[str, str, str]]
     spent: list[tuple[str, str]]
@@ -56,7 +56,7 @@ class Facts:
 
 
 def gather(workspace: Workspace) -> Facts:
-    """Of the job in `workspace`, as it stands now. A damaged file is listed on the page, in `problems`."""
+    """Everything that the page shows of the job in `workspace` now. A damaged file is listed in `problems`."""
     problems: list[str] = []
     receipt = attempt(lambda: read_receipt(workspace.exports), problems)
     metrics = attempt(lambda: read_json(workspace.exports / METRICS), problems) or {}
@@ -97,7 +97,7 @@ def gather(workspace: Workspace) -> Facts:
 
 
 def _single(families: list[Family], out: Mapping[str, Quarantined]) -> list[Family]:
-    """The families that have one model; a quarantined one has its reason."""
+    """The families that have one model; a quarantined one shows the reason."""
     found = [one for one in families if not item_of(one.name)]
     known = {one.name for one in found}
     found += [Family(name, title_of(name), "") for name in out if not item_of(name) and name not in known]
@@ -133,7 +133,7 @@ def _family(standing: Standing, entry: Any, judged: Mapping[str, Any], unit: Uni
         out.look = WORDS.get(out.word, "none")
         out.why = [str(sentence) for sentence in verdict.get("why") or []]
         if standing.running:
-            out.caveat = "This is the verdict on the weights before the training that runs now."
+            out.caveat = "This is the verdict on the weights of an earlier training; a new one is running."
         elif measures.other_weights(judged, entry):
             out.caveat = "This is the verdict on other weights than those that are exported: evaluate or export again."
     out.metrics = measures.metrics(judged)

@@ -21,7 +21,7 @@ class Family:
     running: bool = False
     synthetic: bool = False
     word: str = ""  # the verdict
-    look: str = "none"
+    look: str = "none"  # CSS class of the verdict: learnt, weak, failed or none
     why: list[str] = field(default_factory=list)
     caveat: str = ""  # to the verdict
     judged_on: str = ""  # "36 held-out rows; 144 were trained on"

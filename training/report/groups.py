@@ -1,4 +1,4 @@
-"""A family that fans out has a model an item: its items in one table, the worst first."""
+"""A family that fans out has one model per item: its items are in one table, the worst first."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from training.workspace import Workspace
 
 QUARANTINED = "quarantined.json"  # under runs/
 WORST = 3  # items that are shown in detail
-LISTED = 30  # items that are shown at once; the rest is folded
-#: A verdict's look -> its place: the worst first, what is not judged after what was judged badly.
+LISTED = 30  # items that are shown at once; the rest is collapsed
+#: CSS class of a verdict -> its place in the table: the worst first, items without a verdict after the bad ones.
 ORDER = {"failed": 1, "weak": 2, "none": 3, "learnt": 4}
 
 
 @dataclass(frozen=True)
 class Item:
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     state: str
@@ -36,7 +36,7 @@ class Group:
     name: str
     title: str
     figure: str  # name of the key metric
-    counts: list[tuple[str, int]]  # verdict's word, or "quarantined" or "not judged" -> items
+    counts: list[tuple[str, int]]  # (verdict's word, or "quarantined" or "not judged"; number of items)
     items: list[Item]  # the worst first
     worst: list[Family] = field(default_factory=list)
     files: list[dict[str, str]] = field(default_factory=list)  # exported, of all items
@@ -69,8 +69,8 @@ def _quarantined(about: Mapping[str, Any]) -> Quarantined:
 
 
 def group(families: Sequence[Family], titles: Mapping[str, str], out: Mapping[str, Quarantined]) -> list[Group]:
-    """The items among `families` (runs named family/item), and items of `out` that never ran, by family. `titles`: of
-    families."""
+    """One group for each family that fans out: its items among `families` (runs named family/item), and those of `out`
+    that never ran. `titles`: the families' titles by name."""
     by_family: dict[str, dict[str, Family | None]] = {}
     for one in families:
         if item_of(one.name):
@@ -100,7 +100,7 @@ def _group(name: str, title: str, items: Mapping[str, Family | None], out: Mappi
 
 
 def _badness(one: Family | None, is_out: bool) -> tuple[int, float]:
-    """Sorts the worst first: by verdict, then by the key metric."""
+    """Sort key that puts the worst first: by verdict, then by the key metric."""
     if is_out or one is None:
         return 0, 0.0
     metric = one.metrics[0] if one.metrics else None

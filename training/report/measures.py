@@ -1,4 +1,4 @@
-"""exports/metrics.json as pictures: every metric beside its baselines on one axis."""
+"""exports/metrics.json as charts: the model's value of each metric beside its baselines, on one axis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from training.report.plots import Axis, Bar, number
 
 MODEL = "this model"
-ROWS, ROWS_BEFORE = "rows", "songs"  # key of the numbers of rows; as files of older versions have it
+ROWS, ROWS_BEFORE = "rows", "songs"  # key of the row counts, and its name in files of older versions
 #: From the interval of the paired difference between model and baseline (`gap`).
 BETTER, WORSE, UNSURE = "model is better", "model is worse", "no certain difference"
 
@@ -36,25 +36,25 @@ class Metric:
     rows: list[Row]
     floor: str  # what is required; empty: nothing
     floor_at: float  # percent
-    reason: str  # why less is required than usual, or nothing; empty: it is as usual
+    reason: str  # why less is required than usual, or nothing at all; empty: the usual is required
     value: float  # of the model
 
 
 def other_weights(judged: Mapping[str, Any], entry: Mapping[str, Any] | None) -> bool:
-    """Whether what was judged are other weights than those that `entry` (of the receipt) exported."""
+    """Whether the evaluated weights are others than those that were exported (`entry`, of the receipt)."""
     measured = (judged.get("subject") or {}).get("checkpoint_sha256")
     exported = ((entry or {}).get("checkpoint") or {}).get("sha256")
     return bool(measured and exported and measured != exported)
 
 
 def row_counts(judged: Mapping[str, Any]) -> Mapping[str, int]:
-    """How many rows were trained on and held out, {"train", "held_out"}; of files of older versions too."""
+    """How many rows were trained on and held out: {"train": n, "held_out": m}. Reads files of older versions too."""
     found = judged.get(ROWS) or judged.get(ROWS_BEFORE)
     return found if isinstance(found, Mapping) else {}
 
 
 def metrics(judged: Mapping[str, Any]) -> list[Metric]:
-    """Those that have a value, in the order in which they were written: the telling ones first."""
+    """The metrics that have a value, in the order of the file: the most important ones first."""
     found = (_metric(key, about) for key, about in (judged.get("metrics") or {}).items())
     return [metric for metric in found if metric]
 
@@ -74,8 +74,8 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
         for key, v in values.items()
     }
-    asked = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no requirement
-    axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()] + asked)
+    required = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no requirement
+    axis = Axis([e for pair in ends.values() for e in pair] + [float(v["value"]) for v in values.values()] + required)
     rows = []
     for key, v in values.items():
         low, high = ends[key]
@@ -86,18 +86,18 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
     title = str(about.get("title") or name.replace("_", " "))
     return Metric(
         title, str(about.get("meaning") or ""), str(about.get("unit") or ""), better, rows,
-        number(floor, 3) if asked else "", axis.percent(floor) if asked else 0.0, str(about.get("floor_reason") or ""),
-        float(values[MODEL]["value"]),
+        number(floor, 3) if required else "", axis.percent(floor) if required else 0.0,
+        str(about.get("floor_reason") or ""), float(values[MODEL]["value"]),
     )  # fmt: skip
 
 
 def _against(gap: Any, better: str) -> str:
-    """`gap`: model minus baseline on the same units, with its interval."""
+    """BETTER, WORSE or UNSURE. `gap`: the difference model minus baseline on the same units, with its interval."""
     low, high = (_number((gap or {}).get(end)) for end in ("low", "high"))
     if better not in ("lower", "higher") or math.isnan(low) or math.isnan(high):
         return ""
     if low <= 0 <= high:
         return UNSURE
-    if low == high:  # for example of a single unit: its uncertainty is unknown
+    if low == high:  # for example with a single unit: the uncertainty is unknown
         return ""
     return BETTER if (high < 0) == (better == "lower") else WORSE

@@ -1,7 +1,7 @@
-"""exports/report.html: the facts, a template, the sections of the domains, and nothing that would have to be fetched.
+"""exports/report.html, made of the facts, a template and the sections of the domains; it loads no other file.
 
-Whatever comes from files of the user (names, reasons, notes) passes through the templates' escaping; the page's policy
-(Content-Security-Policy) lets no script run but the domains' own, by hash, and no request leave.
+Whatever comes from files of the user (names, reasons, notes) is escaped by the templates. The page's
+Content-Security-Policy allows only the domains' scripts, by their hashes, and no request.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from training.workspace import Workspace
 
 NAME = "report.html"
 PAGE = Path(__file__).parent / "templates"
-OF_THE_LEDGER = {"written", "state", "running", "finished", "stages", "spent"}  # of Facts: not in a page's mark
-HEAD = 4000  # characters of a page in which its mark stands
+OF_THE_LEDGER = {"written", "state", "running", "finished", "stages", "spent"}  # fields of Facts that `mark` leaves out
+HEAD = 4000  # characters at the start of a page that contain its mark
 _NONE = "'none'"
 
 
@@ -37,10 +37,11 @@ def write_report(workspace: Workspace) -> Path:
 
 
 def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | None:
-    """The page and the model card, for those whose work must not end because of a page: what went wrong is reported.
+    """Write the page and the model card. An error is reported through `say` and not raised, as a training or an export
+    must not fail because of it; None is returned.
 
-    A page of a finished job stays as it is while nothing but the ledger has changed: a job that found nothing to do is
-    no reason to forget what the one before it has cost.
+    The page of a finished job is kept while only the ledger has changed: a later job that had nothing to do must not
+    replace the cost of the one that trained.
     """
     try:
         write_card(workspace)
@@ -48,21 +49,22 @@ def refresh(workspace: Workspace, say: Callable[[str], None] = print) -> Path | 
         if not _is_shown(facts, path):
             write_atomic(path, render(facts).encode())
         return path
-    except Exception as error:  # noqa: BLE001  whatever it is, what was trained and exported is not less for it
+    except Exception as error:  # noqa: BLE001  no error of the page affects what was trained and exported
         why = f"{type(error).__name__}: {error}"
         say(f"The report could not be written ({why}); `python -m training report` tries again.")
         return None
 
 
 def mark(facts: Facts, *, finished: bool) -> str:
-    """Stands in the page: a digest of all that it shows but times and costs, and whether the job was over."""
+    """Written into the page to recognize it later: a digest of all that it shows except times and costs, and whether
+    the job was finished."""
     shown = {f.name: getattr(facts, f.name) for f in dataclasses.fields(facts) if f.name not in OF_THE_LEDGER}
     digest = hashlib.sha256(json.dumps(shown, sort_keys=True, default=_plain).encode()).hexdigest()
     return f"{digest} {'finished' if finished else 'under way'}"
 
 
 def _plain(value: object) -> object:
-    """What JSON does not know: paths, and dataclasses, field by field since their mappings may be read-only."""
+    """The types that JSON does not support. Not `dataclasses.asdict`: it cannot copy read-only mappings."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     return str(value) if isinstance(value, Path) else dict(value)
@@ -99,7 +101,7 @@ def render(facts: Facts) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Shown:
-    """A domain's section as the page holds it."""
+    """A domain's section, rendered."""
 
     anchor: str
     title: str
@@ -114,15 +116,15 @@ def _section(environment: Environment, part: Part) -> Markup:
 
 
 def _texts(paths: Iterable[Path | None]) -> list[str]:
-    """Of each file once, in their order."""
+    """The text of each file once, in the order of `paths`."""
     return [path.read_text(encoding="utf-8") for path in dict.fromkeys(paths) if path is not None]
 
 
 def policy(scripts: Iterable[str], styles: Iterable[str]) -> str:
     """The Content-Security-Policy of a page with these scripts and style sheets: no others, and no request.
 
-    Attributes `style` are allowed, since the pictures' places stand in them; `style-src` alone is for browsers that do
-    not know the two directives which are more exact.
+    `style` attributes are allowed, as they hold the positions in the charts. `style-src` is for browsers that do not
+    support the two more specific directives.
     """
     return (
         f"default-src 'none'; script-src {_hashes(scripts) or _NONE}; style-src 'unsafe-inline'; "

@@ -22,8 +22,8 @@ class Part:
 
 
 def domains_of(workspace: Workspace, names: Iterable[str], summary: Mapping[str, Any] | None) -> list[Domain]:
-    """The domains that runs of these `names` belong to, in the order of the registry; where nothing was trained yet,
-    those that the prepared data are for: `summary` names its domain, or a family's manifest is there."""
+    """The domains that runs of these `names` belong to, in the order of the registry. If nothing was trained yet: the
+    domain that `summary` names, or else those for which a family's manifest exists."""
     trained = {family_of(name) for name in names}
     known = list(domains().values())
     found = [one for one in known if any(facts.name in trained for facts in one.families)]
@@ -36,13 +36,13 @@ def domains_of(workspace: Workspace, names: Iterable[str], summary: Mapping[str,
 
 
 def parts(workspace: Workspace, found: Iterable[Domain], problems: list[str]) -> list[Part]:
-    """The sections of the domains, one domain after another. A domain that fails is named in `problems`, and the
-    others are shown."""
+    """The sections of the domains, one domain after another. A domain that raises an error is reported in `problems`,
+    and the others are shown."""
     listed: list[tuple[Domain, Section]] = []
     for one in found:
         try:
             sections = list(one.sections(workspace))
-        except Exception as error:  # noqa: BLE001  a page without a domain's sections is better than none
+        except Exception as error:  # noqa: BLE001  a page without one domain's sections is better than no page
             problems.append(f"The sections of {one.title} cannot be shown: {type(error).__name__}: {error}")
             continue
         listed += [(one, section) for section in sections]

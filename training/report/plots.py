@@ -1,5 +1,5 @@
-"""Geometry of the page's pictures: paths in a square of 1000 x 1000 and labels in percent, so that a picture may be
-stretched to any screen while its words keep their size."""
+"""Geometry of the page's charts: paths in a square of 1000 x 1000 and labels in percent, so that a chart can be
+stretched to any screen while its text keeps its size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 SIDE = 1000
 MOST_POINTS = 400
-WIDE = 30.0  # largest over smallest value from which an axis is logarithmic
+WIDE = 30.0  # ratio of the largest to the smallest value above which an axis is logarithmic
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Tick:
 class Line:
     name: str
     path: str  # of an SVG path element
-    last: str  # newest value, for people
-    dots: tuple[tuple[float, float], ...] = ()  # percent; where there are few points
+    last: str  # newest value, formatted
+    dots: tuple[tuple[float, float], ...] = ()  # percent; only where there are few points
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Chart:
     up: tuple[Tick, ...]
     mark: float | None = None  # percent from the left: the best step
     logarithmic: bool = False
-    description: str = ""  # the picture in a sentence
+    description: str = ""  # the chart in a sentence, for screen readers
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Bar:
 
 @dataclass
 class Axis:
-    """A straight axis over all `values`, a little wider than they are; zero is its end where it is near."""
+    """A linear axis over all `values`, with a margin; it begins or ends at zero where zero is near."""
 
     values: Sequence[float]
     low: float = field(init=False)
@@ -73,7 +73,8 @@ class Axis:
 def chart(
     title: str, series: Sequence[tuple[str, Sequence[float], Sequence[float]]], mark: float | None = None
 ) -> Chart | None:
-    """Lines over steps: (name, steps, values) each; values that are not finite are left out. None without a point."""
+    """A chart of lines over steps. `series`: (name, steps, values) of each line; values that are not finite are left
+    out. `mark`: a step to mark. None if no point is left."""
     kept = []
     for name, steps, values in series:
         x, y = np.asarray(steps, np.float64), np.asarray(values, np.float64)
@@ -130,7 +131,7 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
 
 
 def nice(low: float, high: float, about: int = 4, *, integral: bool = False) -> list[float]:
-    """Round numbers between `low` and `high`, about so many."""
+    """About `about` round numbers between `low` and `high`, for the ticks of an axis."""
     step = 10 ** math.floor(math.log10((high - low) / about))
     step = next(step * k for k in (1, 2, 5, 10, 20) if (high - low) / (step * k) <= about)
     if integral:
@@ -140,7 +141,7 @@ def nice(low: float, high: float, about: int = 4, *, integral: bool = False) -> 
 
 
 def number(value: float, digits: int = 4) -> str:
-    """That many telling digits."""
+    """`value` with `digits` significant digits."""
     if not math.isfinite(value):
         return "not finite"
     if value == 0:

@@ -1,4 +1,4 @@
-"""Files that a job leaves, read for the page: what is missing is None, what is damaged is listed and not shown."""
+"""Reads the files of a job for the page: a missing file is None, a damaged one is listed and not shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a file; None where there is no file. Raises ValueError for a damaged one, OSError."""
+    """The object in a JSON file; None if there is no file. Raises ValueError for a damaged file, and OSError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -26,8 +26,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines; none where there is no file. The last line may be cut short: it is being
-    written, or its writer was killed. Raises ValueError for another damaged line, OSError."""
+    """The objects in a file of JSON lines; none if there is no file. The last line may be incomplete, as it is being
+    written or its writer was killed. Raises ValueError for any other damaged line, and OSError."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
@@ -47,7 +47,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def attempt(read: Callable[[], T], problems: list[str]) -> T | None:
-    """What `read` returns; None where it cannot, and the reason is added to `problems`."""
+    """What `read` returns; None if it fails, with the reason added to `problems`."""
     try:
         return read()
     except (OSError, ValueError, KeyError, ExportError) as error:

@@ -1,4 +1,4 @@
-"""The page of a training that runs: rewritten after its validations, by a separate process."""
+"""Rewrites the page of a running training after its validations, in a separate process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from collections.abc import Callable
 from training.workspace import PROJECT, Workspace
 
 PAUSE = 20.0  # seconds before the first page and between two: short epochs need no more, short trainings none
-LAST = 2.0  # seconds that a run which ends waits for a page that is being written
+LAST = 2.0  # seconds that the end of a run waits for a page that is being written
 
 
 class Refresher:
-    """The training's side. No method waits, but `close`, and that not for long; none raises for an error of the page.
+    """Starts the process that writes the page, from the training. Only `close` waits, and LAST seconds at most; no
+    method raises an error of the page.
 
-    A process, and no thread: it takes nothing from the interpreter that trains, and data loader workers are forked from
-    that at any moment. `say`: one line for people; the same error is reported once.
+    It is a process and not a thread: a thread would take time from the training's interpreter, and data loader workers
+    are forked from that at any moment. `say`: receives one line for the log; the same error is reported once.
     """
 
     def __init__(self, workspace: Workspace, say: Callable[[str], None]):
@@ -28,7 +29,8 @@ class Refresher:
         self._reported = ""
 
     def refresh(self) -> None:
-        """There is something new. Written now, or (where the last page is only just there) not at all."""
+        """Start to write the page; do nothing while one is being written, and within PAUSE seconds of the last start
+        (at first, of the training's)."""
         self._look()
         if self._process is not None or time.monotonic() - self._began < PAUSE:
             return
@@ -41,15 +43,16 @@ class Refresher:
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             )  # fmt: skip
         except OSError as error:  # no memory, no more processes
-            self._tell(str(error))
+            self._report(str(error))
 
     @property
     def writing(self) -> bool:
-        """Whether a page is being written now."""
+        """Whether a page is being written."""
         return self._process is not None and self._process.poll() is None
 
     def close(self) -> None:
-        """Wait a little for a page that is being written, and end it: pages are replaced atomically."""
+        """Wait LAST seconds for a page that is being written, then kill its process: as pages are replaced atomically,
+        the page before stays."""
         if self._process is not None:
             try:
                 self._process.wait(LAST)
@@ -66,12 +69,12 @@ class Refresher:
         errors = self._process.stderr.read().decode(errors="replace").strip().splitlines()
         self._process.stderr.close()
         if self._process.returncode:
-            self._tell(errors[-1] if errors else f"its process ended with exit code {self._process.returncode}")
+            self._report(errors[-1] if errors else f"its process ended with exit code {self._process.returncode}")
         else:
             self._reported = ""
         self._process = None
 
-    def _tell(self, why: str) -> None:
+    def _report(self, why: str) -> None:
         if why != self._reported:
             self._reported = why
             self.say(f"The report is not up to date ({why}); the training is not affected.")

@@ -1,5 +1,5 @@
-"""What runs/<family>/<run-id>/, or runs/<family>/<item>/<run-id>/, holds of a training: metrics.jsonl and
-settings.yaml, read while they are being written."""
+"""Reads a training's metrics.jsonl and settings.yaml, possibly while they are being written, from
+runs/<family>/<run-id>/ or runs/<family>/<item>/<run-id>/."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from training.workspace import Workspace
 
 METRICS, SETTINGS = "metrics.jsonl", "settings.yaml"
 RANKING = ("monitor", "direction", "constraint")  # of training.early_stopping: by which evaluations are ranked
-RECENT = 50  # records that a present pace is taken from
+RECENT = 50  # newest records over which the current speed is taken
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """One run, as far as it has got."""
+    """The records of one run so far."""
 
     folder: Path
-    changed: float  # seconds since 1970: the newest record
+    changed: float  # seconds since 1970: when metrics.jsonl was last written
     train: Sequence[dict[str, Any]] = ()
     validation: Sequence[dict[str, Any]] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class RunLog:
 
     @property
     def total(self) -> int | None:
-        """Steps planned; None in logs that do not say."""
+        """Steps planned; None in logs that do not record it."""
         return next((int(r["total_steps"]) for r in reversed(self.train) if "total_steps" in r), None)
 
     @property
@@ -68,14 +68,14 @@ class RunLog:
 
 
 def names(workspace: Workspace) -> set[str]:
-    """Of every training that has a log: "family", or "family/item"."""
+    """The names of all trainings that have a log: "family", or "family/item"."""
     root = workspace.root / "runs"
     logs = [*root.glob(f"*/*/{METRICS}"), *root.glob(f"*/*/*/{METRICS}")]
     return {path.parent.parent.relative_to(root).as_posix() for path in logs}
 
 
 def newest(workspace: Workspace, name: str) -> RunLog | None:
-    """The run of that name that was written last; None where there is none."""
+    """The run of this name that was written last; None if there is none."""
     found = [(path.stat().st_mtime, path) for path in workspace.runs(name).glob(f"*/{METRICS}")]
     return read(max(found)[1].parent) if found else None
 

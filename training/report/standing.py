@@ -1,4 +1,4 @@
-"""How a job stands: which stage runs, how far each training is, what is used of the budget."""
+"""The status of a job: which stage runs, how far each training is, how much of the budget is used."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Standing:
 
     @property
     def text(self) -> str:
-        """For people."""
+        """The status in words."""
         run, session = self.run, self.session
         if run is None:
             return "exported" if self.exported else "beginning" if self.running else "not trained"
@@ -47,7 +47,7 @@ class Standing:
 
     @property
     def share(self) -> float | None:
-        """Of the steps, while it trains."""
+        """The fraction of the steps that is done, while it trains; otherwise None."""
         if not self.running or self.run is None or not self.run.total:
             return None
         return min(1.0, self.run.step / self.run.total)
@@ -55,10 +55,10 @@ class Standing:
 
 @dataclass(frozen=True)
 class Job:
-    """The job of a folder, as its ledger and its runs tell it."""
+    """The job of a folder, from its ledger and its runs."""
 
     book: books.Job | None
-    alive: bool  # something of it was running a moment ago
+    alive: bool  # a stage updated the ledger less than ALIVE seconds ago
     families: tuple[Standing, ...]
 
     @property
@@ -67,7 +67,7 @@ class Job:
 
     @property
     def text(self) -> str:
-        """For people; empty where nothing has begun."""
+        """The status in words; empty if nothing has begun."""
         job = self.book
         if job is None:
             return ""
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def spent(self) -> list[tuple[str, str]]:
-        """(what, how much), and what is left of the limit."""
+        """(label, amount) of the time, the cost, the price, and the limit with what is left of it."""
         job = self.book
         if job is None:
             return []
@@ -114,8 +114,8 @@ class Job:
 
 
 def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book: books.Book | None = None) -> Job:
-    """Of the job in `workspace`. `exported`: titles of what left something in exports/, by name. `book`: the ledger,
-    where it was read already. Raises ValueError for a damaged ledger, OSError."""
+    """The status of the job in `workspace`. `exported`: titles of the runs that have results in exports/, by name.
+    `book`: the ledger, if it was read already. Raises ValueError for a damaged ledger, and OSError."""
     path = ledger_path(workspace)
     if book is None:
         book = books.read(path)
@@ -136,7 +136,7 @@ def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book:
 
 
 def title_of(name: str, known: str | None = None) -> str:
-    """For people, of a run's name; `known`: its family's title, where something that was written names it."""
+    """The title of the run `name`; `known`: its family's title, if the receipt or the metrics hold one."""
     family, item = family_of(name), item_of(name)
     registered = families()
     title = known or (registered[family].title if family in registered else family)

@@ -1,4 +1,4 @@
-"""`python -m training watch`: how the job in a folder stands, in a terminal, over any line that carries text."""
+"""`python -m training watch`: the status of the job in a folder, as text in a terminal (also over SSH)."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from training.report.runs import RunLog
 from training.report.standing import Job, Standing, stand, title_of
 from training.workspace import Workspace
 
-SECONDS = 2.0  # between two looks
-SMI_SECONDS = 5.0  # that nvidia-smi gets to answer
+SECONDS = 2.0  # between two updates
+SMI_SECONDS = 5.0  # timeout of nvidia-smi
 SHOWN = 6  # validation metrics of a family
 NAMED = 12  # columns of a name
-ASKED = "index,name,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu"
-TAIL = 8192  # bytes of a log that its last line is looked for in
-_OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back
+QUERY = "index,name,utilization.gpu,memory.used,memory.total,power.draw,temperature.gpu"
+TAIL = 8192  # bytes at the end of a log in which its last line is searched
+_OPEN, _CLOSE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # the alternate screen without a cursor, and back
 
 
 def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None, seconds: float = SECONDS) -> None:
-    """Show how the job stands, again and again until Ctrl-C; `once`, or where that is not seen (a pipe), one time."""
+    """Show the job's status every `seconds` until Ctrl-C; once with `once`, or if `out` is not a terminal (a pipe)."""
     out = out or sys.stdout
     fancy = (out.encoding or "").lower().replace("-", "") == "utf8"
     if once or not out.isatty():
@@ -47,13 +47,13 @@ def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None
         while True:  # until Ctrl-C
             size = shutil.get_terminal_size()
             lines = screen(workspace, size.columns, fancy)[: size.lines - 1]
-            # each line over the old one: nothing flickers, also where the line is slow
+            # Each line is written over the old one: clearing the screen first would flicker on a slow connection.
             out.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
             out.flush()
             if has_gone(1):  # the terminal was closed, and SIGHUP is ignored (`nohup`)
                 return
             time.sleep(seconds)
-    except Interrupted:  # how one leaves it, and no failure: the exit code is 0
+    except Interrupted:  # the usual way to end it, and no failure: the exit code is 0
         return
     finally:
         out.write(_CLOSE)
@@ -61,7 +61,7 @@ def watch(workspace: Workspace, *, once: bool = False, out: TextIO | None = None
 
 
 def screen(workspace: Workspace, width: int = 80, fancy: bool = True) -> list[str]:
-    """The lines, none longer than `width`. `fancy`: beyond ASCII."""
+    """The lines of the status, none longer than `width` columns. `fancy`: characters beyond ASCII are allowed."""
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     lines = [f"Athanor  {printable(workspace.root.absolute())}  {now}"]
     try:
@@ -93,8 +93,8 @@ def _budget(job: Job) -> list[str]:
 
 
 def _items(job: Job) -> list[str]:
-    """Of families with a model an item: how many of the items that do not run stand how; a screen has no room for
-    each."""
+    """One line for each family that fans out: how many of its items are in each state, without those that run. A
+    screen has no room for a line per item."""
     counts: dict[str, Counter[str]] = {}
     for one in job.families:
         if item_of(one.name) and not one.running:
@@ -151,7 +151,7 @@ def _validation(run: RunLog, width: int, fancy: bool) -> list[str]:
 
 
 def spark(values: Sequence[float], room: int, fancy: bool) -> str:
-    """A curve of one line, from the lowest value to the highest."""
+    """A curve of one line of text, `room` characters wide, scaled from the lowest value to the highest."""
     marks = "▁▂▃▄▅▆▇█" if fancy else "_.-=*#"
     good = np.array([v for v in values if math.isfinite(v)])
     if not len(good):
@@ -163,13 +163,13 @@ def spark(values: Sequence[float], room: int, fancy: bool) -> str:
 
 
 def gpus() -> list[str]:
-    """A line a GPU, as nvidia-smi reports it; none where there is none."""
-    lines, why_not = nvidia_smi(ASKED, SMI_SECONDS)
+    """One line per GPU from nvidia-smi, or its error; no line without nvidia-smi."""
+    lines, why_not = nvidia_smi(QUERY, SMI_SECONDS)
     return [printable(why_not)] if why_not else [gpu_line(line) for line in lines]
 
 
 def gpu_line(line: str) -> str:
-    """`0, NVIDIA H200, 87, 42189, 143771, 612.34, 64` for people; what a card does not tell ([N/A]) is left out."""
+    """`0, NVIDIA H200, 87, 42189, 143771, 612.34, 64` as readable text; a value that is [N/A] is left out."""
     index, name, *rest = [printable(part.strip()) for part in line.split(",")]
     use, used, total, power, heat = [_float(part) for part in (rest + [""] * 5)[:5]]
     parts = [f"GPU {index} {name}"]
@@ -196,7 +196,7 @@ def _is_number(value: object) -> bool:
 
 
 def _last_line(path: Path) -> str:
-    """Of a log; control characters escaped, since names of the user's files stand in it."""
+    """The last line of a log. Control characters are escaped, as a log contains names of the user's files."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))

@@ -1,4 +1,4 @@
-"""A domain with a section, a script, a style and a card: what a report may hold of any domain."""
+"""A domain with a section, a script, a style and a card: everything that a domain can add to a report."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Toy(Domain):
         raise AssertionError("nothing to prepare")
 
     def demo_text(self) -> DemoText:
-        """Its own words where it has some, the contract's for the rest."""
+        """Own text for `gives`, the default for the rest."""
         return replace(super().demo_text(), gives="A number for each letter.")
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
-        """The letters after the verdict, where there are any; and always what they are."""
+        """A section of the letters after the verdict, if there are any; and always a section of their kinds."""
         problems = []
         try:
             letters = (read_json(workspace.exports / "letters.json") or {}).get("letters", [])
