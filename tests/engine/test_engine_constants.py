@@ -74,7 +74,7 @@ def test_a_run_stores_its_large_constants_once(tmp_path, monkeypatch):
     assert raw["constants"] == {} and raw["constants_ref"] == about["sha256"]
 
 
-def test_small_constants_stay_inside_and_the_index_says_nothing_of_them(tmp_path):
+def test_small_constants_stay_in_the_checkpoint_and_are_not_in_the_index(tmp_path):
     trained = toy.run(tmp_path, training={"epochs": 1})
     assert torch.load(trained.last, weights_only=True)["constants"]["scale"].tolist() == [0.5] * 8
     index = json.loads((trained.last.parent / INDEX).read_text())
@@ -82,7 +82,7 @@ def test_small_constants_stay_inside_and_the_index_says_nothing_of_them(tmp_path
     assert set(index["files"][LAST]) == {"step", "epoch", "value", "run_id", "sha256", "saved"}
 
 
-def test_the_limit_is_on_all_of_them_together():
+def test_the_size_limit_applies_to_all_constants_together():
     half = {name: torch.zeros(stored.INSIDE // 8) for name in "ab"}
     assert not stored.are_large(half) and stored.are_large({**half, "c": torch.zeros(1)})
 
@@ -125,13 +125,13 @@ def test_a_missing_or_damaged_constants_file_is_named_with_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["../secret", "A" * 64, "", 7])
-def test_a_reference_that_is_no_digest_leads_nowhere(tmp_path, reference):
+def test_a_constants_reference_that_is_no_sha256_is_refused(tmp_path, reference):
     torch.save({"format": FORMAT, "constants": {}, "constants_ref": reference}, tmp_path / "planted.pt")
     with pytest.raises(UsageError, match="no SHA-256"):
         read(tmp_path / "planted.pt")
 
 
-def test_an_index_whose_constants_lead_elsewhere_is_refused(tmp_path):
+def test_an_index_with_constants_outside_the_folder_is_refused(tmp_path):
     put(tmp_path, 1)
     index = json.loads((tmp_path / INDEX).read_text())
     (about,) = index["constants"].values()
@@ -163,7 +163,7 @@ def test_constants_that_no_checkpoint_refers_to_are_deleted(tmp_path):
     assert len(files(tmp_path)) == 1 and not unlisted.exists()
 
 
-def test_a_full_disk_costs_the_constants_of_what_is_evicted(tmp_path):
+def test_evicting_a_checkpoint_deletes_constants_that_no_other_one_uses(tmp_path):
     put(tmp_path, 1, [epoch_name(1)], 1.0)
     for number in (2, 3, 4):
         put(tmp_path, number, [BEST], 2.0, value=0.1)
@@ -213,7 +213,7 @@ def test_a_run_that_is_set_aside_has_its_constants_at_every_instant(tmp_path, ph
     assert {path.suffix for path in aside.iterdir()} == {".pt", ".json"}
 
 
-def test_the_room_of_constants_is_counted_once(tmp_path, monkeypatch):
+def test_the_disk_space_of_constants_is_counted_once(tmp_path, monkeypatch):
     put(tmp_path, 1)
     monkeypatch.setattr(disk_space, "free", lambda folder: 0)
     with pytest.raises(HostError, match=r"1\.05 MB of constants, 0 kB of exports") as caught:
@@ -233,7 +233,7 @@ def test_large_constants_are_not_copied_for_each_save(tmp_path, monkeypatch):
     assert filled(tmp_path / LAST) == 5
 
 
-def test_equal_constants_have_one_file_whatever_memory_they_lie_in(tmp_path):
+def test_equal_constants_share_one_file_whatever_their_memory_layout(tmp_path):
     complete = torch.arange(2 * LARGE, dtype=torch.float32)
     for constants in ({"t": complete[:LARGE]}, {"t": complete[:LARGE].clone()}):
         entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}

@@ -55,7 +55,7 @@ def health(folder, seconds="60"):
     return subprocess.run(words, env=environment, capture_output=True, text=True)
 
 
-def test_alive_hung_and_over(process, tmp_path):
+def test_the_health_check_tells_running_hung_and_finished_processes_apart(process, tmp_path):
     folder = tmp_path / "beat"
     assert health(folder).stdout == "no training runs\n"
     process.say("beat")
@@ -71,7 +71,7 @@ def test_alive_hung_and_over(process, tmp_path):
     assert health(folder).stdout == "no training runs\n"
 
 
-def test_a_process_that_ended_is_not_hung(process, tmp_path):
+def test_the_health_check_ignores_a_process_that_has_ended(process, tmp_path):
     process.say("beat")
     (mark,) = (tmp_path / "beat").iterdir()
     os.utime(mark, (0, 0))
@@ -80,7 +80,7 @@ def test_a_process_that_ended_is_not_hung(process, tmp_path):
     assert health(tmp_path / "beat").returncode == 0
 
 
-def test_a_training_beats_at_every_step_and_held_out_batch_and_rests_when_it_is_over(tmp_path, monkeypatch):
+def test_a_run_sends_a_heartbeat_at_every_step_and_validation_batch_until_it_ends(tmp_path, monkeypatch):
     beats = []
     monkeypatch.setattr("training.engine.loop.run.beat", lambda: beats.append("step"))
     monkeypatch.setattr("training.engine.loop.validate.beat", lambda: beats.append("held-out"))
@@ -122,7 +122,7 @@ def work(folder, *, how="pass", then="hang()") -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("hang", HANGS)
-def test_a_hung_process_tells_where_it_stands_and_ends_itself(tmp_path, hang):
+def test_a_hung_process_writes_its_stacks_and_exits(tmp_path, hang):
     """A collective, a driver, a disk: none of them lets Python run again, and no one is there to look."""
     process = work(tmp_path, how=HANGS[hang])
     assert process.returncode == 1, process.stderr
@@ -130,7 +130,7 @@ def test_a_hung_process_tells_where_it_stands_and_ends_itself(tmp_path, hang):
         assert "in hang" in text and "threading.py" in text, "the main thread, and the other one"
 
 
-def test_work_winds_the_watchdog_up_and_rest_ends_it(tmp_path):
+def test_heartbeats_restart_the_watchdog_and_nothing_is_left_after_it_is_stopped(tmp_path):
     """30 steps take longer than a hang may; afterwards no timer, thread or empty file is left."""
     process = work(tmp_path, then="heartbeat.rest(); time.sleep(1.7); print(signal.getitimer(signal.ITIMER_REAL))")
     assert (process.returncode, process.stdout) == (0, "(0.0, 0.0)\n"), process.stderr
@@ -138,7 +138,7 @@ def test_work_winds_the_watchdog_up_and_rest_ends_it(tmp_path):
 
 
 @pytest.mark.parametrize("ends", ["well", "with an error"])
-def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, ends):
+def test_the_watchdog_runs_from_building_the_model_to_the_end_of_the_run(tmp_path, monkeypatch, ends):
     """Encoding a corpus may take hours; what comes after it may not hang."""
     calls = []
     monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: calls.append((minutes, path.name)))
@@ -160,7 +160,7 @@ def test_a_training_is_watched_from_its_model_to_its_end(tmp_path, monkeypatch, 
     assert calls[:3] == ["constants", (3, "stacks_of_rank_0.txt"), "model"] and calls[-1] == "rest"
 
 
-def test_waiting_for_rank_0_is_no_hang(monkeypatch):
+def test_waiting_for_rank_0_does_not_count_as_a_hang(monkeypatch):
     """It saves to a slow disk: the others give signs while they wait."""
     beats = []
     monkeypatch.setattr(distributed, "beat", lambda: beats.append(1))
@@ -175,7 +175,7 @@ def test_waiting_for_rank_0_is_no_hang(monkeypatch):
     assert distributed.Ranks(1, 2, torch.device("cpu"), Store()).on_rank_zero(lambda: 0) == 5
 
 
-def test_a_save_to_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
+def test_a_save_to_a_slow_disk_does_not_count_as_a_hang(tmp_path, monkeypatch):
     beats = []
     monkeypatch.setattr(checkpoint_file, "beat", lambda: beats.append(1))
     entry = {"step": 1, "epoch": 0, "value": None, "run_id": "a"}
@@ -183,7 +183,7 @@ def test_a_save_to_a_slow_disk_is_no_hang(tmp_path, monkeypatch):
     assert len(beats) >= 5, "a sign for each tensor at least"
 
 
-def test_no_watchdog_where_none_is_wanted(tmp_path, monkeypatch):
+def test_hang_minutes_of_0_starts_no_watchdog(tmp_path, monkeypatch):
     armed = []
     monkeypatch.setattr(faulthandler, "dump_traceback_later", lambda *_a, **_k: armed.append(1))
     toy.run(tmp_path, training={"hang_minutes": 0, "epochs": 1})

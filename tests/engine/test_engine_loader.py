@@ -103,7 +103,7 @@ def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_pa
     assert time.monotonic() - began < 10
 
 
-def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
+def test_an_idle_worker_that_was_killed_is_replaced(tmp_path):
     """Between two batches, and between two passes."""
     messages = []
     with loader(Dataset(), say=messages.append) as batches:
@@ -131,14 +131,14 @@ def waiting(seconds: float) -> None:
 
 
 @pytest.mark.parametrize("act", [busy, waiting])
-def test_a_slow_worker_is_left_in_peace(tmp_path, act):
+def test_a_slow_worker_that_shows_activity_is_not_replaced(tmp_path, act):
     messages = []
     with loader(Dataset(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=messages.append) as batches:
         assert indices(list(batches)) == list(range(24))
     assert not messages
 
 
-def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
+def test_the_time_limit_for_a_sleeping_worker_doubles_with_each_attempt(tmp_path):
     """A drive that stalls for longer than the patience is not abandoned."""
     messages = []
     slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
@@ -147,7 +147,7 @@ def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
     assert len(messages) == 2
 
 
-def test_what_fails_every_time_ends_the_run_and_names_the_samples():
+def test_a_batch_that_fails_five_times_ends_the_run_and_names_its_samples():
     messages = []
     deadly = Dataset(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(HostError, match=r"5 times in a row.*SIGKILL.*samples 6, 7.*num_workers: 0"), \
@@ -157,7 +157,7 @@ def test_what_fails_every_time_ends_the_run_and_names_the_samples():
     assert not batches.crew
 
 
-def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
+def test_a_delivered_batch_resets_the_count_of_attempts(tmp_path):
     """A worker lost every few batches is no reason to stop."""
 
     def fault(index: int) -> None:
@@ -186,7 +186,7 @@ class TwoArguments(Exception):
     "error, kind",
     [(DataError("song.wav is broken"), DataError), (KeyError("x"), KeyError), (TwoArguments(1, 2), RuntimeError)],
 )
-def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
+def test_an_error_in_an_item_is_raised_in_the_training_process(error, kind):
     def fault(index):
         if index == 5:
             raise error
@@ -241,7 +241,7 @@ class Stalled(toy.ToyRecipe):
         {"training": False, "epoch": 0, "index": 8},  # the last of the held-out batches
     ],
 )
-def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
+def test_a_run_that_waits_for_a_batch_saves_and_ends_at_a_stop_signal(tmp_path, stalls):
     """In training, and in validation."""
     from training.engine.checkpoints import checkpoint_file
 
@@ -263,7 +263,7 @@ def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tm
 # -- what is left --------------------------------------------------------------------------------------------------
 
 
-def test_recoveries_leave_nothing_behind(tmp_path):
+def test_replaced_workers_leave_no_process_and_no_open_file(tmp_path):
     """No process, no open file, and so no shared memory. An end takes no time, whatever the workers are doing."""
 
     def fault(index: int) -> None:
@@ -301,7 +301,7 @@ def test_batches_do_not_travel_through_dev_shm():
     assert "/memfd:" in line
 
 
-def test_an_abandoned_pass_is_not_continued():
+def test_a_new_pass_starts_from_the_first_batch_after_an_abandoned_one():
     with loader(Dataset()) as batches:
         for number, _ in enumerate(batches):
             if number == 3:
@@ -309,13 +309,13 @@ def test_an_abandoned_pass_is_not_continued():
         assert indices(list(batches)) == list(range(24))
 
 
-def test_workers_live_on_between_passes():
+def test_workers_are_reused_between_passes():
     with loader(Dataset()) as batches:
         made = [set(torch.cat([batch["worker"] for batch in batches]).tolist()) for _ in range(3)]
     assert made[0] == made[1] == made[2] and len(made[0]) == 2
 
 
-def test_any_tensor_arrives_as_it_was():
+def test_tensors_of_every_dtype_and_shape_arrive_unchanged():
     class Odd(Dataset):
         def collate(self, items):
             return TENSORS
@@ -335,7 +335,7 @@ TENSORS = {
 }  # fmt: skip
 
 
-def test_signals_to_the_process_group_leave_workers_alone():
+def test_workers_ignore_stop_signals_to_the_process_group():
     """Ctrl-C, `timeout` and a closed terminal reach the workers too: the step that is being saved still needs them."""
     with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)

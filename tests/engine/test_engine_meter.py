@@ -26,12 +26,12 @@ from training.engine.step.peak_flops import peak
         ("AMD Instinct MI300X", torch.bfloat16, None),
     ],
 )
-def test_a_devices_peak_is_known_by_its_name_and_never_guessed(name: str, dtype: torch.dtype | None, wanted):
+def test_the_peak_of_a_gpu_is_looked_up_by_its_exact_name(name: str, dtype: torch.dtype | None, wanted):
     assert torch.get_float32_matmul_precision() == "highest"
     assert peak(name, dtype) == wanted
 
 
-def test_tf32_is_taken_for_what_it_is():
+def test_the_tf32_peak_applies_where_tf32_is_enabled():
     torch.set_float32_matmul_precision("high")
     try:
         assert peak("NVIDIA A100-SXM4-80GB", None) == 156
@@ -51,6 +51,6 @@ def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatc
     assert "50.00 TFLOP/s (25.0% of peak)" in output(Meter(5e12, 2 * 100), monkeypatch)
 
 
-def test_of_an_unknown_device_only_what_was_done_is_reported(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_device_is_logged_without_a_share_of_the_peak(monkeypatch: pytest.MonkeyPatch):
     text = output(Meter(5e12), monkeypatch)
     assert "50.00 TFLOP/s  " in text + "  " and "peak" not in text

@@ -58,7 +58,7 @@ def test_a_checkpoint_holds_what_is_trained_and_the_digest_of_the_rest(tmp_path)
     assert "frozen" not in read(all_of_it.last)
 
 
-def test_a_run_that_is_stopped_ends_in_the_same_bits(tmp_path):
+def test_a_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     options = {"training": {"ema_decay": 0.9}}
     straight = toy.run(tmp_path / "straight", Adapted, **options)
     with pytest.raises(Interrupted):
@@ -105,7 +105,7 @@ def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_save_after_the_first_costs_no_look_at_the_frozen_bytes():
+def test_later_saves_do_not_hash_the_frozen_tensors_again():
     recipe, model = model_of(model={"width": 500_000})
     before = time.process_time()
     first = split_state(recipe, model)[1]
@@ -116,7 +116,7 @@ def test_a_save_after_the_first_costs_no_look_at_the_frozen_bytes():
     assert (time.process_time() - before) / 10 < hashed / 3
 
 
-def test_the_digest_is_of_names_types_shapes_and_bytes():
+def test_the_digest_depends_on_names_dtypes_shapes_and_bytes():
     recipe, model = model_of()
     frozen = {"a": torch.arange(6.0), "b": torch.zeros(2, dtype=torch.int32)}
     digest = frozen_digest(recipe, model, frozen)
@@ -131,7 +131,7 @@ def test_the_digest_is_of_names_types_shapes_and_bytes():
     assert digest not in [frozen_digest(recipe, model, other) for other in changed]
 
 
-def test_a_base_held_in_bfloat16_has_the_digest_of_the_one_that_is_built():
+def test_a_base_held_in_bfloat16_has_the_digest_of_the_float32_one():
     """Training holds it in bfloat16, an export builds it in float32."""
     kind = type("Half", (Adapted,), {"dtype_policy": "bfloat16_base"})
     recipe, built = model_of(kind)
@@ -157,7 +157,7 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
         (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model has not"),
     ],
 )
-def test_what_a_recipe_cannot_mean_is_refused(names, message):
+def test_a_saved_list_that_does_not_fit_the_model_is_refused(names, message):
     kind = type("Wrong", (Adapted,), {"saved": lambda self, model: names})
     with pytest.raises(TrainingError, match=message):
         split_state(*model_of(kind))

@@ -19,7 +19,7 @@ from training.settings import Training
         ({"amp": False}, torch.float32),
     ],
 )
-def test_operations_inside_the_model_see_the_dtype_that_was_requested(tmp_path, training, dtype):
+def test_the_model_computes_in_the_requested_dtype(tmp_path, training, dtype):
     """Bf16 without any scaler, in training and in validation; weights stay float32."""
     toy.run(tmp_path, training={**training, "epochs": 1})
     assert toy.ToyRecipe.models[0].seen == {dtype}
@@ -28,7 +28,7 @@ def test_operations_inside_the_model_see_the_dtype_that_was_requested(tmp_path, 
     assert {value.dtype for value in saved["model"].values()} == {torch.float32}
 
 
-def test_float16_looks_for_its_factor_and_learns(tmp_path):
+def test_float16_training_proceeds_while_the_loss_scale_is_lowered(tmp_path):
     """Overflowing float16 gradients lower the scaler's factor; they are not failures."""
     trained = toy.run(tmp_path, training={"amp": True, "amp_dtype": "float16", "epochs": 8}, optim={"lr": 0.02})
     records = map(json.loads, (trained.run / "metrics.jsonl").read_text().splitlines())
@@ -36,7 +36,7 @@ def test_float16_looks_for_its_factor_and_learns(tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_autocast_does_not_hang_on_the_scaler():
+def test_autocast_does_not_depend_on_the_scaler():
     precision = Precision(Training(amp=True), torch.device("cpu"))
     assert precision.scaler is None
     with precision.autocast():
@@ -52,7 +52,7 @@ def test_autocast_does_not_hang_on_the_scaler():
         ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
     ],
 )
-def test_a_processor_that_would_emulate_bfloat16_computes_in_float32_and_says_so(monkeypatch, able, dtype):
+def test_a_processor_that_would_emulate_bfloat16_computes_in_float32_and_reports_it(monkeypatch, able, dtype):
     """Four times faster there. float16 is somebody's own choice."""
     monkeypatch.undo()  # the rooms' fixture
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)

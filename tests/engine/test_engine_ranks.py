@@ -104,7 +104,7 @@ def test_ranks_stop_early_together(pairs):
     assert all("early stopping" in rank["finished"] for rank in ranks)
 
 
-def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
+def test_out_of_memory_on_one_rank_halves_the_micro_batches_of_both(pairs, tmp_path):
     """Before any rank has changed anything; what is learnt is what one process learns that is halved there too."""
     root, _, output = pairs
     assert [rank["step"] for rank in output["out of memory"]] == [6, 6]
@@ -117,7 +117,7 @@ def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
         assert max(len(numbers) for step, numbers in rank["log"] if step > 3) <= 2
 
 
-def test_ranks_end_with_their_budget_at_the_same_step(pairs):
+def test_ranks_end_at_the_same_step_when_the_budget_is_used_up(pairs):
     """The first rank's clock decides for all."""
     ranks = pairs[2]["hasty"]
     assert ranks[0]["step"] == ranks[1]["step"] < 10000
@@ -134,12 +134,12 @@ def test_a_host_without_the_checkpoints_continues_from_the_first_ones(pairs):
         torch.testing.assert_close(one[key], reference[key], rtol=0, atol=0)
 
 
-def test_a_refusal_reaches_every_rank(pairs):
+def test_an_error_on_rank_0_is_raised_on_every_rank(pairs):
     """Reported once, and no one hangs: exit 3 on both."""
     assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]
 
 
-def test_workers_get_a_core_of_their_own(monkeypatch):
+def test_one_core_is_left_to_the_loader_workers(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "available_cpus", lambda: 8)

@@ -59,7 +59,7 @@ def test_a_run_that_was_halved_and_stopped_ends_bit_identical(tmp_path):
     assert_same_run(saved(tmp_path / "stopped"), saved(tmp_path / "reference"))
 
 
-def test_a_batch_size_chosen_again_is_not_halved(tmp_path):
+def test_a_changed_batch_size_is_not_halved(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.hungry(4, kind=toy.stopped(step=4)), **FULL)
     toy.ToyRecipe.log.clear()
@@ -75,12 +75,12 @@ def test_no_memory_for_one_sample_ends_the_run(tmp_path):
     assert saved(tmp_path)["progress"]["step"] == 0
 
 
-def test_another_runtime_error_is_not_taken_for_memory(tmp_path):
+def test_another_runtime_error_is_not_taken_for_out_of_memory(tmp_path):
     with pytest.raises(RuntimeError, match="odd"):
         toy.run(tmp_path, toy.hungry(4, error=RuntimeError), **FULL)
 
 
-def test_validation_that_does_not_fit_is_halved_before_the_first_step(tmp_path):
+def test_out_of_memory_in_validation_halves_micro_batches_before_the_first_step(tmp_path):
     class Hungry(toy.ToyRecipe):
         def validate(self, model, batch):
             if len(batch["number"]) > 4:
@@ -129,7 +129,7 @@ def rates(monkeypatch):
 
 
 @pytest.mark.parametrize(("until", "rollbacks"), [(0.5, 1), (0.25, 2)])
-def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, rollbacks):
+def test_repeated_non_finite_losses_roll_the_run_back_with_a_lower_learning_rate(tmp_path, rates, until, rollbacks):
     """To the last good checkpoint, to the end of the run, each step on record once."""
     kind = exploding(until)
     rates.append(kind)
@@ -147,7 +147,7 @@ def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, r
     assert "Back to" in (trained.run / "log.txt").read_text()
 
 
-def test_a_rollback_survives_being_stopped(tmp_path, rates):
+def test_a_rollback_is_kept_when_the_run_is_stopped_and_resumed(tmp_path, rates):
     """A kill right after must not forget that the rate was made smaller."""
     kind = exploding(0.5)
     rates.append(kind)
@@ -159,7 +159,7 @@ def test_a_rollback_survives_being_stopped(tmp_path, rates):
     assert saved(tmp_path)["progress"]["rollbacks"] == 1
 
 
-def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
+def test_losses_that_stay_non_finite_after_two_rollbacks_end_the_run(tmp_path):
     """Exit 5 after going back twice; what is saved is finite and intact."""
     with pytest.raises(TrainingError, match="did not help") as caught:
         toy.run(tmp_path, exploding(0.0), training={"epochs": 6})
@@ -251,7 +251,7 @@ def test_a_run_stopped_inside_its_budget_keeps_its_plan(tmp_path, monkeypatch):
     assert clock.now <= 80
 
 
-def test_time_that_is_over_ends_a_resumed_run_with_what_it_has(tmp_path, monkeypatch):
+def test_a_resumed_run_without_budget_left_is_evaluated_and_ends(tmp_path, monkeypatch):
     """It is evaluated, so that there is something to export."""
     clock = Clock(monkeypatch)
     with pytest.raises(Interrupted):

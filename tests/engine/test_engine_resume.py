@@ -96,7 +96,7 @@ def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted,
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
-def test_a_long_validation_is_left_at_once(tmp_path):
+def test_a_stop_signal_ends_a_validation_before_its_last_batch(tmp_path):
     """Not after its last batch."""
     judged = []
 
@@ -120,14 +120,14 @@ def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
-def test_float16_resumes_with_its_scaler(tmp_path):
+def test_a_float16_run_resumes_with_the_state_of_its_gradient_scaler(tmp_path):
     toy.run(tmp_path / "reference", **HALF)
     stop_and_go(tmp_path / "parts", 7, **HALF)
     assert saved(tmp_path / "reference")["scaler"]["scale"] > 0
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
-def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
+def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
     """A complete process group gets SIGTERM; the step in hand still gets its data, and the run resumes equal."""
     kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
     toy.run(tmp_path / "reference", **kind)
@@ -148,7 +148,7 @@ def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
-def test_a_finished_run_does_nothing_twice(tmp_path):
+def test_starting_a_finished_run_again_trains_nothing(tmp_path):
     """A checkpoint at the very end is no exhausted loader, and is left as it is."""
     first = toy.run(tmp_path)
     before = (folder(tmp_path) / "last.pt").stat()
@@ -198,7 +198,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
         ({"resume": "never"}, "--resume never"),
     ],
 )
-def test_another_run_starts_again_and_loses_nothing(tmp_path, change, output):
+def test_a_run_with_other_settings_starts_from_step_0_and_keeps_the_old_checkpoints(tmp_path, change, output):
     first = toy.run(tmp_path)
     before = saved(tmp_path)
     toy.ToyRecipe.log.clear()
@@ -217,7 +217,7 @@ def test_another_run_starts_again_and_loses_nothing(tmp_path, change, output):
         {"logging": {"tensorboard": True}},
     ],
 )
-def test_what_leaves_the_course_as_it_is_continues(tmp_path, change):
+def test_settings_that_do_not_affect_the_weights_do_not_prevent_a_resume(tmp_path, change):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.stopped(7))
     toy.ToyRecipe.log.clear()
@@ -225,7 +225,7 @@ def test_what_leaves_the_course_as_it_is_continues(tmp_path, change):
     assert toy.ToyRecipe.log[0][0] == 8
 
 
-def test_an_early_stop_stands_until_its_rule_changes(tmp_path):
+def test_a_run_that_stopped_early_stays_finished_until_its_rule_changes(tmp_path):
     """It stops, stays stopped, and continues on SIGCONT."""
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     stopped = toy.run(tmp_path, training={"epochs": 9, "early_stopping": stopping})
@@ -241,7 +241,7 @@ def test_early_stopping_waits_for_min_epochs(tmp_path):
     assert trained.epoch == 5
 
 
-def test_evaluation_comes_every_so_many_epochs_and_at_the_end(tmp_path):
+def test_evaluation_runs_every_eval_every_epochs_and_at_the_end(tmp_path):
     trained = toy.run(tmp_path, training={"epochs": 5, "eval_every": 2})
     records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records if r["kind"] == "validation"] == [2, 4, 5]
@@ -291,7 +291,7 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
     assert source.exists()
 
 
-def test_a_finished_run_named_by_resume_from_is_in_the_folder_afterwards(tmp_path):
+def test_resume_from_a_finished_run_saves_its_state_in_the_new_folder(tmp_path):
     """With nothing left to train, it is saved there, and what is reported as best is a file."""
     first = toy.run(tmp_path / "a", training={"epochs": 1})
     trained = toy.run(tmp_path / "b", training={"epochs": 1, "resume_from": str(first.last)})
@@ -308,7 +308,7 @@ def damage(root):
         path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_damaged_checkpoints_are_not_trained_over(tmp_path):
+def test_a_run_is_refused_where_checkpoints_exist_and_none_is_intact(tmp_path):
     """Exit 6, and nothing is changed: the first step would cost its price a second time; the reader decides."""
     toy.run(tmp_path, training={"epochs": 1})
     damage(tmp_path)
@@ -330,7 +330,7 @@ def test_resume_never_keeps_damaged_checkpoints_aside(tmp_path):
     assert not trained.already and "no checkpoint of the one that is there" in (trained.run / "log.txt").read_text()
 
 
-def test_an_index_without_its_files_begins_a_run(tmp_path):
+def test_a_new_run_begins_where_every_listed_file_is_missing(tmp_path):
     """A run that was moved away, by a user or by a `set_aside` that was killed before it removed the index."""
     toy.run(tmp_path, training={"epochs": 1})
     for path in folder(tmp_path).glob("*.pt"):
@@ -341,7 +341,7 @@ def test_an_index_without_its_files_begins_a_run(tmp_path):
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_resume_file_is_refused_with_its_neighbours(tmp_path):
+def test_a_missing_resume_file_is_refused_and_similar_files_are_listed(tmp_path):
     """Never silently ignored."""
     trained = toy.run(tmp_path)
     with pytest.raises(UsageError, match="There is no checkpoint") as caught:
@@ -360,13 +360,13 @@ def test_resume_from_a_model_of_another_shape_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train_rows", "val_rows"])
-def test_no_examples_are_refused(tmp_path, split):
+def test_an_empty_split_is_refused(tmp_path, split):
     """Exit 3."""
     with pytest.raises(DataError, match="holds no example"):
         toy.run(tmp_path, **{split: 0})
 
 
-def test_a_second_run_in_the_same_folder_leaves_at_once(tmp_path):
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     """Exit 6."""
     with exclusive(folder(tmp_path), "another"), pytest.raises(HostError, match="in use") as caught:
         toy.run(tmp_path)

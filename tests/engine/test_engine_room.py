@@ -48,7 +48,7 @@ def no_litter(folder):
     return {path.suffix for path in folder.iterdir()} <= {".pt", ".json"}
 
 
-def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk):
+def test_a_full_disk_evicts_the_oldest_epochs_and_never_the_best_or_the_last(disk):
     """50 saves would be kept; there is room for 5 at a time, the one being written among them."""
     place = disk(int(5.6 * SIZE))
     output = []
@@ -68,7 +68,7 @@ def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk
     assert set(CheckpointFolder(saver.folder).listed()) == kept
 
 
-def test_before_last_goes_only_where_a_third_checkpoint_is_intact(disk):
+def test_before_last_is_evicted_only_where_a_third_checkpoint_is_intact(disk):
     place = disk(int(3.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, lambda text: None)
     put(saver, 1, BEST, value=0.1)
@@ -84,7 +84,7 @@ def test_before_last_goes_only_where_a_third_checkpoint_is_intact(disk):
     assert intact_ones(saver.folder) == {1, 5} and no_litter(saver.folder)
 
 
-def test_before_last_stays_where_it_is_the_only_other(disk):
+def test_before_last_is_kept_where_it_is_the_only_other_checkpoint(disk):
     place = disk(int(2.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, value=0.5)
@@ -106,7 +106,7 @@ def test_a_damaged_third_checkpoint_does_not_count(disk):
     assert intact_ones(saver.folder) == {2, 3}
 
 
-def test_what_last_holds_unlisted_protects_nothing(disk):
+def test_before_last_is_kept_where_last_is_not_listed(disk):
     """After a save that was cut short, before_last.pt is the newest verified one."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
@@ -153,7 +153,7 @@ def test_at_any_fill_level_a_save_is_intact_or_reported(disk, share):
     assert no_litter(saver.folder)
 
 
-def test_a_used_up_quota_is_a_full_disk(tmp_path, monkeypatch):
+def test_an_exceeded_quota_is_treated_as_a_full_disk(tmp_path, monkeypatch):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3, 4):
         put(saver, number, epoch_name(number))
@@ -185,7 +185,7 @@ def test_other_errors_delete_nothing(tmp_path, monkeypatch):
     assert names_in(tmp_path) == there and intact_ones(tmp_path) == {1, 2, 3}
 
 
-def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
+def test_a_full_disk_while_the_index_is_written_is_recovered_from(tmp_path, monkeypatch):
     """The index finds no room after the rename: the save is repeated, and the verified one before it is not lost."""
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
@@ -263,7 +263,7 @@ def test_a_run_that_will_not_fit_is_refused_at_its_beginning(disk, monkeypatch):
         fewer.require_room(exports=2 * SIZE)
 
 
-def test_what_is_there_already_counts(disk, monkeypatch):
+def test_checkpoints_on_the_disk_count_towards_the_space_needed(disk, monkeypatch):
     """A run that is resumed on a disk that it has filled itself is not refused."""
     monkeypatch.setattr(room, "MARGIN", 0)
     place = disk(9 * SIZE)
@@ -279,7 +279,7 @@ def test_what_is_there_already_counts(disk, monkeypatch):
         Saver(saver.folder, 3, print).require_room(exports=0)
 
 
-def test_the_moments_that_the_first_checkpoint_misses_are_counted(tmp_path, monkeypatch):
+def test_optimizer_moments_missing_from_the_first_checkpoint_are_counted(tmp_path, monkeypatch):
     """AdamW has no moments before its first step; later checkpoints are three times as large, and that is expected."""
     model = torch.nn.Linear(300, 300)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -313,7 +313,7 @@ def test_the_index_never_lists_what_was_evicted(tmp_path):
     assert set(files) == names_in(tmp_path)
 
 
-def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
+def test_a_run_checks_disk_space_before_its_first_step(tmp_path, monkeypatch):
     """Exit 6 at once, with the first checkpoint saved; also where it continues."""
     monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
     toy.ToyRecipe.log.clear()

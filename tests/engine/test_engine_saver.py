@@ -68,7 +68,7 @@ def content(model, optimizer, progress):
     }
 
 
-def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
+def test_a_background_save_holds_the_state_at_the_time_of_the_call(tmp_path, saver, gate):
     """Weights, nested optimizer state and plain numbers may change while they are written."""
     model, optimizer, step = trained()
     progress = {"step": 1, "values": [1, 2]}
@@ -95,7 +95,7 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
     assert one.data_ptr() == other.data_ptr()  # tied weights are not stored twice
 
 
-def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver, gate):
+def test_training_is_not_blocked_while_a_checkpoint_is_written(tmp_path, saver, gate):
     saver.save(state(1), entry(1), [], wait=False)
     assert not (tmp_path / LAST).exists()
     gate.set()
@@ -103,7 +103,7 @@ def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver,
     assert number_in(tmp_path / LAST) == 1
 
 
-def test_waiting_means_on_the_disk(tmp_path, saver):
+def test_a_save_with_wait_is_on_the_disk_when_it_returns(tmp_path, saver):
     saver.save(state(1), entry(1), [], wait=True)
     assert number_in(CheckpointFolder(tmp_path).latest()) == 1
 
@@ -127,7 +127,7 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
     assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention in the background too
 
 
-def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path, saver):
+def test_a_failed_save_is_reported_once_and_does_not_count_as_saved(tmp_path, saver):
     """Exit 6; the checkpoint before is complete."""
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
@@ -145,7 +145,7 @@ def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path
     assert number_in(CheckpointFolder(tmp_path).latest()) == 4
 
 
-def test_who_waits_for_saves_hears_of_each_once_it_is_on_the_disk(tmp_path):
+def test_the_saved_callback_runs_after_each_save_that_is_on_the_disk(tmp_path):
     seen = []
     saver = Saver(tmp_path, 3, print, saved=lambda: seen.append(number_in(tmp_path / LAST)))
     for number in (1, 2):
@@ -166,7 +166,7 @@ def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
         saver.finish()
 
 
-def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver, gate):
+def test_a_signal_during_a_wait_does_not_change_the_copy_being_written(tmp_path, saver, gate):
     """The second save must wait for the first, though an exception ended an earlier wait for it."""
 
     class Asked(Exception):
@@ -189,7 +189,7 @@ def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver,
     assert number_in(tmp_path / LAST) == 3
 
 
-def test_one_copy_is_alive_and_used_again():
+def test_a_snapshot_reuses_the_memory_of_the_one_before():
     model, optimizer, step = trained()
     snapshot = Snapshot(print)
     places = []
@@ -200,7 +200,7 @@ def test_one_copy_is_alive_and_used_again():
     assert places[0] == places[1] == places[2]
 
 
-def test_a_state_that_changes_its_shape_is_copied_all_the_same():
+def test_a_snapshot_copies_tensors_whose_shapes_have_changed():
     snapshot = Snapshot(print)
     first = {"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.int64)}
     second = {"a": torch.ones(2, 2).t(), "b": torch.tensor(7), "c": [torch.arange(4)[::2]]}
@@ -230,7 +230,7 @@ def test_a_process_killed_while_it_saves_in_the_background_leaves_verified_check
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
+def test_on_a_gpu_changes_queued_after_a_snapshot_are_not_in_it(tmp_path):
     weights = torch.ones(1 << 24, device="cuda")
     snapshot = Snapshot(print)
     for number in range(3):
@@ -240,7 +240,7 @@ def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
         assert taken["w"].is_pinned() and taken["w"].eq(1 + number).all()
 
 
-def test_a_run_writes_beside_the_training_and_waits_only_for_its_first_and_last_save(tmp_path, monkeypatch):
+def test_a_run_waits_for_its_first_and_last_save_only(tmp_path, monkeypatch):
     """A save in the middle costs a copy; the first proves that saving works, the last that all is there."""
     waited = []
     save = Saver.save

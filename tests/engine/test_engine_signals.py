@@ -32,12 +32,12 @@ def ask():
 
 
 @pytest.mark.parametrize("number", signals.STOPS)
-def test_a_request_ends_a_stage_with_75(verify, capsys, number):
+def test_a_stop_signal_ends_a_stage_with_exit_code_75(verify, capsys, number):
     assert verify(lambda: os.kill(os.getpid(), number)) == 75
     assert capsys.readouterr().err.startswith(f"interrupted: {number.name}: stopped")
 
 
-def test_a_library_that_catches_every_exception_does_not_catch_this(verify):
+def test_a_library_that_catches_every_exception_does_not_hide_a_stop_signal(verify):
     """torch.onnx, torch.export and coremltools do; what they interrupt would be reported as a differing export (4), or
     as a format that this model has not got."""
 
@@ -51,7 +51,7 @@ def test_a_library_that_catches_every_exception_does_not_catch_this(verify):
 
 
 @pytest.mark.parametrize("error", [ExportError("cannot be converted"), ImportError("half a module")])
-def test_what_a_library_makes_of_it_is_still_a_stop(verify, capsys, error):
+def test_a_stop_that_a_library_replaced_by_its_own_error_still_ends_with_75(verify, capsys, error):
     def stage():
         try:
             ask()
@@ -62,7 +62,7 @@ def test_what_a_library_makes_of_it_is_still_a_stop(verify, capsys, error):
     assert "interrupted: SIGTERM" in capsys.readouterr().err
 
 
-def test_one_that_is_lost_before_a_training_stops_it_at_its_beginning(verify):
+def test_a_stop_signal_lost_in_a_destructor_stops_the_next_training_at_its_start(verify):
     """Raised in a destructor, or in a callback of an import, it is printed and forgotten by Python."""
 
     class Unlucky:
@@ -82,7 +82,7 @@ def test_one_that_is_lost_before_a_training_stops_it_at_its_beginning(verify):
     assert verify(stage) == 75 and not began
 
 
-def test_the_echo_of_a_request_is_none_and_the_second_ends_at_once(verify, monkeypatch):
+def test_a_repeat_within_a_second_is_ignored_and_a_later_signal_ends_at_once(verify, monkeypatch):
     ended = []
     monkeypatch.setattr(signals, "end_at_once", ended.append)
 
@@ -98,7 +98,7 @@ def test_the_echo_of_a_request_is_none_and_the_second_ends_at_once(verify, monke
     assert verify(stage) == 75 and ended == [signal.SIGTERM]
 
 
-def test_signals_that_are_blocked_or_ignored_by_inheritance_hide_nothing(verify):
+def test_blocked_or_ignored_signals_that_were_inherited_are_reset(verify):
     """A program that starts this one may have blocked the requests to stop, and ignore how its children end: with
     SIGCHLD ignored, every command of ours would seem to end well."""
     codes = []
@@ -116,7 +116,7 @@ def test_signals_that_are_blocked_or_ignored_by_inheritance_hide_nothing(verify)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.STOPS)
 
 
-def test_handlers_are_put_back_and_nohup_is_respected(verify):
+def test_signal_handlers_are_restored_and_nohup_is_respected(verify):
     before = [signal.getsignal(number) for number in signals.STOPS]
     hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -127,7 +127,7 @@ def test_handlers_are_put_back_and_nohup_is_respected(verify):
     assert [signal.getsignal(number) for number in signals.STOPS] == before
 
 
-def test_a_real_failure_is_still_one(verify):
+def test_a_failure_without_a_stop_signal_keeps_its_exit_code(verify):
     def stage():
         raise ExportError("differs")
 

@@ -149,7 +149,7 @@ def before_the_first_step(monkeypatch, change):
 
 
 @pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
-def test_a_gpu_decides_alone_and_decides_the_same(tmp_path, monkeypatch, faults):
+def test_skipping_steps_on_the_device_gives_the_same_weights_as_on_the_host(tmp_path, monkeypatch, faults):
     """The path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
@@ -163,7 +163,7 @@ def test_a_gpu_decides_alone_and_decides_the_same(tmp_path, monkeypatch, faults)
     assert steps == {18 - other["progress"]["skipped"]}
 
 
-def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
+def test_results_that_are_read_a_step_late_are_all_recorded(tmp_path, monkeypatch):
     """As on a GPU: every skipped step is counted, and the records are the same."""
     kind = {"faults": {"nan_samples": [5]}, "training": {"log_every": 5}}
     prompt = toy.run(tmp_path / "prompt", **kind)
@@ -178,7 +178,7 @@ def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
 # -- numbers that are none -----------------------------------------------------------------------------------------
 
 
-def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
+def test_a_step_with_a_nan_is_skipped_counted_and_its_samples_are_logged(tmp_path):
     """Weights and optimizer state stay finite; the log names the samples."""
     trained = toy.run(tmp_path, faults={"nan_samples": [5]})
     saved = checkpoint_file.read(trained.last)
@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 # -- order ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_sample_comes_once_an_epoch_in_another_order():
+def test_each_epoch_has_every_sample_once_in_another_order():
     plan = BatchPlan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
     assert plan.steps_per_epoch == 2
     epochs = [np.concatenate([plan.step_samples(e * 2 + p) for p in range(2)]).tolist() for e in range(3)]
@@ -239,7 +239,7 @@ def test_every_sample_comes_once_an_epoch_in_another_order():
     assert other_seed.step_samples(0).tolist() != plan.step_samples(0).tolist()
 
 
-def test_ranks_and_accumulation_cut_the_same_global_batches():
+def test_micro_batches_do_not_depend_on_ranks_and_accumulation():
     """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout
     seeds)."""
     shapes = [BatchPlan(23, 2, 4, 1, 7), BatchPlan(23, 2, 2, 2, 7), BatchPlan(23, 2, 1, 4, 7)]
@@ -283,7 +283,7 @@ class TwoUpdates(toy.ToyRecipe):
         return {"error": (total, count), "size": (torch.zeros(()), count)}
 
 
-def test_a_recipe_may_own_its_step(tmp_path):
+def test_a_recipe_may_define_its_own_step(tmp_path):
     trained = toy.run(tmp_path, TwoUpdates, training={"epochs": 2, "grad_accum_steps": 2})
     saved = checkpoint_file.read(trained.last)
     assert trained.step == 6
@@ -307,7 +307,7 @@ def test_a_recipe_may_train_in_double_precision(tmp_path):
     assert {value.dtype for value in weights(tmp_path).values()} == {torch.float64}
 
 
-def test_terms_that_change_their_names_are_refused(tmp_path):
+def test_losses_without_a_term_of_counts_are_refused(tmp_path):
     class Forgetful(toy.ToyRecipe):
         def losses(self, model, batch, moment):
             return {"error": Loss(super().losses(model, batch, moment)["error"].total)}
@@ -316,7 +316,7 @@ def test_terms_that_change_their_names_are_refused(tmp_path):
         toy.run(tmp_path, Forgetful)
 
 
-def test_one_process_alone_needs_no_collective():
+def test_a_single_process_needs_no_collective():
     ranks = Ranks(0, 1, torch.device("cpu"))
     assert ranks.total([1.5, 2.0]) == [1.5, 2.0] and ranks.gather("x") == ["x"] and ranks.on_rank_zero(lambda: 3) == 3
 
@@ -325,7 +325,7 @@ def test_one_process_alone_needs_no_collective():
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
-def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
+def test_the_learning_rate_rises_to_its_peak_and_ends_at_its_floor(name):
     """The period is the run's own length."""
     settings = Scheduler(name=name, warmup_steps=10, min_lr_ratio=0.1)
     rates = [schedule.factor(step, 100, settings) for step in range(100)]
@@ -334,7 +334,7 @@ def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_schedules_differ_where_they_should():
+def test_each_schedule_has_its_own_shape():
     kinds = {n: Scheduler(name=n, warmup_steps=0, min_lr_ratio=0.0) for n in ("cosine", "linear", "constant", "wsd")}
     middle = {name: schedule.factor(50, 101, settings) for name, settings in kinds.items()}
     assert middle["cosine"] == pytest.approx(0.5) == middle["linear"]

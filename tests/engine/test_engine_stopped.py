@@ -30,7 +30,7 @@ toy.run(Path(sys.argv[1]), HeldUp)
 """
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
     project = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", HELD_UP, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(project)}, cwd=project
@@ -50,7 +50,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert saved(tmp_path)["progress"]["step"] == 0
 
 
-def test_a_signal_before_training_ends_at_once(tmp_path):
+def test_a_signal_before_training_ends_the_run_at_once(tmp_path):
     """Nothing is there to be saved, so nothing is waited for."""
     reached = []
 
@@ -83,7 +83,7 @@ def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
     assert again.step == 18 and again.already == (save == 4)
 
 
-def test_handlers_are_put_back(tmp_path):
+def test_signal_handlers_are_restored_after_a_run(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     toy.run(tmp_path, training={"epochs": 1})
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

@@ -29,10 +29,10 @@ def test_counts_are_taken_on_the_host():
     assert context.local_counts(batches) == {"error": 10.0, "size": 10.0}  # 1 + 2 + 3 + 4
 
 
-def test_on_a_cpu_a_batch_stays_what_it_is():
+def test_a_batch_for_the_cpu_is_not_copied():
     batch = {"x": torch.zeros(2)}
     assert Transfer(torch.device("cpu"))(batch) is batch is on_host(batch)
 
 
-def test_reading_gives_the_numbers():
+def test_pending_values_are_read_as_one_list():
     assert Reading(torch.tensor([1.0, 2.5], dtype=torch.float64), torch.tensor(3.0)).tolist() == [1.0, 2.5, 3.0]

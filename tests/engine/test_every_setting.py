@@ -233,7 +233,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
 }
 
 
-def test_no_key_is_left_out():
+def test_every_key_has_a_case():
     assert sorted(CASES) == sorted(leaves())
 
 

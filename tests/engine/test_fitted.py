@@ -68,7 +68,7 @@ def test_a_run_does_every_round_once_and_keeps_what_a_stepped_one_keeps(tmp_path
     assert toy.run(tmp_path).already
 
 
-def test_evaluations_come_every_so_many_rounds(tmp_path):
+def test_evaluations_and_log_lines_follow_their_intervals_in_rounds(tmp_path):
     trained = toy.run(tmp_path, training={"eval_every": 20, "eval_steps": 15, "log_every": 10})
     validated = [record["step"] for record in records(trained) if record["kind"] == "validation"]
     assert validated == [15, 20, 30, 40, 42]
@@ -76,7 +76,7 @@ def test_evaluations_come_every_so_many_rounds(tmp_path):
     assert logged == [10, 20, 30, 40, 42]
 
 
-def test_asked_to_stop_it_saves_once_and_continues_where_it_stood(tmp_path):
+def test_a_stop_signal_saves_the_state_and_the_run_resumes_from_it(tmp_path):
     with pytest.raises(Interrupted, match="round 15/42"):
         toy.run(tmp_path / "stopped", kind(signal_at=12))
     assert saved(tmp_path / "stopped")["progress"]["step"] == 15
@@ -106,7 +106,7 @@ def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path):
 
 
 @pytest.mark.slow
-def test_of_two_processes_the_first_fits_and_both_end(tmp_path):
+def test_with_two_ranks_the_first_one_fits_and_both_end(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = [*launch, COMMAND[1], "--out", str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -164,7 +164,7 @@ def test_a_metric_that_is_not_there_is_refused_by_name(tmp_path):
         toy.run(tmp_path, training={"early_stopping": {"monitor": "colour"}})
 
 
-def test_it_is_read_back_and_judged_beside_a_baseline_that_is_fitted_once(tmp_path, monkeypatch):
+def test_a_saved_model_is_evaluated_against_a_baseline_that_is_fitted_once(tmp_path, monkeypatch):
     contexts = []
 
     class Judged(toy.BoostedRecipe):
