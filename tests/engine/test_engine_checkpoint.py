@@ -317,8 +317,8 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
     trained = toy.run(tmp_path, training={"ema_decay": 0.98, "epochs": 2})
     saved = checkpoint_file.read(trained.last)
     recipe = toy.recipe()
-    examples = recipe.dataset(toy.rows(9, 1000), training=False)
-    batch = examples.collate([examples.item(0, index) for index in range(9)])
+    dataset = recipe.dataset(toy.rows(9, 1000), training=False)
+    batch = dataset.collate([dataset.item(0, index) for index in range(9)])
 
     def loss(weights):
         model = toy.ToyModel(recipe.settings.model, saved["constants"]["scale"].numpy()).eval()
@@ -347,9 +347,9 @@ def test_compilation_does_not_change_parameter_names_in_checkpoints(tmp_path, mo
     kinds = set()
 
     class Noting(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
+        def losses(self, model, batch, progress):
             kinds.add(type(model).__name__)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     compiled = toy.run(tmp_path / "compiled", Noting, training={"compile": True, "epochs": 1, "ema_decay": 0.5})
     assert kinds == {"Compiled"}

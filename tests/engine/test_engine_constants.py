@@ -217,7 +217,7 @@ def test_the_disk_space_of_constants_is_counted_once(tmp_path, monkeypatch):
     put(tmp_path, 1)
     monkeypatch.setattr(disk_space, "free", lambda folder: 0)
     with pytest.raises(HostError, match=r"1\.05 MB of constants, 0 kB of exports") as caught:
-        disk_space.require_room(tmp_path, keep=3, growth=0, exports=0)
+        disk_space.require_space(tmp_path, keep=3, growth=0, exports=0)
     assert "needs 34.6 MB" in str(caught.value)  # 33.55 MB to spare, 1.05 MB of constants, 7 small checkpoints
 
 

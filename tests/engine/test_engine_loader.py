@@ -45,13 +45,13 @@ class Dataset:
         return {key: torch.as_tensor(np.stack([item[key] for item in items])) for key in items[0]}
 
 
-def chunks(count: int) -> list[MicroBatch]:
+def micro_batches(count: int) -> list[MicroBatch]:
     return [MicroBatch(n, 0, (2 * n, 2 * n + 1)) for n in range(count)]
 
 
-def loader(examples: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
+def loader(dataset: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
     settings = Data(batch_size=2, num_workers=workers, prefetch_factor=2)
-    return Loader(examples, chunks(count), settings, CPU, **{"patience": QUICK, **options})
+    return Loader(dataset, micro_batches(count), settings, CPU, **{"patience": QUICK, **options})
 
 
 def once(folder: Path, index: int, act: Callable[[], Any]) -> Callable[[int], None]:
@@ -96,9 +96,9 @@ def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_pa
     messages = []
     began = time.monotonic()
     with loader(Dataset(once(tmp_path, 9, act)), workers=workers, say=messages.append) as batches:
-        first = {worker.pid for worker in batches.crew}
+        first = {worker.pid for worker in batches.workers}
         assert indices(list(batches)) == list(range(24))
-        assert first.isdisjoint(worker.pid for worker in batches.crew)
+        assert first.isdisjoint(worker.pid for worker in batches.workers)
     assert len(messages) == 1 and expected in messages[0]
     assert time.monotonic() - began < 10
 
@@ -109,10 +109,10 @@ def test_an_idle_worker_that_was_killed_is_replaced(tmp_path):
     with loader(Dataset(), say=messages.append) as batches:
         passing = iter(batches)
         got = [next(passing) for _ in range(3)]
-        for worker in batches.crew:
+        for worker in batches.workers:
             os.kill(worker.pid, signal.SIGKILL)
         assert indices([*got, *passing]) == list(range(24))
-        os.kill(batches.crew[1].pid, signal.SIGSTOP)
+        os.kill(batches.workers[1].pid, signal.SIGSTOP)
         assert indices(list(batches)) == list(range(24))
     assert 2 <= len(messages) <= 3  # what was made before the kill may be delivered before the loss is seen
 
@@ -154,7 +154,7 @@ def test_a_batch_that_fails_five_times_ends_the_run_and_names_its_samples():
             loader(deadly, say=messages.append) as batches:  # fmt: skip
         list(batches)
     assert len(messages) == ATTEMPTS - 1
-    assert not batches.crew
+    assert not batches.workers
 
 
 def test_a_delivered_batch_resets_the_count_of_attempts(tmp_path):
@@ -218,9 +218,9 @@ class Stalled(toy.ToyRecipe):
     stalls: ClassVar[dict[str, Any]]
 
     def dataset(self, rows, training):
-        examples = super().dataset(rows, training)
+        dataset = super().dataset(rows, training)
         if training == self.stalls["training"]:
-            item = examples.item
+            item = dataset.item
 
             def stuck(epoch, index):
                 if epoch >= self.stalls["epoch"] and index == self.stalls["index"] and os.getpid() != self.main:
@@ -229,8 +229,8 @@ class Stalled(toy.ToyRecipe):
                     time.sleep(60)
                 return item(epoch, index)
 
-            self.main, examples.item = os.getpid(), stuck
-        return examples
+            self.main, dataset.item = os.getpid(), stuck
+        return dataset
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_replaced_workers_leave_no_process_and_no_open_file(tmp_path):
             pids |= set(batch["worker"].tolist())
             last = batch
             del batch
-        for worker in batches.crew:
+        for worker in batches.workers:
             os.kill(worker.pid, signal.SIGSTOP)
         began = time.monotonic()
     assert time.monotonic() - began < 1
@@ -340,7 +340,7 @@ def test_workers_ignore_stop_signals_to_the_process_group():
     with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]
-        for worker in batches.crew:
+        for worker in batches.workers:
             for number in STOPS:
                 os.kill(worker.pid, number)
         assert indices([*got, *passing]) == list(range(24))

@@ -20,10 +20,10 @@ class Killed(toy.ToyRecipe):
 
     calls = 0
 
-    def losses(self, model, batch, moment):
-        if moment.step % 3 == 1:
+    def losses(self, model, batch, progress):
+        if progress.step % 3 == 1:
             kill_one()
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
     def validate(self, model, batch):
         type(self).calls += 1
@@ -62,7 +62,7 @@ with exclusive(Path({folder!r}), "a test"), \\
         loader(Dataset(lambda index: time.sleep(1000) if index == 9 else None), patience=1000) as batches:
     for number, batch in enumerate(batches):
         if number == 2:
-            print(*[worker.pid for worker in batches.crew], flush=True)
+            print(*[worker.pid for worker in batches.workers], flush=True)
 """
 
 

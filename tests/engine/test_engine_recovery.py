@@ -102,9 +102,9 @@ def exploding(until):
     class Exploding(toy.ToyRecipe):
         rate = 1.0
 
-        def losses(self, model, batch, moment):
-            losses = super().losses(model, batch, moment)
-            if moment.step >= 6 and Exploding.rate > until:
+        def losses(self, model, batch, progress):
+            losses = super().losses(model, batch, progress)
+            if progress.step >= 6 and Exploding.rate > until:
                 losses["error"] = toy.Loss(losses["error"].total * math.nan)
             return losses
 
@@ -184,9 +184,9 @@ def ticking(clock, kind=toy.ToyRecipe, seconds=1.0, later=None):
     """A toy whose steps take `seconds` each; from step 40 on `later`."""
 
     class Ticking(kind):
-        def losses(self, model, batch, moment):
-            clock.now += later if later and moment.step >= 40 else seconds
-            return super().losses(model, batch, moment)
+        def losses(self, model, batch, progress):
+            clock.now += later if later and progress.step >= 40 else seconds
+            return super().losses(model, batch, progress)
 
     return Ticking
 

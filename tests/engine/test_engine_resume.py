@@ -133,14 +133,14 @@ def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
     toy.run(tmp_path / "reference", **kind)
 
     class Group(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            if moment.step == 4:
+        def losses(self, model, batch, progress):
+            if progress.step == 4:
                 import multiprocessing
 
                 for worker in multiprocessing.active_children():
                     os.kill(worker.pid, signal.SIGTERM)
                 os.kill(os.getpid(), signal.SIGTERM)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     with pytest.raises(Interrupted):
         toy.run(tmp_path / "parts", Group, **kind)

@@ -11,8 +11,7 @@ import torch
 from tests.drives import attached
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
-from training.engine.checkpoints import checkpoint_file, checkpoint_folder
-from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder, disk_space
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEFORE_LAST, BEST, FORMAT, INDEX, LAST, Index, epoch_name
 from training.engine.checkpoints.saver import Saver
@@ -248,24 +247,24 @@ def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
 
 def test_a_run_that_will_not_fit_is_refused_at_its_beginning(disk, monkeypatch):
     """Exit 6; what is needed, for what, what is free, what to do."""
-    monkeypatch.setattr(room, "MARGIN", 10_000)
+    monkeypatch.setattr(disk_space, "MARGIN", 10_000)
     place = disk(7 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 0)
     with pytest.raises(HostError, match=r"7 checkpoints of 102 kB") as caught:
-        saver.require_room(exports=50_000)
+        saver.require_space(exports=50_000)
     assert caught.value.exit_code == 6
     for part in ("training.keep 3", "50 kB of exports", "is free", "too little", "lower training.keep", "--out DIR"):
         assert part in str(caught.value)
     fewer = Saver(saver.folder, 2, print)
-    fewer.require_room(exports=0)
+    fewer.require_space(exports=0)
     with pytest.raises(HostError):
-        fewer.require_room(exports=2 * SIZE)
+        fewer.require_space(exports=2 * SIZE)
 
 
 def test_checkpoints_on_the_disk_count_towards_the_space_needed(disk, monkeypatch):
     """A run that is resumed on a disk that it has filled itself is not refused."""
-    monkeypatch.setattr(room, "MARGIN", 0)
+    monkeypatch.setattr(disk_space, "MARGIN", 0)
     place = disk(9 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, BEST, epoch_name(1), value=0.1)
@@ -273,10 +272,10 @@ def test_checkpoints_on_the_disk_count_towards_the_space_needed(disk, monkeypatc
         put(saver, number, epoch_name(number))
         put(saver, number + 0.5)
     place.fill(left=int(2.2 * SIZE))
-    Saver(saver.folder, 3, print).require_room(exports=0)
+    Saver(saver.folder, 3, print).require_space(exports=0)
     place.fill(left=SIZE // 2)
     with pytest.raises(HostError):
-        Saver(saver.folder, 3, print).require_room(exports=0)
+        Saver(saver.folder, 3, print).require_space(exports=0)
 
 
 def test_optimizer_moments_missing_from_the_first_checkpoint_are_counted(tmp_path, monkeypatch):
@@ -289,9 +288,9 @@ def test_optimizer_moments_missing_from_the_first_checkpoint_are_counted(tmp_pat
     def save(step):
         content = {"format": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         saver.save(content, {"step": step, "epoch": 0, "value": None, "run_id": "r"}, [], wait=True)
-        monkeypatch.setattr(room, "free", lambda folder: 0)
+        monkeypatch.setattr(disk_space, "free", lambda folder: 0)
         with pytest.raises(HostError) as caught:
-            saver.require_room(0)
+            saver.require_space(0)
         needs.append(str(caught.value))
         return (tmp_path / LAST).stat().st_size
 
@@ -315,7 +314,7 @@ def test_the_index_never_lists_what_was_evicted(tmp_path):
 
 def test_a_run_checks_disk_space_before_its_first_step(tmp_path, monkeypatch):
     """Exit 6 at once, with the first checkpoint saved; also where it continues."""
-    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
+    monkeypatch.setattr(disk_space, "free", lambda folder: 10_000_000)
     toy.ToyRecipe.log.clear()
     with pytest.raises(HostError, match="not enough room") as caught:
         toy.run(tmp_path)
@@ -323,6 +322,6 @@ def test_a_run_checks_disk_space_before_its_first_step(tmp_path, monkeypatch):
     assert CheckpointFolder(tmp_path / "checkpoints" / "toy").latest() is not None
     monkeypatch.undo()
     toy.run(tmp_path, training={"max_steps": 2})
-    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
+    monkeypatch.setattr(disk_space, "free", lambda folder: 10_000_000)
     with pytest.raises(HostError, match="not enough room"):
         toy.run(tmp_path)

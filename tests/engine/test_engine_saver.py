@@ -264,12 +264,12 @@ def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_p
         return save(folder, content, entry, names)
 
     class Patient(toy.ToyRecipe):  # its next step takes until the save has failed
-        def losses(self, model, batch, moment):
+        def losses(self, model, batch, progress):
             until = time.monotonic() + 30
-            while moment.step == 6 and not savers[-1].failed:
+            while progress.step == 6 and not savers[-1].failed:
                 assert time.monotonic() < until, "the save did not fail"
                 time.sleep(0.001)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     savers, begin = [], Saver.save
 

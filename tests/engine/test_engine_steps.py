@@ -37,7 +37,7 @@ def records(trained, kind="train"):
 def plain_loop(recipe, rows, global_batch, epochs, clip):
     """The same training as one would write it by hand: complete global batches, mean losses, torch's own clipping."""
     settings = recipe.settings
-    examples = recipe.dataset(rows, training=True)
+    dataset = recipe.dataset(rows, training=True)
     torch.manual_seed(mixed(settings.seed, INITIAL))
     model = recipe.build(recipe.fit_constants(rows))
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -54,7 +54,7 @@ def plain_loop(recipe, rows, global_batch, epochs, clip):
             for group in optimizer.param_groups:
                 group["lr"] = settings.optim.lr * schedule.factor(step, epochs * per_epoch, settings.scheduler)
             chosen = order[position * global_batch : (position + 1) * global_batch]
-            batch = examples.collate([examples.item(epoch, int(index)) for index in chosen])
+            batch = dataset.collate([dataset.item(epoch, int(index)) for index in chosen])
             optimizer.zero_grad()
             kept = batch["kept"]
             ((model(batch["x"]) - batch["y"]) ** 2)[kept].mean().backward()
@@ -89,8 +89,8 @@ def test_the_logged_loss_is_the_exact_average(tmp_path):
     """Over every element since the last line, not over batches of unequal counts."""
     trained = toy.run(tmp_path, optim={"lr": 1e-12}, training={"epochs": 1, "log_every": 6})
     model = toy.ToyRecipe.models[0]
-    examples = toy.recipe().dataset(toy.rows(22), training=True)
-    batch = examples.collate([examples.item(0, index) for index in range(22)])
+    dataset = toy.recipe().dataset(toy.rows(22), training=True)
+    batch = dataset.collate([dataset.item(0, index) for index in range(22)])
     with torch.no_grad():
         exact = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean().item()
     (record,) = records(trained)
@@ -109,8 +109,8 @@ def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
     recipe = toy.recipe()
     torch.manual_seed(mixed(42, INITIAL))
     model = recipe.build(recipe.fit_constants([]))
-    examples = recipe.dataset(toy.rows(22), training=True)
-    batch = examples.collate([examples.item(0, int(i)) for i in BatchPlan(22, 4, 3, 1, 42).step_samples(0)])
+    dataset = recipe.dataset(toy.rows(22), training=True)
+    batch = dataset.collate([dataset.item(0, int(i)) for i in BatchPlan(22, 4, 3, 1, 42).step_samples(0)])
     loss = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean()
     loss.backward()
     (record,) = records(trained)
@@ -214,11 +214,11 @@ def test_numbers_that_stay_non_finite_end_the_run(tmp_path):
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
     """A step that breaks the weights themselves ends the run before it is written."""
 
-    def broken(self, model, batch, moment):
-        if moment.step == 3:
+    def broken(self, model, batch, progress):
+        if progress.step == 3:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("inf"))
-        return toy.ToyRecipe.losses(self, model, batch, moment)
+        return toy.ToyRecipe.losses(self, model, batch, progress)
 
     kind = type("Broken", (toy.ToyRecipe,), {"losses": broken})
     with pytest.raises(TrainingError):
@@ -271,12 +271,12 @@ def test_the_number_of_loader_workers_changes_nothing(tmp_path):
 class TwoUpdates(toy.ToyRecipe):
     """Two optimizer steps in one step of the run."""
 
-    def own_step(self, context, batches, counts, moment):
+    def own_step(self, context, batches, counts, progress):
         total, count = torch.zeros(()), 0.0
         for _ in range(2):
             for batch in batches:
                 with context.precision.autocast():
-                    losses = self.losses(context.model, batch, moment)
+                    losses = self.losses(context.model, batch, progress)
                 context.backward(context.objective(losses, counts))
                 total, count = total + losses["error"].total.detach(), counts["error"] * 2
             context.update()
@@ -297,8 +297,8 @@ def test_a_recipe_may_train_in_double_precision(tmp_path):
         def build(self, constants):
             return super().build(constants).double()
 
-        def losses(self, model, batch, moment):
-            return super().losses(model, {**batch, "x": batch["x"].double()}, moment)
+        def losses(self, model, batch, progress):
+            return super().losses(model, {**batch, "x": batch["x"].double()}, progress)
 
         def validate(self, model, batch):
             return super().validate(model, {**batch, "x": batch["x"].double()})
@@ -309,8 +309,8 @@ def test_a_recipe_may_train_in_double_precision(tmp_path):
 
 def test_losses_without_a_term_of_counts_are_refused(tmp_path):
     class Forgetful(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            return {"error": Loss(super().losses(model, batch, moment)["error"].total)}
+        def losses(self, model, batch, progress):
+            return {"error": Loss(super().losses(model, batch, progress)["error"].total)}
 
     with pytest.raises(TrainingError, match=r"losses gave the terms \['error'\]"):
         toy.run(tmp_path, Forgetful)

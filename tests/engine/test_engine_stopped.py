@@ -20,11 +20,11 @@ from pathlib import Path
 from tests.engine import toy
 
 class HeldUp(toy.ToyRecipe):
-    def losses(self, model, batch, moment):
-        if moment.step == 3:
+    def losses(self, model, batch, progress):
+        if progress.step == 3:
             Path(sys.argv[1], "here").touch()
             time.sleep(60)  # a step that does not end; SIGTERM wakes no one
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
 toy.run(Path(sys.argv[1]), HeldUp)
 """

@@ -194,11 +194,11 @@ class Losing(toy.ToyRecipe):
 
     at, what = 5, staticmethod(lambda folder: None)
 
-    def losses(self, model, batch, moment):
-        if moment.step == self.at:
+    def losses(self, model, batch, progress):
+        if progress.step == self.at:
             (folder,) = self.runs.iterdir()
             type(self).what(folder)
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
 
 @pytest.mark.parametrize("what", [shutil.rmtree, lambda folder: (folder / "metrics.jsonl").unlink()])

@@ -18,9 +18,9 @@ NOWHERE = torch.device("meta")  # a device from which no number can be read
 def test_counts_are_taken_on_the_host():
     """On a GPU, to count there would wait for the step before, every step."""
     recipe = toy.recipe()
-    examples = recipe.dataset(toy.rows(6), training=True)
+    dataset = recipe.dataset(toy.rows(6), training=True)
     model = recipe.build(recipe.fit_constants([]))
-    loader = Loader(examples, [MicroBatch(0, 0, (0, 1, 2, 3))], recipe.settings.data, NOWHERE)
+    loader = Loader(dataset, [MicroBatch(0, 0, (0, 1, 2, 3))], recipe.settings.data, NOWHERE)
     batches = list(loader)
     assert isinstance(batches[0], OnDevice) and {value.device for value in batches[0].values()} == {NOWHERE}
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)

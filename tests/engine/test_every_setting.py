@@ -76,9 +76,9 @@ def loader(root, patch, settings):
     seen = []
 
     class Watched(engine_loader.Worker):
-        def ask(self, chunk):
-            seen.append("ask")
-            super().ask(chunk)
+        def request(self, micro_batch):
+            seen.append("request")
+            super().request(micro_batch)
 
         def receive(self, seconds):
             seen.append(self.pid)
@@ -86,7 +86,7 @@ def loader(root, patch, settings):
 
     patch.setattr(engine_loader, "Worker", Watched)
     toy.run(root, **settings)
-    pids = [at for at, what in enumerate(seen) if what != "ask"]
+    pids = [at for at, what in enumerate(seen) if what != "request"]
     return len({seen[at] for at in pids}), pids[:1]  # processes; batches requested before the first is waited for
 
 

@@ -26,7 +26,7 @@ def still_to_come(content: Mapping[str, Any]) -> int:
     return sum(2 * v.numel() * v.element_size() for v in weights.values())
 
 
-def require_room(folder: Path, keep: int, growth: int, exports: int) -> None:
+def require_space(folder: Path, keep: int, growth: int, exports: int) -> None:
     """Raise HostError if the disk of `folder` cannot hold what a run needs at its fullest.
 
     `folder` holds a checkpoint of the run as it begins; `growth`: bytes by which later ones are larger; `exports`:

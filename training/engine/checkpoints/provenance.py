@@ -37,7 +37,7 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def course(settings: dict[str, Any]) -> dict[str, Any]:
+def decisive_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings (plain, nested) that decide the course of the training, under dotted keys."""
     return {
         key: value

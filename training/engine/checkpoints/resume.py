@@ -11,7 +11,7 @@ from typing import Any
 
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
-from training.engine.checkpoints.provenance import course, plain
+from training.engine.checkpoints.provenance import decisive_settings, plain
 from training.errors import HostError, UsageError
 from training.settings import RunSettings
 from training.workspace import PROJECT
@@ -92,7 +92,7 @@ def _from_file(
 
 def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """What changes the course of the training between a checkpoint and the wanted run, each as `key: old -> new`."""
-    old, new = course(found["settings"]), course(plain(wanted.settings))
+    old, new = decisive_settings(found["settings"]), decisive_settings(plain(wanted.settings))
     out = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted(old.keys() | new.keys())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from training.data.files import disk_errors, is_full
-from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints import disk_space
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.constants import are_large
 from training.engine.checkpoints.index import INDEX
@@ -31,7 +31,7 @@ class Saver:
         self.checkpoints = CheckpointFolder(folder)
         self._copy = Snapshot(say)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="saver")
-        self._under_way: Future[None] | None = None
+        self._running: Future[None] | None = None
         self._growth = 0  # bytes by which the checkpoints to come are larger than the newest
         self._disk = 0  # the device that the folder is on, once something was saved to it
 
@@ -43,41 +43,41 @@ class Saver:
         now), and with `wait` for this one.
         """
         self.finish()
-        self._growth = room.still_to_come(content)
+        self._growth = disk_space.still_to_come(content)
         constants = content.get("constants") or {}
         if are_large(constants):  # they never change, and are recognised by identity: see StoredOnce
             copied = {**self._copy.take({**content, "constants": {}}), "constants": constants}
         else:
             copied = self._copy.take(content)
-        self._under_way = self._thread.submit(self._write, copied, dict(entry), list(names))
+        self._running = self._thread.submit(self._write, copied, dict(entry), list(names))
         if wait:
             self.finish()
 
     @property
     def failed(self) -> bool:
         """A save in the background failed, and its error was not raised yet. Cheap: asked at every step."""
-        work = self._under_way
+        work = self._running
         return work is not None and work.done() and work.exception() is not None
 
     @property
     def busy(self) -> bool:
         """A save is under way."""
-        return self._under_way is not None and not self._under_way.done()
+        return self._running is not None and not self._running.done()
 
     def finish(self) -> None:
         """Wait for the save under way. Raises its error, once."""
-        if self._under_way is None:
+        if self._running is None:
             return
         try:
-            self._under_way.result()
+            self._running.result()
         finally:  # a signal's exception may end the waiting; the copy is still being written then
-            if self._under_way.done():
-                self._under_way = None
+            if self._running.done():
+                self._running = None
 
-    def require_room(self, exports: int) -> None:
+    def require_space(self, exports: int) -> None:
         """Raise HostError if the disk cannot hold all checkpoints of the run at their most, and `exports` bytes more.
         To be asked when the first checkpoint is there: its size is known then."""
-        room.require_room(self.folder, self.keep, self._growth, exports)
+        disk_space.require_space(self.folder, self.keep, self._growth, exports)
 
     def __enter__(self) -> Saver:
         # Its thread begins now, while nothing is at stake: a signal that comes as a thread begins would leave the pool
@@ -155,7 +155,7 @@ class Snapshot:
             if isinstance(value, torch.Tensor):
                 key = (value.device, value.data_ptr(), value.dtype, value.shape, value.stride())
                 if key not in copies or not value.numel():
-                    copies[key] = self._room(value, spare.popleft() if spare else None)
+                    copies[key] = self._buffer_for(value, spare.popleft() if spare else None)
                     copies[key].copy_(value, non_blocking=value.is_cuda)
                     self._spare.append(copies[key])
                     if value.is_cuda:
@@ -177,7 +177,7 @@ class Snapshot:
         for event in self._events:
             event.synchronize()
 
-    def _room(self, value: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
+    def _buffer_for(self, value: torch.Tensor, spare: torch.Tensor | None) -> torch.Tensor:
         """CPU memory for `value`: `spare` where it fits."""
         pin = value.is_cuda and self._pin and value.numel() > 0
         fits = spare is not None and spare.shape == value.shape and spare.dtype == value.dtype

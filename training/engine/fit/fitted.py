@@ -183,7 +183,7 @@ class FittedRun:
         beat()
         if progress.step == 0 or not (self.folder / LAST).exists():
             self.save(wait=True)
-        self.saver.require_room(0)
+        self.saver.require_space(0)
         self.tracker.begin(progress.step, progress.total_steps)
 
     def advance(self) -> None:

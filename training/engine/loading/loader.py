@@ -9,7 +9,7 @@ import torch
 
 from training.engine.loading.batches import MicroBatch
 from training.engine.loading.transfer import Transfer
-from training.engine.loading.worker import Lost, Worker
+from training.engine.loading.worker import Worker, WorkerLost
 from training.errors import HostError
 from training.recipe import Batch, Dataset
 from training.settings import Data
@@ -40,7 +40,7 @@ class Loader:
 
     def __init__(
         self,
-        examples: Dataset,
+        dataset: Dataset,
         micro_batches: Iterable[MicroBatch],
         settings: Data,
         device: torch.device,
@@ -49,21 +49,21 @@ class Loader:
         patience: float = PATIENCE,
         stop: Callable[[], bool] = lambda: False,
     ):
-        self.examples, self.micro_batches, self.transfer = examples, micro_batches, Transfer(device)
+        self.dataset, self.micro_batches, self.transfer = dataset, micro_batches, Transfer(device)
         self.say, self.patience, self.stop = say, patience, stop
         self.count = min(settings.num_workers, share())
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
-        self.crew: list[Worker] = []
-        self.asked = 0  # batches that the crew is to bring
+        self.workers: list[Worker] = []
+        self.requested = 0  # batches that the crew is to bring
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.transfer, self._brought() if self.count else map(self._made, self.micro_batches))
+        return map(self.transfer, self._from_workers() if self.count else map(self._in_process, self.micro_batches))
 
-    def _made(self, micro_batch: MicroBatch) -> Batch:
-        return self.examples.collate([self.examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
+    def _in_process(self, micro_batch: MicroBatch) -> Batch:
+        return self.dataset.collate([self.dataset.item(micro_batch.epoch, index) for index in micro_batch.indices])
 
-    def _brought(self) -> Iterator[Batch]:
-        if self.asked:  # a pass was abandoned: its requested batches are not needed
+    def _from_workers(self) -> Iterator[Batch]:
+        if self.requested:  # a pass was abandoned: its requested batches are not needed
             self.close()
         micro_batches = iter(self.micro_batches)
         undelivered: deque[MicroBatch] = deque()
@@ -74,44 +74,44 @@ class Loader:
             if not undelivered:
                 return
             try:
-                if not self.crew:
-                    self._begin()
+                if not self.workers:
+                    self._start_workers()
                     turn = 0
-                while self.asked < len(undelivered):
-                    self.crew[(turn + self.asked) % self.count].ask(undelivered[self.asked])
-                    self.asked += 1
-                batch = self._await(self.crew[turn], self.patience * 2**lost)
-            except Lost as loss:
+                while self.requested < len(undelivered):
+                    self.workers[(turn + self.requested) % self.count].request(undelivered[self.requested])
+                    self.requested += 1
+                batch = self._await(self.workers[turn], self.patience * 2**lost)
+            except WorkerLost as loss:
                 lost += 1
                 self.close()
-                self._tell(str(loss), undelivered[0], lost)
+                self._report(str(loss), undelivered[0], lost)
                 continue
             undelivered.popleft()
-            self.asked -= 1
+            self.requested -= 1
             turn, lost = (turn + 1) % self.count, 0
             yield batch
 
-    def _begin(self) -> None:
+    def _start_workers(self) -> None:
         for _ in range(self.count):
-            self.crew.append(Worker(self.examples, self.crew))
+            self.workers.append(Worker(self.dataset, self.workers))
 
     def _await(self, worker: Worker, patience: float) -> Batch:
         """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this
         process was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
         wait = min(0.5, self.patience / 8)
-        silent, before = 0.0, worker.signs_of_life()
+        silent, before = 0.0, worker.activity()
         while (batch := worker.receive(wait)) is None:
             if self.stop():
                 raise Stopped
-            signs = worker.signs_of_life()
+            signs = worker.activity()
             silent, before = (silent + wait if signs == before else 0.0), signs
             stopped = signs[0] == "T"
             if silent >= (self.patience if stopped else patience):
                 how = "is stopped (SIGSTOP)" if stopped else "hangs"
-                raise Lost(f"data loader worker {worker.pid} {how}: no heartbeat for {silent:.0f} s")
+                raise WorkerLost(f"data loader worker {worker.pid} {how}: no heartbeat for {silent:.0f} s")
         return batch
 
-    def _tell(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
+    def _report(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
         if lost >= ATTEMPTS:
             raise HostError(
                 f"The loader's processes failed {lost} times in a row at the same batch; the last time: {loss}. It "
@@ -126,12 +126,12 @@ class Loader:
 
     def close(self) -> None:
         """End all workers, now."""
-        for worker in self.crew:
+        for worker in self.workers:
             worker.kill()
-        for worker in self.crew:
+        for worker in self.workers:
             worker.reap()
-        self.crew.clear()
-        self.asked = 0
+        self.workers.clear()
+        self.requested = 0
 
     def __enter__(self) -> Loader:
         return self

@@ -37,14 +37,14 @@ _PDEATHSIG, _NAME = 1, 15
 _REAP_SECONDS = 5.0  # a killed process that is stuck in the kernel (a dead network drive) is not waited for longer
 
 
-class Lost(Exception):
+class WorkerLost(Exception):
     """A worker died, or shows no sign of life; the text says which, for people."""
 
 
 class Worker:
     """This process's side of one worker. Batches come back in the order of the requested micro-batches."""
 
-    def __init__(self, examples: Dataset, others: Sequence[Worker]):
+    def __init__(self, dataset: Dataset, others: Sequence[Worker]):
         parent = os.getpid()
         self.socket, theirs = socket.socketpair()
         self._status: int | None = None
@@ -53,21 +53,21 @@ class Worker:
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _serve(examples, theirs, [self.socket, *(other.socket for other in others)], parent, before)
+                _serve(dataset, theirs, [self.socket, *(other.socket for other in others)], parent, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    def ask(self, micro_batch: MicroBatch) -> None:
-        """Have a batch made. Raises Lost."""
+    def request(self, micro_batch: MicroBatch) -> None:
+        """Have a batch made. Raises WorkerLost."""
         try:
             self.socket.settimeout(None)
             _send(self.socket, micro_batch)
         except ConnectionError:
-            raise Lost(self._end()) from None
+            raise WorkerLost(self._end()) from None
 
     def receive(self, seconds: float) -> Batch | None:
-        """The next batch; None if it is not there within `seconds`. Raises Lost, and whatever making it raised."""
+        """The next batch; None if it is not there within `seconds`. Raises WorkerLost, and whatever making it raised."""
         self.socket.settimeout(seconds)
         try:
             content = _receive(self.socket)
@@ -76,13 +76,13 @@ class Worker:
         except ConnectionError:
             content = None
         if content is None:
-            raise Lost(self._end())
+            raise WorkerLost(self._end())
         listing, memory = content
         if isinstance(listing, Exception):
             raise listing
         return _unpacked(listing, memory)
 
-    def signs_of_life(self) -> tuple[str, ...]:
+    def activity(self) -> tuple[str, ...]:
         """What changes while the process works: processor time, page faults, how often it fell asleep. The first is
         its state (T: stopped). All empty where the system does not tell."""
         try:
@@ -130,7 +130,7 @@ class Worker:
 
 
 def _serve(
-    examples: Dataset, at: socket.socket, inherited: Sequence[socket.socket], parent: int, mask: set[int]
+    dataset: Dataset, channel: socket.socket, inherited: Sequence[socket.socket], parent: int, mask: set[int]
 ) -> NoReturn:
     """The life of a worker: batches until its socket closes."""
     code = 1
@@ -146,8 +146,8 @@ def _serve(
             other.close()
         gc.freeze()  # what was inherited is never looked at by the collector: its pages stay shared
         torch.set_num_threads(1)
-        while os.getppid() == parent and (content := _receive(at)) is not None:
-            _send(at, *_made(examples, content[0]))
+        while os.getppid() == parent and (content := _receive(channel)) is not None:
+            _send(channel, *_made(dataset, content[0]))
         code = 0
     except ConnectionError:
         code = 0  # the parent is gone
@@ -159,9 +159,9 @@ def _serve(
         os._exit(code)
 
 
-def _made(examples: Dataset, micro_batch: MicroBatch) -> tuple[Any, list[Any]]:
+def _made(dataset: Dataset, micro_batch: MicroBatch) -> tuple[Any, list[Any]]:
     try:
-        return _packed(examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices]))
+        return _packed(dataset.collate([dataset.item(micro_batch.epoch, index) for index in micro_batch.indices]))
     except Exception as error:  # noqa: BLE001  raised where the batch is wanted
         error.add_note(f"In a data loader worker, {micro_batch}:\n{traceback.format_exc()}")
         return _picklable(error), []
@@ -180,7 +180,7 @@ def _picklable(error: Exception) -> Exception:
 # -- what travels --------------------------------------------------------------------------------------------------
 
 
-def _send(at: socket.socket, listing: Any, parts: Iterable[Any] = ()) -> None:
+def _send(channel: socket.socket, listing: Any, parts: Iterable[Any] = ()) -> None:
     """A file of: the length of the pickled `listing`, the listing, from the next multiple of ALIGN on the `parts`."""
     head = pickle.dumps(listing)
     with open(os.memfd_create("batch"), "wb") as file:  # noqa: PTH123
@@ -188,12 +188,12 @@ def _send(at: socket.socket, listing: Any, parts: Iterable[Any] = ()) -> None:
         for part in parts:
             file.write(part)
         file.flush()
-        socket.send_fds(at, [b"."], [file.fileno()])
+        socket.send_fds(channel, [b"."], [file.fileno()])
 
 
-def _receive(at: socket.socket) -> tuple[Any, memoryview] | None:
+def _receive(channel: socket.socket) -> tuple[Any, memoryview] | None:
     """The listing, and the parts one after the other; None where the other side has closed."""
-    message, handles, _, _ = socket.recv_fds(at, 1, 1)
+    message, handles, _, _ = socket.recv_fds(channel, 1, 1)
     if not message:
         return None
     if not handles:

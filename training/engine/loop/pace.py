@@ -42,7 +42,7 @@ class Pace:
             self._steps.append(now - self._since)
         self._since = now
 
-    def rested(self) -> None:
+    def restart_timer(self) -> None:
         """Restart the step timer, after an evaluation or a save."""
         if self._since is not None:
             self._since = time.monotonic()

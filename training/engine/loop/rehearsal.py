@@ -32,7 +32,7 @@ def rehearse(run: Run) -> None:
     if state.progress.step == 0 or not there:
         run.save(wait=True)
     exports = run.recipe.room(state.model).exports or 0
-    run.ranks.on_rank_zero(lambda: run.saver.require_room(exports))
+    run.ranks.on_rank_zero(lambda: run.saver.require_space(exports))
     rising = schedule.warmup(state.progress.total_steps, settings.scheduler)
     if rising < settings.scheduler.warmup_steps:
         run.tracker.say(

@@ -81,7 +81,7 @@ class Run:
         self.names: list[str] = []  # what the next save is called besides last.pt
         self.saved_at = self.counted_at = time.monotonic()
         self.validated = validated
-        self.tell = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
+        self.report = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
         self.appraiser = Appraiser(self.recipe, held_out_rows, state.ranks, state.precision)
         self.pace = Pace(allowance, self.steps_per_evaluation) if allowance else None
 
@@ -110,7 +110,7 @@ class Run:
         """The held-out split in micro-batches of the present size."""
         return HeldOut(
             self.held_out_dataset, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch_size,
-            say=self.tell, stop=self._stop_requested,
+            say=self.report, stop=self._stop_requested,
         )  # fmt: skip
 
     @contextmanager
@@ -125,7 +125,7 @@ class Run:
                 micro_batches,
                 self.settings.data,
                 self.ranks.device,
-                say=self.tell,
+                say=self.report,
                 stop=self._stop_requested,
             ) as loader,
             self.new_held_out() as self.held_out,
@@ -255,7 +255,7 @@ class Run:
         seconds = time.perf_counter() - before
         if self.pace:
             self.pace.evaluation = seconds
-            self.pace.rested()
+            self.pace.restart_timer()
         if conclude(
             progress, state.patience, state.metrics, training, self.tracker,
             epoch=state.epoch, where=self.where, seconds=seconds,
@@ -296,7 +296,7 @@ class Run:
             self.names.clear()
         if self.pace:
             self.pace.saving = self.saved_at - now
-            self.pace.rested()
+            self.pace.restart_timer()
 
     def _write(self, content: Mapping[str, Any], wait: bool) -> None:
         state, progress = self.state, self.state.progress
@@ -312,7 +312,7 @@ class Run:
         self.meter.reset()
         self.guard.reset()
         if self.pace:
-            self.pace.rested()
+            self.pace.restart_timer()
 
     def settle_saves(self) -> None:
         """Wait until what was saved is on the disk. Raises HostError, on all ranks, if it is not."""

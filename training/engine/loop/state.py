@@ -20,7 +20,7 @@ from training.engine.loop.stopping import Patience
 from training.engine.process.distributed import Ranks
 from training.engine.step.ema import EMA
 from training.engine.step.optimizer import AdamW
-from training.engine.step.precision import Precision, held
+from training.engine.step.precision import Precision, apply_dtype_policy
 from training.errors import TrainingError, UsageError
 from training.recipe import Stepped
 from training.settings import RunSettings
@@ -47,7 +47,7 @@ class State:
         self.planned = planned(settings, plan)
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in constants.items()}
         torch.manual_seed(mixed(settings.seed, INITIAL))
-        self.model = held(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
+        self.model = apply_dtype_policy(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
         self.model.train()
         ranks.broadcast({k: v for k, v in self.model.state_dict().items() if isinstance(v, torch.Tensor)})
         optim = settings.optim

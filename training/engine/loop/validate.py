@@ -27,19 +27,19 @@ class Interruption(Exception):
 
 
 class HeldOut:
-    """The held-out examples, `size` at a time: rank r takes every `world`-th micro-batch, in the same order every
+    """The held-out dataset, `size` at a time: rank r takes every `world`-th micro-batch, in the same order every
     time."""
 
     def __init__(
-        self, examples: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
+        self, dataset: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
         say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False,
     ):  # fmt: skip
         self.stop = stop
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
-        self.micro_batches = held_out_micro_batches(len(examples), size)
+        self.micro_batches = held_out_micro_batches(len(dataset), size)
         self.rounds = math.ceil(len(self.micro_batches) / ranks.world)
         own = self.micro_batches[ranks.rank :: ranks.world]
-        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, say=say, stop=stop)
+        self.loader = Loader(dataset, own, recipe.settings.data, ranks.device, say=say, stop=stop)
 
     def judge(self, model: torch.nn.Module) -> dict[str, float]:
         """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
@@ -67,13 +67,13 @@ class HeldOut:
         return self.summarise(means(self.ranks, sums))
 
     def rehearse(
-        self, model: torch.nn.Module, examples: Dataset, micro_batches: Sequence[MicroBatch]
+        self, model: torch.nn.Module, dataset: Dataset, micro_batches: Sequence[MicroBatch]
     ) -> dict[str, float]:
         """Judge a few batches of this rank, for what validation would raise after the first epoch."""
         sums: dict[str, list[Any]] = {}
         model.eval()
         for micro_batch in micro_batches:
-            batch = examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
+            batch = dataset.collate([dataset.item(micro_batch.epoch, index) for index in micro_batch.indices])
             self._add(
                 model, {key: value.to(self.ranks.device) for key, value in batch.items()}, micro_batch.number, sums
             )

@@ -45,7 +45,7 @@ def watch(minutes: float, stacks: Path) -> None:
         # Each of the two writes to one file: a signal's handler to this one, then the watchdog, which also ends the
         # process, to stderr.
         faulthandler.register(signal.SIGALRM, _stacks, all_threads=True)
-        _wind_up()
+        _restart_watchdog()
 
 
 def _opened(stacks: Path) -> IO[str]:
@@ -60,7 +60,7 @@ def _opened(stacks: Path) -> IO[str]:
         return Path(os.devnull).open("w", encoding="utf-8")
 
 
-def _wind_up() -> None:
+def _restart_watchdog() -> None:
     signal.setitimer(signal.ITIMER_REAL, _limit)
     faulthandler.dump_traceback_later(_limit + 0.5, exit=True, file=_STDERR)
 
@@ -74,7 +74,7 @@ def beat() -> None:
         return
     first, _last = not _last, now
     if _limit:
-        _wind_up()
+        _restart_watchdog()
     if _folder:
         path = Path(_folder) / str(os.getpid())
         with contextlib.suppress(OSError):

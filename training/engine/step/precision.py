@@ -30,7 +30,7 @@ def require_precision(recipe: Stepped) -> None:
         raise UsageError(f"training.amp is true, and cannot be: {why} Set training.amp: false.")
 
 
-def held(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
+def apply_dtype_policy(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
     """`model` with its parameters in the dtypes that the policy holds them in."""
     if policy == "bfloat16_base":
         for parameter in model.parameters():

@@ -245,7 +245,7 @@ class StepContext:
             try:
                 for micro_batch, batch in zip(micro_batches, batches, strict=True):
                     seed_torch(self.device, seed, step, micro_batch.number)
-                    report += self._learn(batch, counts, progress)
+                    report += self._accumulate(batch, counts, progress)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -257,7 +257,7 @@ class StepContext:
         values = Reading(report, self._norm.detach())
         return StepResult(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
-    def _learn(self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress) -> torch.Tensor:
+    def _accumulate(self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress) -> torch.Tensor:
         """Add the gradients of one micro-batch; returns its totals, and its part of the objective at the end."""
         with self.precision.autocast():
             losses = self.recipe.losses(self.model, batch, progress)

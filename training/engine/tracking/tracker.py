@@ -53,7 +53,7 @@ class Tracker:
         for file in self._files():
             if file.failed and not is_full(file.failed):  # a fault that does not pass is refused before any work
                 raise HostError(f"Cannot write {file.path}: {file.failed.strerror}.")
-        self._tell_of_the_disk()
+        self._report_disk_state()
         if logging.wandb != "off":
             self.wandb = WandbProcess(wandb_options(folder, settings, logging, title), self.say)
 
@@ -106,7 +106,7 @@ class Tracker:
         for tracker in (self.board, self.wandb):
             if tracker is not None:
                 tracker.record(step, numbers)
-        self._tell_of_the_disk()
+        self._report_disk_state()
 
     def rewind(self, step: int) -> None:
         """The run goes back to `step`: the records beyond it are dropped, and will come again."""
@@ -135,7 +135,7 @@ class Tracker:
         self._log.close()
         self.active = False
 
-    def _tell_of_the_disk(self) -> None:
+    def _report_disk_state(self) -> None:
         """Once files begin to wait for room, and once they have it."""
         self._write_settings()
         waiting = [file for file in self._files() if file.failed]

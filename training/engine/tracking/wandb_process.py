@@ -33,7 +33,7 @@ class WandbProcess:
     def __init__(self, options: Mapping[str, Any], say: Callable[[str], None]):
         self.say = say
         self._waiting = bytearray(_line(options))
-        self._heard = b""
+        self._received = b""
         self._process: subprocess.Popen | None = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).resolve())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
@@ -75,14 +75,14 @@ class WandbProcess:
         self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.1, until - time.monotonic()))
-        self._listen()
+        self._read_answers()
         code = self._process.poll() if self._process is not None else 0
         if code != 0:
             self._disable(f"it was not done {seconds:.0f} s after the run" if code is None else "its process ended")
         self._end()
 
     def _send(self) -> None:
-        self._listen()
+        self._read_answers()
         try:
             while self._process is not None and self._waiting:
                 del self._waiting[: os.write(self._process.stdin.fileno(), self._waiting[:65536])]
@@ -90,16 +90,16 @@ class WandbProcess:
             return  # it is slow: later
         except BrokenPipeError:
             self._process.wait(5)
-            self._listen()
+            self._read_answers()
             self._disable("its process ended")
 
-    def _listen(self) -> None:
+    def _read_answers(self) -> None:
         if self._process is None or self._process.stdout.closed:
             return
         with contextlib.suppress(BlockingIOError):
             while heard := os.read(self._process.stdout.fileno(), 65536):
-                self._heard += heard
-        *lines, self._heard = self._heard.split(b"\n")
+                self._received += heard
+        *lines, self._received = self._received.split(b"\n")
         for line in lines:
             answer = json.loads(line)
             if "failed" in answer:
