@@ -142,7 +142,7 @@ class Phased(Toy):
         if self.validated == 1:
             self.at("warm-up")
             self.at("compile")
-        elif self.validated > 2:  # two are the rehearsal's
+        elif self.validated > 2:  # two are the sanity check's
             self.at("validation")
         return super().validate(model, batch)
 

@@ -33,7 +33,7 @@ import training.stages.verify
 from tests.docs.page import FAULT, STEPS, once
 from training.data.files import write_atomic
 from training.domains.music.midi_generator.recipe import MidiGeneratorRecipe as MidiGenerator
-from training.engine.loop.run import Run, Work
+from training.engine.loop.run import Run, StepBatches
 from training.export.package import Package
 from training.export.proof import Trial, require
 from training.recipe import Loss, TrainingProgress
@@ -99,7 +99,7 @@ def hold(argument: str) -> None:
 def _before_each_step(strike: Callable[[Run], None]) -> None:
     advance = Run.advance
 
-    def struck(run: Run, work: Work) -> None:
+    def struck(run: Run, work: StepBatches) -> None:
         strike(run)
         advance(run, work)
 

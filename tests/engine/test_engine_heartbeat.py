@@ -29,7 +29,7 @@ def process(tmp_path):
         "import sys; from training.engine.process import heartbeat; heartbeat.SECONDS = 0.0\n"
         "heartbeat.watch(0, None)\n"
         "for line in sys.stdin:\n"
-        "    heartbeat.rest() if line == 'rest\\n' else heartbeat.beat()\n"
+        "    heartbeat.stop_watching() if line == 'rest\\n' else heartbeat.beat()\n"
         "    print('done', flush=True)\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(PROJECT), "ATHANOR_HEARTBEAT": str(tmp_path / "beat")}
@@ -84,7 +84,7 @@ def test_a_run_sends_a_heartbeat_at_every_step_and_validation_batch_until_it_end
     beats = []
     monkeypatch.setattr("training.engine.loop.run.beat", lambda: beats.append("step"))
     monkeypatch.setattr("training.engine.loop.validate.beat", lambda: beats.append("held-out"))
-    monkeypatch.setattr(heartbeat, "rest", lambda: beats.append("rest"))
+    monkeypatch.setattr(heartbeat, "stop_watching", lambda: beats.append("rest"))
     done = toy.run(tmp_path)
     assert beats.count("step") == done.step
     assert beats.count("held-out") > 0
@@ -93,6 +93,7 @@ def test_a_run_sends_a_heartbeat_at_every_step_and_validation_batch_until_it_end
 
 # -- from inside ---------------------------------------------------------------------------------------------------
 
+STOP = "heartbeat.stop_watching()"
 WORK = """
 import ctypes, signal, sys, threading, time
 from pathlib import Path
@@ -132,7 +133,7 @@ def test_a_hung_process_writes_its_stacks_and_exits(tmp_path, hang):
 
 def test_heartbeats_restart_the_watchdog_and_nothing_is_left_after_it_is_stopped(tmp_path):
     """30 steps take longer than a hang may; afterwards no timer, thread or empty file is left."""
-    process = work(tmp_path, then="heartbeat.rest(); time.sleep(1.7); print(signal.getitimer(signal.ITIMER_REAL))")
+    process = work(tmp_path, then=f"{STOP}; time.sleep(1.7); print(signal.getitimer(signal.ITIMER_REAL))")
     assert (process.returncode, process.stdout) == (0, "(0.0, 0.0)\n"), process.stderr
     assert not list((tmp_path / "run").iterdir())
 
@@ -142,7 +143,7 @@ def test_the_watchdog_runs_from_building_the_model_to_the_end_of_the_run(tmp_pat
     """Encoding a corpus may take hours; what comes after it may not hang."""
     calls = []
     monkeypatch.setattr(heartbeat, "watch", lambda minutes, path: calls.append((minutes, path.name)))
-    monkeypatch.setattr(heartbeat, "rest", lambda: calls.append("rest"))
+    monkeypatch.setattr(heartbeat, "stop_watching", lambda: calls.append("rest"))
 
     class Reported(toy.ToyRecipe):
         def fit_constants(self, rows):

@@ -90,7 +90,7 @@ def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, ste
 
 @pytest.mark.parametrize("validation", [2, 4, 5, 7, 12])
 def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted, validation):
-    """In the rehearsal before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
+    """In the sanity check before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
     stop_and_go(tmp_path, validation=validation, **RICH)
     assert_same_run(saved(tmp_path), uninterrupted[0])
     assert toy.ToyRecipe.log == uninterrupted[1]
@@ -107,7 +107,7 @@ def test_a_stop_signal_ends_a_validation_before_its_last_batch(tmp_path):
 
     with pytest.raises(Interrupted):
         toy.run(tmp_path, Judging)
-    assert len(judged) == 4  # two of the rehearsal, two of three in the first epoch's validation
+    assert len(judged) == 4  # two of the sanity check, two of three in the first epoch's validation
     assert saved(tmp_path)["progress"]["evaluated"] == 0
 
 
@@ -375,6 +375,6 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(HostError, match="A GPU was demanded") as caught:
+    with pytest.raises(HostError, match="A GPU was required") as caught:
         toy.run(tmp_path, device="cuda")
     assert caught.value.exit_code == 6

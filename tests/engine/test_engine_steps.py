@@ -153,7 +153,7 @@ def test_skipping_steps_on_the_device_gives_the_same_weights_as_on_the_host(tmp_
     """The path that never waits for the device, here on the CPU, against the one that asks."""
     kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
     asked = toy.run(tmp_path / "asks", **kind)
-    before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "asks", False))
+    before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "decides_on_host", False))
     decided = toy.run(tmp_path / "decides", **kind)
     one, other = checkpoint_file.read(asked.last), checkpoint_file.read(decided.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)

@@ -7,7 +7,7 @@ import torch
 from tests.engine import toy
 from training.engine.loading.batches import MicroBatch
 from training.engine.loading.loader import Loader
-from training.engine.loading.transfer import OnDevice, Reading, Transfer, on_host
+from training.engine.loading.transfer import OnDevice, PendingValues, Transfer, on_host
 from training.engine.process.distributed import Ranks
 from training.engine.step.precision import Precision
 from training.engine.step.step_context import StepContext
@@ -35,4 +35,4 @@ def test_a_batch_for_the_cpu_is_not_copied():
 
 
 def test_pending_values_are_read_as_one_list():
-    assert Reading(torch.tensor([1.0, 2.5], dtype=torch.float64), torch.tensor(3.0)).tolist() == [1.0, 2.5, 3.0]
+    assert PendingValues(torch.tensor([1.0, 2.5], dtype=torch.float64), torch.tensor(3.0)).tolist() == [1.0, 2.5, 3.0]

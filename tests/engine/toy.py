@@ -84,7 +84,7 @@ class ToyRecipe(Stepped):
     moments: ClassVar[list[TrainingProgress]] = []
     models: ClassVar[list[torch.nn.Module]] = []
     signal_at: ClassVar[int] = -1  # the training loss of this step sends SIGTERM
-    signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the rehearsal's)
+    signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the sanity check's)
     validations = 0
 
     def encoders(self) -> dict[str, Any]:

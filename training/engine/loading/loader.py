@@ -1,4 +1,4 @@
-"""Micro-batches in, batches on the device out, prepared ahead by processes that may fail."""
+"""A data loader whose workers are replaced when they fail, so that a killed worker does not end the run."""
 
 from __future__ import annotations
 
@@ -15,27 +15,28 @@ from training.recipe import Batch, Dataset
 from training.settings import Data
 from training.threads import share
 
-PATIENCE = 20.0  # seconds without a heartbeat after which a worker is replaced
-ATTEMPTS = 5  # crews lost in a row, without a batch from any
-AHEAD = 32  # batches a worker at most, whatever `prefetch_factor` says: each is an open file
+PATIENCE = 20.0  # seconds without activity after which a worker is replaced
+ATTEMPTS = 5  # replacements of all workers in a row, without a batch in between, after which the run ends
+AHEAD = 32  # upper limit of `prefetch_factor`: each prefetched batch is an open file
 
 
 class Stopped(Exception):
-    """The run was asked to stop while a batch was waited for, which may take long. The pass is over."""
+    """A stop was requested while the loader waited for a batch, which may take long. The pass is over."""
 
 
 class Loader:
-    """Micro-batches in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
+    """Yields the batch of each micro-batch, in order and on `device`, prefetched by `num_workers` worker processes, or
+    made in this process for 0.
 
-    One pass over `micro_batches` an `iter`, one at a time; a pass may be as long as the run. Close it (it is a context
-    manager): no process is left behind.
+    Each `iter` is one pass over `micro_batches`, one at a time; a pass may be as long as the run. Close the loader (it
+    is a context manager), which ends the workers.
 
-    A worker that is killed, crashes, is stopped or hangs is reported (`say`), and all are replaced: the new ones begin
-    with the first batch that was not delivered, and since a batch is a pure function of its micro-batch none is lost,
-    none comes twice, and all are the same. What an item raises is no such case: it is raised here. `patience`: seconds
-    without a sign of life (a worker that computes or reads gives signs, however slow it is) until a worker is taken
-    for stuck; one that is merely asleep gets twice as long at each further attempt. Raises HostError when ATTEMPTS in
-    a row brought nothing, and Stopped when `stop` came true while a batch was waited for.
+    When a worker is killed, crashes, is stopped (SIGSTOP) or hangs, that is reported (`say`) and all workers are
+    replaced. The new ones start with the first batch that was not delivered. Since a batch is a pure function of its
+    micro-batch, no batch is lost, repeated or changed. An error that the dataset raises is raised here instead.
+    `patience`: seconds without activity after which a worker counts as hung; one that computes or reads is active,
+    however slow it is. The limit doubles with each attempt, for a worker that sleeps because a drive stalls. Raises
+    HostError after ATTEMPTS in a row without a batch, and Stopped when `stop` returns true while a batch is waited for.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Loader:
         self.count = min(settings.num_workers, share())
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
         self.workers: list[Worker] = []
-        self.requested = 0  # batches that the crew is to bring
+        self.requested = 0  # batches requested from the workers and not delivered yet
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.transfer, self._from_workers() if self.count else map(self._in_process, self.micro_batches))
@@ -67,7 +68,7 @@ class Loader:
             self.close()
         micro_batches = iter(self.micro_batches)
         undelivered: deque[MicroBatch] = deque()
-        lost = turn = 0  # crews lost in a row; the worker whose batch is next
+        lost = turn = 0  # attempts that failed in a row; the index of the worker that has the next batch
         while True:
             while len(undelivered) < self.ahead and (micro_batch := next(micro_batches, None)) is not None:
                 undelivered.append(micro_batch)
@@ -96,36 +97,36 @@ class Loader:
             self.workers.append(Worker(self.dataset, self.workers))
 
     def _await(self, worker: Worker, patience: float) -> Batch:
-        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this
-        process was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
+        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: a time in which
+        this process itself was stopped (Ctrl-Z, a suspended machine) does not count as a hang."""
         wait = min(0.5, self.patience / 8)
         silent, before = 0.0, worker.activity()
         while (batch := worker.receive(wait)) is None:
             if self.stop():
                 raise Stopped
-            signs = worker.activity()
-            silent, before = (silent + wait if signs == before else 0.0), signs
-            stopped = signs[0] == "T"
+            now = worker.activity()
+            silent, before = (silent + wait if now == before else 0.0), now
+            stopped = now[0] == "T"
             if silent >= (self.patience if stopped else patience):
                 how = "is stopped (SIGSTOP)" if stopped else "hangs"
-                raise WorkerLost(f"data loader worker {worker.pid} {how}: no heartbeat for {silent:.0f} s")
+                raise WorkerLost(f"data loader worker {worker.pid} {how}: no activity for {silent:.0f} s")
         return batch
 
     def _report(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
         if lost >= ATTEMPTS:
             raise HostError(
-                f"The loader's processes failed {lost} times in a row at the same batch; the last time: {loss}. It "
-                f"was to hold the samples {', '.join(map(str, micro_batch.indices))}. If memory is short, lower "
-                "data.num_workers, data.prefetch_factor or data.batch_size; with data.num_workers: 0 batches are made "
-                "in the training process itself, which shows what goes wrong."
+                f"The data loader workers failed {lost} times in a row at the same batch; the last time: {loss}. The "
+                f"batch holds the samples {', '.join(map(str, micro_batch.indices))}. If memory is short, lower "
+                "data.num_workers, data.prefetch_factor or data.batch_size. With data.num_workers: 0 batches are made "
+                "in the training process itself, which shows the error."
             )
         self.say(
             f"{loss[0].upper()}{loss[1:]}. {self.count} new data loader worker{'s' * (self.count > 1)} "
-            f"{'go' if self.count > 1 else 'goes'} on with the batch that was not delivered; none is lost or repeated."
+            f"start{'s' * (self.count == 1)} with the batch that was not delivered; none is lost or repeated."
         )
 
     def close(self) -> None:
-        """End all workers, now."""
+        """Kill all workers and wait for their end."""
         for worker in self.workers:
             worker.kill()
         for worker in self.workers:

@@ -33,7 +33,7 @@ class Appraiser:
         """Metrics of `model`, equal on every rank; one that nothing was counted for in the time is nan."""
         return self._of(model, self.rows)
 
-    def rehearse(self, model: torch.nn.Module) -> tuple[dict[str, float], float]:
+    def sanity_check(self, model: torch.nn.Module) -> tuple[dict[str, float], float]:
         """The metrics of one row a rank, and the seconds that all rows are expected to take."""
         before = time.monotonic()
         metrics = self._of(model, self.rows[:1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from training.engine.loop.guards import Diverged
 from training.engine.loop.recovery import halve, roll_back
-from training.engine.loop.rehearsal import rehearse
 from training.engine.loop.run import Run
+from training.engine.loop.sanity_check import sanity_check
 from training.engine.step.step_context import OutOfMemory
 from training.errors import Interrupted
 
@@ -18,7 +18,7 @@ def fit(run: Run) -> None:
     stop was requested, and TrainingError when numbers stay non-finite or one sample does not fit in memory.
     """
     with run.saver:
-        rehearse(run)
+        sanity_check(run)
         while not run.finished:
             try:
                 _train(run)

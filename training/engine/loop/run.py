@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
+class StepBatches:
     """This rank's part of one step."""
 
     step: int  # 0 is the first
@@ -114,7 +114,7 @@ class Run:
         )  # fmt: skip
 
     @contextmanager
-    def feed(self) -> Iterator[Iterator[Work]]:
+    def feed(self) -> Iterator[Iterator[StepBatches]]:
         """The work from where the run stands to the end of its epochs; loaders live as long as the block."""
         steps = range(self.state.progress.step, self.state.planned)
         plan, rank = self.plan, self.ranks.rank
@@ -132,7 +132,7 @@ class Run:
         ):
             yield self._work(steps, iter(loader))
 
-    def _work(self, steps: range, batches: Iterator[Batch]) -> Iterator[Work]:
+    def _work(self, steps: range, batches: Iterator[Batch]) -> Iterator[StepBatches]:
         for step in steps:
             own = self.plan.micro_batches(step, self.ranks.rank)
             before = time.perf_counter()
@@ -140,14 +140,14 @@ class Run:
                 brought = [next(batches) for _ in own]
             except Stopped:
                 brought = []  # the ranks agree in `advance`, and leave
-            yield Work(step, own, brought, time.perf_counter() - before)
+            yield StepBatches(step, own, brought, time.perf_counter() - before)
 
     def _stop_requested(self) -> bool:
         return bool(self.signals.name)
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
-    def advance(self, work: Work) -> None:
+    def advance(self, work: StepBatches) -> None:
         """One optimizer step; none, if any rank was asked to stop, or the time is over. Raises OutOfMemory or Diverged,
         on all ranks at the same step."""
         state, progress, training = self.state, self.state.progress, self.settings.training
@@ -245,7 +245,7 @@ class Run:
         self.ranks.broadcast(dict(state.model.named_buffers()))
         try:
             with self.meter.pause(), state.ema.applied() if state.ema else nullcontext():
-                metrics = self.held_out.judge(self.model)
+                metrics = self.held_out.evaluate(self.model)
                 state.metrics = metrics | self.appraiser.appraise(state.model)
         except Interruption:
             self.asked_to_stop = True

@@ -41,7 +41,7 @@ class HeldOut:
         own = self.micro_batches[ranks.rank :: ranks.world]
         self.loader = Loader(dataset, own, recipe.settings.data, ranks.device, say=say, stop=stop)
 
-    def judge(self, model: torch.nn.Module) -> dict[str, float]:
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
         """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
         sums: dict[str, list[Any]] = {}
         model_was_training = model.training
@@ -66,7 +66,7 @@ class HeldOut:
             model.train(model_was_training)
         return self.summarise(means(self.ranks, sums))
 
-    def rehearse(
+    def sanity_check(
         self, model: torch.nn.Module, dataset: Dataset, micro_batches: Sequence[MicroBatch]
     ) -> dict[str, float]:
         """Judge a few batches of this rank, for what validation would raise after the first epoch."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from training.engine.loop.run import Run
 
 
-def rehearse(run: Run) -> None:
+def sanity_check(run: Run) -> None:
     """Make `run` ready for its first step. Raises the errors of a validation, of a save and of the disk."""
     run.prepare()
     while True:
@@ -48,7 +48,7 @@ def _validate(run: Run) -> None:
     before, reason = time.monotonic(), ""
     metrics: dict[str, float] = {}
     try:
-        metrics = run.new_held_out().rehearse(run.model, run.held_out_dataset, micro_batches[:2])
+        metrics = run.new_held_out().sanity_check(run.model, run.held_out_dataset, micro_batches[:2])
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -56,7 +56,7 @@ def _validate(run: Run) -> None:
     if run.ranks.any(bool(reason)):
         raise OutOfMemory(run.state.progress.step, reason or "on another rank")
     taken = time.monotonic() - before
-    appraised, seconds = run.appraiser.rehearse(run.state.model)
+    appraised, seconds = run.appraiser.sanity_check(run.state.model)
     require_metrics(metrics | appraised, run.recipe)
     if run.pace:
         rounds = math.ceil(len(micro_batches) / run.ranks.world)
