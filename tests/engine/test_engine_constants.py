@@ -127,7 +127,7 @@ def test_a_missing_or_damaged_constants_file_is_named_with_the_remedy(tmp_path):
 @pytest.mark.parametrize("reference", ["../secret", "A" * 64, "", 7])
 def test_a_constants_reference_that_is_no_sha256_is_refused(tmp_path, reference):
     torch.save({"format": FORMAT, "constants": {}, "constants_ref": reference}, tmp_path / "planted.pt")
-    with pytest.raises(UsageError, match="no SHA-256"):
+    with pytest.raises(UsageError, match="not a SHA-256"):
         read(tmp_path / "planted.pt")
 
 

@@ -146,7 +146,7 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
     recipe, model = model_of()
     split_state(recipe, model)
     model.scale += 1  # as a running mean would
-    with pytest.raises(TrainingError, match=r"scale changed, and is not saved\. A buffer .* belongs into `saved`"):
+    with pytest.raises(TrainingError, match=r"scale changed, and is not saved\. A buffer .* belongs in `saved`"):
         split_state(recipe, model)
 
 
@@ -154,7 +154,7 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
     ("names", "message"),
     [
         (["layers.3.weight"], r"trains layers\.3\.bias and does not save it \(1 such"),
-        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model has not"),
+        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model does not have"),
     ],
 )
 def test_a_saved_list_that_does_not_fit_the_model_is_refused(names, message):

@@ -248,7 +248,7 @@ def test_evaluation_runs_every_eval_every_epochs_and_at_the_end(tmp_path):
 
 
 def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
-    with pytest.raises(UsageError, match=r"`val_los` is not a validation metric of Toy; there are val_loss"):
+    with pytest.raises(UsageError, match=r"`val_los` is not a validation metric of Toy; its metrics are val_loss"):
         toy.run(tmp_path, training={"early_stopping": {"monitor": "val_los"}})
     assert not toy.ToyRecipe.log
 

@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_a_number_is_an_error(tmp_path):
 
 
 def test_a_metric_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(UsageError, match=r"monitor: `colour` is not a validation metric of Boosted; there are stumps"):
+    with pytest.raises(UsageError, match="monitor: `colour` is not a validation metric of Boosted; its metrics are"):
         toy.run(tmp_path, training={"early_stopping": {"monitor": "colour"}})
 
 

@@ -201,7 +201,7 @@ def _receive(channel: socket.socket) -> tuple[Any, memoryview] | None:
     if not message:
         return None
     if not handles:
-        raise HostError("Too many open files to receive a batch from a data loader worker: raise the limit (ulimit -n).")
+        raise HostError("Too many open files to receive a batch of a data loader worker: raise the limit (ulimit -n).")
     try:
         memory = memoryview(mmap.mmap(handles[0], 0))
     finally:

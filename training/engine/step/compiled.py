@@ -67,7 +67,7 @@ class CompiledFunction:
 def compiled(
     recipe: Recipe, model: torch.nn.Module, rows: Callable[[], int], say: Callable[[str], None], **options: Any
 ) -> torch.nn.Module:
-    """`model` through torch.compile, and the functions that `recipe.accelerate` passes on. Without a C compiler, `model`.
+    """Apply torch.compile to `model` and to the functions of `recipe.accelerate`; without a C compiler, to nothing.
 
     `rows`: samples of a full batch. `options`: torch.compile's. The first call of each mode takes a minute or so.
     """
