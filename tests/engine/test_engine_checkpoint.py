@@ -1,4 +1,4 @@
-"""Checkpoints are intact or absent, whatever happens in between."""
+"""A checkpoint is intact or absent, whatever interrupts a save."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, ph
 
 
 def die_at(phase, call, moment):
-    """Let the process end, as kill -9 would, before or after the `call`-th use of `phase`."""
+    """End the process, as SIGKILL would, before or after the `call`-th call of the function `phase`."""
     where, name = phase.split(".")
     owner = {"torch": torch, "os": os, "Path": Path}[where]
     real, left = getattr(owner, name), [call]
@@ -71,7 +71,7 @@ def die_at(phase, call, moment):
 
 
 def killed(folder, number, names, value, *where):
-    """A save of `number`, cut short by a kill at `where` (phase, call, moment)."""
+    """Save `number` in a child process that is killed at `where` (phase, call, moment)."""
     child = os.fork()
     if child == 0:
         die_at(*where)
@@ -83,7 +83,7 @@ def killed(folder, number, names, value, *where):
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call, moment):
-    """What a killed save renamed and did not list must not displace the verified one before it."""
+    """An unlisted last.pt of a killed save must not replace the verified checkpoint before it."""
     put(tmp_path, 1)
     put(tmp_path, 2)
     killed(tmp_path, 3, [], None, "Path.replace", 2, "after")  # last.pt is 3, and not listed
@@ -94,7 +94,7 @@ def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call,
 
 
 def test_names_that_a_killed_save_did_not_link_are_linked_at_the_next_start(tmp_path):
-    """The best of a run stays its best, though the process died between saving it and calling it so."""
+    """So the best checkpoint is kept although the process was killed between saving it and linking best.pt."""
     put(tmp_path, 1, [BEST], 0.5)
     killed(tmp_path, 2, [BEST, epoch_name(2)], 0.4, "Path.replace", 3, "after")  # listed as last
     CheckpointFolder(tmp_path).sweep()
@@ -106,8 +106,7 @@ def test_names_that_a_killed_save_did_not_link_are_linked_at_the_next_start(tmp_
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
-    """One flipped bit anywhere, a cut tail, a missing file: the one before is used, and reading it by name is
-    refused."""
+    """After a flipped bit, a truncation or a deletion the checkpoint before is used; reading the file is refused."""
     put(tmp_path, 1)
     put(tmp_path, 2)
     good = (tmp_path / "last.pt").read_bytes()
@@ -254,7 +253,7 @@ def test_the_index_records_step_epoch_and_value_of_each_file(tmp_path):
 
 
 def test_a_checkpoint_holds_every_key_and_its_provenance(tmp_path):
-    """Everything that the receipt needs, and that a resume needs."""
+    """All that a receipt and a resume need."""
     trained = toy.run(tmp_path)
     saved = checkpoint_file.read(trained.best)
     assert set(saved) == {
@@ -279,7 +278,7 @@ def test_a_checkpoint_holds_every_key_and_its_provenance(tmp_path):
 
 
 def test_save_minutes_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
-    """`save_minutes`: last.pt mid-epoch; the epoch's own checkpoints are not touched."""
+    """As last.pt; the checkpoints of an epoch are written at its end only."""
     steps = []
     real = CheckpointFolder.save
 
@@ -380,5 +379,5 @@ def test_a_new_name_is_on_the_disk_before_it_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "sync", watched)
     entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}
     CheckpointFolder(tmp_path).save({"format": FORMAT}, entry)
-    assert seen[0] == (tmp_path, False)  # the rename first, while nothing is listed yet
-    assert seen[-1] == (tmp_path, True)  # and the index's own rename at the end
+    assert seen[0] == (tmp_path, False)  # the folder is synced after the rename, while nothing is listed yet
+    assert seen[-1] == (tmp_path, True)  # and again after the index was renamed

@@ -1,4 +1,4 @@
-"""torch.compile meets one shape a mode, whatever the batches are: nothing is compiled again in a run."""
+"""Each mode (training, validation) is compiled once in a run, whatever the sizes of its batches."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_padding_samples_contribute_no_gradient(counter: Any):
     net.zero_grad()
     net(*inputs(3))[0].square().sum().backward()
     for given, p in zip(filled, net.parameters(), strict=True):
-        assert torch.allclose(given, p.grad, rtol=1e-5, atol=1e-5)  # another batch is rounded otherwise
+        assert torch.allclose(given, p.grad, rtol=1e-5, atol=1e-5)  # another batch size rounds differently
 
 
 def test_a_function_is_compiled_for_full_batches_and_runs_uncompiled_for_smaller_ones(counter: Any):
@@ -89,8 +89,8 @@ def test_halved_micro_batches_are_compiled_once_at_their_new_size(counter: Any):
     assert counter.frame_count == 2
 
 
-class Unwatched(toy.ToyRecipe):
-    """Without the toy's own notes, which a compiler would have to guard."""
+class PlainModel(toy.ToyRecipe):
+    """Without the toy's bookkeeping in `forward`, for which the compiler would insert guards."""
 
     def build(self, constants: Any) -> torch.nn.Module:
         model = super().build(constants)
@@ -98,10 +98,10 @@ class Unwatched(toy.ToyRecipe):
 
 
 def test_a_compiled_run_compiles_twice_and_gives_the_same_loss(tmp_path, counter: Any, monkeypatch: pytest.MonkeyPatch):
-    """22 samples by 4 leave 2 over in every epoch, 9 held-out ones leave 1; three epochs."""
-    plain = toy.run(tmp_path / "plain", Unwatched)
+    """The last batch of an epoch has 2 of 4 samples, the last held-out batch 1; three epochs."""
+    plain = toy.run(tmp_path / "plain", PlainModel)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    same = toy.run(tmp_path / "compiled", Unwatched, training={"compile": True})
+    same = toy.run(tmp_path / "compiled", PlainModel, training={"compile": True})
     assert counter.frame_count == 2
     assert not counters["graph_break"]
     assert same.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-6)
@@ -111,11 +111,11 @@ def test_the_compiler_cache_is_kept_in_the_workspace(tmp_path, monkeypatch: pyte
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # put back at the end
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    toy.run(tmp_path, Unwatched, training={"compile": True, "max_steps": 1})
+    toy.run(tmp_path, PlainModel, training={"compile": True, "max_steps": 1})
     kept = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     assert kept.parent == tmp_path / "cache" / "compiled"
     module.keep_compiled(tmp_path / "elsewhere")
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == kept  # who has chosen a place keeps it
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == kept  # a folder that was chosen before is kept
 
 
 def test_a_recipe_may_have_further_functions_compiled():

@@ -1,4 +1,4 @@
-"""Large constants: stored once, by hash, beside the checkpoints that refer to them."""
+"""Large constants are stored once, in a file named by its SHA-256, beside the checkpoints that refer to it."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from training.engine.checkpoints.saver import Saver
 from training.errors import HostError, Interrupted, UsageError
 from training.stages.prove_resume import compare
 
-LARGE = stored.INSIDE // 4 + 1  # float32 numbers: just more than what stays inside
+LARGE = stored.INSIDE // 4 + 1  # float32 numbers: just too large to be kept in a checkpoint
 
 
-class Tabled(toy.ToyRecipe):
+class WithTable(toy.ToyRecipe):
     """A toy with a large table among its constants."""
 
     def fit_constants(self, rows):
@@ -48,7 +48,7 @@ def files(folder):
 
 
 def filled(path):
-    """The table of a checkpoint, which is one number."""
+    """The number with which the table of a checkpoint is filled."""
     values = read(path)["constants"]["table"]
     assert len(values) == LARGE and values.eq(values[0]).all()
     return float(values[0])
@@ -58,7 +58,7 @@ def test_a_run_stores_its_large_constants_once(tmp_path, monkeypatch):
     written = []
     real = stored.write_state
     monkeypatch.setattr(stored, "write_state", lambda *a: (written.append(a[0].name), real(*a))[1])
-    trained = toy.run(tmp_path, Tabled, training={"save_every": 1})
+    trained = toy.run(tmp_path, WithTable, training={"save_every": 1})
     folder = tmp_path / "checkpoints" / "toy"
     assert len(written) == 1 and len(files(folder)) == 1
     assert all(path.stat().st_size < 100_000 for path in folder.glob("*.pt") if path.name not in files(folder))
@@ -88,11 +88,11 @@ def test_the_size_limit_applies_to_all_constants_together():
 
 
 def test_a_resumed_run_has_the_same_constants_and_ends_in_the_same_bits(tmp_path):
-    straight = toy.run(tmp_path / "straight", Tabled)
+    straight = toy.run(tmp_path / "straight", WithTable)
     with pytest.raises(Interrupted):
-        toy.run(tmp_path / "cut", type("Stopped", (Tabled,), {"signal_at": 8}))
+        toy.run(tmp_path / "cut", type("Stopped", (WithTable,), {"signal_at": 8}))
 
-    class Refitted(Tabled):  # what is fitted now would be another table
+    class Refitted(WithTable):  # fitting again would give another table
         def fit_constants(self, rows):
             raise AssertionError("constants are fitted once in a run's life")
 
@@ -222,7 +222,7 @@ def test_the_disk_space_of_constants_is_counted_once(tmp_path, monkeypatch):
 
 
 def test_large_constants_are_not_copied_for_each_save(tmp_path, monkeypatch):
-    """Nor serialised: what was written is recognised."""
+    """Nor serialised again: tensors that were stored are recognised."""
     with Saver(tmp_path, 3, print) as saver:
         kept = table(5.0)
         for number in range(3):

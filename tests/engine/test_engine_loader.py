@@ -1,4 +1,4 @@
-"""Batches come complete, in order and once each, also when the processes that make them fail."""
+"""The data loader yields each batch once and in order, also when its workers fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = 0.4  # seconds of patience
 
 
 class Dataset:
-    """Item = its index; `fault(index)` happens in a worker before."""
+    """Item = its index; a worker calls `fault(index)` first."""
 
     def __init__(self, fault: Callable[[int], Any] = lambda index: None):
         self.fault, self.main = fault, os.getpid()
@@ -55,7 +55,7 @@ def loader(dataset: Any, count: int = 12, workers: int = 2, **options: Any) -> L
 
 
 def once(folder: Path, index: int, act: Callable[[], Any]) -> Callable[[int], None]:
-    """`act` in whichever process makes item `index` first; never again."""
+    """A fault that calls `act` once, in the process that is the first to make item `index`."""
 
     def fault(at: int) -> None:
         mark = folder / "done"
@@ -78,7 +78,7 @@ def gone(pid: int) -> bool:
 
 
 def sent(number: int) -> Callable[[], None]:
-    return lambda: (faulthandler.disable(), os.kill(os.getpid(), number))  # pytest's would fill the screen
+    return lambda: (faulthandler.disable(), os.kill(os.getpid(), number))  # else pytest's handler prints all stacks
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_an_idle_worker_that_was_killed_is_replaced(tmp_path):
         assert indices([*got, *passing]) == list(range(24))
         os.kill(batches.workers[1].pid, signal.SIGSTOP)
         assert indices(list(batches)) == list(range(24))
-    assert 2 <= len(messages) <= 3  # what was made before the kill may be delivered before the loss is seen
+    assert 2 <= len(messages) <= 3  # batches made before the kill may be delivered before the loss is noticed
 
 
 def busy(seconds: float) -> None:
@@ -124,7 +124,7 @@ def busy(seconds: float) -> None:
 
 
 def waiting(seconds: float) -> None:
-    """As one who reads from a slow drive, a little at a time."""
+    """Sleep in short intervals, like a process that reads from a slow drive."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(QUICK / 20)
@@ -139,7 +139,7 @@ def test_a_slow_worker_that_shows_activity_is_not_replaced(tmp_path, act):
 
 
 def test_the_time_limit_for_a_sleeping_worker_doubles_with_each_attempt(tmp_path):
-    """A drive that stalls for longer than the patience is not abandoned."""
+    """So a drive that stalls for longer than `patience` does not end the run."""
     messages = []
     slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
     with loader(slow, workers=1, say=messages.append) as batches:
@@ -158,7 +158,7 @@ def test_a_batch_that_fails_five_times_ends_the_run_and_names_its_samples():
 
 
 def test_a_delivered_batch_resets_the_count_of_attempts(tmp_path):
-    """A worker lost every few batches is no reason to stop."""
+    """A run continues although it loses a worker every few batches."""
 
     def fault(index: int) -> None:
         mark = tmp_path / str(index)
@@ -213,7 +213,7 @@ def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_requested():
 
 
 class Stalled(toy.ToyRecipe):
-    """The loader gets stuck at a sample, and the run is asked to stop a moment later."""
+    """A worker hangs at a sample, and the run gets SIGTERM one second later."""
 
     stalls: ClassVar[dict[str, Any]]
 
@@ -224,7 +224,7 @@ class Stalled(toy.ToyRecipe):
 
             def stuck(epoch, index):
                 if epoch >= self.stalls["epoch"] and index == self.stalls["index"] and os.getpid() != self.main:
-                    time.sleep(1)  # by then it is waited for
+                    time.sleep(1)  # by then the run waits for this batch
                     os.kill(self.main, signal.SIGTERM)
                     time.sleep(60)
                 return item(epoch, index)
@@ -264,7 +264,7 @@ def test_a_run_that_waits_for_a_batch_saves_and_ends_at_a_stop_signal(tmp_path, 
 
 
 def test_replaced_workers_leave_no_process_and_no_open_file(tmp_path):
-    """No process, no open file, and so no shared memory. An end takes no time, whatever the workers are doing."""
+    """And so no shared memory. Closing the loader is quick, whatever the workers do."""
 
     def fault(index: int) -> None:
         mark = tmp_path / str(index)
@@ -291,7 +291,7 @@ def test_replaced_workers_leave_no_process_and_no_open_file(tmp_path):
 
 
 def test_batches_do_not_travel_through_dev_shm():
-    """In a container it holds 64 MB."""
+    """Its size is 64 MB in a container."""
     with loader(Dataset()) as batches:
         batch = next(iter(batches))
         maps = Path("/proc/self/maps").read_text()
@@ -336,7 +336,8 @@ TENSORS = {
 
 
 def test_workers_ignore_stop_signals_to_the_process_group():
-    """Ctrl-C, `timeout` and a closed terminal reach the workers too: the step that is being saved still needs them."""
+    """Ctrl-C, `timeout` and a closed terminal signal the workers too, and the current step still needs their
+    batches."""
     with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]

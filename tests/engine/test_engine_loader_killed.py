@@ -38,7 +38,7 @@ def kill_one() -> None:
 
 
 def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):
-    """Nor does a death that comes in the middle of a step or of a save do any harm there."""
+    """Workers are killed in the middle of steps and of validation batches."""
     from training.engine.checkpoints import checkpoint_file
 
     straight = toy.run(tmp_path / "straight", data={"num_workers": 0})
@@ -67,7 +67,7 @@ with exclusive(Path({folder!r}), "a test"), \\
 
 
 def test_a_killed_run_leaves_no_worker_and_no_lock(tmp_path):
-    """Workers that are in the middle of an item included; the folder is free for the next run at once."""
+    """Not even a worker that is in the middle of an item; the next run can use the folder at once."""
     from training.workspace import exclusive
 
     root = str(Path(__file__).parents[2])

@@ -1,5 +1,5 @@
-"""Which checkpoint is the best one: direction, constraint, evaluations in the middle of an epoch, metrics by appraisal
-and of vectors."""
+"""Which checkpoint is the best one (direction, constraint), evaluations in the middle of an epoch, metrics from vectors
+and from `appraise`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from training.settings import Constraint
 
 
 class Scripted(toy.ToyRecipe):
-    """An evaluation gives the next numbers of a script: (error, score). The first two calls are the sanity check's."""
+    """Each evaluation gives the next numbers of a script: (error, score). The first call is that of the sanity
+    check."""
 
     script = ((9.0, 9.0),)
 
@@ -75,7 +76,7 @@ def test_without_a_feasible_evaluation_the_smallest_violation_is_best_and_report
 
 
 def test_early_stopping_counts_a_smaller_violation_as_an_improvement(tmp_path):
-    """The value rises from evaluation to evaluation, and so does what it is constrained by, towards the bound."""
+    """The monitored value gets worse with each evaluation, while the constrained metric improves until its bound."""
     script = ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (4.0, 0.4), (5.0, 0.4), (6.0, 0.4))
     rule = {"enabled": True, "patience": 2, "min_delta": 0.0}
     free = run(tmp_path / "free", scripted(*script), **rule)
@@ -84,7 +85,7 @@ def test_early_stopping_counts_a_smaller_violation_as_an_improvement(tmp_path):
 
 
 def test_the_best_evaluation_is_kept_over_a_restart(tmp_path):
-    """What violated a constraint least before the stop is compared with what comes after."""
+    """The smallest violation before the stop is compared with later evaluations."""
     script = ((1.0, 0.5), (1.0, 0.3), (1.0, 0.4), (1.0, 0.1))
     rule = {"constraint": {"metric": "score", "at_least": 0.7}}
     straight = run(tmp_path / "straight", scripted(*script), **rule)
@@ -100,7 +101,7 @@ def test_the_best_evaluation_is_kept_over_a_restart(tmp_path):
 
 
 def test_a_changed_rule_is_applied_to_the_best_evaluation_so_far(tmp_path):
-    """A run whose best had a low value continues under a rule that wants a high score: a lower score is not better."""
+    """The best evaluation by the loss is compared by its score once the rule is a high score."""
     script = (*FALLING_AND_RISING, (9.0, 0.2))
     toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
     more = type("More", (Scripted,), {"script": script, "judged": 2})
@@ -152,7 +153,7 @@ class PerRemainder(toy.ToyRecipe):
 
 
 def test_sums_may_be_vectors_whose_means_are_exact(tmp_path):
-    """1000 to 1009: four of them leave a remainder of 1, and a last batch of two counts as two."""
+    """Of 1000 to 1009, four have the remainder 1. The last batch has two samples, and counts as two."""
     trained = toy.run(tmp_path, PerRemainder, val_rows=10)
     assert trained.metrics["largest"] == 0.4 and trained.metrics["sum"] == pytest.approx(1.0)
 
@@ -171,7 +172,7 @@ def test_a_vector_as_a_metric_is_refused_before_the_first_step(tmp_path):
 
 
 class Generating(toy.ToyRecipe):
-    """Its metric is of the rows that it was given: the mean of their numbers, and whether it is in training mode."""
+    """Its metric is the mean number of the rows that it gets."""
 
     seen: list = []  # noqa: RUF012
 

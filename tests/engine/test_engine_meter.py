@@ -1,4 +1,4 @@
-"""How much of a device a training uses is on every log line, where it is known what the device can do."""
+"""Log lines have the model FLOP utilisation where the peak of the device is known."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def output(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatch):
-    """5 TFLOP a sample at 10 samples a second, of the 200 that two devices can do."""
+    """5 TFLOP a sample at 10 samples a second, of a peak of 200 TFLOP/s of two devices."""
     assert "50.00 TFLOP/s (25.0% of peak)" in output(Meter(5e12, 2 * 100), monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""The engine's AdamW is torch's, but for what torch imports around it."""
+"""The engine's AdamW computes what torch's AdamW does, without importing the compiler."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def test_weights_and_state_are_bit_identical_to_torchs_adamw(options):
 
 
 def test_training_without_compile_does_not_import_the_compiler():
-    """It takes a second to import, at every start."""
+    """Importing it would take a second at every start."""
     code = (
         "import sys, torch\n"
         "import training.engine.loop.run, training.domains.music.midi_generator.recipe\n"

@@ -1,4 +1,4 @@
-"""Models most of whose weights are frozen: a checkpoint holds what is trained, and knows the rest by its digest."""
+"""Models whose weights are mostly frozen: a checkpoint holds the trained ones and a digest of the rest."""
 
 import time
 
@@ -20,7 +20,7 @@ TRAINED = {"layers.3.weight", "layers.3.bias"}
 
 
 class Adapted(toy.ToyRecipe):
-    """A toy whose first layer is a frozen base, made of another seed."""
+    """A toy whose first layer is a frozen base, initialised from the seed `base`."""
 
     base = 7
     family = "toy"
@@ -92,7 +92,7 @@ def test_what_is_exported_is_the_base_with_the_trained_weights(tmp_path, monkeyp
     source = content["ema"] if averaged else content["model"]
     assert all(torch.equal(weights[name], source[name]) for name in TRAINED)
     assert all(torch.equal(weights[name], fresh.state_dict()[name]) for name in BASE)
-    assert set(loaded.recipe.weights(loaded.model)) == set(BASE) | TRAINED  # what leaves is complete
+    assert set(loaded.recipe.weights(loaded.model)) == set(BASE) | TRAINED  # what is exported is complete
 
 
 def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
@@ -101,7 +101,7 @@ def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
     monkeypatch.setattr(partial, "frozen_digest", lambda *a: (calls.append(1), real(*a))[1])
     toy.run(tmp_path, Adapted, training={"save_every": 1, "save_minutes": 1e-9})
     assert len(calls) == 1
-    toy.run(tmp_path, Adapted, training={"epochs": 4})  # a load and saves, in another model
+    toy.run(tmp_path, Adapted, training={"epochs": 4})  # loads and saves with another model object
     assert len(calls) == 2
 
 
@@ -154,7 +154,7 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
     ("names", "message"),
     [
         (["layers.3.weight"], r"trains layers\.3\.bias and does not save it \(1 such"),
-        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model does not have"),
+        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model does not"),
     ],
 )
 def test_a_saved_list_that_does_not_fit_the_model_is_refused(names, message):

@@ -1,4 +1,4 @@
-"""The declarations of a family on precision, sharing of GPUs and memory take effect."""
+"""What a recipe declares on precision, parallelism, memory and disk space takes effect."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_frozen_base_is_held_in_bfloat16_and_the_rest_in_float32(tmp_path):
     Frozen.used.clear()
     trained = toy.run(tmp_path, Frozen, training={"ema_decay": 0.9})
     assert {used[:2] for used in Frozen.used} == {(torch.bfloat16, torch.float32)}
-    assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # what it computes in, without training.amp too
+    assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # the model computes in bfloat16 also without training.amp
     content = read(trained.last)
     assert content["model"]["layers.0.weight"].dtype == torch.bfloat16
     assert content["model"]["layers.3.weight"].dtype == torch.float32

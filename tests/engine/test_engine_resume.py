@@ -1,4 +1,5 @@
-"""Stopped anywhere and started again, a run ends as if it had not been stopped; nothing trained is ever lost."""
+"""A run that is stopped anywhere and resumed ends with the same bits as an uninterrupted one, and loses no
+checkpoint."""
 
 import json
 import os
@@ -14,7 +15,7 @@ from training.errors import DataError, HostError, Interrupted, UsageError
 from training.stages.trained import load_trained
 from training.workspace import Workspace, exclusive
 
-#: Everything that has a state: dropout, averaged weights, accumulation, patience, a last smaller batch.
+#: Settings with every kind of state: dropout, averaged weights, accumulation, patience, a last smaller batch.
 RICH = {
     "model": {"dropout": 0.4},
     "training": {
@@ -60,7 +61,7 @@ def assert_same_run(one, other):
     assert timeless[0] == timeless[1]
 
 
-def stop_and_go(root, step=-1, validation=-1, **settings):
+def stop_and_resume(root, step=-1, validation=-1, **settings):
     with pytest.raises(Interrupted) as caught:
         toy.run(root, toy.stopped(step, validation), **settings)
     assert caught.value.exit_code == 75
@@ -81,7 +82,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("step", [0, 2, 5, 6, 13, 23])
 def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, step):
     """At the first step, in the middle of an epoch, at an epoch's very end (5, 23), just after (6)."""
-    at = stop_and_go(tmp_path, step, **RICH)
+    at = stop_and_resume(tmp_path, step, **RICH)
     assert at in (step + 1, 0)  # before the first step is done there is nothing to lose
     assert_same_run(saved(tmp_path), uninterrupted[0])
     if at:
@@ -91,13 +92,13 @@ def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, ste
 @pytest.mark.parametrize("validation", [2, 4, 5, 7, 12])
 def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted, validation):
     """In the sanity check before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
-    stop_and_go(tmp_path, validation=validation, **RICH)
+    stop_and_resume(tmp_path, validation=validation, **RICH)
     assert_same_run(saved(tmp_path), uninterrupted[0])
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
 def test_a_stop_signal_ends_a_validation_before_its_last_batch(tmp_path):
-    """Not after its last batch."""
+    """The stop must not wait for its last batch."""
     judged = []
 
     class Judging(toy.stopped(validation=4)):
@@ -122,15 +123,16 @@ def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
 
 def test_a_float16_run_resumes_with_the_state_of_its_gradient_scaler(tmp_path):
     toy.run(tmp_path / "reference", **HALF)
-    stop_and_go(tmp_path / "parts", 7, **HALF)
+    stop_and_resume(tmp_path / "parts", 7, **HALF)
     assert saved(tmp_path / "reference")["scaler"]["scale"] > 0
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
 def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
-    """A complete process group gets SIGTERM; the step in hand still gets its data, and the run resumes equal."""
-    kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
-    toy.run(tmp_path / "reference", **kind)
+    """SIGTERM to all processes, as to a process group: the current step still gets its batches, and the run is
+    resumed."""
+    settings = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
+    toy.run(tmp_path / "reference", **settings)
 
     class Group(toy.ToyRecipe):
         def losses(self, model, batch, progress):
@@ -143,13 +145,13 @@ def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
             return super().losses(model, batch, progress)
 
     with pytest.raises(Interrupted):
-        toy.run(tmp_path / "parts", Group, **kind)
-    toy.run(tmp_path / "parts", **kind)
+        toy.run(tmp_path / "parts", Group, **settings)
+    toy.run(tmp_path / "parts", **settings)
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
 def test_starting_a_finished_run_again_trains_nothing(tmp_path):
-    """A checkpoint at the very end is no exhausted loader, and is left as it is."""
+    """The checkpoint of the last step is left as it is."""
     first = toy.run(tmp_path)
     before = (folder(tmp_path) / "last.pt").stat()
     toy.ToyRecipe.log.clear()
@@ -226,7 +228,7 @@ def test_settings_that_do_not_affect_the_weights_do_not_prevent_a_resume(tmp_pat
 
 
 def test_a_run_that_stopped_early_stays_finished_until_its_rule_changes(tmp_path):
-    """It stops, stays stopped, and continues on SIGCONT."""
+    """Started again it does nothing; once early stopping is off, it continues."""
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     stopped = toy.run(tmp_path, training={"epochs": 9, "early_stopping": stopping})
     assert stopped.epoch == 3 and "early stopping" in stopped.finished
@@ -257,17 +259,18 @@ def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
 
 
 def test_resume_from_a_file_continues_from_there(tmp_path):
-    """An earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating continues."""
+    """An earlier checkpoint of the same run begins a new run. The old one is moved aside; a repeated command
+    continues."""
     toy.run(tmp_path, training={"save_every": 1})
     end = saved(tmp_path)
-    kind = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
+    settings = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
     toy.ToyRecipe.log.clear()
     with pytest.raises(Interrupted):
-        toy.run(tmp_path, toy.stopped(9), **kind)
-    trained = toy.run(tmp_path, **kind)
+        toy.run(tmp_path, toy.stopped(9), **settings)
+    trained = toy.run(tmp_path, **settings)
     assert [step for step, _ in toy.ToyRecipe.log] == list(range(6, 18))
     assert_same(saved(tmp_path)["model"], end["model"])
-    assert toy.run(tmp_path, **kind).already
+    assert toy.run(tmp_path, **settings).already
     assert (folder(tmp_path) / "previous").is_dir() and trained.step == 18
 
 
@@ -292,7 +295,7 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
 
 
 def test_resume_from_a_finished_run_saves_its_state_in_the_new_folder(tmp_path):
-    """With nothing left to train, it is saved there, and what is reported as best is a file."""
+    """Nothing is left to train; last.pt and best.pt are saved there all the same."""
     first = toy.run(tmp_path / "a", training={"epochs": 1})
     trained = toy.run(tmp_path / "b", training={"epochs": 1, "resume_from": str(first.last)})
     assert trained.step == first.step and trained.finished == first.finished
@@ -300,7 +303,7 @@ def test_resume_from_a_finished_run_saves_its_state_in_the_new_folder(tmp_path):
     assert trained.best.is_file() and CheckpointFolder(folder(tmp_path / "b")).best() == trained.best
 
 
-# -- no checkpoint is intact -----------------------------------------------------------------------------------------
+# -- no checkpoint is intact ---------------------------------------------------------------------------------------
 
 
 def damage(root):
@@ -309,7 +312,7 @@ def damage(root):
 
 
 def test_a_run_is_refused_where_checkpoints_exist_and_none_is_intact(tmp_path):
-    """Exit 6, and nothing is changed: the first step would cost its price a second time; the reader decides."""
+    """Exit 6, and nothing is changed: whether to pay for the training again is for the user to decide."""
     toy.run(tmp_path, training={"epochs": 1})
     damage(tmp_path)
     before = {path.name: path.read_bytes() for path in folder(tmp_path).glob("*.pt")}
@@ -338,11 +341,11 @@ def test_a_new_run_begins_where_every_listed_file_is_missing(tmp_path):
     assert not toy.run(tmp_path, training={"epochs": 1}).already
 
 
-# -- what is refused -------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------------
 
 
 def test_a_missing_resume_file_is_refused_and_similar_files_are_listed(tmp_path):
-    """Never silently ignored."""
+    """It must not be ignored silently."""
     trained = toy.run(tmp_path)
     with pytest.raises(UsageError, match="There is no checkpoint") as caught:
         toy.run(tmp_path, training={"resume_from": str(folder(tmp_path) / "lst.pt")})
@@ -354,9 +357,6 @@ def test_resume_from_a_model_of_another_shape_is_refused(tmp_path):
     toy.run(tmp_path / "a", training={"epochs": 1})
     with pytest.raises(UsageError, match="does not fit the model"):
         toy.run(tmp_path / "b", training={"resume_from": str(folder(tmp_path / "a") / "last.pt")}, model={"width": 5})
-
-
-# -- refusals ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("split", ["train_rows", "val_rows"])
@@ -374,7 +374,7 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+def test_cuda_without_a_gpu_is_refused(tmp_path):
     with pytest.raises(HostError, match="A GPU was required") as caught:
         toy.run(tmp_path, device="cuda")
     assert caught.value.exit_code == 6

@@ -1,4 +1,4 @@
-"""Saving in the background: what was copied is what is saved, whatever the training does meanwhile."""
+"""Saving in the background: a checkpoint holds the state that was copied, whatever the training does meanwhile."""
 
 import copy
 import os
@@ -29,7 +29,7 @@ def saver(tmp_path):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Holds every save at its beginning until it is set."""
+    """An event for which every save waits at its beginning."""
     opened, real = threading.Event(), CheckpointFolder.save
 
     def held(*arguments):
@@ -42,7 +42,7 @@ def gate(monkeypatch):
 
 
 def trained():
-    """A model with tied weights, its optimizer after a step, and both in a checkpoint's shape."""
+    """A model with tied weights, its optimizer after a step, and a function that does another step."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[1].weight = model[0].weight
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -69,7 +69,7 @@ def content(model, optimizer, progress):
 
 
 def test_a_background_save_holds_the_state_at_the_time_of_the_call(tmp_path, saver, gate):
-    """Weights, nested optimizer state and plain numbers may change while they are written."""
+    """Although weights, optimizer state and plain values change while it is written."""
     model, optimizer, step = trained()
     progress = {"step": 1, "values": [1, 2]}
     names = [BEST]
@@ -90,7 +90,7 @@ def test_a_background_save_holds_the_state_at_the_time_of_the_call(tmp_path, sav
     for index, values in before["optimizer"]["state"].items():
         for name, value in values.items():
             assert torch.equal(saved["optimizer"]["state"][index][name], value), name
-    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the training did continue
+    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the weights have changed since
     one, other = saved["model"]["0.weight"], saved["model"]["1.weight"]
     assert one.data_ptr() == other.data_ptr()  # tied weights are not stored twice
 
@@ -124,11 +124,11 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
     saver.finish()
     assert order == [1, 2, 3, 4, 5, 6, 7]
     kept = {path.name for path in tmp_path.glob("checkpoint_epoch_*")}
-    assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention in the background too
+    assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention is applied, too
 
 
 def test_a_failed_save_is_reported_once_and_does_not_count_as_saved(tmp_path, saver):
-    """Exit 6; the checkpoint before is complete."""
+    """Exit 6; the checkpoint before it is intact."""
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
     saver.save(state(2), entry(2), [], wait=False)
@@ -169,17 +169,17 @@ def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
 def test_a_signal_during_a_wait_does_not_change_the_copy_being_written(tmp_path, saver, gate):
     """The second save must wait for the first, though an exception ended an earlier wait for it."""
 
-    class Asked(Exception):
+    class Signalled(Exception):
         pass
 
-    def ask(*_):
-        raise Asked
+    def handler(*_):
+        raise Signalled
 
     saver.save(state(1), entry(1), [], wait=False)
-    before = signal.signal(signal.SIGALRM, ask)
+    before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
-        with pytest.raises(Asked):
+        with pytest.raises(Signalled):
             saver.save(state(2), entry(2), [], wait=False)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -241,7 +241,7 @@ def test_on_a_gpu_changes_queued_after_a_snapshot_are_not_in_it(tmp_path):
 
 
 def test_a_run_waits_for_its_first_and_last_save_only(tmp_path, monkeypatch):
-    """A save in the middle costs a copy; the first proves that saving works, the last that all is there."""
+    """It waits for the first to find errors before training, for the last so that the result is on the disk."""
     waited = []
     save = Saver.save
 
@@ -255,7 +255,7 @@ def test_a_run_waits_for_its_first_and_last_save_only(tmp_path, monkeypatch):
 
 
 def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
-    """Not hours later, at the next save: nothing more would be safe."""
+    """Not at the next save, which may be hours later, as no step in between would be saved."""
     save = CheckpointFolder.save
 
     def full(folder, content, entry, names=()):

@@ -1,4 +1,5 @@
-"""Requests to stop outside of a training: raised anywhere, and taken for nothing else."""
+"""Stop signals outside of training: they end a stage anywhere with exit code 75, and are not reported as other
+errors."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("signals_as_at_a_terminal")
 
 @pytest.fixture
 def verify(monkeypatch):
-    """verify(stage) -> the exit code of a stage that does this."""
+    """verify(stage) -> the exit code of the command `verify` if its stage is this function."""
 
     def run(stage):
         monkeypatch.setitem(cli.VERBS, "verify", lambda _options: stage())
@@ -27,7 +28,7 @@ def verify(monkeypatch):
     return run
 
 
-def ask():
+def send_sigterm():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -38,12 +39,12 @@ def test_a_stop_signal_ends_a_stage_with_exit_code_75(verify, capsys, number):
 
 
 def test_a_library_that_catches_every_exception_does_not_hide_a_stop_signal(verify):
-    """torch.onnx, torch.export and coremltools do; what they interrupt would be reported as a differing export (4), or
-    as a format that this model has not got."""
+    """torch.onnx, torch.export and coremltools catch all exceptions. A stop would then be reported as an export that
+    differs (4), or as a format that the model does not have."""
 
     def stage():
         try:
-            ask()
+            send_sigterm()
         except Exception as error:
             raise ExportError("cannot be converted") from error
 
@@ -54,7 +55,7 @@ def test_a_library_that_catches_every_exception_does_not_hide_a_stop_signal(veri
 def test_a_stop_that_a_library_replaced_by_its_own_error_still_ends_with_75(verify, capsys, error):
     def stage():
         try:
-            ask()
+            send_sigterm()
         except BaseException:  # noqa: BLE001
             raise error from None
 
@@ -63,11 +64,11 @@ def test_a_stop_that_a_library_replaced_by_its_own_error_still_ends_with_75(veri
 
 
 def test_a_stop_signal_lost_in_a_destructor_stops_the_next_training_at_its_start(verify):
-    """Raised in a destructor, or in a callback of an import, it is printed and forgotten by Python."""
+    """Python prints an exception of a destructor, or of a callback of an import, and ignores it."""
 
     class Unlucky:
         def __del__(self):
-            ask()
+            send_sigterm()
 
     began = []
 
@@ -88,24 +89,24 @@ def test_a_repeat_within_a_second_is_ignored_and_a_later_signal_ends_at_once(ver
 
     def stage():
         try:
-            ask()
-        finally:  # it cleans up
-            ask()
+            send_sigterm()
+        finally:  # during clean-up
+            send_sigterm()
             assert not ended
             monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
-            ask()
+            send_sigterm()
 
     assert verify(stage) == 75 and ended == [signal.SIGTERM]
 
 
 def test_blocked_or_ignored_signals_that_were_inherited_are_reset(verify):
-    """A program that starts this one may have blocked the requests to stop, and ignore how its children end: with
-    SIGCHLD ignored, every command of ours would seem to end well."""
+    """The program that starts this one may have blocked the stop signals and ignored SIGCHLD, with which the exit code
+    of every command that we start would be 0."""
     codes = []
 
     def stage():
         codes.append(subprocess.run(["false"], check=False).returncode)
-        ask()
+        send_sigterm()
 
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPS)
@@ -123,7 +124,7 @@ def test_signal_handlers_are_restored_and_nohup_is_respected(verify):
         assert verify(lambda: os.kill(os.getpid(), signal.SIGHUP)) == 0
     finally:
         signal.signal(signal.SIGHUP, hangup)
-    assert verify(ask) == 75
+    assert verify(send_sigterm) == 75
     assert [signal.getsignal(number) for number in signals.STOPS] == before
 
 
@@ -132,5 +133,5 @@ def test_a_failure_without_a_stop_signal_keeps_its_exit_code(verify):
         raise ExportError("differs")
 
     assert verify(stage) == 4
-    assert verify(ask) == 75
-    assert verify(stage) == 4, "an earlier request is not this one's"
+    assert verify(send_sigterm) == 75
+    assert verify(stage) == 4, "a stop signal of an earlier command has no effect on this one"

@@ -1,4 +1,4 @@
-"""Signals to a run: what a second one, one before training and one inside a save do."""
+"""Stop signals to a run: a second one, one before training, one during a save."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ class HeldUp(toy.ToyRecipe):
     def losses(self, model, batch, progress):
         if progress.step == 3:
             Path(sys.argv[1], "here").touch()
-            time.sleep(60)  # a step that does not end; SIGTERM wakes no one
+            time.sleep(60)  # a step that does not end: the handler of SIGTERM returns, and the sleep continues
         return super().losses(model, batch, progress)
 
 toy.run(Path(sys.argv[1]), HeldUp)
@@ -42,7 +42,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
             time.sleep(0.05)
         process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1.3)  # the first waits for the step
+            process.wait(1.3)  # the first signal waits for the end of the step
         process.terminate()
         assert process.wait(5) == -15
     finally:
@@ -51,7 +51,7 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path):
 
 
 def test_a_signal_before_training_ends_the_run_at_once(tmp_path):
-    """Nothing is there to be saved, so nothing is waited for."""
+    """There is nothing to save yet."""
     reached = []
 
     class Fitting(toy.ToyRecipe):
@@ -67,7 +67,7 @@ def test_a_signal_before_training_ends_the_run_at_once(tmp_path):
 
 @pytest.mark.parametrize("save", [1, 2, 4])
 def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
-    """In the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
+    """In the trial save (1), in that of an epoch (2), and in the last one (4), after which no step reads the signal."""
     real, left = CheckpointFolder.save, [save]
 
     def struck(*arguments):

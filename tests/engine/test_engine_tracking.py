@@ -1,4 +1,4 @@
-"""What a run tells: files first, and no tracker can stop it."""
+"""The logs of a run: files, TensorBoard and W&B, none of which can stop it."""
 
 import errno
 import io
@@ -95,7 +95,7 @@ def init(**options): tell("init", options=options); print("chatter"); misbehave(
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """A wandb package that writes its calls to a file; `wandb(fault)` sets what it does wrong."""
+    """A fake wandb package that writes its calls to a file; `wandb(fault)` trains with a fault in it."""
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / "wandb.py").write_text(FAKE_WANDB)
@@ -140,7 +140,7 @@ def test_a_wandb_failure_does_not_stop_the_run_and_is_reported_once(wandb, how, 
 
 
 def test_a_hung_wandb_process_never_blocks_the_run(tmp_path, monkeypatch):
-    """More than a pipe holds, to one that takes nothing."""
+    """More data than a pipe holds, for a process that reads nothing."""
     (tmp_path / "wandb.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(wandb_process, "MOST_WAITING", 300_000)
@@ -190,7 +190,7 @@ def test_wandb_that_is_not_installed_is_refused_before_training(tmp_path, monkey
 
 
 class Losing(toy.ToyRecipe):
-    """At a step, something happens to the folder of the run."""
+    """At one step, calls `what` with the folder of the run."""
 
     at, what = 5, staticmethod(lambda folder: None)
 
@@ -236,13 +236,13 @@ def test_data_that_a_full_disk_refused_is_written_once_there_is_space(tmp_path, 
 
 
 def test_two_threads_write_complete_lines(tmp_path, monkeypatch):
-    """The one that saves says something while the training says something."""
+    """The saving thread logs a line while the training thread logs one."""
     file, real = AppendOnlyFile(tmp_path / "log"), os.write
     other = threading.Thread(target=lambda: file.write(b"the saver's line\n"))
 
     def slow(handle: int, data: bytes) -> int:
         monkeypatch.setattr(os, "write", real)
-        with memoryview(data) as held:  # what the system call does while it lasts
+        with memoryview(data) as held:  # as the system call does
             other.start()
             other.join(0.1)
             return real(handle, held[:4])
@@ -256,7 +256,7 @@ def test_two_threads_write_complete_lines(tmp_path, monkeypatch):
 
 @pytest.fixture
 def full_logs(tmp_path):
-    """The logs have a disk of their own, and it is full."""
+    """The logs are on a separate disk, which is full."""
     (tmp_path / "out").mkdir()
     disk = Mounted(tmp_path / "out" / "runs", 1 << 20)
     disk.fill(left=0)
@@ -265,7 +265,7 @@ def full_logs(tmp_path):
 
 
 def test_a_run_whose_log_disk_is_full_finishes_and_reports_it_once(full_logs, tmp_path, capsys):
-    """From its first step on, and through a return to an earlier checkpoint."""
+    """It is full from the first step on."""
     trained = toy.run(tmp_path / "out", logging={"tensorboard": True})
     assert trained.best.exists() and trained.step == 18
     lines = capsys.readouterr().out.splitlines()
@@ -293,14 +293,14 @@ def test_logs_are_complete_once_a_full_disk_has_space_again(full_logs, tmp_path,
 
 
 def test_logs_that_cannot_be_written_for_another_reason_are_refused_at_the_start(tmp_path):
-    """A fault that does not pass: exit 6 before the first step, naming the file."""
+    """An error that is not temporary: exit 6 before the first step, with the name of the file."""
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(HostError, match=r"Cannot write .*runs.*Not a directory"):
         tracking.Tracker(tmp_path / "runs" / "r", {}, Logging(), title="Toy", step=0, active=True)
 
 
 def test_records_beyond_a_step_are_dropped_even_on_a_full_disk(full_logs, tmp_path):
-    """A resume drops them, and must not need room for that."""
+    """A resumed run drops them, for which it must not need disk space."""
     (full_logs.folder / "other people's").unlink()
     path = full_logs.folder / "metrics.jsonl"
     path.write_text("".join(json.dumps({"kind": "train", "step": step}) + "\n" for step in range(1, 400)) + '{"ki')

@@ -1,4 +1,4 @@
-"""Batches on a device keep their origin on the host; what is counted or read never waits for more than it must."""
+"""Batches on a device keep their original on the host, so that counting and reading do not wait for the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NOWHERE = torch.device("meta")  # a device from which no number can be read
 
 
 def test_counts_are_taken_on_the_host():
-    """On a GPU, to count there would wait for the step before, every step."""
+    """Counting on a GPU would wait for the step before, in every step."""
     recipe = toy.recipe()
     dataset = recipe.dataset(toy.rows(6), training=True)
     model = recipe.build(recipe.fit_constants([]))

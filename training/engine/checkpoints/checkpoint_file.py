@@ -57,8 +57,7 @@ def link(source: Path, name: Path) -> None:
 
     A hard link takes no space and no time. It is created under a temporary name and renamed: os.link refuses a name
     that exists, and removing that file first would leave a moment without it. On a file system without hard links the
-    content is copied, and synced before the rename, since a power cut can lose the content of a copy, unlike that of a
-    link.
+    content is copied, and synced before the rename, since a power cut can lose the content of a new file.
     """
     temporary = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
     temporary.unlink(missing_ok=True)
@@ -79,8 +78,7 @@ def has(path: Path, digest: str) -> bool:
 
 
 def listed_entry(path: Path) -> Entry | None:
-    """The entry for the content of the file at `path` in the index of its folder, under any name; None if it is not
-    listed."""
+    """The entry, under any name, that the index of its folder has for the content of the file at `path`, or None."""
     if not path.is_file():
         return None
     # Hash the file before reading the index: a run that saves meanwhile lists new content before it links a name to it.
@@ -108,8 +106,7 @@ def read(path: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def load(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """The content that `write_state` wrote to `path`; code in a pickle is never run. Raises UsageError for other
-    files."""
+    """The content that `write_state` wrote to `path`. Code in it is never run. Raises UsageError for other files."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:

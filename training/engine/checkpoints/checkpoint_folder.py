@@ -97,8 +97,7 @@ class CheckpointFolder:
         return self.path / LAST
 
     def _constants_outside(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
-        """`state` with a reference in place of large constants; the reference; the entry of their file for the
-        index."""
+        """`state` with a reference in place of large constants, the reference, and the index's list of their file."""
         constants = state.get("constants") or {}
         if not are_large(constants):
             return state, "", {}

@@ -17,9 +17,8 @@ from training.engine.process.distributed import Ranks
 from training.host import available_cpus, cpu_name
 from training.settings import RunSettings
 
-#  Settings of lengths, intervals and places: a run may be resumed with other values of them. Batch size and
-# accumulation
-#: are compared as their product (BatchPlan.global_batch).
+#: Settings of lengths, intervals and places: a run may be resumed with other values of them. Batch size and
+#: accumulation are compared as their product (BatchPlan.global_batch).
 NEUTRAL = (
     "training.epochs", "training.min_epochs", "training.max_steps", "training.early_stopping", "training.resume_from",
     "training.log_every", "training.eval_every", "training.save_every", "training.keep", "training.save_minutes",
@@ -39,8 +38,7 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def decisive_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of the settings (plain, nested) that a checkpoint must share with the run that continues it, by dotted
-    key."""
+    """The settings (plain, nested) in which a checkpoint and the run that continues it must agree, by dotted key."""
     return {
         key: value
         for key, value in flat(settings).items()

@@ -44,9 +44,10 @@ def new_run_id() -> str:
 def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     """Decide by the checkpoints in `folder`, whose lock this process holds; moves those of another run aside.
 
-    `resume`: "auto" continues from the newest intact checkpoint if `differences` finds none; "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises
-    UsageError if that is missing, and HostError for "auto" if there are checkpoints and none is intact: whether to train
-    again, at the full cost, is for the user to decide.
+    `resume`: "auto" continues from the newest intact checkpoint if it has no `differences` from the requested run;
+    "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises UsageError
+    if that is missing, and HostError for "auto" if there are checkpoints and none is intact: whether to train again, at
+    the full cost, is for the user to decide.
     """
     checkpoints = CheckpointFolder(folder)
     checkpoints.sweep()
