@@ -1,5 +1,4 @@
-"""The heartbeat, and the two that detect a hang by it, run as separate processes: scripts/health.py and the
-watchdog."""
+"""The heartbeat, and the two that detect a hang by it: scripts/health.py and the watchdog, run as processes."""
 
 from __future__ import annotations
 

@@ -336,8 +336,7 @@ TENSORS = {
 
 
 def test_workers_ignore_stop_signals_to_the_process_group():
-    """Ctrl-C, `timeout` and a closed terminal signal the workers too, and the current step still needs their
-    batches."""
+    """Ctrl-C, `timeout` and a closed terminal signal the workers, too; the current step still needs them."""
     with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]

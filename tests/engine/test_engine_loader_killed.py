@@ -32,9 +32,13 @@ class Killed(toy.ToyRecipe):
         return super().validate(model, batch)
 
 
+def children() -> list[int]:
+    """Process ids of the data loader workers, which are the only children of a test's process."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
 def kill_one() -> None:
-    mine = [c for t in Path("/proc/self/task").iterdir() for c in (t / "children").read_text().split()]
-    os.kill(int(mine[-1]), signal.SIGKILL)
+    os.kill(children()[-1], signal.SIGKILL)
 
 
 def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):

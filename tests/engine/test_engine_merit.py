@@ -18,8 +18,7 @@ from training.settings import Constraint
 
 
 class Scripted(toy.ToyRecipe):
-    """Each evaluation gives the next numbers of a script: (error, score). The first call is that of the sanity
-    check."""
+    """Each evaluation gives the next numbers of a script: (error, score). The first call is for the sanity check."""
 
     script = ((9.0, 9.0),)
 

@@ -1,5 +1,4 @@
-"""A run that is stopped anywhere and resumed ends with the same bits as an uninterrupted one, and loses no
-checkpoint."""
+"""A run that is stopped anywhere and resumed ends with the bits of an uninterrupted one; no checkpoint is lost."""
 
 import json
 import os
@@ -9,6 +8,7 @@ import pytest
 import torch
 
 from tests.engine import toy
+from tests.engine.test_engine_loader_killed import children
 from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import DataError, HostError, Interrupted, UsageError
@@ -129,19 +129,17 @@ def test_a_float16_run_resumes_with_the_state_of_its_gradient_scaler(tmp_path):
 
 
 def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
-    """SIGTERM to all processes, as to a process group: the current step still gets its batches, and the run is
-    resumed."""
+    """SIGTERM to all processes, as to a process group: the current step still gets its batches."""
     settings = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
     toy.run(tmp_path / "reference", **settings)
 
     class Group(toy.ToyRecipe):
         def losses(self, model, batch, progress):
             if progress.step == 4:
-                import multiprocessing
-
-                for worker in multiprocessing.active_children():
-                    os.kill(worker.pid, signal.SIGTERM)
-                os.kill(os.getpid(), signal.SIGTERM)
+                workers = children()
+                assert len(workers) >= 2
+                for pid in (*workers, os.getpid()):
+                    os.kill(pid, signal.SIGTERM)
             return super().losses(model, batch, progress)
 
     with pytest.raises(Interrupted):
@@ -259,8 +257,7 @@ def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
 
 
 def test_resume_from_a_file_continues_from_there(tmp_path):
-    """An earlier checkpoint of the same run begins a new run. The old one is moved aside; a repeated command
-    continues."""
+    """An earlier checkpoint of a run begins a new one; the old one is moved aside. A repeated command continues."""
     toy.run(tmp_path, training={"save_every": 1})
     end = saved(tmp_path)
     settings = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}

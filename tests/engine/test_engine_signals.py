@@ -1,5 +1,4 @@
-"""Stop signals outside of training: they end a stage anywhere with exit code 75, and are not reported as other
-errors."""
+"""A stop signal outside of training ends a stage anywhere with exit code 75, and is not reported as another error."""
 
 from __future__ import annotations
 

@@ -76,9 +76,8 @@ def test_a_run_equals_a_plain_loop_over_global_batches(tmp_path, clip):
     reference = plain_loop(toy.recipe(**settings), toy.rows(22), 12, 3, clip)
     assert_close(weights(tmp_path), reference, rtol=1e-4, atol=1e-6)
     other = plain_loop(toy.recipe(**settings), toy.rows(22), 12, 3, 0.05 - clip)
-    assert any(
-        not torch.allclose(reference[n], other[n], rtol=1e-3) for n in reference
-    )  # else this test would not show a missing clip
+    # Clipping must change the weights here, else this test would not notice if it were missing.
+    assert any(not torch.allclose(reference[n], other[n], rtol=1e-3) for n in reference)
 
 
 def test_accumulation_changes_no_weight(tmp_path):
@@ -158,10 +157,10 @@ def before_the_first_step(monkeypatch, change):
 def test_skipping_steps_on_the_device_gives_the_same_weights_as_on_the_host(tmp_path, monkeypatch, faults):
     """The code path for GPUs, which never reads the norm on the host, run here on a CPU."""
     settings = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
-    asked = toy.run(tmp_path / "asks", **settings)
+    host = toy.run(tmp_path / "host", **settings)
     before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "decides_on_host", False))
-    decided = toy.run(tmp_path / "decides", **settings)
-    one, other = checkpoint_file.read(asked.last), checkpoint_file.read(decided.last)
+    device = toy.run(tmp_path / "device", **settings)
+    one, other = checkpoint_file.read(host.last), checkpoint_file.read(device.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
     for part in ("model", "ema"):
         assert_close(one[part], other[part], rtol=1e-5, atol=1e-7)
