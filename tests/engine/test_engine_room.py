@@ -266,7 +266,7 @@ def test_a_run_that_will_not_fit_is_refused_at_its_beginning(disk, monkeypatch):
 
 
 def test_checkpoints_on_the_disk_count_towards_the_space_needed(disk, monkeypatch):
-    """So a resumed run is not refused because of its own checkpoints."""
+    """So a resumed run is not refused because of checkpoints that it wrote before."""
     monkeypatch.setattr(disk_space, "MARGIN", 0)
     place = disk(9 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)

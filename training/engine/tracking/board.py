@@ -1,7 +1,7 @@
 """A writer of TensorBoard event files that never blocks.
 
 torch's SummaryWriter passes events to a thread through a queue of ten. On a full disk that thread ends, and once the
-queue is full the next event blocks forever. Here only scalars, images and audio are logged, which needs no thread.
+queue is full the next event blocks forever. Here only scalars, images and sounds are logged, which needs no thread.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Board:
         self._add(_event(step, *values))
 
     def show(self, step: int, pictures: Mapping[str, bytes], sounds: Mapping[str, bytes]) -> None:
-        """Log images (PNG) and audio (WAV, 16 bit) of a step, each as a separate event, as they may be large."""
+        """Log images (PNG) and sounds (WAV, 16 bit) of a step, each as a separate event, as they may be large."""
         for name, data in pictures.items():
             width, height, _, kind = struct.unpack_from(">IIBB", data, 16)  # of the header, PNG's first chunk
             colours = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]

@@ -55,7 +55,7 @@ class WandbProcess:
             self._disable("it takes no more records")
 
     def show(self, step: int, files: Mapping[str, Path]) -> None:
-        """Log images (.png) and audio (.mp3, .wav) under their names. The process reads the files."""
+        """Log images (.png) and sounds (.mp3, .wav) under their names. The process reads the files."""
         self._hand_over({"media": {name: str(path.absolute()) for name, path in files.items()}, "step": step})
 
     def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
