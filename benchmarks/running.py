@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.engine.loop.rehearsal import rehearse
-from training.engine.loop.run import Run, Work
+from training.engine.loop.run import Run, StepBatches
+from training.engine.loop.sanity_check import sanity_check
 from training.engine.loop.session import batch_plan
 from training.engine.loop.state import State
 from training.engine.process.distributed import joined
@@ -25,7 +25,7 @@ class EngineRun:
     """A started training run; call it to train some steps."""
 
     run: Run
-    work: Iterator[Work]
+    work: Iterator[StepBatches]
     waited: float = 0.0  # seconds that steps waited for their input
 
     def __call__(self, steps: int) -> None:
@@ -62,7 +62,7 @@ def running(
             if options:
                 run.model = compiled(recipe, state.model, lambda: run.plan.micro_batch_size, tracker.say, **options)
             with run.saver:
-                rehearse(run)
+                sanity_check(run)
                 with run.feed() as work:
                     yield EngineRun(run, work)
 

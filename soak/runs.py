@@ -72,7 +72,7 @@ class Remembering(toy.ToyModel):
 
 
 class Toy(toy.ToyRecipe):
-    """The tests' toy with a `Remembering` model. Its `moments` and `models` are not kept."""
+    """The tests' toy with a `Remembering` model. Its `progresses` and `models` are not kept."""
 
     def build(self, constants: dict[str, np.ndarray]) -> toy.ToyModel:
         return Remembering(self.settings.model, constants["scale"])

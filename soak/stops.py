@@ -141,7 +141,7 @@ class Phased(Toy):
         if self.validated == 1:
             self.at("warm-up")
             self.at("compile")
-        elif self.validated > 2:  # the first two batches are those of the check before step 1
+        elif self.validated > 2:  # the first two batches are those of the sanity check
             self.at("validation")
         return super().validate(model, batch)
 

@@ -64,7 +64,7 @@ def by_number_of_workers(trial: Trial) -> None:
 
 def _first_come(self: Loader, wanted: worker.Worker, patience: float) -> Any:
     while True:
-        for one in self.crew:
+        for one in self.workers:
             if (batch := one.receive(0.001)) is not None:
                 return batch
 

@@ -15,7 +15,7 @@ from training.budget.account import Account, ledger_path, table
 from training.budget.ledger import RecordedJob
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
-from training.engine.process.signals import follow_parent, listen, stopped
+from training.engine.process.signals import follow_parent, interrupt_on_signals, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import data_options, parser_of
 from training.registry import domains, require_one_model
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     console.keep_console()
     words = sys.argv[1:] if arguments is None else arguments
     options = parser_of(VERBS, words).parse_args(words)
-    before = listen()
+    before = interrupt_on_signals()
     try:
         code = _run(options)
     except Interrupted as error:  # a signal arrived while the last lines were printed

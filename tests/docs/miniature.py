@@ -20,7 +20,7 @@ import training.persist.lease
 from tests.docs.page import FAULT, STEPS, once
 from training.data.files import write_atomic
 from training.domains.music.midi_generator.recipe import MidiGeneratorRecipe as MidiGenerator
-from training.engine.loop.run import Run, Work
+from training.engine.loop.run import Run, StepBatches
 from training.export.package import Package
 from training.export.proof import Trial, require
 from training.recipe import Loss, TrainingProgress
@@ -86,9 +86,9 @@ def hold(argument: str) -> None:
 def _before_each_step(call: Callable[[Run], None]) -> None:
     real = Run.advance
 
-    def advance(run: Run, work: Work) -> None:
+    def advance(run: Run, batches: StepBatches) -> None:
         call(run)
-        real(run, work)
+        real(run, batches)
 
     Run.advance = advance  # type: ignore[method-assign]
 

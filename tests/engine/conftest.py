@@ -1,4 +1,4 @@
-"""One thread: the toys are tiny, and results must not depend on how work is cut."""
+"""Fixtures of the engine's tests. One thread: the toy models are tiny, and results must not depend on the host."""
 
 import pytest
 import torch
@@ -9,14 +9,14 @@ from training.engine.step import precision
 
 
 @pytest.fixture(autouse=True)
-def quiet_toys():
+def reset_toys():
     torch.set_num_threads(1)
     toy.ToyRecipe.log.clear()
-    toy.ToyRecipe.moments.clear()
+    toy.ToyRecipe.progresses.clear()
     toy.ToyRecipe.models.clear()
 
 
 @pytest.fixture(autouse=True)
-def any_processor_computes_what_is_requested(monkeypatch):
-    """Toys are fast in any dtype; what is seen must not depend on the host."""
+def bfloat16_on_any_processor(monkeypatch):
+    """Toys are fast in any dtype; results must not depend on whether this host has instructions for bfloat16."""
     monkeypatch.setattr(precision, "emulates_bfloat16", lambda: False)

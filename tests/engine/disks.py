@@ -1,4 +1,4 @@
-"""Small disks: real ones where this host lets a test mount them, and a stand-in that counts bytes where it does not."""
+"""Small disks for tests: a mounted tmpfs where this host permits it, and a simulation that needs no permission."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from training.engine.checkpoints import disk_space
 
 
 class Mounted:
-    """A separate tmpfs."""
+    """A tmpfs of `size` bytes that is mounted on `folder`."""
 
     def __init__(self, folder: Path, size: int):
         self.folder, self.size = folder, size
@@ -31,7 +31,7 @@ class Mounted:
             pytest.skip(f"this host does not let a test mount a disk ({done.stderr.strip()})")
 
     def fill(self, left: int) -> None:
-        """Take all but `left` bytes."""
+        """Use all but `left` bytes."""
         with (self.folder / "other people's").open("ab") as file:
             file.write(bytes(disk_space.free(self.folder) - left))
 
@@ -39,11 +39,11 @@ class Mounted:
         subprocess.run(["mount", "-o", "remount,ro", str(self.folder)], check=True)
 
     def detach(self) -> None:
-        self._held = os.open(self.folder, os.O_RDONLY)  # as long as it is open, its device number is not given again
+        self._held = os.open(self.folder, os.O_RDONLY)  # while it is open, its device number is not reused
         subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
     def attach(self) -> None:
-        """What was detached is back in its place, under another device number."""
+        """Attach the disk again, with its content, under another device number."""
         self._mount()
         assert self.folder.stat().st_dev != os.fstat(self._held).st_dev
         shutil.copytree(self.detached, self.folder, dirs_exist_ok=True)
@@ -60,7 +60,7 @@ class Mounted:
 
 
 class Counted:
-    """A folder in which checkpoints find only so many bytes; needs no right to mount."""
+    """A folder in which writing checkpoints fails beyond `size` bytes; needs no permission to mount."""
 
     def __init__(self, folder: Path, size: int, monkeypatch: pytest.MonkeyPatch):
         from training.engine.checkpoints.checkpoint_file import HashedFile

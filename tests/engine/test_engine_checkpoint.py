@@ -1,4 +1,4 @@
-"""Checkpoints are intact or absent, whatever happens in between."""
+"""A checkpoint is intact or absent, whatever interrupts a save."""
 
 import functools
 import json
@@ -53,7 +53,7 @@ def test_a_process_killed_inside_a_save_leaves_verified_checkpoints(tmp_path, ph
 
 
 def die_at(phase, call, moment):
-    """Let the process end, as kill -9 would, before or after the `call`-th use of `phase`."""
+    """End the process, as SIGKILL would, before or after the `call`-th call of the function `phase`."""
     where, name = phase.split(".")
     owner = {"torch": torch, "os": os, "Path": Path}[where]
     real, left = getattr(owner, name), [call]
@@ -71,7 +71,7 @@ def die_at(phase, call, moment):
 
 
 def killed(folder, number, names, value, *where):
-    """A save of `number`, cut short by a kill at `where` (phase, call, moment)."""
+    """Save `number` in a child process that is killed at `where` (phase, call, moment)."""
     child = os.fork()
     if child == 0:
         die_at(*where)
@@ -83,7 +83,7 @@ def killed(folder, number, names, value, *where):
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call, moment):
-    """What a killed save renamed and did not list must not displace the verified one before it."""
+    """An unlisted last.pt of a killed save must not replace the verified checkpoint before it."""
     put(tmp_path, 1)
     put(tmp_path, 2)
     killed(tmp_path, 3, [], None, "Path.replace", 2, "after")  # last.pt is 3, and not listed
@@ -93,8 +93,8 @@ def test_a_second_kill_after_a_first_leaves_verified_checkpoints(tmp_path, call,
     assert number_in(CheckpointFolder(tmp_path).latest()) in (2, 4)
 
 
-def test_a_kill_before_the_names_are_given_loses_none(tmp_path):
-    """The best of a run stays its best, though the process died between saving it and calling it so."""
+def test_names_that_a_killed_save_did_not_link_are_linked_at_the_next_start(tmp_path):
+    """So the best checkpoint is kept although the process was killed between saving it and linking best.pt."""
     put(tmp_path, 1, [BEST], 0.5)
     killed(tmp_path, 2, [BEST, epoch_name(2)], 0.4, "Path.replace", 3, "after")  # listed as last
     CheckpointFolder(tmp_path).sweep()
@@ -106,8 +106,7 @@ def test_a_kill_before_the_names_are_given_loses_none(tmp_path):
 
 @pytest.mark.parametrize("harm", ["flip", "truncate", "remove"])
 def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
-    """One flipped bit anywhere, a cut tail, a missing file: the one before is used, and reading it by name is
-    refused."""
+    """After a flipped bit, a truncation or a deletion the checkpoint before is used; reading the file is refused."""
     put(tmp_path, 1)
     put(tmp_path, 2)
     good = (tmp_path / "last.pt").read_bytes()
@@ -128,7 +127,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, harm):
     assert number_in(CheckpointFolder(tmp_path).latest()) == 2
 
 
-def test_a_run_that_went_back_continues_from_where_it_went(tmp_path):
+def test_a_run_that_was_rolled_back_resumes_from_the_rollback(tmp_path):
     """A rollback saves an earlier step than the checkpoint before it; a resume must not undo it."""
     put(tmp_path, 5, [BEST, epoch_name(5)], 0.5)
     put(tmp_path, 9)
@@ -140,7 +139,7 @@ def test_a_run_that_went_back_continues_from_where_it_went(tmp_path):
     assert number_in(CheckpointFolder(tmp_path).latest()) == 5
 
 
-def test_a_later_save_is_later_though_the_clock_went_back(tmp_path, monkeypatch):
+def test_save_times_increase_although_the_clock_is_set_back(tmp_path, monkeypatch):
     times = []
     for now in (1000.0, 500.0, 500.0):
         monkeypatch.setattr(checkpoint_folder.time, "time", lambda now=now: now)
@@ -149,7 +148,7 @@ def test_a_later_save_is_later_though_the_clock_went_back(tmp_path, monkeypatch)
     assert times == sorted(set(times)) and times[0] == 1000
 
 
-def test_a_damaged_best_gives_way_to_the_next_best(tmp_path):
+def test_a_damaged_best_checkpoint_is_replaced_by_the_next_best(tmp_path):
     put(tmp_path, 1, [epoch_name(1)], 0.5)
     put(tmp_path, 2, [epoch_name(2)], 0.3)
     put(tmp_path, 3, [BEST], 0.1)
@@ -160,7 +159,7 @@ def test_a_damaged_best_gives_way_to_the_next_best(tmp_path):
     assert number_in(CheckpointFolder(tmp_path).best()) == 2
 
 
-def test_a_file_that_is_not_listed_does_not_exist(tmp_path):
+def test_a_file_that_the_index_does_not_list_is_ignored(tmp_path):
     put(tmp_path, 1)
     torch.save(state(9), tmp_path / "checkpoint_epoch_9.pt")
     assert number_in(CheckpointFolder(tmp_path).latest()) == 1
@@ -173,7 +172,7 @@ def test_a_checkpoint_carried_elsewhere_can_be_read(tmp_path):
     assert number_in(tmp_path / "carried.pt") == 1
 
 
-def test_nothing_in_a_foreign_file_is_run(tmp_path):
+def test_code_in_a_checkpoint_file_is_never_run(tmp_path):
     """A pickle that would run code is refused."""
 
     class Planted:
@@ -216,7 +215,7 @@ def test_a_file_system_without_hard_links_gets_copies(tmp_path, monkeypatch):
     assert checkpoint_file.listed_entry(tmp_path / BEST)
 
 
-def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_file(tmp_path):
     """Exit 6: /dev/full stands for a full disk."""
     put(tmp_path, 1)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
@@ -227,7 +226,7 @@ def test_no_room_leaves_the_old_checkpoint_and_no_litter(tmp_path):
     assert not list(tmp_path.glob(".saving*"))
 
 
-def test_a_missing_checkpoint_names_the_nearest(tmp_path):
+def test_the_error_for_a_missing_checkpoint_lists_similar_ones(tmp_path):
     """Exit 2."""
     put(tmp_path / "checkpoints" / "toy", 1)
     with pytest.raises(UsageError, match=r"toy/last\.pt") as caught:
@@ -244,7 +243,7 @@ def test_a_broken_index_is_reported(tmp_path):
         CheckpointFolder(tmp_path).latest()
 
 
-def test_the_index_says_what_each_file_is(tmp_path):
+def test_the_index_records_step_epoch_and_value_of_each_file(tmp_path):
     toy.run(tmp_path)
     files = json.loads((tmp_path / "checkpoints/toy/index.json").read_text())["files"]
     assert files["last.pt"]["step"] == 18 and files["last.pt"]["epoch"] == 3
@@ -253,8 +252,8 @@ def test_the_index_says_what_each_file_is(tmp_path):
     )
 
 
-def test_a_checkpoint_says_what_made_it(tmp_path):
-    """Everything that the receipt needs, and that a resume needs."""
+def test_a_checkpoint_holds_every_key_and_its_provenance(tmp_path):
+    """All that a receipt and a resume need."""
     trained = toy.run(tmp_path)
     saved = checkpoint_file.read(trained.best)
     assert set(saved) == {
@@ -278,8 +277,8 @@ def test_a_checkpoint_says_what_made_it(tmp_path):
     assert saved["constants"]["scale"].tolist() == [0.5] * 8
 
 
-def test_time_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
-    """`save_minutes`: last.pt mid-epoch; the epoch's own checkpoints are not touched."""
+def test_save_minutes_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    """As last.pt; the checkpoints of an epoch are written at its end only."""
     steps = []
     real = CheckpointFolder.save
 
@@ -295,7 +294,7 @@ def test_time_saves_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 # -- averaged weights ----------------------------------------------------------------------------------------------
 
 
-def test_averaged_weights_follow_the_formula_and_leave_the_own_ones_alone():
+def test_averaged_weights_follow_the_formula_and_the_model_keeps_its_own():
     model = torch.nn.Linear(3, 2)
     start = model.weight.detach().clone()
     average = EMA(model, 0.5)
@@ -317,8 +316,8 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
     trained = toy.run(tmp_path, training={"ema_decay": 0.98, "epochs": 2})
     saved = checkpoint_file.read(trained.last)
     recipe = toy.recipe()
-    examples = recipe.dataset(toy.rows(9, 1000), training=False)
-    batch = examples.collate([examples.item(0, index) for index in range(9)])
+    dataset = recipe.dataset(toy.rows(9, 1000), training=False)
+    batch = dataset.collate([dataset.item(0, index) for index in range(9)])
 
     def loss(weights):
         model = toy.ToyModel(recipe.settings.model, saved["constants"]["scale"].numpy()).eval()
@@ -330,7 +329,7 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(tmp_path):
     assert abs(loss(saved["model"]) - saved["metrics"]["val_loss"]) > 1e-3
 
 
-def test_no_finite_validation_is_no_success(tmp_path):
+def test_a_run_without_a_finite_validation_loss_fails(tmp_path):
     """Exit 5."""
 
     class Blind(toy.ToyRecipe):
@@ -342,14 +341,14 @@ def test_no_finite_validation_is_no_success(tmp_path):
         toy.run(tmp_path, Blind, training={"epochs": 1})
 
 
-def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
+def test_compilation_does_not_change_parameter_names_in_checkpoints(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     kinds = set()
 
     class Noting(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
+        def losses(self, model, batch, progress):
             kinds.add(type(model).__name__)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     compiled = toy.run(tmp_path / "compiled", Noting, training={"compile": True, "epochs": 1, "ema_decay": 0.5})
     assert kinds == {"Compiled"}
@@ -361,7 +360,7 @@ def test_names_stay_plain_under_compile(tmp_path, monkeypatch):
             torch.testing.assert_close(one[name], other[name])
 
 
-def test_no_compiler_is_reported(tmp_path, monkeypatch):
+def test_a_missing_c_compiler_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("training.engine.step.compiled.shutil.which", lambda name: None)
     trained = toy.run(tmp_path, training={"compile": True, "epochs": 1})
     assert "no C compiler" in (trained.run / "log.txt").read_text()
@@ -380,5 +379,5 @@ def test_a_new_name_is_on_the_disk_before_it_is_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(index, "sync", watched)
     entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}
     CheckpointFolder(tmp_path).save({"format": FORMAT}, entry)
-    assert seen[0] == (tmp_path, False)  # the rename first, while nothing is listed yet
-    assert seen[-1] == (tmp_path, True)  # and the index's own rename at the end
+    assert seen[0] == (tmp_path, False)  # the folder is synced after the rename, while nothing is listed yet
+    assert seen[-1] == (tmp_path, True)  # and again after the index was renamed

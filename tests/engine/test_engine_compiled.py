@@ -1,4 +1,4 @@
-"""torch.compile meets one shape a mode, whatever the batches are: nothing is compiled again in a run."""
+"""Each mode (training, validation) is compiled once in a run, whatever the sizes of its batches."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def inputs(rows: int, wide: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(rows, 6), torch.randn(rows, wide, 8)
 
 
-def test_smaller_batches_and_varying_sizes_meet_one_graph_a_mode(counter: Any):
+def test_smaller_batches_and_varying_sizes_cause_no_recompilation(counter: Any):
     net = Net()
     run = Compiled(net, lambda: 4, backend=counter)
     for rows, wide in ((4, 2), (4, 4), (3, 2), (1, 8), (4, 2)):
@@ -61,7 +61,7 @@ def test_smaller_batches_and_varying_sizes_meet_one_graph_a_mode(counter: Any):
     assert counter.frame_count == 2
 
 
-def test_what_a_batch_is_filled_up_with_leaves_no_gradient(counter: Any):
+def test_padding_samples_contribute_no_gradient(counter: Any):
     net = Net()
     run = Compiled(net, lambda: 8, backend=counter)
     run(*inputs(3))[0].square().sum().backward()
@@ -69,17 +69,17 @@ def test_what_a_batch_is_filled_up_with_leaves_no_gradient(counter: Any):
     net.zero_grad()
     net(*inputs(3))[0].square().sum().backward()
     for given, p in zip(filled, net.parameters(), strict=True):
-        assert torch.allclose(given, p.grad, rtol=1e-5, atol=1e-5)  # another batch is rounded otherwise
+        assert torch.allclose(given, p.grad, rtol=1e-5, atol=1e-5)  # another batch size rounds differently
 
 
-def test_a_function_is_compiled_for_full_batches_and_runs_as_written_for_others(counter: Any):
+def test_a_function_is_compiled_for_full_batches_and_runs_uncompiled_for_smaller_ones(counter: Any):
     run = CompiledFunction(lambda x, factor: (x * factor).sum(), lambda: 4, backend=counter)
     for rows in (4, 3, 1, 4, 2):
         assert torch.equal(run(inputs(rows)[0], 2.0), (inputs(rows)[0] * 2.0).sum())
     assert counter.frame_count == 1
 
 
-def test_after_a_halving_the_smaller_batch_is_the_full_one(counter: Any):
+def test_halved_micro_batches_are_compiled_once_at_their_new_size(counter: Any):
     rows = 8
     run = Compiled(Net(), lambda: rows, backend=counter)
     run(*inputs(8))
@@ -89,36 +89,36 @@ def test_after_a_halving_the_smaller_batch_is_the_full_one(counter: Any):
     assert counter.frame_count == 2
 
 
-class Unwatched(toy.ToyRecipe):
-    """Without the toy's own notes, which a compiler would have to guard."""
+class PlainModel(toy.ToyRecipe):
+    """Without the toy's bookkeeping in `forward`, for which the compiler would insert guards."""
 
     def build(self, constants: Any) -> torch.nn.Module:
         model = super().build(constants)
         return torch.nn.Sequential(model.layers, torch.nn.Flatten(1))
 
 
-def test_a_compiled_run_compiles_twice_and_learns_the_same(tmp_path, counter: Any, monkeypatch: pytest.MonkeyPatch):
-    """22 samples by 4 leave 2 over in every epoch, 9 held-out ones leave 1; three epochs."""
-    plain = toy.run(tmp_path / "plain", Unwatched)
+def test_a_compiled_run_compiles_twice_and_gives_the_same_loss(tmp_path, counter: Any, monkeypatch: pytest.MonkeyPatch):
+    """The last batch of an epoch has 2 of 4 samples, the last held-out batch 1; three epochs."""
+    plain = toy.run(tmp_path / "plain", PlainModel)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
-    same = toy.run(tmp_path / "compiled", Unwatched, training={"compile": True})
+    same = toy.run(tmp_path / "compiled", PlainModel, training={"compile": True})
     assert counter.frame_count == 2
     assert not counters["graph_break"]
     assert same.metrics["val_loss"] == pytest.approx(plain.metrics["val_loss"], rel=1e-6)
 
 
-def test_what_was_compiled_is_kept_in_the_workspace_for_the_next_start(tmp_path, monkeypatch: pytest.MonkeyPatch):
+def test_the_compiler_cache_is_kept_in_the_workspace(tmp_path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # put back at the end
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
-    toy.run(tmp_path, Unwatched, training={"compile": True, "max_steps": 1})
+    toy.run(tmp_path, PlainModel, training={"compile": True, "max_steps": 1})
     kept = Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
     assert kept.parent == tmp_path / "cache" / "compiled"
     module.keep_compiled(tmp_path / "elsewhere")
-    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == kept  # who has chosen a place keeps it
+    assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == kept  # a folder that was chosen before is kept
 
 
-def test_a_family_may_have_more_compiled_than_its_model():
+def test_a_recipe_may_have_further_functions_compiled():
     class Recipe(toy.ToyRecipe):
         def accelerate(self, compiled: Any) -> None:
             self.given = compiled(torch.sum)
@@ -128,7 +128,7 @@ def test_a_family_may_have_more_compiled_than_its_model():
     assert isinstance(recipe.given, CompiledFunction)
 
 
-def test_a_compiler_that_fails_is_named_with_the_way_around_it():
+def test_a_compiler_failure_is_reported_with_the_setting_that_avoids_it():
     def broken(_graph: Any, _inputs: Any) -> Any:
         raise ValueError("no such chip")
 
@@ -136,7 +136,7 @@ def test_a_compiler_that_fails_is_named_with_the_way_around_it():
         Compiled(Net(), lambda: 4, backend=broken)(*inputs(4))
 
 
-def test_running_out_of_memory_while_compiling_stays_what_it_is():
+def test_out_of_memory_while_compiling_is_not_reported_as_a_compiler_failure():
     """The run can continue with smaller batches."""
 
     def greedy(_graph: Any, _inputs: Any) -> Any:
@@ -147,7 +147,7 @@ def test_running_out_of_memory_while_compiling_stays_what_it_is():
     assert not isinstance(caught.value, HostError)
 
 
-def test_an_error_of_the_model_itself_stays_what_it_is():
+def test_an_error_of_the_model_is_not_reported_as_a_compiler_failure():
     with pytest.raises(RuntimeError, match="reduction dim") as caught:
         Compiled(Net(), lambda: 4, backend="eager")(torch.randn(4, 5), torch.randn(4, 2, 8))
     assert not isinstance(caught.value, HostError)

@@ -1,4 +1,4 @@
-"""Large constants: stored once, by hash, beside the checkpoints that refer to them."""
+"""Large constants are stored once, in a file named by its SHA-256, beside the checkpoints that refer to it."""
 
 import json
 import os
@@ -19,10 +19,10 @@ from training.engine.checkpoints.saver import Saver
 from training.errors import HostError, Interrupted, UsageError
 from training.stages.prove_resume import compare
 
-LARGE = stored.INSIDE // 4 + 1  # float32 numbers: just more than what stays inside
+LARGE = stored.INSIDE // 4 + 1  # float32 numbers: just too large to be kept in a checkpoint
 
 
-class Tabled(toy.ToyRecipe):
+class WithTable(toy.ToyRecipe):
     """A toy with a large table among its constants."""
 
     def fit_constants(self, rows):
@@ -48,7 +48,7 @@ def files(folder):
 
 
 def filled(path):
-    """The table of a checkpoint, which is one number."""
+    """The number with which the table of a checkpoint is filled."""
     values = read(path)["constants"]["table"]
     assert len(values) == LARGE and values.eq(values[0]).all()
     return float(values[0])
@@ -58,7 +58,7 @@ def test_a_run_stores_its_large_constants_once(tmp_path, monkeypatch):
     written = []
     real = stored.write_state
     monkeypatch.setattr(stored, "write_state", lambda *a: (written.append(a[0].name), real(*a))[1])
-    trained = toy.run(tmp_path, Tabled, training={"save_every": 1})
+    trained = toy.run(tmp_path, WithTable, training={"save_every": 1})
     folder = tmp_path / "checkpoints" / "toy"
     assert len(written) == 1 and len(files(folder)) == 1
     assert all(path.stat().st_size < 100_000 for path in folder.glob("*.pt") if path.name not in files(folder))
@@ -74,7 +74,7 @@ def test_a_run_stores_its_large_constants_once(tmp_path, monkeypatch):
     assert raw["constants"] == {} and raw["constants_ref"] == about["sha256"]
 
 
-def test_small_constants_stay_inside_and_the_index_says_nothing_of_them(tmp_path):
+def test_small_constants_stay_in_the_checkpoint_and_are_not_in_the_index(tmp_path):
     trained = toy.run(tmp_path, training={"epochs": 1})
     assert torch.load(trained.last, weights_only=True)["constants"]["scale"].tolist() == [0.5] * 8
     index = json.loads((trained.last.parent / INDEX).read_text())
@@ -82,17 +82,17 @@ def test_small_constants_stay_inside_and_the_index_says_nothing_of_them(tmp_path
     assert set(index["files"][LAST]) == {"step", "epoch", "value", "run_id", "sha256", "saved"}
 
 
-def test_the_limit_is_on_all_of_them_together():
+def test_the_size_limit_applies_to_all_constants_together():
     half = {name: torch.zeros(stored.INSIDE // 8) for name in "ab"}
     assert not stored.are_large(half) and stored.are_large({**half, "c": torch.zeros(1)})
 
 
 def test_a_resumed_run_has_the_same_constants_and_ends_in_the_same_bits(tmp_path):
-    straight = toy.run(tmp_path / "straight", Tabled)
+    straight = toy.run(tmp_path / "straight", WithTable)
     with pytest.raises(Interrupted):
-        toy.run(tmp_path / "cut", type("Stopped", (Tabled,), {"signal_at": 8}))
+        toy.run(tmp_path / "cut", type("Stopped", (WithTable,), {"signal_at": 8}))
 
-    class Refitted(Tabled):  # what is fitted now would be another table
+    class Refitted(WithTable):  # fitting again would give another table
         def fit_constants(self, rows):
             raise AssertionError("constants are fitted once in a run's life")
 
@@ -125,13 +125,13 @@ def test_a_missing_or_damaged_constants_file_is_named_with_the_remedy(tmp_path):
 
 
 @pytest.mark.parametrize("reference", ["../secret", "A" * 64, "", 7])
-def test_a_reference_that_is_no_digest_leads_nowhere(tmp_path, reference):
+def test_a_constants_reference_that_is_no_sha256_is_refused(tmp_path, reference):
     torch.save({"format": FORMAT, "constants": {}, "constants_ref": reference}, tmp_path / "planted.pt")
-    with pytest.raises(UsageError, match="no SHA-256"):
+    with pytest.raises(UsageError, match="not a SHA-256"):
         read(tmp_path / "planted.pt")
 
 
-def test_an_index_whose_constants_lead_elsewhere_is_refused(tmp_path):
+def test_an_index_with_constants_outside_the_folder_is_refused(tmp_path):
     put(tmp_path, 1)
     index = json.loads((tmp_path / INDEX).read_text())
     (about,) = index["constants"].values()
@@ -163,7 +163,7 @@ def test_constants_that_no_checkpoint_refers_to_are_deleted(tmp_path):
     assert len(files(tmp_path)) == 1 and not unlisted.exists()
 
 
-def test_a_full_disk_costs_the_constants_of_what_is_evicted(tmp_path):
+def test_evicting_a_checkpoint_deletes_constants_that_no_other_one_uses(tmp_path):
     put(tmp_path, 1, [epoch_name(1)], 1.0)
     for number in (2, 3, 4):
         put(tmp_path, number, [BEST], 2.0, value=0.1)
@@ -213,16 +213,16 @@ def test_a_run_that_is_set_aside_has_its_constants_at_every_instant(tmp_path, ph
     assert {path.suffix for path in aside.iterdir()} == {".pt", ".json"}
 
 
-def test_the_room_of_constants_is_counted_once(tmp_path, monkeypatch):
+def test_the_disk_space_of_constants_is_counted_once(tmp_path, monkeypatch):
     put(tmp_path, 1)
     monkeypatch.setattr(disk_space, "free", lambda folder: 0)
     with pytest.raises(HostError, match=r"1\.05 MB of constants, 0 kB of exports") as caught:
-        disk_space.require_room(tmp_path, keep=3, growth=0, exports=0)
-    assert "needs 34.6 MB" in str(caught.value)  # 33.55 MB to spare, 1.05 MB of constants, 7 small checkpoints
+        disk_space.require_space(tmp_path, keep=3, growth=0, exports=0)
+    assert "needs up to 34.6 MB" in str(caught.value)  # 33.55 MB to spare, 1.05 MB of constants, 7 small checkpoints
 
 
 def test_large_constants_are_not_copied_for_each_save(tmp_path, monkeypatch):
-    """Nor serialised: what was written is recognised."""
+    """Nor serialised again: tensors that were stored are recognised."""
     with Saver(tmp_path, 3, print) as saver:
         kept = table(5.0)
         for number in range(3):
@@ -233,7 +233,7 @@ def test_large_constants_are_not_copied_for_each_save(tmp_path, monkeypatch):
     assert filled(tmp_path / LAST) == 5
 
 
-def test_equal_constants_have_one_file_whatever_memory_they_lie_in(tmp_path):
+def test_equal_constants_share_one_file_whatever_their_memory_layout(tmp_path):
     complete = torch.arange(2 * LARGE, dtype=torch.float32)
     for constants in ({"t": complete[:LARGE]}, {"t": complete[:LARGE].clone()}):
         entry = {"step": 1, "epoch": 0, "value": None, "run_id": "r"}

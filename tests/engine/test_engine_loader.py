@@ -1,4 +1,4 @@
-"""Batches come complete, in order and once each, also when the processes that make them fail."""
+"""The data loader yields each batch once and in order, also when its workers fail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUICK = 0.4  # seconds of patience
 
 
 class Dataset:
-    """Item = its index; `fault(index)` happens in a worker before."""
+    """Item = its index; a worker calls `fault(index)` first."""
 
     def __init__(self, fault: Callable[[int], Any] = lambda index: None):
         self.fault, self.main = fault, os.getpid()
@@ -45,17 +45,17 @@ class Dataset:
         return {key: torch.as_tensor(np.stack([item[key] for item in items])) for key in items[0]}
 
 
-def chunks(count: int) -> list[MicroBatch]:
+def micro_batches(count: int) -> list[MicroBatch]:
     return [MicroBatch(n, 0, (2 * n, 2 * n + 1)) for n in range(count)]
 
 
-def loader(examples: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
+def loader(dataset: Any, count: int = 12, workers: int = 2, **options: Any) -> Loader:
     settings = Data(batch_size=2, num_workers=workers, prefetch_factor=2)
-    return Loader(examples, chunks(count), settings, CPU, **{"patience": QUICK, **options})
+    return Loader(dataset, micro_batches(count), settings, CPU, **{"patience": QUICK, **options})
 
 
 def once(folder: Path, index: int, act: Callable[[], Any]) -> Callable[[int], None]:
-    """`act` in whichever process makes item `index` first; never again."""
+    """A fault that calls `act` once, in the process that is the first to make item `index`."""
 
     def fault(at: int) -> None:
         mark = folder / "done"
@@ -78,7 +78,7 @@ def gone(pid: int) -> bool:
 
 
 def sent(number: int) -> Callable[[], None]:
-    return lambda: (faulthandler.disable(), os.kill(os.getpid(), number))  # pytest's would fill the screen
+    return lambda: (faulthandler.disable(), os.kill(os.getpid(), number))  # else pytest's handler prints all stacks
 
 
 @pytest.mark.parametrize(
@@ -96,25 +96,25 @@ def test_a_worker_that_fails_is_replaced_and_no_batch_is_lost_or_repeated(tmp_pa
     messages = []
     began = time.monotonic()
     with loader(Dataset(once(tmp_path, 9, act)), workers=workers, say=messages.append) as batches:
-        first = {worker.pid for worker in batches.crew}
+        first = {worker.pid for worker in batches.workers}
         assert indices(list(batches)) == list(range(24))
-        assert first.isdisjoint(worker.pid for worker in batches.crew)
+        assert first.isdisjoint(worker.pid for worker in batches.workers)
     assert len(messages) == 1 and expected in messages[0]
     assert time.monotonic() - began < 10
 
 
-def test_a_worker_is_replaced_when_it_was_killed_with_nothing_to_do(tmp_path):
+def test_an_idle_worker_that_was_killed_is_replaced(tmp_path):
     """Between two batches, and between two passes."""
     messages = []
     with loader(Dataset(), say=messages.append) as batches:
         passing = iter(batches)
         got = [next(passing) for _ in range(3)]
-        for worker in batches.crew:
+        for worker in batches.workers:
             os.kill(worker.pid, signal.SIGKILL)
         assert indices([*got, *passing]) == list(range(24))
-        os.kill(batches.crew[1].pid, signal.SIGSTOP)
+        os.kill(batches.workers[1].pid, signal.SIGSTOP)
         assert indices(list(batches)) == list(range(24))
-    assert 2 <= len(messages) <= 3  # what was made before the kill may be delivered before the loss is seen
+    assert 2 <= len(messages) <= 3  # batches made before the kill may be delivered before the loss is noticed
 
 
 def busy(seconds: float) -> None:
@@ -124,22 +124,22 @@ def busy(seconds: float) -> None:
 
 
 def waiting(seconds: float) -> None:
-    """As one who reads from a slow drive, a little at a time."""
+    """Sleep in short intervals, like a process that reads from a slow drive."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         time.sleep(QUICK / 20)
 
 
 @pytest.mark.parametrize("act", [busy, waiting])
-def test_a_slow_worker_is_left_in_peace(tmp_path, act):
+def test_a_slow_worker_that_shows_activity_is_not_replaced(tmp_path, act):
     messages = []
     with loader(Dataset(once(tmp_path, 5, lambda: act(4 * QUICK))), workers=1, say=messages.append) as batches:
         assert indices(list(batches)) == list(range(24))
     assert not messages
 
 
-def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
-    """A drive that stalls for longer than the patience is not abandoned."""
+def test_the_time_limit_for_a_sleeping_worker_doubles_with_each_attempt(tmp_path):
+    """So a drive that stalls for longer than `patience` does not end the run."""
     messages = []
     slow = Dataset(lambda index: time.sleep(2.6 * QUICK) if index == 0 else None)
     with loader(slow, workers=1, say=messages.append) as batches:
@@ -147,18 +147,18 @@ def test_a_worker_that_sleeps_for_long_gets_longer_each_time(tmp_path):
     assert len(messages) == 2
 
 
-def test_what_fails_every_time_ends_the_run_and_names_the_samples():
+def test_a_batch_that_fails_five_times_ends_the_run_and_names_its_samples():
     messages = []
     deadly = Dataset(lambda index: index == 7 and os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(HostError, match=r"5 times in a row.*SIGKILL.*samples 6, 7.*num_workers: 0"), \
             loader(deadly, say=messages.append) as batches:  # fmt: skip
         list(batches)
     assert len(messages) == ATTEMPTS - 1
-    assert not batches.crew
+    assert not batches.workers
 
 
-def test_attempts_are_counted_from_the_last_batch_on(tmp_path):
-    """A worker lost every few batches is no reason to stop."""
+def test_a_delivered_batch_resets_the_count_of_attempts(tmp_path):
+    """A run continues although it loses a worker every few batches."""
 
     def fault(index: int) -> None:
         mark = tmp_path / str(index)
@@ -186,7 +186,7 @@ class TwoArguments(Exception):
     "error, kind",
     [(DataError("song.wav is broken"), DataError), (KeyError("x"), KeyError), (TwoArguments(1, 2), RuntimeError)],
 )
-def test_an_error_in_an_item_is_raised_as_it_is(error, kind):
+def test_an_error_in_an_item_is_raised_in_the_training_process(error, kind):
     def fault(index):
         if index == 5:
             raise error
@@ -213,24 +213,24 @@ def test_a_batch_that_takes_long_is_not_waited_for_once_a_stop_was_requested():
 
 
 class Stalled(toy.ToyRecipe):
-    """The loader gets stuck at a sample, and the run is asked to stop a moment later."""
+    """A worker hangs at a sample, and the run gets SIGTERM one second later."""
 
     stalls: ClassVar[dict[str, Any]]
 
     def dataset(self, rows, training):
-        examples = super().dataset(rows, training)
+        dataset = super().dataset(rows, training)
         if training == self.stalls["training"]:
-            item = examples.item
+            item = dataset.item
 
             def stuck(epoch, index):
                 if epoch >= self.stalls["epoch"] and index == self.stalls["index"] and os.getpid() != self.main:
-                    time.sleep(1)  # by then it is waited for
+                    time.sleep(1)  # by then the run waits for this batch
                     os.kill(self.main, signal.SIGTERM)
                     time.sleep(60)
                 return item(epoch, index)
 
-            self.main, examples.item = os.getpid(), stuck
-        return examples
+            self.main, dataset.item = os.getpid(), stuck
+        return dataset
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ class Stalled(toy.ToyRecipe):
         {"training": False, "epoch": 0, "index": 8},  # the last of the held-out batches
     ],
 )
-def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tmp_path, stalls):
+def test_a_run_that_waits_for_a_batch_saves_and_ends_at_a_stop_signal(tmp_path, stalls):
     """In training, and in validation."""
     from training.engine.checkpoints import checkpoint_file
 
@@ -263,8 +263,8 @@ def test_a_run_that_waits_for_its_loader_saves_and_leaves_when_it_is_asked_to(tm
 # -- what is left --------------------------------------------------------------------------------------------------
 
 
-def test_recoveries_leave_nothing_behind(tmp_path):
-    """No process, no open file, and so no shared memory. An end takes no time, whatever the workers are doing."""
+def test_replaced_workers_leave_no_process_and_no_open_file(tmp_path):
+    """And so no shared memory. Closing the loader is quick, whatever the workers do."""
 
     def fault(index: int) -> None:
         mark = tmp_path / str(index)
@@ -280,7 +280,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
             pids |= set(batch["worker"].tolist())
             last = batch
             del batch
-        for worker in batches.crew:
+        for worker in batches.workers:
             os.kill(worker.pid, signal.SIGSTOP)
         began = time.monotonic()
     assert time.monotonic() - began < 1
@@ -291,7 +291,7 @@ def test_recoveries_leave_nothing_behind(tmp_path):
 
 
 def test_batches_do_not_travel_through_dev_shm():
-    """In a container it holds 64 MB."""
+    """Its size is 64 MB in a container."""
     with loader(Dataset()) as batches:
         batch = next(iter(batches))
         maps = Path("/proc/self/maps").read_text()
@@ -301,7 +301,7 @@ def test_batches_do_not_travel_through_dev_shm():
     assert "/memfd:" in line
 
 
-def test_an_abandoned_pass_is_not_continued():
+def test_a_new_pass_starts_from_the_first_batch_after_an_abandoned_one():
     with loader(Dataset()) as batches:
         for number, _ in enumerate(batches):
             if number == 3:
@@ -309,13 +309,13 @@ def test_an_abandoned_pass_is_not_continued():
         assert indices(list(batches)) == list(range(24))
 
 
-def test_workers_live_on_between_passes():
+def test_workers_are_reused_between_passes():
     with loader(Dataset()) as batches:
         made = [set(torch.cat([batch["worker"] for batch in batches]).tolist()) for _ in range(3)]
     assert made[0] == made[1] == made[2] and len(made[0]) == 2
 
 
-def test_any_tensor_arrives_as_it_was():
+def test_tensors_of_every_dtype_and_shape_arrive_unchanged():
     class Odd(Dataset):
         def collate(self, items):
             return TENSORS
@@ -335,12 +335,12 @@ TENSORS = {
 }  # fmt: skip
 
 
-def test_signals_to_the_process_group_leave_workers_alone():
-    """Ctrl-C, `timeout` and a closed terminal reach the workers too: the step that is being saved still needs them."""
+def test_workers_ignore_stop_signals_to_the_process_group():
+    """Ctrl-C, `timeout` and a closed terminal signal the workers, too; the current step still needs them."""
     with loader(Dataset(), say=lambda text: pytest.fail(text)) as batches:
         passing = iter(batches)
         got = [next(passing)]
-        for worker in batches.crew:
+        for worker in batches.workers:
             for number in STOPS:
                 os.kill(worker.pid, number)
         assert indices([*got, *passing]) == list(range(24))

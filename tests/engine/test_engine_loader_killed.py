@@ -20,10 +20,10 @@ class Killed(toy.ToyRecipe):
 
     calls = 0
 
-    def losses(self, model, batch, moment):
-        if moment.step % 3 == 1:
+    def losses(self, model, batch, progress):
+        if progress.step % 3 == 1:
             kill_one()
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
     def validate(self, model, batch):
         type(self).calls += 1
@@ -32,13 +32,17 @@ class Killed(toy.ToyRecipe):
         return super().validate(model, batch)
 
 
+def children() -> list[int]:
+    """Process ids of the data loader workers, which are the only children of a test's process."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
 def kill_one() -> None:
-    mine = [c for t in Path("/proc/self/task").iterdir() for c in (t / "children").read_text().split()]
-    os.kill(int(mine[-1]), signal.SIGKILL)
+    os.kill(children()[-1], signal.SIGKILL)
 
 
 def test_a_run_whose_workers_are_killed_ends_in_the_same_weights(tmp_path):
-    """Nor does a death that comes in the middle of a step or of a save do any harm there."""
+    """Workers are killed in the middle of steps and of validation batches."""
     from training.engine.checkpoints import checkpoint_file
 
     straight = toy.run(tmp_path / "straight", data={"num_workers": 0})
@@ -62,12 +66,12 @@ with exclusive(Path({folder!r}), "a test"), \\
         loader(Dataset(lambda index: time.sleep(1000) if index == 9 else None), patience=1000) as batches:
     for number, batch in enumerate(batches):
         if number == 2:
-            print(*[worker.pid for worker in batches.crew], flush=True)
+            print(*[worker.pid for worker in batches.workers], flush=True)
 """
 
 
 def test_a_killed_run_leaves_no_worker_and_no_lock(tmp_path):
-    """Workers that are in the middle of an item included; the folder is free for the next run at once."""
+    """Not even a worker that is in the middle of an item; the next run can use the folder at once."""
     from training.workspace import exclusive
 
     root = str(Path(__file__).parents[2])

@@ -1,5 +1,5 @@
-"""Which checkpoint is the best one: direction, constraint, evaluations in the middle of an epoch, metrics by appraisal
-and of vectors."""
+"""Which checkpoint is the best one (direction, constraint), evaluations in the middle of an epoch, metrics from vectors
+and from `appraise`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.settings import Constraint
 
 
 class Scripted(toy.ToyRecipe):
-    """An evaluation gives the next numbers of a script: (error, score). The first two calls are the sanity check's."""
+    """Each evaluation gives the next numbers of a script: (error, score). The first call is for the sanity check."""
 
     script = ((9.0, 9.0),)
 
@@ -47,7 +47,7 @@ def run(root, kind, **stopping):
 FALLING_AND_RISING = ((3.0, 0.1), (2.0, 0.5), (1.0, 0.3))
 
 
-def test_higher_may_be_better(tmp_path):
+def test_the_best_checkpoint_has_the_highest_value_where_higher_is_better(tmp_path):
     trained = run(tmp_path, scripted(*FALLING_AND_RISING), monitor="score", direction="higher")
     assert trained.metrics["score"] == 0.5
     assert index(tmp_path)["best.pt"].value == -0.5  # of the index, lower is better
@@ -62,7 +62,7 @@ def test_the_best_is_the_best_of_those_within_the_constraint(tmp_path):
     assert "(best, but score <= 0.25 is not satisfied)" in log and "No evaluation satisfied" not in log
 
 
-def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_reported(tmp_path):
+def test_without_a_feasible_evaluation_the_smallest_violation_is_best_and_reported(tmp_path):
     script = ((1.0, 0.2), (2.0, 0.6), (0.5, 0.4))
     trained = run(tmp_path, scripted(*script), constraint={"metric": "score", "at_least": 0.7})
     assert trained.metrics["score"] == 0.6
@@ -74,8 +74,8 @@ def test_where_none_satisfies_it_the_smallest_violation_is_kept_and_reported(tmp
     )
 
 
-def test_early_stopping_counts_by_the_same_merit(tmp_path):
-    """The value rises from evaluation to evaluation, and so does what it is constrained by, towards the bound."""
+def test_early_stopping_counts_a_smaller_violation_as_an_improvement(tmp_path):
+    """The monitored value gets worse with each evaluation, while the constrained metric improves until its bound."""
     script = ((1.0, 0.1), (2.0, 0.2), (3.0, 0.3), (4.0, 0.4), (5.0, 0.4), (6.0, 0.4))
     rule = {"enabled": True, "patience": 2, "min_delta": 0.0}
     free = run(tmp_path / "free", scripted(*script), **rule)
@@ -83,8 +83,8 @@ def test_early_stopping_counts_by_the_same_merit(tmp_path):
     assert (free.epoch, bound.epoch) == (3, 6)
 
 
-def test_merit_outlives_a_restart(tmp_path):
-    """What violated a constraint least before the stop is compared with what comes after."""
+def test_the_best_evaluation_is_kept_over_a_restart(tmp_path):
+    """The smallest violation before the stop is compared with later evaluations."""
     script = ((1.0, 0.5), (1.0, 0.3), (1.0, 0.4), (1.0, 0.1))
     rule = {"constraint": {"metric": "score", "at_least": 0.7}}
     straight = run(tmp_path / "straight", scripted(*script), **rule)
@@ -99,8 +99,8 @@ def test_merit_outlives_a_restart(tmp_path):
     assert again.metrics == straight.metrics == {"val_loss": 1.0, "score": 0.5}
 
 
-def test_another_rule_ranks_what_was_the_best_again(tmp_path):
-    """A run whose best had a low value continues under a rule that wants a high score: a lower score is not better."""
+def test_a_changed_rule_is_applied_to_the_best_evaluation_so_far(tmp_path):
+    """The best evaluation by the loss is compared by its score once the rule is a high score."""
     script = (*FALLING_AND_RISING, (9.0, 0.2))
     toy.run(tmp_path, scripted(*script), training={"epochs": 3})  # best: value 1, score 0.3
     more = type("More", (Scripted,), {"script": script, "judged": 2})
@@ -117,7 +117,7 @@ def test_a_constraint_has_a_metric_and_one_bound(bounds):
         Constraint(**bounds)
 
 
-def test_evaluations_and_checkpoints_come_by_steps_too(tmp_path):
+def test_evaluations_and_checkpoints_follow_eval_steps_and_save_steps(tmp_path):
     trained = toy.run(tmp_path, training={"epochs": 2, "eval_steps": 4, "save_steps": 5, "keep": 2})
     lines = (trained.run / "metrics.jsonl").read_text().splitlines()
     validated = [record["step"] for record in map(json.loads, lines) if record["kind"] == "validation"]
@@ -152,12 +152,12 @@ class PerRemainder(toy.ToyRecipe):
 
 
 def test_sums_may_be_vectors_whose_means_are_exact(tmp_path):
-    """1000 to 1009: four of them leave a remainder of 1, and a last batch of two counts as two."""
+    """Of 1000 to 1009, four have the remainder 1. The last batch has two samples, and counts as two."""
     trained = toy.run(tmp_path, PerRemainder, val_rows=10)
     assert trained.metrics["largest"] == 0.4 and trained.metrics["sum"] == pytest.approx(1.0)
 
 
-def test_a_vector_that_is_reported_is_refused_before_the_first_step(tmp_path):
+def test_a_vector_as_a_metric_is_refused_before_the_first_step(tmp_path):
     class Raw(PerRemainder):
         def summarise(self, averages):
             return dict(averages)
@@ -171,7 +171,7 @@ def test_a_vector_that_is_reported_is_refused_before_the_first_step(tmp_path):
 
 
 class Generating(toy.ToyRecipe):
-    """Its metric is of the rows that it was given: the mean of their numbers, and whether it is in training mode."""
+    """Its metric is the mean number of the rows that it gets."""
 
     seen: list = []  # noqa: RUF012
 
@@ -191,7 +191,7 @@ def test_appraised_metrics_join_the_others_and_may_be_monitored(tmp_path):
     assert Generating.seen[1:] == [[1000, 1001, 1002, 1003]] * 3
 
 
-def test_without_rows_it_is_not_called_and_cannot_be_monitored(tmp_path):
+def test_without_appraise_rows_appraise_is_not_called_and_cannot_be_monitored(tmp_path):
     Generating.seen.clear()
     toy.run(tmp_path, Generating)
     assert Generating.seen == []
@@ -199,7 +199,7 @@ def test_without_rows_it_is_not_called_and_cannot_be_monitored(tmp_path):
         toy.run(tmp_path, Generating, training={"early_stopping": {"monitor": "number"}})
 
 
-def test_what_counted_nothing_in_its_time_is_no_improvement(tmp_path):
+def test_an_appraised_metric_without_a_count_is_nan_and_the_run_finishes(tmp_path):
     class Slow(Generating):
         def appraise(self, model, rows, seconds):
             return {"number": (0.0, 0)} if len(rows) > 1 else super().appraise(model, rows, seconds)

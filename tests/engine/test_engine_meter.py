@@ -1,4 +1,4 @@
-"""How much of a device a training uses is on every log line, where it is known what the device can do."""
+"""Log lines have the model FLOP utilisation where the peak of the device is known."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from training.engine.step.peak_flops import peak
         ("AMD Instinct MI300X", torch.bfloat16, None),
     ],
 )
-def test_a_devices_peak_is_known_by_its_name_and_never_guessed(name: str, dtype: torch.dtype | None, wanted):
+def test_the_peak_of_a_gpu_is_looked_up_by_its_exact_name(name: str, dtype: torch.dtype | None, wanted):
     assert torch.get_float32_matmul_precision() == "highest"
     assert peak(name, dtype) == wanted
 
 
-def test_tf32_is_taken_for_what_it_is():
+def test_the_tf32_peak_applies_where_tf32_is_enabled():
     torch.set_float32_matmul_precision("high")
     try:
         assert peak("NVIDIA A100-SXM4-80GB", None) == 156
@@ -47,10 +47,10 @@ def output(meter: Meter, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_the_share_of_the_peak_is_on_the_log_line(monkeypatch: pytest.MonkeyPatch):
-    """5 TFLOP a sample at 10 samples a second, of the 200 that two devices can do."""
+    """5 TFLOP a sample at 10 samples a second, of a peak of 200 TFLOP/s of two devices."""
     assert "50.00 TFLOP/s (25.0% of peak)" in output(Meter(5e12, 2 * 100), monkeypatch)
 
 
-def test_of_an_unknown_device_only_what_was_done_is_reported(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_device_is_logged_without_a_share_of_the_peak(monkeypatch: pytest.MonkeyPatch):
     text = output(Meter(5e12), monkeypatch)
     assert "50.00 TFLOP/s  " in text + "  " and "peak" not in text

@@ -1,4 +1,4 @@
-"""The engine's AdamW is torch's, but for what torch imports around it."""
+"""The engine's AdamW computes what torch's AdamW does, without importing the compiler."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def trained(kind: type[torch.optim.Optimizer], **options):
 
 
 @pytest.mark.parametrize("options", [{"fused": True}, {"fused": False}], ids=["fused", "plain"])
-def test_weights_and_state_are_torchs_to_the_bit(options):
+def test_weights_and_state_are_bit_identical_to_torchs_adamw(options):
     (state, weights), (expected_state, expected) = trained(AdamW, **options), trained(torch.optim.AdamW, **options)
     assert all(torch.equal(a, b) for a, b in zip(weights, expected, strict=True))
     assert state["param_groups"] == expected_state["param_groups"]
@@ -35,8 +35,8 @@ def test_weights_and_state_are_torchs_to_the_bit(options):
         assert all(torch.equal(state["state"][number][name], value) for name, value in expected.items())
 
 
-def test_a_training_without_compile_starts_without_the_compiler():
-    """It takes a second to import, at every start."""
+def test_training_without_compile_does_not_import_the_compiler():
+    """Importing it would take a second at every start."""
     code = (
         "import sys, torch\n"
         "import training.engine.loop.run, training.domains.music.midi_generator.recipe\n"

@@ -1,4 +1,4 @@
-"""Models most of whose weights are frozen: a checkpoint holds what is trained, and knows the rest by its digest."""
+"""Models whose weights are mostly frozen: a checkpoint holds the trained ones and a digest of the rest."""
 
 import time
 
@@ -20,7 +20,7 @@ TRAINED = {"layers.3.weight", "layers.3.bias"}
 
 
 class Adapted(toy.ToyRecipe):
-    """A toy whose first layer is a frozen base, made of another seed."""
+    """A toy whose first layer is a frozen base, initialised from the seed `base`."""
 
     base = 7
     family = "toy"
@@ -58,7 +58,7 @@ def test_a_checkpoint_holds_what_is_trained_and_the_digest_of_the_rest(tmp_path)
     assert "frozen" not in read(all_of_it.last)
 
 
-def test_a_run_that_is_stopped_ends_in_the_same_bits(tmp_path):
+def test_a_stopped_and_resumed_run_ends_in_the_same_bits(tmp_path):
     options = {"training": {"ema_decay": 0.9}}
     straight = toy.run(tmp_path / "straight", Adapted, **options)
     with pytest.raises(Interrupted):
@@ -92,7 +92,7 @@ def test_what_is_exported_is_the_base_with_the_trained_weights(tmp_path, monkeyp
     source = content["ema"] if averaged else content["model"]
     assert all(torch.equal(weights[name], source[name]) for name in TRAINED)
     assert all(torch.equal(weights[name], fresh.state_dict()[name]) for name in BASE)
-    assert set(loaded.recipe.weights(loaded.model)) == set(BASE) | TRAINED  # what leaves is complete
+    assert set(loaded.recipe.weights(loaded.model)) == set(BASE) | TRAINED  # what is exported is complete
 
 
 def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
@@ -101,11 +101,11 @@ def test_frozen_tensors_are_hashed_once_a_process(tmp_path, monkeypatch):
     monkeypatch.setattr(partial, "frozen_digest", lambda *a: (calls.append(1), real(*a))[1])
     toy.run(tmp_path, Adapted, training={"save_every": 1, "save_minutes": 1e-9})
     assert len(calls) == 1
-    toy.run(tmp_path, Adapted, training={"epochs": 4})  # a load and saves, in another model
+    toy.run(tmp_path, Adapted, training={"epochs": 4})  # loads and saves with another model object
     assert len(calls) == 2
 
 
-def test_a_save_after_the_first_costs_no_look_at_the_frozen_bytes():
+def test_later_saves_do_not_hash_the_frozen_tensors_again():
     recipe, model = model_of(model={"width": 500_000})
     before = time.process_time()
     first = split_state(recipe, model)[1]
@@ -116,7 +116,7 @@ def test_a_save_after_the_first_costs_no_look_at_the_frozen_bytes():
     assert (time.process_time() - before) / 10 < hashed / 3
 
 
-def test_the_digest_is_of_names_types_shapes_and_bytes():
+def test_the_digest_depends_on_names_dtypes_shapes_and_bytes():
     recipe, model = model_of()
     frozen = {"a": torch.arange(6.0), "b": torch.zeros(2, dtype=torch.int32)}
     digest = frozen_digest(recipe, model, frozen)
@@ -131,7 +131,7 @@ def test_the_digest_is_of_names_types_shapes_and_bytes():
     assert digest not in [frozen_digest(recipe, model, other) for other in changed]
 
 
-def test_a_base_held_in_bfloat16_has_the_digest_of_the_one_that_is_built():
+def test_a_base_held_in_bfloat16_has_the_digest_of_the_float32_one():
     """Training holds it in bfloat16, an export builds it in float32."""
     kind = type("Half", (Adapted,), {"dtype_policy": "bfloat16_base"})
     recipe, built = model_of(kind)
@@ -146,7 +146,7 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
     recipe, model = model_of()
     split_state(recipe, model)
     model.scale += 1  # as a running mean would
-    with pytest.raises(TrainingError, match=r"scale changed, and is not saved\. A buffer .* belongs into `saved`"):
+    with pytest.raises(TrainingError, match=r"scale changed, and is not saved\. A buffer .* belongs in `saved`"):
         split_state(recipe, model)
 
 
@@ -154,10 +154,10 @@ def test_a_frozen_tensor_that_training_changes_is_an_error():
     ("names", "message"),
     [
         (["layers.3.weight"], r"trains layers\.3\.bias and does not save it \(1 such"),
-        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model has not"),
+        (["layers.3.weight", "layers.3.bias", "layers.9.weight"], r"saves layers\.9\.weight, which its model does not"),
     ],
 )
-def test_what_a_recipe_cannot_mean_is_refused(names, message):
+def test_a_saved_list_that_does_not_fit_the_model_is_refused(names, message):
     kind = type("Wrong", (Adapted,), {"saved": lambda self, model: names})
     with pytest.raises(TrainingError, match=message):
         split_state(*model_of(kind))

@@ -1,4 +1,4 @@
-"""The declarations of a family on precision, sharing of GPUs and memory take effect."""
+"""What a recipe declares on precision, parallelism, memory and disk space takes effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Exact(toy.ToyRecipe):
     dtype_reason = "its recurrence loses the tone in half precision."
 
 
-def test_a_family_of_float32_refuses_mixed_precision_with_its_reason(tmp_path):
+def test_a_float32_family_refuses_mixed_precision_with_its_reason(tmp_path):
     with pytest.raises(UsageError, match=r"training\.amp is true.*its recurrence loses the tone.*training\.amp: false"):
         toy.run(tmp_path, Exact, training={"amp": True})
     assert toy.run(tmp_path, Exact).step == 18
@@ -46,7 +46,7 @@ def test_a_frozen_base_is_held_in_bfloat16_and_the_rest_in_float32(tmp_path):
     Frozen.used.clear()
     trained = toy.run(tmp_path, Frozen, training={"ema_decay": 0.9})
     assert {used[:2] for used in Frozen.used} == {(torch.bfloat16, torch.float32)}
-    assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # what it computes in, without training.amp too
+    assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # the model computes in bfloat16 also without training.amp
     content = read(trained.last)
     assert content["model"]["layers.0.weight"].dtype == torch.bfloat16
     assert content["model"]["layers.3.weight"].dtype == torch.float32
@@ -63,7 +63,7 @@ def test_a_run_with_a_bfloat16_base_resumes_to_the_same_bits(tmp_path):
     assert all(torch.equal(mine["model"][name], theirs["model"][name]) for name in mine["model"])
 
 
-def test_sharded_training_is_refused_and_what_to_do_is_named(tmp_path):
+def test_sharded_training_is_refused_with_a_remedy(tmp_path):
     sharded = type("Sharded", (toy.ToyRecipe,), {"parallel": "fsdp"})
     with pytest.raises(UsageError, match=r'does not have yet.*parallel = "ddp"'):
         toy.run(tmp_path, sharded)
@@ -73,13 +73,13 @@ def sized(**room):
     return type("Sized", (toy.ToyRecipe,), {"room": lambda self, model: Room(**room)})
 
 
-def test_what_a_family_needs_beside_its_checkpoints_is_asked_of_the_disk(tmp_path):
+def test_disk_space_for_exports_is_checked_before_training(tmp_path):
     with pytest.raises(HostError, match=r"not enough room.*of exports"):
         toy.run(tmp_path / "large", sized(exports=1 << 60))
     assert toy.run(tmp_path / "unknown", sized()).step == 18
 
 
-def test_the_memory_that_a_family_knows_of_is_shown(tmp_path):
+def test_the_memory_estimate_of_a_family_is_logged(tmp_path):
     trained = toy.run(tmp_path, sized(memory=12_300_000_000))
     assert "about 12.3 GB of memory" in (trained.run / "log.txt").read_text().splitlines()[0]
     assert "of memory" not in (toy.run(tmp_path / "other").run / "log.txt").read_text().splitlines()[0]
@@ -88,7 +88,7 @@ def test_the_memory_that_a_family_knows_of_is_shown(tmp_path):
 @pytest.mark.parametrize(
     ("free", "text"), [(20_000_000_000, "about 12.3 GB of memory of 20 GB free"), (10**9, "too little")]
 )
-def test_on_a_gpu_it_is_compared_with_what_is_free(monkeypatch, free, text):
+def test_on_a_gpu_the_memory_estimate_is_compared_with_free_memory(monkeypatch, free, text):
     rows = {"train": toy.rows(22), "val": toy.rows(9, 1000)}
     recipe = toy.recipe(sized(memory=12_300_000_000))
     session = open_session(recipe, Ranks(0, 1, torch.device("cpu")), rows, lambda _: Decision(None, ""))

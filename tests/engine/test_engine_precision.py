@@ -1,4 +1,4 @@
-"""Which dtype a forward pass computes in: what was requested, where the processor has instructions for it."""
+"""A forward pass computes in the requested dtype if the processor has instructions for it."""
 
 import json
 
@@ -19,8 +19,8 @@ from training.settings import Training
         ({"amp": False}, torch.float32),
     ],
 )
-def test_operations_inside_the_model_see_the_dtype_that_was_requested(tmp_path, training, dtype):
-    """Bf16 without any scaler, in training and in validation; weights stay float32."""
+def test_the_model_computes_in_the_requested_dtype(tmp_path, training, dtype):
+    """In training and in validation. bfloat16 has no gradient scaler, and weights stay float32."""
     toy.run(tmp_path, training={**training, "epochs": 1})
     assert toy.ToyRecipe.models[0].seen == {dtype}
     saved = checkpoint_file.read(tmp_path / "checkpoints/toy/last.pt")
@@ -28,15 +28,15 @@ def test_operations_inside_the_model_see_the_dtype_that_was_requested(tmp_path, 
     assert {value.dtype for value in saved["model"].values()} == {torch.float32}
 
 
-def test_float16_looks_for_its_factor_and_learns(tmp_path):
-    """Overflowing float16 gradients lower the scaler's factor; they are not failures."""
+def test_float16_training_proceeds_while_the_loss_scale_is_lowered(tmp_path):
+    """Gradients that overflow float16 lower the loss scale, and do not count as divergence."""
     trained = toy.run(tmp_path, training={"amp": True, "amp_dtype": "float16", "epochs": 8}, optim={"lr": 0.02})
     records = map(json.loads, (trained.run / "metrics.jsonl").read_text().splitlines())
     losses = [record["val_loss"] for record in records if record["kind"] == "validation"]
     assert losses[-1] < losses[0]
 
 
-def test_autocast_does_not_hang_on_the_scaler():
+def test_autocast_does_not_depend_on_the_scaler():
     precision = Precision(Training(amp=True), torch.device("cpu"))
     assert precision.scaler is None
     with precision.autocast():
@@ -52,9 +52,9 @@ def test_autocast_does_not_hang_on_the_scaler():
         ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
     ],
 )
-def test_a_processor_that_would_emulate_bfloat16_computes_in_float32_and_says_so(monkeypatch, able, dtype):
-    """Four times faster there. float16 is somebody's own choice."""
-    monkeypatch.undo()  # the rooms' fixture
+def test_a_processor_that_would_emulate_bfloat16_computes_in_float32_and_reports_it(monkeypatch, able, dtype):
+    """There float32 is four times faster. float16, which must be chosen explicitly, is not replaced."""
+    monkeypatch.undo()  # the fixture of conftest.py
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda _: None)
     precision = Precision(Training(amp=True), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Two ranks under torchrun: the losses of one process with the same global batch, and one set of outputs."""
+"""Two ranks under torchrun have the losses of one process with the same global batch, and write one set of outputs."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from training.engine.checkpoints import checkpoint_file
 from training.engine.process import distributed
 
 PROJECT = Path(__file__).parents[2]
-#: 22 samples in global batches of 12: the last leaves the second rank with fewer chunks, and 13 samples leave it none.
-KIND = {"data": {"batch_size": 3}, "model": {"dropout": 0.3}}
-TWO = {**KIND, "training": {"grad_accum_steps": 2, "ema_decay": 0.9, "epochs": 3}}
-ONE = {**KIND, "training": {"grad_accum_steps": 4, "ema_decay": 0.9, "epochs": 3}}
+#: 22 samples in global batches of 12: in the last one rank 1 has fewer micro-batches, and with 13 samples none.
+SETTINGS = {"data": {"batch_size": 3}, "model": {"dropout": 0.3}}
+TWO = {**SETTINGS, "training": {"grad_accum_steps": 2, "ema_decay": 0.9, "epochs": 3}}
+ONE = {**SETTINGS, "training": {"grad_accum_steps": 4, "ema_decay": 0.9, "epochs": 3}}
 
 
 def model_of(folder):
@@ -28,7 +28,7 @@ def model_of(folder):
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Runs of two ranks, in one launch: starting is what takes the time. Returns their folder, what was printed, and
+    """Runs of two ranks, in one launch, as starting takes most of the time. Returns their folder, what was printed, and
     the output of each rank of each run."""
     root = tmp_path_factory.mktemp("ranks")
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
@@ -60,7 +60,7 @@ def records(root):
 
 @pytest.mark.parametrize(("name", "train_rows"), [("reference", 22), ("uneven", 13)])
 def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_rows):
-    """Same global batch, dropout included; in `uneven` the second rank has nothing in an epoch's last step."""
+    """Same global batch, dropout included; in `uneven` rank 1 has no batch in the last step of an epoch."""
     root, _, output = pairs
     toy.run(tmp_path, **ONE, train_rows=train_rows)
     one, two = records(tmp_path), records(root / name)
@@ -74,7 +74,7 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
         for key in weights[0][part]:
             torch.testing.assert_close(weights[0][part][key], weights[1][part][key], rtol=1e-3, atol=1e-5)
     seen = sorted(n for rank in output[name] for step, numbers in rank["log"] if step < 2 for n in numbers)
-    assert seen == list(range(train_rows))  # an epoch, shared out: nothing twice
+    assert seen == list(range(train_rows))  # each sample of an epoch on one rank only
 
 
 def test_two_ranks_leave_one_set_of_outputs(pairs):
@@ -104,8 +104,8 @@ def test_ranks_stop_early_together(pairs):
     assert all("early stopping" in rank["finished"] for rank in ranks)
 
 
-def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
-    """Before any rank has changed anything; what is learnt is what one process learns that is halved there too."""
+def test_out_of_memory_on_one_rank_halves_the_micro_batches_of_both(pairs, tmp_path):
+    """Before any weight is changed. The weights are those of one process that runs out of memory at the same step."""
     root, _, output = pairs
     assert [rank["step"] for rank in output["out of memory"]] == [6, 6]
     toy.run(tmp_path, toy.hungry(2, 3), **ONE)
@@ -113,19 +113,19 @@ def test_memory_that_runs_out_on_one_rank_halves_both(pairs, tmp_path):
     for key in halved["model"]:
         torch.testing.assert_close(halved["model"][key], alone["model"][key], rtol=1e-3, atol=1e-5)
     assert halved["progress"]["halvings"] == 1 and halved["progress"]["skipped"] == 0
-    for rank in output["out of memory"]:  # a step is done over by both
+    for rank in output["out of memory"]:  # both repeat the step
         assert max(len(numbers) for step, numbers in rank["log"] if step > 3) <= 2
 
 
-def test_ranks_end_with_their_budget_at_the_same_step(pairs):
-    """The first rank's clock decides for all."""
+def test_ranks_end_at_the_same_step_when_the_budget_is_used_up(pairs):
+    """The clock of rank 0 decides for all."""
     ranks = pairs[2]["hasty"]
     assert ranks[0]["step"] == ranks[1]["step"] < 10000
     assert all(rank["finished"] == "the budget is used up" for rank in ranks)
 
 
 def test_a_host_without_the_checkpoints_continues_from_the_first_ones(pairs):
-    """Only rank 0 saves; the other host's disk never held what it continues from."""
+    """Only rank 0 saves: the disk of the other host holds no checkpoint."""
     root, _, output = pairs
     assert not list(root.glob("hosts/host1/checkpoints/toy/*.pt"))
     assert [rank.get("step") for rank in output["apart again"]] == [6, 6], output["apart again"]
@@ -134,12 +134,12 @@ def test_a_host_without_the_checkpoints_continues_from_the_first_ones(pairs):
         torch.testing.assert_close(one[key], reference[key], rtol=0, atol=0)
 
 
-def test_a_refusal_reaches_every_rank(pairs):
-    """Reported once, and no one hangs: exit 3 on both."""
+def test_an_error_on_rank_0_is_raised_on_every_rank(pairs):
+    """Exit 3 on both, without a hang."""
     assert [rank["exit"] for rank in pairs[2]["empty"]] == [3, 3]
 
 
-def test_workers_get_a_core_of_their_own(monkeypatch):
+def test_one_core_is_left_to_the_loader_workers(monkeypatch):
     before = torch.get_num_threads()
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "available_cpus", lambda: 8)

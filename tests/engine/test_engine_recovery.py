@@ -1,4 +1,4 @@
-"""Memory that runs out, numbers that stay bad, time that is over: the run continues in the best way that is left."""
+"""How a run recovers: out of memory, repeated non-finite losses, a budget that ends before the run."""
 
 import itertools
 import json
@@ -30,7 +30,7 @@ FULL = {"data": {"batch_size": 8}}
 
 @pytest.mark.parametrize(("size", "since", "left"), [(4, 0, 4), (2, 5, 2), (1, 7, 1)])
 def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, since, left):
-    """Same effective batch, same order of samples, the weights of the run that had the memory."""
+    """The same global batches in the same order, and the weights of a run that had enough memory."""
     toy.run(tmp_path / "reference", **FULL)
     plan = BatchPlan(22, 8, 1, 1, 42)
     reference = {step: plan.step_samples(step).tolist() for step in range(9)}
@@ -49,17 +49,17 @@ def test_out_of_memory_halves_the_micro_batch_and_nothing_else(tmp_path, size, s
 
 
 def test_a_run_that_was_halved_and_stopped_ends_bit_identical(tmp_path):
-    """The halving is part of the checkpoint: with dropout, another cut would be another course."""
+    """The halving is part of the checkpoint: with dropout, micro-batches of another size give other weights."""
     settings = {**FULL, "model": {"dropout": 0.4}, "training": {"ema_decay": 0.9}}
     toy.run(tmp_path / "reference", toy.hungry(4, since=2), **settings)
     with pytest.raises(Interrupted):
         toy.run(tmp_path / "stopped", toy.hungry(4, since=2, kind=toy.stopped(step=4)), **settings)
     assert saved(tmp_path / "stopped")["progress"]["halvings"] == 1
-    toy.run(tmp_path / "stopped", **settings)  # now there is memory enough, and still
+    toy.run(tmp_path / "stopped", **settings)  # stays halved, although there is enough memory now
     assert_same_run(saved(tmp_path / "stopped"), saved(tmp_path / "reference"))
 
 
-def test_a_batch_size_chosen_again_is_not_halved(tmp_path):
+def test_a_changed_batch_size_is_not_halved(tmp_path):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.hungry(4, kind=toy.stopped(step=4)), **FULL)
     toy.ToyRecipe.log.clear()
@@ -75,12 +75,12 @@ def test_no_memory_for_one_sample_ends_the_run(tmp_path):
     assert saved(tmp_path)["progress"]["step"] == 0
 
 
-def test_another_runtime_error_is_not_taken_for_memory(tmp_path):
+def test_another_runtime_error_is_not_taken_for_out_of_memory(tmp_path):
     with pytest.raises(RuntimeError, match="odd"):
         toy.run(tmp_path, toy.hungry(4, error=RuntimeError), **FULL)
 
 
-def test_validation_that_does_not_fit_is_halved_before_the_first_step(tmp_path):
+def test_out_of_memory_in_validation_halves_micro_batches_before_the_first_step(tmp_path):
     class Hungry(toy.ToyRecipe):
         def validate(self, model, batch):
             if len(batch["number"]) > 4:
@@ -97,14 +97,14 @@ def test_validation_that_does_not_fit_is_halved_before_the_first_step(tmp_path):
 
 
 def exploding(until):
-    """A toy whose loss is no number while the learning rate is above `until` of the planned one, from step 6 on."""
+    """A toy whose loss is NaN from step 6 on, while the learning rate is above `until` of the planned one."""
 
     class Exploding(toy.ToyRecipe):
         rate = 1.0
 
-        def losses(self, model, batch, moment):
-            losses = super().losses(model, batch, moment)
-            if moment.step >= 6 and Exploding.rate > until:
+        def losses(self, model, batch, progress):
+            losses = super().losses(model, batch, progress)
+            if progress.step >= 6 and Exploding.rate > until:
                 losses["error"] = toy.Loss(losses["error"].total * math.nan)
             return losses
 
@@ -113,7 +113,7 @@ def exploding(until):
 
 @pytest.fixture
 def rates(monkeypatch):
-    """Tells the toy the share of the rate that is left, and keeps the rates."""
+    """A list of toy classes whose `rate` is set to the factor on the learning rate after each rollback."""
     from training.engine.loop import recovery
 
     kinds = []
@@ -129,8 +129,8 @@ def rates(monkeypatch):
 
 
 @pytest.mark.parametrize(("until", "rollbacks"), [(0.5, 1), (0.25, 2)])
-def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, rates, until, rollbacks):
-    """To the last good checkpoint, to the end of the run, each step on record once."""
+def test_repeated_non_finite_losses_roll_the_run_back_with_a_lower_learning_rate(tmp_path, rates, until, rollbacks):
+    """The run reaches its end, and metrics.jsonl has each step once."""
     kind = exploding(until)
     rates.append(kind)
     trained = toy.run(tmp_path, kind, training={"epochs": 6, "save_every": 1, "keep": 9})
@@ -147,8 +147,8 @@ def test_numbers_that_stay_bad_send_the_run_back_with_a_smaller_rate(tmp_path, r
     assert "Back to" in (trained.run / "log.txt").read_text()
 
 
-def test_a_rollback_survives_being_stopped(tmp_path, rates):
-    """A kill right after must not forget that the rate was made smaller."""
+def test_a_rollback_is_kept_when_the_run_is_stopped_and_resumed(tmp_path, rates):
+    """Including its lower learning rate."""
     kind = exploding(0.5)
     rates.append(kind)
     stopping = type("Both", (kind,), {"signal_at": 20})
@@ -159,8 +159,8 @@ def test_a_rollback_survives_being_stopped(tmp_path, rates):
     assert saved(tmp_path)["progress"]["rollbacks"] == 1
 
 
-def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
-    """Exit 5 after going back twice; what is saved is finite and intact."""
+def test_losses_that_stay_non_finite_after_two_rollbacks_end_the_run(tmp_path):
+    """Exit 5; what is saved is finite and intact."""
     with pytest.raises(TrainingError, match="did not help") as caught:
         toy.run(tmp_path, exploding(0.0), training={"epochs": 6})
     assert caught.value.exit_code == 5
@@ -173,7 +173,7 @@ def test_numbers_that_no_rate_helps_end_the_run(tmp_path):
 
 
 class Clock:
-    """Time that passes only where it is set to, for the run and for its budget."""
+    """A clock for the run and its budget that advances only when a test advances it."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -184,16 +184,16 @@ def ticking(clock, kind=toy.ToyRecipe, seconds=1.0, later=None):
     """A toy whose steps take `seconds` each; from step 40 on `later`."""
 
     class Ticking(kind):
-        def losses(self, model, batch, moment):
-            clock.now += later if later and moment.step >= 40 else seconds
-            return super().losses(model, batch, moment)
+        def losses(self, model, batch, progress):
+            clock.now += later if later and progress.step >= 40 else seconds
+            return super().losses(model, batch, progress)
 
     return Ticking
 
 
 @pytest.mark.parametrize(("name", "later"), [("cosine", None), ("linear", None), ("wsd", None), ("cosine", 2.0)])
 def test_a_budget_ends_the_run_in_time_with_the_rate_at_its_floor(tmp_path, monkeypatch, name, later):
-    """100 seconds for a run of 600 steps of a second; in the last case they become slower on the way."""
+    """100 seconds for a run of 600 steps of one second; in the last case steps become slower meanwhile."""
     clock = Clock(monkeypatch)
     trained = toy.run(
         tmp_path,
@@ -238,7 +238,7 @@ def test_a_run_that_its_budget_ended_continues_only_under_a_larger_one(tmp_path,
 
 
 def test_a_run_stopped_inside_its_budget_keeps_its_plan(tmp_path, monkeypatch):
-    """The length that was planned by the clock is in the checkpoint: the rate does not jump back up."""
+    """The planned length is in the checkpoint, so that the learning rate does not rise again."""
     clock = Clock(monkeypatch)
     settings = {"training": {"epochs": 50}, "left": lambda: 80 - clock.now, "limit": 80.0}
     with pytest.raises(Interrupted):
@@ -251,7 +251,7 @@ def test_a_run_stopped_inside_its_budget_keeps_its_plan(tmp_path, monkeypatch):
     assert clock.now <= 80
 
 
-def test_time_that_is_over_ends_a_resumed_run_with_what_it_has(tmp_path, monkeypatch):
+def test_a_resumed_run_without_budget_left_is_evaluated_and_ends(tmp_path, monkeypatch):
     """It is evaluated, so that there is something to export."""
     clock = Clock(monkeypatch)
     with pytest.raises(Interrupted):

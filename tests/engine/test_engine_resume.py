@@ -1,4 +1,4 @@
-"""Stopped anywhere and started again, a run ends as if it had not been stopped; nothing trained is ever lost."""
+"""A run that is stopped anywhere and resumed ends with the bits of an uninterrupted one; no checkpoint is lost."""
 
 import json
 import os
@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from tests.engine import toy
+from tests.engine.test_engine_loader_killed import children
 from training.engine.checkpoints import checkpoint_file
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.errors import DataError, HostError, Interrupted, UsageError
 from training.stages.trained import load_trained
 from training.workspace import Workspace, exclusive
 
-#: Everything that has a state: dropout, averaged weights, accumulation, patience, a last smaller batch.
+#: Settings with every kind of state: dropout, averaged weights, accumulation, patience, a last smaller batch.
 RICH = {
     "model": {"dropout": 0.4},
     "training": {
@@ -60,7 +61,7 @@ def assert_same_run(one, other):
     assert timeless[0] == timeless[1]
 
 
-def stop_and_go(root, step=-1, validation=-1, **settings):
+def stop_and_resume(root, step=-1, validation=-1, **settings):
     with pytest.raises(Interrupted) as caught:
         toy.run(root, toy.stopped(step, validation), **settings)
     assert caught.value.exit_code == 75
@@ -81,7 +82,7 @@ def uninterrupted(tmp_path_factory):
 @pytest.mark.parametrize("step", [0, 2, 5, 6, 13, 23])
 def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, step):
     """At the first step, in the middle of an epoch, at an epoch's very end (5, 23), just after (6)."""
-    at = stop_and_go(tmp_path, step, **RICH)
+    at = stop_and_resume(tmp_path, step, **RICH)
     assert at in (step + 1, 0)  # before the first step is done there is nothing to lose
     assert_same_run(saved(tmp_path), uninterrupted[0])
     if at:
@@ -90,14 +91,14 @@ def test_a_run_stopped_in_a_step_ends_bit_identical(tmp_path, uninterrupted, ste
 
 @pytest.mark.parametrize("validation", [2, 4, 5, 7, 12])
 def test_a_run_stopped_in_validation_ends_bit_identical(tmp_path, uninterrupted, validation):
-    """In the rehearsal before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
-    stop_and_go(tmp_path, validation=validation, **RICH)
+    """In the sanity check before step 1 (2), and in the epochs' validations: the epoch is not trained again."""
+    stop_and_resume(tmp_path, validation=validation, **RICH)
     assert_same_run(saved(tmp_path), uninterrupted[0])
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
-def test_a_long_validation_is_left_at_once(tmp_path):
-    """Not after its last batch."""
+def test_a_stop_signal_ends_a_validation_before_its_last_batch(tmp_path):
+    """The stop must not wait for its last batch."""
     judged = []
 
     class Judging(toy.stopped(validation=4)):
@@ -107,7 +108,7 @@ def test_a_long_validation_is_left_at_once(tmp_path):
 
     with pytest.raises(Interrupted):
         toy.run(tmp_path, Judging)
-    assert len(judged) == 4  # two of the rehearsal, two of three in the first epoch's validation
+    assert len(judged) == 4  # two of the sanity check, two of three in the first epoch's validation
     assert saved(tmp_path)["progress"]["evaluated"] == 0
 
 
@@ -120,36 +121,35 @@ def test_a_run_stopped_many_times_ends_bit_identical(tmp_path, uninterrupted):
     assert toy.ToyRecipe.log == uninterrupted[1]
 
 
-def test_float16_resumes_with_its_scaler(tmp_path):
+def test_a_float16_run_resumes_with_the_state_of_its_gradient_scaler(tmp_path):
     toy.run(tmp_path / "reference", **HALF)
-    stop_and_go(tmp_path / "parts", 7, **HALF)
+    stop_and_resume(tmp_path / "parts", 7, **HALF)
     assert saved(tmp_path / "reference")["scaler"]["scale"] > 0
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
-def test_loader_workers_leave_the_stop_to_their_parent(tmp_path):
-    """A complete process group gets SIGTERM; the step in hand still gets its data, and the run resumes equal."""
-    kind = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
-    toy.run(tmp_path / "reference", **kind)
+def test_a_stop_signal_to_loader_workers_does_not_end_them(tmp_path):
+    """SIGTERM to all processes, as to a process group: the current step still gets its batches."""
+    settings = {"data": {"num_workers": 2}, "training": {"epochs": 2}}
+    toy.run(tmp_path / "reference", **settings)
 
     class Group(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            if moment.step == 4:
-                import multiprocessing
-
-                for worker in multiprocessing.active_children():
-                    os.kill(worker.pid, signal.SIGTERM)
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super().losses(model, batch, moment)
+        def losses(self, model, batch, progress):
+            if progress.step == 4:
+                workers = children()
+                assert len(workers) >= 2
+                for pid in (*workers, os.getpid()):
+                    os.kill(pid, signal.SIGTERM)
+            return super().losses(model, batch, progress)
 
     with pytest.raises(Interrupted):
-        toy.run(tmp_path / "parts", Group, **kind)
-    toy.run(tmp_path / "parts", **kind)
+        toy.run(tmp_path / "parts", Group, **settings)
+    toy.run(tmp_path / "parts", **settings)
     assert_same_run(saved(tmp_path / "parts"), saved(tmp_path / "reference"))
 
 
-def test_a_finished_run_does_nothing_twice(tmp_path):
-    """A checkpoint at the very end is no exhausted loader, and is left as it is."""
+def test_starting_a_finished_run_again_trains_nothing(tmp_path):
+    """The checkpoint of the last step is left as it is."""
     first = toy.run(tmp_path)
     before = (folder(tmp_path) / "last.pt").stat()
     toy.ToyRecipe.log.clear()
@@ -198,7 +198,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path):
         ({"resume": "never"}, "--resume never"),
     ],
 )
-def test_another_run_starts_again_and_loses_nothing(tmp_path, change, output):
+def test_a_run_with_other_settings_starts_from_step_0_and_keeps_the_old_checkpoints(tmp_path, change, output):
     first = toy.run(tmp_path)
     before = saved(tmp_path)
     toy.ToyRecipe.log.clear()
@@ -217,7 +217,7 @@ def test_another_run_starts_again_and_loses_nothing(tmp_path, change, output):
         {"logging": {"tensorboard": True}},
     ],
 )
-def test_what_leaves_the_course_as_it_is_continues(tmp_path, change):
+def test_settings_that_do_not_affect_the_weights_do_not_prevent_a_resume(tmp_path, change):
     with pytest.raises(Interrupted):
         toy.run(tmp_path, toy.stopped(7))
     toy.ToyRecipe.log.clear()
@@ -225,8 +225,8 @@ def test_what_leaves_the_course_as_it_is_continues(tmp_path, change):
     assert toy.ToyRecipe.log[0][0] == 8
 
 
-def test_an_early_stop_stands_until_its_rule_changes(tmp_path):
-    """It stops, stays stopped, and continues on SIGCONT."""
+def test_a_run_that_stopped_early_stays_finished_until_its_rule_changes(tmp_path):
+    """Started again it does nothing; once early stopping is off, it continues."""
     stopping = {"enabled": True, "patience": 2, "min_delta": 1e6}
     stopped = toy.run(tmp_path, training={"epochs": 9, "early_stopping": stopping})
     assert stopped.epoch == 3 and "early stopping" in stopped.finished
@@ -241,14 +241,14 @@ def test_early_stopping_waits_for_min_epochs(tmp_path):
     assert trained.epoch == 5
 
 
-def test_evaluation_comes_every_so_many_epochs_and_at_the_end(tmp_path):
+def test_evaluation_runs_every_eval_every_epochs_and_at_the_end(tmp_path):
     trained = toy.run(tmp_path, training={"epochs": 5, "eval_every": 2})
     records = [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in records if r["kind"] == "validation"] == [2, 4, 5]
 
 
 def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
-    with pytest.raises(UsageError, match=r"`val_los` is not a validation metric of Toy; there are val_loss"):
+    with pytest.raises(UsageError, match=r"`val_los` is not a validation metric of Toy; its metrics are val_loss"):
         toy.run(tmp_path, training={"early_stopping": {"monitor": "val_los"}})
     assert not toy.ToyRecipe.log
 
@@ -257,17 +257,17 @@ def test_an_unknown_monitor_is_refused_before_the_first_step(tmp_path):
 
 
 def test_resume_from_a_file_continues_from_there(tmp_path):
-    """An earlier checkpoint of the same run begins a branch; the old run is moved aside, and repeating continues."""
+    """An earlier checkpoint of a run begins a new one; the old one is moved aside. A repeated command continues."""
     toy.run(tmp_path, training={"save_every": 1})
     end = saved(tmp_path)
-    kind = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
+    settings = {"training": {"save_every": 1, "resume_from": str(folder(tmp_path) / "checkpoint_epoch_1.pt")}}
     toy.ToyRecipe.log.clear()
     with pytest.raises(Interrupted):
-        toy.run(tmp_path, toy.stopped(9), **kind)
-    trained = toy.run(tmp_path, **kind)
+        toy.run(tmp_path, toy.stopped(9), **settings)
+    trained = toy.run(tmp_path, **settings)
     assert [step for step, _ in toy.ToyRecipe.log] == list(range(6, 18))
     assert_same(saved(tmp_path)["model"], end["model"])
-    assert toy.run(tmp_path, **kind).already
+    assert toy.run(tmp_path, **settings).already
     assert (folder(tmp_path) / "previous").is_dir() and trained.step == 18
 
 
@@ -291,8 +291,8 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
     assert source.exists()
 
 
-def test_a_finished_run_named_by_resume_from_is_in_the_folder_afterwards(tmp_path):
-    """With nothing left to train, it is saved there, and what is reported as best is a file."""
+def test_resume_from_a_finished_run_saves_its_state_in_the_new_folder(tmp_path):
+    """Nothing is left to train; last.pt and best.pt are saved there all the same."""
     first = toy.run(tmp_path / "a", training={"epochs": 1})
     trained = toy.run(tmp_path / "b", training={"epochs": 1, "resume_from": str(first.last)})
     assert trained.step == first.step and trained.finished == first.finished
@@ -300,7 +300,7 @@ def test_a_finished_run_named_by_resume_from_is_in_the_folder_afterwards(tmp_pat
     assert trained.best.is_file() and CheckpointFolder(folder(tmp_path / "b")).best() == trained.best
 
 
-# -- no checkpoint is intact -----------------------------------------------------------------------------------------
+# -- no checkpoint is intact ---------------------------------------------------------------------------------------
 
 
 def damage(root):
@@ -308,8 +308,8 @@ def damage(root):
         path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_damaged_checkpoints_are_not_trained_over(tmp_path):
-    """Exit 6, and nothing is changed: the first step would cost its price a second time; the reader decides."""
+def test_a_run_is_refused_where_checkpoints_exist_and_none_is_intact(tmp_path):
+    """Exit 6, and nothing is changed: whether to pay for the training again is for the user to decide."""
     toy.run(tmp_path, training={"epochs": 1})
     damage(tmp_path)
     before = {path.name: path.read_bytes() for path in folder(tmp_path).glob("*.pt")}
@@ -330,7 +330,7 @@ def test_resume_never_keeps_damaged_checkpoints_aside(tmp_path):
     assert not trained.already and "no checkpoint of the one that is there" in (trained.run / "log.txt").read_text()
 
 
-def test_an_index_without_its_files_begins_a_run(tmp_path):
+def test_a_new_run_begins_where_every_listed_file_is_missing(tmp_path):
     """A run that was moved away, by a user or by a `set_aside` that was killed before it removed the index."""
     toy.run(tmp_path, training={"epochs": 1})
     for path in folder(tmp_path).glob("*.pt"):
@@ -338,11 +338,11 @@ def test_an_index_without_its_files_begins_a_run(tmp_path):
     assert not toy.run(tmp_path, training={"epochs": 1}).already
 
 
-# -- what is refused -------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_resume_file_is_refused_with_its_neighbours(tmp_path):
-    """Never silently ignored."""
+def test_a_missing_resume_file_is_refused_and_similar_files_are_listed(tmp_path):
+    """It must not be ignored silently."""
     trained = toy.run(tmp_path)
     with pytest.raises(UsageError, match="There is no checkpoint") as caught:
         toy.run(tmp_path, training={"resume_from": str(folder(tmp_path) / "lst.pt")})
@@ -356,17 +356,14 @@ def test_resume_from_a_model_of_another_shape_is_refused(tmp_path):
         toy.run(tmp_path / "b", training={"resume_from": str(folder(tmp_path / "a") / "last.pt")}, model={"width": 5})
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("split", ["train_rows", "val_rows"])
-def test_no_examples_are_refused(tmp_path, split):
+def test_an_empty_split_is_refused(tmp_path, split):
     """Exit 3."""
     with pytest.raises(DataError, match="holds no example"):
         toy.run(tmp_path, **{split: 0})
 
 
-def test_a_second_run_in_the_same_folder_leaves_at_once(tmp_path):
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
     """Exit 6."""
     with exclusive(folder(tmp_path), "another"), pytest.raises(HostError, match="in use") as caught:
         toy.run(tmp_path)
@@ -374,7 +371,7 @@ def test_a_second_run_in_the_same_folder_leaves_at_once(tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(HostError, match="A GPU was demanded") as caught:
+def test_cuda_without_a_gpu_is_refused(tmp_path):
+    with pytest.raises(HostError, match="A GPU was required") as caught:
         toy.run(tmp_path, device="cuda")
     assert caught.value.exit_code == 6

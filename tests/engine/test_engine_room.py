@@ -1,4 +1,7 @@
-"""Room is measured ahead; a disk that fills up all the same costs old checkpoints by the rules, and nothing else."""
+"""Disk space is checked before training; on a disk that fills up later, old checkpoints are evicted in a fixed order.
+
+Rows are those of the table in docs/reliability.md.
+"""
 
 import errno
 import json
@@ -11,8 +14,7 @@ import torch
 from tests.drives import attached
 from tests.engine import toy
 from tests.engine.test_engine_checkpoint import number_in
-from training.engine.checkpoints import checkpoint_file, checkpoint_folder
-from training.engine.checkpoints import disk_space as room
+from training.engine.checkpoints import checkpoint_file, checkpoint_folder, disk_space
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEFORE_LAST, BEST, FORMAT, INDEX, LAST, Index, epoch_name
 from training.engine.checkpoints.saver import Saver
@@ -36,7 +38,7 @@ def names_in(folder):
 
 
 def intact_ones(folder):
-    """Numbers of the checkpoints that are listed and intact."""
+    """The numbers in the checkpoints that are listed and intact."""
     return {
         number_in(folder / name)
         for name in CheckpointFolder(folder).listed()
@@ -44,11 +46,11 @@ def intact_ones(folder):
     }
 
 
-def no_litter(folder):
+def no_temporary_files(folder):
     return {path.suffix for path in folder.iterdir()} <= {".pt", ".json"}
 
 
-def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk):
+def test_a_full_disk_evicts_the_oldest_epochs_and_never_the_best_or_the_last(disk):
     """50 saves would be kept; there is room for 5 at a time, the one being written among them."""
     place = disk(int(5.6 * SIZE))
     output = []
@@ -58,17 +60,17 @@ def test_a_full_disk_costs_the_oldest_epochs_and_never_the_best_or_the_last(disk
         put(saver, number, epoch_name(number), value=0.5)
         assert number_in(CheckpointFolder(saver.folder).best()) == 1
         assert number_in(saver.folder / LAST) == number
-        assert no_litter(saver.folder)
+        assert no_temporary_files(saver.folder)
     kept = names_in(saver.folder)
     assert kept > {"best.pt", "last.pt", "before_last.pt", "checkpoint_epoch_12.pt", "checkpoint_epoch_11.pt"}
     assert "checkpoint_epoch_2.pt" not in kept and "checkpoint_epoch_5.pt" not in kept
     assert output[0] == (
         "The disk is full: checkpoint_epoch_2.pt was deleted to make room for the newest checkpoint."
-    )  # not epoch 1: it shares its place with best.pt, so that deleting it would free nothing
+    )  # not epoch 1: it is a hard link to best.pt, so deleting it would free nothing
     assert set(CheckpointFolder(saver.folder).listed()) == kept
 
 
-def test_before_last_goes_only_where_a_third_checkpoint_is_intact(disk):
+def test_before_last_is_evicted_only_where_a_third_checkpoint_is_intact(disk):
     place = disk(int(3.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, lambda text: None)
     put(saver, 1, BEST, value=0.1)
@@ -78,21 +80,21 @@ def test_before_last_goes_only_where_a_third_checkpoint_is_intact(disk):
     place.fill(left=SIZE // 4)  # 1 (best), 4 and 5 are there
     assert CheckpointFolder(saver.folder).evict() == BEFORE_LAST
     assert intact_ones(saver.folder) == {1, 5}
-    with pytest.raises(HostError, match="No space left"):  # now nothing may go any more
+    with pytest.raises(HostError, match="No space left"):  # now nothing more may be evicted
         place.fill(left=SIZE // 2)
         put(saver, 6)
-    assert intact_ones(saver.folder) == {1, 5} and no_litter(saver.folder)
+    assert intact_ones(saver.folder) == {1, 5} and no_temporary_files(saver.folder)
 
 
-def test_before_last_stays_where_it_is_the_only_other(disk):
+def test_before_last_is_kept_where_it_is_the_only_other_checkpoint(disk):
     place = disk(int(2.6 * SIZE))
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, value=0.5)
-    put(saver, 2, BEST, value=0.1)  # best and last are one
+    put(saver, 2, BEST, value=0.1)  # best.pt and last.pt are the same
     with pytest.raises(HostError, match="No space left"):
         put(saver, 3)
     assert intact_ones(saver.folder) == {1, 2}
-    assert number_in(CheckpointFolder(saver.folder).latest()) == 2 and no_litter(saver.folder)
+    assert number_in(CheckpointFolder(saver.folder).latest()) == 2 and no_temporary_files(saver.folder)
 
 
 def test_a_damaged_third_checkpoint_does_not_count(disk):
@@ -106,8 +108,8 @@ def test_a_damaged_third_checkpoint_does_not_count(disk):
     assert intact_ones(saver.folder) == {2, 3}
 
 
-def test_what_last_holds_unlisted_protects_nothing(disk):
-    """After a save that was cut short, before_last.pt is the newest verified one."""
+def test_before_last_is_kept_where_last_is_not_listed(disk):
+    """After a save that was killed, before_last.pt is the newest verified checkpoint."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, BEST, value=0.1)
@@ -136,7 +138,7 @@ def test_another_run_s_checkpoints_are_never_evicted(disk):
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.05, 0.5, 0.99, 1.0, 1.05, 1.2, 1.5])
 def test_at_any_fill_level_a_save_is_intact_or_reported(disk, share):
-    """Row 7: the old checkpoint loads, there is no litter, the error is clear."""
+    """Row 7: the old checkpoint can be loaded, no temporary file is left, the error names the cause."""
     place = disk(6 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1)
@@ -150,10 +152,10 @@ def test_at_any_fill_level_a_save_is_intact_or_reported(disk, share):
     else:
         assert number_in(CheckpointFolder(saver.folder).latest()) == 2
         assert share >= 1
-    assert no_litter(saver.folder)
+    assert no_temporary_files(saver.folder)
 
 
-def test_a_used_up_quota_is_a_full_disk(tmp_path, monkeypatch):
+def test_an_exceeded_quota_is_treated_as_a_full_disk(tmp_path, monkeypatch):
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3, 4):
         put(saver, number, epoch_name(number))
@@ -185,8 +187,8 @@ def test_other_errors_delete_nothing(tmp_path, monkeypatch):
     assert names_in(tmp_path) == there and intact_ones(tmp_path) == {1, 2, 3}
 
 
-def test_a_full_disk_at_the_listing_is_recovered_from(tmp_path, monkeypatch):
-    """The index finds no room after the rename: the save is repeated, and the verified one before it is not lost."""
+def test_a_full_disk_while_the_index_is_written_is_recovered_from(tmp_path, monkeypatch):
+    """There is no space for the index after the rename: the save is repeated, and the verified checkpoint is kept."""
     saver = Saver(tmp_path, 5, print)
     for number in (1, 2, 3):
         put(saver, number, epoch_name(number))
@@ -213,11 +215,11 @@ def test_a_disk_that_turns_read_only_is_reported(disk):
     with pytest.raises(HostError, match="Read-only file system"):
         put(saver, 2)
     assert number_in(CheckpointFolder(saver.folder).latest()) == 1 == number_in(CheckpointFolder(saver.folder).best())
-    assert no_litter(saver.folder)
+    assert no_temporary_files(saver.folder)
 
 
 def test_a_detached_disk_is_reported_and_nothing_is_written_in_its_place(disk):
-    """Row 8: under the mount point there is another disk; a checkpoint there would pass for saved."""
+    """Row 8: the mount point is now a folder of another disk; a checkpoint there would wrongly count as saved."""
     place = disk(8 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1)
@@ -232,7 +234,7 @@ def test_a_detached_disk_is_reported_and_nothing_is_written_in_its_place(disk):
 
 
 def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
-    """Saved once while the drive was not attached: there is a complete checkpoint under the mount point, too."""
+    """The mount point has a complete checkpoint from a time when the drive was not attached."""
     with attached(tmp_path) as drive:
         put(Saver(drive.below, 3, print), 0)
         saver = Saver(drive.path, 3, print)
@@ -243,29 +245,29 @@ def test_an_older_run_under_the_mount_point_is_not_taken_for_this_one(tmp_path):
     assert number_in(CheckpointFolder(drive.below).latest()) == 0
 
 
-# -- ahead ---------------------------------------------------------------------------------------------------------
+# -- before training ------------------------------------------------------------------------------------------------
 
 
 def test_a_run_that_will_not_fit_is_refused_at_its_beginning(disk, monkeypatch):
-    """Exit 6; what is needed, for what, what is free, what to do."""
-    monkeypatch.setattr(room, "MARGIN", 10_000)
+    """Exit 6; the message has the space needed, for what, the free space, and the remedy."""
+    monkeypatch.setattr(disk_space, "MARGIN", 10_000)
     place = disk(7 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 0)
     with pytest.raises(HostError, match=r"7 checkpoints of 102 kB") as caught:
-        saver.require_room(exports=50_000)
+        saver.require_space(exports=50_000)
     assert caught.value.exit_code == 6
     for part in ("training.keep 3", "50 kB of exports", "is free", "too little", "lower training.keep", "--out DIR"):
         assert part in str(caught.value)
     fewer = Saver(saver.folder, 2, print)
-    fewer.require_room(exports=0)
+    fewer.require_space(exports=0)
     with pytest.raises(HostError):
-        fewer.require_room(exports=2 * SIZE)
+        fewer.require_space(exports=2 * SIZE)
 
 
-def test_what_is_there_already_counts(disk, monkeypatch):
-    """A run that is resumed on a disk that it has filled itself is not refused."""
-    monkeypatch.setattr(room, "MARGIN", 0)
+def test_checkpoints_on_the_disk_count_towards_the_space_needed(disk, monkeypatch):
+    """So a resumed run is not refused because of checkpoints that it wrote before."""
+    monkeypatch.setattr(disk_space, "MARGIN", 0)
     place = disk(9 * SIZE)
     saver = Saver(place.folder / "toy", 3, print)
     put(saver, 1, BEST, epoch_name(1), value=0.1)
@@ -273,14 +275,14 @@ def test_what_is_there_already_counts(disk, monkeypatch):
         put(saver, number, epoch_name(number))
         put(saver, number + 0.5)
     place.fill(left=int(2.2 * SIZE))
-    Saver(saver.folder, 3, print).require_room(exports=0)
+    Saver(saver.folder, 3, print).require_space(exports=0)
     place.fill(left=SIZE // 2)
     with pytest.raises(HostError):
-        Saver(saver.folder, 3, print).require_room(exports=0)
+        Saver(saver.folder, 3, print).require_space(exports=0)
 
 
-def test_the_moments_that_the_first_checkpoint_misses_are_counted(tmp_path, monkeypatch):
-    """AdamW has no moments before its first step; later checkpoints are three times as large, and that is expected."""
+def test_optimizer_moments_missing_from_the_first_checkpoint_are_counted(tmp_path, monkeypatch):
+    """AdamW has no moments before its first step; later checkpoints are three times as large, which is planned for."""
     model = torch.nn.Linear(300, 300)
     optimizer = torch.optim.AdamW(model.parameters())
     saver = Saver(tmp_path, 1, print)
@@ -289,9 +291,9 @@ def test_the_moments_that_the_first_checkpoint_misses_are_counted(tmp_path, monk
     def save(step):
         content = {"format": 1, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
         saver.save(content, {"step": step, "epoch": 0, "value": None, "run_id": "r"}, [], wait=True)
-        monkeypatch.setattr(room, "free", lambda folder: 0)
+        monkeypatch.setattr(disk_space, "free", lambda folder: 0)
         with pytest.raises(HostError) as caught:
-            saver.require_room(0)
+            saver.require_space(0)
         needs.append(str(caught.value))
         return (tmp_path / LAST).stat().st_size
 
@@ -313,9 +315,9 @@ def test_the_index_never_lists_what_was_evicted(tmp_path):
     assert set(files) == names_in(tmp_path)
 
 
-def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
-    """Exit 6 at once, with the first checkpoint saved; also where it continues."""
-    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
+def test_a_run_checks_disk_space_before_its_first_step(tmp_path, monkeypatch):
+    """Exit 6 after the first checkpoint is saved; also when a run is resumed."""
+    monkeypatch.setattr(disk_space, "free", lambda folder: 10_000_000)
     toy.ToyRecipe.log.clear()
     with pytest.raises(HostError, match="not enough room") as caught:
         toy.run(tmp_path)
@@ -323,6 +325,6 @@ def test_a_run_measures_its_room_before_its_first_step(tmp_path, monkeypatch):
     assert CheckpointFolder(tmp_path / "checkpoints" / "toy").latest() is not None
     monkeypatch.undo()
     toy.run(tmp_path, training={"max_steps": 2})
-    monkeypatch.setattr(room, "free", lambda folder: 10_000_000)
+    monkeypatch.setattr(disk_space, "free", lambda folder: 10_000_000)
     with pytest.raises(HostError, match="not enough room"):
         toy.run(tmp_path)

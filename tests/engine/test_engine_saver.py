@@ -1,4 +1,4 @@
-"""Saving in the background: what was copied is what is saved, whatever the training does meanwhile."""
+"""Saving in the background: a checkpoint holds the state that was copied, whatever the training does meanwhile."""
 
 import copy
 import os
@@ -29,7 +29,7 @@ def saver(tmp_path):
 
 @pytest.fixture
 def gate(monkeypatch):
-    """Holds every save at its beginning until it is set."""
+    """An event for which every save waits at its beginning."""
     opened, real = threading.Event(), CheckpointFolder.save
 
     def held(*arguments):
@@ -42,7 +42,7 @@ def gate(monkeypatch):
 
 
 def trained():
-    """A model with tied weights, its optimizer after a step, and both in a checkpoint's shape."""
+    """A model with tied weights, its optimizer after a step, and a function that does another step."""
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[1].weight = model[0].weight
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -68,8 +68,8 @@ def content(model, optimizer, progress):
     }
 
 
-def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
-    """Weights, nested optimizer state and plain numbers may change while they are written."""
+def test_a_background_save_holds_the_state_at_the_time_of_the_call(tmp_path, saver, gate):
+    """Although weights, optimizer state and plain values change while it is written."""
     model, optimizer, step = trained()
     progress = {"step": 1, "values": [1, 2]}
     names = [BEST]
@@ -90,12 +90,12 @@ def test_what_is_saved_is_the_moment_of_the_save(tmp_path, saver, gate):
     for index, values in before["optimizer"]["state"].items():
         for name, value in values.items():
             assert torch.equal(saved["optimizer"]["state"][index][name], value), name
-    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the training did continue
+    assert not torch.equal(saved["model"]["0.weight"], model[0].weight)  # the weights have changed since
     one, other = saved["model"]["0.weight"], saved["model"]["1.weight"]
     assert one.data_ptr() == other.data_ptr()  # tied weights are not stored twice
 
 
-def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver, gate):
+def test_training_is_not_blocked_while_a_checkpoint_is_written(tmp_path, saver, gate):
     saver.save(state(1), entry(1), [], wait=False)
     assert not (tmp_path / LAST).exists()
     gate.set()
@@ -103,7 +103,7 @@ def test_the_training_is_not_held_while_a_checkpoint_is_written(tmp_path, saver,
     assert number_in(tmp_path / LAST) == 1
 
 
-def test_waiting_means_on_the_disk(tmp_path, saver):
+def test_a_save_with_wait_is_on_the_disk_when_it_returns(tmp_path, saver):
     saver.save(state(1), entry(1), [], wait=True)
     assert number_in(CheckpointFolder(tmp_path).latest()) == 1
 
@@ -124,11 +124,11 @@ def test_saves_come_one_after_the_other_in_order(tmp_path, saver, monkeypatch):
     saver.finish()
     assert order == [1, 2, 3, 4, 5, 6, 7]
     kept = {path.name for path in tmp_path.glob("checkpoint_epoch_*")}
-    assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention in the background too
+    assert kept == {f"checkpoint_epoch_{number}.pt" for number in (5, 6, 7)}  # retention is applied, too
 
 
-def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path, saver):
-    """Exit 6; the checkpoint before is complete."""
+def test_a_failed_save_is_reported_once_and_does_not_count_as_saved(tmp_path, saver):
+    """Exit 6; the checkpoint before it is intact."""
     saver.save(state(1), entry(1), [], wait=True)
     (tmp_path / f".saving-{os.getpid()}").symlink_to("/dev/full")
     saver.save(state(2), entry(2), [], wait=False)
@@ -145,7 +145,7 @@ def test_a_save_that_failed_is_reported_once_and_never_passes_for_saved(tmp_path
     assert number_in(CheckpointFolder(tmp_path).latest()) == 4
 
 
-def test_who_waits_for_saves_hears_of_each_once_it_is_on_the_disk(tmp_path):
+def test_the_saved_callback_runs_after_each_save_that_is_on_the_disk(tmp_path):
     seen = []
     saver = Saver(tmp_path, 3, print, saved=lambda: seen.append(number_in(tmp_path / LAST)))
     for number in (1, 2):
@@ -166,20 +166,20 @@ def test_a_failure_of_any_kind_reaches_the_run(saver, monkeypatch):
         saver.finish()
 
 
-def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver, gate):
+def test_a_signal_during_a_wait_does_not_change_the_copy_being_written(tmp_path, saver, gate):
     """The second save must wait for the first, though an exception ended an earlier wait for it."""
 
-    class Asked(Exception):
+    class Signalled(Exception):
         pass
 
-    def ask(*_):
-        raise Asked
+    def handler(*_):
+        raise Signalled
 
     saver.save(state(1), entry(1), [], wait=False)
-    before = signal.signal(signal.SIGALRM, ask)
+    before = signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, 0.02)
     try:
-        with pytest.raises(Asked):
+        with pytest.raises(Signalled):
             saver.save(state(2), entry(2), [], wait=False)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -189,7 +189,7 @@ def test_a_signal_that_ends_the_waiting_does_not_touch_the_copy(tmp_path, saver,
     assert number_in(tmp_path / LAST) == 3
 
 
-def test_one_copy_is_alive_and_used_again():
+def test_a_snapshot_reuses_the_memory_of_the_one_before():
     model, optimizer, step = trained()
     snapshot = Snapshot(print)
     places = []
@@ -200,7 +200,7 @@ def test_one_copy_is_alive_and_used_again():
     assert places[0] == places[1] == places[2]
 
 
-def test_a_state_that_changes_its_shape_is_copied_all_the_same():
+def test_a_snapshot_copies_tensors_whose_shapes_have_changed():
     snapshot = Snapshot(print)
     first = {"a": torch.ones(3), "b": torch.zeros(2, dtype=torch.int64)}
     second = {"a": torch.ones(2, 2).t(), "b": torch.tensor(7), "c": [torch.arange(4)[::2]]}
@@ -230,7 +230,7 @@ def test_a_process_killed_while_it_saves_in_the_background_leaves_verified_check
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
+def test_on_a_gpu_changes_queued_after_a_snapshot_are_not_in_it(tmp_path):
     weights = torch.ones(1 << 24, device="cuda")
     snapshot = Snapshot(print)
     for number in range(3):
@@ -240,8 +240,8 @@ def test_on_a_gpu_nothing_queued_after_the_save_is_in_it(tmp_path):
         assert taken["w"].is_pinned() and taken["w"].eq(1 + number).all()
 
 
-def test_a_run_writes_beside_the_training_and_waits_only_for_its_first_and_last_save(tmp_path, monkeypatch):
-    """A save in the middle costs a copy; the first proves that saving works, the last that all is there."""
+def test_a_run_waits_for_its_first_and_last_save_only(tmp_path, monkeypatch):
+    """It waits for the first to find errors before training, for the last so that the result is on the disk."""
     waited = []
     save = Saver.save
 
@@ -255,7 +255,7 @@ def test_a_run_writes_beside_the_training_and_waits_only_for_its_first_and_last_
 
 
 def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_path, monkeypatch):
-    """Not hours later, at the next save: nothing more would be safe."""
+    """Not at the next save, which may be hours later, as no step in between would be saved."""
     save = CheckpointFolder.save
 
     def full(folder, content, entry, names=()):
@@ -264,12 +264,12 @@ def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_step(tmp_p
         return save(folder, content, entry, names)
 
     class Patient(toy.ToyRecipe):  # its next step takes until the save has failed
-        def losses(self, model, batch, moment):
+        def losses(self, model, batch, progress):
             until = time.monotonic() + 30
-            while moment.step == 6 and not savers[-1].failed:
+            while progress.step == 6 and not savers[-1].failed:
                 assert time.monotonic() < until, "the save did not fail"
                 time.sleep(0.001)
-            return super().losses(model, batch, moment)
+            return super().losses(model, batch, progress)
 
     savers, begin = [], Saver.save
 

@@ -1,4 +1,4 @@
-"""What a step computes: the same numbers as a plain loop over complete global batches, however the work is cut."""
+"""A step computes the same numbers as a plain loop over global batches, however these are divided."""
 
 import itertools
 import json
@@ -35,9 +35,9 @@ def records(trained, kind="train"):
 
 
 def plain_loop(recipe, rows, global_batch, epochs, clip):
-    """The same training as one would write it by hand: complete global batches, mean losses, torch's own clipping."""
+    """The same training in a few lines of torch: complete global batches, mean losses, torch's own clipping."""
     settings = recipe.settings
-    examples = recipe.dataset(rows, training=True)
+    dataset = recipe.dataset(rows, training=True)
     torch.manual_seed(mixed(settings.seed, INITIAL))
     model = recipe.build(recipe.fit_constants(rows))
     matrices = [p for p in model.parameters() if p.ndim >= 2]
@@ -54,7 +54,7 @@ def plain_loop(recipe, rows, global_batch, epochs, clip):
             for group in optimizer.param_groups:
                 group["lr"] = settings.optim.lr * schedule.factor(step, epochs * per_epoch, settings.scheduler)
             chosen = order[position * global_batch : (position + 1) * global_batch]
-            batch = examples.collate([examples.item(epoch, int(index)) for index in chosen])
+            batch = dataset.collate([dataset.item(epoch, int(index)) for index in chosen])
             optimizer.zero_grad()
             kept = batch["kept"]
             ((model(batch["x"]) - batch["y"]) ** 2)[kept].mean().backward()
@@ -67,16 +67,21 @@ def plain_loop(recipe, rows, global_batch, epochs, clip):
 @pytest.mark.parametrize("clip", [0.0, 0.05])
 def test_a_run_equals_a_plain_loop_over_global_batches(tmp_path, clip):
     """Clipping from `optim`, 3 micro-batches, unequal counts, and a last global batch of 10 of 12 samples."""
-    kind = {"optim": {"lr": 0.01, "grad_clip": clip}, "data": {"batch_size": 4}, "training": {"grad_accum_steps": 3}}
-    toy.run(tmp_path, **kind)
-    reference = plain_loop(toy.recipe(**kind), toy.rows(22), 12, 3, clip)
+    settings = {
+        "optim": {"lr": 0.01, "grad_clip": clip},
+        "data": {"batch_size": 4},
+        "training": {"grad_accum_steps": 3},
+    }
+    toy.run(tmp_path, **settings)
+    reference = plain_loop(toy.recipe(**settings), toy.rows(22), 12, 3, clip)
     assert_close(weights(tmp_path), reference, rtol=1e-4, atol=1e-6)
-    other = plain_loop(toy.recipe(**kind), toy.rows(22), 12, 3, 0.05 - clip)
-    assert any(not torch.allclose(reference[n], other[n], rtol=1e-3) for n in reference)  # clipping is visible at all
+    other = plain_loop(toy.recipe(**settings), toy.rows(22), 12, 3, 0.05 - clip)
+    # Clipping must change the weights here, else this test would not notice if it were missing.
+    assert any(not torch.allclose(reference[n], other[n], rtol=1e-3) for n in reference)
 
 
 def test_accumulation_changes_no_weight(tmp_path):
-    """One batch of 8, 2 of 4, 4 of 2 and 8 of 1 are one and the same step; the epoch's last is smaller."""
+    """One batch of 8, 2 of 4, 4 of 2 and 8 of 1 give the same step; the last of an epoch is smaller."""
     results = []
     for size in (8, 4, 2, 1):
         toy.run(tmp_path / str(size), data={"batch_size": size}, training={"grad_accum_steps": 8 // size, "epochs": 2})
@@ -86,11 +91,11 @@ def test_accumulation_changes_no_weight(tmp_path):
 
 
 def test_the_logged_loss_is_the_exact_average(tmp_path):
-    """Over every element since the last line, not over batches of unequal counts."""
+    """Over all elements since the last log line, not over batches, whose counts differ."""
     trained = toy.run(tmp_path, optim={"lr": 1e-12}, training={"epochs": 1, "log_every": 6})
     model = toy.ToyRecipe.models[0]
-    examples = toy.recipe().dataset(toy.rows(22), training=True)
-    batch = examples.collate([examples.item(0, index) for index in range(22)])
+    dataset = toy.recipe().dataset(toy.rows(22), training=True)
+    batch = dataset.collate([dataset.item(0, index) for index in range(22)])
     with torch.no_grad():
         exact = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean().item()
     (record,) = records(trained)
@@ -104,13 +109,13 @@ def test_the_gradient_norm_is_reported_before_clipping(tmp_path):
 
 
 def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
-    """Over the complete global batch, cut into 3 with unequal counts; AdamW alone would hide a wrong factor."""
+    """Over the global batch, in 3 micro-batches with unequal counts. AdamW's update would hide a wrong factor."""
     trained = toy.run(tmp_path, data={"batch_size": 4}, training={"grad_accum_steps": 3, "max_steps": 1})
     recipe = toy.recipe()
     torch.manual_seed(mixed(42, INITIAL))
     model = recipe.build(recipe.fit_constants([]))
-    examples = recipe.dataset(toy.rows(22), training=True)
-    batch = examples.collate([examples.item(0, int(i)) for i in BatchPlan(22, 4, 3, 1, 42).step_samples(0)])
+    dataset = recipe.dataset(toy.rows(22), training=True)
+    batch = dataset.collate([dataset.item(0, int(i)) for i in BatchPlan(22, 4, 3, 1, 42).step_samples(0)])
     loss = ((model(batch["x"]) - batch["y"]) ** 2)[batch["kept"]].mean()
     loss.backward()
     (record,) = records(trained)
@@ -122,7 +127,7 @@ def test_the_objective_and_its_gradient_are_those_of_the_mean(tmp_path):
 
 @pytest.mark.parametrize("flat", [False, True])
 def test_gradients_are_measured_and_scaled_together(flat):
-    """Of two dtypes, one parameter without a gradient; alone, and laid flat for several ranks."""
+    """With two dtypes and a parameter without a gradient; as for one rank, and as views of flat tensors."""
     parameters = [
         torch.nn.Parameter(torch.zeros(s, dtype=d)) for s, d in (((3, 5), None), (7, torch.float64), (4, None))
     ]
@@ -138,7 +143,7 @@ def test_gradients_are_measured_and_scaled_together(flat):
 
 
 def before_the_first_step(monkeypatch, change):
-    """Have `change` alter each run once it is prepared: what a GPU would choose, on a CPU."""
+    """Apply `change` to each run once it is prepared, to test on a CPU what is chosen on a GPU."""
     prepare = Run.prepare
 
     def changed(run):
@@ -149,13 +154,13 @@ def before_the_first_step(monkeypatch, change):
 
 
 @pytest.mark.parametrize("faults", [{}, {"nan_samples": [5, 6]}])
-def test_a_gpu_decides_alone_and_decides_the_same(tmp_path, monkeypatch, faults):
-    """The path that never waits for the device, here on the CPU, against the one that asks."""
-    kind = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
-    asked = toy.run(tmp_path / "asks", **kind)
-    before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "asks", False))
-    decided = toy.run(tmp_path / "decides", **kind)
-    one, other = checkpoint_file.read(asked.last), checkpoint_file.read(decided.last)
+def test_skipping_steps_on_the_device_gives_the_same_weights_as_on_the_host(tmp_path, monkeypatch, faults):
+    """The code path for GPUs, which never reads the norm on the host, run here on a CPU."""
+    settings = {"faults": faults, "optim": {"lr": 0.01, "grad_clip": 2.0}, "training": {"ema_decay": 0.9}}
+    host = toy.run(tmp_path / "host", **settings)
+    before_the_first_step(monkeypatch, lambda run: setattr(run.step_context, "decides_on_host", False))
+    device = toy.run(tmp_path / "device", **settings)
+    one, other = checkpoint_file.read(host.last), checkpoint_file.read(device.last)
     assert one["progress"]["skipped"] == other["progress"]["skipped"] == (6 if faults else 0)
     for part in ("model", "ema"):
         assert_close(one[part], other[part], rtol=1e-5, atol=1e-7)
@@ -163,22 +168,22 @@ def test_a_gpu_decides_alone_and_decides_the_same(tmp_path, monkeypatch, faults)
     assert steps == {18 - other["progress"]["skipped"]}
 
 
-def test_outcomes_read_a_step_late_lose_nothing(tmp_path, monkeypatch):
-    """As on a GPU: every skipped step is counted, and the records are the same."""
-    kind = {"faults": {"nan_samples": [5]}, "training": {"log_every": 5}}
-    prompt = toy.run(tmp_path / "prompt", **kind)
+def test_results_that_are_read_a_step_late_are_all_recorded(tmp_path, monkeypatch):
+    """As on a GPU. Every skipped step is counted, and the records are the same."""
+    settings = {"faults": {"nan_samples": [5]}, "training": {"log_every": 5}}
+    prompt = toy.run(tmp_path / "prompt", **settings)
     before_the_first_step(monkeypatch, lambda run: setattr(run, "lag", 1))
-    lagging = toy.run(tmp_path / "late", **kind)
+    lagging = toy.run(tmp_path / "late", **settings)
     for one, other in zip(records(prompt), records(lagging), strict=True):
         assert {k: one.get(k) for k in ("step", "loss", "skipped")} == {
             k: other.get(k) for k in ("step", "loss", "skipped")
         }
 
 
-# -- numbers that are none -----------------------------------------------------------------------------------------
+# -- non-finite numbers --------------------------------------------------------------------------------------------
 
 
-def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
+def test_a_step_with_a_nan_is_skipped_counted_and_its_samples_are_logged(tmp_path):
     """Weights and optimizer state stay finite; the log names the samples."""
     trained = toy.run(tmp_path, faults={"nan_samples": [5]})
     saved = checkpoint_file.read(trained.last)
@@ -193,12 +198,12 @@ def test_a_step_with_a_nan_is_skipped_counted_and_named(tmp_path):
 
 
 def test_a_skipped_step_changes_nothing(tmp_path):
-    """One good step and five of NaN end in the weights of the one."""
+    """One finite step and five with NaN give the weights of the finite step alone."""
     good = set(BatchPlan(22, 4, 1, 1, 42).step_samples(0).tolist())
-    kind = {"scheduler": {"name": "constant", "warmup_steps": 0}}
+    settings = {"scheduler": {"name": "constant", "warmup_steps": 0}}
     faults = {"nan_samples": sorted(set(range(22)) - good)}
-    trained = toy.run(tmp_path / "six", training={"epochs": 1}, faults=faults, **kind)
-    toy.run(tmp_path / "one", training={"max_steps": 1}, **kind)
+    trained = toy.run(tmp_path / "six", training={"epochs": 1}, faults=faults, **settings)
+    toy.run(tmp_path / "one", training={"max_steps": 1}, **settings)
     assert checkpoint_file.read(trained.last)["progress"]["skipped"] == 5
     assert_close(weights(tmp_path / "six"), weights(tmp_path / "one"), rtol=0, atol=0)
 
@@ -212,13 +217,13 @@ def test_numbers_that_stay_non_finite_end_the_run(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
-    """A step that breaks the weights themselves ends the run before it is written."""
+    """A step that makes weights infinite ends the run before they are saved."""
 
-    def broken(self, model, batch, moment):
-        if moment.step == 3:
+    def broken(self, model, batch, progress):
+        if progress.step == 3:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("inf"))
-        return toy.ToyRecipe.losses(self, model, batch, moment)
+        return toy.ToyRecipe.losses(self, model, batch, progress)
 
     kind = type("Broken", (toy.ToyRecipe,), {"losses": broken})
     with pytest.raises(TrainingError):
@@ -229,7 +234,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path, monkeypatch):
 # -- order ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_sample_comes_once_an_epoch_in_another_order():
+def test_each_epoch_has_every_sample_once_in_another_order():
     plan = BatchPlan(samples=23, batch_size=2, accumulate=3, world=2, seed=7)
     assert plan.steps_per_epoch == 2
     epochs = [np.concatenate([plan.step_samples(e * 2 + p) for p in range(2)]).tolist() for e in range(3)]
@@ -239,9 +244,9 @@ def test_every_sample_comes_once_an_epoch_in_another_order():
     assert other_seed.step_samples(0).tolist() != plan.step_samples(0).tolist()
 
 
-def test_ranks_and_accumulation_cut_the_same_global_batches():
-    """One process accumulating over 4, two over 2, four over 1: the same chunks with the same numbers (dropout
-    seeds)."""
+def test_micro_batches_do_not_depend_on_ranks_and_accumulation():
+    """One process accumulating over 4, two over 2, four over 1: the same micro-batches with the same numbers,
+    which seed dropout."""
     shapes = [BatchPlan(23, 2, 4, 1, 7), BatchPlan(23, 2, 2, 2, 7), BatchPlan(23, 2, 1, 4, 7)]
     for step in range(6):
         cuts = [
@@ -271,19 +276,19 @@ def test_the_number_of_loader_workers_changes_nothing(tmp_path):
 class TwoUpdates(toy.ToyRecipe):
     """Two optimizer steps in one step of the run."""
 
-    def own_step(self, context, batches, counts, moment):
+    def own_step(self, context, batches, counts, progress):
         total, count = torch.zeros(()), 0.0
         for _ in range(2):
             for batch in batches:
                 with context.precision.autocast():
-                    losses = self.losses(context.model, batch, moment)
+                    losses = self.losses(context.model, batch, progress)
                 context.backward(context.objective(losses, counts))
                 total, count = total + losses["error"].total.detach(), counts["error"] * 2
             context.update()
         return {"error": (total, count), "size": (torch.zeros(()), count)}
 
 
-def test_a_recipe_may_own_its_step(tmp_path):
+def test_a_recipe_may_define_its_own_step(tmp_path):
     trained = toy.run(tmp_path, TwoUpdates, training={"epochs": 2, "grad_accum_steps": 2})
     saved = checkpoint_file.read(trained.last)
     assert trained.step == 6
@@ -297,8 +302,8 @@ def test_a_recipe_may_train_in_double_precision(tmp_path):
         def build(self, constants):
             return super().build(constants).double()
 
-        def losses(self, model, batch, moment):
-            return super().losses(model, {**batch, "x": batch["x"].double()}, moment)
+        def losses(self, model, batch, progress):
+            return super().losses(model, {**batch, "x": batch["x"].double()}, progress)
 
         def validate(self, model, batch):
             return super().validate(model, {**batch, "x": batch["x"].double()})
@@ -307,16 +312,16 @@ def test_a_recipe_may_train_in_double_precision(tmp_path):
     assert {value.dtype for value in weights(tmp_path).values()} == {torch.float64}
 
 
-def test_terms_that_change_their_names_are_refused(tmp_path):
+def test_losses_without_a_term_of_counts_are_refused(tmp_path):
     class Forgetful(toy.ToyRecipe):
-        def losses(self, model, batch, moment):
-            return {"error": Loss(super().losses(model, batch, moment)["error"].total)}
+        def losses(self, model, batch, progress):
+            return {"error": Loss(super().losses(model, batch, progress)["error"].total)}
 
     with pytest.raises(TrainingError, match=r"losses gave the terms \['error'\]"):
         toy.run(tmp_path, Forgetful)
 
 
-def test_one_process_alone_needs_no_collective():
+def test_a_single_process_needs_no_collective():
     ranks = Ranks(0, 1, torch.device("cpu"))
     assert ranks.total([1.5, 2.0]) == [1.5, 2.0] and ranks.gather("x") == ["x"] and ranks.on_rank_zero(lambda: 3) == 3
 
@@ -325,8 +330,8 @@ def test_one_process_alone_needs_no_collective():
 
 
 @pytest.mark.parametrize("name", ["cosine", "linear", "wsd"])
-def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
-    """The period is the run's own length."""
+def test_the_learning_rate_rises_to_its_peak_and_ends_at_its_floor(name):
+    """The minimum is reached in the last step of the run."""
     settings = Scheduler(name=name, warmup_steps=10, min_lr_ratio=0.1)
     rates = [schedule.factor(step, 100, settings) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == 1.0 and max(rates) == 1.0
@@ -334,7 +339,7 @@ def test_the_rate_rises_to_one_and_ends_at_its_floor_with_the_run(name):
     assert all(a >= b - 1e-12 for a, b in itertools.pairwise(rates[10:]))
 
 
-def test_schedules_differ_where_they_should():
+def test_each_schedule_has_its_own_shape():
     kinds = {n: Scheduler(name=n, warmup_steps=0, min_lr_ratio=0.0) for n in ("cosine", "linear", "constant", "wsd")}
     middle = {name: schedule.factor(50, 101, settings) for name, settings in kinds.items()}
     assert middle["cosine"] == pytest.approx(0.5) == middle["linear"]
@@ -346,7 +351,7 @@ def test_schedules_differ_where_they_should():
 
 
 def test_a_short_run_still_reaches_its_full_rate(tmp_path):
-    """Warm-up of 100 steps in a run of 18 rises over 9, and says so."""
+    """A warm-up of 100 steps in a run of 18 is shortened to 9, which is logged."""
     trained = toy.run(tmp_path, scheduler={"warmup_steps": 100})
     rates = [record["lr"] for record in records(trained)]
     assert max(rates) == pytest.approx(0.01) and rates.index(max(rates)) == 8
@@ -358,4 +363,4 @@ def test_max_steps_ends_the_run_and_the_schedule(tmp_path):
     rates = [record["lr"] for record in records(trained)]
     assert trained.step == len(rates) == 8 and trained.metrics["val_loss"] > 0
     assert rates[-1] == pytest.approx(0.001)
-    assert {moment.total_steps for moment in toy.ToyRecipe.moments} == {8}
+    assert {progress.total_steps for progress in toy.ToyRecipe.progresses} == {8}

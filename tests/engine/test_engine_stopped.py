@@ -1,4 +1,4 @@
-"""Signals to a run: what a second one, one before training and one inside a save do."""
+"""Stop signals to a run: a second one, one before training, one during a save."""
 
 import os
 import signal
@@ -20,17 +20,17 @@ from pathlib import Path
 from tests.engine import toy
 
 class HeldUp(toy.ToyRecipe):
-    def losses(self, model, batch, moment):
-        if moment.step == 3:
+    def losses(self, model, batch, progress):
+        if progress.step == 3:
             Path(sys.argv[1], "here").touch()
-            time.sleep(60)  # a step that does not end; SIGTERM wakes no one
-        return super().losses(model, batch, moment)
+            time.sleep(60)  # a step that does not end: the handler of SIGTERM returns, and the sleep continues
+        return super().losses(model, batch, progress)
 
 toy.run(Path(sys.argv[1]), HeldUp)
 """
 
 
-def test_a_second_signal_ends_at_once(tmp_path):
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
     project = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", HELD_UP, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(project)}, cwd=project
@@ -42,7 +42,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
             time.sleep(0.05)
         process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(1.3)  # the first waits for the step
+            process.wait(1.3)  # the first signal waits for the end of the step
         process.terminate()
         assert process.wait(5) == -15
     finally:
@@ -50,8 +50,8 @@ def test_a_second_signal_ends_at_once(tmp_path):
     assert saved(tmp_path)["progress"]["step"] == 0
 
 
-def test_a_signal_before_training_ends_at_once(tmp_path):
-    """Nothing is there to be saved, so nothing is waited for."""
+def test_a_signal_before_training_ends_the_run_at_once(tmp_path):
+    """There is nothing to save yet."""
     reached = []
 
     class Fitting(toy.ToyRecipe):
@@ -67,7 +67,7 @@ def test_a_signal_before_training_ends_at_once(tmp_path):
 
 @pytest.mark.parametrize("save", [1, 2, 4])
 def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
-    """In the trial save (1), in an epoch's (2), and in the last (4), when no step is left to notice it."""
+    """In the trial save (1), in that of an epoch (2), and in the last one (4), after which no step reads the signal."""
     real, left = CheckpointFolder.save, [save]
 
     def struck(*arguments):
@@ -83,7 +83,7 @@ def test_a_signal_in_a_save_is_not_lost(tmp_path, monkeypatch, save):
     assert again.step == 18 and again.already == (save == 4)
 
 
-def test_handlers_are_put_back(tmp_path):
+def test_signal_handlers_are_restored_after_a_run(tmp_path):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     toy.run(tmp_path, training={"epochs": 1})
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before

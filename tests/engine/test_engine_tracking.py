@@ -1,4 +1,4 @@
-"""What a run tells: files first, and no tracker can stop it."""
+"""The logs of a run: files, TensorBoard and W&B, none of which can stop it."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ from training.errors import HostError, Interrupted, UsageError
 from training.settings import Logging
 
 
-def test_a_line_a_record_and_the_settings(tmp_path, capsys):
+def test_a_run_writes_log_lines_metrics_and_its_settings(tmp_path, capsys):
     trained = toy.run(tmp_path, training={"log_every": 4})
     log = (trained.run / "log.txt").read_text().splitlines()
     assert log == capsys.readouterr().out.splitlines()
@@ -40,7 +40,7 @@ def test_a_line_a_record_and_the_settings(tmp_path, capsys):
     assert toy.ToySettings.model_validate(settings) == toy.recipe(training={"log_every": 4}).settings
 
 
-def test_operations_are_reported_where_a_recipe_counts_them(tmp_path):
+def test_tflops_are_logged_where_a_recipe_counts_flops(tmp_path):
     class Counting(toy.ToyRecipe):
         def flops(self, model, batch):
             return 2e12 * len(batch["x"])
@@ -61,7 +61,7 @@ def test_tensorboard_events_hold_losses_and_metrics(tmp_path):
     assert [event.step for event in events.Scalars("validation/val_loss")] == [6, 12, 18]
 
 
-def test_a_bar_only_on_a_terminal(tmp_path, monkeypatch):
+def test_a_progress_bar_is_shown_on_a_terminal_only(tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -95,7 +95,7 @@ def init(**options): tell("init", options=options); print("chatter"); misbehave(
 
 @pytest.fixture
 def wandb(tmp_path, monkeypatch):
-    """A wandb package that writes its calls to a file; `wandb(fault)` sets what it does wrong."""
+    """A fake wandb package that writes its calls to a file; `wandb(fault)` trains with a fault in it."""
     folder = tmp_path / "packages"
     folder.mkdir()
     (folder / "wandb.py").write_text(FAKE_WANDB)
@@ -115,7 +115,7 @@ def wandb(tmp_path, monkeypatch):
     return run
 
 
-def test_wandb_gets_every_record_offline_too(wandb, monkeypatch):
+def test_wandb_gets_every_record(wandb, monkeypatch):
     monkeypatch.setattr(tracking, "LAST_SECONDS", 60.0)
     trained, calls = wandb(logging={"wandb": "offline", "wandb_project": "songs"}, training={"epochs": 1})
     options = calls[0]["options"]
@@ -129,7 +129,7 @@ def test_wandb_gets_every_record_offline_too(wandb, monkeypatch):
 
 @pytest.mark.parametrize("where", ["init", "log", "finish"])
 @pytest.mark.parametrize("how", ["raises", "hangs", "dies", "leaves"])
-def test_a_tracker_that_fails_stops_nothing_and_is_reported_once(wandb, how, where):
+def test_a_wandb_failure_does_not_stop_the_run_and_is_reported_once(wandb, how, where):
     trained, calls = wandb(f"{how} in {where}", logging={"wandb": "online"})
     assert trained.step == 18
     assert (trained.run / "log.txt").read_text().count("W&B failed and is off") == 1
@@ -139,8 +139,8 @@ def test_a_tracker_that_fails_stops_nothing_and_is_reported_once(wandb, how, whe
             os.kill(pid, 0)
 
 
-def test_a_tracker_never_makes_a_run_wait(tmp_path, monkeypatch):
-    """More than a pipe holds, to one that takes nothing."""
+def test_a_hung_wandb_process_never_blocks_the_run(tmp_path, monkeypatch):
+    """More data than a pipe holds, for a process that reads nothing."""
     (tmp_path / "wandb.py").write_text("import time; time.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(wandb_process, "MOST_WAITING", 300_000)
@@ -155,7 +155,7 @@ def test_a_tracker_never_makes_a_run_wait(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes that end with their parent")
-def test_a_killed_run_leaves_no_tracker_behind(tmp_path):
+def test_a_killed_run_leaves_no_wandb_process(tmp_path):
     (tmp_path / "wandb.py").write_text(
         "import os, time\nopen(os.environ['PID'], 'w').write(str(os.getpid()) + '.')\ntime.sleep(600)"
     )
@@ -177,12 +177,12 @@ def test_a_killed_run_leaves_no_tracker_behind(tmp_path):
             time.sleep(0.01)
 
 
-def test_a_run_that_is_stopped_leaves_its_tracker_soon(wandb):
+def test_a_stopped_run_ends_although_wandb_hangs(wandb):
     with pytest.raises(Interrupted):
         wandb("hangs in finish", kind=toy.stopped(step=3), logging={"wandb": "online"})
 
 
-def test_wandb_that_is_not_installed_is_refused_before_anything(tmp_path, monkeypatch):
+def test_wandb_that_is_not_installed_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr("training.engine.tracking.tracker.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install wandb"):
         toy.run(tmp_path, logging={"wandb": "online"})
@@ -190,19 +190,19 @@ def test_wandb_that_is_not_installed_is_refused_before_anything(tmp_path, monkey
 
 
 class Losing(toy.ToyRecipe):
-    """At a step, something happens to the folder of the run."""
+    """At one step, calls `what` with the folder of the run."""
 
     at, what = 5, staticmethod(lambda folder: None)
 
-    def losses(self, model, batch, moment):
-        if moment.step == self.at:
+    def losses(self, model, batch, progress):
+        if progress.step == self.at:
             (folder,) = self.runs.iterdir()
             type(self).what(folder)
-        return super().losses(model, batch, moment)
+        return super().losses(model, batch, progress)
 
 
 @pytest.mark.parametrize("what", [shutil.rmtree, lambda folder: (folder / "metrics.jsonl").unlink()])
-def test_logs_that_are_deleted_are_made_again_with_all_they_held(tmp_path, what):
+def test_deleted_log_files_are_created_again_with_their_content(tmp_path, what):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     kind = type("Gone", (Losing,), {"what": staticmethod(what), "runs": tmp_path / "runs" / "toy"})
@@ -215,7 +215,7 @@ def test_logs_that_are_deleted_are_made_again_with_all_they_held(tmp_path, what)
     assert [event.step for event in events.Scalars("train/loss")] == list(range(1, 19))
 
 
-def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkeypatch):
+def test_data_that_a_full_disk_refused_is_written_once_there_is_space(tmp_path, monkeypatch):
     file = AppendOnlyFile(tmp_path / "metrics.jsonl")
     real, room = os.write, [10]
 
@@ -236,13 +236,13 @@ def test_what_a_full_disk_does_not_take_is_written_when_it_does(tmp_path, monkey
 
 
 def test_two_threads_write_complete_lines(tmp_path, monkeypatch):
-    """The one that saves says something while the training says something."""
+    """The saving thread logs a line while the training thread logs one."""
     file, real = AppendOnlyFile(tmp_path / "log"), os.write
     other = threading.Thread(target=lambda: file.write(b"the saver's line\n"))
 
     def slow(handle: int, data: bytes) -> int:
         monkeypatch.setattr(os, "write", real)
-        with memoryview(data) as held:  # what the system call does while it lasts
+        with memoryview(data) as held:  # as the system call does
             other.start()
             other.join(0.1)
             return real(handle, held[:4])
@@ -256,7 +256,7 @@ def test_two_threads_write_complete_lines(tmp_path, monkeypatch):
 
 @pytest.fixture
 def full_logs(tmp_path):
-    """The logs have a disk of their own, and it is full."""
+    """The logs are on a separate disk, which is full."""
     (tmp_path / "out").mkdir()
     disk = Mounted(tmp_path / "out" / "runs", 1 << 20)
     disk.fill(left=0)
@@ -264,8 +264,8 @@ def full_logs(tmp_path):
     disk.close()
 
 
-def test_a_training_whose_logs_lie_on_a_full_disk_is_trained_and_says_so_once(full_logs, tmp_path, capsys):
-    """From its first step on, and through a return to an earlier checkpoint."""
+def test_a_run_whose_log_disk_is_full_finishes_and_reports_it_once(full_logs, tmp_path, capsys):
+    """It is full from the first step on."""
     trained = toy.run(tmp_path / "out", logging={"tensorboard": True})
     assert trained.best.exists() and trained.step == 18
     lines = capsys.readouterr().out.splitlines()
@@ -275,7 +275,7 @@ def test_a_training_whose_logs_lie_on_a_full_disk_is_trained_and_says_so_once(fu
     assert any(line.startswith("step 18/18") for line in lines)
 
 
-def test_logs_that_waited_for_room_are_complete_once_there_is_some(full_logs, tmp_path, capsys):
+def test_logs_are_complete_once_a_full_disk_has_space_again(full_logs, tmp_path, capsys):
     folder = full_logs.folder / "toy" / "r"
     settings = {"seed": 1, "note": "x" * 5000}
     with tracking.Tracker(folder, settings, Logging(), title="Toy", step=0, active=True) as tracker:
@@ -293,14 +293,14 @@ def test_logs_that_waited_for_room_are_complete_once_there_is_some(full_logs, tm
 
 
 def test_logs_that_cannot_be_written_for_another_reason_are_refused_at_the_start(tmp_path):
-    """A fault that does not pass: exit 6 before the first step, naming the file."""
+    """An error that is not temporary: exit 6 before the first step, with the name of the file."""
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(HostError, match=r"Cannot write .*runs.*Not a directory"):
         tracking.Tracker(tmp_path / "runs" / "r", {}, Logging(), title="Toy", step=0, active=True)
 
 
-def test_records_beyond_a_step_are_cut_off_where_the_disk_is_full(full_logs, tmp_path):
-    """A resume drops them, and must not need room for that."""
+def test_records_beyond_a_step_are_dropped_even_on_a_full_disk(full_logs, tmp_path):
+    """A resumed run drops them, for which it must not need disk space."""
     (full_logs.folder / "other people's").unlink()
     path = full_logs.folder / "metrics.jsonl"
     path.write_text("".join(json.dumps({"kind": "train", "step": step}) + "\n" for step in range(1, 400)) + '{"ki')

@@ -1,6 +1,6 @@
-"""Every shared key changes something that can be seen; a key that is read by nothing fails here.
+"""Every key that all families share changes an observable result; a key that nothing reads fails here.
 
-The families prove their own sections beside their tests.
+The sections of a family are tested with the family.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     return value
 
 
-# -- what a run leaves that can be seen: each takes (folder, monkeypatch, settings) ---------------------------------
+# -- observable results of a run: functions of (folder, monkeypatch, settings) -------------------------------------
 
 
 def weights(root, _patch, settings):
@@ -76,9 +76,9 @@ def loader(root, patch, settings):
     seen = []
 
     class Watched(engine_loader.Worker):
-        def ask(self, chunk):
-            seen.append("ask")
-            super().ask(chunk)
+        def request(self, micro_batch):
+            seen.append("request")
+            super().request(micro_batch)
 
         def receive(self, seconds):
             seen.append(self.pid)
@@ -86,7 +86,7 @@ def loader(root, patch, settings):
 
     patch.setattr(engine_loader, "Worker", Watched)
     toy.run(root, **settings)
-    pids = [at for at, what in enumerate(seen) if what != "ask"]
+    pids = [at for at, what in enumerate(seen) if what != "request"]
     return len({seen[at] for at in pids}), pids[:1]  # processes; batches requested before the first is waited for
 
 
@@ -110,7 +110,7 @@ def tracker(root, patch, settings):
 
 
 def refusal(root, _patch, settings):
-    """How it ends: the refusal of a name that is not there."""
+    """The error of the run, such as that of an unknown name; `ran` if there is none."""
     try:
         toy.run(root, **settings)
     except AthanorError as error:
@@ -124,17 +124,17 @@ def validations(root, _patch, settings):
 
 
 def best(root, _patch, settings):
-    """The step whose weights are the best ones. The last is, of an error that falls."""
+    """The step of best.pt: the last one, as the error falls, if lower is better."""
     return checkpoint_file.read(toy.run(root, **settings).best)["progress"]["step"]
 
 
-def recorded_bound(root, _patch, settings):
+def reports_unmet_constraint(root, _patch, settings):
     """Whether the log reports at the end that no evaluation satisfied the constraint."""
     return "No evaluation satisfied" in (toy.run(root, **settings).run / "log.txt").read_text()
 
 
 class Appraised(toy.ToyRecipe):
-    """Counts the rows that it is given, and how long it may take with them."""
+    """Its metrics: the number of rows, and the seconds that it may take."""
 
     def appraise(self, model, rows, seconds):
         return {"rows": (float(len(rows)), 1.0), "seconds": (seconds, 1.0)}
@@ -145,7 +145,7 @@ def appraised(root, _patch, settings):
     return {name: metrics.get(name) for name in ("rows", "seconds")}
 
 
-def patience(root, patch, settings):
+def watchdog_limits(root, patch, settings):
     waits = []
     patch.setattr(heartbeat.faulthandler, "dump_traceback_later", lambda seconds, **_: waits.append(seconds))
     toy.run(root, **settings)
@@ -182,7 +182,7 @@ FEW = {"training": {"appraise_rows": 3}}
 LOOSE = {"training": {"early_stopping": {"constraint": {"metric": "val_loss", "at_most": 1e9}}}}
 LOOSE_BELOW = {"training": {"early_stopping": {"constraint": {"metric": "val_loss", "at_least": 0.0}}}}
 WORKER = {"data": {"num_workers": 1}, "training": {"epochs": 1}}
-#: key -> (another value, what it is seen by, settings under which it matters)
+#: key -> (another value, the function whose result it changes, settings under which it has an effect)
 CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "seed": (7, weights, {}),
     "training.epochs": (2, steps, {}),
@@ -194,8 +194,8 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.early_stopping.monitor": ("colour", refusal, {}),
     "training.early_stopping.direction": ("higher", best, {}),
     "training.early_stopping.constraint.metric": ("colour", refusal, LOOSE),
-    "training.early_stopping.constraint.at_most": (-1.0, recorded_bound, LOOSE),
-    "training.early_stopping.constraint.at_least": (1e9, recorded_bound, LOOSE_BELOW),
+    "training.early_stopping.constraint.at_most": (-1.0, reports_unmet_constraint, LOOSE),
+    "training.early_stopping.constraint.at_least": (1e9, reports_unmet_constraint, LOOSE_BELOW),
     "training.amp": (True, weights, {}),
     "training.amp_dtype": ("float16", weights, {"training": {"amp": True}}),
     "training.grad_accum_steps": (2, steps, {}),
@@ -209,7 +209,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.save_every": (1, files, {}),
     "training.keep": (1, files, EVERY),
     "training.save_minutes": (1e-9, saves, {}),
-    "training.hang_minutes": (60.0, patience, {}),
+    "training.hang_minutes": (60.0, watchdog_limits, {}),
     "training.ema_decay": (0.9, average, {}),
     "training.compile": (True, compiles, {}),
     "data.train_manifest": ("mine.jsonl", split_of("train"), {}),
@@ -233,7 +233,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
 }
 
 
-def test_no_key_is_left_out():
+def test_every_key_has_a_case():
     assert sorted(CASES) == sorted(leaves())
 
 
@@ -247,11 +247,11 @@ def merge(base: dict, over: dict) -> dict:
 @pytest.mark.parametrize("key", CASES)
 def test_a_key_changes_what_a_run_does(key, tmp_path, monkeypatch):
     value, seen, base = CASES[key]
-    # run ids hold the time of day: what is compared must not
+    # results must not contain run ids, which hold the time of day
     with monkeypatch.context() as patch:
         before = seen(tmp_path / "before", patch, base)
     with monkeypatch.context() as patch:
         after = seen(tmp_path / "after", patch, merge(base, nested(key, value)))
     assert before != after
-    if seen is weights:  # and only this key makes the difference
+    if seen is weights:  # and not because two equal runs differ
         assert before == weights(tmp_path / "again", None, base)

@@ -1,4 +1,4 @@
-"""A fitted family is saved, stopped, resumed, budgeted and logged as a stepped one is."""
+"""A fitted family is saved, stopped, resumed, budgeted and logged like a stepped one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COMMAND = [sys.executable, str(Path(toy.__file__))]
 
 
 @pytest.fixture(autouse=True)
-def nothing_grown():
+def no_rounds_done():
     toy.BoostedRecipe.grown.clear()
 
 
@@ -43,7 +43,7 @@ def records(trained) -> list[dict]:
     return [json.loads(line) for line in (trained.run / "metrics.jsonl").read_text().splitlines()]
 
 
-def same(one: Path, other: Path) -> None:
+def assert_same(one: Path, other: Path) -> None:
     for name in ("last.pt", "best.pt"):
         mine, theirs = saved(one, name), saved(other, name)
         assert mine["fitted"].numpy().tobytes() == theirs["fitted"].numpy().tobytes(), name
@@ -68,7 +68,7 @@ def test_a_run_does_every_round_once_and_keeps_what_a_stepped_one_keeps(tmp_path
     assert toy.run(tmp_path).already
 
 
-def test_evaluations_come_every_so_many_rounds(tmp_path):
+def test_evaluations_and_log_lines_follow_their_intervals_in_rounds(tmp_path):
     trained = toy.run(tmp_path, training={"eval_every": 20, "eval_steps": 15, "log_every": 10})
     validated = [record["step"] for record in records(trained) if record["kind"] == "validation"]
     assert validated == [15, 20, 30, 40, 42]
@@ -76,7 +76,7 @@ def test_evaluations_come_every_so_many_rounds(tmp_path):
     assert logged == [10, 20, 30, 40, 42]
 
 
-def test_asked_to_stop_it_saves_once_and_continues_where_it_stood(tmp_path):
+def test_a_stop_signal_saves_the_state_and_the_run_resumes_from_it(tmp_path):
     with pytest.raises(Interrupted, match="round 15/42"):
         toy.run(tmp_path / "stopped", kind(signal_at=12))
     assert saved(tmp_path / "stopped")["progress"]["step"] == 15
@@ -84,7 +84,7 @@ def test_asked_to_stop_it_saves_once_and_continues_where_it_stood(tmp_path):
     toy.run(tmp_path / "stopped")
     assert toy.BoostedRecipe.grown == list(range(15, 42))
     toy.run(tmp_path / "straight")
-    same(tmp_path / "stopped", tmp_path / "straight")
+    assert_same(tmp_path / "stopped", tmp_path / "straight")
 
 
 @pytest.mark.slow
@@ -93,27 +93,27 @@ def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path):
     chance, root, kills = random.Random(3), tmp_path / "killed", 0
     words = [*COMMAND, "--out", str(root), "--set", "training.save_minutes=1e-5"]
     environment = {**os.environ, "TOY_SECONDS": "0.03", "OMP_NUM_THREADS": "1"}
-    for moment in (6, 17, 31):
+    for kill_round in (6, 17, 31):
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and _step(root) < moment:
+        while process.poll() is None and _step(root) < kill_round:
             time.sleep(0.005)
-        time.sleep(chance.uniform(0, 0.15))  # a chunk takes as long
+        time.sleep(chance.uniform(0, 0.15))  # as long as a chunk takes
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
     assert kills == 3
     assert subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
-    same(root, tmp_path / "straight")
+    assert_same(root, tmp_path / "straight")
 
 
 @pytest.mark.slow
-def test_of_two_processes_the_first_fits_and_both_end(tmp_path):
+def test_with_two_ranks_the_first_one_fits_and_both_end(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = [*launch, COMMAND[1], "--out", str(tmp_path / "two")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr
     toy.run(tmp_path / "one")
-    same(tmp_path / "two", tmp_path / "one")
+    assert_same(tmp_path / "two", tmp_path / "one")
 
 
 def _step(root: Path) -> int:
@@ -142,7 +142,7 @@ def test_it_ends_with_its_budget_and_continues_under_a_larger_one(tmp_path):
 
 
 def test_it_stops_early_and_keeps_the_best(tmp_path):
-    """By a metric of which more is better, until it no longer rises by what counts."""
+    """With a metric for which higher is better, once it no longer rises by `min_delta`."""
     stopping = {"enabled": True, "patience": 2, "monitor": "stumps", "direction": "higher", "min_delta": 6.0}
     trained = toy.run(tmp_path, training={"early_stopping": stopping})
     # 5 is the first; 10 is no improvement by 6, 15 is; 20 is not, 25 is ...: never two in a row
@@ -160,11 +160,11 @@ def test_a_loss_that_is_not_a_number_is_an_error(tmp_path):
 
 
 def test_a_metric_that_is_not_there_is_refused_by_name(tmp_path):
-    with pytest.raises(UsageError, match=r"monitor: `colour` is not a validation metric of Boosted; there are stumps"):
+    with pytest.raises(UsageError, match="monitor: `colour` is not a validation metric of Boosted; its metrics are"):
         toy.run(tmp_path, training={"early_stopping": {"monitor": "colour"}})
 
 
-def test_it_is_read_back_and_judged_beside_a_baseline_that_is_fitted_once(tmp_path, monkeypatch):
+def test_a_saved_model_is_evaluated_against_a_baseline_that_is_fitted_once(tmp_path, monkeypatch):
     contexts = []
 
     class Judged(toy.BoostedRecipe):
@@ -188,7 +188,7 @@ def test_it_is_read_back_and_judged_beside_a_baseline_that_is_fitted_once(tmp_pa
     result = evaluate("boosted", Workspace(tmp_path), device="cpu")
     assert result["verdict"]["word"] == "weak" and contexts[0].steps == 42
     assert (contexts[0].model.predict(x) == trained.model.predict(x)).all()
-    assert toy.BoostedRecipe.grown == list(range(10))  # once, though it was called for twice
+    assert toy.BoostedRecipe.grown == list(range(10))  # once, though it was requested twice
     again = load_trained("boosted", Workspace(tmp_path)).recipe
     baseline = contexts[0].train_baseline(
         again.with_settings(again.settings.model_copy(update={"model": toy.Trees(shrinkage=0.01)})), "slow", None, 10

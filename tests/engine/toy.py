@@ -1,4 +1,4 @@
-"""A tiny family: regression with dropout, samples that count differently, and ways to misbehave on command."""
+"""A tiny stepped family (regression with dropout, 1 to 4 elements a sample) whose subclasses inject faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Model(Section):
 
 
 class Faults(Section):
-    """What goes wrong."""
+    """Faults to inject."""
 
     nan_samples: tuple[int, ...] = ()  # training samples whose target is NaN
 
@@ -81,10 +81,10 @@ class ToyRecipe(Stepped):
     manifest = "toy"
     settings_type = ToySettings
     log: ClassVar[list[tuple[int, list[int]]]] = []  # (step, sample numbers) of every training micro-batch
-    moments: ClassVar[list[TrainingProgress]] = []
+    progresses: ClassVar[list[TrainingProgress]] = []
     models: ClassVar[list[torch.nn.Module]] = []
     signal_at: ClassVar[int] = -1  # the training loss of this step sends SIGTERM
-    signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the rehearsal's)
+    signal_in_validation: ClassVar[int] = -1  # so does this call of validate (two are the sanity check's)
     validations = 0
 
     def encoders(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ class ToyRecipe(Stepped):
         self, model: torch.nn.Module, batch: dict[str, torch.Tensor], progress: TrainingProgress
     ) -> dict[str, Loss]:
         self.log.append((progress.step, batch["number"].tolist()))
-        self.moments.append(progress)
+        self.progresses.append(progress)
         if progress.step == self.signal_at:
             os.kill(os.getpid(), signal.SIGTERM)
         predicted = model(batch["x"]).float()
@@ -129,14 +129,14 @@ class ToyRecipe(Stepped):
 
 
 def stopped(step: int = -1, validation: int = -1) -> type[ToyRecipe]:
-    """A toy that is asked to stop in the middle of a step, or of a validation."""
+    """A toy that gets SIGTERM in the middle of a step, or of a validation."""
     return type("Stopped", (ToyRecipe,), {"signal_at": step, "signal_in_validation": validation})
 
 
 def hungry(
     size: int, since: int = 0, kind: type[ToyRecipe] = ToyRecipe, error: type[RuntimeError] = torch.OutOfMemoryError
 ) -> type[ToyRecipe]:
-    """A toy whose backward pass finds no memory for more than `size` samples, from step `since` on."""
+    """A toy whose backward pass runs out of memory for more than `size` samples, from step `since` on."""
 
     class Refusing(torch.autograd.Function):
         @staticmethod
@@ -171,7 +171,7 @@ BASE: dict[str, Any] = {
 
 
 def recipe(kind: type[Stepped] = ToyRecipe, **sections: Any) -> Any:
-    """A recipe from `training={...}, data={...}`, over a quick default."""
+    """A recipe with the sections `training={...}, data={...}` over settings of a short run."""
     layers = [Layer(BASE), Layer(sections)]
     return kind(build(kind.settings_type, *layers))
 

@@ -1,5 +1,7 @@
-"""A tiny fitted family: gradient-boosted stumps on eight features, and ways to misbehave on command. As a command it is
-`train` for it: `python toy_fitted.py --out DIR [--set KEY=VALUE]`, a round of which takes TOY_SECONDS."""
+"""A tiny fitted family: gradient-boosted stumps on eight features, whose subclasses inject faults.
+
+As a program it trains the family: `python toy_fitted.py --out DIR [--set KEY=VALUE]`. A round takes TOY_SECONDS.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,7 @@ class BoostedSettings(RunSettings):
 
 
 class Boosted:
-    """A state: stumps [feature, threshold, left, right], and the splits' features with what is predicted of them."""
+    """The state: stumps [feature, threshold, left, right]; of each split the features, targets and predictions."""
 
     def __init__(self, stumps: list[list[float]], seed: int, splits: dict[str, tuple[np.ndarray, np.ndarray]]):
         self.stumps, self.seed, self.splits = [], seed, splits
@@ -66,8 +68,8 @@ class BoostedRecipe(Fitted):
     settings_type = BoostedSettings
     chunk = 5
     signal_at: ClassVar[int] = -1  # the round that sends SIGTERM
-    nan_at: ClassVar[int] = -1  # rounds after which the validation loss is not a number
-    grown: ClassVar[list[int]] = []  # rounds, as they were advanced
+    nan_at: ClassVar[int] = -1  # the round from which on the validation loss is NaN
+    grown: ClassVar[list[int]] = []  # numbers of the rounds that were done, in order
 
     def encoders(self) -> dict[str, Any]:
         return {}

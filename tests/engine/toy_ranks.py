@@ -1,7 +1,9 @@
-"""One of torchrun's ranks: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`, where JSON holds runs by
-name: each its settings, and `stop_at`: a step whose loss sends SIGTERM to rank 1 alone, `out_of_memory_at`: one from
-which rank 1 has memory for 2 samples, `seconds`: what training may take, `apart`: a folder in which each rank has a
-separate one, as on two hosts. They run one after another."""
+"""The program of each rank: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`. JSON maps the name of a run to
+its settings and to these options; the runs are done one after the other.
+
+`stop_at`: the step in which rank 1 alone gets SIGTERM. `out_of_memory_at`: the step from which rank 1 has memory for 2
+samples. `seconds`: the budget. `apart`: a folder in which each rank has a separate workspace, as on two hosts.
+"""
 
 import json
 import os

@@ -58,7 +58,7 @@ FOLLOWS = f"""
 import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, {str(PROJECT)!r})
-from training.engine.process.signals import follow_parent, listening
+from training.engine.process.signals import follow_parent, install_handlers
 here = Path(os.environ["HERE"])
 
 def save():
@@ -78,7 +78,7 @@ def wait():
     for _ in range(12000):  # no failed test leaves it behind for good
         time.sleep(0.01)
 
-listening(stop)
+install_handlers(stop)
 follow_parent()
 """
 

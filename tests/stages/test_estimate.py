@@ -64,7 +64,7 @@ LONG = {"training": {"epochs": 20, "eval_every": 2}}
 
 
 def test_it_predicts_the_time_that_the_training_then_takes(tmp_path, clock):
-    """Steps that are dearer in the second half, evaluations, rehearsal: to the second, by a clock that only work
+    """Steps that are dearer in the second half, evaluations, sanity check: to the second, by a clock that only work
     moves."""
     estimated = of(tmp_path, slow(clock), **LONG)
     before = clock.now

@@ -1,1 +1,2 @@
-"""How anything is trained. The engine knows recipes, never a domain, a model or an export."""
+"""Training, for every family. The engine uses the classes of training/recipe.py alone: it imports no domain, model or
+export."""

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from training.console import keep_console
-from training.engine.process.signals import follow_parent, listening
+from training.engine.process.signals import follow_parent, install_handlers
 from training.errors import Interrupted
 from training.parent import as_parent
 from training.threads import configure
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
             raise SystemExit(STOPPED)
 
     keep_console()
-    listening(pass_on)
+    install_handlers(pass_on)
     follow_parent()
     os.environ.update(as_parent())  # for the ranks, which stop if only this process is killed
     try:

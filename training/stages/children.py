@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.engine.process.signals import listening
+from training.engine.process.signals import install_handlers
 from training.errors import Interrupted
 from training.parent import as_parent
 from training.threads import sharing
@@ -40,7 +40,7 @@ class Children:
 
     def __enter__(self) -> Children:
         if threading.current_thread() is threading.main_thread():
-            self._before = listening(self._pass_on)
+            self._before = install_handlers(self._pass_on)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -103,7 +103,7 @@ def estimate(
     from training.engine.checkpoints.provenance import hardware, plain, provenance
     from training.engine.loop.session import SteppedSession, open_session
     from training.engine.process.distributed import Ranks, choose_device
-    from training.engine.process.heartbeat import rest
+    from training.engine.process.heartbeat import stop_watching
     from training.engine.process.signals import Signals
     from training.engine.tracking.tracker import Tracker
     from training.stages.timing import measure, measure_rounds
@@ -124,7 +124,7 @@ def estimate(
         run = session.run(silent, Signals(), work / "checkpoints", origin)
         with run.saver:
             measured = (measure if isinstance(session, SteppedSession) else measure_rounds)(run, began)
-    rest()
+    stop_watching()
     millions = session.parameters / 1e6
     found = Estimate(
         title=recipe.title, place=str(hardware(ranks)["device"]), ending=0.0, millions=millions,

@@ -28,11 +28,11 @@ JUDGING = 10.0  # seconds of the held-out pass that are timed; its total time is
 
 def measure(run: Run, began: float) -> dict[str, Any]:
     """The fields of Estimate that come from a stepped run."""
-    from training.engine.loop.rehearsal import rehearse
+    from training.engine.loop.sanity_check import sanity_check
 
     progress, training = run.state.progress, run.settings.training
     first = progress.step
-    rehearse(run)  # saves where the run is fresh
+    sanity_check(run)  # saves where the run is fresh
     timed = _timed(run, began, _places(first, progress.total_steps))
     every = sorted(second for visit in timed.visits for second in visit)
     step, error = timed.step()
@@ -249,13 +249,13 @@ def _evaluation(run: Run) -> float:
     with run.feed():
         try:
             run.held_out.stop = enough  # called between two batches
-            run.held_out.judge(run.model)
+            run.held_out.evaluate(run.model)
             _wait_for_device(run)
             taken = time.perf_counter() - before
         except Interruption:
             begun = times[1] - before  # the first batch waits for the loaders to begin
             taken = begun + (times[-1] - times[1]) / (len(times) - 2) * (run.held_out.rounds - 1)
-    return taken + run.appraiser.rehearse(run.state.model)[1]
+    return taken + run.appraiser.sanity_check(run.state.model)[1]
 
 
 def _saving(run: Run | FittedRun) -> tuple[float, float]:

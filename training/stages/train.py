@@ -68,13 +68,13 @@ def train(
     """
     from training.engine.loop.pace import Allowance
     from training.engine.process.distributed import joined
-    from training.engine.process.heartbeat import rest
+    from training.engine.process.heartbeat import stop_watching
     from training.engine.process.signals import Signals
     from training.persist.remote import require_restored
 
     folder = workspace.checkpoints(recipe.run)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
-        held.callback(rest)
+        held.callback(stop_watching)
         ranks.on_rank_zero(lambda: held.enter_context(exclusive(folder, f"training {recipe.run}")))
         if persist is not None and resume == "auto":
             ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.run))
@@ -92,7 +92,7 @@ def _train(
     from training.engine.checkpoints.provenance import plain, provenance
     from training.engine.checkpoints.resume import decide
     from training.engine.loop.session import open_session
-    from training.engine.process.heartbeat import rest, watch
+    from training.engine.process.heartbeat import stop_watching, watch
     from training.engine.step.compiled import keep_compiled
     from training.engine.tracking.tracker import Tracker, require_wandb
 
@@ -124,7 +124,7 @@ def _train(
         saved = _replicating(workspace, recipe, run_folder, ranks, tracker, persist, beside)
         validated = _refreshing(workspace, tracker, beside)
         session.fit(tracker, signals, folder, origin, allowance=allowance, saved=saved, validated=validated)
-        rest()
+        stop_watching()
         signals.immediate = True
         if signals.name:  # it came during the last save: the stages after this one must not begin
             raise Interrupted(

@@ -45,7 +45,7 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
         checkpoint = checkpoints.best()
         if checkpoint is None and checkpoints.all_damaged():
             raise HostError(
-                f"{checkpoints.damage()}. Bring them back from a second place (python -m training restore --persist "
+                f"{checkpoints.damage()}. Restore them from a replica (python -m training restore --persist "
                 "DIR) or from a copy of your own. See docs/recovery.md."
             )
         if checkpoint is None:

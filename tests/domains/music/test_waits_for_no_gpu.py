@@ -74,7 +74,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packed songs as segments (with plain attention in place of the kernel), and metrics read later."""
     monkeypatch.setattr(midi_model, "has_flash", lambda *_: True)
     monkeypatch.setattr(attention, "flash", plain)
-    monkeypatch.setattr(engine_step, "Reading", lambda many, one: (many, one))
+    monkeypatch.setattr(engine_step, "PendingValues", lambda many, one: (many, one))
 
 
 def plain(q: Any, k: Any, v: Any, begins: Any, longest: Any, *, causal: bool) -> Any:
@@ -90,7 +90,7 @@ def training(family: str, *overrides: str) -> tuple[StepContext, State, dict[str
     batch = examples.collate([examples.item(0, index) for index in range(4)])
     counts = recipe.counts(batch)
     context = StepContext(recipe, state.model, state.optimizer, state.precision, state.ranks, list(counts))
-    context.asks = False
+    context.decides_on_host = False
     return context, state, batch, counts
 
 

@@ -20,7 +20,7 @@ from training.errors import UsageError
 
 
 class HashedFile:
-    """A file that hashes what torch writes to it. torch reports an OSError from here as RuntimeError, so keep it."""
+    """A file that hashes what torch writes to it. `error` keeps an OSError, which torch reports as a RuntimeError."""
 
     def __init__(self, file: Any):
         self.file, self.sha256, self.error = file, hashlib.sha256(), None
@@ -32,7 +32,7 @@ class HashedFile:
             self.error = error
             raise
         self.sha256.update(data)
-        beat()  # a slow disk is no hang
+        beat()  # a slow disk must not count as a hang
         return len(data)
 
     def flush(self) -> None:
@@ -53,11 +53,11 @@ def write_state(path: Path, state: Mapping[str, Any]) -> str:
 
 
 def link(source: Path, name: Path) -> None:
-    """Give `source`'s content the further name `name`, atomically replacing what had it. Raises OSError.
+    """Make `name` a further name of the content of `source`, atomically replacing a file of that name. Raises OSError.
 
-    A hard link costs no room and no time. It is made under a temporary name and renamed, as os.link refuses a name that
-    exists, and removing that first would leave an instant without it. On a file system without hard links the content
-    is copied, and synced before the rename: a copy, unlike a link, has content that a power cut can lose.
+    A hard link takes no space and no time. It is created under a temporary name and renamed: os.link refuses a name
+    that exists, and removing that file first would leave a moment without it. On a file system without hard links the
+    content is copied, and synced before the rename, since a power cut can lose the content of a new file.
     """
     temporary = name.with_name(f"{TEMPORARY}{os.getpid()}-{name.name}")
     temporary.unlink(missing_ok=True)
@@ -78,11 +78,10 @@ def has(path: Path, digest: str) -> bool:
 
 
 def listed_entry(path: Path) -> Entry | None:
-    """The entry of the file at `path` if its content is listed in its folder's index, under any name, else
-    None."""
+    """The entry, under any name, that the index of its folder has for the content of the file at `path`, or None."""
     if not path.is_file():
         return None
-    # The file before the index: a run that saves meanwhile lists a new content before it renames anything to it.
+    # Hash the file before reading the index: a run that saves meanwhile lists new content before it links a name to it.
     digest = sha256(path)
     return Index.read(path.parent).of_content(digest)
 
@@ -90,9 +89,9 @@ def listed_entry(path: Path) -> Entry | None:
 def read(path: Path, device: str = "cpu") -> dict[str, Any]:
     """A checkpoint's content, tensors on `device`: `format`, `family`, `settings`, `model`, `ema`, `constants`,
     `optimizer`, `scaler`, `progress`, `early_stopping`, `metrics`, `provenance`; and `frozen` where only a part of the
-    weights is saved (partial.py). Constants that lie beside it are in their place.
+    weights is saved (partial.py). Constants in a separate file are read as well.
 
-    Raises UsageError, naming what to do, for a file that is missing, cut short, damaged, or no checkpoint of ours.
+    Raises UsageError, with a remedy, for a file that is missing, cut short, damaged, or not a checkpoint of Athanor.
     """
     path = Path(path)
     if not path.is_file():
@@ -107,20 +106,20 @@ def read(path: Path, device: str = "cpu") -> dict[str, Any]:
 
 
 def load(path: Path, device: str = "cpu") -> dict[str, Any]:
-    """What `write_state` wrote to `path`; no code in it is run. Raises UsageError for anything else."""
+    """The content that `write_state` wrote to `path`. Code in it is never run. Raises UsageError for other files."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"{path} is not a readable checkpoint ({reason}). {_nearest(path)}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UsageError(f"{path} is no Athanor checkpoint of format {FORMAT}. {_nearest(path)}")
+        raise UsageError(f"{path} is not an Athanor checkpoint of format {FORMAT}. {_nearest(path)}")
     return state
 
 
 def _resolve_constants(state: dict[str, Any], path: Path, device: str) -> None:
-    """Put the constants that the checkpoint `state`, read from `path`, refers to into it. Raises UsageError, naming the
-    file and the remedy, where they are missing or damaged."""
+    """Read the constants file to which the checkpoint `state`, read from `path`, refers, into `state`. Raises
+    UsageError, with the file and the remedy, where it is missing or damaged."""
     digest = state.pop("constants_ref", None)
     if digest is None:
         return
@@ -131,18 +130,18 @@ def _resolve_constants(state: dict[str, Any], path: Path, device: str) -> None:
     if regular_file(file) is not None:
         raise UsageError(
             f"{path} refers to its constants in {file}, which is missing. Copy that file from where the checkpoint was "
-            "saved, or bring it back with `python -m training restore`."
+            "saved, or restore it with `python -m training restore`."
         )
     if sha256(file) != digest:
         raise UsageError(
-            f"{file}, the constants of {path}, is damaged: its SHA-256 is not that of its name. Bring it back with "
+            f"{file}, the constants of {path}, is damaged: its SHA-256 is not that of its name. Restore it with "
             "`python -m training restore`, or copy it from where the checkpoint was saved."
         )
     state["constants"] = load(file, device)["constants"]
 
 
 def _nearest(path: Path) -> str:
-    """A sentence with the checkpoints that could have been meant."""
+    """A sentence that lists intact checkpoints with similar names, for error messages."""
     folder = path.parent
     at = folder if folder.is_dir() else next((p for p in path.parents if p.is_dir()), Path())
     there = [str(p) for p in at.glob("*.pt")] or [str(p) for p in sorted(at.glob("*/*.pt"))[:20]]

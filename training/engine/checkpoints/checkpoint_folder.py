@@ -1,11 +1,11 @@
 """A folder of checkpoints, each of which is intact or absent.
 
-A save goes: temporary file, flush, fsync, rename to `last.pt`, fsync of the folder, and only then its SHA-256 is listed
-in `index.json` (itself replaced atomically). A file whose content is not listed does not exist, and the one before it
-is used: `before_last.pt` keeps it. A kill at any moment leaves a verified newest and a verified best checkpoint.
+A save writes a temporary file, fsyncs it, renames it to `last.pt`, fsyncs the folder, and only then lists its SHA-256
+in `index.json` (itself replaced atomically). A file whose content is not listed is ignored, and the checkpoint before
+it is used, which `before_last.pt` keeps. A kill at any moment leaves a verified newest and a verified best checkpoint.
 `best.pt`, `checkpoint_epoch_N.pt` and `checkpoint_step_N.pt` are further names (hard links where the file system has
-them) of the same content; the index lists those still to be given, so that the next start gives those that a kill
-prevented.
+them) of the same content. The index lists names that are still to be linked, so that the next start links those that a
+kill prevented.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from training.errors import HostError, UsageError
 class CheckpointFolder:
     """The checkpoints in the folder `path`, which need not exist yet.
 
-    Each method parses the index once, when it begins, and works on that. Nothing of it is kept between two calls:
-    between them another process may have replaced it. The run that holds the folder's lock is the only one that saves;
-    but `restore` writes the index before the run begins, and an export or a replica reads it while a run saves. A
-    reader may thus work on an index that is one save old. That is safe: what it lists is still there, under the same
-    name or, in the case of `last.pt`, under `before_last.pt`.
+    Each method parses the index once, at its beginning, and uses that version. It is not cached between calls, since
+    another process may replace it. Only the run that holds the folder's lock saves; but `restore` writes the index
+    before a run begins, and an export or a replica reads it while a run saves. A reader may thus use an index that is
+    one save old. That is safe: the files that it lists still exist, under the same name or, in the case of `last.pt`,
+    under `before_last.pt`.
     """
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self._written: tuple[Signature, str] | None = None  # what this object wrote as last.pt, so as not to hash it
+        self._written: tuple[Signature, str] | None = None  # of the last.pt that this object wrote: not hashed
         self._stored = StoredOnce(self.path)
 
     # -- write -----------------------------------------------------------------------------------------------------
@@ -57,19 +57,19 @@ class CheckpointFolder:
         """Write `state` as `last.pt`, and under the further `names`; returns the path of `last.pt`.
 
         `entry`: step, epoch, value and run_id of Entry. Large constants in `state` go to a separate file
-        (constants.py). Raises HostError when it cannot be written (no room, no right); what was there before is still
-        there and intact.
+        (constants.py). Raises HostError when it cannot be written (no space, no permission); the earlier checkpoints
+        are then intact.
 
-        The order is what makes it safe, and no step may move:
-        1. The state is complete, and on the disk, under a temporary name.
-        2. `before_last.pt` becomes the verified newest checkpoint, by a link. From here on that content has two names.
-        3. The rename to `last.pt` takes one of the two. The index still lists the old content as `last.pt`; a reader
+        The order of these steps makes a save safe, and must not be changed:
+        1. The state is written completely, and fsynced, under a temporary name.
+        2. `before_last.pt` is linked to the verified newest checkpoint, whose content now has two names.
+        3. The rename to `last.pt` replaces one of the two. The index still lists the old content as `last.pt`; a reader
            finds it under `before_last.pt`.
-        4. The folder is synced before the index is written. In the other order a power cut could keep the new index
-           and lose the rename: it would list a content that is nowhere.
-        5. The index lists the new `last.pt`, and in `naming` the names that follow.
-        6. The further names are linked only now, when their content is listed: `best.pt` has, at each instant, a
-           content that the index knows.
+        4. The folder is fsynced before the index is written. In the other order a power cut could keep the new index
+           and lose the rename: the index would list content that no file has.
+        5. The index lists the new `last.pt`, and in `naming` the further names.
+        6. The further names are linked only now, when their content is listed: at every moment the index lists the
+           content of `best.pt`.
         """
         temporary = self.path / f"{TEMPORARY}{os.getpid()}"
         try:
@@ -80,9 +80,8 @@ class CheckpointFolder:
             self._keep_before_last(index)
             temporary.replace(self.path / LAST)
             sync(self.path)
-            # Later than the save before, though the clock may be behind it: a run moves to hosts whose clocks differ,
-            # and a clock may be set back. `saved` decides between two places which of them is ahead (persist), so in
-            # one folder it must grow with each save, if only by a millisecond.
+            # `saved` must increase with each save in a folder, as it decides which of two replicas is newer (persist).
+            # The clock alone does not ensure that: it may be set back, and a run moves to hosts whose clocks differ.
             before = index.files.get(LAST)
             saved = max(time.time(), before.saved + 0.001 if before else 0.0)
             index.files[LAST] = Entry(**entry, sha256=digest, saved=saved, constants=reference)
@@ -98,7 +97,7 @@ class CheckpointFolder:
         return self.path / LAST
 
     def _constants_outside(self, state: Mapping[str, Any]) -> tuple[Mapping[str, Any], str, dict[str, Any]]:
-        """`state` with a reference in place of large constants, the reference, and what the index lists of them."""
+        """`state` with a reference in place of large constants, the reference, and the index's list of their file."""
         constants = state.get("constants") or {}
         if not are_large(constants):
             return state, "", {}
@@ -106,10 +105,10 @@ class CheckpointFolder:
         return {**state, "constants": {}, "constants_ref": digest}, digest, {constants_name(digest): about}
 
     def _keep_before_last(self, index: Index) -> None:
-        """Have `before_last.pt` be what the index lists as `last.pt`, whichever of the two names that content has.
+        """Make `before_last.pt` the content that the index lists as `last.pt`, under whichever of the two names it is.
 
-        A save that was killed between its rename and its listing left an unlisted content as `last.pt`; the verified
-        one is `before_last.pt` then, and must not be replaced by an unverified file.
+        After a save that was killed between its rename and its listing, `last.pt` is not listed. Then `before_last.pt`
+        is the verified checkpoint, and must not be replaced by an unverified file.
         """
         last = index.files.get(LAST)
         if last is None:
@@ -147,11 +146,12 @@ class CheckpointFolder:
             raise self._not_saved(error) from error
 
     def evict(self) -> str | None:
-        """Delete what is missed least, on a full disk; returns its name, or None where nothing may go.
+        """Delete the least needed checkpoint on a full disk; returns its name, or None if none may be deleted.
 
-        That is the oldest `checkpoint_epoch_N.pt`; when none is left, `before_last.pt`, if both `last.pt` and a third
-        checkpoint were read and are intact. Never `best.pt`, `last.pt`, or a name that is a hard link to one of them,
-        or to a file outside this folder: deleting it would free nothing. Raises HostError where nothing can be written.
+        That is the oldest `checkpoint_epoch_N.pt` or `checkpoint_step_N.pt`; when none is left, `before_last.pt`, if
+        `last.pt` and a third checkpoint were read and are intact. Never `best.pt`, `last.pt`, or a hard link to one of
+        them or to a file outside this folder, since deleting that would free nothing. Raises HostError where nothing
+        can be written.
         """
         index = Index.read(self.path)
         try:
@@ -165,8 +165,8 @@ class CheckpointFolder:
                 if BEFORE_LAST in same and not self._can_spare(index, same):
                     continue
                 left = index.without(same)
-                # Files first: the other way round the index would have to be written on a disk that is full. A kill in
-                # between leaves names listed that are gone, which readers pass over.
+                # Files first: otherwise the index would have to be written while the disk is full. A kill in between
+                # leaves names in the index whose files are gone; readers ignore these.
                 for other in (*same, *(index.constants.keys() - left.constants.keys())):
                     (self.path / other).unlink(missing_ok=other not in same)
                 left.naming = index.naming
@@ -177,14 +177,15 @@ class CheckpointFolder:
         return None
 
     def _can_spare(self, index: Index, names: Sequence[str]) -> bool:
-        """Whether `last.pt` and one more content beside it and `names` are intact."""
+        """Whether `last.pt` is intact, and a checkpoint of other content that is not among `names`."""
         last = index.files[LAST].sha256
         others = [n for n, entry in index.files.items() if n not in names and n != LAST and entry.sha256 != last]
         return self.holds(LAST, last) and any(self.holds(n, index.files[n].sha256) for n in others)
 
     def sweep(self) -> None:
-        """Finish what a killed save left: temporary files are removed, names are given, constants that are not listed
-        are deleted. Only for the holder of the folder's lock. Raises HostError where nothing can be written."""
+        """Clean up after a killed save: remove temporary files, link the names that were still to be linked, delete
+        constants that are not listed. Only for the holder of the folder's lock. Raises HostError where nothing can be
+        written."""
         with disk_errors(self.path):
             for litter in self.path.glob(f"{TEMPORARY}*"):
                 litter.unlink(missing_ok=True)
@@ -199,9 +200,9 @@ class CheckpointFolder:
     def set_aside(self, run_id: str) -> Path | None:
         """Move a run's checkpoints to `previous/<run_id>/`; returns that folder, or None if there was nothing to move.
 
-        `last.pt` goes last, so that a kill in between is taken up again by the next start, which finds it. Constants
-        are linked before anything is moved and deleted here after everything is: at each instant a checkpoint has them
-        beside it, in either folder.
+        `last.pt` is moved last, so that after a kill the next start finds it and repeats the call. Constants are linked
+        to the new folder before the first move, and deleted here after the last one: at every moment a checkpoint has
+        its constants in the same folder.
         """
         constants = list(self.path.glob(CONSTANTS))
         files = [path for path in self.path.glob("*.pt") if not path.is_dir() and path not in constants]
@@ -233,11 +234,11 @@ class CheckpointFolder:
 
     def _not_saved(self, error: OSError) -> HostError:
         try:
-            room = f" ({disk_space.free(self.path) / 1e6:,.0f} MB free)"
+            free = f" ({disk_space.free(self.path) / 1e6:,.0f} MB free)"
         except OSError:  # the disk is gone
-            room = ""
+            free = ""
         return HostError(
-            f"Could not save a checkpoint to {self.path}: {error.strerror or error}{room}. "
+            f"Could not save a checkpoint to {self.path}: {error.strerror or error}{free}. "
             f"The checkpoints saved before{self._newest_step()} are untouched; make room or fix the folder, and run "
             "the same command again."
         )
@@ -252,30 +253,30 @@ class CheckpointFolder:
     # -- read ------------------------------------------------------------------------------------------------------
 
     def listed(self) -> dict[str, Entry]:
-        """The index, newest content first. A listed file may still be damaged: see `damaged`."""
+        """The entries of the index, newest content first. A listed file may still be damaged: see `damaged`."""
         return Index.read(self.path).newest_first()
 
     def holds(self, name: str, digest: str) -> bool:
-        """Whether the file `name` is there with this content. What this object wrote as `last.pt` is not read again,
-        as long as inode, size and times are the same: two reads of gigabytes a save would hold up the next one."""
+        """Whether the file `name` has this SHA-256. A `last.pt` that this object wrote is not hashed again as long as
+        its inode, size and times are unchanged: reading gigabytes twice for each save would delay the next one."""
         path = self.path / name
         if name == LAST and self._written and path.is_file() and self._written[0] == signature(path):
             return self._written[1] == digest
         return has(path, digest)
 
     def damaged(self) -> list[str]:
-        """Names that are listed while what is there has no listed content, or is missing."""
+        """Listed names whose file is missing, or has content that the index does not list."""
         index = Index.read(self.path)
         return [name for name in index.newest_first() if not self._intact(name, index)]
 
     def all_damaged(self) -> bool:
-        """Whether listed files are there, and none is intact."""
+        """Whether listed files exist, and none of them is intact."""
         index = Index.read(self.path)
         there = [name for name in index.files if (self.path / name).is_file()]
         return bool(there) and not any(self._intact(name, index) for name in there)
 
     def damage(self) -> str:
-        """A message for the case that none is intact."""
+        """The message for `all_damaged`."""
         return (
             f"None of the checkpoints in {self.path} is intact: the SHA-256 of {', '.join(self.damaged())} does not "
             f"match {INDEX}"
@@ -290,10 +291,9 @@ class CheckpointFolder:
         return self._find(Index.read(self.path).newest_first())
 
     def best(self) -> Path | None:
-        """`best.pt`; where it is damaged, the intact checkpoint with the lowest monitored value; None if
-        there is none."""
+        """`best.pt`; if it is damaged, the intact checkpoint with the lowest monitored value; None if there is none."""
         path = self.path / BEST
-        # The file before the index: a run that saves meanwhile lists a new content before it renames anything to it.
+        # Hash the file before reading the index: a run that saves meanwhile lists new content before it links it.
         digest = sha256(path) if path.is_file() else ""
         index = Index.read(self.path)
         if index.of_content(digest):
@@ -303,8 +303,8 @@ class CheckpointFolder:
         return self._find({name: entries[name] for _, name in sorted(valued)})
 
     def _find(self, entries: Mapping[str, Entry]) -> Path | None:
-        """The first of `entries` whose content is there: under its own name, or, where a save was cut short between its
-        rename and its listing, under `before_last.pt`."""
+        """The file of the first of `entries` whose content exists: under its own name, or, after a save that was killed
+        between its rename and its listing, under `before_last.pt`."""
         for name, entry in entries.items():
             for path in (self.path / name, self.path / BEFORE_LAST):
                 if has(path, entry.sha256):

@@ -1,10 +1,10 @@
-"""Large constants are stored once, beside the checkpoints that refer to them.
+"""Large constants are stored once, in a file beside the checkpoints that refer to it.
 
-A recipe's constants (Recipe.fit_constants) do not change in a run's life. Small ones are kept in each checkpoint, so
-that it is one file that can be carried anywhere. Large ones would be written again with every save: they go to
-`constants-<sha256>.pt`, named after the SHA-256 of that file, and a checkpoint then holds
-`"constants": {}, "constants_ref": <sha256>`. The name proves the content, so such a file is never replaced, only added
-or deleted; it is on the disk before an index lists a checkpoint that refers to it.
+A recipe's constants (Recipe.fit_constants) do not change during a run. Small ones are kept in each checkpoint, which is
+then a single file that can be copied anywhere. Large ones would be written again with every save; they are stored in
+`constants-<sha256>.pt`, named by the SHA-256 of that file, and a checkpoint then holds
+`"constants": {}, "constants_ref": <sha256>`. As the name identifies the content, such a file is only added or deleted,
+never replaced. It is fsynced before an index lists a checkpoint that refers to it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from training.data.files import Signature, regular_file, signature
 from training.engine.checkpoints.checkpoint_file import has, write_state
 from training.engine.checkpoints.index import FORMAT, TEMPORARY, constants_name, discard
 
-#: Bytes of constants, all together, that stay inside of each checkpoint. At 1 MiB, ten checkpoints waste less than a
-#: small model's weights take, and most families (a normaliser's mean, a vocabulary) keep checkpoints of one file.
+#: Bytes; constants of at most this size together are kept in each checkpoint. At 1 MiB, ten checkpoints waste less than
+#: the weights of a small model, and most families (with a mean to subtract, a vocabulary) have checkpoints of one file.
 INSIDE = 1 << 20
 
 
@@ -31,21 +31,21 @@ def are_large(constants: Mapping[str, Any]) -> bool:
 
 
 class StoredOnce:
-    """The constants files of one folder, as one process writes them.
+    """Writes the constants files of one folder.
 
-    Finding the name of a constants file takes writing it. That happens once a process: `put` recognises the tensors
-    that it was given before by identity, and the file that it wrote by its inode and times.
+    The name of a constants file is only known once it is written. To write it only once in each process, `put`
+    recognises tensors that it has stored by identity, and the file that it wrote by its inode and times.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._tensors: dict[str, torch.Tensor] = {}  # held, so that no other tensor gets the identity of one of them
+        self._tensors: dict[str, torch.Tensor] = {}  # references, so that no other object can get the same id
         self._digest = ""
         self._written: Signature | None = None
 
     def put(self, constants: Mapping[str, torch.Tensor]) -> tuple[str, dict[str, Any]]:
-        """Have `constants` on the disk; returns the file's SHA-256 and its entry in the index. The caller syncs the
-        folder before it lists the entry. Raises OSError."""
+        """Store `constants` unless they are stored already. Returns the SHA-256 of the file and its entry for the
+        index. The caller must fsync the folder before it lists the entry. Raises OSError."""
         known = self._tensors.keys() == constants.keys() and all(self._tensors[n] is v for n, v in constants.items())
         if not known or not self._still_there():
             self._write(constants)
@@ -69,7 +69,7 @@ class StoredOnce:
 
 
 def _alone(constants: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Each tensor with memory of exactly its size, in the order of names: equal constants give equal files."""
+    """Each tensor in memory of exactly its size (no view), sorted by name, so that equal constants give equal files."""
     out = {}
     for name in sorted(constants):
         tensor = constants[name].detach().cpu().contiguous()

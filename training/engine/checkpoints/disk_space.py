@@ -1,4 +1,4 @@
-"""Room on the disk: what a run needs is computed before its first step, so that none fills up hours later."""
+"""Disk space: the need of a run is computed before its first step, so that the disk does not fill up hours later."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ MARGIN = 32 << 20  # bytes, for logs and indices
 
 
 def still_to_come(content: Mapping[str, Any]) -> int:
-    """Bytes by which later checkpoints of a run will be larger than `content`: before its first step an optimizer of
-    the Adam kind has none of its two moments a parameter yet."""
+    """Bytes by which later checkpoints of a run will be larger than `content`: before its first step, Adam's optimizer
+    state does not yet hold its two moments of each parameter."""
     optimizer = content.get("optimizer")
     if not optimizer or optimizer["state"]:
         return 0
@@ -26,12 +26,11 @@ def still_to_come(content: Mapping[str, Any]) -> int:
     return sum(2 * v.numel() * v.element_size() for v in weights.values())
 
 
-def require_room(folder: Path, keep: int, growth: int, exports: int) -> None:
-    """Raise HostError if the disk of `folder` cannot hold what a run needs at its fullest.
+def require_space(folder: Path, keep: int, growth: int, exports: int) -> None:
+    """Raise HostError if the disk of `folder` cannot hold the largest amount of data that a run needs at a time.
 
-    `folder` holds a checkpoint of the run as it begins; `growth`: bytes by which later ones are larger; `exports`:
-    bytes that will be written beside them. Content that shares its place by hard links would need less; it is not
-    relied on.
+    `folder` holds the first checkpoint of the run. `growth`: bytes by which later ones are larger. `exports`: bytes of
+    the exports. Hard links, which would need less, are not assumed.
     """
     each = (folder / LAST).stat().st_size + growth
     count = keep + len(OTHERS)
@@ -42,9 +41,9 @@ def require_room(folder: Path, keep: int, growth: int, exports: int) -> None:
     if need - there > left:
         beside = f"{size(constants)} of constants, " if constants else ""
         raise HostError(
-            f"There is not enough room on the disk of {folder}. At its fullest this run needs {size(need)}: {count} "
+            f"There is not enough room on the disk of {folder}. This run needs up to {size(need)}: {count} "
             f"checkpoints of {size(each)} (training.keep {keep}; {', '.join(OTHERS)}), {beside}{size(exports)} of "
-            f"exports and {size(MARGIN)} to spare. {size(there)} of it is there, {size(left)} is free: "
+            f"exports and {size(MARGIN)} to spare. {size(there)} of it is used already, {size(left)} is free: "
             f"{size(need - there - left)} too little. Make room, lower training.keep, or choose another disk with "
             "--out DIR."
         )

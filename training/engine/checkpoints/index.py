@@ -1,8 +1,8 @@
-"""The index of a folder of checkpoints: the files in it and their SHA-256. A file that it does not list does not exist.
+"""The index of a folder of checkpoints: its files and their SHA-256. A file that is not listed is ignored.
 
     {"format": 1, "files": {"last.pt": {...}, ...}, "naming": [], "constants": {"constants-<sha256>.pt": {...}}}
 
-`files` maps a name to its `Entry`. `naming` holds the names that `last.pt` was about to get when a save was killed.
+`files` maps a name to its `Entry`. `naming`: names still to be linked to `last.pt`; not empty after a killed save.
 `constants` (absent where there are none) lists the files that hold large constants: see constants.py.
 """
 
@@ -24,7 +24,7 @@ FORMAT = 1
 LAST, BEFORE_LAST, BEST = "last.pt", "before_last.pt", "best.pt"
 INDEX = "index.json"
 TEMPORARY = ".saving-"
-CONSTANTS = "constants-*.pt"  # a pattern
+CONSTANTS = "constants-*.pt"  # a glob pattern
 DIGEST = re.compile(r"[0-9a-f]{64}")  # SHA-256 in hex
 
 
@@ -39,16 +39,16 @@ def step_name(step: int) -> str:
 
 
 def constants_name(digest: str) -> str:
-    """File name of constants whose file has this SHA-256. Raises ValueError where `digest` is none: a name is built of
-    it, and must not lead out of the folder."""
+    """Name of the constants file with this SHA-256. Raises ValueError if `digest` is not one: a path built from it must
+    not lead out of the folder."""
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        raise ValueError(f"{digest!r} is no SHA-256")
+        raise ValueError(f"{digest!r} is not a SHA-256")
     return f"constants-{digest}.pt"
 
 
 def discard(temporary: Path) -> None:
     """Remove a temporary file, if it is there."""
-    with suppress(OSError):  # where it cannot be removed, nothing could be written either; `sweep` removes it later
+    with suppress(OSError):  # the error of the write is the one to report; `sweep` removes the file later
         temporary.unlink(missing_ok=True)
 
 
@@ -62,7 +62,7 @@ class Entry:
     value: float | None  # the monitored validation metric of these weights (lower is better); None: not measured
     run_id: str
     saved: float  # Unix time; in one folder, later is larger
-    constants: str = ""  # SHA-256 of the constants file that it refers to; empty: its constants are inside
+    constants: str = ""  # SHA-256 of the constants file that it refers to; empty: it holds its constants
 
     def plain(self) -> dict[str, Any]:
         """For JSON."""
@@ -73,10 +73,10 @@ class Entry:
 
 @dataclass
 class Index:
-    """One parse of index.json, in memory."""
+    """The content of an index.json, in memory."""
 
     files: dict[str, Entry] = field(default_factory=dict)
-    naming: list[str] = field(default_factory=list)  # names that a killed save did not come to give
+    naming: list[str] = field(default_factory=list)  # names still to be linked to last.pt
     constants: dict[str, dict[str, Any]] = field(default_factory=dict)  # file name -> {"sha256", "bytes"}
 
     @classmethod
@@ -87,15 +87,15 @@ class Index:
             files, naming = dict(index["files"]), list(index.get("naming", ()))
             for name in (*files, *naming):  # files are linked and deleted by these names
                 if not isinstance(name, str) or Path(name).name != name:
-                    raise ValueError(f"{name!r} is no name of a file in it")
+                    raise ValueError(f"{name!r} is not the name of a file in this folder")
             entries = {name: Entry(**values) for name, values in files.items()}
             for entry in entries.values():
                 if entry.constants:
-                    constants_name(entry.constants)  # raises where it is none
+                    constants_name(entry.constants)  # raises ValueError if it is not a SHA-256
             constants = {name: dict(about) for name, about in index.get("constants", {}).items()}
             for name, about in constants.items():
                 if name != constants_name(about["sha256"]):
-                    raise ValueError(f"{name!r} is no name of a constants file in it")
+                    raise ValueError(f"{name!r} is not the name of a constants file in this folder")
             return cls(entries, naming, constants)
         except FileNotFoundError:
             return cls()
@@ -126,8 +126,8 @@ class Index:
         sync(folder)
 
     def newest_first(self) -> dict[str, Entry]:
-        """`files`, the newest content first: what was saved last, though it may stand at an earlier step than the one
-        before it (a run that was rolled back)."""
+        """`files`, newest content first: `last.pt` before all others, although after a rollback it may be of an earlier
+        step."""
         order = {LAST: 0, BEFORE_LAST: 1}
         by = sorted(self.files.items(), key=lambda e: (order.get(e[0], 2), -e[1].step, -e[1].saved, e[0] != BEST))
         return dict(by)

@@ -1,7 +1,7 @@
-"""Checkpoints of models most of whose weights are frozen: only what is trained is saved.
+"""Checkpoints of models whose weights are mostly frozen: only the trained ones are saved.
 
 `Stepped.saved(model)` names the entries of the state_dict that a checkpoint holds. The others, the base, come from
-`build` each time; a checkpoint holds their digest, so that it is never loaded onto another base.
+`build` each time; a checkpoint holds their digest, so that it is never loaded into a model with another base.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class _Hashed:
-    """The frozen tensors of a model as they were hashed."""
+    """The digest of the frozen tensors of a model, and the state in which they were hashed."""
 
-    marks: dict[str, tuple[int, int]]  # name -> (address, number of in-place changes): moves when the tensor does
+    marks: dict[str, tuple[int, int]]  # name -> (address, number of in-place changes); differs once a tensor is changed
     sha256: str
 
 
@@ -34,11 +34,11 @@ _hashed: WeakKeyDictionary[torch.nn.Module, _Hashed] = WeakKeyDictionary()
 
 
 def split_state(recipe: Stepped, model: torch.nn.Module) -> tuple[State, dict[str, Any] | None]:
-    """(what a checkpoint holds of the model's state_dict, {"sha256", "tensors"} of the frozen rest); (all of it, None)
-    where the recipe saves everything.
+    """(the part of the model's state_dict that a checkpoint holds, {"sha256", "tensors"} of the frozen rest); (all of
+    it, None) if the recipe saves everything.
 
-    The rest is hashed once a process and model: gigabytes take seconds. Raises TrainingError where `saved` names what
-    the model has not, where a parameter that is trained is not saved, and where a frozen tensor has changed.
+    The rest is hashed once for each model in a process, as gigabytes take seconds. Raises TrainingError if `saved`
+    names a tensor that the model does not have, if a trained parameter is not saved, or if a frozen tensor has changed.
     """
     state = model.state_dict()
     names = recipe.saved(model)
@@ -54,11 +54,11 @@ def split_state(recipe: Stepped, model: torch.nn.Module) -> tuple[State, dict[st
 def load_state(
     recipe: Stepped, model: torch.nn.Module, content: Mapping[str, Any], name: str, *, averaged: bool = False
 ) -> None:
-    """Load the weights of the checkpoint `content` into `model`; with `averaged`, the averaged ones where there are
-    some. `name`: the checkpoint, for messages.
+    """Load the weights of the checkpoint `content` into `model`; with `averaged` those of the EMA, if it has one.
+    `name`: of the checkpoint, for messages.
 
-    Raises UsageError where it was trained on another base than the model has; RuntimeError, as torch does, where names
-    or shapes do not fit.
+    Raises UsageError if it was trained on another base than that of the model; RuntimeError, as torch does, if names or
+    shapes do not fit.
     """
     weights = (content["ema"] if averaged else None) or content["model"]
     frozen = content.get("frozen")
@@ -72,7 +72,7 @@ def load_state(
         raise UsageError(
             f"{name} was trained on another base: the {frozen['tensors']} frozen tensors that it refers to have the "
             f"SHA-256 {frozen['sha256'][:12]}..., the {own['tensors']} of this model have {own['sha256'][:12]}... "
-            "(base changed). Put the base back that it was trained on, or start a new run with --resume never."
+            "(base changed). Restore the base on which it was trained, or start a new run with --resume never."
         )
     wrong = model.load_state_dict(weights, strict=False)
     saved = set(recipe.saved(model) or ())
@@ -84,7 +84,9 @@ def load_state(
 def _require_sensible(recipe: Stepped, model: torch.nn.Module, state: State, names: Collection[str]) -> None:
     unknown = sorted(set(names) - state.keys())
     if unknown:
-        raise TrainingError(f"{recipe.title} saves {unknown[0]}, which its model has not ({len(unknown)} such names).")
+        raise TrainingError(
+            f"{recipe.title} saves {unknown[0]}, which its model does not have ({len(unknown)} such names)."
+        )
     lost = [name for name, p in model.named_parameters() if p.requires_grad and name not in names]
     if lost:
         raise TrainingError(
@@ -94,7 +96,7 @@ def _require_sensible(recipe: Stepped, model: torch.nn.Module, state: State, nam
 
 
 def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
-    """The digest of the frozen tensors, from memory where none of them was touched since."""
+    """The digest of the frozen tensors; the cached one if none of them has changed since it was computed."""
     marks = {name: (value.data_ptr(), _version(value)) for name, value in frozen.items()}
     known = _hashed.get(model)
     if known is not None and known.marks == marks:
@@ -103,7 +105,7 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     if known is not None and known.sha256 != digest:
         moved = next(name for name in marks if known.marks.get(name) != marks[name])
         raise TrainingError(
-            f"{recipe.title}: {moved} changed, and is not saved. A buffer that training updates belongs into `saved`."
+            f"{recipe.title}: {moved} changed, and is not saved. A buffer that training updates belongs in `saved`."
         )
     _hashed[model] = _Hashed(marks, digest)
     return digest
@@ -112,8 +114,8 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
 def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of names.
 
-    Under the policy "bfloat16_base", frozen parameters count as bfloat16, whichever type they are held in: training
-    holds them in it, while an export builds the model in float32.
+    Under the policy "bfloat16_base", frozen parameters are hashed as bfloat16 whatever their dtype is: they are
+    bfloat16 in training, but an export builds the model in float32.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     total = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What made a checkpoint: enough to trust it, and to make it again."""
+"""The provenance of a checkpoint: code, settings, data and hardware that produced it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.engine.process.distributed import Ranks
 from training.host import available_cpus, cpu_name
 from training.settings import RunSettings
 
-#: Settings that say how long, how often or where, and leave the course of the training as it is. Batch size and
+#: Settings of lengths, intervals and places: a run may be resumed with other values of them. Batch size and
 #: accumulation are compared as their product (BatchPlan.global_batch).
 NEUTRAL = (
     "training.epochs", "training.min_epochs", "training.max_steps", "training.early_stopping", "training.resume_from",
@@ -37,8 +37,8 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def course(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings (plain, nested) that decide the course of the training, under dotted keys."""
+def decisive_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings (plain, nested) in which a checkpoint and the run that continues it must agree, by dotted key."""
     return {
         key: value
         for key, value in flat(settings).items()
@@ -58,7 +58,7 @@ def digest(values: Any) -> str:
 
 @cache
 def code_version() -> str:
-    """The version, and the first digits of a digest over the package's own source."""
+    """The version of the package, and the first digits of a SHA-256 over its source files."""
     package = Path(training.__file__).parent
     sha256 = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -67,7 +67,7 @@ def code_version() -> str:
 
 
 def hardware(ranks: Ranks) -> dict[str, Any]:
-    """Where it was trained."""
+    """The hardware and system of this host."""
     return {
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "CPU",
         "processes": ranks.world,

@@ -1,4 +1,4 @@
-"""Whether a run continues, is finished, or starts from fresh weights; nothing that was trained is ever lost."""
+"""Whether a run continues from a checkpoint or starts with new weights. Checkpoints are moved aside, never deleted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
-from training.engine.checkpoints.provenance import course, plain
+from training.engine.checkpoints.provenance import decisive_settings, plain
 from training.errors import HostError, UsageError
 from training.settings import RunSettings
 from training.workspace import PROJECT
@@ -31,23 +31,23 @@ class Wanted:
 class Decision:
     """How to begin."""
 
-    path: Path | None  # the checkpoint to continue from; None: from fresh weights
+    path: Path | None  # the checkpoint to continue from; None: start with new weights
     run_id: str
-    notes: tuple[str, ...] = ()  # what was found and done, for people
+    notes: tuple[str, ...] = ()  # lines for the log: what was found and done
 
 
 def new_run_id() -> str:
-    """Sorts by time; two runs started in one second differ."""
+    """A new id, which sorts by time. Two runs that start in the same second get different ones."""
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
-    """Look at `folder` (held by this process) and decide; moves an older, different run's checkpoints aside.
+    """Decide by the checkpoints in `folder`, whose lock this process holds; moves those of another run aside.
 
-    `resume`: "auto" continues from the newest intact checkpoint if nothing differs that changes the course of the
-    training; "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises
-    UsageError if it is missing, and HostError for "auto" where checkpoints are there and none is intact: to begin again
-    would cost their price a second time, which is for the reader to decide.
+    `resume`: "auto" continues from the newest intact checkpoint if it has no `differences` from the requested run;
+    "never" starts a new run. `training.resume_from` names a file to continue from, whatever differs. Raises UsageError
+    if that is missing, and HostError for "auto" if there are checkpoints and none is intact: whether to train again, at
+    the full cost, is for the user to decide.
     """
     checkpoints = CheckpointFolder(folder)
     checkpoints.sweep()
@@ -73,7 +73,7 @@ def _from_file(
     if there is not None and newest is not None and resume == "auto" and not differences(there, wanted):
         branched = there["settings"]["training"]["resume_from"] == wanted.settings.training.resume_from
         same_file = source.exists() and source.resolve() == newest.resolve()
-        if branched or same_file:  # a run continued from that file before, and this is how far it came
+        if branched or same_file:  # this run began from that file, or is that file: continue it
             return Decision(newest, there["provenance"]["run_id"], _replanned(there, wanted))
     begin = read(source)
     notes: tuple[str, ...] = (f"continuing from {source} (step {begin['progress']['step']})",)
@@ -91,8 +91,8 @@ def _from_file(
 
 
 def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
-    """What changes the course of the training between a checkpoint and the wanted run, each as `key: old -> new`."""
-    old, new = course(found["settings"]), course(plain(wanted.settings))
+    """What differs between a checkpoint and the requested run and affects the weights, each as `key: old -> new`."""
+    old, new = decisive_settings(found["settings"]), decisive_settings(plain(wanted.settings))
     out = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
@@ -112,7 +112,7 @@ def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
 
 def _replanned(found: Mapping[str, Any], wanted: Wanted) -> tuple[str, ...]:
     planned = found["progress"]["total_steps"]
-    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans again, and logs that itself
+    if planned == wanted.steps or found["progress"].get("limit"):  # a budget plans it again
         return ()
     return (
         f"the run's length changed from {planned} to {wanted.steps} steps: the learning-rate schedule is planned again",
@@ -130,13 +130,13 @@ def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
 
 
 def _none_intact(checkpoints: CheckpointFolder, resume: str) -> tuple[str, ...]:
-    """Of a folder without an intact checkpoint: refuse damaged ones, or set them aside. Where every listed file is
-    missing, they were moved away (or `set_aside` was killed before it removed the index): a new run begins."""
+    """The notes for a folder without an intact checkpoint. Damaged ones are refused, or moved aside. If every listed
+    file is missing, they were moved away (or `set_aside` was killed before it removed the index): a new run begins."""
     if not checkpoints.all_damaged():
         return _damaged(checkpoints)
     if resume == "auto":
         raise HostError(
-            f"{checkpoints.damage()}. Nothing was changed. Bring them back from a second place (python -m training "
+            f"{checkpoints.damage()}. Nothing was changed. Restore them from a replica (python -m training "
             "restore --persist DIR) or from a copy of your own. To train again from the first step, add --resume "
             "never: these files are then kept aside. See docs/recovery.md."
         )

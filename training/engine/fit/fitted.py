@@ -1,5 +1,6 @@
-"""Training of a fitted family: rounds in chunks, between which the clock, signals and what is due are looked at. A run
-is saved, resumed, budgeted and logged as a stepped one is; a round counts as a step and as an epoch."""
+"""Training of a fitted family: rounds in chunks, between which the engine checks the budget, signals, and whether an
+evaluation or a save is due. A run is saved, resumed, budgeted and logged like a stepped one; a round counts as a step
+and as an epoch."""
 
 from __future__ import annotations
 
@@ -39,7 +40,7 @@ RECENT = 5  # chunks over which their time is averaged
 
 
 class FittedSession:
-    """An open run. The state itself is made by `fit`, on the first rank alone: there it fits, and the others wait."""
+    """An open run of a fitted family. `fit` creates the state and fits it on rank 0, while the other ranks wait."""
 
     def __init__(
         self, recipe: Fitted, ranks: Ranks, rows: Mapping[str, Sequence[Row]], constants: Mapping[str, np.ndarray],
@@ -60,14 +61,17 @@ class FittedSession:
         if content["family"] != self.recipe.run:
             raise UsageError(f"{name} is a checkpoint of {content['family']}, not of {self.recipe.run}.")
         if content.get("kind") != KIND:
-            raise UsageError(f"{name} holds weights, and {self.recipe.title} is fitted. Start again without it.")
+            raise UsageError(
+                f"{name} is a checkpoint of a stepped family, and {self.recipe.title} is a fitted one. Start again "
+                "without it."
+            )
         limit = self.progress.limit
         self.progress = Progress.saved(content["progress"])
         self.patience.load(content["early_stopping"])
         self.metrics = dict(content["metrics"])
         training = self.recipe.settings.training
         self.progress.plan_again(self.patience, content["settings"]["training"], training, self.planned, limit)
-        if not self.progress.finished:  # no schedule depends on the length: the clock alone shortens it
+        if not self.progress.finished:  # unlike a stepped run, whose learning rate depends on the total
             self.progress.total_steps = self.planned
 
     @property
@@ -77,11 +81,11 @@ class FittedSession:
 
     @property
     def parameters(self) -> int:
-        """None that are counted."""
+        """0: a fitted family has no parameters that are counted."""
         return 0
 
     def headline(self) -> str:
-        """For people: the data, the device, and where the run stands."""
+        """One line for the log: the data, the device, and the round at which the run stands."""
         return "; ".join(
             [
                 f"{self.recipe.title}: fitted on {self.progress.samples:,} rows, {self.recipe.chunk} rounds at a time",
@@ -93,13 +97,13 @@ class FittedSession:
     def run(
         self, tracker: Tracker, signals: Signals, folder: Path, provenance: Mapping[str, Any], **more: Any
     ) -> FittedRun:
-        """The run, to be trained or timed. `more`: further arguments of FittedRun."""
+        """A FittedRun for this session, to be trained or timed. `more`: further arguments of FittedRun."""
         return FittedRun(self, tracker=tracker, signals=signals, folder=folder, provenance=provenance, **more)
 
     def fit(self, tracker: Tracker, signals: Signals, folder: Path, provenance: Mapping[str, Any], **more: Any) -> None:
-        """Train it to its end, on the first rank; the others wait. Arguments as of `run`."""
+        """Train to the end of the run, on rank 0, while the other ranks wait. Arguments as of `run`."""
         if not self.ranks.is_first:
-            signals.immediate = False  # the first rank saves, and all leave together
+            signals.immediate = False  # a signal must not end this rank before rank 0 has saved
         self.progress = self.ranks.on_rank_zero(
             lambda: self.run(tracker, signals, folder, provenance, **more).fit()
         )  # fmt: skip
@@ -120,8 +124,8 @@ def open_fitted(
 class FittedRun:
     """One run in one process: arguments as of loop.run.Run.
 
-    What is due (an evaluation, a checkpoint, a log line) is a function of the rounds done: chunks end at multiples of
-    `recipe.chunk`, and at the end of the run.
+    Whether an evaluation, a checkpoint or a log line is due depends on the number of rounds alone. Chunks end at
+    multiples of `recipe.chunk`, and at the end of the run.
     """
 
     def __init__(
@@ -140,7 +144,7 @@ class FittedRun:
         self.training = self.recipe.settings.training
         self.tracker, self.signals, self.folder, self.provenance = tracker, signals, folder, provenance
         self.allowance, self.validated = allowance, validated
-        # One tensor each for as long as the run lasts: large ones are written once, and recognised by identity.
+        # The same tensors throughout the run: StoredOnce recognises large ones by identity, and writes them once.
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in session.constants.items()}
         self.saver = Saver(folder, self.training.keep, tracker.say, saved)
         self.state: Any = None
@@ -153,12 +157,12 @@ class FittedRun:
     # -- the loop --------------------------------------------------------------------------------------------------
 
     def fit(self) -> Progress:
-        """To its end: every round, the early stop, or the end of the budget. Raises Interrupted, with everything saved,
-        when a stop was requested, and TrainingError for a validation loss that is not finite."""
+        """Train until all rounds are done, early stopping ends the run, or the budget is used up. Raises Interrupted,
+        with everything saved, when a stop was requested, and TrainingError for a validation loss that is not finite."""
         with self.saver:
             self.prepare()
             while True:
-                self.asked_to_stop = bool(self.signals.name)  # once a pass: what follows must agree on it
+                self.asked_to_stop = bool(self.signals.name)  # read once, so that all checks of a pass agree
                 self._shorten()
                 if self.evaluation_due():
                     self.evaluate()
@@ -173,17 +177,17 @@ class FittedRun:
                 self.advance()
 
     def prepare(self) -> None:
-        """Make the state, or read it back; save a fresh run, which shows that it can be saved."""
+        """Create the state, or load it; save a new run at once, so that an error of saving occurs before training."""
         session, progress = self.session, self.progress
         if session.saved is None:
             self.state = self.recipe.begin(session.rows, session.constants, self.recipe.settings.seed)
         else:
             self.state = loaded(self.recipe, session.saved, session.rows)
-            session.saved = None  # its bytes are not held twice
+            session.saved = None  # frees the memory of the checkpoint
         beat()
         if progress.step == 0 or not (self.folder / LAST).exists():
             self.save(wait=True)
-        self.saver.require_room(0)
+        self.saver.require_space(0)
         self.tracker.begin(progress.step, progress.total_steps)
 
     def advance(self) -> None:
@@ -217,12 +221,12 @@ class FittedRun:
 
     @property
     def rounds_per_second(self) -> float:
-        """Over the newest chunks."""
+        """Rounds per second over the newest chunks."""
         return sum(rounds for rounds, _ in self.chunks) / max(1e-9, sum(seconds for _, seconds in self.chunks))
 
     def _shorten(self) -> None:
-        """End the run here where the next chunk, its evaluation and its save do not fit into the time left. One chunk
-        is always done: without it there is nothing to evaluate."""
+        """End the run at this round if the next chunk, an evaluation and a save do not fit into the time left. The
+        first chunk is always done: without it there is nothing to evaluate."""
         progress = self.progress
         if self.allowance is None or not 0 < progress.step < progress.total_steps:
             return
@@ -235,7 +239,7 @@ class FittedRun:
     # -- what is due -----------------------------------------------------------------------------------------------
 
     def evaluation_due(self) -> bool:
-        """After every `eval_every` and `eval_steps` rounds, and at the end of the run; once."""
+        """Whether to evaluate now: every `eval_every` and `eval_steps` rounds, and at the end of the run."""
         progress = self.progress
         if progress.evaluated >= progress.step or progress.finished or self.asked_to_stop:
             return False
@@ -243,7 +247,7 @@ class FittedRun:
         return regular or progress.step >= progress.total_steps
 
     def evaluate(self) -> None:
-        """Score the held-out split; note the best; decide whether to stop early."""
+        """Score the held-out split; record the best; decide whether to stop early."""
         progress, before = self.progress, time.perf_counter()
         metrics = {name: float(value) for name, value in self.recipe.score(self.state, "val").items()}
         if "val_loss" not in metrics:
@@ -252,8 +256,8 @@ class FittedRun:
         beat()
         if not math.isfinite(metrics["val_loss"]):
             raise TrainingError(
-                f"After {self.where} val_loss is {metrics['val_loss']}: the fit has diverged. What was saved before "
-                "stands. Look at the data for values that are not finite, or try a lower learning rate of the family."
+                f"After {self.where} val_loss is {metrics['val_loss']}: the fit has diverged. Checkpoints saved before "
+                "are kept. Look for values in the data that are not finite, or try a lower learning rate."
             )
         self.session.metrics = metrics
         progress.evaluated = progress.step
@@ -266,7 +270,7 @@ class FittedRun:
         self.validated()
 
     def save_due(self) -> bool:
-        """For a new best, rounds to keep, the clock, a request to stop, and the end of the run."""
+        """Whether to save now: a new best, rounds to keep, `save_minutes`, a stop request, or the end of the run."""
         progress, training = self.progress, self.training
         if self._passed(training.save_every) and progress.archived < progress.step:
             progress.archived = progress.step
@@ -296,7 +300,7 @@ class FittedRun:
         self.saving = self.saved_at - now
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Plain containers and tensors only, with the keys of every checkpoint."""
+        """The content of a checkpoint, of plain containers and tensors, with the keys of a stepped one."""
         session = self.session
         return {
             "format": FORMAT,
@@ -317,16 +321,16 @@ class FittedRun:
 
     @property
     def where(self) -> str:
-        """The place in the run, for people."""
+        """The position in the run, as text for the log."""
         return f"round {self.progress.step}/{self.progress.total_steps}"
 
 
 def as_tensor(content: bytes) -> torch.Tensor:
-    """uint8 [n]."""
+    """The bytes as a tensor, uint8 [n]."""
     return torch.from_numpy(np.frombuffer(content, np.uint8).copy())
 
 
 def loaded(recipe: Fitted, content: Mapping[str, Any], rows: Mapping[str, Sequence[Row]] | None = None) -> Any:
-    """The state in a checkpoint; without `rows` it can predict and be exported, but not advance."""
+    """The state in a checkpoint. Without `rows` it can predict and be exported, but not continue its fit."""
     constants = {name: tensor.numpy() for name, tensor in content["constants"].items()}
     return recipe.load(content["fitted"].numpy().tobytes(), rows, constants)

@@ -1,7 +1,7 @@
-"""Which samples make which step, by counting alone.
+"""The sampler: which samples belong to which step, rank and micro-batch, computed from the step number alone.
 
-The samples are cut into micro-batches numbered through the global batch; micro-batch `n` belongs to rank `n % world`.
-So one process that accumulates over 2 and two ranks that do not see the same micro-batches.
+Each global batch is divided into numbered micro-batches; micro-batch `n` belongs to rank `n % world`. So one process
+with gradient accumulation over 2 and two ranks without accumulation use the same micro-batches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 
 def mixed(*numbers: int) -> int:
-    """A 63-bit seed from whole numbers: SplitMix64 (Steele et al. 2014) folded over them."""
+    """A 63-bit seed from integers: SplitMix64 (Steele et al. 2014) folded over them."""
     state = 0
     for number in numbers:
         state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
@@ -26,7 +26,7 @@ def mixed(*numbers: int) -> int:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One micro-batch."""
+    """The samples of one forward and backward pass on one rank."""
 
     number: int  # within its global batch, over all ranks
     epoch: int  # 0 for the first
@@ -35,14 +35,14 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Steps -> samples. A pure function: the sampler's complete state is the number of steps done."""
+    """Maps a step to its samples. A pure function: the complete state of the sampler is the number of steps done."""
 
     samples: int  # in an epoch
-    batch_size: int  # samples of a micro_batch, as configured
-    accumulate: int  # micro_batches a rank and step
+    batch_size: int  # samples of a micro-batch, as configured
+    accumulate: int  # micro-batches a rank and step
     world: int
     seed: int
-    halvings: int = 0  # of the micro_batches, because memory ran out; global batches and their order stay as they are
+    halvings: int = 0  # of the micro-batches, because memory ran out; global batches and their order stay as they are
 
     @property
     def global_batch(self) -> int:
@@ -51,16 +51,16 @@ class BatchPlan:
 
     @property
     def micro_batch_size(self) -> int:
-        """Samples of a micro_batch."""
+        """Samples of a micro-batch."""
         return max(1, math.ceil(self.batch_size / 2**self.halvings))
 
     def halved(self) -> BatchPlan:
-        """The same global batches in micro_batches of half the size, twice as many a step."""
+        """The same global batches in micro-batches of half the size, twice as many a step."""
         return replace(self, halvings=self.halvings + 1)
 
     @property
     def steps_per_epoch(self) -> int:
-        """The last global batch of an epoch is smaller where the samples do not divide."""
+        """Global batches of an epoch, the last one smaller where the samples do not divide evenly."""
         return math.ceil(self.samples / self.global_batch)
 
     def step_samples(self, step: int) -> np.ndarray:
@@ -70,7 +70,7 @@ class BatchPlan:
         return order[position * self.global_batch : (position + 1) * self.global_batch]
 
     def micro_batches(self, step: int, rank: int) -> list[MicroBatch]:
-        """The micro-batches of `rank`; none, where a last, smaller global batch does not reach it."""
+        """The micro-batches of `rank` in step `step`; none where the last global batch of an epoch has too few."""
         samples = self.step_samples(step)
         size = self.micro_batch_size
         count = math.ceil(len(samples) / size)

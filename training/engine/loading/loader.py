@@ -1,4 +1,4 @@
-"""Micro-batches in, batches on the device out, prepared ahead by processes that may fail."""
+"""A data loader whose workers are replaced when they fail, so that a killed worker does not end the run."""
 
 from __future__ import annotations
 
@@ -9,38 +9,39 @@ import torch
 
 from training.engine.loading.batches import MicroBatch
 from training.engine.loading.transfer import Transfer
-from training.engine.loading.worker import Lost, Worker
+from training.engine.loading.worker import Worker, WorkerLost
 from training.errors import HostError
 from training.recipe import Batch, Dataset
 from training.settings import Data
 from training.threads import share
 
-PATIENCE = 20.0  # seconds without a heartbeat after which a worker is replaced
-ATTEMPTS = 5  # crews lost in a row, without a batch from any
-AHEAD = 32  # batches a worker at most, whatever `prefetch_factor` says: each is an open file
+PATIENCE = 20.0  # seconds without activity after which a worker is replaced
+ATTEMPTS = 5  # replacements of all workers in a row, without a batch in between, after which the run ends
+AHEAD = 32  # upper limit of `prefetch_factor`: each prefetched batch is an open file
 
 
 class Stopped(Exception):
-    """The run was asked to stop while a batch was waited for, which may take long. The pass is over."""
+    """A stop was requested while the loader waited for a batch, which may take long. The pass is over."""
 
 
 class Loader:
-    """Micro-batches in, batches on the device out, in order; prepared ahead by `num_workers` processes, or here for 0.
+    """Yields the batch of each micro-batch, in order and on `device`, prefetched by `num_workers` worker processes, or
+    made in this process for 0.
 
-    One pass over `micro_batches` an `iter`, one at a time; a pass may be as long as the run. Close it (it is a context
-    manager): no process is left behind.
+    Each `iter` is one pass over `micro_batches`, one at a time; a pass may be as long as the run. Close the loader (it
+    is a context manager), which ends the workers.
 
-    A worker that is killed, crashes, is stopped or hangs is reported (`say`), and all are replaced: the new ones begin
-    with the first batch that was not delivered, and since a batch is a pure function of its micro-batch none is lost,
-    none comes twice, and all are the same. What an item raises is no such case: it is raised here. `patience`: seconds
-    without a sign of life (a worker that computes or reads gives signs, however slow it is) until a worker is taken
-    for stuck; one that is merely asleep gets twice as long at each further attempt. Raises HostError when ATTEMPTS in
-    a row brought nothing, and Stopped when `stop` came true while a batch was waited for.
+    When a worker is killed, crashes, is stopped (SIGSTOP) or hangs, that is reported (`say`) and all workers are
+    replaced. The new ones start with the first batch that was not delivered. Since a batch is a pure function of its
+    micro-batch, no batch is lost, repeated or changed. An error that the dataset raises is raised here instead.
+    `patience`: seconds without activity after which a worker counts as hung; one that computes or reads is active,
+    however slow it is. The limit doubles with each attempt, for a worker that sleeps because a drive stalls. Raises
+    HostError after ATTEMPTS in a row without a batch, and Stopped when `stop` returns true while a batch is waited for.
     """
 
     def __init__(
         self,
-        examples: Dataset,
+        dataset: Dataset,
         micro_batches: Iterable[MicroBatch],
         settings: Data,
         device: torch.device,
@@ -49,89 +50,89 @@ class Loader:
         patience: float = PATIENCE,
         stop: Callable[[], bool] = lambda: False,
     ):
-        self.examples, self.micro_batches, self.transfer = examples, micro_batches, Transfer(device)
+        self.dataset, self.micro_batches, self.transfer = dataset, micro_batches, Transfer(device)
         self.say, self.patience, self.stop = say, patience, stop
         self.count = min(settings.num_workers, share())
         self.ahead = self.count * min(settings.prefetch_factor, AHEAD)
-        self.crew: list[Worker] = []
-        self.asked = 0  # batches that the crew is to bring
+        self.workers: list[Worker] = []
+        self.requested = 0  # batches requested from the workers and not delivered yet
 
     def __iter__(self) -> Iterator[Batch]:
-        return map(self.transfer, self._brought() if self.count else map(self._made, self.micro_batches))
+        return map(self.transfer, self._from_workers() if self.count else map(self._in_process, self.micro_batches))
 
-    def _made(self, micro_batch: MicroBatch) -> Batch:
-        return self.examples.collate([self.examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
+    def _in_process(self, micro_batch: MicroBatch) -> Batch:
+        return self.dataset.collate([self.dataset.item(micro_batch.epoch, index) for index in micro_batch.indices])
 
-    def _brought(self) -> Iterator[Batch]:
-        if self.asked:  # a pass was abandoned: its requested batches are not needed
+    def _from_workers(self) -> Iterator[Batch]:
+        if self.requested:  # a pass was abandoned: its requested batches are not needed
             self.close()
         micro_batches = iter(self.micro_batches)
         undelivered: deque[MicroBatch] = deque()
-        lost = turn = 0  # crews lost in a row; the worker whose batch is next
+        lost = turn = 0  # attempts that failed in a row; the index of the worker that has the next batch
         while True:
             while len(undelivered) < self.ahead and (micro_batch := next(micro_batches, None)) is not None:
                 undelivered.append(micro_batch)
             if not undelivered:
                 return
             try:
-                if not self.crew:
-                    self._begin()
+                if not self.workers:
+                    self._start_workers()
                     turn = 0
-                while self.asked < len(undelivered):
-                    self.crew[(turn + self.asked) % self.count].ask(undelivered[self.asked])
-                    self.asked += 1
-                batch = self._await(self.crew[turn], self.patience * 2**lost)
-            except Lost as loss:
+                while self.requested < len(undelivered):
+                    self.workers[(turn + self.requested) % self.count].request(undelivered[self.requested])
+                    self.requested += 1
+                batch = self._await(self.workers[turn], self.patience * 2**lost)
+            except WorkerLost as loss:
                 lost += 1
                 self.close()
-                self._tell(str(loss), undelivered[0], lost)
+                self._report(str(loss), undelivered[0], lost)
                 continue
             undelivered.popleft()
-            self.asked -= 1
+            self.requested -= 1
             turn, lost = (turn + 1) % self.count, 0
             yield batch
 
-    def _begin(self) -> None:
+    def _start_workers(self) -> None:
         for _ in range(self.count):
-            self.crew.append(Worker(self.examples, self.crew))
+            self.workers.append(Worker(self.dataset, self.workers))
 
     def _await(self, worker: Worker, patience: float) -> Batch:
-        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: while this
-        process was stopped (Ctrl-Z, a suspended machine) no worker counts as silent."""
+        """The batch that was requested first from `worker`. Time is counted in waits, not by the clock: a time in which
+        this process itself was stopped (Ctrl-Z, a suspended machine) does not count as a hang."""
         wait = min(0.5, self.patience / 8)
-        silent, before = 0.0, worker.signs_of_life()
+        silent, before = 0.0, worker.activity()
         while (batch := worker.receive(wait)) is None:
             if self.stop():
                 raise Stopped
-            signs = worker.signs_of_life()
-            silent, before = (silent + wait if signs == before else 0.0), signs
-            stopped = signs[0] == "T"
+            now = worker.activity()
+            silent, before = (silent + wait if now == before else 0.0), now
+            stopped = now[0] == "T"
             if silent >= (self.patience if stopped else patience):
                 how = "is stopped (SIGSTOP)" if stopped else "hangs"
-                raise Lost(f"data loader worker {worker.pid} {how}: no heartbeat for {silent:.0f} s")
+                raise WorkerLost(f"data loader worker {worker.pid} {how}: no activity for {silent:.0f} s")
         return batch
 
-    def _tell(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
+    def _report(self, loss: str, micro_batch: MicroBatch, lost: int) -> None:
         if lost >= ATTEMPTS:
             raise HostError(
-                f"The loader's processes failed {lost} times in a row at the same batch; the last time: {loss}. It "
-                f"was to hold the samples {', '.join(map(str, micro_batch.indices))}. If memory is short, lower "
-                "data.num_workers, data.prefetch_factor or data.batch_size; with data.num_workers: 0 batches are made "
-                "in the training process itself, which shows what goes wrong."
+                f"The data loader workers failed {lost} times in a row at the same batch; the last time: {loss}. The "
+                f"batch holds the samples {', '.join(map(str, micro_batch.indices))}. If memory is short, lower "
+                "data.num_workers, data.prefetch_factor or data.batch_size. With data.num_workers: 0 batches are made "
+                "in the training process itself, which shows the error."
             )
         self.say(
             f"{loss[0].upper()}{loss[1:]}. {self.count} new data loader worker{'s' * (self.count > 1)} "
-            f"{'go' if self.count > 1 else 'goes'} on with the batch that was not delivered; none is lost or repeated."
+            f"start{'s' * (self.count == 1)} with the batch that was not delivered; none is lost or repeated."
         )
 
     def close(self) -> None:
-        """End all workers, now."""
-        for worker in self.crew:
+        """Kill all workers and wait for their end."""
+        for worker in self.workers:
             worker.kill()
-        for worker in self.crew:
+        for worker in self.workers:
             worker.reap()
-        self.crew.clear()
-        self.asked = 0
+        self.workers.clear()
+        self.requested = 0
 
     def __enter__(self) -> Loader:
         return self

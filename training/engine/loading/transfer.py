@@ -1,4 +1,4 @@
-"""Between host and GPU, without either waiting for the other."""
+"""Asynchronous copies between host and GPU: neither waits for the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from training.recipe import Batch
 
 
 class OnDevice(dict[str, torch.Tensor]):
-    """A batch on a device, and the one on the host that it was copied from: to count there waits for nothing."""
+    """A batch on a device, with its original in host memory (`host`), whose values can be read without a wait."""
 
     def __init__(self, tensors: Batch, host: Batch):
         super().__init__(tensors)
@@ -16,12 +16,12 @@ class OnDevice(dict[str, torch.Tensor]):
 
 
 def on_host(batch: Batch) -> Batch:
-    """The batch where reading a number out of it is free."""
+    """The original of `batch` in host memory, or `batch` itself if it was not moved: reading it waits for no GPU."""
     return batch.host if isinstance(batch, OnDevice) else batch
 
 
 class Transfer:
-    """Batches to a device. To a GPU on a stream of their own, so that they travel while the step before is computed."""
+    """Copies batches to a device. To a GPU on a separate stream, so that a copy overlaps with the step before it."""
 
     def __init__(self, device: torch.device):
         self.device = device
@@ -43,19 +43,19 @@ class Transfer:
         return moved
 
 
-class Reading:
-    """Numbers on their way to the host: `many` [n], then `one` []. To read them waits for the work that made them, and
-    for none launched since: a plain `.tolist()` would wait for everything that the GPU has been given."""
+class PendingValues:
+    """Numbers that are being copied to the host: `vector` [n], then `scalar` []. `tolist` waits for the kernels that
+    compute them and for none launched later; a plain `.tolist()` would wait for everything in the GPU's queue."""
 
-    def __init__(self, many: torch.Tensor, one: torch.Tensor):
+    def __init__(self, vector: torch.Tensor, scalar: torch.Tensor):
         self.numbers: list[float] = []
-        if many.device.type == "cuda":
-            values = torch.cat([many, one.to(many.dtype).reshape(1)])
-            self.values = values.to("cpu", non_blocking=True)  # pinned, since it does not block
-            self.arrived = torch.cuda.Event(blocking=True)  # sleeps, and leaves the core to the loader
+        if vector.device.type == "cuda":
+            values = torch.cat([vector, scalar.to(vector.dtype).reshape(1)])
+            self.values = values.to("cpu", non_blocking=True)  # into pinned memory, as it is non-blocking
+            self.arrived = torch.cuda.Event(blocking=True)  # waits asleep: the core is free for the data loader
             self.arrived.record()
-        else:  # there already
-            self.numbers = [*many.tolist(), one.item()]
+        else:  # in host memory already
+            self.numbers = [*vector.tolist(), scalar.item()]
 
     def tolist(self) -> list[float]:
         if not self.numbers:

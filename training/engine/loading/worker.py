@@ -1,8 +1,8 @@
-"""A process that makes batches, and the memory in which they travel.
+"""A data loader worker process, and the shared memory through which it sends batches.
 
-A batch travels in a file without a name (memfd), whose descriptor goes through a socket. So nothing is left behind in
-/dev/shm however a process ends, its size does not matter (a container's 64 MB), and each process has a socket of
-its own: one that is killed or stopped in the middle of a message harms no other.
+A batch is written to an anonymous file (memfd), whose descriptor is sent over a socket. So nothing is left in /dev/shm
+however a process ends, and the size of /dev/shm (64 MB in a container) is no limit. Each worker has a separate socket:
+one that is killed or stopped in the middle of a message does not affect the others.
 """
 
 from __future__ import annotations
@@ -32,42 +32,44 @@ from training.recipe import Batch, Dataset
 
 ALIGN = 64  # bytes
 _LENGTH = struct.Struct("<Q")
-_prctl = getattr(ctypes.CDLL(None), "prctl", None)  # Linux; looked up before a fork, which may happen amid threads
+# Linux. Looked up before any fork: in the child, a lock that another thread held stays locked.
+_prctl = getattr(ctypes.CDLL(None), "prctl", None)
 _PDEATHSIG, _NAME = 1, 15
-_REAP_SECONDS = 5.0  # a killed process that is stuck in the kernel (a dead network drive) is not waited for longer
+_REAP_SECONDS = 5.0  # the longest wait for a killed process, which may be stuck in the kernel (a dead network drive)
 
 
-class Lost(Exception):
-    """A worker died, or shows no sign of life; the text says which, for people."""
+class WorkerLost(Exception):
+    """A worker ended, or hangs; the text is the message to print."""
 
 
 class Worker:
-    """This process's side of one worker. Batches come back in the order of the requested micro-batches."""
+    """One worker, as seen by the training process. Batches are received in the order in which they were requested."""
 
-    def __init__(self, examples: Dataset, others: Sequence[Worker]):
+    def __init__(self, dataset: Dataset, others: Sequence[Worker]):
         parent = os.getpid()
         self.socket, theirs = socket.socketpair()
         self._status: int | None = None
-        # A signal's handler of ours must not run in the child, between its birth and its own settings.
+        # Until the child has set its own handlers, the signal handlers inherited from this process must not run in it.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
             self.pid = os.fork()
             if self.pid == 0:
-                _serve(examples, theirs, [self.socket, *(other.socket for other in others)], parent, before)
+                _serve(dataset, theirs, [self.socket, *(other.socket for other in others)], parent, before)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
 
-    def ask(self, micro_batch: MicroBatch) -> None:
-        """Have a batch made. Raises Lost."""
+    def request(self, micro_batch: MicroBatch) -> None:
+        """Request the batch of `micro_batch`. Raises WorkerLost."""
         try:
             self.socket.settimeout(None)
             _send(self.socket, micro_batch)
         except ConnectionError:
-            raise Lost(self._end()) from None
+            raise WorkerLost(self._end()) from None
 
     def receive(self, seconds: float) -> Batch | None:
-        """The next batch; None if it is not there within `seconds`. Raises Lost, and whatever making it raised."""
+        """The next batch; None if it is not there within `seconds`. Raises WorkerLost, and any error of the
+        dataset."""
         self.socket.settimeout(seconds)
         try:
             content = _receive(self.socket)
@@ -76,15 +78,15 @@ class Worker:
         except ConnectionError:
             content = None
         if content is None:
-            raise Lost(self._end())
+            raise WorkerLost(self._end())
         listing, memory = content
         if isinstance(listing, Exception):
             raise listing
         return _unpacked(listing, memory)
 
-    def signs_of_life(self) -> tuple[str, ...]:
-        """What changes while the process works: processor time, page faults, how often it fell asleep. The first is
-        its state (T: stopped). All empty where the system does not tell."""
+    def activity(self) -> tuple[str, ...]:
+        """The state of the process (T: stopped), then counters that change while it works: processor time, page faults,
+        context switches. `("",)` where /proc cannot be read."""
         try:
             # After the name, which is in parentheses and may hold anything.
             stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
@@ -95,7 +97,7 @@ class Worker:
         return (stat[0], stat[7], stat[9], stat[11], stat[12], *switches)
 
     def kill(self) -> None:
-        """Kill it: it holds nothing that needs a clean shutdown, and a stopped process reacts to nothing else."""
+        """Send SIGKILL: a worker needs no clean shutdown, and a stopped process reacts to no other signal."""
         if self._alive():
             os.kill(self.pid, signal.SIGKILL)
         self.socket.close()
@@ -110,14 +112,14 @@ class Worker:
         if self._status is None:
             try:
                 pid, status = os.waitpid(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody else has waited for it
+            except ChildProcessError:  # another part of this process has waited for it
                 pid, status = self.pid, 0
             if pid:
                 self._status = status
         return self._status is None
 
     def _end(self) -> str:
-        self.reap()  # its socket closes a moment before it can be waited for
+        self.reap()  # its socket closes shortly before the process can be reaped
         code = os.waitstatus_to_exitcode(self._status) if self._status is not None else 0
         if code == -signal.SIGKILL:
             return f"data loader worker {self.pid} was killed (SIGKILL; the system does that when memory runs out)"
@@ -130,24 +132,25 @@ class Worker:
 
 
 def _serve(
-    examples: Dataset, at: socket.socket, inherited: Sequence[socket.socket], parent: int, mask: set[int]
+    dataset: Dataset, channel: socket.socket, inherited: Sequence[socket.socket], parent: int, mask: set[int]
 ) -> NoReturn:
-    """The life of a worker: batches until its socket closes."""
+    """The main loop of a worker: answer requests until the socket closes."""
     code = 1
     try:
-        # Ctrl-C, `timeout` and a closed terminal reach the entire process group: the step under way needs its loader.
+        # Ctrl-C, `timeout` and a closed terminal signal the entire process group, and the training process still needs
+        # batches to finish its step: a worker ignores these signals, and ends with its parent.
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if _prctl is not None:
             _prctl(_NAME, b"loader")
             _prctl(_PDEATHSIG, signal.SIGKILL)
-        for other in inherited:  # the socket closes with the parent, not with the last of its children
+        for other in inherited:  # else a socket would stay open after the parent has gone, as long as a sibling lives
             other.close()
-        gc.freeze()  # what was inherited is never looked at by the collector: its pages stay shared
+        gc.freeze()  # the collector would write to inherited objects, and so copy the pages shared with the parent
         torch.set_num_threads(1)
-        while os.getppid() == parent and (content := _receive(at)) is not None:
-            _send(at, *_made(examples, content[0]))
+        while os.getppid() == parent and (content := _receive(channel)) is not None:
+            _send(channel, *_made(dataset, content[0]))
         code = 0
     except ConnectionError:
         code = 0  # the parent is gone
@@ -159,10 +162,10 @@ def _serve(
         os._exit(code)
 
 
-def _made(examples: Dataset, micro_batch: MicroBatch) -> tuple[Any, list[Any]]:
+def _made(dataset: Dataset, micro_batch: MicroBatch) -> tuple[Any, list[Any]]:
     try:
-        return _packed(examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices]))
-    except Exception as error:  # noqa: BLE001  raised where the batch is wanted
+        return _packed(dataset.collate([dataset.item(micro_batch.epoch, index) for index in micro_batch.indices]))
+    except Exception as error:  # noqa: BLE001  raised in the training process
         error.add_note(f"In a data loader worker, {micro_batch}:\n{traceback.format_exc()}")
         return _picklable(error), []
 
@@ -177,27 +180,28 @@ def _picklable(error: Exception) -> Exception:
     return error
 
 
-# -- what travels --------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------------
 
 
-def _send(at: socket.socket, listing: Any, parts: Iterable[Any] = ()) -> None:
-    """A file of: the length of the pickled `listing`, the listing, from the next multiple of ALIGN on the `parts`."""
+def _send(channel: socket.socket, listing: Any, parts: Iterable[Any] = ()) -> None:
+    """Send a memory file: the length of the pickled `listing`, the listing, and `parts` from the next multiple of ALIGN
+    on."""
     head = pickle.dumps(listing)
     with open(os.memfd_create("batch"), "wb") as file:  # noqa: PTH123
         file.write(_LENGTH.pack(len(head)) + head + bytes(-(_LENGTH.size + len(head)) % ALIGN))
         for part in parts:
             file.write(part)
         file.flush()
-        socket.send_fds(at, [b"."], [file.fileno()])
+        socket.send_fds(channel, [b"."], [file.fileno()])
 
 
-def _receive(at: socket.socket) -> tuple[Any, memoryview] | None:
-    """The listing, and the parts one after the other; None where the other side has closed."""
-    message, handles, _, _ = socket.recv_fds(at, 1, 1)
+def _receive(channel: socket.socket) -> tuple[Any, memoryview] | None:
+    """The listing, and the memory of all parts; None where the other side has closed. Raises HostError."""
+    message, handles, _, _ = socket.recv_fds(channel, 1, 1)
     if not message:
         return None
     if not handles:
-        raise HostError("Too many open files to take a batch from a data loader worker: raise the limit (ulimit -n).")
+        raise HostError("Too many open files to receive a batch of a data loader worker: raise the limit (ulimit -n).")
     try:
         memory = memoryview(mmap.mmap(handles[0], 0))
     finally:
@@ -219,7 +223,7 @@ def _packed(batch: Batch) -> tuple[list[Any], list[Any]]:
 
 
 def _unpacked(listing: list[Any], memory: memoryview) -> Batch:
-    """Views into `memory`, which is given back with the last of them."""
+    """Tensors that are views of `memory`, which is freed with the last of them."""
     batch = {}
     for name, dtype, shape, offset in listing:
         count = torch.Size(shape).numel()

@@ -30,11 +30,11 @@ class Appraiser:
         self.rounds = math.ceil(count / ranks.world)  # rows of the rank that has most
 
     def appraise(self, model: torch.nn.Module) -> dict[str, float]:
-        """Metrics of `model`, equal on every rank; one that nothing was counted for in the time is nan."""
+        """Metrics of `model`, equal on every rank; nan for one whose count is 0, as the time was too short."""
         return self._of(model, self.rows)
 
-    def rehearse(self, model: torch.nn.Module) -> tuple[dict[str, float], float]:
-        """The metrics of one row a rank, and the seconds that all rows are expected to take."""
+    def sanity_check(self, model: torch.nn.Module) -> tuple[dict[str, float], float]:
+        """The metrics of the first row of each rank, and the seconds that all rows are expected to take."""
         before = time.monotonic()
         metrics = self._of(model, self.rows[:1])
         taken = (time.monotonic() - before) * self.rounds

@@ -1,5 +1,5 @@
-"""Trained baselines: models trained as the judged one was, except for what is to be shown to matter. They are kept, so
-that each is trained once."""
+"""Trained baselines: models trained like the evaluated one, except for the part (an input, say) whose use is to be
+shown. They are stored, so that each is trained once."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
     from training.data.rows import Row
 
-#: Of a recipe's settings, what a baseline has its own way: no logging, no early stopping, no compilation.
+#: Settings that a baseline does not share with its recipe: no logging, no periodic saves, no compilation.
 QUIET = {
     "log_every": 10**9, "save_every": 10**9, "save_steps": None, "eval_steps": None, "compile": False, "min_epochs": 0,
     "epochs": 10**6,
 }  # fmt: skip
-EVALUATIONS = 6  # about so many on the way, of which the best counts, as it does for the judged model
+EVALUATIONS = 6  # about so many in a run; the best one is used, as for the evaluated model
 
 
 class TrainedBaselines:
-    """Where baselines of one checkpoint are trained and kept: under `folder`, those of other checkpoints removed.
+    """Trains the baselines of one checkpoint and stores them in `folder`; those of other checkpoints are removed.
 
-    `needed`: as Recipe.needed of the judged model.
+    `needed`: Recipe.needed of the evaluated model.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class TrainedBaselines:
 
     def __call__(self, recipe: Recipe, name: str, begin: Mapping[str, torch.Tensor] | None, steps: int) -> Any:
         """See EvaluationContext.train_baseline."""
-        asked = json.dumps([self.sha256, name, begin is not None, steps, recipe.settings.model_dump(mode="json")])
-        path = self.folder / f"{name}-{hashlib.sha256(asked.encode()).hexdigest()[:32]}.pt"
+        request = json.dumps([self.sha256, name, begin is not None, steps, recipe.settings.model_dump(mode="json")])
+        path = self.folder / f"{name}-{hashlib.sha256(request.encode()).hexdigest()[:32]}.pt"
         if path.exists():
             return self._model(recipe, torch.load(path, weights_only=True))
         print(f"  {name.replace('_', ' ')}: {steps} steps to train it")
@@ -72,13 +72,13 @@ class TrainedBaselines:
         if isinstance(recipe, Fitted):
             return recipe.load(weights[fitted.KIND].numpy().tobytes(), None, self.constants)
         model = recipe.build(dict(self.constants))  # type: ignore[attr-defined]
-        if "model" not in weights:  # kept by an earlier version: the weights alone
+        if "model" not in weights:  # stored by an earlier version: the weights alone
             weights = {"model": weights, "ema": None}
         load_state(recipe, model, weights, str(self.folder), averaged=True)
         return model.eval()
 
     def _trained(self, recipe: Recipe, begin: Mapping[str, torch.Tensor] | None, steps: int) -> Mapping[str, Any]:
-        """What a checkpoint holds of its best evaluation's weights; of a fitted family, its bytes."""
+        """The weights of the best evaluation, under the keys of a checkpoint; of a fitted family, its state."""
         work = self.folder / "training"
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -100,7 +100,7 @@ class TrainedBaselines:
         return {key: best.get(key) for key in ("model", "ema", "frozen")}
 
     def _quiet(self, recipe: Recipe, steps: int) -> Recipe:
-        """`recipe` with settings for a run of so many steps."""
+        """`recipe` with settings for a run of `steps` steps with little output."""
         settings = recipe.settings
         own, epoch = settings.training, 1
         if isinstance(recipe, Stepped):

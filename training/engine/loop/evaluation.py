@@ -1,4 +1,4 @@
-"""What follows from an evaluation: the best checkpoint, the log, early stopping. The same for every kind of family."""
+"""The consequences of an evaluation (best checkpoint, log, early stopping), for stepped and for fitted families."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ def conclude(
     progress: Progress, patience: Patience, metrics: Mapping[str, float], training: Training, tracker: Tracker,
     *, epoch: int, where: str, seconds: float,
 ) -> bool:  # fmt: skip
-    """Take in the evaluation of the step that `progress` stands at; whether it is the best so far. `where`: the place
-    in the run, for people. Sets `progress.finished` where the run is to stop early."""
+    """Record the evaluation at `progress.step`, and log it. Returns whether it is the best so far. `where`: the
+    position in the run, for the log; `seconds`: duration of the evaluation. Sets `progress.finished` if the run is to
+    stop early."""
     stopping = training.early_stopping
     merit = Merit.of(metrics, stopping)
     patience.consider(merit)
     best = merit.improves_on(progress.best)
     if best:
         progress.note_best(merit, metrics)
-    shown = dict(list(metrics.items())[:SHOWN])  # a recipe puts the telling ones first; all are on record
+    shown = dict(list(metrics.items())[:SHOWN])  # a recipe puts the main ones first; metrics.jsonl has all
     text = "  ".join(f"{name} {number:.4g}" for name, number in shown.items())
     unmet = "" if merit.feasible else f", but {_bound(stopping.constraint)} is not satisfied"
     tracker.say(f"validation after {where}: {text}" + (f"  (best{unmet})" if best else ""))
@@ -41,8 +42,8 @@ def conclude(
 
 
 def require_best(progress: Progress, stopping: EarlyStopping, say: Callable[[str], None]) -> None:
-    """At the end of a run: raise TrainingError where no evaluation gave a finite value, and say where none satisfied
-    the constraint."""
+    """At the end of a run: raise TrainingError if no evaluation gave a finite value, and log if none satisfied the
+    constraint."""
     if not math.isfinite(progress.best_value):
         raise TrainingError(
             f"No evaluation gave a finite {stopping.monitor}: nothing was learnt that could be exported. Look at the "
@@ -57,8 +58,8 @@ def require_best(progress: Progress, stopping: EarlyStopping, say: Callable[[str
 
 
 def index_value(metrics: Mapping[str, float], stopping: EarlyStopping) -> float | None:
-    """What the index of checkpoints holds of an evaluation: lower is better. None where the constraint is violated, or
-    a metric that the rule needs was not measured."""
+    """The value of an evaluation in the index of checkpoints: lower is better. None if the constraint is violated, or
+    if a metric that the rule needs was not measured."""
     if missing_metrics(metrics, stopping):
         return None
     merit = Merit.of(metrics, stopping)

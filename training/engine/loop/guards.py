@@ -1,21 +1,21 @@
-"""Non-finite steps: skipped, counted and logged; past a limit the run has diverged."""
+"""Non-finite steps are skipped, counted and logged; above a limit the run has diverged."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 
-IN_A_ROW = 10
-SHARE = 0.05  # of the run's steps
-AT_LEAST = 50  # of a short run, more than its share is allowed
+IN_A_ROW = 10  # skipped steps that count as divergence
+SHARE = 0.05  # of the run's steps may be skipped
+AT_LEAST = 50  # skipped steps are allowed in a short run, though they are more than SHARE
 
 
 class Diverged(Exception):
-    """Too many steps were not finite. All ranks see it at the same step."""
+    """Too many steps were not finite. Raised on all ranks at the same step."""
 
 
 class NonFinite:
-    """Counts the steps whose loss or gradient was not a finite number. Their update was never applied."""
+    """Counts the steps whose loss or gradient norm was not finite. Their update was not applied."""
 
     def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0):
         self.limit = max(AT_LEAST, round(SHARE * total_steps))
@@ -25,7 +25,7 @@ class NonFinite:
         self._allowed = self.limit
 
     def consider(self, step: int, loss: float, norm: float, samples: Sequence[int]) -> bool:
-        """Whether the step counted. Raises Diverged past a limit."""
+        """Whether the step was finite. `samples`: ids for the log. Raises Diverged above a limit."""
         if math.isfinite(loss) and math.isfinite(norm):
             self.in_a_row = 0
             return True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from training.engine.loop.guards import Diverged
 from training.engine.loop.recovery import halve, roll_back
-from training.engine.loop.rehearsal import rehearse
 from training.engine.loop.run import Run
+from training.engine.loop.sanity_check import sanity_check
 from training.engine.step.step_context import OutOfMemory
 from training.errors import Interrupted
 
@@ -13,12 +13,12 @@ from training.errors import Interrupted
 def fit(run: Run) -> None:
     """Train `run` from where it stands to its end: all planned steps, the early stop, or the end of the budget.
 
-    What is due (an evaluation, a checkpoint) is a function of where the run stands, never of how it got there, so that
-    a run that was stopped anywhere continues as if it had not been. Raises Interrupted, with everything saved, when a
+    Whether an evaluation or a checkpoint is due depends on the step alone, not on what this process did before, so that
+    a run that was stopped anywhere ends as if it had not been. Raises Interrupted, with everything saved, when a
     stop was requested, and TrainingError when numbers stay non-finite or one sample does not fit in memory.
     """
     with run.saver:
-        rehearse(run)
+        sanity_check(run)
         while not run.finished:
             try:
                 _train(run)

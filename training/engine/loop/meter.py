@@ -15,13 +15,13 @@ class Meter:
     """Averages over steps since `reset`: each term's total over its count, so that a smaller last batch weighs less."""
 
     def __init__(self, flops_per_sample: float | None, peak: float | None = None):
-        """`peak`: TFLOP/s of all devices together, at best."""
+        """`flops_per_sample`: of a training step, if known. `peak`: TFLOP/s of all devices together."""
         self.flops_per_sample, self.peak = flops_per_sample, peak
         self.began: tuple[float, int] | None = None  # when the second step of this process began, and its number
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new line."""
+        """Begin the averages of the next log line."""
         self.totals: dict[str, float] = {}
         self.counts: dict[str, float] = {}
         self.objective = self.norm = 0.0
@@ -30,7 +30,7 @@ class Meter:
         self.since = time.perf_counter()
 
     def add(self, result: StepResult, totals: dict[str, float], objective: float, norm: float) -> None:
-        """One step that counted."""
+        """Add one finite step: its totals by term, objective and gradient norm."""
         for name, count in zip(result.names, result.counts, strict=True):
             self.totals[name] = self.totals.get(name, 0.0) + totals[name]
             self.counts[name] = self.counts.get(name, 0.0) + count
@@ -39,7 +39,7 @@ class Meter:
         self.steps += 1
 
     def stepped(self, step: int, samples: Sequence[int], waited: float) -> None:
-        """One step was launched; its input was waited for `waited` seconds."""
+        """Count one step that was launched; `waited`: seconds for which it waited for its batches."""
         self.samples += len(samples)
         self.waited += waited
         if self.began is None:  # the first step compiles and warms up, and is not measured
@@ -55,7 +55,7 @@ class Meter:
             self.paused += time.perf_counter() - before
 
     def values(self, step: int, total: int, rate: float) -> dict[str, float]:
-        """The record of metrics.jsonl; losses are missing where no step counted. Seconds of wall clock."""
+        """The record for metrics.jsonl, without losses if no step was finite. `rate`: the learning rate."""
         seconds = max(1e-9, time.perf_counter() - self.since - self.paused)
         values: dict[str, float] = {}
         if self.steps:

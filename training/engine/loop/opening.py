@@ -1,4 +1,4 @@
-"""What every run is opened with, stepped or fitted: the decision to resume, constants, and the notes on both."""
+"""Steps of opening a run that stepped and fitted families share: the decision to resume, constants, log texts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from training.data.rows import Row
 
-#: The wanted run -> from what it continues. Called on the first rank alone.
+#: The requested run -> the checkpoint from which it continues, if any. Called on rank 0 alone.
 Decide = Callable[[Wanted], Decision]
 
 
 def decided(ranks: Ranks, decide: Decide, wanted: Wanted) -> tuple[Decision, dict[str, Any] | None]:
-    """Rank 0's decision, and the content of the checkpoint that it names, on every rank."""
+    """The decision of rank 0, and the content of the checkpoint to continue from (None: a new run), on every rank."""
     decision = ranks.on_rank_zero(lambda: decide(wanted))
     path = decision.path
     return decision, ranks.from_first_host(lambda: read(path)) if path else None
@@ -32,7 +32,7 @@ def decided(ranks: Ranks, decide: Decide, wanted: Wanted) -> tuple[Decision, dic
 def constants_of(
     recipe: Recipe, rows: Sequence[Row], ranks: Ranks, content: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:
-    """Fitted once in a run's life; every rank and every later session has the same."""
+    """The constants of a run: those of its checkpoint `content`; for a new run fitted on rank 0, and sent to all."""
     if content is not None:
         return {name: tensor.numpy() for name, tensor in content["constants"].items()}
     return ranks.on_rank_zero(lambda: recipe.fit_constants(rows))
@@ -43,18 +43,18 @@ def require_examples(samples: int, held_out: int) -> None:
     for count, split in ((samples, "training"), (held_out, "validation")):
         if count == 0:
             raise DataError(
-                f"The {split} split holds no example: nothing can be trained. Look at the manifest and "
-                "prepare's summary."
+                f"The {split} split holds no example, so nothing can be trained. Look at the manifest and at the "
+                "summary of `prepare`."
             )
 
 
 def place(ranks: Ranks) -> str:
-    """The devices, for people."""
+    """The devices of a run, as text for the log."""
     return f"{hardware(ranks)['device']}" + (f" x {ranks.world}" if ranks.world > 1 else "")
 
 
 def standing(progress: Progress, resumed: bool) -> str:
-    """Where a run begins or resumes, for people."""
+    """The step at which a run begins or resumes, as text for the log."""
     if resumed:
         return f"resumed at step {progress.step} of {progress.total_steps}"
     return f"{progress.total_steps} steps in all"

@@ -1,4 +1,4 @@
-"""How many steps fit into the time that is left, so that the schedule ends with the money and not beyond it."""
+"""How many steps fit into the time that is left, so that the learning-rate schedule ends within the budget."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MEASURED = 5  # steps whose mean is trusted
+MEASURED = 5  # steps that must be timed before their mean is used
 RECENT = 200  # steps that the mean is taken over
-TOLERATED = 0.01  # of the steps still to do: a smaller change of the plan is left alone
+TOLERATED = 0.01  # of the steps still to do: a smaller change of the number of steps is ignored
 
 
 @dataclass(frozen=True)
 class Allowance:
-    """What a run may use."""
+    """The time that a run may use."""
 
     left: Callable[[], float]  # seconds of training still allowed, read at every step
     limit: float  # seconds of the job's budget; a larger one continues a run that a smaller one ended
 
 
 class Pace:
-    """Seconds a step, an evaluation and a save take here, and how many steps that leaves.
+    """Measures how long a step, an evaluation and a save take, and computes how many steps fit into the allowance.
 
-    Deciding by the clock makes a run's length differ from host to host; what was decided is part of the checkpoint.
+    The length of a run therefore depends on the host; the number of steps decided on is saved in its checkpoints.
     """
 
     def __init__(self, allowance: Allowance, steps_per_evaluation: int):
@@ -42,20 +42,20 @@ class Pace:
             self._steps.append(now - self._since)
         self._since = now
 
-    def rested(self) -> None:
+    def restart_timer(self) -> None:
         """Restart the step timer, after an evaluation or a save."""
         if self._since is not None:
             self._since = time.monotonic()
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Mean of the recent ones; None while too few are known."""
+        """Mean of the recent steps; None while fewer than MEASURED were timed."""
         return sum(self._steps) / len(self._steps) if len(self._steps) >= MEASURED else None
 
     def fitting(self, step: int, total: int, planned: int) -> int:
-        """Steps of the run that fit, given that `step` are done and `total` were planned before; `planned` is the most.
+        """The steps of the run for which there is time, at most `planned`. `step`: steps done; `total`: the last plan.
 
-        The last evaluation and the last save are inside the time. Less than `step + 1` means: end now.
+        The time for the last evaluation and the last save is kept. A result below `step + 1` means: end now.
         """
         left = self.allowance.left() - self.evaluation - self.saving
         if left <= 0:

@@ -1,4 +1,4 @@
-"""Where a run stands: what its checkpoints hold of it beside the model."""
+"""The counters of a run that its checkpoints hold beside the model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
 
 @dataclass
 class Progress:
-    """Where the run stands. A step of a fitted family is a round."""
+    """Step, plan, best evaluation and end of a run. A step of a fitted family is a round."""
 
     step: int = 0  # global batches consumed; the sampler's complete state
     total_steps: int = 1
@@ -29,10 +29,10 @@ class Progress:
     best_step: int = 0
     best_metrics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0  # of training, all processes of the run in turn
-    finished: str = ""  # why the run ended; empty while it continues
+    finished: str = ""  # the reason why the run ended; empty while it continues
     halvings: int = 0  # of the micro-batches, because memory ran out
     rollbacks: int = 0  # times the run was rolled back to a good checkpoint, because numbers stayed non-finite
-    rate: float = 1.0  # share of the planned learning rate that is left after the rollbacks
+    rate: float = 1.0  # factor on the scheduled learning rate, lowered by each rollback
     limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
     best_violation: float = 0.0  # of the best evaluation, as in Merit
     archived_step: int = 0  # of the newest checkpoint_step_N.pt
@@ -49,19 +49,19 @@ class Progress:
 
     @property
     def best(self) -> Merit:
-        """Of the best evaluation so far."""
+        """The merit of the best evaluation so far."""
         return Merit(self.best_violation, self.best_value)
 
     def note_best(self, merit: Merit, metrics: Mapping[str, float]) -> None:
-        """The newest evaluation is the best one."""
+        """Record the evaluation at the present step as the best one."""
         self.best_violation, self.best_value, self.best_step = merit.violation, merit.value, self.step
         self.best_metrics = dict(metrics)
 
     def plan_again(
         self, patience: Patience, before: Mapping[str, Any], training: Training, planned: int, limit: float
     ) -> None:
-        """Fit what was saved under the settings `before` (of `training`, plain) to the run that is wanted now: its
-        length of `planned` steps, its budget of `limit` seconds, its stopping rule."""
+        """Adapt progress that was saved under the settings `before` (the section `training`, as plain values) to the
+        present ones: a length of `planned` steps, a budget of `limit` seconds, the rule for early stopping."""
         rule = EarlyStopping.model_validate(before["early_stopping"])
         same_rule = rule == training.early_stopping and before["min_epochs"] == training.min_epochs
         longer = planned > self.total_steps
@@ -81,8 +81,8 @@ class Progress:
             self._rank_again(patience, training.early_stopping)
 
     def _rank_again(self, patience: Patience, stopping: EarlyStopping) -> None:
-        """The best evaluation under another rule is compared with later ones by that rule; without the metrics that the
-        rule needs, the next evaluation is the best."""
+        """Compute the merit of the best evaluation again under a changed rule. If it does not have the metrics that the
+        rule needs, the next evaluation becomes the best."""
         needed = {stopping.monitor, stopping.constraint.metric or stopping.monitor}
         best = Merit.of(self.best_metrics, stopping) if needed <= self.best_metrics.keys() else Merit()
         self.best_violation, self.best_value = best.violation, best.value

@@ -1,5 +1,5 @@
-"""Recovery of a run: smaller micro-batches where memory ran out; back to the last good checkpoint, with a lower
-learning rate, where numbers stay non-finite."""
+"""Recovery of a run: smaller micro-batches after an out-of-memory error; a rollback to the last good checkpoint with a
+lower learning rate after repeated non-finite steps."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from training.errors import TrainingError
 if TYPE_CHECKING:
     from training.engine.loop.run import Run
 
-ROLLBACKS = 2  # in a run; after them it fails
-SMALLER = 0.5  # factor on the learning rate, of each
+ROLLBACKS = 2  # in a run; at the next divergence it fails
+SMALLER = 0.5  # factor of each rollback on the learning rate
 
 
 def halve(run: Run, error: OutOfMemory) -> None:
-    """Micro-batches of half the size, twice as many: the same global batches in the same order. On all ranks alike."""
+    """Halve the size of micro-batches, on all ranks; global batches and the order of samples stay the same."""
     plan = run.plan
     if plan.micro_batch_size == 1:
         raise TrainingError(
             f"Step {error.step + 1}: memory ran out ({error.reason}), and a micro-batch is one sample already. Use a "
-            "smaller model, or shorter samples, or a device with more memory."
+            "smaller model, shorter samples, or a device with more memory."
         )
     run.plan = run.state.plan = plan.halved()
     run.state.progress.halvings = run.plan.halvings
@@ -51,11 +51,11 @@ def roll_back(run: Run, error: Diverged) -> None:
     )
     if before.rollbacks >= ROLLBACKS:
         raise TrainingError(
-            f"{error} Going back to the last good checkpoint with a smaller learning rate did not help "
+            f"{error} Rolling back to the last good checkpoint with a lower learning rate did not help "
             f"({ROLLBACKS} times). The weights saved last are finite. {advice}"
         )
     run.settle_saves()
-    # At first the newest; if that did not help, the best, which is older.
+    # The first time to the newest checkpoint; if that did not help, to the best one, which is older.
     find = _best_or_latest if before.rollbacks else CheckpointFolder.latest
     path = run.ranks.on_rank_zero(lambda: find(CheckpointFolder(run.folder)))
     if path is None:
@@ -73,7 +73,7 @@ def roll_back(run: Run, error: Diverged) -> None:
         f"{error} Back to {path.name} (step {progress.step}); the learning rate is {progress.rate:g} of the planned "
         "one from here on."
     )
-    run.save(wait=True)  # after a kill, the rollback must still count
+    run.save(wait=True)  # else a kill before the next save would undo the rollback
 
 
 def _best_or_latest(checkpoints: CheckpointFolder) -> Path | None:

@@ -36,19 +36,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
-    """This rank's part of one step."""
+class StepBatches:
+    """The micro-batches of this rank for one step, with their data."""
 
     step: int  # 0 is the first
     micro_batches: Sequence[MicroBatch]
     batches: Sequence[Batch]
-    waited: float  # seconds
+    waited: float  # seconds that the step waited for them
 
 
 class Run:
-    """One run in one process. `folder`: its checkpoints. `provenance`: goes into every checkpoint. `held_out_rows`: the
-    rows of `held_out`, for Stepped.appraise. `allowance`: the time that it may take. `saved` and
-    `validated`: called on the first rank after every save and every evaluation; both return at once."""
+    """One run in one process.
+
+    `folder`: its checkpoints. `provenance`: stored in every checkpoint. `held_out_rows`: the rows of `held_out`, for
+    Stepped.appraise. `allowance`: the time that it may take. `saved` and `validated`: called on rank 0 after every save
+    and every evaluation; both must return at once.
+    """
 
     def __init__(
         self,
@@ -74,21 +77,21 @@ class Run:
             self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch_size, tracker.say)
         self.saver = Saver(folder, self.settings.training.keep, tracker.say, saved)
         self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
-        self.pending: list[StepResult] = []  # steps whose values were not read yet
-        self.lag = 1 if self.ranks.device.type == "cuda" else 0  # read a step late, so that the GPU is never waited for
+        self.pending: list[StepResult] = []  # steps whose values have not been read yet
+        self.lag = 1 if self.ranks.device.type == "cuda" else 0  # steps; read later, so as not to wait for a GPU
         self.asked_to_stop = False
         self.clock_due = False
         self.names: list[str] = []  # what the next save is called besides last.pt
         self.saved_at = self.counted_at = time.monotonic()
         self.validated = validated
-        self.tell = tracker.say if state.ranks.is_first else print  # of what one rank alone sees
+        self.report = tracker.say if state.ranks.is_first else print  # for events that only one rank notices
         self.appraiser = Appraiser(self.recipe, held_out_rows, state.ranks, state.precision)
         self.pace = Pace(allowance, self.steps_per_evaluation) if allowance else None
 
     # -- before the first step -------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Make the step's context and the meter, from the first micro-batch of the run."""
+        """Create the step context and the meter, from the first micro-batch of the run."""
         state = self.state
         first = self.plan.micro_batches(0, 0)[0]
         batch = self.train.collate([self.train.item(first.epoch, index) for index in first.indices])
@@ -107,15 +110,15 @@ class Run:
         return min(training.eval_every * self.plan.steps_per_epoch, training.eval_steps or self.state.planned)
 
     def new_held_out(self) -> HeldOut:
-        """The held-out split in micro-batches of the present size."""
+        """The held-out split, in micro-batches of the present size."""
         return HeldOut(
             self.held_out_dataset, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch_size,
-            say=self.tell, stop=self._stop_requested,
+            say=self.report, stop=self._stop_requested,
         )  # fmt: skip
 
     @contextmanager
-    def feed(self) -> Iterator[Iterator[Work]]:
-        """The work from where the run stands to the end of its epochs; loaders live as long as the block."""
+    def feed(self) -> Iterator[Iterator[StepBatches]]:
+        """The batches of each step from the present one to the last. The data loaders are closed afterwards."""
         steps = range(self.state.progress.step, self.state.planned)
         plan, rank = self.plan, self.ranks.rank
         micro_batches = (micro_batch for step in steps for micro_batch in plan.micro_batches(step, rank))
@@ -125,31 +128,31 @@ class Run:
                 micro_batches,
                 self.settings.data,
                 self.ranks.device,
-                say=self.tell,
+                say=self.report,
                 stop=self._stop_requested,
             ) as loader,
             self.new_held_out() as self.held_out,
         ):
-            yield self._work(steps, iter(loader))
+            yield self._steps(steps, iter(loader))
 
-    def _work(self, steps: range, batches: Iterator[Batch]) -> Iterator[Work]:
+    def _steps(self, steps: range, batches: Iterator[Batch]) -> Iterator[StepBatches]:
         for step in steps:
             own = self.plan.micro_batches(step, self.ranks.rank)
             before = time.perf_counter()
             try:
-                brought = [next(batches) for _ in own]
+                fetched = [next(batches) for _ in own]
             except Stopped:
-                brought = []  # the ranks agree in `advance`, and leave
-            yield Work(step, own, brought, time.perf_counter() - before)
+                fetched = []  # `advance` shares the request with the other ranks, so that all stop
+            yield StepBatches(step, own, fetched, time.perf_counter() - before)
 
     def _stop_requested(self) -> bool:
         return bool(self.signals.name)
 
     # -- a step ----------------------------------------------------------------------------------------------------
 
-    def advance(self, work: Work) -> None:
-        """One optimizer step; none, if any rank was asked to stop, or the time is over. Raises OutOfMemory or Diverged,
-        on all ranks at the same step."""
+    def advance(self, work: StepBatches) -> None:
+        """One optimizer step; none if a stop was requested on any rank, or if the time is over. Raises OutOfMemory or
+        Diverged, on all ranks at the same step."""
         state, progress, training = self.state, self.state.progress, self.settings.training
         first = self.ranks.is_first
         flags = (bool(self.signals.name), first and self._save_wanted(), self._fitting() if first else 0)
@@ -181,32 +184,32 @@ class Run:
             self._settle(self.lag)
 
     def _fitting(self) -> int:
-        """Steps of the run, by rank 0's clock."""
+        """Steps of the run for which there is time, by the clock of rank 0."""
         progress = self.state.progress
         if not self.pace:
             return progress.total_steps
         return self.pace.fitting(progress.step, progress.total_steps, self.state.planned)
 
     def _replan(self, total: int) -> bool:
-        """Plan the run's length again; whether there is a step to do."""
+        """Set the length of the run to `total` steps; returns whether there is a step left to do."""
         progress = self.state.progress
         if total != progress.total_steps:
             if self.pace and not self.pace.reported:
                 self.pace.reported = True
                 self.tracker.say(
                     f"the budget allows about {total} of {self.state.planned} steps "
-                    f"({total / self.plan.steps_per_epoch:.1f} epochs): the learning rate falls to its floor by then."
+                    f"({total / self.plan.steps_per_epoch:.1f} epochs); the learning rate reaches its minimum by then."
                 )
             progress.total_steps = total
         return progress.step < total
 
     def _settle(self, lag: int = 0) -> None:
-        """Read all but the newest `lag` outcomes, and judge whether they counted."""
+        """Read all but the newest `lag` step results, and count those that were not finite. Raises Diverged."""
         while len(self.pending) > lag:
             result = self.pending.pop(0)
             totals, objective, norm = result.read()
             if result.rescaled and math.isfinite(objective):
-                continue  # float16 looking for its factor
+                continue  # the gradient scaler has skipped the step and lowered its scale, which is normal
             if self.guard.consider(result.step + 1, objective, norm, result.samples):
                 self.meter.add(result, totals, objective, norm)
             self.state.progress.skipped = self.guard.skipped
@@ -223,13 +226,13 @@ class Run:
         self.meter.reset()
 
     def _save_wanted(self) -> bool:
-        """By the clock; or because the save before failed, which the next one reports."""
+        """Whether `save_minutes` have passed, or the last save failed, which the next one raises."""
         return self.saver.failed or time.monotonic() - self.saved_at > 60 * self.settings.training.save_minutes
 
     # -- what is due -----------------------------------------------------------------------------------------------
 
     def evaluation_due(self) -> bool:
-        """After every `eval_every` epochs, after every `eval_steps` steps, and at the end of the run; once."""
+        """Whether to evaluate now: every `eval_every` epochs and `eval_steps` steps, and at the end of the run."""
         state, progress, training = self.state, self.state.progress, self.settings.training
         if progress.evaluated >= progress.step or self.asked_to_stop or progress.finished:
             return False
@@ -238,14 +241,14 @@ class Run:
         return regular or progress.step >= progress.total_steps
 
     def evaluate(self) -> None:
-        """Judge the (averaged) weights on the held-out split; note the best; decide whether to stop early."""
+        """Evaluate the (averaged) weights on the held-out split; record the best; decide whether to stop early."""
         state, progress, training = self.state, self.state.progress, self.settings.training
         self._settle()
         before = time.perf_counter()
         self.ranks.broadcast(dict(state.model.named_buffers()))
         try:
             with self.meter.pause(), state.ema.applied() if state.ema else nullcontext():
-                metrics = self.held_out.judge(self.model)
+                metrics = self.held_out.evaluate(self.model)
                 state.metrics = metrics | self.appraiser.appraise(state.model)
         except Interruption:
             self.asked_to_stop = True
@@ -255,7 +258,7 @@ class Run:
         seconds = time.perf_counter() - before
         if self.pace:
             self.pace.evaluation = seconds
-            self.pace.rested()
+            self.pace.restart_timer()
         if conclude(
             progress, state.patience, state.metrics, training, self.tracker,
             epoch=state.epoch, where=self.where, seconds=seconds,
@@ -265,7 +268,7 @@ class Run:
             self.validated()
 
     def save_due(self) -> bool:
-        """For a new best, an epoch to keep, the clock, a request to stop, and the end of the run."""
+        """Whether to save now: a new best, an epoch or step to keep, `save_minutes`, a stop request, or the end."""
         state, progress, training = self.state, self.state.progress, self.settings.training
         if state.at_epoch_end() and state.epoch % training.save_every == 0 and progress.archived < state.epoch:
             progress.archived = state.epoch
@@ -278,8 +281,8 @@ class Run:
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
 
     def save(self, *, wait: bool = False) -> None:
-        """last.pt, and the further names that are due; by rank 0. Written while training continues, except the last and
-        where `wait` asks for it."""
+        """Save last.pt and the further names that are due, on rank 0. Training continues while the file is written,
+        except for the last save of a process and with `wait`. Raises HostError."""
         self._settle()
         progress = self.state.progress
         with self.meter.pause():
@@ -296,7 +299,7 @@ class Run:
             self.names.clear()
         if self.pace:
             self.pace.saving = self.saved_at - now
-            self.pace.rested()
+            self.pace.restart_timer()
 
     def _write(self, content: Mapping[str, Any], wait: bool) -> None:
         state, progress = self.state, self.state.progress
@@ -306,26 +309,26 @@ class Run:
         self.saver.save(content, entry, self.names, wait=wait)
 
     def forget(self) -> None:
-        """The run was rolled back: drop what was collected of the steps before."""
+        """After a rollback: drop the pending results, averages and timings of the steps before it."""
         self.pending.clear()
         self.names.clear()
         self.meter.reset()
         self.guard.reset()
         if self.pace:
-            self.pace.rested()
+            self.pace.restart_timer()
 
     def settle_saves(self) -> None:
-        """Wait until what was saved is on the disk. Raises HostError, on all ranks, if it is not."""
+        """Wait until the last save is on the disk. Raises HostError, on all ranks, if it failed."""
         self.ranks.on_rank_zero(self.saver.finish)
 
     @property
     def finished(self) -> str:
-        """Why the run has ended; empty while it continues."""
+        """The reason why the run has ended; empty while it continues."""
         return self.state.progress.finished
 
     @property
     def where(self) -> str:
-        """The place in the run, for people."""
+        """The position in the run, as text for the log."""
         progress = self.state.progress
         position = progress.step % self.plan.steps_per_epoch
         epoch = (

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SteppedSession:
-    """An open run. `begin`: whether and from what it continues."""
+    """An open run of a stepped family. `begin`: whether it continues from a checkpoint, and from which."""
 
     recipe: Stepped
     rows: Mapping[str, Sequence[Row]]
@@ -58,7 +58,7 @@ class SteppedSession:
         return sum(parameter.numel() for parameter in self.state.model.parameters())
 
     def headline(self) -> str:
-        """For people: the model, the epoch, the device, and where the run stands."""
+        """One line for the log: the model, the epoch, the device, and the step at which the run stands."""
         plan, state = self.state.plan, self.state
         return "; ".join(
             [
@@ -79,11 +79,11 @@ class SteppedSession:
             free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
             text += f" of {size(free)} free"
             if needed > free:
-                text += ", which is too little: out of memory, micro-batches are halved"
+                text += ", which is too little: micro-batches are halved when it runs out"
         return [text]
 
     def run(self, tracker: Tracker, signals: Signals, folder: Path, provenance: Mapping[str, Any], **more: Any) -> Run:
-        """The run, to be trained or timed. `more`: further arguments of Run."""
+        """A Run for this session, to be trained or timed. `more`: further arguments of Run."""
         return Run(
             self.state, self.train, self.held_out, tracker=tracker, signals=signals, folder=folder,
             provenance=provenance, held_out_rows=self.rows["val"], **more,
@@ -108,9 +108,11 @@ def open_session(
     constants: Mapping[str, np.ndarray] | None = None,
     begun: Callable[[Decision], None] = lambda _: None,
 ) -> Session:
-    """Open the run of `recipe` on the splits train and val. `decide`: from what it continues. `limit`: seconds of its
-    budget; 0: it has none. `constants`: those of a run that this one is compared with; default: the checkpoint's, or
-    they are fitted. `begun`: called on every rank once that is known, before a model is made.
+    """Open the run of `recipe` on the splits train and val.
+
+    `decide`: chooses the checkpoint to continue from. `limit`: seconds of the budget; 0: it has none. `constants`:
+    those of a run with which this one is compared; default: those of the checkpoint, or else they are fitted. `begun`:
+    called on every rank with the decision, after constants are known and before a model is built.
 
     Raises DataError (nothing to train on), UsageError (settings that the family refuses, a checkpoint that does not
     fit), TrainingError (nothing to train).
@@ -130,7 +132,7 @@ def open_stepped(
     require_precision(recipe)
     if recipe.parallel == "fsdp":
         raise UsageError(
-            f'{recipe.title} asks for sharded training (parallel = "fsdp"), which Athanor does not have yet. Set '
+            f'{recipe.title} requires sharded training (parallel = "fsdp"), which Athanor does not have yet. Set '
             'parallel = "ddp" in its recipe, which keeps a copy of the model on each GPU, with a model that one GPU '
             "holds."
         )
@@ -147,6 +149,6 @@ def open_stepped(
 
 
 def batch_plan(samples: int, held_out: int, settings: RunSettings, ranks: Ranks) -> BatchPlan:
-    """The run's plan. Raises DataError where there is nothing to train on or to judge by."""
+    """The batch plan of a run. Raises DataError if a split is empty."""
     require_examples(samples, held_out)
     return BatchPlan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)

@@ -20,17 +20,17 @@ from training.engine.loop.stopping import Patience
 from training.engine.process.distributed import Ranks
 from training.engine.step.ema import EMA
 from training.engine.step.optimizer import AdamW
-from training.engine.step.precision import Precision, held
+from training.engine.step.precision import Precision, apply_dtype_policy
 from training.errors import TrainingError, UsageError
 from training.recipe import Stepped
 from training.settings import RunSettings
 
-OWN_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")  # of the optimizer: the settings', not the checkpoint's
-INITIAL = 0x1417  # tells the seed of the weights from those of the steps
+OWN_OPTIONS = ("initial_lr", "betas", "eps", "weight_decay")  # of the optimizer: from the settings, not the checkpoint
+INITIAL = 0x1417  # makes the seed of the initial weights differ from those of the steps
 
 
 def planned(settings: RunSettings, plan: BatchPlan) -> int:
-    """Optimizer steps of the run: the epochs', or `max_steps` if that is less."""
+    """Optimizer steps of the run: those of all epochs, or `max_steps` if that is less."""
     steps = settings.training.epochs * plan.steps_per_epoch
     return min(steps, settings.training.max_steps) if settings.training.max_steps else steps
 
@@ -47,7 +47,7 @@ class State:
         self.planned = planned(settings, plan)
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in constants.items()}
         torch.manual_seed(mixed(settings.seed, INITIAL))
-        self.model = held(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
+        self.model = apply_dtype_policy(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
         self.model.train()
         ranks.broadcast({k: v for k, v in self.model.state_dict().items() if isinstance(v, torch.Tensor)})
         optim = settings.optim
@@ -76,12 +76,12 @@ class State:
         return self.progress.step // self.plan.steps_per_epoch
 
     def at_epoch_end(self) -> bool:
-        """Whether the step just done was an epoch's last."""
+        """Whether the newest step was the last of an epoch."""
         return self.progress.step > 0 and self.progress.step % self.plan.steps_per_epoch == 0
 
     def to_checkpoint(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """Plain containers and tensors only: loadable with weights_only=True. Raises Diverged for weights that are not
-        finite: they are never saved."""
+        """The content of a checkpoint, of plain containers and tensors: torch.load(weights_only=True) reads it. Raises
+        Diverged for weights that are not finite, which are never saved."""
         model, frozen = split_state(self.recipe, self.model)
         floats = [v for v in model.values() if v.is_floating_point()]
         if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
@@ -103,13 +103,13 @@ class State:
         }
 
     def load(self, checkpoint: Mapping[str, Any], name: str) -> None:
-        """Become what was saved. Raises UsageError if it is another family's or another shape."""
+        """Load a checkpoint. `name`: for messages. Raises UsageError if it is of another family or of another shape."""
         if checkpoint["family"] != self.recipe.run:
             raise UsageError(f"{name} is a checkpoint of {checkpoint['family']}, not of {self.recipe.run}.")
         try:
             load_state(self.recipe, self.model, checkpoint, name)
             saved = checkpoint["optimizer"]
-            for group in saved["param_groups"]:  # how it is computed belongs to this host, not to the file
+            for group in saved["param_groups"]:  # the implementation of the step depends on this host
                 group["fused"], group["foreach"] = self.fused, None
             own = [{k: g[k] for k in OWN_OPTIONS} for g in self.optimizer.param_groups]
             self.optimizer.load_state_dict(saved)
@@ -118,8 +118,7 @@ class State:
         except (RuntimeError, ValueError, KeyError) as error:
             raise UsageError(
                 f"{name} does not fit the model that the settings describe:\n{error}\nUse the settings it was "
-                "trained with "
-                f"(its `settings`), or start again without it."
+                "trained with (its `settings`), or start again without it."
             ) from None
         if self.ema:
             self.ema.load(checkpoint["ema"] or checkpoint["model"])
@@ -131,7 +130,7 @@ class State:
         self._replan(checkpoint)
 
     def _replan(self, checkpoint: Mapping[str, Any]) -> None:
-        """Fit the saved progress to the run that is wanted now: its length, its stopping rule, its data."""
+        """Adapt the saved progress to the present run: its data, its length, its rule for early stopping."""
         progress = self.progress
         if (progress.samples, progress.global_batch) != (self.plan.samples, self.plan.global_batch):
             epochs = progress.step // max(1, math.ceil(progress.samples / progress.global_batch))

@@ -1,4 +1,4 @@
-"""Which evaluation is the best one, and when to stop early: decided from values that every rank shares."""
+"""Which evaluation is the best one, and when to stop early. The values are the same on all ranks, and so the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Merit:
 
     @classmethod
     def of(cls, metrics: Mapping[str, float], stopping: EarlyStopping) -> Merit:
-        """Of an evaluation that holds the monitored and the constrained metric."""
+        """The merit of an evaluation, which must hold the monitored and the constrained metric."""
         value, constraint = metrics[stopping.monitor], stopping.constraint
         value = value if stopping.direction == "lower" else -value
         if constraint.metric is None:
@@ -35,8 +35,8 @@ class Merit:
         return not self.violation
 
     def improves_on(self, best: Merit, min_delta: float = 0.0) -> bool:
-        """Whether it is better, by more than `min_delta` where both satisfy the constraint. A value that is not a
-        number is never better."""
+        """Whether it is better than `best`: a smaller violation, or, where violations are equal, a value lower by more
+        than `min_delta`. NaN is never better."""
         if not self.value < math.inf:
             return False
         if best.value == math.inf:
@@ -55,7 +55,7 @@ class Patience:
         self.waited = 0  # evaluations since
 
     def consider(self, merit: Merit) -> None:
-        """Take in one evaluation."""
+        """Count one evaluation."""
         if merit.improves_on(self.best, self.settings.min_delta):
             self.best, self.waited = merit, 0
         else:
@@ -66,7 +66,7 @@ class Patience:
         return self.settings.enabled and epoch >= min_epochs and self.waited >= self.settings.patience
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint; with the settings under which it was counted."""
+        """For the checkpoint, with the settings under which evaluations were counted."""
         state = {"best": self.best.value, "waited": self.waited, "settings": self.settings.model_dump(mode="json")}
         return state | ({"violation": self.best.violation} if self.best.violation else {})
 
@@ -76,7 +76,7 @@ class Patience:
 
 
 def same_merit(before: EarlyStopping, now: EarlyStopping) -> bool:
-    """Whether both rules rank evaluations alike."""
+    """Whether both rules rank evaluations in the same order."""
     return all(getattr(before, key) == getattr(now, key) for key in ("monitor", "direction", "constraint"))
 
 

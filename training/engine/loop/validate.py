@@ -1,4 +1,4 @@
-"""The held-out split, averaged exactly over batches and ranks."""
+"""Validation: metrics over the held-out split, averaged exactly over batches and ranks."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ VALIDATION_SEED = 0x7A11
 
 
 class Interruption(Exception):
-    """A stop was requested in the middle of a validation, which will be repeated."""
+    """A stop was requested during a validation, which the resumed run will repeat."""
 
 
 class HeldOut:
-    """The held-out examples, `size` at a time: rank r takes every `world`-th micro-batch, in the same order every
-    time."""
+    """Evaluates models on the held-out dataset in micro-batches of `size`. Rank r evaluates every `world`-th one,
+    always in the same order."""
 
     def __init__(
-        self, examples: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
+        self, dataset: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
         say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False,
     ):  # fmt: skip
         self.stop = stop
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
-        self.micro_batches = held_out_micro_batches(len(examples), size)
+        self.micro_batches = held_out_micro_batches(len(dataset), size)
         self.rounds = math.ceil(len(self.micro_batches) / ranks.world)
         own = self.micro_batches[ranks.rank :: ranks.world]
-        self.loader = Loader(examples, own, recipe.settings.data, ranks.device, say=say, stop=stop)
+        self.loader = Loader(dataset, own, recipe.settings.data, ranks.device, say=say, stop=stop)
 
-    def judge(self, model: torch.nn.Module) -> dict[str, float]:
-        """Metrics of `model`, equal on every rank. Raises Interruption if `stop` is true on any rank on the way."""
+    def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
+        """Metrics of `model`, equal on every rank. Raises Interruption if `stop` returns true on any rank meanwhile."""
         sums: dict[str, list[Any]] = {}
         model_was_training = model.training
         model.eval()
         batches: Iterator = iter(self.loader)
-        stopped = False  # a batch was not waited for: the ranks leave together
+        stopped = False  # the loader stopped waiting for a batch; all ranks end together at the next round
         try:
             for number in range(self.rounds):
                 if self.ranks.any(stopped or self.stop()):
@@ -66,14 +66,14 @@ class HeldOut:
             model.train(model_was_training)
         return self.summarise(means(self.ranks, sums))
 
-    def rehearse(
-        self, model: torch.nn.Module, examples: Dataset, micro_batches: Sequence[MicroBatch]
+    def sanity_check(
+        self, model: torch.nn.Module, dataset: Dataset, micro_batches: Sequence[MicroBatch]
     ) -> dict[str, float]:
-        """Judge a few batches of this rank, for what validation would raise after the first epoch."""
+        """Evaluate a few batches on this rank, to raise now what validation would raise after the first epoch."""
         sums: dict[str, list[Any]] = {}
         model.eval()
         for micro_batch in micro_batches:
-            batch = examples.collate([examples.item(micro_batch.epoch, index) for index in micro_batch.indices])
+            batch = dataset.collate([dataset.item(micro_batch.epoch, index) for index in micro_batch.indices])
             self._add(
                 model, {key: value.to(self.ranks.device) for key, value in batch.items()}, micro_batch.number, sums
             )
@@ -91,7 +91,7 @@ class HeldOut:
             at[1] += count
 
     def summarise(self, averages: Mapping[str, Any]) -> dict[str, float]:
-        """Recipe.summarise, held to its promise: `val_loss`, and numbers alone."""
+        """Recipe.summarise. Raises UsageError if it gives no `val_loss`, or a metric that is not one number."""
         metrics = self.recipe.summarise(averages)
         where = f"{type(self.recipe).__name__}.summarise"
         if "val_loss" not in metrics:
@@ -124,8 +124,8 @@ def plain(total: Any) -> Any:
 
 
 def means(ranks: Ranks, sums: Sums | Mapping[str, Sequence[Any]], empty: float | None = None) -> dict[str, Any]:
-    """Metric -> its mean over all ranks: a number, or a float64 vector. A metric that counted nothing is left out, or
-    is `empty`."""
+    """Metric -> its mean over all ranks: a number, or a float64 vector. A metric whose count is 0 is left out, or gets
+    the value `empty`."""
     own = {name: (plain(total), count) for name, (total, count) in sums.items()}
     merged: dict[str, list[Any]] = {}
     for part in ranks.gather(own):
@@ -138,14 +138,14 @@ def means(ranks: Ranks, sums: Sums | Mapping[str, Sequence[Any]], empty: float |
 
 
 def require_metrics(metrics: Mapping[str, float], recipe: Recipe) -> None:
-    """Raise UsageError where an evaluation does not hold a metric that early stopping is to watch."""
+    """Raise UsageError if an evaluation does not hold a metric that early stopping needs."""
     training = recipe.settings.training
     missing = missing_metrics(metrics, training.early_stopping)
     if missing:
         appraises = isinstance(recipe, Stepped) and type(recipe).appraise is not Stepped.appraise
         appraises = appraises and not training.appraise_rows
         raise UsageError(
-            f"{' and '.join(missing)} is not a validation metric of {recipe.title}; there are "
+            f"{' and '.join(missing)} is not a validation metric of {recipe.title}; its metrics are "
             f"{', '.join(sorted(metrics))}."
             + (" Those of `appraise` are measured where training.appraise_rows is above 0." if appraises else "")
         )

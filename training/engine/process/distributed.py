@@ -1,6 +1,7 @@
-"""Data-parallel ranks under torchrun: one collective a step for what must be agreed, one for the gradients.
+"""Data-parallel ranks under torchrun. Each step has one collective for counts and flags, and one for the gradients.
 
-Nothing here is called in a branch that only one rank takes, but `first`, which exists for that.
+Every rank must call each method of Ranks, in the same order, also `on_rank_zero`: a rank that waits in a collective
+which another one does not enter would wait until TIMEOUT.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _joinings = itertools.count()
 
 
 class Ranks:
-    """This process among `world` equals. With a world of 1 every method is its trivial self."""
+    """This process as one of `world` ranks. In a world of one rank nothing is communicated."""
 
     def __init__(self, rank: int, world: int, device: torch.device, store: Any = None):
         self.rank, self.world, self.device = rank, world, device
@@ -35,7 +36,7 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Only the first rank writes files and speaks."""
+        """Whether this is rank 0, the only one that writes files and prints."""
         return self.rank == 0
 
     def on_rank_zero(self, work: Callable[[], T]) -> T:
@@ -56,7 +57,7 @@ class Ranks:
             self._store.set(key, pickle.dumps((result, None)))
             return result
         while not self._store.check([key]):
-            beat()  # to wait is no hang: if rank 0 hangs, its own watchdog ends it
+            beat()  # waiting does not count as a hang: if rank 0 hangs, its own watchdog ends it
             time.sleep(0.02)
         result, error = pickle.loads(self._store.get(key))
         if error is not None:
@@ -64,8 +65,8 @@ class Ranks:
         return result
 
     def from_first_host(self, read: Callable[[], T]) -> T:
-        """What `read` finds on the first host. Its ranks read for themselves; to the others, whose disks hold nothing
-        or something older, it is sent (it must be picklable)."""
+        """The result of `read` on the host of rank 0. On one host every rank calls `read`. With several hosts rank 0
+        sends the (picklable) result to all, since the disks of the others hold no files, or older ones."""
         if int(os.environ.get("LOCAL_WORLD_SIZE", self.world)) == self.world:
             return read()
         found = [read() if self.is_first else None]
@@ -73,7 +74,7 @@ class Ranks:
         return found[0]  # type: ignore[return-value]
 
     def total(self, values: Sequence[float]) -> list[float]:
-        """Sums over ranks, in double precision, through the CPU (no GPU waits)."""
+        """Sums over ranks, in float64 and on the CPU, so that no GPU has to be waited for."""
         if self.world == 1:
             return list(values)
         summed = torch.tensor(values, dtype=torch.float64)
@@ -81,7 +82,7 @@ class Ranks:
         return summed.tolist()
 
     def any(self, flag: bool) -> bool:
-        """Whether it is so on any rank."""
+        """Whether `flag` is true on any rank."""
         return self.total([float(flag)])[0] > 0
 
     def gather(self, value: Any) -> list[Any]:
@@ -106,12 +107,13 @@ class Ranks:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto`: a GPU if there is one. Raises HostError if `cuda` is demanded and absent, or there are too few."""
+    """The device for `cpu`, `cuda` or `auto` (a GPU if there is one). Raises HostError if `cuda` is required and there
+    is none, or if there are fewer GPUs than processes on this host."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise HostError(
-            "A GPU was demanded, and PyTorch finds none (is the driver installed, and this torch built for CUDA? see "
+            "A GPU was required, and PyTorch finds none (is the driver installed, and this torch built for CUDA? see "
             "`nvidia-smi`). Train on the CPU with --cpu."
         )
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -125,9 +127,9 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def share_cores(workers: int) -> None:
-    """Compute with as many threads as CPUs are available to this process, and leave its data loader workers one: with
-    one thread too many, a step of a small model takes three times as long. OMP_NUM_THREADS, where the user has set it,
-    stands."""
+    """Compute with as many threads as CPUs are available to this process, less one if it has data loader workers: with
+    one thread too many, a step of a small model takes three times as long. OMP_NUM_THREADS takes precedence where the
+    user has set it."""
     if threads.chosen() is None:
         torch.set_num_threads(threads.count(workers))
 
@@ -151,7 +153,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     if world == 1:
         yield Ranks(0, 1, chosen)
         return
-    # Each joining has its own keys in the store: one process may train several families in turn.
+    # Each call has its own keys in the store, as one process may train several families one after the other.
     turn = next(_joinings)
     store, rank, world = next(iter(dist.rendezvous("env://", timeout=TIMEOUT)))
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"

@@ -1,12 +1,13 @@
-"""A sign of life after every step and every held-out batch, for two that watch a training.
+"""A heartbeat after every step and every validation batch, from which a hang is detected in two ways.
 
-From outside (scripts/health.py): where ATHANOR_HEARTBEAT names a folder, as the container image does, a file for each
-process, named by its number. The folder must be the container's own: nothing cleans up after kill -9.
+From another process (scripts/health.py): where ATHANOR_HEARTBEAT names a folder, as in the container image, each
+process touches a file in it that is named by its process id. No other container may use the folder, since nothing
+removes the file of a process that was killed with SIGKILL.
 
-From inside: after `training.hang_minutes` without a sign every thread's stack goes to a file of the run and to stderr,
-and the process ends with exit code 1, for training/runner/supervisor.py to start it again. `faulthandler` does that in
-C, so it works while the interpreter's lock is held: in a collective that waits for ever, in a driver that does not
-answer.
+In the process (a watchdog): after `training.hang_minutes` without a heartbeat every thread's stack is written to a file
+of the run and to stderr, and the process ends with exit code 1, for training/runner/supervisor.py to start it again.
+`faulthandler` does that in C, so it works while the interpreter's lock is held: in a collective that never returns, or
+in a driver that does not answer.
 """
 
 from __future__ import annotations
@@ -23,33 +24,33 @@ from typing import IO
 from training.data.files import disk_errors, is_full
 from training.errors import HostError
 
-SECONDS = 5.0  # between two signs: to wind up the watchdog starts a thread, which no step should pay for
-NOTE = "ATHANOR_CRASH_NOTE"  # names a file for the supervisor: what this process crashed with
+SECONDS = 5.0  # between two heartbeats: restarting the watchdog starts a thread, which would cost each step time
+NOTE = "ATHANOR_CRASH_NOTE"  # names the file in which the supervisor looks for the error of this process
 _STDERR = 2
 
 _folder = os.environ.get("ATHANOR_HEARTBEAT")
-_watched = False  # between `watch` and `rest`; outside of them a sign means nothing
-_limit = 0.0  # seconds without a sign after which the watchdog strikes; 0: none
+_watched = False  # between `watch` and `stop_watching`; outside of them `beat` writes nothing
+_limit = 0.0  # seconds without a heartbeat after which the watchdog ends the process; 0: no watchdog
 _stacks: IO[str] | None = None
-_last = 0.0  # when a sign was given
-_beats = 0  # in this process: tells one place in a run from another
+_last = 0.0  # time of the newest heartbeat
+_beats = 0  # calls of `beat` in this process: the supervisor sees whether a crash is at the same place again
 
 
 def watch(minutes: float, stacks: Path) -> None:
-    """From here to `rest`, this process ends itself when no `beat` comes for `minutes` (0: never). `stacks`: the file
-    that then tells where each thread stood."""
+    """Until `stop_watching`, end this process when `beat` is not called for `minutes` (0: never). `stacks`: the file to
+    which the stack of each thread is then written."""
     global _watched, _limit, _stacks
     _watched, _limit = True, 60 * minutes
     if _limit:
         _stacks = _opened(stacks)
-        # Each of the two writes to one file: a signal's handler to this one, then the watchdog, which also ends the
-        # process, to stderr.
+        # faulthandler writes to one file for each mechanism: its handler of SIGALRM, whose timer expires first, to this
+        # one; half a second later its watchdog, which also ends the process, to stderr.
         faulthandler.register(signal.SIGALRM, _stacks, all_threads=True)
-        _wind_up()
+        _restart_watchdog()
 
 
 def _opened(stacks: Path) -> IO[str]:
-    """On a full disk the stacks go to stderr alone: they are no reason not to train. Raises HostError."""
+    """The file for stacks. On a full disk they go to stderr alone, and training proceeds. Raises HostError."""
     try:
         with disk_errors(stacks):
             stacks.parent.mkdir(parents=True, exist_ok=True)
@@ -60,13 +61,13 @@ def _opened(stacks: Path) -> IO[str]:
         return Path(os.devnull).open("w", encoding="utf-8")
 
 
-def _wind_up() -> None:
+def _restart_watchdog() -> None:
     signal.setitimer(signal.ITIMER_REAL, _limit)
     faulthandler.dump_traceback_later(_limit + 0.5, exit=True, file=_STDERR)
 
 
 def beat() -> None:
-    """This process has just finished a piece of work. A folder that cannot be written never stops a training."""
+    """Record that this process has finished a step, a batch or a tensor. A folder that cannot be written is ignored."""
     global _last, _beats
     _beats += 1
     now = time.monotonic()
@@ -74,7 +75,7 @@ def beat() -> None:
         return
     first, _last = not _last, now
     if _limit:
-        _wind_up()
+        _restart_watchdog()
     if _folder:
         path = Path(_folder) / str(os.getpid())
         with contextlib.suppress(OSError):
@@ -84,8 +85,8 @@ def beat() -> None:
             path.touch()
 
 
-def rest() -> None:
-    """The training is over: no more signs will come, and none are missed."""
+def stop_watching() -> None:
+    """The training is over: end the watchdog, and remove the heartbeat file and an empty file of stacks."""
     global _watched, _limit, _stacks, _last
     if _folder:
         with contextlib.suppress(OSError):
@@ -103,8 +104,8 @@ def rest() -> None:
 
 
 def note_crash(error: BaseException) -> None:
-    """Tell the supervisor, if there is one, what this process crashed with, and where. Of several ranks the first is
-    heard: the others fall because of it."""
+    """Write for the supervisor, if there is one, which error ended this process, and where. Of several ranks only the
+    first to fail writes: the others fail because of it."""
     if NOTE not in os.environ:
         return
     text = " ".join(f"{type(error).__name__}: {error}".split())[:300]

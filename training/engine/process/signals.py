@@ -1,4 +1,5 @@
-"""SIGTERM, SIGINT, SIGHUP, the end of the parent: finish the step, save, leave. A second signal ends at once."""
+"""Stop signals (SIGTERM, SIGINT, SIGHUP) and the end of the parent: finish the step, save, end. A second one ends the
+process at once."""
 
 from __future__ import annotations
 
@@ -14,27 +15,28 @@ from training.errors import Interrupted
 from training.parent import follow
 
 STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-#: A terminal's Ctrl-C reaches the process directly and again through torchrun, and a host that shuts down tells every
-#: process at once: the echo is no second request.
+#: A terminal's Ctrl-C reaches the process directly and again through torchrun, and a host that shuts down signals every
+#: process at once: a repetition within this time is not a second request.
 ECHO_SECONDS = 1.0
 
 _earlier: tuple[str, float] | None = None  # the signal that `interrupt` received, and when
-_asked = False  # whether any request came since `listen`
+_requested = False  # whether any request came since `interrupt_on_signals`
 
 
-def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
-    """Set `handler` for every request to stop; returns the handlers before. `nohup` means what it says.
+def install_handlers(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any]:
+    """Set `handler` for every stop signal; returns the earlier handlers. Under `nohup` SIGHUP stays ignored.
 
-    Ignored and blocked signals are inherited from whatever started this process: a shell script ignores SIGINT for what
-    it starts in the background, and a parent that ignores SIGCHLD would hide how our own children end.
+    Ignored and blocked signals are inherited from the process that started this one, and are reset here: a shell script
+    ignores SIGINT for what it starts in the background, and where SIGCHLD is ignored the exit codes of our own children
+    are lost.
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
 
     def received(number: int, frame: FrameType | None) -> None:
-        global _asked
-        _asked = True
+        global _requested
+        _requested = True
         handler(number, frame)
 
     hangup_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -43,21 +45,22 @@ def listening(handler: Callable[[int, FrameType | None], None]) -> dict[int, Any
 
 
 def follow_parent() -> None:
-    """From here on the end of the parent (training/parent.py) is a request to stop to whoever is `listening`. Where one
-    came before, it is none: the save that is under way is not cut short."""
-    follow(lambda: _asked)
+    """From here on the end of the parent process (training/parent.py) counts as a stop signal. It is ignored where a
+    stop was requested before, so that the save in progress is not cut short."""
+    follow(lambda: _requested)
 
 
-def listen() -> dict[int, Any]:
-    """From here on a request to stop raises Interrupted wherever it finds this process; `Signals` does better. Returns
-    the handlers before."""
-    global _earlier, _asked
-    _earlier, _asked = None, False
-    return listening(interrupt)
+def interrupt_on_signals() -> dict[int, Any]:
+    """From here on a stop signal raises Interrupted, whatever is being executed; within `Signals` the step is finished
+    first. Returns the earlier handlers."""
+    global _earlier, _requested
+    _earlier, _requested = None, False
+    return install_handlers(interrupt)
 
 
 def interrupt(number: int, _frame: FrameType | None) -> None:
-    """The handler outside of training: the stages write atomically, so stopping anywhere leaves what was done."""
+    """The signal handler outside of training. Raises Interrupted: the stages write atomically, so that finished files
+    are kept wherever one is stopped."""
     global _earlier
     now = time.monotonic()
     if _earlier is None:
@@ -68,34 +71,34 @@ def interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 def stopped(error: BaseException) -> Interrupted | None:
-    """The Interrupted behind `error`, if `interrupt` was called before: a library may have replaced it."""
+    """An Interrupted for `error`, if `interrupt` was called before and a library replaced what it raised; else None."""
     if _earlier is None or isinstance(error, Interrupted):
         return None
     return Interrupted(f"{_earlier[0]}: stopped (in {type(error).__name__}); what was finished is kept. Run it again.")
 
 
 def end_at_once(number: int) -> None:
-    """Die of this signal."""
+    """End this process by the default action of this signal."""
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
 
 class Signals:
-    """While entered, a first signal is noted in `name`. Where nothing could be lost (`immediate`) it raises
-    Interrupted on the spot: before the first step of this process, and after the last save. Elsewhere the loop asks
-    `name`."""
+    """Within this context the first stop signal sets `name`, which the training loop reads at every step. While
+    `immediate` is true (before the first step of this process, and after the last save) nothing could be lost, and the
+    signal raises Interrupted at once instead."""
 
     def __init__(self) -> None:
-        self.name = ""  # "SIGTERM" once asked to stop
+        self.name = ""  # of the first stop signal, such as "SIGTERM"; empty: none was received
         self.immediate = True
-        self._asked = 0.0
+        self._requested_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():  # only there may handlers be set
-            self._before = listening(self._handle)
-        if _earlier is not None:  # what it raised then was lost: raised in a destructor, or in a callback of an import
-            self.name, self._asked = _earlier
+            self._before = install_handlers(self._handle)
+        if _earlier is not None:  # the Interrupted of that signal was lost: Python ignores errors in destructors
+            self.name, self._requested_at = _earlier
             self.__exit__(None, None, None)
             raise self._interrupted()
         return self
@@ -104,16 +107,16 @@ class Signals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self.name and self.immediate and isinstance(error, Exception) and not isinstance(error, Interrupted):
-            # Raised inside a library that wrapped or replaced it (a compiler, a loader).
+            # A library (a compiler, a loader) caught the Interrupted and raised another error in its place.
             raise self._interrupted() from error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
         if self.name:
-            if now - self._asked >= ECHO_SECONDS:
+            if now - self._requested_at >= ECHO_SECONDS:
                 end_at_once(number)
             return
-        self.name, self._asked = signal.Signals(number).name, now
+        self.name, self._requested_at = signal.Signals(number).name, now
         if self.immediate:
             raise self._interrupted()
 

@@ -1,4 +1,4 @@
-"""torch.compile without recompiling: every call of a mode (training, validation) has the same shapes."""
+"""torch.compile without recompilation: every call of a mode (training, validation) has the same shapes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 class Compiled(torch.nn.Module):
     """`model` through torch.compile; the weights stay those of `model`.
 
-    A batch of fewer than `rows()` samples (an epoch's last, the held-out split's last) is filled up with copies of its
-    first sample, whose outputs are dropped: compiling again would cost more. So every argument and output must
-    have a sample a row, and no row may change another's (no batch normalisation).
+    A batch of fewer than `rows()` samples (the last of an epoch or of the held-out split) is padded with copies of its
+    first sample, whose outputs are dropped: compiling again would cost more. So the first dimension of every tensor
+    argument and output must be the samples, and no sample may influence another (no batch normalisation).
 
-    `model.varying` (default: nothing) names the other dimensions that differ between calls, which the compiler then
-    leaves open: argument of `forward` -> dimensions, each 2 or longer.
+    `model.varying` (default: none) names other dimensions that differ between calls and are marked dynamic: argument of
+    `forward` -> dimensions, each of size 2 or more.
     """
 
     def __init__(self, model: torch.nn.Module, rows: Callable[[], int], **options: Any):
@@ -51,7 +51,7 @@ class Compiled(torch.nn.Module):
 
 
 class CompiledFunction:
-    """A function of tensors with a sample a row, compiled for `rows()` of them; for fewer it runs as it is written."""
+    """A function of tensors [rows, ...], compiled for `rows()` rows; for another number it runs uncompiled."""
 
     def __init__(self, function: Callable[..., Any], rows: Callable[[], int], **options: Any):
         self.function, self.rows = function, rows
@@ -67,7 +67,7 @@ class CompiledFunction:
 def compiled(
     recipe: Recipe, model: torch.nn.Module, rows: Callable[[], int], say: Callable[[str], None], **options: Any
 ) -> torch.nn.Module:
-    """`model`, and what `recipe` computes around it, through torch.compile, where a C compiler is there for it.
+    """Apply torch.compile to `model` and to the functions of `recipe.accelerate`; without a C compiler, to nothing.
 
     `rows`: samples of a full batch. `options`: torch.compile's. The first call of each mode takes a minute or so.
     """
@@ -80,8 +80,9 @@ def compiled(
 
 
 def keep_compiled(folder: Path) -> None:
-    """Have what is compiled kept in `folder`, so that a resume finds it. Each torch and processor has a folder: a
-    volume may move to another host. TORCHINDUCTOR_CACHE_DIR, where it is set, stands."""
+    """Set the compiler's cache to a folder in `folder`, so that a resumed run need not compile again. Each version of
+    torch and each processor has a separate one, as a volume may move to another host. TORCHINDUCTOR_CACHE_DIR takes
+    precedence where it is set."""
     there = Path("/proc/cpuinfo")
     lines = there.read_text(encoding="utf-8", errors="replace").splitlines() if there.exists() else []
     processor = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
@@ -90,7 +91,7 @@ def keep_compiled(folder: Path) -> None:
 
 
 class _explained:
-    """A failure of the compiler, as an error with a remedy."""
+    """Context in which a failure of the compiler is raised as HostError with a remedy."""
 
     def __enter__(self) -> None: ...
 

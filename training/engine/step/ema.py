@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what is evaluated, called best, and exported when it is kept."""
+"""An exponential moving average of the weights. Where it is enabled, it is what is evaluated, selected and exported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 
 
 class EMA:
-    """`decay` of the average is kept at every step; at first less (Polyak & Juditsky 1992, with the warm-up of
-    TensorFlow's ExponentialMovingAverage), so that the random start is soon forgotten."""
+    """average = d * average + (1 - d) * weights after every step (averaging: Polyak & Juditsky 1992), where
+    d = min(decay, (1 + step) / (10 + step)), as in TensorFlow's ExponentialMovingAverage: a smaller d at first, so that
+    the random initial weights lose their influence quickly."""
 
     def __init__(self, model: torch.nn.Module, decay: float):
         self.model = model
@@ -20,13 +21,13 @@ class EMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after optimizer step `step` (0 is the first)."""
+        """Update the average with the weights after optimizer step `step` (0 is the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model holds the averaged weights inside, and its own again, bit for bit, after."""
+        """Within this context the model has the averaged weights; afterwards its own again, bit for bit."""
         own = {name: p.detach().clone() for name, p in self.live.items()}
         self._put(self.shadow)
         try:
@@ -40,11 +41,11 @@ class EMA:
             parameter.copy_(values[name])
 
     def state(self, saved: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """The model's state dict with averaged weights in place of the current ones: all, or those of `saved`."""
+        """The model's state dict (or `saved`, a part of it) with the averaged weights in place of the current ones."""
         state = self.model.state_dict() if saved is None else saved
         return {name: self.shadow.get(name, value).detach() for name, value in state.items()}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Continue from a checkpoint's `ema`."""
+        """Load the `ema` of a checkpoint."""
         for name, value in self.shadow.items():
             value.copy_(state[name])

@@ -10,8 +10,8 @@ import torch
 class AdamW(torch.optim.AdamW):
     """`torch.optim.AdamW`, to the bit, and with the same state.
 
-    There, each of these methods is wrapped so that torch.compile leaves it alone, and the wrapper imports the compiler:
-    a second at every start, also where nothing is compiled. No step is compiled here, so the methods stand bare.
+    torch wraps each of these methods so that torch.compile skips it, and the wrapper imports the compiler: a second at
+    every start, also where nothing is compiled. No optimizer step is compiled here, so the methods are unwrapped.
     """
 
     add_param_group = unwrap(torch.optim.AdamW.add_param_group)

@@ -8,8 +8,9 @@ import torch
 
 from training.engine.step.precision import Precision
 
-#: Dense TFLOP/s with float32 accumulation, from NVIDIA's data sheets: name as the driver reports it (after "NVIDIA ",
-#: "GeForce ", "Tesla "), bfloat16 and float16, TF32, float32. Laptop chips and slices (MIG) are other devices.
+#: Dense TFLOP/s with float32 accumulation, from NVIDIA's data sheets: a pattern of the name that the driver reports
+#: (without "NVIDIA ", "GeForce ", "Tesla "), then bfloat16 and float16, TF32, float32. Laptop GPUs and MIG slices are
+#: other devices, and match nothing.
 PEAKS: tuple[tuple[str, float, float, float], ...] = (
     (r"B200", 2250, 1125, 75),
     (r"H200( NVL)?|H100 80GB HBM3|GH200.*", 989, 494, 67),
@@ -40,7 +41,8 @@ PEAKS: tuple[tuple[str, float, float, float], ...] = (
 
 
 def peak(name: str, dtype: torch.dtype | None) -> float | None:
-    """TFLOP/s at best of the GPU called `name`, computing in `dtype` (None: float32). None: not known."""
+    """Peak TFLOP/s of the GPU called `name` when it computes in `dtype` (None: float32); None if the GPU is not
+    listed."""
     plain = re.sub(r"^(NVIDIA |GeForce |Tesla |Quadro )*", "", name)
     for pattern, half, tf32, single in PEAKS:
         if re.fullmatch(pattern, plain) and "MIG" not in plain:
@@ -51,5 +53,5 @@ def peak(name: str, dtype: torch.dtype | None) -> float | None:
 
 
 def device_peak(device: torch.device, precision: Precision) -> float | None:
-    """`peak` of the device that a run computes on; None on a CPU."""
+    """`peak` of the device and dtype of a run; None on a CPU."""
     return peak(torch.cuda.get_device_name(device), precision.dtype) if device.type == "cuda" else None

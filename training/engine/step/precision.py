@@ -1,5 +1,5 @@
-"""Mixed precision: which dtype a forward pass computes in, and, for float16 alone, the scaler that its
-gradients need. On a processor that would have to emulate bfloat16, that is float32."""
+"""Mixed precision: the dtype of a forward pass, and the gradient scaler, which only float16 needs. A processor that
+would have to emulate bfloat16 computes in float32 instead."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def emulates_bfloat16() -> bool:
-    """Whether this processor has no instructions for bfloat16 (x86: AVX512_BF16, AMX; Arm: BF16). A product of matrices
-    then takes four times as long in it as in float32 (measured on a Xeon with AVX-512 alone)."""
+    """Whether this processor has no instructions for bfloat16 (x86: AVX512_BF16, AMX; Arm: BF16). A matrix product then
+    takes four times as long in bfloat16 as in float32 (measured on a Xeon with AVX-512 alone)."""
     able = torch.cpu.get_capabilities()
     return not any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def require_precision(recipe: Stepped) -> None:
-    """Raise UsageError where the settings ask for a precision that the family does not train in."""
+    """Raise UsageError where the settings require a precision in which the family cannot be trained."""
     if recipe.dtype_policy == "float32" and recipe.settings.training.amp:
         why = recipe.dtype_reason or f"{recipe.title} is trained in float32 only."
-        raise UsageError(f"training.amp is true, and cannot be: {why} Set training.amp: false.")
+        raise UsageError(f"training.amp is true, which this family does not allow: {why} Set training.amp: false.")
 
 
-def held(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
-    """`model` with its parameters in the dtypes that the policy holds them in."""
+def apply_dtype_policy(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
+    """`model`, its parameters cast to the dtypes of the policy: under "bfloat16_base" frozen ones to bfloat16, in
+    place."""
     if policy == "bfloat16_base":
         for parameter in model.parameters():
             if parameter.is_floating_point():
@@ -40,12 +41,12 @@ def held(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
 
 
 class Precision:
-    """`dtype` is what autocast computes in (None: the weights' own). It depends on the settings, the family's policy
-    and the device's abilities alone; `scaler` is there only for float16, whose range is too narrow for gradients."""
+    """`dtype`: that of autocast (None: no autocast, the dtype of the weights). It depends on the settings, the family's
+    policy and the device alone. `scaler`: only for float16, whose range is too narrow for gradients; else None."""
 
     def __init__(self, settings: Training, device: torch.device, policy: DtypePolicy = "autocast"):
         self.device = device
-        if policy == "bfloat16_base":  # frozen parameters are held in it: whatever the device, it is computed in
+        if policy == "bfloat16_base":  # the frozen parameters are bfloat16, so every device computes in it
             self.dtype, self.emulated = torch.bfloat16, False
         else:
             self.dtype = DTYPES[settings.amp_dtype] if settings.amp else None
@@ -57,11 +58,11 @@ class Precision:
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
 
     def autocast(self) -> AbstractContextManager[None]:
-        """Around every forward pass, in training and in validation."""
+        """The context of every forward pass, in training and in validation."""
         return nullcontext() if self.dtype is None else torch.autocast(self.device.type, self.dtype)
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of `loss` (times the scaler's factor) to those there."""
+        """Add the gradients of `loss` (times the loss scale) to those that the parameters have."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
     def __str__(self) -> str:

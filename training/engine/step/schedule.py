@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the step; its period is the run's own length."""
+"""The learning rate as a pure function of the step and of the number of steps of the run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def warmup(total: int, settings: Scheduler) -> int:
 
 
 def factor(step: int, total: int, settings: Scheduler) -> float:
-    """The rate of step `step` (0 is the first) of `total`, as a share of `optim.lr`.
+    """The learning rate of step `step` (0 is the first) of `total`, as a factor on `optim.lr`.
 
     Linear warm-up, then from 1 down to `min_lr_ratio` at the last step: cosine (Loshchilov & Hutter 2017), linear,
     constant (stays at 1), or warmup-stable-decay (Hu et al. 2024: stays at 1, then linearly down in the last

@@ -1,4 +1,4 @@
-"""One optimizer step over one global batch: counts of all ranks, micro-batches, gradients of all ranks, clip, step."""
+"""One optimizer step over one global batch: sum counts over ranks, accumulate gradients, sum them, clip, update."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Protocol
 import torch
 
 from training.engine.loading.batches import MicroBatch, mixed
-from training.engine.loading.transfer import Reading, on_host
+from training.engine.loading.transfer import PendingValues, on_host
 from training.engine.process.distributed import Ranks
 from training.engine.step.precision import Precision
 from training.errors import TrainingError
 from training.recipe import Batch, Loss, Recipe, TrainingProgress
 
-_ALIGN = 16  # elements: every gradient starts where vector instructions like it
+_ALIGN = 16  # elements: each gradient starts at an aligned address, for vector instructions
 
 
 def seed_torch(device: torch.device, *numbers: int) -> None:
-    """Make what torch draws next a function of `numbers` alone. (torch.manual_seed takes 0.1 ms; this takes 2 us.)"""
+    """Seed torch on the CPU and on `device` from `numbers`. (torch.manual_seed takes 0.1 ms; this takes 2 us.)"""
     seed = mixed(*numbers)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -28,11 +28,11 @@ def seed_torch(device: torch.device, *numbers: int) -> None:
 
 
 class Gradients:
-    """All gradients: cleared, summed over ranks, measured and scaled together.
+    """The gradients of all parameters, to be cleared, summed over ranks, measured and scaled together.
 
-    Alone, they are the tensors that autograd made. Among several ranks they are views into one flat tensor a dtype,
-    so that one collective sums them. A parameter that a batch does not reach has a gradient of zero, so that all
-    ranks agree on it.
+    With one rank they are the tensors that autograd allocates. With several (`flat`) they are views of one flat tensor
+    for each dtype, so that one collective sums them. A parameter that no batch uses has a gradient of zeros, so that it
+    is the same on all ranks.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], flat: bool):
@@ -58,14 +58,14 @@ class Gradients:
         self.flats = list(flats.values())
 
     def clear(self) -> None:
-        """None are there, or all are zero."""
+        """Set all gradients to None, or to zero where they are views of flat tensors."""
         for flat in self.flats:
             flat.zero_()
         for parameter, view in zip(self.parameters, self.views or [None] * len(self.parameters), strict=True):
             parameter.grad = view
 
     def tensors(self) -> list[torch.Tensor]:
-        """All of them, in few tensors."""
+        """All gradients in as few tensors as there are: the flat ones, or one for each parameter."""
         if self.flats:
             return self.flats
         for parameter in self.parameters:
@@ -74,7 +74,7 @@ class Gradients:
         return [parameter.grad for parameter in self.parameters]  # type: ignore[misc]
 
     def norm(self) -> torch.Tensor:
-        """Euclidean norm over all of them."""
+        """Euclidean norm over all gradients, []."""
         norms = torch._foreach_norm(self.tensors())
         if len(norms) == 1:
             return norms[0]
@@ -83,20 +83,20 @@ class Gradients:
         return torch.linalg.vector_norm(torch.stack(norms))
 
     def scale(self, factor: float | torch.Tensor) -> None:
-        """Multiply all of them, in place."""
+        """Multiply all gradients by `factor`, in place."""
         torch._foreach_mul_(self.tensors(), factor)
 
 
 @dataclass
 class StepResult:
-    """What a step gave. Reading it waits for the GPU to have done this step."""
+    """What a step computed. `read` waits until the GPU has finished this step."""
 
     step: int
     names: Sequence[str]  # loss terms
     counts: Sequence[float]  # of the global batch, per term
-    values: Reading  # [terms + 2] totals of the global batch; the objective; the gradient norm before clipping
+    values: PendingValues  # [terms + 2] totals of the global batch; the objective; the gradient norm before clipping
     samples: Sequence[int]  # ids of the global batch
-    rescaled: bool = False  # float16: not finite, and the scaler has lowered its factor; expected now and then
+    rescaled: bool = False  # float16: the gradients overflowed and the loss scale was lowered, which is normal at times
 
     def read(self) -> tuple[dict[str, float], float, float]:
         """(totals by name, objective, gradient norm)."""
@@ -105,7 +105,7 @@ class StepResult:
 
 
 class OutOfMemory(Exception):
-    """Memory ran out on some rank, before any rank changed anything: the step can be repeated in smaller parts."""
+    """Out of memory on some rank, before any weight changed: the step can be repeated with smaller micro-batches."""
 
     def __init__(self, step: int, reason: str):
         super().__init__(reason)
@@ -113,17 +113,17 @@ class OutOfMemory(Exception):
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """torch has an error class for a GPU's memory, and only a message for the host's."""
+    """Whether memory ran out: torch has an error class for that of a GPU, and only a message for that of the host."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class OwnStep(Protocol):
-    """A recipe whose step is its own defines `own_step(self, context, batches, counts, progress)`.
+    """A recipe that replaces the engine's step defines `own_step(self, context, batches, counts, progress)`.
 
-    It may update several times (`context.backward`, then `context.update()`: the same number of times on every
-    rank, whatever the number of `batches`, which may be 0). `counts` are those of the global batch, all ranks
-    together. It returns its terms, under the names of `counts`: name -> (sum over elements of this rank, count over
-    all ranks).
+    It may update the weights several times (`context.backward`, then `context.update()`), the same number of times on
+    every rank, whatever the number of `batches`, which may be 0. `counts` are those of the global batch, over all
+    ranks. It returns the loss terms under the names of `counts`: name -> (sum over the elements of this rank, count
+    over all ranks).
     """
 
     def __call__(
@@ -132,7 +132,7 @@ class OwnStep(Protocol):
 
 
 class StepContext:
-    """The context of a step: what the engine's own step uses, and an OwnStep is given."""
+    """Model, optimizer, precision and ranks of a step, and the operations of which a step consists."""
 
     def __init__(
         self,
@@ -148,14 +148,16 @@ class StepContext:
         self.gradients = Gradients((p for group in optimizer.param_groups for p in group["params"]), ranks.world > 1)
         self.clip = recipe.settings.optim.grad_clip
         self.device = ranks.device
-        # The CPU never waits for a GPU, which decides on the device whether a step counts. On a CPU, asking is quicker.
-        self.asks = self.device.type == "cpu" or precision.scaler is not None or not optimizer.defaults["fused"]
+        # Whether the host reads the norm to decide if a step is applied, which is quicker on a CPU. On a GPU it would
+        # have to wait for the device; there the fused optimizer itself skips a step that is not finite.
+        on_cpu = self.device.type == "cpu"
+        self.decides_on_host = on_cpu or precision.scaler is not None or not optimizer.defaults["fused"]
         self._names = frozenset(self.names)
         self._norm = torch.zeros((), device=self.device)
         self._rescaled = False
 
     def agree(self, counts: Mapping[str, float], extra: Sequence[float]) -> tuple[dict[str, float], list[float]]:
-        """Counts and further values, summed over ranks: the one collective in which ranks agree."""
+        """Counts and further values summed over ranks, in one collective: all ranks then take the same decisions."""
         summed = self.ranks.total([*(counts[name] for name in self.names), *map(float, extra)])
         known = len(self.names)
         return dict(zip(self.names, summed[:known], strict=True)), summed[known:]
@@ -171,7 +173,7 @@ class StepContext:
         return summed
 
     def objective(self, losses: Mapping[str, Loss], counts: Mapping[str, float]) -> torch.Tensor | None:
-        """sum of coefficient * total / global count; None where nothing in it is learnt from."""
+        """Sum of coefficient * total / global count over terms, []; None where all coefficients or counts are 0."""
         self._check_names("losses", losses)
         terms = [
             loss.total * (loss.coefficient / counts[name])
@@ -181,7 +183,7 @@ class StepContext:
         return sum(terms[1:], terms[0]) if terms else None
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Add the gradients of `loss`. Divide it by counts over all ranks first: ranks are summed, never averaged."""
+        """Add the gradients of `loss`. Divide it by counts over all ranks: ranks are summed, not averaged."""
         if loss.requires_grad:
             self.precision.backward(loss)
 
@@ -195,7 +197,7 @@ class StepContext:
         if self.precision.scaler is not None:
             self.precision.scaler.unscale_(self.optimizer)
         self._norm = norm = self.gradients.norm()
-        if self.asks:
+        if self.decides_on_host:
             length = norm.item()
             self._step_if(math.isfinite(length if report is None else length + report[-1].item()), length)
         else:
@@ -215,10 +217,10 @@ class StepContext:
             scaler.step(self.optimizer)
         before = scaler.get_scale()
         scaler.update()
-        self._rescaled = 1 <= scaler.get_scale() < before  # below 1, range is not the cause any more
+        self._rescaled = 1 <= scaler.get_scale() < before  # with a scale below 1, float16's range is not the cause
 
     def _step_on_device(self, bad: torch.Tensor, norm: torch.Tensor) -> None:
-        """The fused kernel itself leaves everything as it is where `found_inf` is 1 (as under torch's own scaler)."""
+        """Step without a wait for the device: where `found_inf` is 1, the fused kernel changes nothing."""
         if self.clip:
             self.gradients.scale((self.clip / norm).clamp(max=1.0))
         self.optimizer.grad_scale, self.optimizer.found_inf = None, bad.float()  # type: ignore[attr-defined]
@@ -228,8 +230,8 @@ class StepContext:
         self, step: int, seed: int, micro_batches: Sequence[MicroBatch], batches: Sequence[Batch],
         counts: Mapping[str, float], progress: TrainingProgress, samples: Sequence[int],
     ) -> StepResult:  # fmt: skip
-        """One step of the run on this rank's micro-batches; `counts` are the global batch's. Raises OutOfMemory, on all
-        ranks alike."""
+        """One step of the run on this rank's micro-batches; `counts`: of the global batch, over all ranks. Raises
+        OutOfMemory, on all ranks if on one."""
         own = self.recipe.own_step
         report = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)  # totals, then the objective
         if own is not None:
@@ -245,7 +247,7 @@ class StepContext:
             try:
                 for micro_batch, batch in zip(micro_batches, batches, strict=True):
                     seed_torch(self.device, seed, step, micro_batch.number)
-                    report += self._learn(batch, counts, progress)
+                    report += self._accumulate(batch, counts, progress)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -254,11 +256,11 @@ class StepContext:
                 self.gradients.clear()
                 raise OutOfMemory(step, reason or "on another rank")
             self.update(report)
-        values = Reading(report, self._norm.detach())
+        values = PendingValues(report, self._norm.detach())
         return StepResult(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
-    def _learn(self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress) -> torch.Tensor:
-        """Add the gradients of one micro-batch; returns its totals, and its part of the objective at the end."""
+    def _accumulate(self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress) -> torch.Tensor:
+        """Add the gradients of one micro-batch. Returns [terms + 1]: its totals, then its part of the objective."""
         with self.precision.autocast():
             losses = self.recipe.losses(self.model, batch, progress)
         objective = self.objective(losses, counts)
@@ -272,6 +274,5 @@ class StepContext:
         if named.keys() != self._names:
             raise TrainingError(
                 f"{type(self.recipe).__name__}.{where} gave the terms {sorted(named)}, and counts gave "
-                f"{sorted(self.names)}: "
-                "every batch must give the same terms."
+                f"{sorted(self.names)}: both must give the same terms for every batch."
             )

@@ -1,4 +1,4 @@
-"""Append-only files, on a disk that may fill up or lose them during a run."""
+"""Append-only files for logs, which survive a full disk and the deletion of the file during a run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 class AppendOnlyFile:
-    """A file to append to. What cannot be written now (a full disk) is kept, and written as soon as it can be; a file
-    that was deleted, alone or with its folder, is made again with all that it held, and one that could not even be
-    opened is opened later. Nothing here raises: see `failed`. Any thread may write: the one that saves has things to
-    say, too.
+    """A file to which any thread may append. No method raises; `failed` holds the last error.
+
+    Data that cannot be written (the disk is full, or the file cannot be opened) is kept in memory and written at the
+    next opportunity. A file that was deleted, alone or with its folder, is created again with its earlier content.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.failed: OSError | None = None  # why something waits to be written; None: all is written
+        self.failed: OSError | None = None  # why data waits to be written; None: all is written
         self._waiting = bytearray()
         self._lock = threading.Lock()
         self._handle: int | None = None
@@ -28,21 +28,21 @@ class AppendOnlyFile:
             self._waiting += data
             try:
                 handle = self._find()
-                while self._waiting:  # a disk that fills up takes the beginning of what it is given
+                while self._waiting:  # on a disk that fills up, os.write writes only a part
                     del self._waiting[: os.write(handle, self._waiting)]
                 self.failed = None
             except OSError as error:
                 self.failed = error
 
     def close(self) -> bytes:
-        """Returns what could not be written."""
+        """Close the file. Returns the data that could not be written."""
         self.write(b"")
         if self._handle is not None:
             os.close(self._handle)
         return bytes(self._waiting)
 
     def _find(self) -> int:
-        """The descriptor of what `path` names now."""
+        """The descriptor of the file at `path`, which is opened again if it was deleted or replaced."""
         if self._handle is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._handle = self._open()
@@ -53,10 +53,10 @@ class AppendOnlyFile:
             if (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino):
                 return self._handle
         except FileNotFoundError:
-            # Its folder is made again, but nothing above: where more than a run's logs are gone, a drive was detached.
+            # Create its folder again, but no folder above it: if those are gone too, a drive was detached.
             self.path.parent.mkdir(exist_ok=True)
         handle = self._open()
-        # A deleted file can be read as long as it is open. It goes first into what waits, in case the disk is full too.
+        # A deleted file can be read while it is open. Its content is queued before the new data.
         held = os.pread(self._handle, ours.st_size, 0)
         os.close(self._handle)
         self._handle = handle

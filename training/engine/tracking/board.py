@@ -1,7 +1,7 @@
-"""TensorBoard's event files, written as they come.
+"""A writer of TensorBoard event files that never blocks.
 
-torch's SummaryWriter hands events to a thread; on a full disk that thread dies, and the eleventh event after it waits
-for ever. Only numbers, pictures and sounds are logged here, and a file is enough for that.
+torch's SummaryWriter passes events to a thread through a queue of ten. On a full disk that thread ends, and once the
+queue is full the next event blocks forever. Here only scalars, images and sounds are logged, which needs no thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 
 class Board:
-    """One event file in `folder`. `purge`: what earlier files say of this step and later ones is not shown."""
+    """One event file in `folder`. `purge`: TensorBoard hides events of earlier files from this step on."""
 
     def __init__(self, folder: Path, purge: int | None = None):
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
@@ -36,16 +36,16 @@ class Board:
             self.purge(purge)
 
     def purge(self, step: int) -> None:
-        """What was logged for this step and later ones is not shown."""
+        """Make TensorBoard hide the events that were logged for `step` and later steps."""
         self._add(Event(wall_time=time.time(), step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Scalars of a step."""
+        """Log the scalars of a step."""
         values = [Summary.Value(tag=name, simple_value=number) for name, number in numbers.items()]
         self._add(_event(step, *values))
 
     def show(self, step: int, pictures: Mapping[str, bytes], sounds: Mapping[str, bytes]) -> None:
-        """Pictures (PNG) and sounds (WAV, 16 bit) of a step, an event each: together they may be large."""
+        """Log images (PNG) and sounds (WAV, 16 bit) of a step, each as a separate event, as they may be large."""
         for name, data in pictures.items():
             width, height, _, kind = struct.unpack_from(">IIBB", data, 16)  # of the header, PNG's first chunk
             colours = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[kind]

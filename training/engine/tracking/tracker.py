@@ -1,8 +1,7 @@
-"""What a run tells: a line on the console and in log.txt, a progress bar on a terminal, metrics.jsonl, TensorBoard,
-W&B.
+"""The logs of a run: console and log.txt, a progress bar on a terminal, metrics.jsonl, TensorBoard, W&B.
 
-Files first: `metrics.jsonl` holds every record, and what a full disk does not take is written when it does. No tracker
-can stop a run or make it wait.
+`metrics.jsonl` holds every record. Records that a full disk refuses are written once it has space. A failure of
+TensorBoard or W&B neither stops a run nor makes it wait.
 """
 
 from __future__ import annotations
@@ -25,13 +24,14 @@ from training.errors import HostError, UsageError
 from training.settings import Logging
 
 METRICS, LOG, SETTINGS = "metrics.jsonl", "log.txt", "settings.yaml"
-HURRIED_SECONDS = 2.0  # that a run which was stopped waits for W&B
+HURRIED_SECONDS = 2.0  # a stopped run waits at most so long for W&B
 
 
 class Tracker:
     """Rank 0's records, in `folder`; on the other ranks (`active=False`) every method does nothing.
 
-    `step`: records beyond it in an earlier metrics.jsonl of the same run are dropped (they will come again).
+    `step`: the step from which the run continues. Records of later steps in its metrics.jsonl are dropped, as these
+    steps are trained again.
     """
 
     def __init__(
@@ -41,8 +41,8 @@ class Tracker:
         self.bar: tqdm | None = None
         self.board: Any = None
         self.wandb: WandbProcess | None = None
-        self._waits = False  # files wait for room, and that was reported
-        self._settings: bytes | None = None  # what is still to be written to SETTINGS
+        self._waits = False  # whether data waits for disk space, which was reported
+        self._settings: bytes | None = None  # the content of SETTINGS, until it is written
         if not active:
             return
         require_wandb(logging)
@@ -51,19 +51,19 @@ class Tracker:
         self._open_board(step + 1 if step else None)
         self._log = AppendOnlyFile(folder / LOG)
         for file in self._files():
-            if file.failed and not is_full(file.failed):  # a fault that does not pass is refused before any work
+            if file.failed and not is_full(file.failed):  # a lasting error: end before training
                 raise HostError(f"Cannot write {file.path}: {file.failed.strerror}.")
-        self._tell_of_the_disk()
+        self._report_disk_state()
         if logging.wandb != "off":
             self.wandb = WandbProcess(wandb_options(folder, settings, logging, title), self.say)
 
     def _records_up_to(self, step: int, waiting: bytes = b"") -> AppendOnlyFile:
-        """The file of records, from which those beyond `step` are dropped; `waiting`: its end, not written yet."""
+        """Open the file of records, and drop those after `step`. `waiting`: records that were not written yet."""
         path = self.folder / METRICS
         with disk_errors(path):
             written, kept = _up_to(path.read_bytes() if path.exists() else b"", waiting, step)
             if path.exists():
-                os.truncate(path, written)  # which a full disk allows
+                os.truncate(path, written)  # possible on a full disk, unlike writing the file again
         file = AppendOnlyFile(path)
         file.write(kept)
         return file
@@ -78,7 +78,7 @@ class Tracker:
             self.board = Board(self.folder, purge)
 
     def say(self, text: str) -> None:
-        """One line for people."""
+        """Print a line, and write it to log.txt."""
         if not self.active:
             return
         self._log.write(text.encode("utf-8", "backslashreplace") + b"\n")
@@ -88,17 +88,17 @@ class Tracker:
         print(text, flush=True)
 
     def begin(self, step: int, total: int) -> None:
-        """Show a progress bar, if someone is there to see it."""
+        """Show a progress bar if stderr is a terminal."""
         if self.active and sys.stderr.isatty():
             self.bar = tqdm(total=total, initial=step, desc=self.title, unit="step", dynamic_ncols=True, leave=False)
 
     def advance(self) -> None:
-        """One more step."""
+        """Advance the progress bar by one step."""
         if self.bar is not None:
             self.bar.update()
 
     def record(self, kind: str, step: int, values: Mapping[str, float | int | str]) -> None:
-        """One record: `kind` is train or validation."""
+        """Write one record to metrics.jsonl, TensorBoard and W&B; `kind`: train or validation."""
         if not self.active:
             return
         self._metrics.write(json.dumps({"kind": kind, "step": step, **values}).encode() + b"\n")
@@ -106,10 +106,10 @@ class Tracker:
         for tracker in (self.board, self.wandb):
             if tracker is not None:
                 tracker.record(step, numbers)
-        self._tell_of_the_disk()
+        self._report_disk_state()
 
     def rewind(self, step: int) -> None:
-        """The run goes back to `step`: the records beyond it are dropped, and will come again."""
+        """After a rollback to `step`: drop the records of later steps, which are trained again."""
         if not self.active:
             return
         self._metrics = self._records_up_to(step, self._metrics.close())
@@ -119,7 +119,7 @@ class Tracker:
             self.bar.update(step - self.bar.n)
 
     def close(self, hurried: bool = False) -> None:
-        """Flush and close everything; `hurried`: the host may be taken away in seconds."""
+        """Flush and close everything; `hurried`: wait only briefly, as the host may be shut down within seconds."""
         if not self.active:
             return
         if self.bar is not None:
@@ -135,8 +135,8 @@ class Tracker:
         self._log.close()
         self.active = False
 
-    def _tell_of_the_disk(self) -> None:
-        """Once files begin to wait for room, and once they have it."""
+    def _report_disk_state(self) -> None:
+        """Report once that files cannot be written, and once that they can be written again."""
         self._write_settings()
         waiting = [file for file in self._files() if file.failed]
         for file in waiting:
@@ -170,7 +170,7 @@ class Tracker:
 
 
 def wandb_options(folder: Path, settings: dict[str, Any], logging: Logging, title: str) -> dict[str, Any]:
-    """Of wandb.init: a run of ours is one run there, however often it is started, and whoever adds to it later."""
+    """Arguments of wandb.init. A run has the same id at each start, so that W&B shows it as one run."""
     return {
         "project": logging.wandb_project, "mode": logging.wandb, "name": f"{title} {folder.name}",
         "id": folder.name, "resume": "allow", "dir": str(folder.absolute()), "config": settings,
@@ -182,14 +182,13 @@ def require_wandb(logging: Logging) -> None:
     if logging.wandb != "off" and importlib.util.find_spec("wandb") is None:
         raise UsageError(
             f"logging.wandb is {logging.wandb}, and the wandb package is not installed. Install it: python -m "
-            "pip install wandb, "
-            "or set logging.wandb: off."
+            "pip install wandb, or set logging.wandb: off."
         )
 
 
 def _up_to(written: bytes, waiting: bytes, step: int) -> tuple[int, bytes]:
-    """Records stand in the order of their steps. Of those up to `step`: how many bytes are among the written ones, and
-    the others. What a kill cut short is no record."""
+    """Of the records up to `step`, which are in the order of steps: how many bytes of them are in `written`, and the
+    bytes that are not. A line that a kill cut short is dropped."""
     at = 0
     for line in (written + waiting).splitlines(keepends=True):
         try:

@@ -1,8 +1,8 @@
 """Records to Weights & Biases, sent by a separate process: if it hangs or crashes, training continues.
 
-Run as a file by `WandbProcess` (it imports nothing of the package): it reads JSON lines from its input, the first one
-the arguments of `wandb.init`, and writes to its output, one JSON line each, the address of the run and the
-reason if it stops.
+`WandbProcess` runs this file as a script, which imports nothing of the package. It reads JSON lines from stdin, of
+which the first holds the arguments of `wandb.init`, and writes JSON lines to stdout: the URL of the run, and the reason
+if it fails.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-MOST_WAITING = 16 << 20  # bytes of records that are kept for a tracker that takes none
-LAST_SECONDS = 10.0  # that a run which has ended waits for its tracker
+MOST_WAITING = 16 << 20  # bytes of records that may wait for a process which reads none
+LAST_SECONDS = 10.0  # a run that has ended waits at most so long for the process
 
 
 class WandbProcess:
-    """The training's side. No method waits, but `close`, and that not for long; none raises.
+    """The process as seen by the training. No method but `close` waits, and none raises.
 
-    `options`: of wandb.init. `say`: one line for people.
+    `options`: arguments of wandb.init. `say`: logs a line.
     """
 
     def __init__(self, options: Mapping[str, Any], say: Callable[[str], None]):
         self.say = say
         self._waiting = bytearray(_line(options))
-        self._heard = b""
+        self._received = b""
         self._process: subprocess.Popen | None = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).resolve())],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
@@ -43,7 +43,7 @@ class WandbProcess:
         self._send()
 
     def record(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Scalars of a step."""
+        """Log the scalars of a step."""
         self._hand_over({"step": step, "values": dict(numbers)})
 
     def _hand_over(self, record: Mapping[str, Any]) -> None:
@@ -55,16 +55,16 @@ class WandbProcess:
             self._disable("it takes no more records")
 
     def show(self, step: int, files: Mapping[str, Path]) -> None:
-        """Pictures (.png) and sounds (.mp3, .wav) under their names; they are read by the process."""
+        """Log images (.png) and sounds (.mp3, .wav) under their names. The process reads the files."""
         self._hand_over({"media": {name: str(path.absolute()) for name, path in files.items()}, "step": step})
 
     def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        """Files and folders under their names, as one artifact of type `model` with the metadata `about`."""
+        """Log files and folders under their names, as one artifact of type `model` with the metadata `about`."""
         listed = {key: str(path.absolute()) for key, path in files.items()}
         self._hand_over({"artifact": name, "files": listed, "about": dict(about)})
 
     def close(self, seconds: float = LAST_SECONDS) -> None:
-        """Hand over what waits, and let it finish; past `seconds` it is ended."""
+        """Send the waiting records, and let the process finish; kill it after `seconds`."""
         until = time.monotonic() + seconds
         self._hand_over({"finish": seconds})
         while self._process is not None and self._waiting and time.monotonic() < until:
@@ -75,31 +75,31 @@ class WandbProcess:
         self._process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.1, until - time.monotonic()))
-        self._listen()
+        self._read_answers()
         code = self._process.poll() if self._process is not None else 0
         if code != 0:
             self._disable(f"it was not done {seconds:.0f} s after the run" if code is None else "its process ended")
         self._end()
 
     def _send(self) -> None:
-        self._listen()
+        self._read_answers()
         try:
             while self._process is not None and self._waiting:
                 del self._waiting[: os.write(self._process.stdin.fileno(), self._waiting[:65536])]
         except BlockingIOError:
-            return  # it is slow: later
+            return  # the pipe is full; sent later
         except BrokenPipeError:
             self._process.wait(5)
-            self._listen()
+            self._read_answers()
             self._disable("its process ended")
 
-    def _listen(self) -> None:
+    def _read_answers(self) -> None:
         if self._process is None or self._process.stdout.closed:
             return
         with contextlib.suppress(BlockingIOError):
             while heard := os.read(self._process.stdout.fileno(), 65536):
-                self._heard += heard
-        *lines, self._heard = self._heard.split(b"\n")
+                self._received += heard
+        *lines, self._received = self._received.split(b"\n")
         for line in lines:
             answer = json.loads(line)
             if "failed" in answer:
@@ -130,40 +130,40 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """Carry records until the input ends."""
+    """Pass records to wandb until stdin ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the training is asked to stop, and closes our input when it has
+        signal.signal(number, signal.SIG_IGN)  # meant for the training, which closes our stdin when it ends
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: never outlive it
-    tell = os.dup(1)
-    os.dup2(2, 1)  # what wandb prints is not an answer
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the training
+    answers = os.dup(1)
+    os.dup2(2, 1)  # wandb prints to stdout, which must hold our JSON lines only
     try:
         options = json.loads(sys.stdin.readline())
         import wandb
 
         run = wandb.init(**options)
         if getattr(run, "url", None):
-            os.write(tell, _line({"url": run.url}))
+            os.write(answers, _line({"url": run.url}))
         patience = LAST_SECONDS
         for line in sys.stdin:
             record = json.loads(line)
             patience = record.get("finish", patience)
-            _carry(wandb, run, record)
-        signal.alarm(int(patience) + 5)  # our caller is gone, or will end us: never linger
+            _log(wandb, run, record)
+        signal.alarm(int(patience) + 5)  # this process must end, even if the training is gone
         run.finish()
     except Exception as error:  # noqa: BLE001 - a tracker may raise anything; it is reported as the reason
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         with contextlib.suppress(OSError):
-            os.write(tell, _line({"failed": reason}))
+            os.write(answers, _line({"failed": reason}))
         os._exit(1)
-    os._exit(0)  # nothing that wandb left behind may wait
+    os._exit(0)  # without waiting for threads that wandb has started
 
 
-def _carry(wandb: Any, run: Any, record: Mapping[str, Any]) -> None:
+def _log(wandb: Any, run: Any, record: Mapping[str, Any]) -> None:
     if "values" in record:
         run.log(record["values"], step=record["step"])
     elif "media" in record:
-        # Without a step: the run may be beyond the step that is shown, and W&B drops what comes late.
+        # Without `step`: the run may have logged later steps, and W&B drops records of earlier ones.
         caption = f"step {record['step']}"
         kinds = {name: wandb.Image if path.endswith(".png") else wandb.Audio for name, path in record["media"].items()}
         run.log({name: kinds[name](path, caption=caption) for name, path in record["media"].items()})

@@ -1,5 +1,5 @@
-"""Sanity check before step 1: a two-batch validation and a trial save, so that what would fail after hours of training
-fails in its first minute."""
+"""Sanity check before step 1: a two-batch validation and a trial save, so that an error that would occur
+after hours of training occurs in the first minute."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from training.engine.loop.run import Run
 
 
-def rehearse(run: Run) -> None:
-    """Make `run` ready for its first step. Raises the errors of a validation, of a save and of the disk."""
+def sanity_check(run: Run) -> None:
+    """Prepare `run` for its first step, with a short validation and a save. Raises the errors of both, and HostError if
+    the disk is too small for the run."""
     run.prepare()
     while True:
         try:
@@ -27,28 +28,28 @@ def rehearse(run: Run) -> None:
         except OutOfMemory as error:
             halve(run, error)
     state, settings = run.state, run.settings
-    # rank 0 decides: the disk of another host holds no checkpoints
+    # Rank 0 decides for all, as the disks of other hosts hold no checkpoints.
     there = run.ranks.on_rank_zero(lambda: (run.folder / LAST).exists())
     if state.progress.step == 0 or not there:
         run.save(wait=True)
     exports = run.recipe.room(state.model).exports or 0
-    run.ranks.on_rank_zero(lambda: run.saver.require_room(exports))
+    run.ranks.on_rank_zero(lambda: run.saver.require_space(exports))
     rising = schedule.warmup(state.progress.total_steps, settings.scheduler)
     if rising < settings.scheduler.warmup_steps:
         run.tracker.say(
-            f"scheduler.warmup_steps {settings.scheduler.warmup_steps} is more than half the run: the rate rises over "
-            f"{rising} steps."
+            f"scheduler.warmup_steps {settings.scheduler.warmup_steps} is more than half the run: the learning rate "
+            f"rises over {rising} steps."
         )
     run.tracker.begin(state.progress.step, state.progress.total_steps)
 
 
 def _validate(run: Run) -> None:
-    """Two held-out batches, and one row a rank of what is appraised. Raises OutOfMemory, on all ranks alike."""
+    """Evaluate two held-out batches, and appraise one row on each rank. Raises OutOfMemory, on all ranks if on one."""
     micro_batches = held_out_micro_batches(len(run.held_out_dataset), run.plan.micro_batch_size)
     before, reason = time.monotonic(), ""
     metrics: dict[str, float] = {}
     try:
-        metrics = run.new_held_out().rehearse(run.model, run.held_out_dataset, micro_batches[:2])
+        metrics = run.new_held_out().sanity_check(run.model, run.held_out_dataset, micro_batches[:2])
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -56,7 +57,7 @@ def _validate(run: Run) -> None:
     if run.ranks.any(bool(reason)):
         raise OutOfMemory(run.state.progress.step, reason or "on another rank")
     taken = time.monotonic() - before
-    appraised, seconds = run.appraiser.rehearse(run.state.model)
+    appraised, seconds = run.appraiser.sanity_check(run.state.model)
     require_metrics(metrics | appraised, run.recipe)
     if run.pace:
         rounds = math.ceil(len(micro_batches) / run.ranks.world)
