@@ -10,6 +10,7 @@ import torch
 from tests.engine import toy
 from tests.engine.test_engine_resume import assert_same_run, saved
 from training.engine.loading.batches import BatchPlan
+from training.engine.loop import guards
 from training.engine.loop.pace import Allowance, Pace
 from training.engine.step import schedule
 from training.errors import Interrupted, TrainingError
@@ -157,6 +158,27 @@ def test_a_rollback_is_kept_when_the_run_is_stopped_and_resumed(tmp_path, rates)
     assert saved(tmp_path)["progress"]["rate"] == 0.5
     toy.run(tmp_path, kind, training={"epochs": 6})
     assert saved(tmp_path)["progress"]["rollbacks"] == 1
+
+
+def test_steps_skipped_before_a_rollback_do_not_count_against_a_resumed_run(tmp_path, rates, monkeypatch):
+    """Five skipped steps lead to the rollback; after it and a resume, two more do not lead to another."""
+    monkeypatch.setattr(guards, "AT_LEAST", 4)
+
+    class Sometimes(toy.ToyRecipe):
+        rate = 1.0
+
+        def losses(self, model, batch, progress):
+            losses = super().losses(model, batch, progress)
+            if progress.step in ((6, 8, 10, 12, 14) if Sometimes.rate == 1 else (24, 28)):
+                losses["error"] = toy.Loss(losses["error"].total * math.nan)
+            return losses
+
+    rates.append(Sometimes)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, type("Both", (Sometimes,), {"signal_at": 20}), training={"epochs": 6})
+    toy.run(tmp_path, Sometimes, training={"epochs": 6})
+    progress = saved(tmp_path)["progress"]
+    assert (progress["rollbacks"], progress["skipped"], progress["step"]) == (1, 7, 36)
 
 
 def test_losses_that_stay_non_finite_after_two_rollbacks_end_the_run(tmp_path):

@@ -17,12 +17,12 @@ class Diverged(Exception):
 class NonFinite:
     """Counts the steps whose loss or gradient norm was not finite. Their update was not applied."""
 
-    def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0):
+    def __init__(self, total_steps: int, say: Callable[[str], None], skipped: int = 0, before_rollback: int = 0):
         self.limit = max(AT_LEAST, round(SHARE * total_steps))
         self.say = say
         self.skipped = skipped  # in this run, over all its processes
         self.in_a_row = 0
-        self._allowed = self.limit
+        self._allowed = before_rollback + self.limit  # of those before the newest rollback none counts against it
 
     def consider(self, step: int, loss: float, norm: float, samples: Sequence[int]) -> bool:
         """Whether the step was finite. `samples`: ids for the log. Raises Diverged above a limit."""

@@ -23,6 +23,7 @@ class Progress:
     samples: int = 0  # in an epoch
     global_batch: int = 0
     skipped: int = 0  # steps whose loss or gradient was not finite
+    skipped_before_rollback: int = 0  # of these, before the newest rollback
     evaluated: int = 0  # the step of the newest evaluation
     archived: int = 0  # the epoch of the newest checkpoint_epoch_N.pt
     best_value: float = math.inf  # of the best evaluation, as in Merit

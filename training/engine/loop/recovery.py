@@ -63,7 +63,8 @@ def roll_back(run: Run, error: Diverged) -> None:
     state.load(run.ranks.from_first_host(lambda: read(path)), str(path))
     progress = state.progress
     progress.rollbacks, progress.rate = before.rollbacks + 1, before.rate * SMALLER
-    progress.skipped, progress.seconds, progress.total_steps = before.skipped, before.seconds, before.total_steps
+    progress.skipped = progress.skipped_before_rollback = run.guard.skipped
+    progress.seconds, progress.total_steps = before.seconds, before.total_steps
     while state.plan.halvings < before.halvings:
         state.plan = state.plan.halved()
     progress.halvings, run.plan = state.plan.halvings, state.plan

@@ -76,7 +76,9 @@ class Run:
         if self.settings.training.compile:
             self.model = compiled(self.recipe, state.model, lambda: self.plan.micro_batch_size, tracker.say)
         self.saver = Saver(folder, self.settings.training.keep, tracker.say, saved)
-        self.guard = NonFinite(state.progress.total_steps, tracker.say, state.progress.skipped)
+        self.guard = NonFinite(
+            state.progress.total_steps, tracker.say, state.progress.skipped, state.progress.skipped_before_rollback
+        )  # fmt: skip
         self.pending: list[StepResult] = []  # steps whose values have not been read yet
         self.lag = 1 if self.ranks.device.type == "cuda" else 0  # steps; read later, so as not to wait for a GPU
         self.asked_to_stop = False
