@@ -19,6 +19,7 @@ from tests.report import job
 from training.budget import book as books
 from training.budget.account import ledger_path
 from training.cli import main
+from training.report.facts import gather
 from training.report.watch import gpu_line, screen, spark, watch
 from training.workspace import PROJECT, Workspace
 
@@ -73,6 +74,17 @@ def test_a_folder_in_which_nothing_has_begun_and_a_damaged_ledger_are_reported(t
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "budget.json").write_text("{")
     assert any("cannot be read" in line for line in screen(Workspace(tmp_path), 200))
+
+
+@pytest.mark.parametrize(
+    "settings", [b"\xff", b"training: null\n", b"training: {early_stopping: {direction: x}}\n", b"training: [\n"]
+)
+def test_damaged_settings_of_a_run_are_named_and_its_progress_is_shown(running, settings):
+    path = next(running.runs("alpha").glob("*/metrics.jsonl")).with_name("settings.yaml")
+    path.write_bytes(settings)
+    text = "\n".join(screen(running, 200))
+    assert "settings.yaml cannot be read: " in text and "step 28 of 60" in text and "best 1.175 at step 20" in text
+    assert any("settings.yaml cannot be read: " in problem for problem in gather(running).problems)
 
 
 def test_in_a_pipe_it_prints_once_and_without_escapes(running, capsys):

@@ -67,6 +67,7 @@ def gather(workspace: Workspace) -> Facts:
     exported = (receipt or {"families": {}})["families"]
     titles = {name: str(about.get("title") or family_of(name)) for name, about in {**judged, **exported}.items()}
     job = stand(workspace, titles, book or books.Book())
+    problems += [one.run.problem for one in job.families if one.run is not None and one.run.problem]
     units = {facts.name: one.unit for one in domains().values() for facts in one.families}
     families = [
         _family(one, exported.get(one.name), judged.get(one.name) or {}, units.get(family_of(one.name), UNIT))

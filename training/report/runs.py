@@ -30,7 +30,8 @@ class RunLog:
     changed: float  # seconds since 1970: when metrics.jsonl was last written
     train: Sequence[dict[str, Any]] = ()
     validation: Sequence[dict[str, Any]] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+    ranking: EarlyStopping = field(default_factory=EarlyStopping)  # by which evaluations are ranked
+    problem: str = ""  # why settings.yaml cannot be read; the ranking is then the default
 
     @property
     def step(self) -> int:
@@ -48,17 +49,14 @@ class RunLog:
 
     @property
     def monitor(self) -> str:
-        stopping = self.settings.get("training", {}).get("early_stopping", {})
-        return str(stopping.get("monitor", "val_loss"))
+        return self.ranking.monitor
 
     @property
     def best(self) -> dict[str, Any] | None:
         """The validation by which the exported weights are chosen."""
-        known = self.settings.get("training", {}).get("early_stopping", {})
-        stopping = EarlyStopping.model_validate({key: known[key] for key in RANKING if key in known})
-        named = {stopping.monitor, stopping.constraint.metric} - {None}
+        named = {self.ranking.monitor, self.ranking.constraint.metric} - {None}
         judged = [r for r in self.validation if all(_finite(r.get(name)) for name in named)]
-        merits = [(merit.violation, merit.value) for merit in (Merit.of(r, stopping) for r in judged)]
+        merits = [(merit.violation, merit.value) for merit in (Merit.of(r, self.ranking) for r in judged)]
         return judged[merits.index(min(merits))] if judged else None
 
     def typical(self, name: str) -> float | None:
@@ -91,12 +89,26 @@ def read(folder: Path) -> RunLog:
             continue
         if isinstance(record, dict) and isinstance(record.get("step"), int) and record.get("kind") in kinds:
             kinds[record["kind"]].append(record)
+    ranking, problem = EarlyStopping(), ""
     try:
-        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (FileNotFoundError, yaml.YAMLError):
-        settings = None
-    known = settings if isinstance(settings, dict) else {}
-    return RunLog(folder, path.stat().st_mtime, kinds["train"], kinds["validation"], known)
+        ranking = _ranking(folder / SETTINGS)
+    except (ValueError, yaml.YAMLError) as error:  # pydantic's and a decoder's are ValueErrors
+        problem = f"{folder.name}/{SETTINGS} cannot be read: {' '.join(str(error).split())[:200]}"
+    return RunLog(folder, path.stat().st_mtime, kinds["train"], kinds["validation"], ranking, problem)
+
+
+def _ranking(path: Path) -> EarlyStopping:
+    """What a run's settings say of it; the default without a file. Raises ValueError or YAMLError for a damaged one."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return EarlyStopping()
+    known = settings
+    for key in ("training", "early_stopping"):
+        known = known.get(key, {}) if isinstance(known, dict) else None
+    if not isinstance(known, dict):
+        raise ValueError("`training.early_stopping` is no mapping")
+    return EarlyStopping.model_validate({key: known[key] for key in RANKING if key in known})
 
 
 def _finite(value: Any) -> bool:

@@ -118,7 +118,10 @@ def stand(workspace: Workspace, exported: Mapping[str, str] | None = None, book:
     `book`: the ledger, if it was read already. Raises ValueError for a damaged ledger, and OSError."""
     path = ledger_path(workspace)
     if book is None:
-        book = books.read(path)
+        try:
+            book = books.read(path)
+        except ValueError as error:
+            raise ValueError(f"runs/{books.NAME} cannot be read: {error}") from None
     job = book.job if book else None
     alive = job is not None and time.time() - path.stat().st_mtime < ALIVE
     known = exported or {}

@@ -67,7 +67,7 @@ def screen(workspace: Workspace, width: int = 80, fancy: bool = True) -> list[st
     try:
         job = stand(workspace)
     except (OSError, ValueError) as error:
-        return [_cut(line, width, fancy) for line in (*lines, f"runs/budget.json cannot be read: {error}")]
+        return [_cut(line, width, fancy) for line in (*lines, str(error))]
     if job.book is None and not job.families:
         lines.append("Nothing has begun here yet.")
     else:
@@ -121,6 +121,8 @@ def _family(family: Standing, width: int, fancy: bool) -> list[str]:
         room = max(10, min(40, width - 40))
         lines.append(f"  {'loss':<{NAMED}}{spark(losses, room, fancy)}  {number(losses[-1])}")
     lines += _validation(run, width, fancy)
+    if run.problem:
+        lines.append(f"  {'problem':<{NAMED}}{run.problem}")
     pace = [(run.typical("samples_per_second"), "{:,.1f} samples/s"), (run.typical("tflops"), "{:.3g} TFLOP/s"),
             (run.typical("mfu"), "{:.0%} of peak"), (run.typical("input_wait"), "{:.0%} waiting for data")]  # fmt: skip
     text = ", ".join(form.format(value) for value, form in pace if value is not None)
