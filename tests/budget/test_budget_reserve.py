@@ -124,6 +124,14 @@ def test_one_slow_earlier_job_does_not_decide_the_reserve(tmp_path, clock):
     assert kept(space, ["one"], (), book_of(space).history) == pytest.approx(usual, rel=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("to_train", "reserve", "pays"),
+    [(20.0, 0.0, True), (15.0, 40.0, False), (8.0, 126.0, True), (-5.0, 126.0, True), (-20.0, 126.0, False)],
+)
+def test_a_trial_is_run_where_it_frees_more_time_than_it_takes(to_train, reserve, pays):
+    assert reserves.trial_pays(to_train, reserve, 9.5) is pays
+
+
 def test_each_family_has_its_own_reserve(tmp_path, clock):
     """It follows from the times that the family declares; without a checkpoint, its size is that of the preset."""
     space = Workspace(tmp_path)

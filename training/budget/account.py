@@ -201,7 +201,9 @@ def counted(
         code = error.exit_code
         raise
     finally:
-        ledger.finish(code, expected=_expected(account, stage, families), kept=account.kept)
+        # What was computed while it trained assumed that it would train for all the time that it was allowed.
+        kept = account.kept_back(account.kept) if account.kept else {}
+        ledger.finish(code, expected=_expected(account, stage, families), kept=kept)
 
 
 def _expected(account: Account, stage: str, families: Sequence[str]) -> float:

@@ -21,12 +21,13 @@ from training.workspace import Workspace
 
 BYTES = 16  # bytes of a checkpoint per parameter: the weight, its EMA, and two states of the optimizer
 UNKNOWN = 3.0  # a family of unknown size is assumed to be this many times as large as the largest known one
-MARGIN = 1.15  # safety factor on times that were measured on this host
+MARGIN = 1.12  # safety factor on times that were measured on this host
 CAREFUL = 1.3  # safety factor on expected times, if none was measured on this host
 PROBE = (7, 400_000, 0.0087)  # number of probes; additions in each; seconds of one on the reference cores
 SLOWEST = 10.0  # upper limit of the slowness: a host is slower than this only for moments
 LEAST = 0.25  # lower limit of the pace: a stage whose work was done already took no time, which shows nothing
 TRIAL = "trial"  # the stage in which a fixed export is timed
+TRIED_FROM = 2.0  # if at least this many times the trial's duration is left for training, it is run in any case
 TRIAL_SECONDS = 9.5  # time of that export on the reference cores
 #: Seconds that no session counts (a process's start and end, the report after it): around a family's evaluation, and
 #: around export, verify and budget --done, which are run once for all families.
@@ -101,6 +102,14 @@ def is_measured(sessions: Iterable[Session], history: Iterable[Past]) -> bool:
     """Whether the last stages of a job, or at least a fixed export, were timed on this host."""
     known = _measured(sessions, history)
     return TRIAL in known or all(stage in known for stage in STAGES)
+
+
+def trial_pays(to_train: float, reserve: float, takes: float) -> bool:
+    """Whether to time a fixed export that takes so many seconds. `to_train`: left for training; `reserve`: kept back
+    without a measurement. Either there is ample time, or the smaller margin of what is measured frees more time than
+    the trial takes, and some is left."""
+    freed = reserve * (1 - MARGIN / CAREFUL)
+    return to_train >= TRIED_FROM * takes or (freed > takes and to_train + freed > takes)
 
 
 def reserves(

@@ -14,13 +14,10 @@ from training.budget.account import Account, counted, ledger_path
 from training.budget.ending import Ending
 from training.budget.ledger import RecordedJob
 from training.budget.limit import Limit, limit_of
-from training.budget.reserve import TRIAL, TRIAL_SECONDS
+from training.budget.reserve import TRIAL, TRIAL_SECONDS, trial_pays
 from training.registry import facts
 from training.stages.run_names import others
 from training.workspace import Workspace
-
-#: The host is timed by a trial only if at least this many times the trial's duration is left for training.
-TRIED_FROM = 2.0
 
 
 def command_limit(options: argparse.Namespace) -> Limit:
@@ -93,7 +90,8 @@ def time_host(options: argparse.Namespace, workspace: Workspace) -> None:
     left = account.training_left(options.family, options.families_left, rest)
     if account.is_measured() or left is None:
         return
-    if left() * options.families_left < TRIED_FROM * TRIAL_SECONDS * account.slow:
+    to_train, takes = left() * options.families_left, TRIAL_SECONDS * account.slow
+    if not trial_pays(to_train, sum(account.kept.values()), takes):
         return
     with counted_stage(options, TRIAL, fresh=options.resume == "never"):
         print(f"This host was timed: a fixed export took {trial():.0f} s. The reserve is computed from it.", flush=True)
