@@ -20,5 +20,5 @@ def test_the_median_trial_decides_and_the_interval_must_hold_in_nine_of_ten():
     good, far = Trial(expected, expected.training * 1.05), Trial(expected, expected.training * 1.5)
     assert good.held and not far.held
     one, two, every = rows({"one": [good] * 6 + [far], "two": [good] * 3})
-    assert one.met and two.met and every.met and every.ratio == 0.9
+    assert one.met and two.met and every.met and every.ratio == 90
     assert not rows({"one": [good, far]})[-1].met

@@ -115,7 +115,7 @@ class _Preparation:
         """Write the manifests, and fill in the summary."""
         refused = self.refused
         quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
-        preload(LOGMEL, NOTES, TOKENS)
+        preload(*([LOGMEL] if self.sounds.every else []), NOTES, TOKENS)  # what decodes sound takes seconds to import
         self.ledger = ledger(self.workspace.cache)
 
         # Paired before anything is decoded: otherwise a damaged file would make another file's name unique.
