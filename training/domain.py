@@ -293,7 +293,8 @@ class Domain(ABC):
             shows=(
                 f"A program made its {self.data_words} by rules. It shows that every step works here, from data "
                 f"to verified exports, and that the models learn something that held-out {self.unit.many} can measure. "
-                "The models are small and hardly trained: a weak verdict is usual, and they are not worth using."
+                "The models are small and hardly trained: the verdict is usually weak, or not learnt with --preset "
+                "debug, and they are not worth using."
             ),
             gives="exports/ holds the models, each file compared with what was trained, a model card, and report.html.",
             next=self.own_data_command(),

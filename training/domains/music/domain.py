@@ -119,8 +119,8 @@ class Music(Domain):
             shows=(
                 "Its music was composed by rules: short pieces for six emotions. It shows that every step works on "
                 "this host, from audio and MIDI to verified exports, and that the models learn something that held-out "
-                "songs can measure. The models are small and trained for minutes: a weak verdict is usual, and they "
-                "are not worth using."
+                "songs can measure. The models are small and trained for minutes: the verdict is usually weak (not "
+                "learnt with --preset debug, which trains for seconds), and they are not worth using."
             ),
             gives=(
                 "exports/ holds both models as ONNX, CoreML and weights, each file compared with what was trained, and "
