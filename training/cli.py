@@ -22,7 +22,7 @@ from training.registry import domains, require_one_model
 from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, require_trained, trained_runs
-from training.workspace import Workspace
+from training.workspace import PROJECT, Workspace
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,6 +72,13 @@ def _prepare_counted(options: argparse.Namespace) -> None:
 
     common = {name: getattr(options, name) for name in ("val_split", "shard", "merge", "ray")}
     prepare(options.of, Job(Workspace(options.out), data_options(options) | common, options.seed))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from training.stages.inspect import inspect
+
+    job = Job(Workspace(PROJECT), data_options(options), seed=0)
+    inspect(options.of, job, options.files, as_json=options.json)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -345,6 +352,7 @@ VERBS = {
     "train": _train,
     "estimate": _estimate,
     "prove-resume": _prove_resume,
+    "inspect": _inspect,
     "each": _each,
     "node": _node,
     "evaluate": _evaluate,

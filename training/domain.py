@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from training.budget.ending import Ending
+from training.errors import UsageError
 from training.sampling_unit import UNIT, Unit
 
 if TYPE_CHECKING:
@@ -172,6 +173,16 @@ class Finding:
         return f"{mark} {self.about:<12} {self.text}" + (f"\n{'':21}-> {self.do}" if self.do else "")
 
 
+@dataclass(frozen=True)
+class Inspected:
+    """What a domain reads from one file of the user. Values are text, whole numbers, floats, booleans or None."""
+
+    kind: str  # "score", "recording"
+    facts: Mapping[str, Any]  # name -> value
+    tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)  # title -> rows of the same columns
+    remarks: tuple[str, ...] = ()  # what is changed, left out, or read differently by other programs
+
+
 # -- the report ----------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +285,11 @@ class Domain(ABC):
     def checks(self, job: Job) -> Iterator[Finding]:
         """Additional checks for doctor, such as programs that this data needs."""
         return iter(())
+
+    def inspect(self, job: Job, path: Path) -> Inspected:
+        """What this domain reads from a file, for `inspect`. Raises ValueError, with the reason, for a file that
+        `prepare` would refuse; HostError."""
+        raise UsageError(f"{self.title} has nothing to inspect: {self.word} does not support `inspect`.")
 
     def store_bytes(self, job: Job) -> int:
         """An estimate of the disk space that the stores of this data will take."""

@@ -30,6 +30,8 @@ def domain_of(words: Sequence[str]) -> Domain:
             value = value if equals else (words[at + 1] if at + 1 < len(words) else "")
             if value in known:
                 return known[value]
+    if words[:1] == ["inspect"] and len(words) > 1 and words[1] in known:
+        return known[words[1]]
     named = {family_of(word) for word in words if not word.startswith("-")}
     for domain in known.values():
         if any(facts.name in named for facts in domain.families):
@@ -71,6 +73,11 @@ class Verbs:
         verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
+
+        verb = self._add("inspect", "show what is read from files of yours")
+        verb.add_argument("word", choices=tuple(domains()), metavar="WORD", help=", ".join(domains()))
+        verb.add_argument("files", nargs="+", type=Path, metavar="FILE")
+        verb.add_argument("--json", action="store_true", help="as JSON, for programs")
 
     def _of_training(self) -> None:
         verb = self._add("train", "train one model family, or continue", self.out, self.device, self.money)
@@ -172,9 +179,10 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
     if not options and name not in ("doctor", "prepare", "node", "export"):
         return
     group = verb.add_argument_group(f"data ({domain.word})")
-    group.add_argument(
-        "--domain", choices=tuple(domains()), default=domain.word, help=f"default: {next(iter(domains()))}"
-    )
+    if name != "inspect":  # whose first word is the domain
+        group.add_argument(
+            "--domain", choices=tuple(domains()), default=domain.word, help=f"default: {next(iter(domains()))}"
+        )
     for option in options:
         if option.kind == "flag":
             group.add_argument(option.flag, action="store_true", default=option.default, help=option.help)

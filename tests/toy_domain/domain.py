@@ -7,7 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, DemoText, Domain, FamilyFacts, Finding, Job, Node, Option, Section, Unit
+from training.domain import (
+    CardText,
+    DemoText,
+    Domain,
+    FamilyFacts,
+    Finding,
+    Inspected,
+    Job,
+    Node,
+    Option,
+    Section,
+    Unit,
+)
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
@@ -71,6 +83,11 @@ class Toy(Domain):
             yield Finding("fails", "readings", f"{folder} holds no .csv file", "Name the folder of the readings.")
         elif folder:
             yield Finding("ok", "readings", f"{count} devices")
+
+    def inspect(self, job: Job, path: Path) -> Inspected:
+        from tests.toy_domain.readings import inspect
+
+        return inspect(path)
 
     def nodes(self) -> tuple[Node, ...]:
         from tests.toy_domain.blend import NODES

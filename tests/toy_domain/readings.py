@@ -11,7 +11,7 @@ from training.data.encode import Encoder, encode_files, refuse_if_too_many
 from training.data.identity import MARKER
 from training.data.schema import PathKey, Schema, text
 from training.data.writing import file_name, write_manifests
-from training.domain import Job
+from training.domain import Inspected, Job
 from training.errors import DataError, UsageError
 
 SESSION = 16  # readings; a session is the unit, and stays in one split
@@ -28,6 +28,18 @@ def decode(path: Path) -> dict[str, np.ndarray]:
     if not np.isfinite(xy).all():
         raise ValueError("a reading is not finite")
     return {"xy": xy}
+
+
+def inspect(path: Path) -> Inspected:
+    """The sessions of a CSV file. Raises ValueError as `decode` does."""
+    x, y = decode(path)["xy"].T
+    begins = range(0, len(x) - SESSION + 1, SESSION)
+    rows = [{"session": at // SESSION, "mean": float(y[at : at + SESSION].mean())} for at in begins]
+    left = len(x) % SESSION
+    return Inspected(
+        "readings", {"readings": len(x), "device": path.stem, "largest": float(x.max()), "first bad line": None},
+        {"sessions": rows}, (f"the last {left} readings are no complete session",) if left else (),
+    )  # fmt: skip
 
 
 READINGS = Encoder("readings", "readings 1", decode)
