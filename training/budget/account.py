@@ -23,6 +23,7 @@ from training.workspace import Workspace
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
 FRESH = 10.0  # seconds until a reserve is computed again: the first checkpoint shows the size of a model
 WARM_UP, COMPARED = 5, 40  # first steps of a training that are not compared; steps whose median is
+NOISE = 1.25  # on a quiet host two such medians differ by up to 15 %
 ROUNDS = 4  # fixed-point iterations: the reserve depends on the training time, and that on the reserve
 
 
@@ -49,8 +50,9 @@ class Drift:
 
     @property
     def ratio(self) -> float:
-        """Median of the recent steps by that of the first; 1 while too few are known."""
-        return median(self._recent) / median(self._first) if len(self._recent) == COMPARED else 1.0
+        """Median of the recent steps by that of the first, if it is more than noise; else 1."""
+        ratio = median(self._recent) / median(self._first) if len(self._recent) == COMPARED else 1.0
+        return ratio if ratio > NOISE else 1.0
 
 
 class Account:

@@ -21,7 +21,7 @@ from training.workspace import Workspace
 
 BYTES = 16  # bytes of a checkpoint per parameter: the weight, its EMA, and two states of the optimizer
 UNKNOWN = 3.0  # a family of unknown size is assumed to be this many times as large as the largest known one
-MARGIN = 1.12  # safety factor on times that were measured on this host
+MARGIN = 1.15  # safety factor on times that were measured on this host
 CAREFUL = 1.3  # safety factor on expected times, if none was measured on this host
 PROBE = (7, 400_000, 0.0087)  # number of probes; additions in each; seconds of one on the reference cores
 SLOWEST = 10.0  # upper limit of the slowness: a host is slower than this only for moments
