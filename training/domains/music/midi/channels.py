@@ -54,7 +54,9 @@ def _states(changes: list[tuple[int, int, str, int, object]]) -> list[tuple[int,
             drum = [channel == DRUM_CHANNEL for channel in range(16)]
             concerned = [*range(16)]
         at = min(tick, 2**32 - 1) << 27 | place
-        states += [(channel << 59 | at, 0 if drum[channel] else program[channel], drum[channel]) for channel in concerned]
+        states += [
+            (channel << 59 | at, 0 if drum[channel] else program[channel], drum[channel]) for channel in concerned
+        ]
     states.sort(key=lambda state: state[0])  # stable: the last of one place is used
     return states
 

@@ -81,7 +81,7 @@ def bar_lines(
     lines, joined = _written(ticks, numerators, denominators, per_quarter, last_onset, tempo)
     seconds = tempo.at(lines[: len(joined) + 1])
     lengths = seconds[1:] - seconds[:-1]
-    if SHORTEST_BAR <= lengths.min() and lengths.max() <= LONGEST_BAR:
+    if lengths.min() >= SHORTEST_BAR and lengths.max() <= LONGEST_BAR:
         return lines, int(joined.sum())
     fitted, changed = _fitted(lines, joined, last_onset, tempo)
     if len(fitted) - TAIL_BARS - 1 > MAX_BARS:

@@ -76,7 +76,7 @@ def _incomplete(events: Events, at: np.ndarray, tick: np.ndarray, on: np.ndarray
     starts, stops = np.flatnonzero(on & ~is_open), np.flatnonzero(~on & ~orphan & ~is_open)
     left = np.flatnonzero(on & is_open)
     following = np.minimum(left + 1, count - 1)
-    same = (left < last[pitch_of[left]])
+    same = left < last[pitch_of[left]]
     ended = same & ~on[following]
     end = np.where(same, tick[following], max(events.end, int(tick.max())))
     missing = np.flatnonzero(~ended)
