@@ -106,7 +106,7 @@ def slow_read(path: Path) -> tuple[list[tuple], bool]:
             x = bars(Fraction(tick))
             bar = int(x)
             on_line = times[bar] + (x - bar) * (times[bar + 1] - times[bar])
-            as_written = as_written and abs(on_line - seconds(Fraction(tick))) <= 0.05
+            as_written = as_written and abs(on_line - seconds(Fraction(tick))) <= 0.125
 
     out = []
     for note in notes:

@@ -66,9 +66,8 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     )
     _list(say, "pairs whose lengths differ (check that they are the same song)", summary.lengths_differ)
     for what, found in summary.score_changes.items():
-        say(
-            f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} scores; most in {printable(found['most'][0])}"
-        )
+        most = printable(found["most"][0])
+        say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} scores; most in {most}")
     _list(say, "quarantined", [f"{item['path']}: {item['reason']}" for item in summary.quarantined])
     say(f"  data digest {summary.digest[:16]}, manifests in {folder}")
     if summary.up_to_date:

@@ -17,6 +17,7 @@ Conventions:
 from __future__ import annotations
 
 from bisect import bisect_left
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -203,7 +204,7 @@ class _Scan:
         return Events(tick, status, first, second, track, others, max(ends, default=0), unread)
 
     def _messages(self, bounds: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Tick, status and data of all two-byte messages. `bounds`: the first message of each track, and their number."""
+        """Tick, status and data of all two-byte messages. `bounds`: of the tracks, among them."""
         octets = self.octets
         parts = [self.lows[begin : begin + 3 * messages] for begin, messages, _, _ in self.stretches]
         lows = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -232,7 +233,7 @@ class _Scan:
 
         status = octets[first - 1]
         if explicit.min() < 2:
-            starts = [start for start, stop in zip(bounds, bounds[1:], strict=False) if stop > start]
+            starts = [start for start, stop in pairwise(bounds) if stop > start]
             stated = explicit == 2
             if not stated[starts].all():
                 at = int(begins[starts][~stated[starts]][0])

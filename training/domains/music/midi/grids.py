@@ -12,7 +12,7 @@ from training.domains.music.midi.score import MAX_BARS
 #: Seconds of the bars that tokens represent, with half a step of their tempo on both sides.
 SHORTEST_BAR, LONGEST_BAR = 0.996, 6.024
 #: Seconds. In a bar whose changes of tempo would move a note by more than this, a position is a share of its seconds.
-BENT = 0.05
+BENT = 0.125
 TAIL_BARS = 9  # kept after the bar of the last onset, so that its notes may last 8 bars
 SLIVER = 1 / 64  # of a bar: a metre change this close after a bar line (rounding by the writing program) is on the line
 

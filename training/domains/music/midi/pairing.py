@@ -3,8 +3,8 @@
 - A note-off ends the oldest sounding note of its pitch, channel and track.
 - Where a pitch then keeps sounding to the end of its track, a note-off is missing. From the last moment at which it was
   silent, it is read as a synthesiser with one voice per pitch plays it: a note-on ends the note before it. What has no
-  end in its own track is ended by a note-off in another track, by "all notes off" on its channel, by the next note-on
-  of its pitch, or by the end of the piece, whichever is first.
+  end in its own track is ended by a note-off in another track, by "all notes off" on its channel, or by the next
+  note-on of its pitch, whichever is first; and else by nothing.
 - A note-off without a note is ignored.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from training.domains.music.midi.events import Events
 
+NEVER = 2**62
 _ALL_OFF = (120, 123, 124, 125, 126, 127)  # controllers that end the notes of a channel
 
 
@@ -24,7 +25,7 @@ class Paired(NamedTuple):
 
     start: np.ndarray  # index of the note-on
     onset: np.ndarray  # int64
-    end: np.ndarray  # int64, >= onset
+    end: np.ndarray  # int64, >= onset; NEVER: nothing ends it
     endless: np.ndarray | None  # bool: ended by the next note-on, or by the end of the piece; None: no note
 
 
@@ -51,7 +52,7 @@ def pair(events: Events) -> Paired:
 
 
 def _incomplete(events: Events, at: np.ndarray, tick: np.ndarray, on: np.ndarray, key: np.ndarray) -> Paired:
-    """`pair` where note-ons or note-offs are missing. Events sorted by `key` (track, channel, pitch), then file order."""
+    """`pair` where note-ons or note-offs are missing. Sorted by `key` (track, channel, pitch), then file order."""
     count = len(on)
     new = np.append(True, key[1:] != key[:-1])
     pitch_of = np.cumsum(new) - 1  # which of the pitches
@@ -78,7 +79,7 @@ def _incomplete(events: Events, at: np.ndarray, tick: np.ndarray, on: np.ndarray
     following = np.minimum(left + 1, count - 1)
     same = left < last[pitch_of[left]]
     ended = same & ~on[following]
-    end = np.where(same, tick[following], max(events.end, int(tick.max())))
+    end = np.where(same, tick[following], NEVER)
     missing = np.flatnonzero(~ended)
     lost = left[missing]
     channel_pitch = key.astype(np.int64) & 0x7FF
@@ -88,23 +89,20 @@ def _incomplete(events: Events, at: np.ndarray, tick: np.ndarray, on: np.ndarray
         channel_pitch[lost] >> 7, tick[lost], (events.status[controls] & 0xF).astype(np.int64), events.tick[controls]
     )
     sooner = np.minimum(elsewhere, silenced)
-    ended[missing] = sooner <= end[missing]
+    ended[missing] = (sooner <= end[missing]) & (sooner < NEVER)
     end[missing] = np.minimum(end[missing], sooner)
     start = np.concatenate([starts, left])
     endless = np.concatenate([np.zeros(len(starts), bool), ~ended])
     return Paired(at[start], tick[start], np.concatenate([tick[stops], end]), endless)
 
 
-_NEVER = 2**62
-
-
 def _next_after(what: np.ndarray, tick: np.ndarray, of: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """For each (what, tick), the first of the events (of, at) with `of` == what and `at` > tick; else _NEVER."""
+    """For each (what, tick), the first of the events (of, at) with `of` == what and `at` > tick; else NEVER."""
     if not len(of) or not len(what):
-        return np.full(len(what), _NEVER)
+        return np.full(len(what), NEVER)
     events = np.sort(of << 44 | at)
     wanted = what << 44 | tick
     place = np.searchsorted(events, wanted, "right")
     found = events[np.minimum(place, len(events) - 1)]
     good = (place < len(events)) & (found >> 44 == what)
-    return np.where(good, found & (2**44 - 1), _NEVER)
+    return np.where(good, found & (2**44 - 1), NEVER)

@@ -25,7 +25,7 @@ from training.data.encode import Encoder
 from training.domains.music.midi.channels import played
 from training.domains.music.midi.events import METRE, TEMPO, Events, read_events
 from training.domains.music.midi.grids import BENT, Bars, TempoMap, bar_lines
-from training.domains.music.midi.pairing import pair
+from training.domains.music.midi.pairing import NEVER, pair
 from training.domains.music.midi.score import EVENT, MAX_SECONDS, OnBars, Score
 from training.domains.music.midi.writer import write_midi
 
@@ -126,6 +126,7 @@ def _place(data: bytes) -> _Piece:
         strokes = endless & notes["drum"]
         changes |= {"strokes": int(strokes.sum()), "endless": int(endless.sum() - strokes.sum())}
         end = np.where(strokes, np.minimum(end, begin + SIXTEENTH * per_quarter), end)
+        end[end == NEVER] = max(events.end, last)
     bar, position = bars.holding(begin)
     if (instant := end <= begin).any():
         changes["lengthened"] = int(instant.sum())
@@ -149,7 +150,7 @@ def _place(data: bytes) -> _Piece:
 def _bent(bars: Bars, seconds: TempoMap, line_seconds: np.ndarray, last: int) -> np.ndarray | None:
     """Which bars have a tempo change that would move a note by more than BENT seconds, if any has."""
     ticks, at = seconds.ticks, seconds.seconds
-    inside = ticks <= last
+    inside = ticks < bars.lines[np.searchsorted(bars.lines, last, "right")]
     bar = np.searchsorted(bars.lines, ticks[inside], "right") - 1
     length = line_seconds[bar + 1] - line_seconds[bar]
     share = (ticks[inside] - bars.lines[bar]) / bars.width[bar]

@@ -42,8 +42,8 @@ class OnBars(NamedTuple):
 @dataclass(frozen=True)
 class Score:
     """Notes on a map of bars. `notes` is an EVENT array sorted by (onset, program, pitch); `bars` float64 [n], each
-    bar's duration in seconds, up to the bar of the last onset or further. Later bars have the duration of the last. Bars are
-    those that tokens represent: a short bar of the file is joined with the next, a long one is divided."""
+    bar's duration in seconds, up to the bar of the last onset or further. Later bars have the duration of the last. A
+    file's bars are those that tokens represent: a short one is joined with the next, a long one is divided."""
 
     notes: np.ndarray
     bars: np.ndarray
