@@ -65,7 +65,7 @@ def test_running_status_continues_after_other_events(between):
 
 
 def test_running_status_of_a_program_change():
-    """Its data is one byte; then a status of its own is needed again."""
+    """Its data is one byte; the next message has its status."""
     events = [(0, program(5)), (0, b"\x07"), (0, meta(1, b"x")), (240, b"\x09"), (0, on(60)), (480, b"\x3c\x00")]
     assert played(*events) == [(0.25, 0.5, 60, 9, False)]
 
