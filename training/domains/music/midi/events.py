@@ -107,80 +107,92 @@ class _Scan:
         self.tracks: list[tuple[int, int]] = []  # messages before the track; ticks from its last message to its end
         self.found: list[tuple[int, int, int, int, int, bytes | int]] = []  # track, ticks since the last message, Other
         self.waits: list[tuple[int, int]] = []  # message; ticks that other events add to its delta time
+        # Of the track that is being read:
+        self.first = 0  # messages before it
+        self.waited = 0  # ticks of other events since its last message
+        self.short = 0  # the running status, if it is of a message with one data byte
+        self.sysex: bytes | None = None  # a message that is continued in a later packet
+        self.ended = False  # by its end-of-track event
 
     def track(self, at: int, stop: int) -> int:
         """Read the track at bytes `at` to `stop`; returns where its last event ends."""
-        data, low, candidate = self.data, self.low, self.candidate
-        first, number = self.count, len(self.tracks)
-        waited = 0  # ticks of other events since the last two-byte message
-        short = 0  # the running status, if it is of a message with one data byte
-        sysex: bytes | None = None  # begun, and continued in a later packet
-        while at < stop:
-            if not short:
+        low, candidate, first = self.low, self.candidate, self.count
+        self.first, self.waited, self.short, self.sysex, self.ended = first, 0, 0, None, False
+        while at < stop and not self.ended:
+            if not self.short:
                 while candidate[self.next_candidate] < at:
                     self.next_candidate += 1
                 begin = bisect_left(low, at, self.next_low)
                 until = bisect_left(low, min(candidate[self.next_candidate], stop), begin)
                 self.next_low = begin
                 if messages := (until - begin) // 3:
-                    at = self._stretch(begin, messages, at, waited)
-                    waited = 0
+                    at = self._stretch(begin, messages, at)
                     continue
-            delta, at_status = _length(data, at)
-            status = data[at_status]
-            waited += delta
-            if status < 0x80:
-                if short:
-                    self.found.append((number, waited, self.count, short & 0xF0, short & 0xF, status))
-                    at = at_status + 1
-                    continue
-                if self.count == first:
-                    raise ValueError(f"malformed MIDI: running status before any status, at byte {at_status:,}")
-            if status < 0xC0 or 0xE0 <= status < 0xF0:  # a candidate byte is in its delta time, or the status was short
-                short = 0
-                begin = bisect_left(low, at, self.next_low)
-                if begin + 2 >= len(low) or low[begin + 2] >= stop:
-                    return stop + 1
-                at = self._stretch(begin, 1, at, waited - delta)
-                waited = 0
-            elif status < 0xE0:
-                if data[at_status + 1] >= 0x80:
-                    raise ValueError(f"malformed MIDI: a data byte above 127, at byte {at_status + 1:,}")
-                short = status
-                self.found.append((number, waited, self.count, status & 0xF0, status & 0xF, data[at_status + 1]))
-                at = at_status + 2
-            elif status == 0xFF:
-                kind = data[at_status + 1]
-                length, begin = _length(data, at_status + 2)
-                at = begin + length
-                if kind == END_OF_TRACK:
-                    break
-                if kind in (TEMPO, METRE):
-                    self.found.append((number, waited, self.count, kind, 0, data[begin:at]))
-            elif status in (0xF0, 0xF7):
-                length, begin = _length(data, at_status + 1)
-                at = begin + length
-                packet = data[begin : min(at, begin + _LONGEST_SYSEX)]
-                if status == 0xF7 and sysex is None:
-                    if packet[:1] != b"\xf0":
-                        continue  # other bytes to be sent as they are
-                    packet = packet[1:]
-                sysex = packet if status == 0xF0 or sysex is None else (sysex + packet)[:_LONGEST_SYSEX]
-                if length and at <= stop and data[at - 1] == 0xF7:
-                    self.found.append((number, waited, self.count, 0xF0, 0, sysex.removesuffix(b"\xf7")))
-                    sysex = None
-            elif status in _SYSTEM_DATA:
-                at = at_status + 1 + _SYSTEM_DATA[status]
-            else:
-                raise ValueError(f"malformed MIDI: undefined status {status:#x}, at byte {at_status:,}")
-        self.tracks.append((first, waited))
+            at = self._event(at, stop)
+        self.tracks.append((first, self.waited))
         return at
 
-    def _stretch(self, begin: int, messages: int, at: int, waited: int) -> int:
-        """Note a stretch of messages; returns where it ends."""
+    def _event(self, at: int, stop: int) -> int:
+        """Read one event; returns where it ends."""
+        data = self.data
+        delta, place = _length(data, at)
+        status = data[place]
+        if status < 0x80 and self.short:
+            self.waited += delta
+            self._found(self.short & 0xF0, self.short & 0xF, status)
+            return place + 1
+        if status < 0x80 and self.count == self.first:
+            raise ValueError(f"malformed MIDI: running status before any status, at byte {place:,}")
+        if status < 0xC0 or 0xE0 <= status < 0xF0:  # a candidate byte is in its delta time, or the status was short
+            begin = bisect_left(self.low, at, self.next_low)
+            if begin + 2 >= len(self.low) or self.low[begin + 2] >= stop:
+                return stop + 1
+            self.short = 0
+            return self._stretch(begin, 1, at)
+        self.waited += delta
+        if status < 0xE0:
+            if data[place + 1] >= 0x80:
+                raise ValueError(f"malformed MIDI: a data byte above 127, at byte {place + 1:,}")
+            self.short = status
+            self._found(status & 0xF0, status & 0xF, data[place + 1])
+            return place + 2
+        if status == 0xFF:
+            kind = data[place + 1]
+            length, begin = _length(data, place + 2)
+            self.ended = kind == END_OF_TRACK
+            if kind in (TEMPO, METRE):
+                self._found(kind, 0, data[begin : begin + length])
+            return begin + length
+        if status in (0xF0, 0xF7):
+            length, begin = _length(data, place + 1)
+            if begin + length <= stop:
+                self._packet(status, data[begin : begin + length])
+            return begin + length
+        if status in _SYSTEM_DATA:
+            return place + 1 + _SYSTEM_DATA[status]
+        raise ValueError(f"malformed MIDI: undefined status {status:#x}, at byte {place:,}")
+
+    def _packet(self, status: int, packet: bytes) -> None:
+        """A sysex message, the first part of one (F0), or the next part (F7)."""
+        if status == 0xF7 and self.sysex is None:
+            if packet[:1] != b"\xf0":
+                return  # other bytes, to be sent as they are
+            packet = packet[1:]
+        before = b"" if status == 0xF0 or self.sysex is None else self.sysex
+        self.sysex = (before + packet[:_LONGEST_SYSEX])[:_LONGEST_SYSEX]
+        if packet[-1:] == b"\xf7":
+            self._found(0xF0, 0, self.sysex.removesuffix(b"\xf7"))
+            self.sysex = None
+
+    def _found(self, kind: int, channel: int, data: bytes | int) -> None:
+        self.found.append((len(self.tracks), self.waited, self.count, kind, channel, data))
+
+    def _stretch(self, begin: int, messages: int, at: int) -> int:
+        """Note a stretch of two-byte messages; returns where it ends."""
         self.stretches.append((begin, messages, at, self.count))
-        if waited:
-            self.waits.append((self.count, waited))
+        if self.waited:
+            self.waits.append((self.count, self.waited))
+            self.waited = 0
         self.count += messages
         self.next_low = begin + 3 * messages
         return self.low[self.next_low - 1] + 1

@@ -121,13 +121,9 @@ def _place(data: bytes) -> _Piece:
         raise ValueError(f"its last note starts after {hours:,.1f} hours; at most {MAX_SECONDS / 3600:.0f} are read")
     lines, changes["bars"] = bar_lines(*metre, per_quarter, last, seconds)
     bars = Bars.of(lines)
-    begin, end = onset.astype(np.float64), stop.astype(np.float64)
-    if endless is not None:
-        strokes = endless & notes["drum"]
-        changes |= {"strokes": int(strokes.sum()), "endless": int(endless.sum() - strokes.sum())}
-        end = np.where(strokes, np.minimum(end, begin + SIXTEENTH * per_quarter), end)
-        end[end == NEVER] = max(events.end, last)
+    begin = onset.astype(np.float64)
     bar, position = bars.holding(begin)
+    end = _ends(begin, stop, endless, notes["drum"], SIXTEENTH * per_quarter, max(events.end, last), changes)
     if (instant := end <= begin).any():
         changes["lengthened"] = int(instant.sum())
         end = np.where(instant, begin + SHORTEST * bars.width[bar.astype(np.int64)], end)
@@ -145,6 +141,25 @@ def _place(data: bytes) -> _Piece:
     changes["clipped"] = int((length > LONGEST).sum())
     notes |= {"bar": bar.astype(np.int64), "position": position, "length": length}
     return _Piece(onset, end, notes, seconds, np.diff(line_seconds), changes)
+
+
+def _ends(
+    begin: np.ndarray,
+    stop: np.ndarray,
+    endless: np.ndarray | None,
+    drum: np.ndarray,
+    sixteenth: float,
+    piece: int,
+    changes: dict[str, int],
+) -> np.ndarray:
+    """The ticks at which notes end, float64, from those in the file; `piece`: the end of the piece."""
+    end = stop.astype(np.float64)
+    if endless is not None:
+        strokes = endless & drum
+        changes |= {"strokes": int(strokes.sum()), "endless": int((endless & ~drum).sum())}
+        end = np.where(strokes, np.minimum(end, begin + sixteenth), end)
+        end[end == NEVER] = piece
+    return end
 
 
 def _bent(bars: Bars, seconds: TempoMap, line_seconds: np.ndarray, last: int) -> np.ndarray | None:
