@@ -24,6 +24,7 @@ import numpy as np
 
 END_OF_TRACK, TEMPO, METRE = 0x2F, 0x51, 0x58
 _SYSTEM_DATA = {0xF1: 1, 0xF2: 2, 0xF3: 1, 0xF6: 0, 0xF8: 0, 0xFA: 0, 0xFB: 0, 0xFC: 0, 0xFE: 0}
+_SMALL = 2**22  # bytes: in larger files, indices have half the size, which is slower and saves memory
 _LONGEST_SYSEX = 512  # bytes kept of a sysex message: more than any message that matters here
 
 
@@ -95,7 +96,9 @@ class _Scan:
 
     def __init__(self, data: bytes, octets: np.ndarray):
         self.data, self.octets = data, octets
-        self.lows = np.flatnonzero(octets < 0x80).astype(np.int32)
+        self.lows = np.flatnonzero(octets < 0x80)
+        if len(data) > _SMALL:
+            self.lows = self.lows.astype(np.int32)
         self.low = memoryview(self.lows)
         # Bytes that may be the status of another event. (They may be part of a delta time or of a text, too.)
         others = (octets >= 0xF0) | (octets & 0xE0 == 0xC0)
