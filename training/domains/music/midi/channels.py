@@ -21,20 +21,20 @@ _BANK_OF_DRUMS = (120, 126, 127)
 DRUM_CHANNEL = 9  # counted from 0
 
 
-def played(events: Events, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The program (uint8, 0 for drums) and whether it is a drum of each note. `start`: the note-ons, as indices."""
+def played(events: Events, start: np.ndarray, onset: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The program (uint8, 0 for drums) and whether it is a drum of each note. `start`: the note-ons, as indices;
+    `onset`: their ticks."""
     channel = events.status[start] & 0xF
     changes = sorted(_changes(events), key=lambda change: change[:2])
     if not changes:
         return np.zeros(len(start), np.uint8), channel == DRUM_CHANNEL
     states = _states(changes)
-    tick = events.tick[start]
-    if changes[-1][0] < tick.min(initial=2**62):  # nothing changes after the first note
+    if changes[-1][0] < onset.min(initial=2**62):  # nothing changes after the first note
         last = {at >> 59: (program, drum) for at, program, drum in states}
         programs, drums = zip(*(last[number] for number in range(16)), strict=True)
         return np.array(programs, np.uint8)[channel], np.array(drums)[channel]
     keys = np.array([key for key, _, _ in states])
-    wanted = channel.astype(np.int64) << 59 | tick << 27 | (2 * start + 1)
+    wanted = channel.astype(np.int64) << 59 | onset << 27 | (2 * start + 1)
     state = np.searchsorted(keys, wanted, "right") - 1
     programs = np.array([program for _, program, _ in states], np.uint8)
     return programs[state], np.array([drum for _, _, drum in states])[state]

@@ -224,20 +224,20 @@ class _Scan:
         parts = [self.lows[begin : begin + 3 * messages] for begin, messages, _, _ in self.stretches]
         lows = parts[0] if len(parts) == 1 else np.concatenate(parts)
         last_of_delta, first, second = np.ascontiguousarray(lows.reshape(-1, 3).T)
-        begins = np.empty_like(second)
-        begins[1:] = second[:-1]
-        begins += 1
-        begins[[before for *_, before in self.stretches]] = [at for _, _, at, _ in self.stretches]
-        continued = last_of_delta - begins
+        continued = np.empty_like(second)
+        np.subtract(last_of_delta[1:], second[:-1], out=continued[1:])
+        continued -= 1
+        heads = [before for *_, before in self.stretches]  # the first message of each stretch
+        continued[heads] = last_of_delta[heads] - [at for _, _, at, _ in self.stretches]
         explicit = first - last_of_delta
         if explicit.max() > 2 or (second - first).max() > 1 or continued.max() > 3:
             wrong = (explicit > 2) | (second - first > 1) | (continued > 3)
             raise ValueError(
                 f"malformed MIDI: a data byte above 127, or a delta time of more than four bytes, in the event at byte "
-                f"{int(begins[wrong.argmax()]):,}"
+                f"{int((last_of_delta - continued)[wrong.argmax()]):,}"
             )
         delta = octets[last_of_delta].astype(np.int64)
-        among = np.flatnonzero(continued)
+        among = np.flatnonzero(continued > 0)
         shift = 0
         while len(among):
             shift += 1
@@ -251,7 +251,7 @@ class _Scan:
             starts = [start for start, stop in pairwise(bounds) if stop > start]
             stated = explicit == 2
             if not stated[starts].all():
-                at = int(begins[starts][~stated[starts]][0])
+                at = int((last_of_delta - continued)[starts][~stated[starts]][0])
                 raise ValueError(f"malformed MIDI: running status before any status, at byte {at:,}")
             status = status[np.maximum.accumulate(np.where(stated, np.arange(len(stated), dtype=np.int32), 0))]
         tick = delta.cumsum()

@@ -104,7 +104,7 @@ def _place(data: bytes) -> _Piece:
     events = read_events(data)
     changes = dict.fromkeys(CHANGES, 0) | {"unread": events.unread}
     start, onset, stop, endless = pair(events)
-    notes = dict(zip(_HEARD, (events.first[start], events.second[start], *played(events, start)), strict=True))
+    notes = dict(zip(_HEARD, (events.first[start], events.second[start], *played(events, start, onset)), strict=True))
     if not len(onset):
         notes |= dict.fromkeys(_ON_BARS, np.empty(0))
         return _Piece(onset, np.empty(0), notes, _NO_TEMPO, np.empty(0), changes)
@@ -138,7 +138,7 @@ def _place(data: bytes) -> _Piece:
         length = _by_seconds(bent, last_bar, length, end, seconds, line_seconds)
     length += last_bar - bar
     length -= position
-    changes["clipped"] = int((length > LONGEST).sum())
+    changes["clipped"] = np.count_nonzero(length > LONGEST)
     notes |= {"bar": bar.astype(np.int64), "position": position, "length": length}
     return _Piece(onset, end, notes, seconds, np.diff(line_seconds), changes)
 
