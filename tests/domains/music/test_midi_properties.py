@@ -101,7 +101,7 @@ def test_notes_to_tokens_to_notes_keeps_every_onset(file):
     back = decode(encode(score))
     assert len(back.notes) == len(score.notes)
     last = int(score.notes["bar"].max())
-    assert 0.996 <= score.bars[: last + 1].min() and score.bars[: last + 1].max() <= 6.024
+    assert score.bars[: last + 1].min() >= 0.996 and score.bars[: last + 1].max() <= 6.024
     expected, found = _onsets(score.notes), _onsets(back.notes)
     assert expected.keys() == found.keys()
     for voice, onsets in expected.items():
