@@ -78,7 +78,7 @@ def tiny_bars(numbers: random.Random, _: str) -> bytes:
 def no_notes(numbers: random.Random, _: str) -> bytes:
     return numbers.choice((
         header(0), header(1) + track(b""), header(1) + track(b"\x00\xff\x03\x05title"),
-        header(1) + track(b"".join(bytes([0, 0x90, p, 80]) for p in range(30, 90))),  # none of them ends
+        header(1) + track(b"".join(bytes([0, 0x90, p, 0]) for p in range(30, 90))),  # of velocity 0: note-offs
         header(1) + track(b"".join(bytes([10, 0x80, p, 80]) for p in range(30, 90))),
         header(1) + track(b"".join(bytes([10, 0xB0, 7, v]) for v in range(100))),
     ))  # fmt: skip

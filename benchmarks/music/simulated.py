@@ -20,6 +20,7 @@ from training.data.files import signature
 from training.data.records import pack
 from training.data.store import Store, key_of
 from training.domains.music.midi import tokens
+from training.domains.music.midi.reader import CHANGES
 from training.workspace import Workspace
 
 EMOTIONS = ("happy", "sad", "angry", "fear", "disgust", "surprise")
@@ -40,7 +41,8 @@ def corpus(root: Path, songs: int, lengths: tuple[int, int] = (32, 64)) -> Path:
     records = []
     for length in random.integers(*lengths, min(songs, 4096), endpoint=True).tolist():
         notes = random.integers(tokens.NOTE, tokens.VELOCITY, length - 2)
-        records.append(pack({"ids": np.array([tokens.BOS, *notes, tokens.EOS], np.uint16)}))
+        ids = np.array([tokens.BOS, *notes, tokens.EOS], np.uint16)
+        records.append(pack({"ids": ids, "changes": np.zeros(len(CHANGES), np.int32)}))
     store = Store.at(cache / tokens.TOKENS.kind)
     with store.writing() as writer:
         for song in range(songs):

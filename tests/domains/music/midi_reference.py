@@ -2,63 +2,121 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import mido
 
 
-def slow_read(path: Path) -> list[tuple]:
-    """(bar, position, length in bars, onset s, duration s, pitch, velocity, program, drum) of each note, sorted."""
+class Heard(NamedTuple):
+    """A note as mido and exact fractions give it."""
+
+    onset: Fraction  # seconds
+    end: Fraction | None  # seconds; None: it has no note-off
+    pitch: int
+    velocity: int
+    program: int
+    drum: bool
+    start: int  # ticks
+    stop: int | None
+
+
+def heard(file: mido.MidiFile) -> list[Heard]:
+    """The notes of a file in file order: note-offs end the oldest note of their track, programs go by channel, in the
+    order of mido.merge_tracks. Drums are channel 10 (mido does not interpret sysex messages and banks)."""
+    tempi: list[tuple[int, int]] = []
+    programs: list[tuple[tuple[int, int], int, int]] = []  # (tick, place in the file), channel, program
+    notes: list[list] = []
+    place = 0
+    for track in file.tracks:
+        tick, sounding = 0, {}
+        for message in track:
+            tick += message.time
+            place += 1
+            if message.type == "set_tempo":
+                tempi.append((tick, message.tempo))
+            elif message.type == "program_change":
+                programs.append(((tick, place), message.channel, message.program))
+            elif message.type == "note_on" and message.velocity:
+                note = [(tick, place), None, message.note, message.velocity, message.channel]
+                notes.append(note)
+                sounding.setdefault((message.channel, message.note), []).append(note)
+            elif message.type in ("note_on", "note_off") and sounding.get((message.channel, message.note)):
+                sounding[message.channel, message.note].pop(0)[1] = tick
+    seconds = seconds_of(tempi, file.ticks_per_beat)
+    by_channel = {channel: sorted(row for row in programs if row[1] == channel) for channel in range(16)}
+    out = []
+    for when, stop, pitch, velocity, channel in notes:
+        at = bisect.bisect_left(by_channel[channel], (when,))
+        program = by_channel[channel][at - 1][2] if at and channel != 9 else 0
+        end = None if stop is None else seconds(Fraction(stop))
+        out.append(Heard(seconds(Fraction(when[0])), end, pitch, velocity, program, channel == 9, when[0], stop))
+    return out
+
+
+def seconds_of(tempi: list[tuple[int, int]], per_quarter: int) -> Callable[[Fraction], Fraction]:
+    """Seconds at a tick; of several tempi at one tick the last in the file is used."""
+    knots = [(0, 500_000, Fraction(0))]
+    for at, value in sorted(tempi, key=lambda event: event[0]):
+        before, tempo, total = knots[-1]
+        knots.append((at, value, total + Fraction((at - before) * tempo, 1_000_000 * per_quarter)))
+    ticks = [knot[0] for knot in knots]
+
+    def seconds(tick: Fraction) -> Fraction:
+        at, tempo, total = knots[bisect.bisect_right(ticks, tick) - 1]
+        return total + (tick - at) * tempo / 1_000_000 / per_quarter
+
+    return seconds
+
+
+def slow_read(path: Path) -> tuple[list[tuple], bool]:
+    """(bar, position, length in bars, onset s, duration s, pitch, velocity, program, drum) of each note, sorted, on the
+    bars as written; and whether these are the bars of a `Score`: of 1 to 6 seconds, without a large change of tempo."""
     file = mido.MidiFile(path)
     tempi: list[tuple[int, int]] = []
     metres: list[tuple[int, int, int]] = []
-    notes = []
     for track in file.tracks:
-        tick, programs, sounding = 0, {}, {}
+        tick = 0
         for message in track:
             tick += message.time
             if message.type == "set_tempo":
                 tempi.append((tick, message.tempo))
             elif message.type == "time_signature":
                 metres.append((tick, message.numerator, message.denominator))
-            elif message.type == "program_change":
-                programs[message.channel] = message.program
-            elif message.type == "note_on" and message.velocity:
-                program = programs.get(message.channel, 0)
-                sounding.setdefault((message.channel, message.note), []).append((tick, message.velocity, program))
-            elif message.type in ("note_on", "note_off") and sounding.get((message.channel, message.note)):
-                start, velocity, program = sounding[message.channel, message.note].pop(0)
-                notes.append((start, tick, message.note, velocity, program, message.channel == 9))
-    tempi.sort(key=lambda event: event[0])
     metres.sort(key=lambda event: event[0])
-    last = max((note[0] for note in notes), default=0)
+    notes = heard(file)
+    last = max((note.start for note in notes), default=0)
     lines = _bar_lines(metres, file.ticks_per_beat, last)
-
-    def seconds(tick: Fraction) -> Fraction:
-        total, now, tempo = Fraction(0), Fraction(0), 500_000
-        for at, value in tempi:
-            if at >= tick:
-                break
-            total += (at - now) * tempo
-            now, tempo = Fraction(at), value
-        return (total + (tick - now) * tempo) / 1_000_000 / file.ticks_per_beat
+    seconds = seconds_of(tempi, file.ticks_per_beat)
+    times = [seconds(line) for line in lines]
 
     def bars(tick: Fraction) -> Fraction:
-        bar = max(n for n in range(len(lines) - 1) if lines[n] <= tick)
+        bar = min(bisect.bisect_right(lines, tick), len(lines) - 1) - 1
         return bar + (tick - lines[bar]) / (lines[bar + 1] - lines[bar])
 
+    used = [(a, b) for a, b, line in zip(times, times[1:], lines, strict=False) if line <= last]
+    as_written = all(0.996 <= b - a <= 6.024 for a, b in used)
+    for tick, _ in tempi:
+        if tick <= last:
+            x = bars(Fraction(tick))
+            bar = int(x)
+            on_line = times[bar] + (x - bar) * (times[bar + 1] - times[bar])
+            as_written = as_written and abs(on_line - seconds(Fraction(tick))) <= 0.125
+
     out = []
-    for start, stop, pitch, velocity, program, drum in notes:
-        x = bars(Fraction(start))
+    for note in notes:
+        x = bars(Fraction(note.start))
         bar = int(x)
-        end = Fraction(stop) if stop > start else start + (lines[bar + 1] - lines[bar]) / 128
+        end = Fraction(note.stop) if note.stop > note.start else note.start + (lines[bar + 1] - lines[bar]) / 128
         end = min(end, lines[-1])
-        row = (bar, x - bar, bars(end) - x, seconds(Fraction(start)), seconds(end) - seconds(Fraction(start)))
-        out.append((*row, pitch, velocity, 0 if drum else program, drum))
-    return sorted(out, key=lambda r: (r[3], r[7], r[5], r[8], r[6], r[4]))
+        row = (bar, x - bar, bars(end) - x, note.onset, seconds(end) - note.onset)
+        out.append((*row, note.pitch, note.velocity, note.program, note.drum))
+    return sorted(out, key=lambda r: (r[3], r[7], r[5], r[8], r[6], r[4])), as_written
 
 
 def _bar_lines(metres: list[tuple[int, int, int]], per_quarter: int, last: int) -> list[Fraction]:

@@ -20,6 +20,7 @@ from tests.domains.music.corpora import (
     write_mid,
     write_wav,
 )
+from tests.domains.music.midi_bytes import metre, off, on, song, track
 from training.data import encode
 from training.domains.music.audio import HOP, SAMPLE_RATE
 from training.domains.music.clouds.cloud import render
@@ -44,6 +45,23 @@ def test_folders_become_manifests_stores_and_a_summary(root):
     content = json.loads((root / "out/data/manifests/summary.json").read_text())
     assert (content["synthetic"], content["pairs"], content["digest"]) == (False, 9, summary.digest)
     assert "9 pairs" in summary.output
+
+
+def test_what_the_reader_changes_in_scores_is_counted_in_the_summary(root):
+    """And printed, with the score that has most of it; a second run has the same counts."""
+    bars_of_half_a_second = [(0, metre(1, 2)), *[event for _ in range(8) for event in ((0, on(60)), (480, off(60)))]]
+    endless = [(0, on(50)), (0, on(36, channel=9)), (960, on(52)), (480, off(52))]
+    (root / "midi/happy/short bars.mid").write_bytes(song(track(bars_of_half_a_second)))
+    (root / "midi/happy/endless.mid").write_bytes(song(track(endless)) + b"more")
+    summary = run(root)
+    assert summary.score_changes == {
+        "endless": {"count": 1, "files": 1, "most": ["happy/endless.mid: 1"]},
+        "strokes": {"count": 1, "files": 1, "most": ["happy/endless.mid: 1"]},
+        "bars": {"count": 4, "files": 1, "most": ["happy/short bars.mid: 4"]},
+        "unread": {"count": 4, "files": 1, "most": ["happy/endless.mid: 4"]},
+    }
+    assert "4 bars joined or divided" in summary.output and "most in happy/short bars.mid: 4" in summary.output
+    assert run(root).score_changes == summary.score_changes
 
 
 def test_both_manifests_share_one_split(root):

@@ -199,10 +199,12 @@ def test_tempo_is_the_bars_rate_in_two_digits(tmp_path):
     ]
 
 
-def test_a_tempo_outside_the_range_is_clipped(tmp_path):
-    for tempo, step in ((4_000_000, 0), (100_000, 224)):
-        ids = piece(tmp_path, mido.MetaMessage("set_tempo", tempo=tempo), *on_off(60, 0, 480))
-        assert ids[2:4] == [TEMPO + step // 15, TEMPO + step % 15]
+def test_the_tempo_of_a_score_outside_the_range_is_clipped():
+    """Files have no such bars: their reader joins and divides them."""
+    for seconds, step in ((16.0, 0), (0.4, 224)):
+        columns = [np.array([value]) for value in (0.0, 0.25, 60, 64, 0, False)]
+        ids = encode(Score.from_bars(np.array([seconds]), *columns))
+        assert ids[2:4].tolist() == [TEMPO + step // 15, TEMPO + step % 15]
     np.testing.assert_allclose(tokens.bar_seconds(np.array([0, 224])), [6.0, 1.0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -27,7 +28,7 @@ from training.domains.music.clouds.precomputed import write_cloud
 from training.domains.music.corpora import corpus, labels
 from training.domains.music.families import MIDI_GENERATOR, SPECTOCLOUD
 from training.domains.music.label_audit import audit
-from training.domains.music.midi.reader import NOTES
+from training.domains.music.midi.reader import CHANGES, NOTES
 from training.domains.music.midi.tokens import NOTE as FIRST_NOTE
 from training.domains.music.midi.tokens import TOKENS, VELOCITY
 from training.domains.music.midi_generator.steering import styles_of
@@ -43,6 +44,7 @@ SIDES = ("train", "val")
 _ascii = json.encoder.encode_basestring_ascii  # as json.dumps encodes a string
 #: Difference in length (seconds, share) above which a recording and its score are reported.
 _APART = (5.0, 0.2)
+_MOST_CHANGED = 5  # scores named for each kind of change
 _UNPAIRED = (
     "No recording could be paired with a score. Give both the same relative path (happy/track001.wav, "
     "happy/track001.mid), or a name that no other file has."
@@ -193,6 +195,7 @@ class _Preparation:
         summary.pairs = len(paired)
         counts = self._facts("notes in tokens 1", columns[ALONE][MIDI], _note_counts)
         summary.notes = int(counts.sum())
+        summary.score_changes = self._changes(alone, columns[ALONE][MIDI])
         summary.emotions = labels.count(song.label for song in alone)
         summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
         summary.unused_labels = self.given.unused()
@@ -216,6 +219,21 @@ class _Preparation:
                 if abs(heard - written) > max(_APART[0], _APART[1] * max(heard, written)):
                     summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
         summary.quarantined = [asdict(item) for item in quarantine]
+
+    def _changes(self, songs: Sequence[corpus.Song], files: Files) -> dict[str, dict[str, Any]]:
+        """What the reader had to change in the scores, by the keys of CHANGES: how often, in how many files, and a few
+        of those where it was most. Only what occurred."""
+        table = functools.cache(lambda: _change_counts(files, Store.at(self.workspace.cache / files.kind)))
+        out = {}
+        for column, what in enumerate(CHANGES):
+            counts = self._facts(
+                f"{what} in score 1", files, lambda files, store, indices, column=column: table()[indices, column]
+            )
+            if total := int(counts.sum()):
+                most = np.argsort(-counts, kind="stable")[:_MOST_CHANGED].tolist()
+                examples = [f"{songs[index].midi.relative}: {int(counts[index]):,}" for index in most if counts[index]]
+                out[what] = {"count": total, "files": int((counts > 0).sum()), "most": examples}
+        return out
 
     def _facts(self, name: str, files: Files, find: Callable[[Files, Store, np.ndarray], np.ndarray]) -> np.ndarray:
         """A number about each record, cached in the ledger, so that preparing a corpus again does not read it again."""
@@ -270,6 +288,15 @@ def _note_counts(files: Files, store: Store, indices: np.ndarray) -> np.ndarray:
         ids = records.view(np.uint16)
         before = np.concatenate([[0], np.cumsum((ids >= FIRST_NOTE) & (ids < VELOCITY), dtype=np.int64)])
         out[part] = before[starts // 2 + counts] - before[starts // 2]
+    return out
+
+
+def _change_counts(files: Files, store: Store) -> np.ndarray:
+    """What the reader changed in each score: int64 [n, len(CHANGES)]."""
+    every = np.arange(len(files.keys))
+    out = np.zeros((len(every), len(CHANGES)), np.int64)
+    for part, block, starts, _ in files.layout.blocks(store, "changes", every):
+        out[part] = block[starts[:, None] + np.arange(4 * len(CHANGES))].view(np.int32)
     return out
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.data.files import printable
+from training.domains.music.midi.reader import CHANGES
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Summary:
     songs: dict[str, dict[str, int]] = field(default_factory=dict)  # manifest -> split -> rows
     hours: float = 0.0  # of paired recordings
     notes: int = 0  # in all scores
+    #: what the reader changed in the scores (the keys of reader.CHANGES) -> count, files, most (examples)
+    score_changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     emotions: dict[str, int] = field(default_factory=dict)  # songs (scores) per emotion
     label_sources: dict[str, int] = field(default_factory=dict)  # labels, path, none (neutral)
     unused_labels: list[str] = field(default_factory=list)
@@ -62,6 +65,9 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
         [f"{', '.join(a['audio'])} | {', '.join(a['midi'])}: {a['reason']}" for a in summary.ambiguous],
     )
     _list(say, "pairs whose lengths differ (check that they are the same song)", summary.lengths_differ)
+    for what, found in summary.score_changes.items():
+        most = printable(found["most"][0])
+        say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} scores; most in {most}")
     _list(say, "quarantined", [f"{item['path']}: {item['reason']}" for item in summary.quarantined])
     say(f"  data digest {summary.digest[:16]}, manifests in {folder}")
     if summary.up_to_date:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -36,15 +36,18 @@ class OnBars(NamedTuple):
 
     notes: Mapping[str, np.ndarray]  # the fields of EVENT but for onset and duration, [n] each
     bars: np.ndarray  # as in Score
+    changes: Mapping[str, int]  # as in Score
 
 
 @dataclass(frozen=True)
 class Score:
     """Notes on a map of bars. `notes` is an EVENT array sorted by (onset, program, pitch); `bars` float64 [n], each
-    bar's duration in seconds, up to the bar of the last onset or further. Later bars have the duration of the last."""
+    bar's duration in seconds, up to the bar of the last onset or further. Later bars have the duration of the last. A
+    file's bars are those that tokens represent: a short one is joined with the next, a long one is divided."""
 
     notes: np.ndarray
     bars: np.ndarray
+    changes: Mapping[str, int] = field(default_factory=dict)  # what its reader had to change: reader.CHANGES
 
     @property
     def bar_starts(self) -> np.ndarray:
