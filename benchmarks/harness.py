@@ -24,7 +24,7 @@ import numpy as np
 
 from training.host import available_cpus, cpu_name
 
-LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "symusic", "soundfile", "librosa", "mido",
+LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "soundfile", "librosa", "mido",
              "pretty_midi", "miditok", "transformers", "accelerate")  # fmt: skip
 
 
