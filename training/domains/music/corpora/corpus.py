@@ -94,14 +94,14 @@ def songs(
     tops = connected(map(_bonds, everything, ids))
     leaders: dict[int, int] = {}  # group -> its leading row, if that is not its first row
     with_sound: set[int] = set()
+    with_score: set[int] = set()
     for row, top in enumerate(tops):
         leader, alone = leaders.get(top, top), everything[row].audio is None
         if row != leader and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
             leaders[top] = row
-        if not alone:
-            with_sound.add(top)
+        (with_score if alone else with_sound).add(top)
     groups = [
-        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound)
+        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound, top in with_score)
         for row, top in enumerate(tops)
         if row == top
     ]
