@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from training.data.encode import Encoder
-from training.domains.music.sound.decoding import BLOCK, longest, open_sound, too_dense
+from training.domains.music.sound import decoding
+from training.domains.music.sound.decoding import BLOCK, open_sound, too_dense
 from training.domains.music.sound.mixing import Levels, mix
 from training.domains.music.sound.mixing import weights as weights_of
 
@@ -141,7 +142,7 @@ def _sound(path: Path, levels: Levels, weights: np.ndarray | None = None) -> Ite
     if not _RATES[0] <= rate <= _RATES[1]:
         raise ValueError(f"has a sample rate of {rate} Hz")
     resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
-    most = longest(path)
+    most = decoding.longest(path)
     total = 0
     for block in blocks:
         peak = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # NaN if any sample is NaN

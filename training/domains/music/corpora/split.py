@@ -49,10 +49,10 @@ def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:
     sound = [group for group in groups if group.paired and not group.scored]
     alone = [group for group in groups if not group.paired]
     if len(both) > 1:  # these are rows of every manifest: with one on either side, no manifest has an empty side
-        of_sound = round(share * len(sound))
-        least = 0
+        of_sound, least = round(share * len(sound)), 0
     else:
-        of_sound, least = _bounded(share, len(sound)), min(1, len(alone) - 1) if not both else 0
+        of_sound = _bounded(share, len(sound))
+        least = 0 if both and not sound else min(1, len(alone) - 1)
     out = _draw(both, _bounded(share, len(both)), seed) | _draw(sound, of_sound, seed)
     return out | _draw(alone, max(least, min(round(share * len(alone)), len(alone) - 1)), seed)
 
