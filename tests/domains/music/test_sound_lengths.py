@@ -79,6 +79,14 @@ def test_joined_mp3s_with_tags_between_them_are_read(tmp_path):
     assert seconds(tmp_path / "a.mp3") == pytest.approx(4.0, abs=0.2)
 
 
+def test_frames_inside_a_tag_are_not_counted(tmp_path):
+    """A tag may hold anything, a preview of the song for example."""
+    data = write(tmp_path / "a.mp3", 2.0, "xing").read_bytes()
+    tag = b"ID3\x04\x00\x00\x00\x00\x40\x00" + data[len(data) // 3 :][:8192]
+    (tmp_path / "a.mp3").write_bytes(tag + data + tag + data)
+    assert mpeg_contents(tmp_path / "a.mp3").seconds == pytest.approx(4.0, abs=0.2)
+
+
 @pytest.mark.parametrize("kind", [*CHUNKED, "m4a"])
 def test_joined_files_that_no_decoder_reads_to_the_end_are_refused(tmp_path, kind):
     if kind == "m4a":
@@ -257,10 +265,12 @@ def test_lengths_equal_those_that_ffmpeg_decodes_for_every_encoding(tmp_path):
         assert seconds(path) == pytest.approx(by_ffmpeg(path), abs=0.06), name
 
 
-@pytest.mark.parametrize("kind", ["flac", "ogg", "mp3"])
-def test_without_ffmpeg_a_joined_file_is_refused_with_the_remedy(tmp_path, monkeypatch, kind):
-    path = write(tmp_path / "a.x", 2.0, "xing" if kind == "mp3" else kind)
-    path.write_bytes(2 * path.read_bytes())
+@pytest.mark.parametrize("kind", ["flac", "ogg", "mp3", "flac of unknown length"])
+def test_without_ffmpeg_a_file_that_needs_it_is_refused_with_the_remedy(tmp_path, monkeypatch, kind):
+    path = write(tmp_path / "a.x", 2.0, "xing" if kind == "mp3" else kind.split()[0])
+    data = path.read_bytes()
+    unknown = kind.endswith("length")
+    path.write_bytes(data[:21] + bytes([data[21] & 0xF0]) + bytes(4) + data[26:] if unknown else 2 * data)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ValueError, match=r"without ffmpeg .*apt-get install -y ffmpeg"):
         decode(path)
