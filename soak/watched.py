@@ -59,23 +59,23 @@ def _children() -> float:
 
 
 def _no_length_limit() -> AbstractContextManager[None]:
-    from training.domains.music import audio
+    from training.domains.music.sound import decoding
 
-    return _patched(audio, "_longest", lambda path: float("inf"))
+    return _patched(decoding, "longest", lambda path: float("inf"))
 
 
 def _accept_truncated() -> AbstractContextManager[None]:
-    from training.domains.music import audio
+    from training.domains.music.sound import decoding, source
 
-    return _patched(audio, "_declared_frames", lambda path, file: None)
+    return _patched(decoding, "contents", lambda path: source.Contents())
 
 
 def _names_through_a_shell() -> AbstractContextManager[None]:
     """ffmpeg is started as `os.system(f'ffmpeg ... {path}')` would."""
-    from training.domains.music import audio
+    from training.domains.music.sound import decoding
 
-    real = audio.subprocess.Popen
-    return _patched(audio.subprocess, "Popen", lambda command, **rest: real(" ".join(command), shell=True, **rest))
+    real = decoding.subprocess.Popen
+    return _patched(decoding.subprocess, "Popen", lambda command, **rest: real(" ".join(command), shell=True, **rest))
 
 
 FAULTS: dict[str, Callable[[], AbstractContextManager[None]]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.users import mode, public_folder, without_rights
 from training.data import digests, files
 from training.data.digests import Digest, Ledger
 from training.data.files import printable, scan, write_atomic
@@ -130,6 +131,63 @@ def test_a_sparse_file_of_terabytes_is_refused_unread(tmp_path, monkeypatch):
     assert "1,099.5 GB large" in reasons(tmp_path)["huge.wav"]
     monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read"))
     assert "1,099.5 GB large" in Ledger(tmp_path / "ledger.sqlite").digests([huge])[huge]
+
+
+def test_a_folder_whose_path_is_too_long_is_refused_with_the_number_of_its_files(tmp_path):
+    """A path may have 4,096 bytes; a folder can be made below that by steps."""
+    put(tmp_path / "good.wav")
+    before, name = Path.cwd(), "n" * 200
+    os.chdir(tmp_path)
+    try:
+        for level in range(25):
+            Path(name).mkdir()
+            os.chdir(name)
+            Path(f"{level}.wav").write_bytes(b"x")
+    finally:
+        os.chdir(before)
+    found, refused = scan(tmp_path, WAV)
+    counted = sum(item.files for item in refused)
+    assert len(found) + counted == 26
+    assert all("File name too long" in item.reason for item in refused)
+    folder = next(item for item in refused if item.folder is not None)
+    assert folder.files > 1 and f"({folder.files} files below it)" in folder.reason
+
+
+def test_folders_below_one_that_cannot_be_entered_are_refused_by_name():
+    with public_folder() as place:
+        put(place / "happy" / "album" / "x.wav")
+        put(place / "happy" / "y.wav")
+        put(place / "happy" / "notes.txt")
+        with mode(place / "happy", 0o644), without_rights():
+            found, refused = scan(place, WAV)
+        assert not found
+        assert [(item.path, item.folder, item.files) for item in refused] == [
+            (str(place / "happy" / "album"), "happy/album", 1),
+            (str(place / "happy" / "y.wav"), None, 1),
+        ]
+
+
+def test_folders_of_the_file_system_that_only_root_may_enter_are_no_loss():
+    with public_folder() as place:
+        put(place / "x.wav")
+        (place / "lost+found").mkdir()
+        with mode(place / "lost+found", 0o000), without_rights():
+            assert [(item.folder, item.files) for item in scan(place, WAV)[1]] == [(None, 0)]
+
+
+def test_a_root_that_can_be_listed_and_not_entered_is_an_error():
+    with public_folder() as place:
+        put(place / "sub" / "x.wav")
+        with mode(place / "sub", 0o644), without_rights(), pytest.raises(PermissionError):
+            scan(place / "sub", WAV)
+
+
+def test_a_link_that_may_have_led_to_a_folder_is_listed(tmp_path):
+    put(tmp_path / "good.wav")
+    (tmp_path / "disk2").symlink_to("/nowhere/unmounted")
+    (tmp_path / "notes.txt").symlink_to("/nowhere/notes.txt")
+    assert [(item.folder, item.files) for item in scan(tmp_path, WAV)[1]] == [("disk2", 0)]
+    assert "link cannot be followed" in reasons(tmp_path)["disk2"]
 
 
 def test_a_missing_root_is_an_error_not_an_empty_folder(tmp_path):

@@ -317,11 +317,15 @@ def _with_records(
     return Rows(replace(table, files=dict(table.files) | encoded, cache=cache))
 
 
-def refuse_if_too_many(bad: Sequence[Quarantined], total: int, share: float = TOO_MANY) -> None:
-    """Raise DataError, with the reasons, if more than `share` of `total` files are bad."""
-    if bad and len(bad) > share * total:
+def refuse_if_too_many(
+    bad: Sequence[Quarantined], total: int, share: float = TOO_MANY, count: int | None = None
+) -> None:
+    """Raise DataError, with the reasons, if more than `share` of `total` files are bad. `count`: of the bad files; they
+    may be more than `bad`, which has one entry for all files of a folder."""
+    count = len(bad) if count is None else count
+    if bad and count > share * total:
         raise DataError(
-            f"{len(bad)} of {total} files could not be decoded ({bad[0].kind}); more than {share:.0%} is refused.\n"
+            f"{count} of {total} files could not be decoded ({bad[0].kind}); more than {share:.0%} is refused.\n"
             + describe(bad)
         )
 

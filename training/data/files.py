@@ -9,7 +9,7 @@ import os
 import stat
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,8 @@ class Refused:
 
     path: str  # printable
     reason: str
+    folder: str | None = None  # its path under the root, if it is a folder: no file below it is found
+    files: int = 1  # how many files are lost with it, as far as can be known
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -79,14 +81,15 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
 
     Links to files and folders are followed. Each folder is entered once, so a cycle of links ends; one that is under
     the root is entered by its real path, before any link to it. No file is opened, so a FIFO, socket or device cannot
-    block the scan. A file that has the right extension but cannot be used is returned as refused. Raises OSError if
-    `root` itself cannot be listed.
+    block the scan. A file that has the right extension but cannot be used is returned as refused, and so is a folder
+    that cannot be entered. Raises OSError if `root` itself cannot be.
     """
     wanted = {suffix.lower() for suffix in suffixes}
     top = os.path.abspath(root).rstrip("/")  # noqa: PTH100 - resolve() would rename a linked root
     found: list[tuple[str, str]] = []  # (relative in NFC, as spelt on the disk)
     refused: list[Refused] = []
     os.scandir(top or "/").close()
+    os.stat(f"{top}/.")  # noqa: PTH116 - fails where the entries can be listed, but not reached
     seen: set[tuple[int, int]] = set()
     links: deque[str] = deque()
     folders = [""]  # relative to the root
@@ -101,7 +104,7 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
             with os.scandir(place) as listing:
                 entries = sorted(listing, key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
-            refused.append(Refused(printable(place), f"the folder cannot be read: {error.strerror}"))
+            refused.append(_lost_folder(top, folder, error, wanted))
             continue
         for entry in entries:
             is_media = suffix_of(entry.name).lower() in wanted
@@ -109,13 +112,18 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
                 if is_media:
                     refused.append(Refused(printable(entry.path), "a hidden file"))
                 continue
+            relative = f"{folder}/{entry.name}" if folder else entry.name
             try:
                 about = entry.stat()
             except OSError as error:
-                if is_media:
+                if _may_be_folder(entry):
+                    refused.append(_lost_folder(top, relative, error, wanted))
+                elif entry.is_symlink() and not suffix_of(entry.name):  # perhaps to a folder, perhaps to no media
+                    why = f"the link cannot be followed: {error.strerror}"
+                    refused.append(Refused(printable(entry.path), why, relative, 0))
+                elif is_media:
                     refused.append(Refused(printable(entry.path), f"cannot be reached: {error.strerror}"))
                 continue
-            relative = f"{folder}/{entry.name}" if folder else entry.name
             if stat.S_ISDIR(about.st_mode):
                 (links if entry.is_symlink() else folders).append(relative)
             elif is_media:
@@ -134,6 +142,71 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
         else:
             kept.append(Found(top, name, len(kept), spelt))
     return kept, sorted(refused, key=lambda item: item.path)
+
+
+#: Folders that belong to the file system, and that only root may enter.
+_SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry that stat() cannot reach is a folder. Most file systems have its kind in their listings."""
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # a file system without kinds in its listings
+        return not suffix_of(entry.name)
+
+
+def _lost_folder(top: str, folder: str, error: OSError, wanted: Collection[str]) -> Refused:
+    place, reason = printable(f"{top}/{folder}"), f"the folder cannot be read: {error.strerror}"
+    if folder.rpartition("/")[2] in _SYSTEM_FOLDERS:
+        return Refused(place, reason, files=0)
+    if error.errno != errno.ENAMETOOLONG:
+        return Refused(place, reason, folder)
+    count = _files_below(top, folder, wanted)
+    return Refused(place, f"{reason} ({count} file{'s' * (count != 1)} below it)", folder, count)
+
+
+def _files_below(top: str, folder: str, wanted: Collection[str]) -> int:
+    """How many files with an extension in `wanted` are below a folder whose path is longer than the system permits. It
+    is opened in steps, each relative to the one before."""
+    count, pending, seen = 0, [folder], set()
+    while pending:
+        relative = pending.pop()
+        handle = -1
+        try:
+            handle = _open_in_steps(top, relative)
+            about = os.fstat(handle)
+            if (about.st_dev, about.st_ino) in seen:
+                continue
+            seen.add((about.st_dev, about.st_ino))
+            with os.scandir(handle) as listing:
+                for entry in listing:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(f"{relative}/{entry.name}")
+                    elif suffix_of(entry.name).lower() in wanted and not entry.name.startswith("."):
+                        count += 1
+        except OSError:
+            continue  # it cannot be entered, and the count is that of the others
+        finally:
+            if handle >= 0:
+                os.close(handle)
+    return count
+
+
+def _open_in_steps(top: str, folder: str, step: int = 8) -> int:
+    """A handle of the folder, which is opened `step` names at a time."""
+    names = folder.split("/")
+    handle = os.open(top or "/", _FOLDER)
+    for at in range(0, len(names), step):
+        outer = handle
+        try:
+            handle = os.open("/".join(names[at : at + step]), _FOLDER, dir_fd=outer)
+        finally:
+            os.close(outer)
+    return handle
 
 
 def _why_not(path: str, about: os.stat_result) -> str | None:

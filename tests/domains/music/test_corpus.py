@@ -136,6 +136,11 @@ def test_labels_may_be_vectors(tmp_path):
         ("l.jsonl", '{"path": "a", "emotion": "sad"}\n{"path": 3}\n', "l.jsonl:2: is not an object"),
         ("l.jsonl", '{"path": "a", "emotion": [1, 2]}\n', "3 or 64 numbers"),
         ("l.jsonl", '{"path"\n', "l.jsonl:1: is not valid JSON"),
+        ("l.json", '{"a": "sad", "b": "sad", "a": "happy"}', "l.json:3: a has a different label in an earlier line"),
+        ("l.json", '{"a": "sad", "./a": "happy"}', "l.json:2: a has a different label"),
+        ("l.json", '[{"path": "a", "emotion": "sad", "emotion": "happy"}]', "l.json:1: has the key `emotion` twice"),
+        ("l.jsonl", '{"path": "a", "path": "b", "emotion": "sad"}\n', "l.jsonl:1: has the key `path` twice"),
+        ("l.csv", "path,emotion,emotion\na,sad,happy\n", "has the column `emotion` twice"),
     ],
 )
 def test_invalid_labels_are_reported_with_their_line(tmp_path, name, text, expected):
@@ -143,6 +148,11 @@ def test_invalid_labels_are_reported_with_their_line(tmp_path, name, text, expec
     with pytest.raises(DataError) as error:
         labels.read(tmp_path / name)
     assert expected in str(error.value)
+
+
+def test_a_label_that_is_repeated_is_no_mistake(tmp_path):
+    (tmp_path / "l.json").write_text('{"a": "sad", "a": "sad"}')
+    assert len(labels.read(tmp_path / "l.json")) == 1
 
 
 def test_a_missing_file_of_labels_is_a_usage_error(tmp_path):
@@ -198,7 +208,7 @@ def test_bonds_are_transitive():
 
 def sides(audio, midi, same=(), share=0.5, seed=1):
     scores = found(*midi, same=same)
-    return corpus.songs(pair(found(*audio, same=same), scores).pairs, scores, Labels(), share, seed)
+    return corpus.songs(pair(found(*audio, same=same), scores).pairs, scores, Labels(), share, seed)[:2]
 
 
 def test_no_part_of_a_song_is_on_both_sides_of_either_manifest():
@@ -231,3 +241,53 @@ def test_ids_are_unique_and_the_same_in_both_manifests_and_on_every_host():
 def test_a_score_has_the_label_of_its_recording():
     _, alone = sides(["happy/t.wav", "sad/u.wav"], ["one/t.mid", "one/u.mid"])
     assert {song.id: song.label.name for song in alone} == {"happy/t": "happy", "sad/u": "sad"}
+
+
+# -- copies with different labels ----------------------------------------------------------------------------------
+
+
+def copies(audio, midi, same, given=None):
+    scores = found(*midi, same=same)
+    sounds = found(*audio, same=same)
+    paired, alone, lines = corpus.songs(pair(sounds, scores).pairs, scores, given or Labels(), 0.5, 1)
+    return {song.id for song in paired}, {song.id for song in alone}, lines
+
+
+def test_one_recording_under_two_emotions_is_in_no_row_and_reported():
+    audio, midi = ["happy/a.wav", "sad/b.wav", "calm/c.wav"], ["happy/a.mid", "sad/b.mid", "calm/c.mid"]
+    paired, alone, lines = copies(audio, midi, [("happy/a.wav", "sad/b.wav")])
+    assert (paired, alone) == ({"calm/c"}, {"happy/a", "sad/b", "calm/c"})  # the scores differ
+    assert lines == ["happy/a.wav (happy), sad/b.wav (sad): none is used"]
+    paired, alone, lines = copies(audio, midi, [("happy/a.wav", "sad/b.wav"), ("happy/a.mid", "sad/b.mid")])
+    assert (paired, alone, len(lines)) == ({"calm/c"}, {"calm/c"}, 2)
+
+
+def test_neither_side_of_a_manifest_is_empty_where_the_score_of_a_recording_is_left_out():
+    """The only song held out may be the one whose score has two emotions."""
+    audio = [f"happy/s{n}.wav" for n in range(6)]
+    midi = [*(f"happy/s{n}.mid" for n in range(6)), "calm/copy.mid"]
+    scores = found(*midi, same=[("happy/s0.mid", "calm/copy.mid")])
+    pairs_ = pair(found(*audio), scores).pairs
+    for seed in range(30):
+        paired, alone, _ = corpus.songs(pairs_, scores, Labels(), 0.1, seed)
+        assert (len(paired), len(alone)) == (6, 5)
+        assert {song.held_out for song in paired} == {song.held_out for song in alone} == {True, False}
+
+
+def test_a_label_of_the_user_settles_which_copy_is_used(tmp_path):
+    (tmp_path / "l.csv").write_text("sad/b.mid,angry\n")
+    midi, same = ["happy/a.mid", "sad/b.mid", "calm/c.mid"], [("happy/a.mid", "sad/b.mid")]
+    _, alone, lines = copies([], midi, same, labels.read(tmp_path / "l.csv"))
+    assert (alone, lines) == ({"sad/b", "calm/c"}, ["happy/a.mid (happy), sad/b.mid (angry): only angry is used"])
+
+
+def test_a_copy_without_an_emotion_does_not_make_a_song_neutral():
+    midi = ["happy/a.mid", "backup/a.mid", "joyful/a2.mid", "calm/c.mid"]
+    _, alone, lines = copies([], midi, [("happy/a.mid", "backup/a.mid", "joyful/a2.mid")])
+    assert alone == {"happy/a", "joyful/a2", "calm/c"}
+    assert "backup/a.mid (no emotion word)" in lines[0] and "only happy is used" in lines[0]
+
+
+def test_copies_under_one_emotion_stay():
+    midi = ["happy/a.mid", "happy/b.mid", "calm/c.mid"]
+    assert copies([], midi, [("happy/a.mid", "happy/b.mid")])[1:] == ({"happy/a", "happy/b", "calm/c"}, [])

@@ -88,8 +88,32 @@ def test_decomposed_unicode_is_read_like_composed():
         assert emotion.match(unicodedata.normalize(form, "fiancée happy")).word == "happy"
 
 
+@pytest.mark.parametrize(
+    "path, label, against",
+    [
+        ("sad/Joy Division/x.wav", "sad", "'Joy Division' names happy"),
+        ("Joy Division/sad/x.wav", "sad", "'Joy Division' names happy"),
+        ("calm/Rage Against the Machine/x.wav", "calm", "'Rage Against the Machine' names angry"),
+        ("happy/Fear Factory/Demanufacture/x.wav", "happy", "'Fear Factory' names fear"),
+        ("very sad songs 2/Happy Mondays/x.wav", "sad", "'Happy Mondays' names happy"),
+        ("happy/Rage/x.wav", "happy", "'Rage' names angry"),
+        ("happy/disc 2 sad/angry.mid", "happy", "'disc 2 sad' names sad"),
+        ("sad/grief/x.wav", "grief", ""),
+        ("sad/Joy Division/grief/x.wav", "grief", "'Joy Division' names happy"),
+        ("my Sad Mp3 files/Someone/x.wav", "sad", ""),
+        ("no fear/calm/x.wav", "calm", ""),
+    ],
+)
+def test_a_folder_that_names_only_an_emotion_outranks_names_of_artists_and_albums(path, label, against):
+    """The outermost of these decides; of those that agree with it, the nearest is used."""
+    found = emotion.label_for(path)
+    assert found.word == label
+    assert against in found.against and bool(against) == bool(found.against)
+    assert against in found.why
+
+
 def test_nearest_folder_first_then_outward_then_file_name():
-    assert emotion.label_for("happy/disc 2 sad/angry.mid").word == "sad"
+    assert emotion.label_for("Joy Division/Rage of Angels/angry.mid").word == "rage"
     assert emotion.label_for("happy/disc 2/angry.mid").word == "happy"
     assert emotion.label_for("album/angry.mid").word == "angry"
     assert emotion.label_for(Path("calm") / "01.wav").where == "folder 'calm'"
@@ -152,6 +176,12 @@ def _edited(tmp_path, old, new):
 def test_a_word_that_occurs_twice_is_refused(tmp_path):
     path = _edited(tmp_path, "subtle: glum, glumly", "subtle: glum, happy")
     with pytest.raises(UsageError, match="`happy` occurs twice, under happy > joy > strong and sad > sorrow > subtle"):
+        emotion.lexicon(path)
+
+
+def test_a_filler_that_is_an_emotion_word_is_refused(tmp_path):
+    path = _edited(tmp_path, "fillers: [song,", "fillers: [song, happy,")
+    with pytest.raises(UsageError, match="`happy` is an emotion word, and a filler"):
         emotion.lexicon(path)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.data.users import mode, public_folder, without_rights
 from tests.domains.music.corpora import (
     EMOTIONS,
     make_corpus,
@@ -22,9 +23,11 @@ from tests.domains.music.corpora import (
 )
 from tests.domains.music.midi_bytes import metre, off, on, song, track
 from training.data import encode
+from training.data.files import scan
 from training.domains.music.audio import HOP, SAMPLE_RATE
 from training.domains.music.clouds.cloud import render
 from training.domains.music.clouds.precomputed import fullest_window
+from training.domains.music.corpora import corpus
 from training.domains.music.midi.notes import NOTE
 from training.domains.music.midi.reader import NOTES
 from training.errors import DataError, HostError, UsageError
@@ -100,9 +103,9 @@ def test_the_split_and_the_data_digest_do_not_depend_on_the_absolute_path(root, 
 def test_unreadable_files_are_quarantined_with_reasons(root):
     """Damaged audio, damaged scores, time base 0, 2^28-tick deltas, FIFOs; every readable song is kept."""
     for n in range(9, 40):
-        write_mid(root / f"midi/more/t{n}.mid", n % 30)
+        write_mid(root / f"midi/more/t{n}.mid", n)
     (root / "audio/happy/broken.wav").write_bytes(b"RIFF\0\0\0\0WAVEfmt nonsense")
-    write_mid(root / "midi/happy/broken.mid", 1)
+    write_mid(root / "midi/happy/broken.mid", 41)
     (root / "midi/sad/noise.mid").write_bytes(os.urandom(500))
     (root / "midi/sad/cut.mid").write_bytes((root / "midi/sad/t1.Mid").read_bytes()[:30])
     write_mid(root / "midi/sad/far.mid", 1, delay=(1 << 28) - 1)
@@ -203,8 +206,38 @@ def test_labels_of_the_user_have_priority_and_unused_ones_are_reported(root):
     assert summary.unused_labels == ["nowhere"]
 
 
+def test_folders_that_disagree_and_copies_with_two_emotions_are_reported(root):
+    for folder in ("sad/Joy Division", "Joy Division"):
+        write_mid(root / f"midi/{folder}/x.mid", 21 + len(folder))
+    shutil.copy(root / "midi/happy/t0.Mid", root / "midi/sad/again.mid")
+    summary = run(root)
+    assert summary.folders_disagree == [
+        "sad/Joy Division (1 song): sad, by folder 'sad'; folder 'Joy Division' names happy"
+    ]
+    assert summary.unsure_labels == ["Joy Division (1 song): happy, by folder 'Joy Division'"]
+    assert summary.contradicted == ["happy/t0.Mid (happy), sad/again.mid (sad): none is used"]
+    for line in (*summary.folders_disagree, *summary.unsure_labels, *summary.contradicted):
+        assert line in summary.output
+    by_content = defaultdict(set)
+    for row in (row for side in ("train", "val") for row in rows(root, f"midi_{side}")):
+        by_content[Path(row["midi_path"]).read_bytes()].add(tuple(row["emotion"]))
+    assert all(len(emotions) == 1 for emotions in by_content.values())
+    content = json.loads((root / "out/data/manifests/summary.json").read_text())
+    assert content["contradicted"] == summary.contradicted
+
+
+def test_songs_whose_channels_cancel_are_counted(root):
+    wave, rate = soundfile.read(root / "audio/happy/t0.WAV")
+    soundfile.write(root / "audio/happy/t0.WAV", np.stack([wave, -wave], axis=1), rate)
+    summary = run(root)
+    assert (summary.pairs, summary.channels_cancel) == (9, ["happy/t0"])
+    assert "1 songs whose channels cancel each other" in summary.output
+    again = run(root)
+    assert again.channels_cancel == ["happy/t0"]
+
+
 def test_songs_without_an_emotion_word_are_neutral_counted_and_reported(root):
-    write_mid(root / "midi/garage/crusader.mid", 3)
+    write_mid(root / "midi/garage/crusader.mid", 33)
     summary = run(root)
     assert summary.label_sources == {"none": 1, "path": 9}
     assert "1 songs have no emotion word" in summary.output
@@ -236,8 +269,8 @@ def test_any_file_name_is_accepted(root):
     """With spaces, quotes, a newline, a leading dash, $(..)."""
     odd = ["a b", "it's", 'q"q', "new\nline", "-rf", "$(touch pwned)", "é"]
     for n, name in enumerate(odd):
-        write_wav(root / "audio/happy" / f"{name}.wav", n)
-        write_mid(root / "midi/happy" / f"{name}.mid", n)
+        write_wav(root / "audio/happy" / f"{name}.wav", 20 + n)
+        write_mid(root / "midi/happy" / f"{name}.mid", 20 + n)
     summary = run(root)
     assert summary.pairs == 9 + len(odd)
     assert not summary.quarantined
@@ -251,6 +284,55 @@ def refusal(root: Path, kind=DataError, **options) -> str:
     with pytest.raises(kind) as error:
         run(root, **options)
     return str(error.value)
+
+
+def test_labels_of_which_none_is_of_a_file_are_refused(root):
+    """The paths may begin with a folder too many."""
+    (root / "labels.csv").write_text("path,emotion\naudio/happy/t0.WAV,angry\naudio/happy/t3.WAV,fear\n")
+    message = refusal(root, labels=root / "labels.csv")
+    assert "none of its 2 paths is a file under --audio-root" in message
+    assert "audio/happy/t0.WAV" in message
+    (root / "labels.csv").write_text("happy/t0,angry\naudio/happy/t3.WAV,fear\n")
+    assert run(root, labels=root / "labels.csv").unused_labels == ["audio/happy/t3.WAV"]
+
+
+@pytest.fixture
+def public(root, monkeypatch):
+    """The corpus in a folder that any user may enter; it is scanned by a user without rights."""
+
+    def scan_without_rights(*arguments):
+        with without_rights():
+            return scan(*arguments)
+
+    monkeypatch.setattr(corpus, "scan", scan_without_rights)
+    with public_folder() as place:
+        corpus_there = Path(shutil.copytree(root, place / "corpus"))
+        corpus_there.chmod(0o755)
+        yield corpus_there
+
+
+@pytest.mark.parametrize("bits", [0o000, 0o644, 0o311])
+def test_all_files_below_a_folder_that_cannot_be_entered_count_as_lost(public, bits):
+    """Three of nine recordings: as for unreadable files, more than a fifth is refused."""
+    for n in range(3):
+        for kind, suffix in (("audio", "WAV"), ("midi", "Mid")):
+            (public / f"{kind}/happy/album{n}").mkdir()
+            (public / f"{kind}/happy/t{3 * n}.{suffix}").rename(public / f"{kind}/happy/album{n}/t{3 * n}.{suffix}")
+    with mode(public / "audio/happy", bits):
+        message = refusal(public)
+    assert "3 of 9 files could not be decoded (scan)" in message
+    assert "audio/happy" in message and "the folder cannot be read: Permission denied" in message
+    assert "audio/happy" in (public / "out/data/manifests/quarantine.jsonl").read_text()
+
+
+def test_a_small_folder_that_cannot_be_entered_is_listed(public):
+    (public / "audio/more").mkdir()
+    with mode(public / "audio/more", 0o000):
+        summary = run(public)
+    assert [item["path"] for item in summary.quarantined] == [str(public / "audio/more")]
+    assert "audio/more: the folder cannot be read" in summary.output
+    with mode(public / "audio", 0o644):
+        assert "cannot be read by uid" in refusal(public, HostError)
 
 
 def test_an_empty_folder_is_refused(root):

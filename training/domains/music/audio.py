@@ -8,19 +8,17 @@ logarithm is stored. The tests compare with
 
 from __future__ import annotations
 
-import re
-import shutil
-import struct
-import subprocess
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from training.data.encode import Encoder
-from training.errors import HostError
+from training.domains.music.sound import decoding
+from training.domains.music.sound.decoding import BLOCK, open_sound, too_dense
+from training.domains.music.sound.mixing import Levels, mix
+from training.domains.music.sound.mixing import weights as weights_of
 
 SAMPLE_RATE = 44100
 N_FFT = 2048
@@ -33,18 +31,11 @@ WINDOW_SAMPLES = (WINDOW_FRAMES - 1) * HOP + N_FFT
 #: Smallest mel power; smaller values are raised to it. About 85 dB below a full-scale tone.
 FLOOR = 1e-5
 
-_BLOCK = 1 << 20  # samples decoded, and transformed, at a time
 _RATES = (4_000, 768_000)  # Hz; a header with another rate is damaged
-_LOUDEST = 1_000.0  # full scale is 1
-#: Bytes per second below which a duration is not credible; the smallest real encodings have twice as many. A file that
-#: declares more sound for its size is hostile (a FLAC of constant blocks packs a day into a megabyte) and would keep a
-#: decoder busy for hours, so it is refused. The first minute is always allowed.
-_LEAST_BYTES, _FREE_SECONDS = 500, 60
-_STREAMED = 0x7FFF_F000  # a WAV written to a pipe has no size in its header: it declares this many bytes or more
-_INSTALL_FFMPEG = "install it with: sudo apt-get install -y ffmpeg"
-#: The formats that ffmpeg may detect. None is a playlist or a script, which could make it open other files.
-_CONTAINERS = "mov,mp4,m4a,aac,mp3,ogg,flac,wav,w64,aiff,au,caf,matroska,asf"
-_ONLY_FFMPEG = (".m4a", ".aac")
+#: Largest sample, and largest mean level, where full scale is 1. Floating-point mixes exceed 1; a sine of that level
+#: would have a peak of 2.1.
+_LOUDEST, _LOUDEST_MEAN = 8.0, 1.5
+_UNSCALED = "full scale is 1 (are these integers, stored as floating-point numbers without scaling?)"
 
 
 def hann() -> np.ndarray:
@@ -63,35 +54,55 @@ def mel_filters() -> np.ndarray:
 
 
 def decode(path: Path) -> np.ndarray:
-    """A file's sound: float32 [n] at 44,100 Hz, the mean of its channels, full scale 1.
+    """A file's sound: float32 [n] at 44,100 Hz, full scale 1; the mean of its channels (exceptions: sound/mixing.py).
 
     Decoded by soundfile, or by ffmpeg where soundfile cannot. Raises ValueError (with the reason) if the file cannot be
-    read, holds numbers that are not finite, or less sound than one window; HostError if ffmpeg is needed and missing.
+    read to its end, holds numbers that are not finite, or less sound than one window; HostError if ffmpeg is needed and
+    missing.
     """
-    return np.concatenate(list(_sound(Path(path))))
+    return np.concatenate(_mixed(Path(path), list)[0])
 
 
 def log_mel(wave: np.ndarray) -> np.ndarray:
     """float32 [n] at 44,100 Hz -> float32 [1 + n // 1024, 128], natural logarithms."""
     wave = np.asarray(wave, np.float32)
-    return np.concatenate(list(_log_mel_blocks(wave[at : at + _BLOCK] for at in range(0, max(len(wave), 1), _BLOCK))))
+    return np.concatenate(list(_log_mel_blocks(wave[at : at + BLOCK] for at in range(0, max(len(wave), 1), BLOCK))))
 
 
 def encode_audio(path: Path) -> dict[str, np.ndarray]:
-    """A file -> {"logmel": float16 [T, 128]} of all its sound. Raises as `decode` does, and ValueError for silence."""
-    blocks = [block.astype(np.float16) for block in _log_mel_blocks(_sound(Path(path)))]
+    """A file -> all of its sound: {"logmel": float16 [T, 128], "mix": float32 [channels], the weights of the channels,
+    or [0] for their mean}. Raises as `decode` does, and ValueError where nothing is heard."""
+    blocks, weights = _mixed(Path(path), lambda sound: [block.astype(np.float16) for block in _log_mel_blocks(sound)])
     logmel = np.concatenate(blocks)
-    if (logmel <= np.float16(np.log(FLOOR))).all():
+    nothing = np.float16(np.log(FLOOR))
+    if (logmel <= nothing).all():
         raise ValueError("is silent from beginning to end")
-    return {"logmel": logmel}
+    if (logmel[2:-3, 1:] <= nothing).all():  # a step at either end is heard; the lowest filter passes a constant
+        raise ValueError("holds no sound above 30 Hz (a constant level is not sound)")
+    return {"logmel": logmel, "mix": np.zeros(0, np.float32) if weights is None else weights}
 
 
 LOGMEL = Encoder(
     kind="logmel",
-    version=f"2-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
+    version=f"3-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
     function=encode_audio,
     imports=("librosa", "librosa.filters", "scipy.fft", "soundfile", "soxr"),
 )
+
+
+def _mixed(
+    path: Path, work: Callable[[Iterator[np.ndarray]], list[np.ndarray]]
+) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """`work` on a file's sound, and the weights of its channels (None: their mean). Whether the channels cancel each
+    other is known at the end of a song; it is then decoded again."""
+    levels = Levels()
+    done = work(_sound(path, levels))
+    if not levels.may_cancel():
+        return done, None
+    blocks = open_sound(path)
+    next(blocks)
+    weights = weights_of(blocks)
+    return (done, None) if weights is None else (work(_sound(path, Levels(), weights)), weights)
 
 
 def _log_mel_blocks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -122,28 +133,29 @@ def _transform(wave: np.ndarray, count: int, window: np.ndarray, filters: np.nda
     return out
 
 
-def _sound(path: Path) -> Iterator[np.ndarray]:
-    """Blocks of a file's sound, mono, at SAMPLE_RATE, checked."""
+def _sound(path: Path, levels: Levels, weights: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Blocks of a file's sound, mono, at SAMPLE_RATE, checked. `levels` is filled in."""
     import soxr
 
-    blocks = _open(path)
+    blocks = open_sound(path)
     rate = next(blocks)
     if not _RATES[0] <= rate <= _RATES[1]:
         raise ValueError(f"has a sample rate of {rate} Hz")
     resampler = None if rate == SAMPLE_RATE else soxr.ResampleStream(rate, SAMPLE_RATE, 1, quality="HQ")
-    longest = _longest(path)
+    most = decoding.longest(path)
     total = 0
     for block in blocks:
         peak = float(np.maximum(block.max(initial=0.0), -block.min(initial=0.0)))  # NaN if any sample is NaN
         if not np.isfinite(peak):
             raise ValueError("holds samples that are not finite numbers")
         if peak > _LOUDEST:
-            raise ValueError(f"holds samples as large as {peak:g}; full scale is 1")
-        mono = _mono(block)
+            raise ValueError(f"holds samples as large as {peak:g}; {_UNSCALED}")
+        mono = mix(block, weights)
+        levels.add(block, mono)
         mono = resampler.resample_chunk(mono) if resampler else mono
         total += len(mono)
-        if total > longest * SAMPLE_RATE:
-            raise ValueError(_too_dense(path, longest))
+        if total > most * SAMPLE_RATE:
+            raise ValueError(too_dense(path, most))
         yield mono
     if resampler:
         mono = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
@@ -151,137 +163,5 @@ def _sound(path: Path) -> Iterator[np.ndarray]:
         yield mono
     if total < WINDOW_FRAMES * HOP:
         raise ValueError(f"holds {total / SAMPLE_RATE:.2f} s of sound; at least {WINDOW_SECONDS:.2f} s are needed")
-
-
-def _mono(block: np.ndarray) -> np.ndarray:
-    """float32 [n, channels] -> the mean of the channels [n]."""
-    if block.shape[1] == 2:  # the same result as `mean`, ten times faster
-        return (block[:, 0] + block[:, 1]) / np.float32(2)
-    return block.mean(axis=1, dtype=np.float32)
-
-
-def _open(path: Path) -> Iterator:
-    """First the file's sample rate, then blocks float32 [n, channels]. By soundfile, else by ffmpeg."""
-    import soundfile
-
-    if not path.is_file():
-        raise ValueError("is not a regular file")
-    if path.stat().st_size == 0:
-        raise ValueError("is an empty file")
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        yield from _ffmpeg(path, str(error.error_string))
-        return
-    with file:
-        declared = _declared_frames(path, file)
-        if declared is None and file.format == "MP3" and shutil.which("ffmpeg"):
-            yield from _ffmpeg(path, "")  # libsndfile guesses the length of such a file and stops reading there
-            return
-        yield file.samplerate
-        if declared is not None and declared > _longest(path) * file.samplerate:
-            raise ValueError(_too_dense(path, declared / file.samplerate))
-        held, most = 0, _BLOCK // file.channels
-        try:
-            # Stop at the first short block: after a damaged OGG page, libsndfile returns samples that the file does
-            # not hold.
-            while len(block := file.read(most, dtype="float32", always_2d=True)):
-                held += len(block)
-                yield block
-                if len(block) < most:
-                    break
-        except soundfile.LibsndfileError as error:
-            raise ValueError(f"breaks off: {error.error_string}") from error
-        if declared is not None and held < 0.99 * declared:
-            expected, found = (frames / file.samplerate for frames in (declared, held))
-            raise ValueError(f"is truncated: its header declares {expected:.1f} s of sound; {found:.1f} s can be read")
-
-
-def _longest(path: Path) -> float:
-    """Upper bound of the seconds of sound in a file of this size."""
-    return _FREE_SECONDS + path.stat().st_size / _LEAST_BYTES
-
-
-def _too_dense(path: Path, seconds: float) -> str:
-    return f"claims {seconds / 60:,.0f} minutes of sound in {path.stat().st_size:,} bytes; no recording is that small"
-
-
-def _declared_frames(path: Path, file) -> int | None:
-    """Frames that the header declares; None if it does not (for an MP3 without a count, libsndfile's is a guess)."""
-    with path.open("rb") as stream:
-        if file.format == "WAV":
-            return _wav_frames(stream)
-        if file.format in ("FLAC", "OGG"):
-            return file.frames if 0 < file.frames < 1 << 60 else None
-        if file.format == "MP3":
-            head = stream.read(10)
-            tag = 0
-            if head[:3] == b"ID3":
-                tag = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            stream.seek(tag)
-            first = stream.read(200)
-            return file.frames if b"Xing" in first or b"Info" in first else None
-    return None
-
-
-def _wav_frames(stream) -> int | None:
-    """Frames that a RIFF file's data chunk should have; None for a streamed file or another layout."""
-    if stream.read(12)[:4] != b"RIFF":
-        return None
-    width = 0
-    while len(chunk := stream.read(8)) == 8:
-        name, size = struct.unpack("<4sI", chunk)
-        if name == b"data":
-            return size // width if width and 0 < size < _STREAMED else None
-        if name == b"fmt ":
-            body = stream.read(16)
-            width = struct.unpack("<H", body[12:14])[0] if len(body) == 16 else 0
-            size -= len(body)
-        stream.seek(size + size % 2, 1)
-    return None
-
-
-def _ffmpeg(path: Path, reason: str) -> Iterator:
-    """As `_open`, from ffmpeg's first audio stream. `reason`: soundfile's error."""
-    program = shutil.which("ffmpeg")
-    if program is None:
-        if path.suffix.lower() in _ONLY_FFMPEG:
-            raise HostError(f"{path}: ffmpeg decodes {path.suffix} files and is missing; {_INSTALL_FFMPEG}")
-        raise ValueError(f"cannot be decoded: {reason}")
-    command = [program, "-nostdin", "-hide_banner", "-v", "error", "-threads", "1"]
-    command += ["-protocol_whitelist", "file,pipe", "-format_whitelist", _CONTAINERS, "-i", f"file:{path.absolute()}"]
-    # The AU format is a header of six numbers and then samples, so rate, channels and sound come through one pipe.
-    command += ["-map", "0:a:0", "-vn", "-sn", "-dn", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as process,
-    ):
-        try:
-            header = process.stdout.read(24)
-            if len(header) < 24:
-                process.wait()
-                raise ValueError(f"cannot be decoded; ffmpeg: {_first_error(errors)}")
-            _, offset, _, _, rate, channels = struct.unpack(">6I", header)
-            process.stdout.read(offset - 24)
-            yield rate
-            width = 4 * channels
-            while data := process.stdout.read(_BLOCK // channels * width):
-                complete = len(data) - len(data) % width
-                yield np.frombuffer(data[:complete], ">f4").astype(np.float32).reshape(-1, channels)
-            if process.wait() != 0:
-                raise ValueError(f"breaks off; ffmpeg: {_first_error(errors)}")
-            if b"partial file" in _all(errors):  # ffmpeg's message for an MP4 whose index declares more data
-                raise ValueError("is truncated: its index declares more sound than the file holds")
-        finally:
-            process.kill()
-
-
-def _first_error(stream) -> str:
-    """The first line of ffmpeg's error output, without its "[decoder @ address]" prefix and the path."""
-    lines = _all(stream).decode(errors="replace").strip().splitlines()
-    return re.sub(r"^(\[[^]]*\]|file:.*:(?= ))\s*", "", lines[0])[:200] if lines else "no reason given"
-
-
-def _all(stream) -> bytes:
-    stream.seek(0)
-    return stream.read()
+    if levels.rms > _LOUDEST_MEAN:
+        raise ValueError(f"has a mean level (RMS) of {levels.rms:.1f}; {_UNSCALED}")

@@ -16,7 +16,7 @@ import functools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
@@ -112,6 +112,7 @@ class _File(Section):
     tiers: _Tiers
     degrees: dict[str, Annotated[int, Field(ge=-5, le=5)]]
     negations: Names
+    fillers: Names
     instruments: dict[str, Annotated[int, Field(ge=0, le=127)]]
     bases: dict[str, _Base]
     others: dict[str, _Other]
@@ -141,6 +142,8 @@ class Match:
     tier: str = ""
     where: str = ""  # the folder or file name that contains the word
     why: str = "no hint"
+    alone: bool = False  # the name consists of emotion words, degrees and fillers ("very sad songs 2")
+    against: str = ""  # the path's other folders that name another emotion, as text
 
     @property
     def hinted(self) -> bool:
@@ -156,6 +159,7 @@ class Lexicon:
     tiers: Mapping[str, float]
     degrees: Mapping[str, int]
     negations: frozenset[str]
+    fillers: frozenset[str]
     instruments: Mapping[str, int]
     rules: Mapping[str, ProductionRules]
     longest: int  # words in the longest entry
@@ -189,6 +193,7 @@ def lexicon(path: Path = LEXICON) -> Lexicon:
         tiers=raw.tiers.model_dump(),
         degrees=raw.degrees,
         negations=frozenset(raw.negations),
+        fillers=frozenset(raw.fillers),
         instruments=raw.instruments,
         rules=rules,
         longest=0,
@@ -199,6 +204,9 @@ def lexicon(path: Path = LEXICON) -> Lexicon:
         if key in words:
             raise UsageError(f"{path}: `{entry.word}` occurs twice, under {_name(words[key])} and {_name(entry)}.")
         words[key] = entry
+    for word in (*book.fillers, *book.degrees):
+        if (word,) in words:
+            raise UsageError(f"{path}: `{word}` is an emotion word, and a filler or a degree.")
     return Lexicon(**{**vars(book), "words": words, "longest": max(map(len, words))})
 
 
@@ -239,9 +247,10 @@ def match(text: str, where: str = "") -> Match | None:
     """The first emotion word in a word, phrase or name, or None. `where` names the text in `why`."""
     book = lexicon()
     words = split_words(text)
-    hints = _hints(words, book)
+    hints, others = _hints(words, book)
     if not hints:
         return None
+    alone = all(word in book.fillers or word in book.degrees for word in others)
     entry, shift = hints[0]
     vector, tier = entry.vector, entry.tier
     why = f"`{entry.word}` in {where or repr(text)} is {_name(entry)}"
@@ -249,15 +258,16 @@ def match(text: str, where: str = "") -> Match | None:
         tier = TIERS[min(len(TIERS) - 1, max(0, TIERS.index(tier) + shift))]
         vector = book.graded(entry.emotion, entry.sub, tier)
         why += f", moved to {tier} by the word before it"
-    others = [e.word for e, _ in hints[1:] if e.emotion != entry.emotion]
-    if others:
-        why += f" (the first word is used; also found: {', '.join(others)})"
-    return Match(vector, entry.word, entry.emotion, entry.family, entry.sub, tier, where or text, why)
+    later = [e.word for e, _ in hints[1:] if e.emotion != entry.emotion]
+    if later:
+        why += f" (the first word is used; also found: {', '.join(later)})"
+    return Match(vector, entry.word, entry.emotion, entry.family, entry.sub, tier, where or text, why, alone)
 
 
-def _hints(words: Sequence[str], book: Lexicon) -> list[tuple[Entry, int]]:
-    """(entry, tiers to move by) in reading order: the longest entry at each place, without negated ones."""
-    found = []
+def _hints(words: Sequence[str], book: Lexicon) -> tuple[list[tuple[Entry, int]], list[str]]:
+    """(entry, tiers to move by) in reading order: the longest entry at each place, without negated ones. And the words
+    that belong to no entry."""
+    found, others = [], []
     at = 0
     while at < len(words):
         for length in range(min(book.longest, len(words) - at), 0, -1):
@@ -274,12 +284,18 @@ def _hints(words: Sequence[str], book: Lexicon) -> list[tuple[Entry, int]]:
             at += length
             break
         else:
+            others.append(words[at])
             at += 1
-    return found
+    return found, others
 
 
 def label_for(relative_path: PurePath | str) -> Match:
-    """The emotion in a file's path: from the nearest folder whose name has an emotion word, else from the file name.
+    """The emotion in a file's path: from a folder whose name has an emotion word, else from the file name.
+
+    Names of artists and albums may contain an emotion word ("sad/Joy Division"). So folders whose names hold nothing
+    else ("sad", "very sad songs 2") come before all others. Where several of those disagree, the outermost is right; of
+    those that agree with it, the nearest to the file is used, because it is more specific ("sad/grief"). Without such a
+    folder, the nearest that contains an emotion word is used. `against` holds the folders that disagree.
 
     `relative_path` is the file's path below the corpus root; folders above the root do not describe a song.
     Without such a word: neutral, (0, 0, .5), with why "no hint".
@@ -294,9 +310,16 @@ _NOTHING = Match(NEUTRAL, "", "neutral", "neutral")
 
 @functools.lru_cache(1 << 14)
 def _of_folders(folders: str) -> Match | None:
-    """The match of the nearest folder that has one; cached for all files in the folder."""
-    parts = reversed(PurePath(folders).parts)
-    return next((found for folder in parts if (found := match(folder, f"folder {folder!r}"))), None)
+    """The match of the folder that decides; cached for all files in the folder."""
+    found = [hit for folder in PurePath(folders).parts if (hit := match(folder, f"folder {folder!r}"))]
+    if not found:
+        return None
+    clear = [hit for hit in found if hit.alone]
+    chosen = [hit for hit in clear if hit.emotion == clear[0].emotion][-1] if clear else found[-1]
+    against = ", ".join(f"{hit.where} names {hit.emotion}" for hit in found if hit.emotion != chosen.emotion)
+    if not against:
+        return chosen
+    return replace(chosen, why=f"{chosen.why}, although {against}", against=against)
 
 
 # -- lookups -------------------------------------------------------------------------------------------------------

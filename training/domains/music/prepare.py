@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from training.data import manifest
 from training.data.encode import TOO_MANY, Quarantined, describe, ledger, preload, refuse_if_too_many, write_quarantine
-from training.data.files import Refused
+from training.data.files import Found, Refused
 from training.data.identity import is_marked_synthetic
 from training.data.media import Media
 from training.data.rows import RELEASED, Files, Stored, Texts
@@ -100,7 +101,11 @@ class _Preparation:
     def scan(self, audio_root: Path | None, midi_root: Path | None) -> None:
         sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
         scores, bad_scores = corpus.find(midi_root, corpus.MIDI, "--midi-root")
-        self.refused = [*bad_sounds, *bad_scores]
+        self.refused = {
+            AUDIO: [_lost(item, scores, "recordings", "scores") for item in bad_sounds],
+            MIDI: [_lost(item, sounds, "scores", "recordings") for item in bad_scores],
+        }
+        self.given.refuse_if_useless(chain(sounds, scores))
         self.sounds = Media(sounds, self.workspace.cache, self.workers, self.say)
         self.scores = Media(scores, self.workspace.cache, self.workers, self.say)
 
@@ -115,8 +120,7 @@ class _Preparation:
 
     def _build(self, summary: Summary, clouds: Path | None) -> list[Built]:
         """Write the manifests, and fill in the summary."""
-        refused = self.refused
-        quarantine = [Quarantined(item.path, "scan", item.reason) for item in refused]
+        quarantine = list(dict.fromkeys(item for of_root in self.refused.values() for item, _ in of_root))
         preload(*([LOGMEL] if self.sounds.every else []), NOTES, TOKENS)  # what decodes sound takes seconds to import
         self.ledger = ledger(self.workspace.cache)
 
@@ -127,19 +131,20 @@ class _Preparation:
             merge_shards(self.workspace.cache, self.merge, digest(self.sounds, self.scores, pairing.pairs), ENCODERS,
                          self.say)  # fmt: skip
         bad, bad_sounds = decode(self.sounds, self.scores, self.scores.files, pairing.pairs)
-        quarantine += self._judge(bad, len(self.scores.files), refused, corpus.MIDI)
+        quarantine += self._judge(bad, len(self.scores.files), MIDI)
         heard = len({pair.audio.number for pair in pairing.pairs})
-        quarantine += self._judge(bad_sounds, heard, refused, corpus.AUDIO)
+        quarantine += self._judge(bad_sounds, heard, AUDIO)
 
         usable = [score for score in self.scores.files if self.scores.has(score, TOKENS)]
         complete = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
         self._refuse(not usable, "No score can be used.", quarantine)
         self._refuse(bool(self.sounds.files) and not complete, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
-        paired, alone = corpus.songs(complete, usable, self.given, self.val_split, self.seed)
+        paired, alone, contradicted = corpus.songs(complete, usable, self.given, self.val_split, self.seed)
         songs = {ALONE: alone} | ({PAIRED: paired} if self.sounds.files else {})
         for of_name in songs.values():
             sides = {song.held_out for song in of_name}
-            self._refuse(len(sides) < 2, f"{_ONE_SONG}\n{_examples(pairing)}", quarantine)
+            copies = "".join(f"\n  copies with different emotions: {line}" for line in contradicted[:3])
+            self._refuse(len(sides) < 2, f"{_ONE_SONG}{copies}\n{_examples(pairing)}", quarantine)
 
         columns = {ALONE: {MIDI: self.scores.columns([song.midi for song in alone], TOKENS)}}
         if PAIRED in songs:
@@ -149,6 +154,7 @@ class _Preparation:
             }
         drawn = self._clouds(paired, columns[PAIRED], clouds) if clouds and paired else None
         self._count(summary, pairing, paired, alone, columns, quarantine)
+        summary.contradicted = contradicted
         summary.paired_by_stem = sum(pair.by == "stem" for pair in complete)
         summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
         summary.digest = _data_digest(paired, alone)
@@ -159,20 +165,16 @@ class _Preparation:
 
     # refusing
 
-    def _judge(
-        self, bad: list[Quarantined], count: int, refused: Sequence[Refused], suffixes: Sequence[str]
-    ) -> list[Quarantined]:
-        """Refuse a corpus with too many unreadable files, including those that the scan refused (but for hidden files,
-        which are not songs)."""
-        scanned = [
-            Quarantined(item.path, "scan", item.reason)
-            for item in refused
-            if item.path.lower().endswith(tuple(suffixes)) and item.reason != "a hidden file"
-        ]
+    def _judge(self, bad: list[Quarantined], count: int, root: str) -> list[Quarantined]:
+        """Refuse a corpus with too many unreadable files, including those that the scan refused, and those below
+        folders that it could not enter (but for hidden files, which are not songs)."""
+        scanned = [(item, files) for item, files in self.refused[root] if files and item.reason != "a hidden file"]
+        lost = sum(files for _, files in scanned)
+        every = [*bad, *(item for item, _ in scanned)]
         try:
-            refuse_if_too_many([*bad, *scanned], count + len(scanned), TOO_MANY)
+            refuse_if_too_many(every, count + lost, TOO_MANY, len(bad) + lost)
         except DataError:
-            write_quarantine(self.out / QUARANTINE, [*bad, *scanned])
+            write_quarantine(self.out / QUARANTINE, every)
             raise
         return bad
 
@@ -199,6 +201,7 @@ class _Preparation:
         summary.emotions = labels.count(song.label for song in alone)
         summary.label_sources = dict(sorted(Counter(song.label.source for song in alone).items()))
         summary.unused_labels = self.given.unused()
+        summary.folders_disagree, summary.unsure_labels = self.given.disagreements(), self.given.unsure()
         summary.unmatched_audio = [file.relative for file in pairing.unmatched_audio]
         summary.unmatched_midi = [file.relative for file in pairing.unmatched_midi] if summary.audio_files else []
         summary.ambiguous = [
@@ -213,6 +216,8 @@ class _Preparation:
             frames = columns[PAIRED][AUDIO].layout.counts["logmel"]
             once = np.unique([song.audio.number for song in paired], return_index=True)[1]
             summary.hours = round(int(frames[once].sum()) * HOP / SAMPLE_RATE / 3600, 4)
+            opposite = columns[PAIRED][AUDIO].layout.counts["mix"] > 0
+            summary.channels_cancel = [song.id for song, cancel in zip(paired, opposite, strict=True) if cancel]
             lengths = self._facts("end of notes 1", columns[PAIRED][MIDI], _end_of_notes)
             for song, count, written in zip(paired, frames.tolist(), lengths.tolist(), strict=True):
                 heard = count * HOP / SAMPLE_RATE
@@ -335,6 +340,17 @@ class _Emotions:
             text = manifest.AsJson(manifest.as_json(list(label.emotion)))
             known = self.known[id(label)] = (label, text)
         return known[1]
+
+
+def _lost(item: Refused, others: Sequence[Found], kind: str, other: str) -> tuple[Quarantined, int]:
+    """An item that the scan of a root refused, and how many files are lost with it. For a folder: at least as many as
+    the other root has below the same path."""
+    if item.folder is None:
+        return Quarantined(item.path, "scan", item.reason), item.files
+    inside = f"{item.folder}/"
+    count = sum(file.relative.startswith(inside) for file in others)
+    why = f"{item.reason}; the {kind} below it are not used" + (f" ({count} {other} have that path)" if count else "")
+    return Quarantined(item.path, "scan", why), max(item.files, count)
 
 
 def _examples(pairing) -> str:

@@ -46,6 +46,8 @@ def decode_shard(job: Job, shard: Shard) -> dict[str, Any]:
         )
     )
 
+    given.refuse_if_useless([*sounds.every, *scores.every])
+
     def work(known: Ledger) -> tuple[str, int]:
         bad = sounds.read(known) + scores.read(known)
         pairs = corpus.match(sounds.files, scores.files, given).pairs

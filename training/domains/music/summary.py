@@ -29,10 +29,14 @@ class Summary:
     emotions: dict[str, int] = field(default_factory=dict)  # songs (scores) per emotion
     label_sources: dict[str, int] = field(default_factory=dict)  # labels, path, none (neutral)
     unused_labels: list[str] = field(default_factory=list)
+    folders_disagree: list[str] = field(default_factory=list)
+    unsure_labels: list[str] = field(default_factory=list)  # folders with an emotion word in a longer name
+    contradicted: list[str] = field(default_factory=list)  # copies of one file with different emotions
     unmatched_audio: list[str] = field(default_factory=list)
     unmatched_midi: list[str] = field(default_factory=list)
     ambiguous: list[dict[str, Any]] = field(default_factory=list)
     lengths_differ: list[str] = field(default_factory=list)
+    channels_cancel: list[str] = field(default_factory=list)  # songs that are not mixed as the mean of their channels
     quarantined: list[dict[str, str]] = field(default_factory=list)
     clouds: int = 0
     digest: str = ""  # of the data: contents, ids, emotions and sides; the same on every host
@@ -57,6 +61,9 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     if unlabelled:
         say(f"  {unlabelled} songs have no emotion word in their paths: labelled neutral [0, 0, 0.5]")
     _list(say, "labels without a file", summary.unused_labels)
+    _list(say, "folders with two emotions in their path (see the README for the rule)", summary.folders_disagree)
+    _list(say, "folders with an emotion word in a longer name (an artist or an album?)", summary.unsure_labels)
+    _list(say, "files with the same content under different emotions", summary.contradicted)
     _list(say, "recordings without a score (not used)", summary.unmatched_audio)
     _list(say, "scores without a recording (used for MIDI only)", summary.unmatched_midi)
     _list(
@@ -68,6 +75,11 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     for what, found in summary.score_changes.items():
         most = printable(found["most"][0])
         say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} scores; most in {most}")
+    _list(
+        say,
+        "songs whose channels cancel each other (mixed as half of their difference, or the loudest one)",
+        summary.channels_cancel,
+    )
     _list(say, "quarantined", [f"{item['path']}: {item['reason']}" for item in summary.quarantined])
     say(f"  data digest {summary.digest[:16]}, manifests in {folder}")
     if summary.up_to_date:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,9 @@ def match(audio: Sequence[Found], midi: Sequence[Found], given: Labels) -> Pairi
 
 def songs(
     pairs: Sequence[Pair], midi: Sequence[Found], given: Labels, share: float, seed: int
-) -> tuple[list[Song], list[Song]]:
-    """The songs with recordings, and the songs of every score, with one split over both; each sorted by id.
+) -> tuple[list[Song], list[Song], list[str]]:
+    """The songs with recordings, and the songs of every score, with one split over both; each sorted by id. And a
+    line about every file that is left out because a copy of it has another emotion (see `_without_contradictions`).
 
     A score with a recording takes the recording's id and label. Rows of one group (see split.py) are on the same side:
     rows with equal contents, the same relative path, the same recording or score, or copies of any of them.
@@ -86,19 +87,21 @@ def songs(
         for score in midi
     ]
     del first
+    paired, contradicted = _without_contradictions(paired, lambda song: song.audio)
+    scores, more = _without_contradictions(scores, lambda song: song.midi)
     ids = [*_disambiguated(paired), *_disambiguated(scores)]
     everything = [*paired, *scores]
     tops = connected(map(_bonds, everything, ids))
     leaders: dict[int, int] = {}  # group -> its leading row, if that is not its first row
     with_sound: set[int] = set()
+    with_score: set[int] = set()
     for row, top in enumerate(tops):
         leader, alone = leaders.get(top, top), everything[row].audio is None
         if row != leader and (ids[row], alone) < (ids[leader], everything[leader].audio is None):
             leaders[top] = row
-        if not alone:
-            with_sound.add(top)
+        (with_score if alone else with_sound).add(top)
     groups = [
-        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound)
+        Group(ids[leader := leaders.get(top, top)], everything[leader].label.name, top in with_sound, top in with_score)
         for row, top in enumerate(tops)
         if row == top
     ]
@@ -110,7 +113,47 @@ def songs(
         [everything[row] for row in sorted(rows, key=ids.__getitem__)]
         for rows in (range(len(paired)), range(len(paired), len(everything)))
     )
-    return paired, scores
+    return paired, scores, [*contradicted, *more]
+
+
+_RANKS = ("none", "path", "labels")  # sources of labels, the weakest first
+
+
+def _without_contradictions(rows: list[Song], file_of: Callable[[Song], Found]) -> tuple[list[Song], list[str]]:
+    """The rows without those whose file has the same content as another row's, but another emotion; and a line about
+    each content that is concerned.
+
+    A label of the user comes before one from a path, and that before none: copies with a weaker label are left out. If
+    the strongest labels contradict each other, all copies are left out, because no label is guessed.
+    """
+    first: dict[bytes, Label] = {}
+    disputed: set[bytes] = set()
+    for song in rows:
+        content = file_of(song).content
+        if first.setdefault(content, song.label).name != song.label.name:
+            disputed.add(content)
+    del first
+    if not disputed:
+        return rows, []
+    copies: dict[bytes, list[Song]] = {}
+    for song in rows:
+        if (content := file_of(song).content) in disputed:
+            copies.setdefault(content, []).append(song)
+    kept: set[int] = set()
+    lines = []
+    for alike in copies.values():
+        best = max(_RANKS.index(song.label.source) for song in alike)
+        strongest = [song for song in alike if song.label.source == _RANKS[best]]
+        settled = len({song.label.name for song in strongest}) == 1
+        kept |= {id(song) for song in strongest} if settled else set()
+        names = ", ".join(f"{file_of(song).relative} ({_named(song.label)})" for song in alike)
+        used = f"only {strongest[0].label.name} is used" if settled else "none is used"
+        lines.append(f"{names}: {used}")
+    return [song for song in rows if file_of(song).content not in disputed or id(song) in kept], sorted(lines)
+
+
+def _named(label: Label) -> str:
+    return "no emotion word" if label.source == "none" else label.name
 
 
 def _bonds(song: Song, name: str) -> Iterator[str | bytes]:

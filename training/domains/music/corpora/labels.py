@@ -40,6 +40,7 @@ def of_song(files: Iterable[Found], given: Labels) -> Label:
     for file in files:
         found = emotion.label_for(file.relative)
         if found.hinted:
+            given.note(file, found)
             return _shared(found.vector, found.emotion, "path")
     return _shared(emotion.NEUTRAL, "neutral", "none")
 
@@ -59,11 +60,40 @@ def contradiction(audio: Found, midi: Found) -> str | None:
 
 
 class Labels:
-    """A user's labels: relative path, with or without extension, -> emotion."""
+    """A user's labels: relative path, with or without extension, -> emotion. And what is uncertain in the labels that
+    were taken from paths."""
 
-    def __init__(self, entries: Mapping[str, Label] | None = None):
-        self._entries = dict(entries or {})
+    def __init__(self, entries: Mapping[str, Label] | None = None, path: Path | None = None):
+        self._entries, self._path = dict(entries or {}), path
         self._used: set[str] = set()
+        self._disagree: Counter[tuple[str, str]] = Counter()  # (folder, what its names mean) -> files
+        self._unsure: Counter[tuple[str, str]] = Counter()
+
+    def refuse_if_useless(self, files: Iterable[Found]) -> None:
+        """Raise DataError if there are labels, and none is of one of the files."""
+        if not self._entries or any(file.relative in self._entries or file.key in self._entries for file in files):
+            return
+        names = "".join(f"\n  {printable(name)}" for name in sorted(self._entries)[:5])
+        raise DataError(
+            f"--labels {printable(self._path or '')}: none of its {len(self._entries)} paths is a file under "
+            "--audio-root or --midi-root. Paths are relative to these folders (happy/track001.wav, or happy/track001):"
+            f"{names}"
+        )
+
+    def note(self, file: Found, found: emotion.Match) -> None:
+        """Note what is uncertain in a label that was found in the names of folders."""
+        if found.against:
+            self._disagree[file.relative.rpartition("/")[0], f"{found.emotion}, by {found.where}; {found.against}"] += 1
+        elif not found.alone and found.where.startswith("folder "):
+            self._unsure[file.relative.rpartition("/")[0], f"{found.emotion}, by {found.where}"] += 1
+
+    def disagreements(self) -> list[str]:
+        """Folders of which another folder in the path names another emotion; the label that its files got."""
+        return _folders(self._disagree)
+
+    def unsure(self) -> list[str]:
+        """Folders whose emotion is one word in a longer name, which may be of an artist or album."""
+        return _folders(self._unsure)
 
     def find(self, file: Found) -> Label | None:
         for key in (file.relative, file.key):
@@ -80,12 +110,17 @@ class Labels:
         return len(self._entries)
 
 
+def _folders(noted: Mapping[tuple[str, str], int]) -> list[str]:
+    return [f"{folder} ({count} song{'s' * (count != 1)}): {why}" for (folder, why), count in sorted(noted.items())]
+
+
 def read(path: Path) -> Labels:
     """A CSV, JSON or JSONL file of labels.
 
     CSV: `path,emotion` or `path,valence,arousal,intensity`, with or without a header. JSON: {path: emotion}, or a list
     of {"path": ..., "emotion": ...}; JSONL: one of these objects per line. An emotion is a word of the lexicon, 3 or 64
-    numbers. Raises UsageError if the file is missing, DataError with line numbers if its content is invalid.
+    numbers. Raises UsageError if the file is missing, DataError with line numbers if its content is invalid, or if it
+    holds two labels for one path.
     """
     reason = regular_file(path)
     if reason:
@@ -119,7 +154,7 @@ def read(path: Path) -> Labels:
         raise DataError("\n".join(["The labels have mistakes:", *faults[:20], *more]))
     if not entries:
         raise DataError(f"--labels {name} holds no label.")
-    return Labels(entries)
+    return Labels(entries, path)
 
 
 def _label(value: Any) -> Label:
@@ -171,6 +206,9 @@ class _Layout(NamedTuple):
 
 def _layout(cells: list[str]) -> _Layout:
     """From the first line: its header, or its number of fields."""
+    for column in (*_KEY_COLUMNS, *_WORD_COLUMNS, *_VECTOR_COLUMNS):
+        if cells.count(column) > 1:
+            raise ValueError(f"has the column `{column}` twice")
     name = next((cells.index(column) for column in _KEY_COLUMNS if column in cells), None)
     word = next((cells.index(column) for column in _WORD_COLUMNS if column in cells), None)
     if name is not None and all(column in cells for column in _VECTOR_COLUMNS):
@@ -189,21 +227,29 @@ def _numbers(values: list[str]) -> list[float] | ValueError:
         return ValueError(str(error))
 
 
+class _Object(dict):
+    """A JSON object that also has its pairs in order: a plain dict keeps the last of several equal keys."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.pairs = pairs
+
+
 def _json(text: str) -> Iterator[tuple[int, str, Any]]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_Object)
     except json.JSONDecodeError:
         document = None  # not one JSON document: JSONL
     if isinstance(document, list):
         for number, item in enumerate(document, 1):
             yield from _object(number, item)
     elif isinstance(document, dict) and not (document.keys() & set(_KEY_COLUMNS) and "emotion" in document):
-        yield from ((number, key, value) for number, (key, value) in enumerate(document.items(), 1))
+        yield from ((number, key, value) for number, (key, value) in enumerate(document.pairs, 1))
     else:
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
-                    yield from _object(number, json.loads(line))
+                    yield from _object(number, json.loads(line, object_pairs_hook=_Object))
                 except json.JSONDecodeError as error:
                     yield number, "", ValueError(f"is not valid JSON: {error.msg} (column {error.colno})")
 
@@ -212,6 +258,8 @@ def _object(number: int, item: Any) -> Iterator[tuple[int, str, Any]]:
     key = next((k for k in _KEY_COLUMNS if isinstance(item, dict) and k in item), None)
     if key is None or "emotion" not in item or not isinstance(item[key], str):
         yield number, "", ValueError('is not an object like {"path": ..., "emotion": ...}')
+    elif repeated := [name for name in (key, "emotion") if sum(name == other for other, _ in item.pairs) > 1]:
+        yield number, "", ValueError(f"has the key `{repeated[0]}` twice")
     else:
         yield number, item[key], item["emotion"]
 

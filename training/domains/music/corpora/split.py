@@ -16,6 +16,7 @@ class Group:
     key: str  # its smallest relative id, the same on every host
     stratum: Hashable  # sides are filled stratum by stratum, so that both see every kind of song
     paired: bool  # holds a recording with its score
+    scored: bool = True  # holds a score that is a row without a recording too; each score is, but for contradicted ones
 
 
 def connected(bonds: Iterable[Iterable[Hashable]]) -> Sequence[int]:
@@ -44,10 +45,15 @@ def held_out(groups: Sequence[Group], share: float, seed: int) -> set[str]:
     those with the smallest hash of (seed, key) are taken, so that adding or removing a song changes the side of few
     others: those at the border of a quota.
     """
-    paired = [group for group in groups if group.paired]
+    both = [group for group in groups if group.paired and group.scored]
+    sound = [group for group in groups if group.paired and not group.scored]
     alone = [group for group in groups if not group.paired]
-    out = _draw(paired, _bounded(share, len(paired)), seed)
-    least = 0 if paired else min(1, len(alone) - 1)
+    if len(both) > 1:  # these are rows of every manifest: with one on either side, no manifest has an empty side
+        of_sound, least = round(share * len(sound)), 0
+    else:
+        of_sound = _bounded(share, len(sound))
+        least = 0 if both and not sound else min(1, len(alone) - 1)
+    out = _draw(both, _bounded(share, len(both)), seed) | _draw(sound, of_sound, seed)
     return out | _draw(alone, max(least, min(round(share * len(alone)), len(alone) - 1)), seed)
 
 
