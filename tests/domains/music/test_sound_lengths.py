@@ -217,7 +217,7 @@ def test_an_ogg_that_ends_inside_a_page_is_refused(tmp_path, kind):
 def test_ordinary_files_are_decoded_as_before(tmp_path, monkeypatch, kind):
     """By soundfile, to the same bits."""
     path = write(tmp_path / "a.wav", 3.0, kind)
-    monkeypatch.setattr(decoding, "_ffmpeg", lambda *_: pytest.fail("decoded by ffmpeg"))
+    monkeypatch.setattr(decoding, "by_ffmpeg", lambda *_: pytest.fail("decoded by ffmpeg"))
     assert np.array_equal(decode(path), soundfile.read(path, dtype="float32")[0])
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, DemoText, Domain, Finding, Job, Option, Request, Section
+from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 
@@ -33,11 +33,12 @@ class Music(Domain):
     data_words = "music"
     options = (
         Option(
-            "audio-root", "folder", "audio files: wav mp3 flac ogg m4a aac", environment="ATHANOR_AUDIO_ROOT"
+            "audio-root", "folder", "audio files: wav mp3 flac ogg m4a aac", environment="ATHANOR_AUDIO_ROOT",
+            verbs=(*DATA_VERBS, "inspect"),
         ),
         Option(
             "midi-root", "folder", "MIDI files: mid midi; paired with audio by path, or by a unique file name",
-            environment="ATHANOR_MIDI_ROOT",
+            environment="ATHANOR_MIDI_ROOT", verbs=(*DATA_VERBS, "inspect"),
         ),
         Option(
             "data-mount", "folder",
@@ -45,7 +46,7 @@ class Music(Domain):
             "anywhere in it", environment="ATHANOR_DATA_MOUNT", verbs=(),
         ),
         Option(
-            "labels", "file", "emotions by hand: CSV, JSON or JSONL", verbs=PREPARE, runner=False
+            "labels", "file", "emotions by hand: CSV, JSON or JSONL", verbs=(*PREPARE, "inspect"), runner=False
         ),
         Option(
             "generate-clouds", "flag", "also write each song's target cloud as .npy", verbs=PREPARE, runner=False
@@ -108,6 +109,11 @@ class Music(Domain):
         from training.domains.music.checks import checks
 
         return checks(job)
+
+    def inspect(self, job: Job, path: Path) -> Inspected:
+        from training.domains.music.inspection import inspect
+
+        return inspect(job, path)
 
     def store_bytes(self, job: Job) -> int:
         from training.domains.music.checks import store_bytes

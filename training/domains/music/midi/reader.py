@@ -76,6 +76,37 @@ def parse(data: bytes) -> Score:
     return Score(notes, piece.bars, piece.changes)
 
 
+class Layout(NamedTuple):
+    """A file's notes with what plays them, [n] each, and its tempi and metres: for people, not for training."""
+
+    track: np.ndarray  # from 0
+    channel: np.ndarray  # from 0
+    program: np.ndarray  # 0 for drums
+    drum: np.ndarray
+    pitch: np.ndarray
+    velocity: np.ndarray
+    onset: np.ndarray  # seconds
+    end: np.ndarray  # seconds
+    bars: np.ndarray  # seconds of each bar
+    tempi: list[float]  # microseconds a quarter note, in time order; none with an SMPTE time base
+    metres: list[tuple[int, int]]
+    changes: dict[str, int]  # the keys of CHANGES
+
+
+def layout(path: Path) -> Layout:
+    """The layout of a file. Raises ValueError as `read_score` does."""
+    data = _bytes(path)
+    piece, events = _place(data), read_events(data)
+    start = pair(events).start
+    tempo, metre = _tempo_and_metre(events)
+    return Layout(
+        events.track[start].astype(np.int64), events.status[start] & 0xF, piece.notes["program"], piece.notes["drum"],
+        piece.notes["pitch"], piece.notes["velocity"], piece.seconds.at(piece.onset), piece.seconds.at(piece.end),
+        piece.bars, [] if _time_base(data)[1] else tempo[1].tolist(),
+        [(int(above), int(below)) for _, above, below in zip(*metre, strict=True)], piece.changes,
+    )  # fmt: skip
+
+
 def _bytes(path: Path) -> bytes:
     try:
         about = path.stat()

@@ -58,7 +58,7 @@ def open_sound(path: Path) -> Iterator:
     try:
         file = soundfile.SoundFile(path)
     except soundfile.LibsndfileError as error:
-        yield from _ffmpeg(path, found, str(error.error_string))
+        yield from by_ffmpeg(path, found, str(error.error_string))
         return
     with file:
         if file.format == "MP3":
@@ -68,7 +68,7 @@ def open_sound(path: Path) -> Iterator:
                 raise ValueError(_needs_ffmpeg(found))
             yield from _libsndfile(path, file, found)
             return
-    yield from _ffmpeg(path, found, "")
+    yield from by_ffmpeg(path, found, "")
 
 
 def _libsndfile(path: Path, file, found: Contents) -> Iterator:
@@ -104,8 +104,8 @@ def _is_short(seconds: float, expected: float) -> bool:
     return expected - seconds > min(_MISSING_SECONDS, _MISSING_SHARE * expected)
 
 
-def _ffmpeg(path: Path, found: Contents, reason: str) -> Iterator:
-    """As `open_sound`, from ffmpeg's first audio stream. `reason`: soundfile's error."""
+def by_ffmpeg(path: Path, found: Contents = Contents(), reason: str = "") -> Iterator:  # noqa: B008  frozen
+    """As `open_sound`, from ffmpeg's first audio stream. `found`: what a scan showed; `reason`: soundfile's error."""
     program = shutil.which("ffmpeg")
     if program is None:
         if path.suffix.lower() in _ONLY_FFMPEG:
