@@ -21,6 +21,7 @@ from training.domains.music.midi.reader import CHANGES, Layout, layout
 from training.domains.music.midi.tokens import FAMILIES, encode_tokens
 
 CLOSE = 0.001  # seconds by which two readers' last onsets may differ
+UNKNOWN = 1 << 60  # frames that libsndfile declares where the header has no length
 SHORTER = 0.1  # seconds by which two decoders' lengths may differ: encoders add as much at both ends
 
 
@@ -183,7 +184,7 @@ def _recording(job: Job, path: Path) -> Inspected:
         remarks.append(f"decoded by ffmpeg: {why}")
     try:
         about = soundfile.info(str(path))
-        if abs(about.duration - seconds) > SHORTER:
+        if about.frames < UNKNOWN and abs(about.duration - seconds) > SHORTER:
             remarks.append(f"its header, as libsndfile reads it, declares {about.duration:,.2f} s")
     except soundfile.LibsndfileError:
         remarks.append("libsndfile cannot read it; ffmpeg decodes it")

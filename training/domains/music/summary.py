@@ -74,7 +74,7 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     _list(say, "pairs whose lengths differ (check that they are the same song)", summary.lengths_differ)
     for what, found in summary.score_changes.items():
         most = printable(found["most"][0])
-        say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} scores; most in {most}")
+        say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} of the scores; most in {most}")
     _list(
         say,
         "songs whose channels cancel each other (mixed as half of their difference, or the loudest one)",
