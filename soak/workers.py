@@ -175,11 +175,11 @@ def _group(leader: int) -> list[int]:
     return found
 
 
-AGAIN = "lost += 1"  # the line of Loader._brought that handles a lost worker
+AGAIN = "lost += 1"  # the line of Loader._from_workers that handles a lost worker
 
 
 def _recovery(change: str) -> Any:
-    return edited(Loader, "_brought", AGAIN, f"{AGAIN}; {change}")
+    return edited(Loader, "_from_workers", AGAIN, f"{AGAIN}; {change}")
 
 
 ROWS = (

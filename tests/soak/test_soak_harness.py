@@ -169,6 +169,18 @@ def test_the_exit_code_and_the_results_show_whether_all_trials_held(tmp_path, mo
     assert refused.value.code == 2
 
 
+def test_every_mutant_finds_the_code_that_it_changes():
+    """Names of the product are in them as text: a renamed one would only be noticed by a long run."""
+
+    def enter(mutant):
+        with mutant.fault():
+            pass
+
+    mutants = [(row.number, mutant) for row in listing.rows() for mutant in row.mutants]
+    failed = {f"{number}: {mutant.name}": forked(enter, mutant).output for number, mutant in mutants}
+    assert len(mutants) > 40 and not any(failed.values()), {name: text for name, text in failed.items() if text}
+
+
 def test_a_function_is_edited_within_the_context_and_restored_afterwards():
     import sys
 
