@@ -121,4 +121,6 @@ def data_elsewhere() -> Iterator[Case]:
 
 def names_elsewhere() -> Iterator[Case]:
     for verb in ("restore", "train"):
-        yield Case(f"an index names another file: {verb}", partial(_listed_outside, verb=verb), 2, "is not the name of a file")
+        yield Case(
+            f"an index names another file: {verb}", partial(_listed_outside, verb=verb), 2, "is not the name of a file"
+        )

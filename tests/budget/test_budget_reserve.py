@@ -48,14 +48,20 @@ def test_the_reserve_grows_with_the_slowness_of_the_host_and_the_pace_does_not(t
     assert books.paces(book_of(space).job.sessions)["export"] == pytest.approx(0.5, rel=1e-2)
 
 
-@pytest.mark.parametrize(("slow_steps", "ratio"), [(10, 1.0), (60, 2.0)], ids=["for a moment", "lastingly"])
-def test_a_host_that_becomes_slower_while_it_trains_is_given_more_time(tmp_path, clock, slow_steps, ratio):
-    """By the training's own steps: they are the work of this host, under what else runs on it."""
+@pytest.mark.parametrize(
+    ("slow_steps", "core", "ratio"), [(10, 2.0, 1.0), (90, 2.0, 2.0), (90, 1.5, 1.5), (90, 1.0, 1.0)],
+    ids=["for a moment", "lastingly", "the core less", "the core not"],
+)  # fmt: skip
+def test_a_host_that_becomes_slower_while_it_trains_is_given_more_time(
+    tmp_path, clock, monkeypatch, slow_steps, core, ratio
+):
+    """Where both the training's steps and a core show it."""
     space = Workspace(tmp_path)
     trained(space, "one")
     with counted(space, "train", ["one"], Limit(hours=10), endings={"one": FAMILY}) as account:
         left = account.training_left("one", 1, [])
         before = total(account, ["one"])
+        monkeypatch.setattr(accounts, "slowness", lambda: core)
         for seconds in [0.5] * 60 + [1.0] * slow_steps:
             left()
             clock.advance(seconds)

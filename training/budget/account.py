@@ -23,6 +23,7 @@ from training.workspace import Workspace
 NOT_COUNTED = "Time in which nothing of the job ran is not counted; a rented machine costs money then, too."
 FRESH = 10.0  # seconds until a reserve is computed again: the first checkpoint shows the size of a model
 WARM_UP, COMPARED = 5, 40  # first steps of a training that are not compared; steps whose median is
+LOOKS = 6  # measurements of the core that are kept
 NOISE = 1.25  # on a quiet host two such medians differ by up to 15 %
 ROUNDS = 4  # fixed-point iterations: the reserve depends on the training time, and that on the reserve
 
@@ -33,8 +34,7 @@ def ledger_path(workspace: Workspace) -> Path:
 
 
 class Drift:
-    """How much slower the steps of a training have become since it began: what others on the host take from it since.
-    The speed of the core is not measured beside a training: its own threads would be in the way."""
+    """How much slower the steps of a training have become since it began, because others use the host, too."""
 
     def __init__(self) -> None:
         self._first: list[float] = []
@@ -67,6 +67,7 @@ class Account:
         self.kept: dict[str, float] = {}  # family -> seconds of its reserve, as last computed for a training
         self._slow = [slowness() if slow is None else slow]  # of this host, as the stage begins and as it ends
         self._drift = Drift()
+        self._beside: deque[float] = deque(maxlen=LOOKS)  # measured beside a training that has become slower
         self._endings = endings or {}
 
     @property
@@ -76,8 +77,12 @@ class Account:
 
     @property
     def slow(self) -> float:
-        """How slow this host is: as measured, and as the steps of a training have changed since."""
-        return median(self._slow) * self._drift.ratio
+        """How slow this host is. More than as the stage began only if both the steps of the training and a core have
+        become slower since: the threads of a step wait for each other, and suffer more from others than an export does;
+        a core that is measured beside a training is slowed by the training's own threads."""
+        began = median(self._slow)
+        beside = median(self._beside) / began if self._beside else 1.0
+        return began * max(1.0, min(self._drift.ratio, beside))
 
     def measure_slowness(self) -> None:
         """Measure how slow this host is at the moment."""
@@ -131,6 +136,8 @@ class Account:
             self._drift.stepped()
             if time.monotonic() - computed > FRESH:
                 computed = time.monotonic()
+                if self._drift.ratio > 1:
+                    self._beside.append(slowness())
                 seconds = max(0.0, each(0.0))
                 for _ in range(ROUNDS):
                     trained = dict.fromkeys([family, *coming], seconds)
