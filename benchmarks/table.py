@@ -29,6 +29,7 @@ BARS = {
     "9": "Scale",
     "10": "On a GPU",
     "11": "On a shared host",
+    "B": "Budgets",
     "E": "Estimates",
 }
 
