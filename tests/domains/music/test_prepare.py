@@ -34,6 +34,19 @@ from training.errors import DataError, HostError, UsageError
 from training.workspace import PROJECT, exclusive
 
 
+@pytest.mark.parametrize(("suffix", "options"), [
+    (".opus", {"format": "OGG", "subtype": "OPUS"}), (".aiff", {}), (".AIF", {"format": "AIFF"}), (".au", {}),
+    (".caf", {}), (".w64", {}),
+])  # fmt: skip
+def test_recordings_of_every_kind_are_found_and_used(root, suffix, options):
+    rate = 48000 if suffix == ".opus" else 44100
+    wave = 0.3 * np.sin(2 * np.pi * 330 * np.arange(2 * rate) / rate)
+    soundfile.write(root / "audio" / "sad" / f"kind{suffix}", wave, rate, **options)
+    write_mid(root / "midi" / "sad" / "kind.mid", 5)
+    run(root)
+    assert "sad/kind" in {row["id"] for side in ("train", "val") for row in rows(root, f"spectocloud_{side}")}
+
+
 def test_folders_become_manifests_stores_and_a_summary(root):
     """With extensions in any case."""
     summary = run(root)

@@ -10,7 +10,10 @@ from training.domain import Finding, Job
 
 # Bytes in the store per byte of the source file. A second of audio takes 11 kB in the store; as source, it takes 176 kB
 # in a wav, 16 kB in an mp3 of 128 kbit/s, and about 100 kB in a flac.
-STORE_SHARE = {".wav": 0.07, ".flac": 0.15, ".mp3": 0.7, ".ogg": 0.9, ".m4a": 0.9, ".aac": 0.9, ".mid": 4, ".midi": 4}
+STORE_SHARE = {
+    **dict.fromkeys((".wav", ".aiff", ".aif", ".au", ".caf", ".w64"), 0.07), ".flac": 0.15, ".mp3": 0.7,
+    **dict.fromkeys((".ogg", ".opus", ".m4a", ".aac"), 0.9), ".mid": 4, ".midi": 4,
+}  # fmt: skip
 NEEDS_FFMPEG = (".m4a", ".aac")
 
 

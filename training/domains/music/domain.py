@@ -33,8 +33,8 @@ class Music(Domain):
     data_words = "music"
     options = (
         Option(
-            "audio-root", "folder", "audio files: wav mp3 flac ogg m4a aac", environment="ATHANOR_AUDIO_ROOT",
-            verbs=(*DATA_VERBS, "inspect"),
+            "audio-root", "folder", "audio files: wav mp3 flac ogg opus m4a aac aiff au caf w64",
+            environment="ATHANOR_AUDIO_ROOT", verbs=(*DATA_VERBS, "inspect"),
         ),
         Option(
             "midi-root", "folder", "MIDI files: mid midi; paired with audio by path, or by a unique file name",

@@ -15,7 +15,7 @@ from training.domains.music.corpora.pairing import Pair, Pairing, pair
 from training.domains.music.corpora.split import Group, connected, held_out
 from training.errors import DataError, HostError, UsageError
 
-AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac")
+AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf", ".w64")
 MIDI = (".mid", ".midi")
 
 
