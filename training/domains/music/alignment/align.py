@@ -1,4 +1,4 @@
-"""Aligns a recording with a score: from a search over coarse frames to a path over hop frames."""
+"""Aligns a recording with a score: a path over coarse frames, refined to hop frames, and the simplest map that fits."""
 
 from __future__ import annotations
 
@@ -8,46 +8,94 @@ import numpy as np
 
 from training.domains.music.alignment import features, paths
 from training.domains.music.alignment.features import FRAME, SCALE
+from training.domains.music.alignment.timemap import TimeMap, simplest
 
 UNIT = SCALE * SCALE  # the similarity of a vector of length 1 with itself
 
-_COARSE = 8  # hop frames of a coarse one
+_COARSE, _FINER = 8, 8  # hop frames of a coarse one; the ratio between two resolutions
 _MOST_COARSE = 1600  # coarse frames of a song; longer songs have longer coarse frames
 _LEAST, _BEND = 0.25, 0.1  # of UNIT: see paths.py
-_MARGIN = 24  # hop frames to either side of the coarse path
+_MARGIN = 3  # frames of the coarser resolution to either side of its path
 
 
 @dataclass(frozen=True)
 class Path:
-    total: int
     cells: np.ndarray  # int64 [k, 2]: (score frame, recording frame)
-    per_frame: float
+    strength: float  # the path's sum of similarity, for each frame of the shorter of the two; about 0 to 1.5
 
 
-def factor_for(frames: int) -> int:
-    return max(_COARSE, -(-frames // _MOST_COARSE))
+@dataclass(frozen=True)
+class Aligned:
+    """The result for one pair."""
+
+    map: TimeMap
+    strength: float  # of the coarse path
+    gain: float  # similarity at the onsets under the map, less that under the identity
 
 
-def coarse_path(score: np.ndarray, sound: np.ndarray) -> Path:
-    """The best path over coarse features."""
+def align(logmel: np.ndarray, notes: np.ndarray) -> Aligned:
+    """The map from times of the score to times of the recording, log-mel [T, 128]."""
+    sound, score = features.of_sound(logmel), score_features(notes)
+    guide, factor = search(score, sound)
+    path = refine(score, sound, guide, factor)
+    return fit(score, sound, path, notes, guide.strength)
+
+
+def score_features(notes: np.ndarray) -> np.ndarray:
+    end = float((notes["onset"] + notes["duration"]).max())
+    return features.of_score(notes, int(np.ceil(end / FRAME)) + 2)
+
+
+def search(score: np.ndarray, sound: np.ndarray) -> tuple[Path, int]:
+    """The best path over coarse frames, and the number of hop frames of one."""
+    factor = max(_COARSE, -(-max(len(score), len(sound)) // _MOST_COARSE))
+    score, sound = features.coarse(score, factor), features.coarse(sound, factor)
     similarity = np.ascontiguousarray(score @ sound.T)
-    total, cells = paths.full(similarity, round(_LEAST * UNIT), round(_BEND * UNIT))
-    return Path(total, cells, total / UNIT / 2 / min(len(score), len(sound)))
+    return _path(*paths.full(similarity, round(_LEAST * UNIT), round(_BEND * UNIT)), score, sound), factor
 
 
-def fine_path(score: np.ndarray, sound: np.ndarray, guide: Path, factor: int) -> Path:
-    """The best path over hop frames near a path over coarse ones."""
-    centre = extend(guide.cells.astype(np.float64) * factor + (factor - 1) / 2, np.arange(len(score)))
-    margin = _MARGIN * factor // _COARSE
-    first = np.rint(centre).astype(np.int64) - margin
-    similarity = paths.band(score, sound, first, 2 * margin + 1)
-    total, cells = paths.banded(similarity, first, round(_LEAST * UNIT), round(_BEND * UNIT))
-    return Path(total, cells, total / UNIT / 2 / min(len(score), len(sound)))
+def refine(score: np.ndarray, sound: np.ndarray, path: Path, factor: int) -> Path:
+    """The best path over hop frames near a path over frames of `factor` hop frames."""
+    while factor > 1:
+        finer = max(1, factor // _FINER)
+        ratio = factor / finer
+        fine_score = features.coarse(score, finer) if finer > 1 else score
+        fine_sound = features.coarse(sound, finer) if finer > 1 else sound
+        centre = extended((path.cells + 0.5) * ratio - 0.5, np.arange(len(fine_score)))
+        margin = int(np.ceil(_MARGIN * ratio))
+        first = np.rint(centre).astype(np.int64) - margin
+        similarity = paths.band(fine_score, fine_sound, first, 2 * margin + 1)
+        found = paths.banded(similarity, first, round(_LEAST * UNIT), round(_BEND * UNIT))
+        path, factor = _path(*found, fine_score, fine_sound), finer
+    return path
 
 
-def extend(cells: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """The path [k, 2] at score frames `at`, continued beyond its ends with the rate 1."""
+def fit(score: np.ndarray, sound: np.ndarray, path: Path, notes: np.ndarray, strength: float) -> Aligned:
+    """The simplest map that describes a path over hop frames."""
+    onset = np.unique(np.rint(notes["onset"] / FRAME)).astype(np.int64)
+    begin, end = path.cells[0, 0], path.cells[-1, 0]
+    onset = onset[(onset >= begin) & (onset <= end)]
+    if len(onset) < 2:
+        return Aligned(TimeMap.identity(), strength, 0.0)
+    heard = extended(path.cells.astype(np.float64), onset)
+    found = simplest(onset * FRAME, heard * FRAME)
+    gain = similarity(score, sound, found) - similarity(score, sound, TimeMap.identity())
+    return Aligned(found, strength, gain)
+
+
+def similarity(score: np.ndarray, sound: np.ndarray, by: TimeMap) -> float:
+    """The mean similarity over the score's frames under a map; frames that are not in the recording count as 0."""
+    at = np.rint(by(np.arange(len(score)) * FRAME) / FRAME).astype(np.int64)
+    values = paths.band(score, sound, at - 1, 3)
+    return float(np.maximum(values, -UNIT).max(axis=1).clip(-UNIT).mean() / UNIT) if len(values) else 0.0
+
+
+def extended(cells: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """A path [k, 2] at score frames `at`, continued beyond its ends at the rate 1."""
     x, y = cells[:, 0], cells[:, 1]
-    out = np.interp(at, x, y)
-    out = np.where(at < x[0], y[0] + at - x[0], out)
+    out = np.where(at < x[0], y[0] + at - x[0], np.interp(at, x, y))
     return np.where(at > x[-1], y[-1] + at - x[-1], out)
+
+
+def _path(total: int, cells: np.ndarray, score: np.ndarray, sound: np.ndarray) -> Path:
+    return Path(cells, total / UNIT / 2 / min(len(score), len(sound)))

@@ -1,0 +1,111 @@
+"""Monotone maps from times of a score to times of its recording, and the simplest one that fits measured onsets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+#: Seconds that a map must correct to be used: a note of slow attack is not told from a late one by less.
+LEAST = 0.1
+_STRAIGHT = 0.06  # seconds by which onsets may depart from a straight line before a map is bent
+_STEADY = 0.05  # seconds that a rate must correct over the song before it is used
+_SHARE = 0.9  # of the onsets that must be within these limits
+_KNOT = 0.025  # seconds between a bent map and the smoothed onsets
+_SMOOTH = 1.2  # seconds to either side over which onsets are smoothed
+_MOST_KNOTS = 400
+
+
+@dataclass(frozen=True)
+class TimeMap:
+    """Knots (score seconds, recording seconds), both ascending; beyond them the first and last pieces continue.
+
+    kind: "identity" (no knots), "offset", "rate" (offset and rate), or "bent" (piecewise linear).
+    """
+
+    kind: str
+    knots: np.ndarray  # float64 [k, 2]
+
+    @staticmethod
+    def identity() -> TimeMap:
+        return TimeMap("identity", np.zeros((0, 2)))
+
+    def __call__(self, seconds: np.ndarray) -> np.ndarray:
+        return mapped(self.knots, seconds)
+
+
+def mapped(knots: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Times of the score -> times of the recording. `knots` [k, 2] as in TimeMap; [0, 2] for the identity."""
+    seconds = np.asarray(seconds, np.float64)
+    if not len(knots):
+        return seconds
+    x, y = knots[:, 0], knots[:, 1]
+    out = np.interp(seconds, x, y)
+    first, last = (1.0, 1.0) if len(knots) == 1 else ((y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2]))
+    out = np.where(seconds < x[0], y[0] + (seconds - x[0]) * first, out)
+    return np.where(seconds > x[-1], y[-1] + (seconds - x[-1]) * last, out)
+
+
+def simplest(score: np.ndarray, heard: np.ndarray) -> TimeMap:
+    """The simplest map near the times `heard` of onsets at `score`, float64 [n] each, n >= 2, both ascending."""
+    late = smoothed(score, heard - score)
+    if _near(late, LEAST):
+        return TimeMap.identity()
+    offset = float(np.median(late))
+    slope, base = _line(score, late)
+    span = float(score[-1] - score[0])
+    if _near(late - base - slope * score, _STRAIGHT):
+        if abs(slope) * span < _STEADY:
+            return TimeMap("offset", np.round([[0.0, offset]], 3))
+        ends = np.array([0.0, score[-1]])
+        return TimeMap("rate", np.round(np.stack([ends, ends + base + slope * ends], axis=1), 3))
+    return TimeMap("bent", _bent(score, score + late))
+
+
+def smoothed(at: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Robust local lines through `values`: at each point, fitted to those within _SMOOTH seconds, or the nearest 9."""
+    out = np.empty(len(at))
+    first = np.minimum(np.searchsorted(at, at - _SMOOTH), np.maximum(np.arange(len(at)) - 4, 0))
+    last = np.maximum(np.searchsorted(at, at + _SMOOTH, "right"), np.minimum(np.arange(len(at)) + 5, len(at)))
+    for index, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        slope, base = _line(at[begin:end] - at[index], values[begin:end])
+        out[index] = base
+    return out
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """(slope, value at 0) of a line with small absolute residuals: weighted least squares, repeated."""
+    weights = np.ones(len(x))
+    slope, base = 0.0, float(np.median(y))
+    for _ in range(12):
+        total = weights.sum()
+        mean_x, mean_y = (weights * x).sum() / total, (weights * y).sum() / total
+        spread = (weights * (x - mean_x) ** 2).sum()
+        slope = float((weights * (x - mean_x) * (y - mean_y)).sum() / spread) if spread > 1e-9 else 0.0
+        base = float(mean_y - slope * mean_x)
+        weights = 1 / np.maximum(np.abs(y - base - slope * x), 0.005)
+    return slope, base
+
+
+def _near(values: np.ndarray, limit: float) -> bool:
+    return bool(np.quantile(np.abs(values), _SHARE) <= limit)
+
+
+def _bent(score: np.ndarray, heard: np.ndarray) -> np.ndarray:
+    """Knots of a strictly monotone piecewise-linear map within _KNOT of the points (Douglas and Peucker)."""
+    heard = np.maximum.accumulate(heard)
+    kept = np.zeros(len(score), bool)
+    kept[[0, -1]] = True
+    parts = [(0, len(score) - 1)]
+    while parts:
+        begin, end = parts.pop()
+        inside = slice(begin + 1, end)
+        line = np.interp(score[inside], score[[begin, end]], heard[[begin, end]])
+        apart = np.abs(heard[inside] - line)
+        if len(apart) and apart.max() > _KNOT:
+            middle = begin + 1 + int(apart.argmax())
+            kept[middle] = True
+            parts += [(begin, middle), (middle, end)]
+    knots = np.round(np.stack([score[kept], heard[kept]], axis=1), 3)
+    rising = np.concatenate([[True], (np.diff(knots, axis=0) > 0.001).all(axis=1)])
+    return knots[rising]
