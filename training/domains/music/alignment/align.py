@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from training.domains.music.alignment import features, paths
 from training.domains.music.alignment.features import FRAME, SCALE
-from training.domains.music.alignment.timemap import TimeMap, simplest
+from training.domains.music.alignment.timemap import TimeMap, candidates
 
 UNIT = SCALE * SCALE  # the similarity of a vector of length 1 with itself
 
 _COARSE, _FINER = 8, 8  # hop frames of a coarse one; the ratio between two resolutions
 _MOST_COARSE = 1600  # coarse frames of a song; longer songs have longer coarse frames
 _LEAST, _BEND = 0.25, 0.1  # of UNIT: see paths.py
+_GAIN = 0.02  # in mean similarity, that a map must bring to be used
+#: A recording is of another song if it fits its score by less than this more than other songs' scores on average, and
+#: by less than so many times as the best of them; it is compared with ENOUGH others or more.
+_ABOVE, _TIMES, ENOUGH = 0.23, 1.75, 4
 _MARGIN = 3  # frames of the coarser resolution to either side of its path
 
 
@@ -28,27 +33,41 @@ class Path:
 class Aligned:
     """The result for one pair."""
 
-    map: TimeMap
-    strength: float  # of the coarse path
-    gain: float  # similarity at the onsets under the map, less that under the identity
+    map: TimeMap  # from times of the score to times of the recording
+    strength: float  # of the pair's coarse path
+    others: np.ndarray  # float64 [n]: the same with the scores of other songs
+
+    @property
+    def other_song(self) -> bool:
+        """Whether the recording fits its score no better than those of other songs."""
+        if len(self.others) < ENOUGH:
+            return False
+        return self.strength < self.others.mean() + _ABOVE and self.strength < _TIMES * self.others.max()
 
 
-def align(logmel: np.ndarray, notes: np.ndarray) -> Aligned:
-    """The map from times of the score to times of the recording, log-mel [T, 128]."""
-    sound, score = features.of_sound(logmel), score_features(notes)
+def align(logmel: np.ndarray, notes: np.ndarray, others: Sequence[np.ndarray] = ()) -> Aligned:
+    """Align a recording, log-mel [T, 128], with the notes of its score; `others`: the notes of other songs' scores."""
+    sound, score = features.of_sound(logmel), features.of_score(notes, frames_of(notes))
     guide, factor = search(score, sound)
     path = refine(score, sound, guide, factor)
-    return fit(score, sound, path, notes, guide.strength)
+    found = fit(score, sound, path, notes)
+    strengths = np.zeros(len(others))
+    for place, other in enumerate(others):
+        short = other[other["onset"] < len(score) * FRAME]
+        if len(short):
+            of_other = features.of_score(short, min(frames_of(short), len(score)))
+            strengths[place] = search(of_other, sound, factor)[0].strength
+    return Aligned(found, guide.strength, strengths)
 
 
-def score_features(notes: np.ndarray) -> np.ndarray:
-    end = float((notes["onset"] + notes["duration"]).max())
-    return features.of_score(notes, int(np.ceil(end / FRAME)) + 2)
+def frames_of(notes: np.ndarray) -> int:
+    """The number of hop frames that notes last."""
+    return int(np.ceil(float((notes["onset"] + notes["duration"]).max()) / FRAME)) + 2
 
 
-def search(score: np.ndarray, sound: np.ndarray) -> tuple[Path, int]:
-    """The best path over coarse frames, and the number of hop frames of one."""
-    factor = max(_COARSE, -(-max(len(score), len(sound)) // _MOST_COARSE))
+def search(score: np.ndarray, sound: np.ndarray, factor: int | None = None) -> tuple[Path, int]:
+    """The best path over coarse frames, and the number of hop frames of one (`factor`, if it is given)."""
+    factor = factor or max(_COARSE, -(-max(len(score), len(sound)) // _MOST_COARSE))
     score, sound = features.coarse(score, factor), features.coarse(sound, factor)
     similarity = np.ascontiguousarray(score @ sound.T)
     return _path(*paths.full(similarity, round(_LEAST * UNIT), round(_BEND * UNIT)), score, sound), factor
@@ -70,17 +89,20 @@ def refine(score: np.ndarray, sound: np.ndarray, path: Path, factor: int) -> Pat
     return path
 
 
-def fit(score: np.ndarray, sound: np.ndarray, path: Path, notes: np.ndarray, strength: float) -> Aligned:
-    """The simplest map that describes a path over hop frames."""
+def fit(score: np.ndarray, sound: np.ndarray, path: Path, notes: np.ndarray) -> TimeMap:
+    """The simplest map near a path over hop frames; a less simple one must gain similarity."""
     onset = np.unique(np.rint(notes["onset"] / FRAME)).astype(np.int64)
     begin, end = path.cells[0, 0], path.cells[-1, 0]
     onset = onset[(onset >= begin) & (onset <= end)]
     if len(onset) < 2:
-        return Aligned(TimeMap.identity(), strength, 0.0)
+        return TimeMap.identity()
     heard = extended(path.cells.astype(np.float64), onset)
-    found = simplest(onset * FRAME, heard * FRAME)
-    gain = similarity(score, sound, found) - similarity(score, sound, TimeMap.identity())
-    return Aligned(found, strength, gain)
+    chosen, best = TimeMap.identity(), similarity(score, sound, TimeMap.identity())
+    for candidate in candidates(onset * FRAME, heard * FRAME):
+        value = similarity(score, sound, candidate)
+        if value >= best + _GAIN:
+            chosen, best = candidate, value
+    return chosen
 
 
 def similarity(score: np.ndarray, sound: np.ndarray, by: TimeMap) -> float:

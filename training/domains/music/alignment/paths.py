@@ -9,13 +9,12 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-NOWHERE = -(1 << 60)
-
 
 @numba.njit("i8(f4[:,::1], i8, i8, u1[:,::1], i8[:,::1])", nogil=True)
 def _full(similarity, least, bend, steps, ends):
-    """Fill `steps` (0 a start, 1 diagonal, 2 two sound frames, 3 two score frames); returns the best path's sum, its end
-    in `ends[0]`. `least` is subtracted from each similarity; `bend` is the cost of a step that is not diagonal."""
+    """Fill `steps` (0 a start, 1 diagonal, 2 two frames of the recording, 3 two of the score), and `ends[0]` with the
+    end of the best path; returns its sum. `least` is subtracted from each similarity; `bend` is the cost of a step that
+    is not diagonal."""
     n, m = similarity.shape
     best = np.zeros((3, m), np.int64)
     top = np.int64(-1)

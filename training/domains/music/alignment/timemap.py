@@ -13,12 +13,12 @@ _STEADY = 0.05  # seconds that a rate must correct over the song before it is us
 _SHARE = 0.9  # of the onsets that must be within these limits
 _KNOT = 0.025  # seconds between a bent map and the smoothed onsets
 _SMOOTH = 1.2  # seconds to either side over which onsets are smoothed
-_MOST_KNOTS = 400
+_SHORTEST = 0.001  # seconds of a note
 
 
 @dataclass(frozen=True)
 class TimeMap:
-    """Knots (score seconds, recording seconds), both ascending; beyond them the first and last pieces continue.
+    """Knots (score seconds, recording seconds), both ascending; beyond them the mean rate continues.
 
     kind: "identity" (no knots), "offset", "rate" (offset and rate), or "bent" (piecewise linear).
     """
@@ -41,34 +41,49 @@ def mapped(knots: np.ndarray, seconds: np.ndarray) -> np.ndarray:
         return seconds
     x, y = knots[:, 0], knots[:, 1]
     out = np.interp(seconds, x, y)
-    first, last = (1.0, 1.0) if len(knots) == 1 else ((y[1] - y[0]) / (x[1] - x[0]), (y[-1] - y[-2]) / (x[-1] - x[-2]))
-    out = np.where(seconds < x[0], y[0] + (seconds - x[0]) * first, out)
-    return np.where(seconds > x[-1], y[-1] + (seconds - x[-1]) * last, out)
+    rate = 1.0 if len(knots) == 1 else (y[-1] - y[0]) / (x[-1] - x[0])
+    out = np.where(seconds < x[0], y[0] + (seconds - x[0]) * rate, out)
+    return np.where(seconds > x[-1], y[-1] + (seconds - x[-1]) * rate, out)
 
 
-def simplest(score: np.ndarray, heard: np.ndarray) -> TimeMap:
-    """The simplest map near the times `heard` of onsets at `score`, float64 [n] each, n >= 2, both ascending."""
+def mapped_notes(knots: np.ndarray, notes: np.ndarray) -> np.ndarray:
+    """A NOTE array in times of the recording: the same array for the identity; without notes that end before it
+    begins."""
+    if not len(knots):
+        return notes
+    out = notes.copy()
+    out["onset"] = mapped(knots, notes["onset"])
+    out["duration"] = np.maximum(mapped(knots, notes["onset"] + notes["duration"]) - out["onset"], _SHORTEST)
+    return out[out["onset"] + out["duration"] > 0]
+
+
+def candidates(score: np.ndarray, heard: np.ndarray) -> list[TimeMap]:
+    """Maps near the times `heard` of onsets at `score`, the simplest first; float64 [n] each, n >= 2, `score`
+    ascending. Empty where the
+    identity is as near as can be told."""
     late = smoothed(score, heard - score)
     if _near(late, LEAST):
-        return TimeMap.identity()
-    offset = float(np.median(late))
+        return []
     slope, base = _line(score, late)
-    span = float(score[-1] - score[0])
-    if _near(late - base - slope * score, _STRAIGHT):
-        if abs(slope) * span < _STEADY:
-            return TimeMap("offset", np.round([[0.0, offset]], 3))
+    if abs(slope) * float(score[-1] - score[0]) < _STEADY:
+        straight = TimeMap("offset", np.round([[0.0, float(np.median(late))]], 3))
+    else:
         ends = np.array([0.0, score[-1]])
-        return TimeMap("rate", np.round(np.stack([ends, ends + base + slope * ends], axis=1), 3))
-    return TimeMap("bent", _bent(score, score + late))
+        straight = TimeMap("rate", np.round(np.stack([ends, ends + base + slope * ends], axis=1), 3))
+    found = [straight]
+    if not _near(late - base - slope * score, _STRAIGHT):
+        found.append(TimeMap("bent", _bent(score, score + late)))
+    rising = [by for by in found if len(by.knots) == 1 or (np.diff(by.knots, axis=0) > 0).all()]
+    return [by for by in rising if not _near(by(score) - score, LEAST)]
 
 
 def smoothed(at: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Robust local lines through `values`: at each point, fitted to those within _SMOOTH seconds, or the nearest 9."""
+    """Robust local lines through `values`: at each point, fitted to those within _SMOOTH seconds and its neighbours."""
     out = np.empty(len(at))
-    first = np.minimum(np.searchsorted(at, at - _SMOOTH), np.maximum(np.arange(len(at)) - 4, 0))
-    last = np.maximum(np.searchsorted(at, at + _SMOOTH, "right"), np.minimum(np.arange(len(at)) + 5, len(at)))
+    first = np.minimum(np.searchsorted(at, at - _SMOOTH), np.maximum(np.arange(len(at)) - 1, 0))
+    last = np.maximum(np.searchsorted(at, at + _SMOOTH, "right"), np.minimum(np.arange(len(at)) + 2, len(at)))
     for index, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
-        slope, base = _line(at[begin:end] - at[index], values[begin:end])
+        base = _line(at[begin:end] - at[index], values[begin:end])[1]
         out[index] = base
     return out
 
