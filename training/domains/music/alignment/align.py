@@ -16,7 +16,8 @@ UNIT = SCALE * SCALE  # the similarity of a vector of length 1 with itself
 _COARSE, _FINER = 8, 8  # hop frames of a coarse one; the ratio between two resolutions
 _MOST_COARSE = 1600  # coarse frames of a song; longer songs have longer coarse frames
 _LEAST, _BEND = 0.25, 0.1  # of UNIT: see paths.py
-_GAIN = 0.02  # in mean similarity, that a map must bring to be used
+_STRUCK = 3  # frames from the onset of a note that are compared under a map
+_GAIN = 0.05  # in mean similarity, that a map must bring to be used
 #: A recording is of another song if it fits its score by less than this more than other songs' scores on average, and
 #: by less than so many times as the best of them; it is compared with ENOUGH others or more.
 _ABOVE, _TIMES, ENOUGH = 0.23, 1.75, 4
@@ -97,19 +98,20 @@ def fit(score: np.ndarray, sound: np.ndarray, path: Path, notes: np.ndarray) -> 
     if len(onset) < 2:
         return TimeMap.identity()
     heard = extended(path.cells.astype(np.float64), onset)
-    chosen, best = TimeMap.identity(), similarity(score, sound, TimeMap.identity())
+    struck = np.unique(np.minimum(onset[:, None] + np.arange(_STRUCK), len(score) - 1))
+    chosen, best = TimeMap.identity(), similarity(score, sound, struck, TimeMap.identity())
     for candidate in candidates(onset * FRAME, heard * FRAME):
-        value = similarity(score, sound, candidate)
+        value = similarity(score, sound, struck, candidate)
         if value >= best + _GAIN:
             chosen, best = candidate, value
     return chosen
 
 
-def similarity(score: np.ndarray, sound: np.ndarray, by: TimeMap) -> float:
-    """The mean similarity over the score's frames under a map; frames that are not in the recording count as 0."""
-    at = np.rint(by(np.arange(len(score)) * FRAME) / FRAME).astype(np.int64)
-    values = paths.band(score, sound, at - 1, 3)
-    return float(np.maximum(values, -UNIT).max(axis=1).clip(-UNIT).mean() / UNIT) if len(values) else 0.0
+def similarity(score: np.ndarray, sound: np.ndarray, frames: np.ndarray, by: TimeMap) -> float:
+    """The mean similarity of some frames of the score to the recording under a map; outside of it, it is 0."""
+    at = np.rint(by(frames * FRAME) / FRAME).astype(np.int64)
+    values = paths.band(np.ascontiguousarray(score[frames]), sound, at - 1, 3).max(axis=1)
+    return float(np.where(values < paths.OUTSIDE, 0, values).mean() / UNIT)
 
 
 def extended(cells: np.ndarray, at: np.ndarray) -> np.ndarray:

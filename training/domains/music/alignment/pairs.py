@@ -20,7 +20,10 @@ from training.threads import share
 
 OTHERS = 12  # scores of other songs that a recording is compared with
 KINDS = ("identity", "offset", "rate", "bent")  # of maps, the simplest first
-IMPORTS = ("training.domains.music.alignment.align",)  # compiled when it is imported: once, for all workers
+IMPORTS = (
+    "librosa",
+    "training.domains.music.alignment.align",
+)  # the latter is compiled when it is imported: once, for all workers
 LONGEST = 155_040  # hop frames of a recording or a score that is aligned: one hour
 
 _STORE, _VERSION = "alignment", f"1 {LOGMEL.version} {NOTES.version}"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+OUTSIDE = -1e8  # similarities below it: the frame is not in the recording
+
 
 @numba.njit("i8(f4[:,::1], i8, i8, u1[:,::1], i8[:,::1])", nogil=True)
 def _full(similarity, least, bend, steps, ends):
@@ -88,7 +90,7 @@ def _banded(similarity, first, least, bend, steps, ends):
         row = best[i % 3]
         one, two = best[(i + 2) % 3], best[(i + 1) % 3]
         for k in range(width):
-            if similarity[i, k] < -1e8:
+            if similarity[i, k] < OUTSIDE:
                 row[k], steps[i, k] = -(1 << 60), 0
                 continue
             here = 2 * (np.int64(similarity[i, k]) - least)
