@@ -24,7 +24,8 @@ IMPORTS = (
     "librosa",
     "training.domains.music.alignment.align",
 )  # the latter is compiled when it is imported: once, for all workers
-LONGEST = 155_040  # hop frames of a recording or a score that is aligned: one hour
+#: Hop frames of the recordings and scores that are aligned: from 5 seconds to an hour.
+SHORTEST, LONGEST = 215, 155_040
 
 _STORE, _VERSION = "alignment", f"1 {LOGMEL.version} {NOTES.version}"
 _MEGABYTES = 4096
@@ -107,6 +108,8 @@ def _unaligned(error: str) -> Alignment:
 
 
 def _read(record: dict[str, np.ndarray]) -> Alignment:
+    if "error" in record:
+        return _unaligned(record["error"].tobytes().decode())
     kind, strength, others, other_song = record["facts"].tolist()
     return Alignment(KINDS[int(kind)], np.array(record["knots"]), strength, others, bool(other_song))
 
@@ -168,8 +171,11 @@ def aligned(item: _Item) -> bytes:
     from training.domains.music.alignment import align
 
     logmel, notes = item.sound.read()["logmel"], item.score.read()["notes"]
-    if max(len(logmel), align.frames_of(notes)) > LONGEST:
-        raise ValueError("is longer than an hour")
+    lengths = len(logmel), align.frames_of(notes)
+    if min(lengths) < SHORTEST:
+        return pack({"error": np.frombuffer(b"shorter than 5 seconds", np.uint8)})
+    if max(lengths) > LONGEST:
+        return pack({"error": np.frombuffer(b"longer than an hour", np.uint8)})
     found = align.align(logmel, notes, [span.read()["notes"] for span in item.others])
     mean = float(found.others.mean()) if len(found.others) else 0.0
     facts: list[Any] = [KINDS.index(found.map.kind), found.strength, mean, found.other_song]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: Seconds that a map must correct to be used: a note of slow attack is not told from a late one by less.
+#: Seconds that a map must correct to be used: by less, a slow attack and a late note cannot be distinguished.
 LEAST = 0.1
 _STRAIGHT = 0.06  # seconds by which onsets may depart from a straight line before a map is bent
 _STEADY = 0.05  # seconds that a rate must correct over the song before it is used
@@ -60,7 +60,7 @@ def mapped_notes(knots: np.ndarray, notes: np.ndarray) -> np.ndarray:
 def candidates(score: np.ndarray, heard: np.ndarray) -> list[TimeMap]:
     """Maps near the times `heard` of onsets at `score`, the simplest first; float64 [n] each, n >= 2, `score`
     ascending. Empty where the
-    identity is as near as can be told."""
+    identity is as near as can be measured."""
     late = smoothed(score, heard - score)
     if _near(late, LEAST):
         return []
