@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ _GAIN = 0.05  # in mean similarity, that a map must bring to be used
 #: A recording is of another song if it fits its score by less than this more than other songs' scores on average, and
 #: by less than so many times as the best of them; it is compared with ENOUGH others or more.
 _ABOVE, _TIMES, ENOUGH = 0.23, 1.75, 4
+_CERTAIN = 0.75  # strength from which no other song is compared: those reach 0.4
 _MARGIN = 3  # frames of the coarser resolution to either side of its path
 
 
@@ -36,7 +37,7 @@ class Aligned:
 
     map: TimeMap  # from times of the score to times of the recording
     strength: float  # of the pair's coarse path
-    others: np.ndarray  # float64 [n]: the same with the scores of other songs
+    others: np.ndarray  # float64 [n]: the same with the scores of other songs; empty if they were not read
 
     @property
     def other_song(self) -> bool:
@@ -46,19 +47,20 @@ class Aligned:
         return self.strength < self.others.mean() + _ABOVE and self.strength < _TIMES * self.others.max()
 
 
-def align(logmel: np.ndarray, notes: np.ndarray, others: Sequence[np.ndarray] = ()) -> Aligned:
-    """Align a recording, log-mel [T, 128], with the notes of its score; `others`: the notes of other songs' scores."""
+def align(logmel: np.ndarray, notes: np.ndarray, others: Iterable[np.ndarray] = ()) -> Aligned:
+    """Align a recording, log-mel [T, 128], with the notes of its score. `others`: the notes of other songs' scores;
+    they are not read if the recording fits its score so well that no other song would."""
     sound, score = features.of_sound(logmel), features.of_score(notes, frames_of(notes))
     guide, factor = search(score, sound)
     path = refine(score, sound, guide, factor)
     found = fit(score, sound, path, notes)
-    strengths = np.zeros(len(others))
-    for place, other in enumerate(others):
-        short = other[other["onset"] < len(score) * FRAME]
-        if len(short):
-            of_other = features.of_score(short, min(frames_of(short), len(score)))
-            strengths[place] = search(of_other, sound, factor)[0].strength
-    return Aligned(found, guide.strength, strengths)
+    strengths = []
+    coarse_sound = features.coarse(sound, factor)
+    for other in others if guide.strength < _CERTAIN else ():
+        begun = other[other["onset"] < max(len(score) * FRAME, other["onset"][0] + FRAME)]
+        of_other = features.of_score(begun, min(frames_of(begun), len(score)))
+        strengths.append(over(features.coarse(of_other, factor), coarse_sound).strength)
+    return Aligned(found, guide.strength, np.array(strengths))
 
 
 def frames_of(notes: np.ndarray) -> int:
@@ -66,12 +68,16 @@ def frames_of(notes: np.ndarray) -> int:
     return int(np.ceil(float((notes["onset"] + notes["duration"]).max()) / FRAME)) + 2
 
 
-def search(score: np.ndarray, sound: np.ndarray, factor: int | None = None) -> tuple[Path, int]:
-    """The best path over coarse frames, and the number of hop frames of one (`factor`, if it is given)."""
-    factor = factor or max(_COARSE, -(-max(len(score), len(sound)) // _MOST_COARSE))
-    score, sound = features.coarse(score, factor), features.coarse(sound, factor)
+def search(score: np.ndarray, sound: np.ndarray) -> tuple[Path, int]:
+    """The best path over coarse frames, and the number of hop frames of one."""
+    factor = max(_COARSE, -(-max(len(score), len(sound)) // _MOST_COARSE))
+    return over(features.coarse(score, factor), features.coarse(sound, factor)), factor
+
+
+def over(score: np.ndarray, sound: np.ndarray) -> Path:
+    """The best of all paths, over features of the same resolution."""
     similarity = np.ascontiguousarray(score @ sound.T)
-    return _path(*paths.full(similarity, round(_LEAST * UNIT), round(_BEND * UNIT)), score, sound), factor
+    return _path(*paths.full(similarity, round(_LEAST * UNIT), round(_BEND * UNIT)), score, sound)
 
 
 def refine(score: np.ndarray, sound: np.ndarray, path: Path, factor: int) -> Path:

@@ -176,7 +176,7 @@ def aligned(item: _Item) -> bytes:
         return pack({"error": np.frombuffer(b"shorter than 5 seconds", np.uint8)})
     if max(lengths) > LONGEST:
         return pack({"error": np.frombuffer(b"longer than an hour", np.uint8)})
-    found = align.align(logmel, notes, [span.read()["notes"] for span in item.others])
+    found = align.align(logmel, notes, (span.read()["notes"] for span in item.others))
     mean = float(found.others.mean()) if len(found.others) else 0.0
     facts: list[Any] = [KINDS.index(found.map.kind), found.strength, mean, found.other_song]
     return pack({"knots": found.map.knots, "facts": np.array(facts, np.float64)})
