@@ -46,8 +46,9 @@ def make_corpus(root: Path, songs: int = 9) -> Path:
 
 
 def job(root: Path, out: Path | None = None, *, seed: int = 42, workers: int = 2, say=lambda _: None, **options) -> Job:
-    """A job for `prepare` on the corpus in `root`; options are those of music and of the verb."""
-    named = {"audio_root": root / "audio", "midi_root": root / "midi", "val_split": 0.2, **options}
+    """A job for `prepare` on the corpus in `root`; options are those of music and of the verb. Its recordings are not
+    of its scores, so they are not aligned unless `no_align` is False."""
+    named = {"audio_root": root / "audio", "midi_root": root / "midi", "val_split": 0.2, "no_align": True, **options}
     return Job(Workspace(out or root / "out"), named, seed, workers, say)
 
 

@@ -91,7 +91,7 @@ def test_a_song_damaged_after_prepare_is_left_out_and_reported(root):
 
 def test_prepare_does_not_import_torch_and_is_fast_on_a_known_corpus(root):
     """Importing torch takes seconds."""
-    run(root)
+    run(root, no_align=False)
     code = (
         "import sys, time; from pathlib import Path; from training.domain import Job\n"
         "from training.registry import domain; from training.stages.prepare import prepare\n"

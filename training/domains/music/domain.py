@@ -54,7 +54,12 @@ class Music(Domain):
         Option("out-dir", "text", "of the manifests (default: data/manifests)", "DIR", verbs=PREPARE, runner=False),
         Option("clouds-dir", "text", "of the clouds (default: data/clouds)", "DIR", verbs=PREPARE, runner=False),
         Option(
-            "audit", "flag", "list labels that the notes contradict (audit.json)", verbs=PREPARE, runner=False
+            "no-align", "flag", "use recordings and scores as they are, without aligning and comparing them",
+            verbs=PREPARE,
+        ),
+        Option(
+            "audit", "flag", "list labels that the notes contradict, and time maps (audit.json)", verbs=PREPARE,
+            runner=False,
         ),
     )  # fmt: skip
 

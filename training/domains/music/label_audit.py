@@ -16,11 +16,13 @@ from training.data.encode import encode_all
 from training.data.files import printable, write_atomic
 from training.data.writing import file_name
 from training.domains.music import emotion
+from training.domains.music.alignment.corpus import ALIGNMENT
 from training.domains.music.corpora import audit as auditing
 from training.domains.music.families import MIDI_GENERATOR
 from training.domains.music.midi import style
 from training.domains.music.midi.tokens import TOKENS
 from training.domains.music.rows import EMOTION, LABEL_SOURCE, MIDI, SCHEMA
+from training.domains.music.summary import Summary
 from training.workspace import Workspace
 
 AUDIT = "audit.json"
@@ -35,9 +37,12 @@ def audit(
     midi_root: Path | None = None,
     workers: int | None = None,
     say: Callable[[str], None] = print,
+    prepared: Summary | None = None,
 ) -> dict[str, Any]:
     """Compare every labelled song of the MIDI manifests in `out` (default: the workspace's) with the style that its
     label leads to expect. Returns the content of audit.json. Labels are not changed; the user may do so (`--labels`).
+
+    `prepared`: the summary of the manifests; its time maps, and the pairs that are not of one song, are listed too.
 
     Raises DataError for missing or invalid manifests.
     """
@@ -63,8 +68,16 @@ def audit(
         "listed_from": auditing.SUSPECT,
         "flagged": [asdict(suspect) for suspect in found],
     }
+    if prepared is not None:
+        result["alignment"] = {
+            "counts": prepared.alignment,
+            "time_maps": prepared.time_maps,
+            "unaligned": prepared.unaligned,
+            "not_the_same_song": [item for item in prepared.quarantined if item["kind"] == ALIGNMENT],
+        }
     write_atomic(out / AUDIT, (json.dumps(result, indent=1, ensure_ascii=False) + "\n").encode())
     _report(result, workspace.relative(out / AUDIT), say)
+    _report_alignment(result.get("alignment", {}), say)
     return result
 
 
@@ -85,3 +98,17 @@ def _report(result: dict[str, Any], place: object, say: Callable[[str], None]) -
     if len(flagged) > SHOWN:
         say(f"  ... and {len(flagged) - SHOWN} more")
     say(f"  Listen to them and correct wrong labels (--labels FILE). Complete list: {place}")
+
+
+def _report_alignment(found: dict[str, Any], say: Callable[[str], None]) -> None:
+    if not found.get("counts"):
+        return
+    maps, others = found["time_maps"], found["not_the_same_song"]
+    say(f"Alignment: {len(maps)} pairs through a time map, {len(others)} recordings of another song than their scores.")
+    lines = [f"{item['path']}: {item['reason']}" for item in others]
+    lines += [f"{printable(item['song'])}: {item['what']}" for item in maps]
+    lines += [printable(line) for line in found["unaligned"]]
+    for line in lines[:SHOWN]:
+        say(f"  {line}")
+    if len(lines) > SHOWN:
+        say(f"  ... and {len(lines) - SHOWN} more")

@@ -7,14 +7,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training.data import manifest
+from training.data import manifest, sandbox
 from training.data.encode import TOO_MANY, Quarantined, describe, ledger, preload, refuse_if_too_many, write_quarantine
 from training.data.files import Found, Refused
 from training.data.identity import is_marked_synthetic
@@ -24,6 +24,9 @@ from training.data.shards import merge_shards
 from training.data.store import Store
 from training.data.writing import QUARANTINE, Built, file_name, index_manifests, precompute, write_manifests
 from training.domain import Job
+from training.domains.music.alignment.corpus import Alignments, aligned
+from training.domains.music.alignment.pairs import IMPORTS
+from training.domains.music.alignment.timemap import mapped_notes
 from training.domains.music.audio import HOP, LOGMEL, SAMPLE_RATE
 from training.domains.music.clouds.precomputed import write_cloud
 from training.domains.music.corpora import corpus, labels
@@ -33,7 +36,7 @@ from training.domains.music.midi.reader import CHANGES, NOTES
 from training.domains.music.midi.tokens import NOTE as FIRST_NOTE
 from training.domains.music.midi.tokens import TOKENS, VELOCITY
 from training.domains.music.midi_generator.steering import styles_of
-from training.domains.music.rows import AUDIO, CLOUD, EMOTION, LABEL_SOURCE, MIDI, SCHEMA
+from training.domains.music.rows import AUDIO, CLOUD, EMOTION, LABEL_SOURCE, MIDI, SCHEMA, TIME_MAP
 from training.domains.music.sharding import ENCODERS, decode, digest
 from training.domains.music.summary import Summary, report
 from training.errors import DataError, UsageError
@@ -50,6 +53,7 @@ _UNPAIRED = (
     "No recording could be paired with a score. Give both the same relative path (happy/track001.wav, "
     "happy/track001.mid), or a name that no other file has."
 )
+_NONE_FITS = "No recording fits its score. --no-align uses the pairs without a comparison."
 _ONE_SONG = (
     "There is only one song (its copies and formats are one song); two are needed, for training and for validation."
 )
@@ -76,14 +80,17 @@ def prepare(job: Job) -> Summary:
     out = (job.path("out_dir") or workspace.manifests).absolute()
     clouds = (job.path("clouds_dir") or workspace.root / SCHEMA.path(CLOUD).folder).absolute()
     given = labels.read(labels_file) if labels_file else labels.Labels()
-    preparation = _Preparation(workspace, out, val_split, job.seed, given, job.workers, job.say, options.get("merge"))
+    preparation = _Preparation(
+        workspace, out, val_split, job.seed, given, job.workers, job.say, options.get("merge"),
+        align=not options.get("no_align"),
+    )  # fmt: skip
     preparation.scan(audio_root, midi_root)
     with exclusive(out, "preparing data"):
         summary = preparation.run(
             is_marked_synthetic(audio_root, midi_root), clouds if options.get("generate_clouds") else None
         )
     if options.get("audit"):
-        audit(workspace, out, midi_root=midi_root, workers=job.workers, say=job.say)
+        audit(workspace, out, midi_root=midi_root, workers=job.workers, say=job.say, prepared=summary)
     return summary
 
 
@@ -97,6 +104,8 @@ class _Preparation:
     workers: int | None
     say: Callable[[str], None]
     merge: int | None = None
+    align: bool = True
+    alignments: Alignments = field(default_factory=Alignments)
 
     def scan(self, audio_root: Path | None, midi_root: Path | None) -> None:
         sounds, bad_sounds = corpus.find(audio_root, corpus.AUDIO, "--audio-root")
@@ -122,6 +131,8 @@ class _Preparation:
         """Write the manifests, and fill in the summary."""
         quarantine = list(dict.fromkeys(item for of_root in self.refused.values() for item, _ in of_root))
         preload(*([LOGMEL] if self.sounds.every else []), NOTES, TOKENS)  # what decodes sound takes seconds to import
+        if self.align and self.sounds.every:
+            sandbox.preload(imports=IMPORTS)
         self.ledger = ledger(self.workspace.cache)
 
         # Paired before anything is decoded: otherwise a damaged file would make another file's name unique.
@@ -139,6 +150,13 @@ class _Preparation:
         complete = [p for p in pairing.pairs if self.scores.has(p.midi, NOTES) and self.sounds.has(p.audio, LOGMEL)]
         self._refuse(not usable, "No score can be used.", quarantine)
         self._refuse(bool(self.sounds.files) and not complete, f"{_UNPAIRED}\n{_examples(pairing)}", quarantine)
+        if self.align and complete:
+            complete, others, self.alignments = aligned(
+                complete, self.sounds, self.scores, self.workspace.cache, self.workers, self.say
+            )
+            quarantine += others
+            self._refuse(not complete, _NONE_FITS, quarantine)
+            summary.other_songs = len(others)
         paired, alone, contradicted = corpus.songs(complete, usable, self.given, self.val_split, self.seed)
         songs = {ALONE: alone} | ({PAIRED: paired} if self.sounds.files else {})
         for of_name in songs.values():
@@ -157,7 +175,7 @@ class _Preparation:
         summary.contradicted = contradicted
         summary.paired_by_stem = sum(pair.by == "stem" for pair in complete)
         summary.clouds = len({cloud[CLOUD] for cloud in drawn}) if drawn else 0
-        summary.digest = _data_digest(paired, alone)
+        summary.digest = _data_digest(paired, alone, self.alignments)
         self._write(summary, songs, drawn, quarantine)
         if drawn is not None:
             columns[PAIRED][CLOUD] = Files(Texts.of(cloud[CLOUD] for cloud in drawn))
@@ -189,7 +207,12 @@ class _Preparation:
         """Draw a target cloud for every song; returns its keys of the manifest rows."""
         notes, frames = Store.at(self.workspace.cache / NOTES.kind), columns[AUDIO].layout.counts["logmel"]
         return [
-            write_cloud(folder, notes.get(key.tobytes())["notes"], int(count), song.label.emotion)
+            write_cloud(
+                folder,
+                mapped_notes(self.alignments.knots(song), notes.get(key.tobytes())["notes"]),
+                int(count),
+                song.label.emotion,
+            )
             for song, key, count in zip(paired, columns[MIDI].keys, frames, strict=True)
         ]
 
@@ -220,9 +243,12 @@ class _Preparation:
             summary.channels_cancel = [song.id for song, cancel in zip(paired, opposite, strict=True) if cancel]
             lengths = self._facts("end of notes 1", columns[PAIRED][MIDI], _end_of_notes)
             for song, count, written in zip(paired, frames.tolist(), lengths.tolist(), strict=True):
-                heard = count * HOP / SAMPLE_RATE
+                heard, written = count * HOP / SAMPLE_RATE, self.alignments.end(song, written)
                 if abs(heard - written) > max(_APART[0], _APART[1] * max(heard, written)):
                     summary.lengths_differ.append(f"{song.id}: {heard:.0f} s recorded, {written:.0f} s written")
+        summary.alignment = self.alignments.counts
+        summary.time_maps = self.alignments.listed(paired)
+        summary.unaligned = self.alignments.unaligned(paired)
         summary.quarantined = [asdict(item) for item in quarantine]
 
     def _changes(self, songs: Sequence[corpus.Song], files: Files) -> dict[str, dict[str, Any]]:
@@ -255,7 +281,7 @@ class _Preparation:
         }
         content = {key: value for key, value in asdict(summary).items() if key != "up_to_date"}
         manifests = {
-            file_name(name, side): _rows(of_name, side == "val", drawn if name == PAIRED else None)
+            file_name(name, side): _rows(of_name, side == "val", self.alignments, drawn if name == PAIRED else None)
             for name, of_name in songs.items()
             for side in SIDES
         }
@@ -276,13 +302,17 @@ def _built(name: str, songs: Sequence[corpus.Song], columns: Mapping[str, Files]
     return Built(name, facts.name, facts.row_checks, facts.encoders(), {"train": ~held_out, "val": held_out}, columns)
 
 
-def _rows(songs: Sequence[corpus.Song], held_out: bool, drawn: Sequence[dict] | None) -> Iterator[dict[str, Any]]:
+def _rows(
+    songs: Sequence[corpus.Song], held_out: bool, alignments: Alignments, drawn: Sequence[dict] | None
+) -> Iterator[dict[str, Any]]:
     emotions = _Emotions()
     for number, song in enumerate(songs):
         if song.held_out == held_out:
             row: dict[str, Any] = {} if song.audio is None else {AUDIO: song.audio.place}
             row |= {MIDI: song.midi.place, EMOTION: emotions.of(song.label)}
             row |= {"id": song.id, LABEL_SOURCE: song.label.source}
+            if song.audio is not None and len(knots := alignments.knots(song)):
+                row[TIME_MAP] = knots.tolist()
             yield row if drawn is None else row | drawn[number]
 
 
@@ -316,14 +346,17 @@ def _end_of_notes(files: Files, store: Store, indices: np.ndarray) -> np.ndarray
     return out
 
 
-def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song]) -> str:
-    """SHA-256 over a JSON list per song: id, whether it is held out, emotion, contents of its files."""
+def _data_digest(paired: Sequence[corpus.Song], alone: Sequence[corpus.Song], alignments: Alignments) -> str:
+    """SHA-256 over a JSON list per song: id, whether it is held out, emotion, contents of its files, and its time map
+    where it has one."""
     total, emotions = hashlib.sha256(), _Emotions()
     for songs in (paired, alone):
         for song in songs:
             files = ", ".join([f'"{file.content.hex()}"' for file in (song.audio, song.midi) if file is not None])
             side = "true" if song.held_out else "false"
-            total.update(f"[{_ascii(song.id)}, {side}, {emotions.of(song.label)}, [{files}]]\n".encode())
+            knots = alignments.knots(song) if song.audio is not None else ()
+            by = f", {knots.tolist()}" if len(knots) else ""
+            total.update(f"[{_ascii(song.id)}, {side}, {emotions.of(song.label)}, [{files}]{by}]\n".encode())
     return total.hexdigest()
 
 

@@ -10,6 +10,7 @@ from training.data.schema import ID, Key, PathKey, Schema, floats, is_number, te
 AUDIO, MIDI = "audio_path", "midi_path"
 CLOUD, CLOUD_START = "target_pointcloud_path", "target_pointcloud_start"
 EMOTION, LABEL_SOURCE = "emotion", "label_source"
+TIME_MAP = "time_map"  # times of the score and of the recording that belong together; none: they are equal
 
 
 def _emotion(value: Any) -> list[float]:
@@ -33,10 +34,32 @@ def _start(value: Any) -> float:
     return value
 
 
+def _time_map(value: Any) -> list[list[float]]:
+    """[[score seconds, recording seconds], ...], both ascending. Raises ValueError."""
+    form = f"`{TIME_MAP}` should be a list of [score seconds, recording seconds]"
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{form}; it is {value!r}")
+    for number, knot in enumerate(value):
+        if not isinstance(knot, list) or len(knot) != 2 or not all(map(is_number, knot)):
+            raise ValueError(f"{form}; its entry {number + 1} is {knot!r}")
+        if number and not (knot[0] > value[number - 1][0] and knot[1] > value[number - 1][1]):
+            raise ValueError(f"`{TIME_MAP}`: both times should ascend; {knot!r} follows {value[number - 1]!r}")
+    return _knots(value)
+
+
+def _knots(value: list) -> list[list[float]]:
+    return [floats(knot) for knot in value]
+
+
 SCHEMA = Schema(
     place="training.domains.music.rows:SCHEMA",
     paths=(PathKey(AUDIO, root="audio_root"), PathKey(MIDI, root="midi_root"), PathKey(CLOUD, folder="data/clouds")),
-    keys={LABEL_SOURCE: text(LABEL_SOURCE), CLOUD_START: Key(_start), EMOTION: Key(_emotion, floats)},
+    keys={
+        LABEL_SOURCE: text(LABEL_SOURCE),
+        CLOUD_START: Key(_start),
+        EMOTION: Key(_emotion, floats),
+        TIME_MAP: Key(_time_map, _knots),
+    },
     required=(EMOTION,),
     names=(ID, LABEL_SOURCE, CLOUD),
     defaults={LABEL_SOURCE: "manifest"},

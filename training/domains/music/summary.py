@@ -37,6 +37,10 @@ class Summary:
     ambiguous: list[dict[str, Any]] = field(default_factory=list)
     lengths_differ: list[str] = field(default_factory=list)
     channels_cancel: list[str] = field(default_factory=list)  # songs that are not mixed as the mean of their channels
+    alignment: dict[str, int] = field(default_factory=dict)  # kind of time map -> pairs; empty: not aligned
+    time_maps: list[dict[str, Any]] = field(default_factory=list)  # the songs whose map is not the identity
+    unaligned: list[str] = field(default_factory=list)  # songs that could not be aligned, and why
+    other_songs: int = 0  # recordings quarantined because they are not of the same song as their scores
     quarantined: list[dict[str, str]] = field(default_factory=list)
     clouds: int = 0
     digest: str = ""  # of the data: contents, ids, emotions and sides; the same on every host
@@ -72,6 +76,14 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
         [f"{', '.join(a['audio'])} | {', '.join(a['midi'])}: {a['reason']}" for a in summary.ambiguous],
     )
     _list(say, "pairs whose lengths differ (check that they are the same song)", summary.lengths_differ)
+    if summary.alignment:
+        same, moved = summary.alignment["identity"], sum(summary.alignment.values()) - summary.alignment["identity"]
+        others = f"{summary.other_songs} not the same song"
+        say(f"  alignment: {same} pairs as they are, {moved} through a time map, {others}")
+    _list(
+        say, "pairs whose scores are read through a time map", [f"{m['song']}: {m['what']}" for m in summary.time_maps]
+    )
+    _list(say, "pairs that could not be aligned (used as they are)", summary.unaligned)
     for what, found in summary.score_changes.items():
         most = printable(found["most"][0])
         say(f"  {found['count']:,} {CHANGES[what]}, in {found['files']:,} of the scores; most in {most}")

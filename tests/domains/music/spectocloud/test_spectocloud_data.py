@@ -1,6 +1,7 @@
 """Windows: pure functions of (seed, epoch, index), their targets, and augmentation."""
 
 import pickle
+from dataclasses import replace
 
 import librosa
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.domains.music.spectocloud.corpus import EMOTIONS, make_notes, make_row, make_settings, make_sound
 from training.data.manifest import Row
+from training.domains.music.alignment.timemap import mapped_notes
 from training.domains.music.audio import HOP, SAMPLE_RATE, log_mel
 from training.domains.music.clouds.cloud import render
 from training.domains.music.clouds.features import midi_features
@@ -70,6 +72,20 @@ def test_the_target_is_rendered_from_the_notes_of_the_same_window(rows):
         assert np.array_equal(item["properties"], cloud.properties)
         assert np.array_equal(item["midi_features"], midi_features(row.records["midi_path"]["notes"], start))
         assert np.array_equal(item["sounding"], ~cloud.lifeline["silent"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_score_is_read_through_the_rows_time_map(training):
+    """Windows, targets and features are those of notes that were moved beforehand."""
+    knots = [[0.0, 1.0], [2.0, 2.5], [5.0, 6.0]]
+    plain = make_row(0)
+    notes = mapped_notes(np.array(knots), plain.records["midi_path"]["notes"])
+    moved = replace(plain, records={**plain.records, "midi_path": {"notes": notes}})
+    of_map = songs([replace(plain, values={**plain.values, "time_map": knots})], training, score=True)
+    of_moved, of_plain = songs([moved], training, score=True), songs([plain], training, score=True)
+    assert len(of_map) == len(of_moved)
+    assert all(same(of_map.item(1, index), of_moved.item(1, index)) for index in range(len(of_map)))
+    assert not same(of_map.item(1, 0), of_plain.item(1, 0))
 
 
 def test_held_out_windows_are_fixed_and_never_varied(rows):

@@ -1,7 +1,7 @@
 """The dataset: windows of songs, for training and validation.
 
 Every epoch draws other windows of each song, one from each of `per_song` equal parts. A window begins on a hop frame;
-its target is rendered from the notes that sound in it.
+its target is rendered from the notes that sound in it, at the times that the row's time map gives them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import torch
 
 from training.data.index import cached
 from training.data.rows import Row, counts, select, stored
+from training.domains.music.alignment.timemap import mapped_notes
 from training.domains.music.audio import HOP, N_MELS, SAMPLE_RATE, WINDOW_FRAMES
 from training.domains.music.clouds.cloud import PARTICLES, SUBFRAMES, render
 from training.domains.music.clouds.features import midi_features
+from training.domains.music.rows import TIME_MAP
 from training.domains.music.spectocloud.config import Augment, Windows
 from training.domains.music.spectocloud.sound import LOG_FLOOR, at_gain, transposed
 from training.errors import DataError
@@ -142,7 +144,9 @@ class Songs:
         return window_starts(self._notes(song), len(self._logmel(song)), self.windows.min_sounding)
 
     def _notes(self, song: int) -> np.ndarray:
-        return stored(self.rows, song, "midi_path", "notes")
+        """In times of the recording."""
+        notes, knots = stored(self.rows, song, "midi_path", "notes"), self.rows[song].values.get(TIME_MAP)
+        return notes if knots is None else mapped_notes(np.array(knots), notes)
 
     def _logmel(self, song: int) -> np.ndarray:
         return stored(self.rows, song, "audio_path", "logmel")
