@@ -157,7 +157,7 @@ def measure_swaps(every: list[Song], kind: str = "none") -> None:
     swapped = np.random.default_rng(13).permutation(len(every))[: len(every) // 4]
     score_of = np.arange(len(every))
     score_of[swapped] = np.roll(swapped, 1)
-    refused = np.zeros(len(every), bool)
+    refused, certain = np.zeros(len(every), bool), np.zeros(len(every), bool)
     began = time.process_time()
     for number, song in enumerate(every):
         pair = PLANTED[kind](song, seeded(kind, song))
@@ -165,7 +165,7 @@ def measure_swaps(every: list[Song], kind: str = "none") -> None:
         notes = pair.notes if right else every[score_of[number]].notes
         others = others_of(contents[number], contents[score_of[number]], sorted(contents))
         found = align.align(pair.logmel, notes, [every[at[content]].notes for content in others])
-        refused[number] = found.other_song
+        refused[number], certain[number] = found.other_song, found.same_song
         if found.other_song == right:
             print(f"    {song.name}: {found.strength:.2f} against {found.others.mean():.2f}", file=sys.stderr)
     spent = (time.process_time() - began) / len(every)
@@ -173,7 +173,8 @@ def measure_swaps(every: list[Song], kind: str = "none") -> None:
     hits = int((refused & wrong).sum())
     precision, recall = hits / max(int(refused.sum()), 1), hits / int(wrong.sum())
     print(f"swapped ({kind}): {int(wrong.sum())} of {len(every)}; {int(refused.sum())} refused, precision", end=" ")
-    print(f"{precision:.3f}, recall {recall:.3f}; {spent:.3f} s of processor time a song")
+    print(f"{precision:.3f}, recall {recall:.3f}; {spent:.3f} s of processor time a song;", end=" ")
+    print(f"certainly of one song: {certain[~wrong].sum()} of {(~wrong).sum()} right, {certain[wrong].sum()} wrong pairs")
 
 
 def main(arguments: list[str] | None = None) -> int:

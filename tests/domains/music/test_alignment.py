@@ -16,7 +16,7 @@ from training.domains.music.alignment import align, pairs
 from training.domains.music.alignment.features import FRAME, of_score, of_sound
 from training.domains.music.alignment.pairs import OTHERS, PairOfRecords, align_pairs, others_of
 from training.domains.music.alignment.timemap import TimeMap, candidates, mapped, mapped_notes
-from training.domains.music.audio import LOGMEL, encode_audio
+from training.domains.music.audio import LOGMEL, SAMPLE_RATE, encode_audio, log_mel
 from training.domains.music.composing.demo import make_demo_corpus
 from training.domains.music.midi.notes import NOTE
 from training.domains.music.midi.reader import NOTES, encode_notes
@@ -74,6 +74,18 @@ def test_a_recording_of_another_song_is_recognised_and_its_own_is_not(songs):
             song.name
         )
         assert align.align(song.logmel, scores[wrong], scores[:wrong] + scores[wrong + 1 :]).other_song, song.name
+
+
+def test_a_recording_that_fits_its_score_badly_gets_no_time_map(songs, tmp_path):
+    """Tones that follow the score's onsets, not its pitches: a path that bends makes them similar all the same."""
+    notes = songs[0].notes
+    seconds = float((notes["onset"] + notes["duration"]).max())
+    at = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    step = np.searchsorted(np.unique(notes["onset"]), at, "right")
+    logmel = log_mel((0.3 * np.sin(2 * np.pi * (330 + 40 * (step % 12)) * at)).astype(np.float32))
+    found = align.align(logmel, notes, [song.notes for song in songs[1:]])
+    assert not found.same_song
+    assert not align.align(logmel, notes, [notes] * 8).other_song, "the same music is no other song"
 
 
 def test_with_few_other_songs_there_is_no_verdict(songs):
@@ -149,7 +161,7 @@ def test_other_scores_are_chosen_by_content_alone():
     before = [others_of(sound, ring[7], ring) for sound in sounds]
     assert all(len(set(others)) == OTHERS and ring[7] not in others for others in before)
     more = sorted([*ring, bytes([7]) * 32])
-    assert sum(others_of(sound, ring[7], more) != others for sound, others in zip(sounds, before, strict=True)) < 15
+    assert sum(others_of(sound, ring[7], more) != others for sound, others in zip(sounds, before, strict=True)) < 30
     assert others_of(sounds[0], ring[0], ring[:3]) == ring[1:3]
 
 

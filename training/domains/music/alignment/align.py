@@ -18,10 +18,14 @@ _MOST_COARSE = 1600  # coarse frames of a song; longer songs have longer coarse 
 _LEAST, _BEND = 0.25, 0.1  # of UNIT: see paths.py
 _STRUCK = 3  # frames from the onset of a note that are compared under a map
 _GAIN = 0.05  # in mean similarity, that a map must bring to be used
-#: A recording is of another song if it fits its score by less than this more than other songs' scores on average, and
-#: by less than so many times as the best of them; it is compared with ENOUGH others or more.
-_ABOVE, _TIMES, ENOUGH = 0.23, 1.75, 4
+ENOUGH = 4  # scores of other songs, at least, that a recording is compared with
+#: A score that fits the pair's own score this much as well as that score fits itself is of the same music: another
+#: arrangement, a copy with changes, an exercise on the same scale. It tells nothing.
+_ALIKE = 0.6
 _CERTAIN = 0.75  # strength from which no other song is compared: those reach 0.4
+#: Below that, a recording certainly is of its score's song if it fits the score by this much more than others on
+#: average, or by so many times as the best of them.
+_ABOVE, _TIMES = 0.23, 1.75
 _MARGIN = 3  # frames of the coarser resolution to either side of its path
 
 
@@ -37,14 +41,23 @@ class Aligned:
 
     map: TimeMap  # from times of the score to times of the recording
     strength: float  # of the pair's coarse path
-    others: np.ndarray  # float64 [n]: the same with the scores of other songs; empty if they were not read
+    others: np.ndarray  # float64 [n]: the same with scores of other music; empty if they were not read
 
     @property
     def other_song(self) -> bool:
-        """Whether the recording fits its score no better than those of other songs."""
+        """Whether the recording fits its score no better than the best of those of other songs. (How much better a
+        recording of people fits than other songs do is not known, so that any lead counts.)"""
+        return len(self.others) >= ENOUGH and self.strength <= self.others.max()
+
+    @property
+    def same_song(self) -> bool:
+        """Whether the recording certainly is of the same song. If not, its map means nothing: a path that bends enough
+        makes any two pieces similar."""
+        if self.strength >= _CERTAIN:
+            return True
         if len(self.others) < ENOUGH:
             return False
-        return self.strength < self.others.mean() + _ABOVE and self.strength < _TIMES * self.others.max()
+        return self.strength >= min(self.others.mean() + _ABOVE, _TIMES * self.others.max())
 
 
 def align(logmel: np.ndarray, notes: np.ndarray, others: Iterable[np.ndarray] = ()) -> Aligned:
@@ -55,11 +68,14 @@ def align(logmel: np.ndarray, notes: np.ndarray, others: Iterable[np.ndarray] = 
     path = refine(score, sound, guide, factor)
     found = fit(score, sound, path, notes)
     strengths = []
-    coarse_sound = features.coarse(sound, factor)
+    coarse_sound, own = features.coarse(sound, factor), features.coarse(score, factor)
+    itself = over(own, own).strength
     for other in others if guide.strength < _CERTAIN else ():
         begun = other[other["onset"] < max(len(score) * FRAME, other["onset"][0] + FRAME)]
         of_other = features.of_score(begun, min(frames_of(begun), len(score)))
-        strengths.append(over(features.coarse(of_other, factor), coarse_sound).strength)
+        coarse_other = features.coarse(of_other, factor)
+        if over(coarse_other, own).strength < _ALIKE * itself:
+            strengths.append(over(coarse_other, coarse_sound).strength)
     return Aligned(found, guide.strength, np.array(strengths))
 
 

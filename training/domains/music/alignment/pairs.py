@@ -18,7 +18,7 @@ from training.domains.music.audio import LOGMEL
 from training.domains.music.midi.reader import NOTES
 from training.threads import share
 
-OTHERS = 12  # scores of other songs that a recording is compared with
+OTHERS = 24  # scores of other songs that a recording is compared with
 KINDS = ("identity", "offset", "rate", "bent")  # of maps, the simplest first
 IMPORTS = (
     "librosa",
@@ -27,7 +27,7 @@ IMPORTS = (
 #: Hop frames of the recordings and scores that are aligned: from 5 seconds to an hour.
 SHORTEST, LONGEST = 215, 155_040
 
-_STORE, _VERSION = "alignment", f"1 {LOGMEL.version} {NOTES.version}"
+_STORE, _VERSION = "alignment", f"3 {LOGMEL.version} {NOTES.version}"
 _MEGABYTES = 4096
 _SECONDS, _FRAMES_PER_SECOND = 20.0, 500  # limit of processor time for a pair, and what is added for its length
 _PUBLISH_SECONDS = 30.0
@@ -178,5 +178,9 @@ def aligned(item: _Item) -> bytes:
         return pack({"error": np.frombuffer(b"longer than an hour", np.uint8)})
     found = align.align(logmel, notes, (span.read()["notes"] for span in item.others))
     mean = float(found.others.mean()) if len(found.others) else 0.0
+    if not found.same_song and not found.other_song:
+        others = f"those of {len(found.others)} other songs with {mean:.2f} on average" if mean else "no other compared"
+        why = f"it fits its score with {found.strength:.2f} ({others}), too little to trust a time map"
+        return pack({"error": np.frombuffer(why.encode(), np.uint8)})
     facts: list[Any] = [KINDS.index(found.map.kind), found.strength, mean, found.other_song]
     return pack({"knots": found.map.knots, "facts": np.array(facts, np.float64)})
