@@ -174,7 +174,8 @@ def measure_swaps(every: list[Song], kind: str = "none") -> None:
     precision, recall = hits / max(int(refused.sum()), 1), hits / int(wrong.sum())
     print(f"swapped ({kind}): {int(wrong.sum())} of {len(every)}; {int(refused.sum())} refused, precision", end=" ")
     print(f"{precision:.3f}, recall {recall:.3f}; {spent:.3f} s of processor time a song;", end=" ")
-    print(f"certainly of one song: {certain[~wrong].sum()} of {(~wrong).sum()} right, {certain[wrong].sum()} wrong pairs")
+    right = f"{certain[~wrong].sum()} of {(~wrong).sum()} right"
+    print(f"certainly of one song: {right}, {certain[wrong].sum()} wrong pairs")
 
 
 def main(arguments: list[str] | None = None) -> int:
