@@ -43,7 +43,7 @@ class Toy:
         return json.loads((self.out / name).read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: other tests need the real interpreter
 def known(warm_python):
     """Register the domain in this process and in its child processes; returns the interpreter without `warm_python`."""
     interpreter = sys.executable
@@ -55,7 +55,7 @@ def known(warm_python):
         yield interpreter
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def done_once(known, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("toy") / "out"
     Toy(out).job()
