@@ -268,7 +268,7 @@ def test_bars_found_by_division_equal_those_found_by_search(seed):
     width = 4.0 * per_quarter * numerator / denominator
     last = int(width * rng.choice([3, 100, 8000]))
     tempo = TempoMap.of(np.array([0]), np.array([2e6 * per_quarter / width]), per_quarter)  # bars of two seconds
-    lines, changed = bar_lines(*metre, per_quarter, last, tempo)
+    lines, changed = bar_lines(metre, per_quarter, last, tempo)
     assert not changed
     ticks = np.array([rng.randrange(last + 1) for _ in range(500)])
     ticks = np.unique(np.concatenate([ticks, np.floor(lines), np.ceil(lines)]).astype(np.int64))

@@ -62,23 +62,19 @@ class TempoMap:
         return float(self.rate[first - 1 : max(last, first)].max())
 
 
-def bar_lines(
-    ticks: np.ndarray,
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    per_quarter: float,
-    last_onset: float,
-    tempo: TempoMap,
-) -> tuple[np.ndarray, int]:
+Metre = tuple[np.ndarray, np.ndarray, np.ndarray]  # ticks, numerators, denominators: [n] each
+
+
+def bar_lines(metre: Metre, per_quarter: float, last_onset: float, tempo: TempoMap) -> tuple[np.ndarray, int]:
     """The bar lines of a piece in ticks, float64, ascending from 0: one more than the number of bars; and how many of
     the bars up to `last_onset` are not as written.
 
-    Each metre event starts a bar and ends the current one (events ascend in ticks, in file order within a tick; 4/4
+    Each event of `metre` starts a bar and ends the current one (events ascend in ticks, in file order in a tick; 4/4
     before the first). Bars shorter than SHORTEST_BAR are joined with those after them, longer ones than LONGEST_BAR are
     divided, so that every bar up to `last_onset` lies between the two. The lines reach TAIL_BARS past its bar. Raises
     ValueError if more than MAX_BARS bars are needed up to it.
     """
-    lines, joined = _written(ticks, numerators, denominators, per_quarter, last_onset, tempo)
+    lines, joined = _written(metre, per_quarter, last_onset, tempo)
     seconds = tempo.at(lines[: len(joined) + 1])
     lengths = seconds[1:] - seconds[:-1]
     if lengths.min() >= SHORTEST_BAR and lengths.max() <= LONGEST_BAR:
@@ -89,18 +85,11 @@ def bar_lines(
     return fitted, changed
 
 
-def _written(
-    ticks: np.ndarray,
-    numerators: np.ndarray,
-    denominators: np.ndarray,
-    per_quarter: float,
-    last_onset: float,
-    tempo: TempoMap,
-) -> tuple[np.ndarray, np.ndarray]:
+def _written(metre: Metre, per_quarter: float, last_onset: float, tempo: TempoMap) -> tuple[np.ndarray, np.ndarray]:
     """The bar lines as written, and which of the bars up to `last_onset` are several: where all bars of a metre are too
     short, they are joined here, because there may be millions."""
     starts, lengths = [0.0], [4.0 * per_quarter]
-    for tick, numerator, denominator in zip(ticks.tolist(), numerators.tolist(), denominators.tolist(), strict=True):
+    for tick, numerator, denominator in zip(*(column.tolist() for column in metre), strict=True):
         length = 4.0 * per_quarter * numerator / denominator
         if tick - starts[-1] >= SLIVER * lengths[-1] and tick > 0:
             starts.append(float(tick))

@@ -150,7 +150,7 @@ def _place(data: bytes) -> _Piece:
     if seconds.at(np.array([last]))[0] > MAX_SECONDS:
         hours = seconds.at(np.array([last]))[0] / 3600
         raise ValueError(f"its last note starts after {hours:,.1f} hours; at most {MAX_SECONDS / 3600:.0f} are read")
-    lines, changes["bars"] = bar_lines(*metre, per_quarter, last, seconds)
+    lines, changes["bars"] = bar_lines(metre, per_quarter, last, seconds)
     bars = Bars.of(lines)
     begin = onset.astype(np.float64)
     bar, position = bars.holding(begin)
