@@ -191,6 +191,19 @@ def test_a_stage_that_had_nothing_to_do_does_not_shrink_the_reserve(tmp_path, cl
     assert kept(space, ["one"], book_of(space).job.sessions) >= reserves.LEAST / reserves.CAREFUL * careful
 
 
+def test_the_recorded_reserve_follows_from_the_time_that_was_trained(tmp_path, clock, monkeypatch):
+    """Not from the time that it might have trained: an early end means a shorter baseline."""
+    monkeypatch.setattr(endings, "_has_gpu", lambda: False)
+    space, limit = Workspace(tmp_path), Limit(hours=1)
+    ending = replace(FAMILY, baseline_share=0.2, baseline_most=Line(1e6, 0))
+    with counted(space, "train", ["one"], limit, endings={"one": ending}) as account:
+        nothing_trained = total(account, ["one"])
+        account.training_left("one", 1, [])()
+        clock.advance(100)
+    recorded = sum(book_of(space).job.sessions[-1].kept.values())
+    assert recorded - nothing_trained == pytest.approx(20 * reserves.CAREFUL)
+
+
 def test_families_share_what_is_left_evenly(tmp_path, clock):
     space = Workspace(tmp_path)
     for family in FAMILIES:
