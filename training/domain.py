@@ -177,7 +177,7 @@ class Finding:
 class Inspected:
     """What a domain reads from one file of the user. Values are text, whole numbers, floats, booleans or None."""
 
-    kind: str  # "score", "recording"
+    kind: str  # what the file is, in a word or two
     facts: Mapping[str, Any]  # name -> value
     tables: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)  # title -> rows of the same columns
     remarks: tuple[str, ...] = ()  # what is changed, left out, or read differently by other programs
