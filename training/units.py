@@ -20,6 +20,11 @@ def size(count: float) -> str:
     return f"{count / scale:,.3g} {unit}" if count < 1000 * scale else f"{count / scale:,.0f} {unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, whose plural ends in s: "1 song", "1,204 songs"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def rate(step: float) -> str:
     """The pace of steps that take `step` seconds each: `8.3 steps/s`, or `2.1 s a step`."""
     return f"{1 / step:.3g} steps/s" if step < 1 else f"{step:.3g} s a step"

@@ -40,6 +40,15 @@ def test_extensions_of_any_case_are_found(tmp_path):
     assert (found.key, found.stem, found.path) == ("deep/er/d", "d", tmp_path / "deep/er/d.WaV")
 
 
+def test_files_of_kinds_that_are_not_read_are_listed_and_count_as_none(tmp_path):
+    for name in ("a.wav", "b.WMA", "deep/c.wma", ".d.wma", "e.txt"):
+        put(tmp_path / name)
+    found, refused = scan(tmp_path, WAV, {".wma": "convert it"})
+    assert [file.relative for file in found] == ["a.wav"]
+    listed = [(item.path, item.reason, item.files) for item in refused]
+    assert listed == [(str(tmp_path / name), "convert it", 0) for name in ("b.WMA", "deep/c.wma")]
+
+
 def test_unusual_names_are_listed_unchanged(tmp_path):
     """Space, quote, newline, $(..), leading dash, 250 characters, several dots."""
     odd = ["a b.wav", "it's.wav", 'say "hi".wav', "new\nline.wav", "$(touch x).wav", "-rf.wav", "v1.2.mix.wav"]

@@ -9,10 +9,11 @@ import os
 import stat
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from training.errors import HostError
 
@@ -76,13 +77,18 @@ def printable(path: str | os.PathLike[str]) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused]]:
+def scan(
+    root: Path, suffixes: Iterable[str], unread: Mapping[str, str] = MappingProxyType({})
+) -> tuple[list[Found], list[Refused]]:
     """Regular files under `root` whose extension, in any case, is in `suffixes` (".wav"); sorted by relative name.
 
     Links to files and folders are followed. Each folder is entered once, so a cycle of links ends; one that is under
     the root is entered by its real path, before any link to it. No file is opened, so a FIFO, socket or device cannot
     block the scan. A file that has the right extension but cannot be used is returned as refused, and so is a folder
     that cannot be entered. Raises OSError if `root` itself cannot be.
+
+    `unread`: (lower-case) extensions of files that a user may expect to be read, and the reason why they are not; such
+    files are returned as refused, and count as no file (`files` is 0).
     """
     wanted = {suffix.lower() for suffix in suffixes}
     top = os.path.abspath(root).rstrip("/")  # noqa: PTH100 - resolve() would rename a linked root
@@ -107,7 +113,8 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
             refused.append(_lost_folder(top, folder, error, wanted))
             continue
         for entry in entries:
-            is_media = suffix_of(entry.name).lower() in wanted
+            suffix = suffix_of(entry.name).lower()
+            is_media = suffix in wanted
             if entry.name.startswith("."):
                 if is_media:
                     refused.append(Refused(printable(entry.path), "a hidden file"))
@@ -133,6 +140,8 @@ def scan(root: Path, suffixes: Iterable[str]) -> tuple[list[Found], list[Refused
                 else:
                     name = relative if relative.isascii() else unicodedata.normalize("NFC", relative)
                     found.append((name, "" if name == relative else relative))
+            elif suffix in unread:
+                refused.append(Refused(printable(entry.path), unread[suffix], files=0))
     found.sort(key=lambda names: names[0])  # a stable sort: of two spellings of a name, the one found first is kept
     kept: list[Found] = []
     for name, spelt in found:

@@ -25,7 +25,9 @@ def sparse(path, size: int) -> None:
 
 
 def test_the_size_of_the_stores_is_estimated_from_the_files(tmp_path):
-    sparse(tmp_path / "songs" / "a.mp3", 10 * GIB)
+    for number in range(5):
+        sparse(tmp_path / "songs" / f"{number}.mp3", 2 * GIB)
+    sparse(tmp_path / "songs" / "too large.mp3", 10 * GIB)  # which `prepare` refuses
     assert MUSIC.store_bytes(job(tmp_path, audio_root=tmp_path / "songs")) == pytest.approx(7 * GIB)
     sparse(tmp_path / "scores" / "a.MID", 100)
     sparse(tmp_path / "scores" / "a.txt", GIB)
@@ -38,7 +40,7 @@ def test_ffmpeg_is_required_if_files_need_it(tmp_path, monkeypatch):
     which = checks.shutil.which
     monkeypatch.setattr(checks.shutil, "which", lambda name: None if name == "ffmpeg" else which(name))
     assert [finding.state for finding in MUSIC.checks(job(tmp_path))] == ["note"]
-    sparse(tmp_path / "songs" / "x.M4A", 0)
+    sparse(tmp_path / "songs" / "x.M4A", 1)
     with pytest.raises(HostError, match="ffmpeg"):
         doctor(Workspace(tmp_path / "out"), MUSIC, {"audio_root": tmp_path / "songs"}, device="cpu")
     monkeypatch.setattr(checks.shutil, "which", lambda name: f"/bin/{name}")

@@ -236,16 +236,28 @@ def test_songs_whose_channels_cancel_are_counted(root):
     soundfile.write(root / "audio/happy/t0.WAV", np.stack([wave, -wave], axis=1), rate)
     summary = run(root)
     assert (summary.pairs, summary.channels_cancel) == (9, ["happy/t0"])
-    assert "1 songs whose channels cancel each other" in summary.output
+    assert "(mixed as half of their difference, or the loudest one): 1" in summary.output
     again = run(root)
     assert again.channels_cancel == ["happy/t0"]
+
+
+def test_recordings_and_scores_of_kinds_that_are_not_read_are_named(root):
+    for name in ("audio/happy/more.wma", "midi/happy/more.musicxml"):
+        (root / name).write_bytes(b"any")
+    (root / "midi/happy/t0.Mid").rename(root / "midi/happy/t0.kar")  # karaoke: a MIDI file by another name
+    summary = run(root)
+    assert summary.pairs == 9
+    listed = {Path(item["path"]).name: item["reason"] for item in summary.quarantined}
+    assert set(listed) == {"more.wma", "more.musicxml"}
+    assert "ffmpeg -i FILE FILE.flac" in listed["more.wma"] and "export it as a MIDI file" in listed["more.musicxml"]
+    assert "quarantined: 2" in summary.output
 
 
 def test_songs_without_an_emotion_word_are_neutral_counted_and_reported(root):
     write_mid(root / "midi/garage/crusader.mid", 33)
     summary = run(root)
     assert summary.label_sources == {"none": 1, "path": 9}
-    assert "1 songs have no emotion word" in summary.output
+    assert "1 song without an emotion word" in summary.output
     row = next(r for s in ("train", "val") for r in rows(root, f"midi_{s}") if r["id"] == "garage/crusader")
     assert (row["emotion"], row["label_source"]) == ([0.0, 0.0, 0.5], "none")
 

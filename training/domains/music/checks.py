@@ -6,13 +6,14 @@ import os
 import shutil
 from collections.abc import Iterator
 
+from training.data.files import scan
 from training.domain import Finding, Job
 
 # Bytes in the store per byte of the source file. A second of audio takes 11 kB in the store; as source, it takes 176 kB
 # in a wav, 16 kB in an mp3 of 128 kbit/s, and about 100 kB in a flac.
 STORE_SHARE = {
     **dict.fromkeys((".wav", ".aiff", ".aif", ".au", ".caf", ".w64"), 0.07), ".flac": 0.15, ".mp3": 0.7,
-    **dict.fromkeys((".ogg", ".opus", ".m4a", ".aac"), 0.9), ".mid": 4, ".midi": 4,
+    **dict.fromkeys((".ogg", ".opus", ".m4a", ".aac"), 0.9), ".mid": 4, ".midi": 4, ".kar": 4,
 }  # fmt: skip
 NEEDS_FFMPEG = (".m4a", ".aac")
 
@@ -38,12 +39,11 @@ def _sizes(job: Job) -> dict[str, int]:
     """Bytes of the source files by (lower-case) suffix."""
     sizes: dict[str, int] = {}
     for root in (job.path("audio_root"), job.path("midi_root")):
-        for folder, _, names in os.walk(root, followlinks=True) if root is not None else ():
-            for name in names:
-                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  a million names: a Path for each is slow
-                if suffix in STORE_SHARE:
-                    try:
-                        sizes[suffix] = sizes.get(suffix, 0) + os.stat(os.path.join(folder, name)).st_size  # noqa: PTH116, PTH118
-                    except OSError:  # a dangling link: `prepare` lists it
-                        continue
+        try:
+            found = [] if root is None else scan(root, STORE_SHARE)[0]
+        except OSError:  # no such folder, or not readable: `doctor` itself reports that
+            continue
+        for file in found:
+            suffix = file.suffix.lower()
+            sizes[suffix] = sizes.get(suffix, 0) + os.stat(file.place).st_size  # noqa: PTH116 - a million files
     return sizes

@@ -23,6 +23,7 @@ from training.domains.music.midi import style
 from training.domains.music.midi.tokens import TOKENS
 from training.domains.music.rows import EMOTION, LABEL_SOURCE, MIDI, SCHEMA
 from training.domains.music.summary import Summary
+from training.units import counted
 from training.workspace import Workspace
 
 AUDIT = "audit.json"
@@ -104,7 +105,8 @@ def _report_alignment(found: dict[str, Any], say: Callable[[str], None]) -> None
     if not found.get("counts"):
         return
     maps, others = found["time_maps"], found["not_the_same_song"]
-    say(f"Alignment: {len(maps)} pairs through a time map, {len(others)} recordings of another song than their scores.")
+    of_another = f"{counted(len(others), 'recording')} of another song"
+    say(f"Alignment: {counted(len(maps), 'pair')} through a time map, {of_another}.")
     lines = [f"{item['path']}: {item['reason']}" for item in others]
     lines += [f"{printable(item['song'])}: {item['what']}" for item in maps]
     lines += [printable(line) for line in found["unaligned"]]

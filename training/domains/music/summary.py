@@ -8,6 +8,7 @@ from typing import Any
 
 from training.data.files import printable
 from training.domains.music.midi.reader import CHANGES
+from training.units import counted
 
 
 @dataclass
@@ -53,17 +54,18 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     if summary.synthetic:
         say("  synthetic: true (a composed demo corpus, no real music)")
     say(
-        f"  {summary.audio_files} recordings, {summary.midi_files} scores: {summary.pairs} pairs "
+        f"  {counted(summary.audio_files, 'recording')}, {counted(summary.midi_files, 'score')}: "
+        f"{counted(summary.pairs, 'pair')} "
         f"({summary.paired_by_stem} by name alone), {summary.hours:.2f} hours, {summary.notes:,} notes"
     )
     for name, sides in summary.songs.items():
-        say(f"  {name}: {sides['train']} songs to train on, {sides['val']} held out")
+        say(f"  {name}: {counted(sides['train'], 'song')} to train on, {sides['val']} held out")
     if not summary.audio_files:
         say("  No --audio-root: only the MIDI manifests are written; Spectocloud needs recordings.")
     say("  emotions: " + ", ".join(f"{name} {count}" for name, count in summary.emotions.items()))
     unlabelled = summary.label_sources.get("none", 0)
     if unlabelled:
-        say(f"  {unlabelled} songs have no emotion word in their paths: labelled neutral [0, 0, 0.5]")
+        say(f"  {counted(unlabelled, 'song')} without an emotion word in the path: labelled neutral [0, 0, 0.5]")
     _list(say, "labels without a file", summary.unused_labels)
     _list(say, "folders with two emotions in their path (see the README for the rule)", summary.folders_disagree)
     _list(say, "folders with an emotion word in a longer name (an artist or an album?)", summary.unsure_labels)
@@ -79,7 +81,7 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
     if summary.alignment:
         same, moved = summary.alignment["identity"], sum(summary.alignment.values()) - summary.alignment["identity"]
         others = f"{summary.other_songs} not the same song"
-        say(f"  alignment: {same} pairs as they are, {moved} through a time map, {others}")
+        say(f"  alignment: {counted(same, 'pair')} as written, {moved} through a time map, {others}")
     _list(
         say, "pairs whose scores are read through a time map", [f"{m['song']}: {m['what']}" for m in summary.time_maps]
     )
@@ -100,7 +102,7 @@ def report(summary: Summary, folder: str, say: Callable[[str], None]) -> None:
 
 def _list(say: Callable[[str], None], title: str, items: Sequence[str], most: int = 5) -> None:
     if items:
-        say(f"  {len(items)} {title}:")
+        say(f"  {title}: {len(items)}")
         for item in items[:most]:
             say(f"    {printable(item)}")
         if len(items) > most:

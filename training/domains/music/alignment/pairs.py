@@ -17,6 +17,7 @@ from training.data.store import Store, key_of, pack, unpack
 from training.domains.music.audio import LOGMEL
 from training.domains.music.midi.reader import NOTES
 from training.threads import share
+from training.units import counted
 
 OTHERS = 24  # scores of other songs that a recording is compared with
 KINDS = ("identity", "offset", "rate", "bent")  # of maps, the simplest first
@@ -147,7 +148,8 @@ def _compute(
                 published = time.monotonic()
     spent = time.monotonic() - began
     bad = f", {len(failed)} could not be" if failed else ""
-    say(f"  alignment: {len(items)} pairs in {spent:.1f} s by {min(workers, len(items))} workers{bad}")
+    by = counted(min(workers, len(items)), "worker")
+    say(f"  alignment: {counted(len(items), 'pair')} in {spent:.1f} s by {by}{bad}")
     return failed
 
 

@@ -16,7 +16,21 @@ from training.domains.music.corpora.split import Group, connected, held_out
 from training.errors import DataError, HostError, UsageError
 
 AUDIO = (".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".au", ".caf", ".w64")
-MIDI = (".mid", ".midi")
+MIDI = (".mid", ".midi", ".kar")
+_NO_AUDIO = "this kind of recording is not read; convert it, e.g. ffmpeg -i FILE FILE.flac"
+_NO_MIDI = "this kind of score is not read; export it as a MIDI file"
+#: Extensions of files that a user may expect to be read, and why they are not.
+UNREAD = {
+    **dict.fromkeys(
+        (".wma", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".alac", ".ac3", ".amr", ".mka", ".mp2", ".oga",
+         ".ra", ".weba", ".aifc", ".snd"),
+        _NO_AUDIO,
+    ),
+    **dict.fromkeys(
+        (".rmi", ".mxl", ".musicxml", ".mscz", ".mscx", ".sib", ".gp", ".gp3", ".gp4", ".gp5", ".gpx", ".krn", ".abc"),
+        _NO_MIDI,
+    ),
+}  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -41,7 +55,7 @@ def find(root: Path | None, suffixes: Collection[str], option: str) -> tuple[lis
     if root is None:
         return [], []
     try:
-        found, refused = scan(root, suffixes)
+        found, refused = scan(root, suffixes, UNREAD)
     except OSError as error:
         if isinstance(error, PermissionError):  # a problem of the host, as in `doctor`
             raise HostError(

@@ -73,6 +73,7 @@ def _corpus(workspace: Workspace, summary: Mapping[str, Any], counts: Mapping[st
         "splits": summary.get("rows") or summary.get("songs") or {},  # manifest -> rows of each side
         "emotions": [(name, count, 100 * count / most) for name, count in sorted(counts.items(), key=lambda c: -c[1])],
         "audit": _suspects(audit),
+        "time_maps": [f"{item.get('song')}: {item.get('what')}" for item in summary.get("time_maps") or []],
     }
     return Section("corpus", "Corpus", HERE / "corpus.html.j2", facts, "data", style=STYLE, problems=tuple(problems))
 
