@@ -4,6 +4,7 @@ only by the stages that need it."""
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import signal
 import sys
@@ -17,7 +18,7 @@ from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, interrupt_on_signals, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
-from training.flags import data_options, parser_of
+from training.flags import COMMAND, data_options, parser_of
 from training.registry import domains, require_one_model
 from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
@@ -180,7 +181,8 @@ def recipe_of(options: argparse.Namespace, workspace: Workspace):
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
         if options.config is None and not any(word.startswith("training.max_steps=") for word in options.set):
             overrides.append("training.max_steps=null")  # a preset's number of steps must not end it earlier
-    return load_recipe(options.family, preset or "full", options.config, overrides)
+    job = Job(workspace, data_options(options))
+    return load_recipe(options.family, preset or "full", options.config, overrides, job)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -326,6 +328,15 @@ def _node(options: argparse.Namespace) -> None:
     _refresh_report(Workspace(options.out))
 
 
+def _command(options: argparse.Namespace) -> None:
+    """A command of a domain."""
+    command = options.command
+    module, _, name = command.run.partition(":")
+    given = {option.attribute: getattr(options, option.attribute) for option in command.options}
+    job = Job(Workspace(options.out), given | {"device": options.device})
+    getattr(importlib.import_module(module), name)(job, options.words)
+
+
 def _plan(options: argparse.Namespace) -> None:
     from training.runner.options import help_of, parse
     from training.runner.plan import plan_of
@@ -363,6 +374,7 @@ VERBS = {
     "watch": _watch,
     "report": _report,
     "budget": _budget,
+    COMMAND: _command,
 }
 
 

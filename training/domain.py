@@ -19,6 +19,7 @@ from training.sampling_unit import UNIT, Unit
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
+    from training.settings import RunSettings
     from training.workspace import Workspace
 
 #: The verbs that read data, and so have the options that name its folders.
@@ -27,8 +28,8 @@ PRESETS = ("full", "small", "demo", "debug")
 #: Kind of an option that takes a value -> its placeholder.
 METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL", "text": "TEXT"}
 
-__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "DemoText", "Domain", "FamilyFacts", "Finding", "Job", "Node",
-           "Option", "Request", "Section", "Unit"]  # fmt: skip
+__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Command", "DemoText", "Domain", "FamilyFacts", "Finding", "Job",
+           "Node", "Option", "Request", "Section", "Unit"]  # fmt: skip
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -160,6 +161,21 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Command:
+    """A command of a domain, for what people do with its models: `python -m training <name> <word> WORDS... [options]`.
+
+    `run` is "module:function", called with a Job, whose options are those of the command and `device`, and with the
+    words. Two domains may have a command of the same name.
+    """
+
+    name: str  # "ask"
+    help: str
+    run: str
+    words: str  # the placeholder of its arguments: "QUESTION"
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True)
 class Finding:
     """One line of doctor's report. `state`: ok, note (it works, with a remark) or fails (a job would fail)."""
 
@@ -252,6 +268,12 @@ class Domain(ABC):
         """Whether the options name any data; if not, demo data is made."""
         return any(options.get(option.attribute) is not None for option in self.options if option.mounted)
 
+    def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
+        """What options and workspace change in the settings of a training: sections with their keys. `settings`:
+        those of the preset and the command line so far. It may make what the settings name (convert a base model).
+        Raises UsageError, HostError."""
+        return {}
+
     # data
 
     @abstractmethod
@@ -294,6 +316,10 @@ class Domain(ABC):
     def store_bytes(self, job: Job) -> int:
         """An estimate of the disk space that the stores of this data will take."""
         return 0
+
+    def commands(self) -> tuple[Command, ...]:
+        """Commands of the domain's own, beside those that all domains have."""
+        return ()
 
     # the plan
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from training.budget.limit import amount
-from training.domain import PRESETS, Domain
+from training.domain import PRESETS, Domain, Option
 from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
+COMMAND = "a command of a domain"  # the key of the function that runs those of `Domain.commands`
 FAN_OUT = ("train", "evaluate")  # verbs that `each` runs for every item of a family
 
 
@@ -30,8 +31,10 @@ def domain_of(words: Sequence[str]) -> Domain:
             value = value if equals else (words[at + 1] if at + 1 < len(words) else "")
             if value in known:
                 return known[value]
-    if words[:1] == ["inspect"] and len(words) > 1 and words[1] in known:
-        return known[words[1]]
+    if len(words) > 1 and words[1] in known:  # `inspect WORD ...`, or a command of that domain
+        named = {"inspect", *(command.name for command in known[words[1]].commands())}
+        if words[0] in named:
+            return known[words[1]]
     named = {family_of(word) for word in words if not word.startswith("-")}
     for domain in known.values():
         if any(facts.name in named for facts in domain.families):
@@ -57,8 +60,9 @@ class Verbs:
         self._of_training()
         self._of_exports()
         self._of_jobs()
+        self._of_domains()
         for name, verb in self.verbs.choices.items():
-            verb.set_defaults(run=runs[name], of=domain)
+            verb.set_defaults(run=runs.get(name, runs[COMMAND]), of=domain)
 
     def _add(self, name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         verb = self.verbs.add_parser(name, parents=list(parents), help=text)
@@ -162,6 +166,25 @@ class Verbs:
         verb = self.verbs.add_parser("plan", help="the job of a command as JSON: mounts and nodes", add_help=False)
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[WORD] ...", help="as after train_cuda.sh")
 
+    def _of_domains(self) -> None:
+        """The commands of all domains. One that several have takes the options of the domain that is named."""
+        owners: dict[str, list[Domain]] = {}
+        for domain in domains().values():
+            for command in domain.commands():
+                owners.setdefault(command.name, []).append(domain)
+        for name, having in owners.items():
+            owner = self.domain if self.domain in having else having[0]
+            command = next(command for command in owner.commands() if command.name == name)
+            verb = self.verbs.add_parser(name, parents=[self.out, self.device], help=command.help)
+            verb.add_argument(
+                "word", choices=[domain.word for domain in having], metavar="WORD",
+                help=", ".join(domain.word for domain in having),
+            )  # fmt: skip
+            verb.add_argument("words", nargs="+", metavar=command.words)
+            for option in command.options:
+                _add_option(verb, option)
+            verb.set_defaults(command=command)
+
 
 def parser_of(
     runs: Mapping[str, Callable[[argparse.Namespace], None]], words: Sequence[str]
@@ -184,18 +207,22 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
             "--domain", choices=tuple(domains()), default=domain.word, help=f"default: {next(iter(domains()))}"
         )
     for option in options:
-        if option.kind == "flag":
-            group.add_argument(option.flag, action="store_true", default=option.default, help=option.help)
-        else:
-            kind, choices = _KINDS[option.kind], option.choices or None
-            group.add_argument(
-                option.flag,
-                type=kind,
-                choices=choices,
-                default=option.default,
-                metavar=None if option.choices else option.placeholder,
-                help=option.help,
-            )
+        _add_option(group, option)
+
+
+def _add_option(group: Any, option: Option) -> None:
+    if option.kind == "flag":
+        group.add_argument(option.flag, action="store_true", default=option.default, help=option.help)
+    else:
+        kind, choices = _KINDS[option.kind], option.choices or None
+        group.add_argument(
+            option.flag,
+            type=kind,
+            choices=choices,
+            default=option.default,
+            metavar=None if option.choices else option.placeholder,
+            help=option.help,
+        )
 
 
 def data_options(options: argparse.Namespace) -> dict[str, Any]:

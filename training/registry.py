@@ -15,7 +15,7 @@ from training.errors import UsageError
 
 if TYPE_CHECKING:
     from training.config import Layer
-    from training.domain import Domain, FamilyFacts
+    from training.domain import Domain, FamilyFacts, Job
     from training.recipe import Recipe
 
 #: The word on the command line -> the domain. A command without a word uses the first.
@@ -119,13 +119,23 @@ def settings_layers(run: str, preset: str = "full", config: Path | None = None) 
 
 
 def load_recipe(
-    run: str, preset: str = "full", config: Path | None = None, overrides: tuple[str, ...] | list[str] = ()
+    run: str,
+    preset: str = "full",
+    config: Path | None = None,
+    overrides: tuple[str, ...] | list[str] = (),
+    job: Job | None = None,
 ) -> Recipe:
-    """A run's recipe with its settings: those of a preset or file, changed by `section.key=value` overrides."""
-    from training.config import build, override_layer
+    """A run's recipe with its settings: those of a preset or file, changed by `section.key=value` overrides, and by the
+    domain for the options and the workspace of `job` (Domain.settings)."""
+    from training.config import Layer, build, override_layer
 
     kind = recipe_type(run)
     layers = [*settings_layers(run, preset, config), override_layer(overrides)]
-    recipe = kind(build(kind.settings_type, *layers))
+    settings = build(kind.settings_type, *layers)
+    if job is not None:
+        domain = domain_of(run)
+        more = domain.settings(job, family_of(run), settings)
+        settings = build(kind.settings_type, *layers, Layer(more, name=f"the options of {domain.word}"))
+    recipe = kind(settings)
     recipe.item = item_of(run)
     return recipe

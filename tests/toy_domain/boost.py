@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tests.toy_domain.readings import READINGS, pairs
+from tests.toy_domain.readings import LIMITS, READINGS, pairs
 from training.config import Section
 from training.judgement import Judgement, Verdict
 from training.recipe import Fitted, Graph, TensorSpec
@@ -43,7 +43,7 @@ class Boost(Fitted):
     chunk = 4
 
     def encoders(self):
-        return {"readings_path": READINGS}
+        return {"readings_path": READINGS, "limits_path": LIMITS}
 
     def begin(self, rows, constants, seed):
         data = {split: pairs(of).astype(np.float64) for split, of in rows.items()}

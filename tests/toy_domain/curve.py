@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tests.toy_domain.domain import TOY
-from tests.toy_domain.readings import READINGS, pairs
+from tests.toy_domain.readings import LIMITS, READINGS, pairs
 from training.config import Section
-from training.errors import ExportError
+from training.domain import Job
+from training.errors import ExportError, UsageError
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
 from training.settings import RunSettings
+from training.stages.trained import load_trained
 
 POINTS = 33  # of the exported table
 ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected readings.")}
@@ -47,7 +50,7 @@ class Sessions:
 class Network(torch.nn.Module):
     """x [batch, 1] -> y [batch, 1]. The features are frozen, like a base model; a checkpoint holds the rest."""
 
-    def __init__(self, width: int, scale: np.ndarray):
+    def __init__(self, width: int, scale: np.ndarray, limits: np.ndarray):
         super().__init__()
         self.features = torch.nn.Linear(1, width)
         with torch.no_grad():
@@ -56,9 +59,10 @@ class Network(torch.nn.Module):
         self.features.requires_grad_(False)
         self.layers = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
         self.register_buffer("scale", torch.as_tensor(scale))
+        self.register_buffer("limits", torch.as_tensor(limits))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(torch.sin(self.features(x / self.scale)))
+        return self.layers(torch.sin(self.features(x.clamp(self.limits[0], self.limits[1]) / self.scale)))
 
 
 def squared(model, xy: torch.Tensor) -> torch.Tensor:
@@ -71,16 +75,17 @@ class Curve(Stepped):
     dtype_policy, dtype_reason = "float32", "bfloat16 has too few digits for a calibration"
 
     def encoders(self):
-        return {"readings_path": READINGS}
+        return {"readings_path": READINGS, "limits_path": LIMITS}
 
     def fit_constants(self, rows):
-        return {"scale": np.abs(pairs(rows)[:, :1]).max(0)}
+        limits = np.array(rows[0].records["limits_path"]["limits"])
+        return {"scale": np.abs(pairs(rows)[:, :1]).max(0), "limits": limits}
 
     def dataset(self, rows, training):
         return Sessions(rows)
 
     def build(self, constants):
-        return Network(self.settings.model.width, constants["scale"])
+        return Network(self.settings.model.width, constants["scale"], constants["limits"])
 
     def counts(self, batch):
         return {"error": float(batch["xy"][..., 0].numel())}
@@ -155,3 +160,13 @@ class Curve(Stepped):
 
 
 Curve.provers = {"table": Curve.prove_table}
+
+
+def correct(job: Job, words: Sequence[str]) -> None:
+    """The command `correct`: print the corrected value of each reading."""
+    if not job.options["curve_of"]:
+        raise UsageError("--curve-of DEVICE is needed: there is one curve for each device.")
+    curve = load_trained(f"curve/{job.options['curve_of']}", job.workspace)
+    with torch.no_grad():
+        for word in words:
+            print(f"{float(curve.model(torch.tensor([[float(word)]]))):.4f}")

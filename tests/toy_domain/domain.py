@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.domain import (
     CardText,
+    Command,
     DemoText,
     Domain,
     FamilyFacts,
@@ -23,15 +24,16 @@ from training.domain import (
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
+    from training.settings import RunSettings
     from training.workspace import Workspace
 
 HERE = Path(__file__).parent
 
 
 def _encoders() -> Mapping[str, Any]:
-    from tests.toy_domain.readings import READINGS
+    from tests.toy_domain.readings import LIMITS, READINGS
 
-    return {"readings_path": READINGS}
+    return {"readings_path": READINGS, "limits_path": LIMITS}
 
 
 def _family(name: str, title: str, **more: Any) -> FamilyFacts:
@@ -53,8 +55,13 @@ class Toy(Domain):
     options = (
         Option("readings", "folder", "CSV files, one per device; x,y per line", environment="ATHANOR_TOY_READINGS"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
+        Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume")),
     )
     sealed_test = True
+
+    def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
+        width = job.options.get("width")
+        return {"model": {"width": int(width)}} if width and family == "curve" else {}
 
     def schema(self) -> Schema:
         from tests.toy_domain.readings import SCHEMA
@@ -88,6 +95,12 @@ class Toy(Domain):
         from tests.toy_domain.readings import inspect
 
         return inspect(path)
+
+    def commands(self) -> tuple[Command, ...]:
+        named = Option("curve-of", "text", "the device", metavar="DEVICE")
+        return (
+            Command("correct", "correct readings of a device", "tests.toy_domain.curve:correct", "READING", (named,)),
+        )
 
     def nodes(self) -> tuple[Node, ...]:
         from tests.toy_domain.blend import NODES

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.encode import Encoder, encode_files, refuse_if_too_many
+from training.data.files import write_atomic
 from training.data.identity import MARKER
 from training.data.schema import PathKey, Schema, text
 from training.data.writing import file_name, write_manifests
@@ -42,10 +43,17 @@ def inspect(path: Path) -> Inspected:
     )  # fmt: skip
 
 
+def decode_limits(path: Path) -> dict[str, np.ndarray]:
+    """A file with a number per line -> limits, float32 [2]: the range in which the devices are valid."""
+    return {"limits": np.array(path.read_text(encoding="utf-8").split(), np.float32).reshape(2)}
+
+
 READINGS = Encoder("readings", "readings 1", decode)
+LIMITS = Encoder("limits", "limits 1", decode_limits)
 SCHEMA = Schema(
     place="tests.toy_domain.readings:SCHEMA",
-    paths=(PathKey("readings_path", root="readings"),),
+    # every row refers to the one file of limits, so the splits share it
+    paths=(PathKey("readings_path", root="readings"), PathKey("limits_path", folder="data", shared=True)),
     keys={"device": text("device")},
     required=("device",),
     names=("id",),
@@ -85,6 +93,9 @@ def prepare(job: Job) -> None:
     paths = sorted(folder.glob("*.csv"))
     records, refused = encode_files(paths, READINGS, job.workspace.cache, job.workers, job.say)
     refuse_if_too_many(list(refused.values()), len(paths), 0.5)
+    limits = job.workspace.root / "data" / "limits.txt"
+    seen = [pair for record in records.values() for pair in record["xy"][:, 0].tolist()]
+    write_atomic(limits, f"{min(seen, default=0)}\n{max(seen, default=0)}\n".encode())
     rows: dict[str, list[dict]] = {}
     items, content = [], hashlib.sha256()
     for path in records:
@@ -94,7 +105,8 @@ def prepare(job: Job) -> None:
         items.append(path.stem)
         content.update(path.stem.encode() + records[path].key)
         for number in range(sessions):
-            row = {"readings_path": str(path), "device": path.stem, "id": f"{path.stem} {number}",
+            row = {"readings_path": str(path), "limits_path": str(limits),
+                   "device": path.stem, "id": f"{path.stem} {number}",
                    "begin": number * SESSION, "end": (number + 1) * SESSION,
                    "session": f"{path.stem}/{number}"}  # fmt: skip
             split = split_of(number, sessions)

@@ -189,7 +189,7 @@ def leaking_ids(rows: Mapping[str, Sequence[Row]], schema: Schema | None = None)
 def _leaks(rows: Mapping[str, Sequence[Row]], schema: Schema | None) -> dict[tuple[str, str], list[str]]:
     """(earlier split, later split) -> ids of the rows of the later split that leak. A row leaks if one of its files has
     the same content as a file of a row in the earlier split, and the parts that the two rows use overlap; or if both
-    rows have the same group."""
+    rows have the same group. Files under a shared key (PathKey.shared) do not count."""
     found = {}
     for first, second in combinations([split for split in SPLITS if split in rows], 2):
         later = rows[second]
@@ -229,10 +229,13 @@ def _same_content(first: Sequence[Row], second: Sequence[Row], schema: Schema) -
 
 
 def _parts(rows: Sequence[Row], indices: np.ndarray, schema: Schema) -> Iterator[tuple[int, str, tuple[float, float]]]:
-    """(index, key of the record, begin and end) of every file of some rows."""
+    """(index, key of the record, begin and end) of every file of some rows that splits may not share."""
+    shared = {key.name for key in schema.paths if key.shared}
     chosen = rows.select(indices) if isinstance(rows, Rows) else [rows[index] for index in indices.tolist()]
     for index, (values, content) in zip(indices.tolist(), _contents(chosen), strict=True):
         for key, record in content.items():
+            if key in shared:
+                continue
             begin, end = schema.spans.get(key, (None, None))
             yield index, record, (values.get(begin, 0), values.get(end, math.inf))
 

@@ -23,6 +23,7 @@ class PathKey:
     name: str
     root: str = ""  # attribute of the domain's option that names a folder: "image_root"
     folder: str = ""  # or a folder of the workspace: "data/masks"
+    shared: bool = False  # whether rows of several splits may use the same file: context that is no example itself
 
     @property
     def flag(self) -> str:

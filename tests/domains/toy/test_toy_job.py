@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,10 +11,14 @@ import time
 
 import pytest
 
+from tests.toy_domain.readings import SCHEMA
 from training import cli
+from training.data.identity import leaking_ids
 from training.data.sealed import openings
 from training.engine.checkpoints.checkpoint_file import read
+from training.registry import load_recipe
 from training.stages.fan_out import quarantined
+from training.stages.splits import load_split
 from training.workspace import Workspace
 
 from .conftest import ROOT, Toy
@@ -181,3 +186,30 @@ def test_a_family_of_a_fan_out_gives_the_same_bytes_after_a_kill(done, known, mo
     monkeypatch.setattr(sys, "executable", known)  # a killed process of `warm_python` ends a moment later
     common = ["--out", str(done.out), "--device", "cpu", "--preset", "debug", "--kill-seed", "1"]
     assert cli.main(["prove-resume", "curve/bar", *common, "--steps", "12", "--kills", "1"]) == 0
+
+
+def test_an_option_of_the_domain_changes_the_settings_of_a_training(fresh):
+    assert fresh.run("prepare") == 0
+    words = ["train", "curve/bar", "--preset", "debug", "--width", "3", "--device", "cpu", "--out", str(fresh.out)]
+    assert cli.main(words) == 0
+    content = read(fresh.out / "checkpoints/curve/bar/best.pt")
+    assert content["settings"]["model"]["width"] == 3 and content["model"]["layers.0.weight"].shape == (3, 3)
+
+
+def test_a_command_of_the_domain_uses_a_trained_model(done, capsys):
+    words = ["correct", "toy", "0.1", "0.2", "--out", str(done.out)]
+    assert cli.main([*words, "--curve-of", "bar"]) == 0
+    assert len([float(line) for line in capsys.readouterr().out.splitlines()]) == 2
+    assert cli.main(words) == 2 and "--curve-of DEVICE is needed" in capsys.readouterr().err
+
+
+def test_a_shared_file_is_in_all_splits_and_no_leak(done):
+    """Every row names the file of the limits; with the key not shared, all held-out rows would be refused."""
+    keys = tuple(dataclasses.replace(key, shared=False) for key in SCHEMA.paths)
+    schema = dataclasses.replace(SCHEMA, paths=keys, version=SCHEMA.version + 1)
+    recipe = load_recipe("boost", "debug")
+    splits = {split: load_split(recipe, Workspace(done.out), split, say=lambda _: None) for split in ("train", "val")}
+    assert leaking_ids(splits) == []
+    splits = {split: list(rows) for split, rows in splits.items()}  # rows without a manifest, whose schema is given
+    assert leaking_ids(splits, SCHEMA) == []
+    assert len(leaking_ids(splits, schema)) == len(splits["val"])
