@@ -128,11 +128,23 @@ class Judgement:
 class Resampling:
     """Draws of units, which the model and its baselines share.
 
-    `strata`: int [units]; if given, units are drawn within each stratum only (a class, for example).
+    `strata`: int [units]; if given, units are drawn within each stratum only (a class, for example). `clusters`: int
+    [units]; if given, clusters of units (the questions about one database, for example) are drawn, and then the units
+    of each drawn cluster (a two-stage bootstrap: Davison and Hinkley 1997, section 3.8).
     """
 
-    def __init__(self, units: int, seed: int, strata: np.ndarray | None = None, draws: int = DRAWS):
+    def __init__(
+        self,
+        units: int,
+        seed: int,
+        strata: np.ndarray | None = None,
+        draws: int = DRAWS,
+        clusters: np.ndarray | None = None,
+    ):
         random = np.random.default_rng((seed, 0xB007))
+        if clusters is not None:
+            self._draw_clusters(random, np.asarray(clusters), draws)
+            return
         strata = np.zeros(units, np.int64) if strata is None else np.asarray(strata)
         self.counts = np.zeros((draws, units), np.int64)  # how often each unit is drawn
         for stratum in np.unique(strata):
@@ -140,6 +152,20 @@ class Resampling:
             self.counts[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
         self.without = 1 - np.eye(units, dtype=np.int64)  # each unit left out once: BCa needs the jackknife
         self.units = units
+
+    def _draw_clusters(self, random: np.random.Generator, clusters: np.ndarray, draws: int) -> None:
+        members = [np.flatnonzero(clusters == cluster) for cluster in np.unique(clusters)]
+        self.units = len(clusters)
+        self.counts = np.zeros((draws, self.units), np.int64)
+        drawn = random.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+        for own, times in zip(members, drawn.T, strict=True):
+            # a cluster that is drawn twice contributes two independent draws of its units
+            self.counts[:, own] = random.multinomial(times * len(own), np.full(len(own), 1 / len(own)))
+        self.without = np.ones((len(members), self.units), np.int64)  # each cluster left out once
+        for number, own in enumerate(members):
+            self.without[number, own] = 0
+        if len(members) < 2:
+            self.counts[:] = 1  # nothing can be said about other clusters
 
     @property
     def varies(self) -> bool:
