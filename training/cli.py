@@ -18,7 +18,7 @@ from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, interrupt_on_signals, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
-from training.flags import COMMAND, data_options, parser_of
+from training.flags import COMMAND, attribute_of, data_options, parser_of
 from training.registry import domains, require_one_model
 from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
@@ -332,7 +332,7 @@ def _command(options: argparse.Namespace) -> None:
     """A command of a domain."""
     command = options.command
     module, _, name = command.run.partition(":")
-    given = {option.attribute: getattr(options, option.attribute) for option in command.options}
+    given = {option.attribute: getattr(options, attribute_of(option)) for option in command.options}
     job = Job(Workspace(options.out), given | {"device": options.device})
     getattr(importlib.import_module(module), name)(job, options.words)
 

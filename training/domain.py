@@ -28,8 +28,8 @@ PRESETS = ("full", "small", "demo", "debug")
 #: Kind of an option that takes a value -> its placeholder.
 METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL", "text": "TEXT"}
 
-__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Command", "DemoText", "Domain", "FamilyFacts", "Finding", "Job",
-           "Node", "Option", "Request", "Section", "Unit"]  # fmt: skip
+__all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Command", "DemoText", "Domain", "FamilyFacts", "Finding",
+           "Job", "Node", "Option", "Request", "Section", "Unit"]  # fmt: skip
 
 
 # -- options -------------------------------------------------------------------------------------------------------

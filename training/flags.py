@@ -182,7 +182,8 @@ class Verbs:
             )  # fmt: skip
             verb.add_argument("words", nargs="+", metavar=command.words)
             for option in command.options:
-                _add_option(verb, option)
+                # under a name of its own: the program's own attributes are `run`, `out` and others
+                _add_option(verb, option, dest=attribute_of(option))
             verb.set_defaults(command=command)
 
 
@@ -210,9 +211,14 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
         _add_option(group, option)
 
 
-def _add_option(group: Any, option: Option) -> None:
+def attribute_of(option: Option) -> str:
+    """The attribute of parsed options that holds the value of an option of a domain's command."""
+    return f"option {option.attribute}"
+
+
+def _add_option(group: Any, option: Option, **more: Any) -> None:
     if option.kind == "flag":
-        group.add_argument(option.flag, action="store_true", default=option.default, help=option.help)
+        group.add_argument(option.flag, action="store_true", default=option.default, help=option.help, **more)
     else:
         kind, choices = _KINDS[option.kind], option.choices or None
         group.add_argument(
@@ -222,6 +228,7 @@ def _add_option(group: Any, option: Option) -> None:
             default=option.default,
             metavar=None if option.choices else option.placeholder,
             help=option.help,
+            **more,
         )
 
 

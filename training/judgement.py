@@ -165,7 +165,7 @@ class Resampling:
         for number, own in enumerate(members):
             self.without[number, own] = 0
         if len(members) < 2:
-            self.counts[:] = 1  # nothing can be said about other clusters
+            self.counts[:] = 1  # one cluster shows nothing about others
 
     @property
     def varies(self) -> bool:

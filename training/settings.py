@@ -5,7 +5,7 @@ The YAML files (training/cuda_session/*.yaml) have the meaning of each key in a 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -102,6 +102,10 @@ class Logging(Section):
 
 class RunSettings(Section):
     """The sections that every config has; a family adds its own."""
+
+    #: Keys of a family's own sections ("model.base"; or a complete section) in which a checkpoint and the run that
+    #: continues it may differ: where something is, how results are measured. All others decide about the weights.
+    resumable: ClassVar[tuple[str, ...]] = ()
 
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     training: Training = Training()

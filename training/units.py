@@ -21,7 +21,7 @@ def size(count: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and its noun, whose plural ends in s: "1 song", "1,204 songs"."""
+    """A number and its noun, whose plural ends in s: "1 file", "1,204 files"."""
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 

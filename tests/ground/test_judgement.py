@@ -187,3 +187,29 @@ def test_a_metric_is_plain_json_with_value_low_and_high():
     assert set(plain["baselines"]["baseline"]) == {"value", "low", "high", "gap"}
     difference = BootstrapDraws(1.0, np.ones(3), np.ones(3)) - BootstrapDraws(0.5, np.ones(3), np.ones(3))
     assert difference.value == 0.5
+
+
+def test_clusters_are_drawn_before_their_units():
+    """Eight clusters of 25 equal units: the mean varies as that of 8 draws does, not as that of 200."""
+    clusters = np.repeat(np.arange(8), 25)
+    values = np.where(clusters < 4, 0.0, 1.0)
+    sums = {"share": np.stack([values, np.ones(200)], 1)}
+    together = resample(sums, Resampling(200, 3, clusters=clusters), dict)["share"]
+    apart = resample(sums, Resampling(200, 3), dict)["share"]
+    assert together.draws.std() == pytest.approx(0.5 / np.sqrt(8), rel=0.1)
+    assert apart.draws.std() == pytest.approx(0.5 / np.sqrt(200), rel=0.1)
+    assert together.value == 0.5 and len(together.without) == 8
+
+
+def test_units_of_a_drawn_cluster_are_drawn_too():
+    """Clusters that are alike: the variation is that of their units."""
+    clusters = np.repeat(np.arange(20), 10)
+    values = np.tile([0.0, 1.0], 100)
+    sums = {"share": np.stack([values, np.ones(200)], 1)}
+    drawn = resample(sums, Resampling(200, 3, clusters=clusters), dict)["share"]
+    assert drawn.draws.std() == pytest.approx(0.5 / np.sqrt(200), rel=0.15)
+
+
+def test_one_cluster_gives_no_interval():
+    resampling = Resampling(30, 3, clusters=np.zeros(30, int))
+    assert not resampling.varies

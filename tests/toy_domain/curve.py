@@ -27,8 +27,14 @@ class Model(Section):
     width: int = 8
 
 
+class Table(Section):
+    name: str = "curve.cal"  # of the exported table
+
+
 class CurveSettings(RunSettings):
+    resumable = ("table",)
     model: Model = Model()
+    table: Table = Table()
 
 
 class Sessions:
@@ -145,7 +151,11 @@ class Curve(Stepped):
             path.write_text("".join(f"{a:.9g}\t{b:.9g}\n" for a, b in zip(x, y, strict=True)), encoding="utf-8")
 
         at = float(np.interp(0.3, x, y))
-        return [Artefact("curve.cal", write, "table", {"points": POINTS, "at": 0.3, "value": at, "tolerance": 1e-6})]
+        return [
+            Artefact(
+                self.settings.table.name, write, "table", {"points": POINTS, "at": 0.3, "value": at, "tolerance": 1e-6}
+            )
+        ]
 
     @staticmethod
     def prove_table(path: Path, about) -> dict[str, float]:
@@ -164,9 +174,9 @@ Curve.provers = {"table": Curve.prove_table}
 
 def correct(job: Job, words: Sequence[str]) -> None:
     """The command `correct`: print the corrected value of each reading."""
-    if not job.options["curve_of"]:
-        raise UsageError("--curve-of DEVICE is needed: there is one curve for each device.")
-    curve = load_trained(f"curve/{job.options['curve_of']}", job.workspace)
+    if not job.options["of"]:
+        raise UsageError("--of DEVICE is needed: there is one curve for each device.")
+    curve = load_trained(f"curve/{job.options['of']}", job.workspace)
     with torch.no_grad():
         for word in words:
             print(f"{float(curve.model(torch.tensor([[float(word)]]))):.4f}")

@@ -97,7 +97,7 @@ class Toy(Domain):
         return inspect(path)
 
     def commands(self) -> tuple[Command, ...]:
-        named = Option("curve-of", "text", "the device", metavar="DEVICE")
+        named = Option("of", "text", "the device", metavar="DEVICE")
         return (
             Command("correct", "correct readings of a device", "tests.toy_domain.curve:correct", "READING", (named,)),
         )

@@ -196,11 +196,19 @@ def test_an_option_of_the_domain_changes_the_settings_of_a_training(fresh):
     assert content["settings"]["model"]["width"] == 3 and content["model"]["layers.0.weight"].shape == (3, 3)
 
 
+def test_a_run_goes_on_with_another_value_of_a_setting_that_decides_about_no_weight(done, capsys):
+    words = ["train", "curve/bar", "--preset", "debug", "--device", "cpu", "--out", str(done.out)]
+    assert cli.main([*words, "--set", "table.name=bar.txt"]) == 0
+    assert "was trained before" in capsys.readouterr().out
+    assert cli.main([*words, "--width", "5"]) == 0
+    assert "model.width: 8 -> 5" in capsys.readouterr().out
+
+
 def test_a_command_of_the_domain_uses_a_trained_model(done, capsys):
     words = ["correct", "toy", "0.1", "0.2", "--out", str(done.out)]
-    assert cli.main([*words, "--curve-of", "bar"]) == 0
+    assert cli.main([*words, "--of", "bar"]) == 0
     assert len([float(line) for line in capsys.readouterr().out.splitlines()]) == 2
-    assert cli.main(words) == 2 and "--curve-of DEVICE is needed" in capsys.readouterr().err
+    assert cli.main(words) == 2 and "--of DEVICE is needed" in capsys.readouterr().err
 
 
 def test_a_shared_file_is_in_all_splits_and_no_leak(done):

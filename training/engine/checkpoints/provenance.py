@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,13 @@ def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def decisive_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings (plain, nested) in which a checkpoint and the run that continues it must agree, by dotted key."""
+def decisive_settings(settings: dict[str, Any], resumable: Sequence[str] = ()) -> dict[str, Any]:
+    """The settings (plain, nested) in which a checkpoint and the run that continues it must agree, by dotted key.
+    `resumable`: RunSettings.resumable of the family."""
     return {
         key: value
         for key, value in flat(settings).items()
-        if not any(key == neutral or key.startswith(neutral + ".") for neutral in NEUTRAL)
+        if not any(key == neutral or key.startswith(neutral + ".") for neutral in (*NEUTRAL, *resumable))
     }
 
 

@@ -92,7 +92,8 @@ def _from_file(
 
 def differences(found: Mapping[str, Any], wanted: Wanted) -> list[str]:
     """What differs between a checkpoint and the requested run and affects the weights, each as `key: old -> new`."""
-    old, new = decisive_settings(found["settings"]), decisive_settings(plain(wanted.settings))
+    resumable = type(wanted.settings).resumable
+    old, new = (decisive_settings(of, resumable) for of in (found["settings"], plain(wanted.settings)))
     out = [
         f"{key}: {old.get(key)} -> {new.get(key)}"
         for key in sorted(old.keys() | new.keys())
