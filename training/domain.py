@@ -18,6 +18,7 @@ from training.errors import UsageError
 from training.sampling_unit import UNIT, Unit
 
 if TYPE_CHECKING:
+    from training.config import Layer
     from training.data.schema import Schema
     from training.settings import RunSettings
     from training.workspace import Workspace
@@ -273,6 +274,13 @@ class Domain(ABC):
         those of the preset and the command line so far. It may make what the settings name (convert a base model).
         Raises UsageError, HostError."""
         return {}
+
+    def config_layers(self, family: str, path: Path) -> Sequence[Layer]:
+        """The layers of settings in a configuration file that the user names (--config), which replaces the presets. A
+        domain may read files of other programs. Raises UsageError."""
+        from training.config import read_yaml
+
+        return (read_yaml(path),)
 
     # data
 

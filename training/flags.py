@@ -198,8 +198,8 @@ def parser_of(
 
 
 def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str) -> None:
-    """The domain's options that the verb `name` takes."""
-    options = [option for option in domain.options if name in option.verbs]
+    """The domain's options that the verb `name` takes, without those that all domains have there (--config)."""
+    options = [option for option in domain.options if name in option.verbs and option.name not in _common(name)]
     if not options and name not in ("doctor", "prepare", "node", "export"):
         return
     group = verb.add_argument_group(f"data ({domain.word})")
@@ -230,6 +230,11 @@ def _add_option(group: Any, option: Option, **more: Any) -> None:
             help=option.help,
             **more,
         )
+
+
+def _common(verb: str) -> tuple[str, ...]:
+    """Names of options that a verb has in every domain; a domain may declare them for the runner and other verbs."""
+    return ("config",) if verb in ("train", "estimate", "prove-resume") else ()
 
 
 def data_options(options: argparse.Namespace) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def settings_layers(run: str, preset: str = "full", config: Path | None = None) 
     from training.config import read_yaml
 
     if config is not None:
-        return [read_yaml(config)]
+        return list(domain_of(run).config_layers(family_of(run), config))
     about = facts(run)
     if preset == "full":
         return [read_yaml(about.config)]

@@ -23,6 +23,7 @@ from training.domain import (
 )
 
 if TYPE_CHECKING:
+    from training.config import Layer
     from training.data.schema import Schema
     from training.settings import RunSettings
     from training.workspace import Workspace
@@ -58,6 +59,14 @@ class Toy(Domain):
         Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume")),
     )
     sealed_test = True
+
+    def config_layers(self, family: str, path: Path) -> Sequence[Layer]:
+        from training.config import Layer, read_yaml
+
+        if path.suffix != ".width":
+            return super().config_layers(family, path)
+        width = Layer({"model": {"width": int(path.read_text())}}, name=str(path))  # of an older program
+        return (*map(read_yaml, (self.facts(family).config, self.facts(family).presets["debug"])), width)
 
     def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
         width = job.options.get("width")

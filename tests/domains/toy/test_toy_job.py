@@ -196,6 +196,14 @@ def test_an_option_of_the_domain_changes_the_settings_of_a_training(fresh):
     assert content["settings"]["model"]["width"] == 3 and content["model"]["layers.0.weight"].shape == (3, 3)
 
 
+def test_a_domain_reads_configuration_files_of_other_programs(fresh, tmp_path):
+    assert fresh.run("prepare") == 0
+    (tmp_path / "old.width").write_text("6")
+    words = ["train", "curve/bar", "--config", str(tmp_path / "old.width"), "--device", "cpu", "--out", str(fresh.out)]
+    assert cli.main(words) == 0
+    assert read(fresh.out / "checkpoints/curve/bar/best.pt")["settings"]["model"]["width"] == 6
+
+
 def test_a_run_goes_on_with_another_value_of_a_setting_that_decides_about_no_weight(done, capsys):
     words = ["train", "curve/bar", "--preset", "debug", "--device", "cpu", "--out", str(done.out)]
     assert cli.main([*words, "--set", "table.name=bar.txt"]) == 0

@@ -34,6 +34,8 @@ def make(root: Path, *, synthetic: bool = True) -> Workspace:
         "synthetic": synthetic, "audio_files": 5, "midi_files": 6, "pairs": 5, "hours": 0.4, "notes": 1234,
         "songs": {"midi": {"train": 4, "val": 2}}, "emotions": {"happy": 4, EVIL: 2},
         "quarantined": [{"path": f"sad/{EVIL}.mid", "reason": "not a MIDI file"}], "unmatched_midi": [f"{EVIL}.mid"],
+        "alignment": {"identity": 4, "offset": 1, "rate": 0, "bent": 0}, "unaligned": [f"{EVIL}: too short"],
+        "time_maps": [{"song": EVIL, "map": "offset", "seconds": 4.0, "what": "4.00 s late"}],
     }))  # fmt: skip
     suspect = {"song": f"{EVIL}/a", "label": "sad", "likelier": "happy", "probability": 0.01, "why": ["It is fast."]}
     (workspace.manifests / "audit.json").write_text(json.dumps({"format": 1, "songs": 6, "flagged": [suspect]}))

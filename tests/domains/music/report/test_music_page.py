@@ -61,6 +61,12 @@ def test_the_page_loads_no_other_resources(tmp_path):
             assert value.startswith(("#", "data:")), (tag, name, value[:60])
 
 
+def test_pairs_that_were_aligned_are_counted_and_listed(tmp_path):
+    text = read(job.make(tmp_path)).text
+    assert "pairs read through a time map 1" in text
+    assert "4.00 s late" in text and "too short" in text
+
+
 def test_a_damaged_piece_is_named_and_the_rest_is_shown(tmp_path):
     workspace = job.make(tmp_path)
     (workspace.exports / "samples" / "midi_generator" / "happy.mid").write_bytes(b"no MIDI")
