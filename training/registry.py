@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: The word on the command line -> the domain. A command without a word uses the first.
 DOMAINS = {
     "music": "training.domains.music.domain:MUSIC",
+    "sql": "training.domains.sql.domain:SQL",
 }
 
 

@@ -100,7 +100,7 @@ def test_the_word_comes_from_the_environment_where_the_command_has_none(monkeypa
     monkeypatch.setenv("ATHANOR_JOB", "toy")
     assert plan().command.domain.word == "toy" and plan("music").command.domain.word == "music"
     monkeypatch.setenv("ATHANOR_JOB", "painting")
-    with pytest.raises(UsageError, match="no domain 'painting'; there are music, toy"):
+    with pytest.raises(UsageError, match="no domain 'painting'; there are music, sql, toy"):
         plan()
 
 

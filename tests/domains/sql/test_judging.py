@@ -1,0 +1,158 @@
+"""Answers are judged by their rows, on the database and on copies of it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from training.domains.sql.text_to_sql import judging
+from training.domains.sql.text_to_sql.generate import Answer
+from training.domains.sql.text_to_sql.neighbour import Neighbours
+from training.domains.sql.text_to_sql.predictors import BASE, NEIGHBOUR, TUNED, cleaned
+
+GOLDS = (
+    ("Which authors are from Norway?", "SELECT name FROM authors WHERE country = 'Norway'"),
+    ("How many books are there?", "SELECT COUNT(*) FROM books"),
+    ("Titles by year?", "SELECT title FROM books ORDER BY year"),
+    (
+        "Who wrote Blue?",
+        "SELECT authors.name FROM authors JOIN books ON books.author_id = authors.id WHERE title = 'Blue'",
+    ),
+)
+
+
+def rows_of(path):
+    return [
+        SimpleNamespace(
+            values={
+                "id": f"q:{number}", "question": question, "sql": sql, "database": "library", "dialect": "sqlite",
+                "database_path": str(path), "hardness": "easy", "stratum": "new wording", "judged": "execution",
+            }
+        )
+        for number, (question, sql) in enumerate(GOLDS)
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def judge(library, tmp_path):
+    with judging.Judge(rows_of(library), tmp_path / "copies", 3, 2.0, 7, workers=1) as judge:
+        yield judge
+
+
+def answered(*texts: str) -> list[Answer]:
+    return [Answer((), True, text) for text in texts]
+
+
+def test_right_queries_are_right_and_shuffled_ones_are_not(judge):
+    right = judge.judge(answered(*(sql for _, sql in GOLDS)))
+    assert all(o.suite and o.exec and o.exact and o.bird and o.valid and not o.error for o in right)
+    shuffled = judge.judge(answered(*(sql for _, sql in [*GOLDS[1:], GOLDS[0]])))
+    assert not any(o.suite or o.exact for o in shuffled) and all(o.valid for o in shuffled)
+
+
+def test_another_query_with_the_same_rows_everywhere_is_right(judge):
+    outcome = judge.judge(
+        answered("SELECT name FROM authors WHERE NOT country <> 'Norway'", *[s for _, s in GOLDS[1:]])
+    )[0]
+    assert outcome.suite and not outcome.exact
+
+
+def test_a_query_that_is_right_by_chance_is_not_right(judge):
+    """It gives the right rows on this database and not on the copies."""
+    outcome = judge.judge(answered("SELECT name FROM authors WHERE id IN (1, 3)", "SELECT 4", GOLDS[2][1], GOLDS[3][1]))
+    assert [o.exec for o in outcome[:2]] == [True, True]
+    assert [o.suite for o in outcome[:2]] == [False, False]
+    assert {o.error for o in outcome[:2]} == {"right by chance"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "error"),
+    [
+        ("SELECT name FROM writers", "unknown table"),
+        ("SELECT surname FROM authors", "unknown column"),
+        ("I do not know", "no valid query"),
+        ("", "no query"),
+        ("SELECT name, country FROM authors WHERE country = 'Norway'", "other columns"),
+        ("SELECT name FROM authors WHERE country = 'Peru'", "no rows"),
+        ("SELECT name FROM authors", "other rows"),
+        ("DROP TABLE authors", "no valid query"),
+    ],
+)
+def test_a_wrong_answer_gets_the_kind_of_its_mistake(judge, sql, error):
+    outcome = judge.judge(answered(sql, *[s for _, s in GOLDS[1:]]))[0]
+    assert (outcome.error, outcome.suite) == (error, False)
+
+
+def test_order_counts_where_the_right_query_has_one(judge):
+    wrong = judge.judge(answered(GOLDS[0][1], GOLDS[1][1], "SELECT title FROM books ORDER BY year DESC", GOLDS[3][1]))[
+        2
+    ]
+    assert (wrong.error, wrong.exec, wrong.bird) == ("other order", False, True)
+
+
+def test_an_answer_that_did_not_end_is_named(judge):
+    answers = [Answer((), False, "SELECT name FROM authors WHERE"), *answered(*[sql for _, sql in GOLDS[1:]])]
+    outcome = judge.judge(answers)[0]
+    assert (outcome.error, outcome.ended) == ("did not end", False)
+
+
+def test_a_database_without_rows_judges_no_answer_by_its_rows(tmp_path):
+    import sqlite3
+
+    path = tmp_path / "empty.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE authors (id INTEGER PRIMARY KEY, name TEXT, country TEXT)")
+    connection.close()
+    rows = rows_of(path)[:1]
+    with judging.Judge(rows, tmp_path / "copies", 0, 2.0, 7, workers=1) as judge:
+        (wrong,) = judge.judge(answered("SELECT name FROM authors"))
+        (right,) = judge.judge(answered(GOLDS[0][1]))
+    assert wrong.exec is None and wrong.suite is None and right.exact
+    assert judging.tables({TUNED: [wrong]}, rows)["unjudged"] == 1
+
+
+def test_the_verdict_rests_on_every_baseline(judge, library):
+    rows = [row for _ in range(5) for row in rows_of(library)]
+    right, wrong = judge.judge(answered(*(sql for _, sql in GOLDS))) * 5, judge.judge(answered("", "", "", "")) * 5
+    for number, row in enumerate(rows):
+        row.values["database"] = f"d{number // 4}"
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: wrong}, rows, 1)
+    assert metrics["suite"].model.value == 100 and metrics["suite"].baselines[BASE].value == 0
+    assert {f.mark for f in judging.findings(metrics, judging.QUESTION)} == {"good"}
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: right}, rows, 1)
+    assert "bad" in {f.mark for f in judging.findings(metrics, judging.QUESTION)}
+    assert NEIGHBOUR not in metrics["ended"].baselines
+
+
+def test_a_code_fence_is_no_part_of_the_query():
+    assert cleaned("```sql\nSELECT 1;\n```") == cleaned("Sure:\n```\nSELECT 1\n```\nDone.") == "SELECT 1"
+    assert cleaned(" SELECT 1 ; ") == "SELECT 1"
+
+
+def test_the_neighbour_copies_with_names_and_values_swapped(library, tmp_path):
+    import sqlite3
+
+    from training.domains.sql.databases.sqlite import introspect
+
+    zoo = tmp_path / "zoo.sqlite"
+    with sqlite3.connect(zoo) as connection:
+        connection.executescript(
+            """CREATE TABLE keepers (id INTEGER PRIMARY KEY, name TEXT, town TEXT);
+            CREATE TABLE animals
+            (id INTEGER PRIMARY KEY, species TEXT, keeper_id INTEGER REFERENCES keepers(id), weight REAL);
+            INSERT INTO keepers VALUES (1, 'Eve', 'Lima'); INSERT INTO animals VALUES (1, 'Owl', 1, 2.5);"""
+        )
+    connection.close()
+    known = Neighbours(
+        ["Which authors have the country 'Norway'?", "How many books have a year above 1990?"],
+        ["SELECT name FROM authors WHERE country = 'Norway'", "SELECT COUNT(*) FROM books WHERE year > 1990"],
+        ["library"] * 2, [introspect(library)] * 2, "sqlite",
+    )  # fmt: skip
+    ours = introspect(zoo)
+    assert known.answer("How many animals have a weight above 30?", "zoo", ours) == (
+        "SELECT COUNT(*) FROM animals WHERE weight > 30"
+    )
+    assert known.answer("Which authors have the country 'Chile'?", "library", introspect(library)) == (
+        "SELECT name FROM authors WHERE country = 'Chile'"
+    )

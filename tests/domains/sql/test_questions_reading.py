@@ -1,0 +1,131 @@
+"""Reading questions from files of every known form, with the reason and the place of every row that holds none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from training.domains.sql.questions.reading import databases_in, read
+from training.errors import DataError
+
+SCHEMA = "CREATE TABLE singer (id INT, name TEXT);\nINSERT INTO singer VALUES (1, 'a; b');\nCREATE TABLE song (id INT);"
+SEED_TEXT = f"Database: concert_singer\n\nSchema:\n{SCHEMA}\n\nQuestion: How many singers\ndo we have?"
+
+
+def jsonl(path: Path, *rows) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def chat(*messages: tuple[str, str]) -> dict:
+    return {"messages": [{"role": role, "content": content} for role, content in messages]}
+
+
+def only(path: Path):
+    questions, refused = read(path)
+    assert not refused, refused
+    assert len(questions) == 1
+    return questions[0]
+
+
+def test_a_chat_with_database_schema_and_question_is_split_into_parts(tmp_path):
+    row = chat(
+        ("system", "You write SQL."), ("user", SEED_TEXT), ("assistant", "```sql\nSELECT COUNT(*) FROM singer;\n```")
+    )
+    found = only(jsonl(tmp_path / "seed.jsonl", row))
+    assert (found.id, found.place) == ("seed.jsonl:1", "seed.jsonl:1")
+    assert found.database == "concert_singer" and found.schema_text == SCHEMA
+    assert found.question == "How many singers\ndo we have?"
+    assert found.sql == "SELECT COUNT(*) FROM singer;"
+
+
+@pytest.mark.parametrize(("messages", "question", "schema", "evidence"), [
+    ([("user", "How many?")], "How many?", None, ""),
+    ([("system", f"Use this schema.\n{SCHEMA}"), ("user", "How many?")], "How many?", SCHEMA, ""),
+    ([("system", f"### Schema:\n{SCHEMA}"), ("user", "### Question: How many?\n### SQL:")], "How many?", SCHEMA, ""),
+    ([("user", f"Hint: a is b\nQuestion: How many?\nSchema: {SCHEMA}")], "How many?", SCHEMA, "a is b"),
+    ([("user", f"Translate to SQL.\n{SCHEMA}\nQuestion: How many?\nAnswer:")], "How many?", SCHEMA, ""),
+])  # fmt: skip
+def test_chats_of_other_forms(tmp_path, messages, question, schema, evidence):
+    found = only(jsonl(tmp_path / "q.jsonl", chat(*messages, ("assistant", "SELECT 1"))))
+    assert (found.question, found.schema_text, found.evidence) == (question, schema, evidence)
+
+
+@pytest.mark.parametrize("row", [
+    {"question": "How many?", "sql": "SELECT 1", "db_id": "d", "schema": SCHEMA, "evidence": "e", "note": 3},
+    {"question": " How many? ", "query": "SELECT 1 ", "database": "d", "context": SCHEMA, "evidence": "e", "note": 3},
+    {"question": "How many?", "SQL": "```sql\nSELECT 1\n```", "db_id": "d", "schema": SCHEMA,
+     "evidence": "e", "note": 3},
+    {"question": "How many?", "query": "SELECT 1", "sql": {"select": []}, "db_id": "d", "schema": SCHEMA,
+     "evidence": "e", "note": 3},
+])  # fmt: skip
+def test_columns_by_any_of_their_names(tmp_path, row):
+    """The last is Spider's row, whose `sql` is a parsed query."""
+    found = only(jsonl(tmp_path / "q.jsonl", row))
+    parts = (found.question, found.sql, found.database, found.schema_text, found.evidence)
+    assert parts == ("How many?", "SELECT 1", "d", SCHEMA, "e")
+    assert found.extra == {"note": 3}
+
+
+def test_lists_of_spider_and_bird_and_csv_with_line_breaks(tmp_path):
+    rows = [{"db_id": "d", "question": "One?", "query": "SELECT 1", "sql": {}, "query_toks": []},
+            {"db_id": "d", "question": "Two?", "SQL": "SELECT 2", "evidence": "", "difficulty": "simple"}]  # fmt: skip
+    (tmp_path / "dev.json").write_text(json.dumps(rows))
+    questions, refused = read(tmp_path / "dev.json")
+    assert [(one.place, one.sql) for one in questions] == [("dev.json:1", "SELECT 1"), ("dev.json:2", "SELECT 2")]
+    assert not refused
+    (tmp_path / "q.csv").write_text('\ufeffquestion,sql,db_id\n"One,\ntwo?","SELECT 1",d\nThree?,SELECT 3,d\nfour,5\n')
+    questions, refused = read(tmp_path / "q.csv")
+    assert [(one.place, one.question) for one in questions] == [("q.csv:2", "One,\ntwo?"), ("q.csv:4", "Three?")]
+    assert [(item.place, item.reason) for item in refused] == [
+        ("q.csv:5", "has another number of columns than the first line, which has 3")
+    ]
+
+
+def test_rows_without_a_question_are_refused_with_line_and_reason(tmp_path):
+    good = {"question": "How many?", "sql": "SELECT 1"}
+    path = jsonl(
+        tmp_path / "q.jsonl", good, "", "{broken", '"text"', {"question": "How many?", "answer": "SELECT 1"},
+        {"question": "", "sql": "SELECT 1"}, chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
+        chat(("user", "a")), {"messages": [{"role": "user"}]}, chat(("user", "a"), ("assistant", "")), good,
+    )  # fmt: skip
+    path.write_bytes(path.read_bytes() + b'{"question": "\xff"}\n')
+    questions, refused = read(path)
+    assert [one.place for one in questions] == ["q.jsonl:1", "q.jsonl:11"]
+    reasons = {item.place.partition(":")[2]: item.reason for item in refused}
+    assert all(item.path == str(path) and item.kind == "question" for item in refused)
+    expected = {
+        "3": "is not valid JSON", "4": "is a str, not an object", "5": "no sql: the row needs `sql`, `query`, `SQL`",
+        "6": "no question", "7": "has 2 questions", "8": "its last role is 'user'", "9": "`messages` should be a list",
+        "10": "no sql", "12": "is not UTF-8 text (byte 15)",
+    }  # fmt: skip
+    assert reasons.keys() == expected.keys()
+    for line, reason in expected.items():
+        assert reason in reasons[line], (line, reasons[line])
+    assert "`question`, `answer`" in reasons["5"]  # the keys that it has
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("q.txt", "a", "are read from .jsonl, .json and .csv"), ("q.jsonl", "\n", "holds no questions"),
+    ("q.json", "{}", "is a dict; a .json file is a list"), ("q.json", "[", "is not valid JSON"),
+    ("q.csv", 'question,sql\n"a', "is not valid CSV"), ("absent.jsonl", None, "no such file"),
+])  # fmt: skip
+def test_files_that_hold_no_questions_are_refused(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read(tmp_path / name)
+
+
+def test_databases_are_found_beside_each_other_and_in_folders_of_their_own(tmp_path):
+    for name in ("a.sqlite", "b.DB", "c/c.sqlite", "c/other.sqlite", "d/only.sqlite3", "e/x.sqlite", "e/y.sqlite",
+                 "f/notes.txt", ".hidden.sqlite", "schema.sql"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+    found = {key: path.relative_to(tmp_path).as_posix() for key, path in databases_in(tmp_path).items()}
+    assert found == {"a": "a.sqlite", "b": "b.DB", "c": "c/c.sqlite", "d": "d/only.sqlite3"}
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/a.db").write_bytes(b"")
+    with pytest.raises(DataError, match="The database a has two files"):
+        databases_in(tmp_path)

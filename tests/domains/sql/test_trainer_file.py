@@ -1,0 +1,97 @@
+"""A configuration in the form of Hugging Face's Trainer: what each key becomes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from training import cli
+from training.config import Layer, build
+from training.domains.sql.text_to_sql.config import TextToSqlConfig
+from training.domains.sql.trainer_file import layers_of, read_trainer_file, translated
+from training.errors import UsageError
+
+FILE = Path(__file__).parents[3] / "training/configs/mistral_lora_config.yaml"
+FULL = Path(__file__).parents[3] / "training/cuda_session/text_to_sql_training_config.yaml"
+
+
+def test_every_key_becomes_a_setting_or_a_line_with_the_reason(capsys):
+    settings = build(TextToSqlConfig, *layers_of(FILE, FULL))
+    printed = capsys.readouterr().out
+    assert (settings.lora.r, settings.lora.alpha, settings.lora.dropout, len(settings.lora.targets)) == (
+        16,
+        32,
+        0.05,
+        7,
+    )
+    assert (settings.model.max_tokens, settings.model.dtype, settings.model.gradient_checkpointing) == (
+        2048,
+        "bfloat16",
+        True,
+    )
+    training = settings.training
+    assert (training.epochs, training.log_every, training.save_steps, training.eval_steps, training.keep) == (
+        3,
+        10,
+        500,
+        500,
+        2,
+    )
+    assert settings.prompt.bundle * settings.data.batch_size * training.grad_accum_steps == 16  # 4 x 4 questions a step
+    assert (settings.optim.lr, settings.optim.weight_decay, settings.optim.grad_clip) == (2e-4, 1e-3, 0.3)
+    assert (settings.scheduler.name, training.early_stopping.monitor) == ("cosine", "val_loss")
+    assert settings.logging.tensorboard and settings.logging.wandb == "off"
+    for key in ("model.name", "load_in_4bit", "training.optim", "output_dir", "warmup_ratio", "torch_dtype"):
+        assert key in printed, key
+    assert "--base DIR" in printed and "--persist DIR" in printed
+
+
+def changed(**keys) -> Layer:
+    values = yaml.safe_load(FILE.read_text())
+    for dotted, value in keys.items():
+        section, _, key = dotted.partition("__")
+        values[section][key] = value
+    return Layer(values, {"training.epoches": f"{FILE}:26"}, str(FILE))
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"training__epoches": 3}, "mistral_lora_config.yaml:26: `training.epoches` is not a key"),
+        ({"training__fp16": True}, "fp16 and bf16 are both true"),
+        ({"lora__bias": "all"}, "`lora.bias` should be none"),
+        ({"training__optim": "adafactor"}, "should be an AdamW"),
+        ({"training__lr_scheduler_type": "polynomial"}, "should be one of cosine"),
+        ({"training__metric_for_best_model": "rouge"}, "should be eval_loss or exec"),
+        ({"model__torch_dtype": "int8"}, "should be float16"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(keys, words):
+    with pytest.raises(UsageError, match=words.replace(".", r"\.")):
+        translated(changed(**keys))
+
+
+def test_a_folder_as_the_models_name_is_the_base(tmp_path):
+    assert translated(changed(model__name=str(tmp_path))).settings["model"]["base"] == str(tmp_path)
+
+
+def test_execution_accuracy_may_choose_the_best_checkpoint():
+    stopping = translated(changed(training__metric_for_best_model="exec")).settings["training"]["early_stopping"]
+    assert stopping == {"monitor": "exec", "direction": "higher"}
+
+
+def test_our_own_settings_are_no_such_file():
+    assert read_trainer_file(FULL) is None
+
+
+def test_prepare_reads_the_files_that_it_names(tmp_path, capsys):
+    values = yaml.safe_load(FILE.read_text())
+    values["data"] = {"train_file": "q.jsonl"}
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    words = ["prepare", "--domain", "sql", "--config", str(config), "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 2 and "data.train_file names q.jsonl" in capsys.readouterr().err
+    (tmp_path / "q.jsonl").write_text("no JSON\n")
+    assert cli.main(words) == 3 and "q.jsonl:1" in capsys.readouterr().err  # beside the configuration

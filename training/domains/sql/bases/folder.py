@@ -1,0 +1,87 @@
+"""A base model on the disk: a folder as Hugging Face's libraries write it. Its code is never run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.errors import UsageError
+
+NAMED = ("demo", "tiny")  # bases that are made here
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that can be used."""
+
+    path: Path
+    config: dict[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """The type of the model: "llama", "qwen2"."""
+        return str(self.config.get("model_type", "?"))
+
+
+def base_at(path: Path | str | None) -> Base:
+    """The base model in a folder. Raises UsageError, with what to do, for one that cannot be used."""
+    if path is None:
+        raise UsageError("--base is needed: the folder of the base model (config.json, *.safetensors, tokenizer.json).")
+    path = Path(path)
+    config = path / "config.json"
+    if not config.is_file():
+        what = "There is no folder" if not path.is_dir() else "There is no config.json in"
+        raise UsageError(f"--base: {what} {path}. Name the folder of a model in Hugging Face's format.")
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"--base: {config} is not JSON ({error}).") from None
+    if "auto_map" in content:
+        raise UsageError(
+            f"--base: {config} names code of its own (auto_map), which is never run. Use a model whose architecture "
+            "transformers has."
+        )
+    if not sorted(path.glob("*.safetensors")):
+        binary = sorted(path.glob("*.bin"))
+        more = f" {binary[0].name} may run code when it is read; convert it: {_CONVERT.format(path)}" if binary else ""
+        raise UsageError(f"--base: {path} holds no *.safetensors.{more}")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UsageError(f"--base: {path} holds no tokenizer (tokenizer.json).")
+    return Base(path, content)
+
+
+_CONVERT = (
+    "python -c \"from transformers import AutoModelForCausalLM as M; m = M.from_pretrained('{0}'); "
+    "m.save_pretrained('{0}-safetensors')\", then copy the tokenizer's files beside it."
+)
+
+
+def tokenizer_of(base: Base) -> Any:
+    """Its tokenizer; it never adds tokens. Raises UsageError."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(base.path, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--base: the tokenizer of {base.path} cannot be read ({_first_line(error)}).") from None
+
+
+def model_of(base: Base, dtype: Any) -> Any:
+    """Its weights, in `dtype`, on the CPU. Raises UsageError."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            base.path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            attn_implementation="sdpa",
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--base: the model in {base.path} cannot be read ({_first_line(error)}).") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

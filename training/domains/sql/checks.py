@@ -1,0 +1,51 @@
+"""SQL's checks of the data and of the host for `doctor`."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+
+from training.domain import Finding, Job
+from training.domains.sql.questions.reading import databases_in
+from training.errors import DataError
+
+STORE_SHARE = 0.001  # bytes in the store (a schema) per byte of a database
+STORE_LEAST = 8_000  # bytes of a schema
+
+
+def checks(job: Job) -> Iterator[Finding]:
+    """The folder of the databases, and the package that PostgreSQL needs."""
+    folder = job.path("databases")
+    if folder is not None and folder.is_dir():
+        try:
+            count = len(databases_in(folder))
+        except DataError as error:
+            yield Finding("fails", "databases", str(error), "Leave one file for each database.")
+        else:
+            if count:
+                yield Finding("ok", "databases", f"{count} in {folder}")
+            else:
+                yield Finding(
+                    "fails", "databases", f"{folder} holds none", "Name a folder of <id>.sqlite or <id>/<id>.sqlite."
+                )
+    if job.options.get("database_url"):
+        if importlib.util.find_spec("psycopg") is None:
+            yield Finding(
+                "fails", "psycopg", "missing, and --database-url names a PostgreSQL database",
+                "pip install 'psycopg[binary]'",
+            )  # fmt: skip
+        else:
+            yield Finding("ok", "psycopg", "installed")
+
+
+def store_bytes(job: Job) -> int:
+    """Expected size of the stores of all databases."""
+    folder = job.path("databases")
+    if folder is None or not folder.is_dir():
+        return 0
+    try:
+        found = databases_in(folder).values()
+    except DataError:
+        return 0  # `checks` reports it
+    return sum(STORE_LEAST + int(os.stat(path).st_size * STORE_SHARE) for path in found)  # noqa: PTH116

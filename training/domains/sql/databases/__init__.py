@@ -1,0 +1,1 @@
+"""Databases: their schemas, executing a statement in a locked process, comparing results, re-populated copies."""

@@ -1,0 +1,1 @@
+"""What leaves: an adapter for PEFT, and a merged model for Hugging Face's libraries."""
