@@ -330,11 +330,14 @@ def _node(options: argparse.Namespace) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     """A command of a domain."""
+    from training.stages.trained import load_trained
+
     command = options.command
     module, _, name = command.run.partition(":")
     given = {option.attribute: getattr(options, attribute_of(option)) for option in command.options}
-    job = Job(Workspace(options.out), given | {"device": options.device})
-    getattr(importlib.import_module(module), name)(job, options.words)
+    workspace = Workspace(options.out)
+    job = Job(workspace, given | {"device": options.device})
+    getattr(importlib.import_module(module), name)(job, options.words, lambda run: load_trained(run, workspace))
 
 
 def _plan(options: argparse.Namespace) -> None:

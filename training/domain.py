@@ -165,8 +165,9 @@ class Node:
 class Command:
     """A command of a domain, for what people do with its models: `python -m training <name> <word> WORDS... [options]`.
 
-    `run` is "module:function", called with a Job, whose options are those of the command and `device`, and with the
-    words. Two domains may have a command of the same name.
+    `run` is "module:function", called with a Job, whose options are those of the command and `device`, with the words,
+    and with a function that loads a trained model by the name of its run; its result has `model` (as in
+    EvaluationContext) and `recipe`. Two domains may have a command of the same name.
     """
 
     name: str  # "ask"

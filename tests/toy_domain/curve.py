@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,6 @@ from training.errors import ExportError, UsageError
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
 from training.settings import RunSettings
-from training.stages.trained import load_trained
 
 POINTS = 33  # of the exported table
 ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected readings.")}
@@ -172,11 +172,11 @@ class Curve(Stepped):
 Curve.provers = {"table": Curve.prove_table}
 
 
-def correct(job: Job, words: Sequence[str]) -> None:
+def correct(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     """The command `correct`: print the corrected value of each reading."""
     if not job.options["of"]:
         raise UsageError("--of DEVICE is needed: there is one curve for each device.")
-    curve = load_trained(f"curve/{job.options['of']}", job.workspace)
+    curve = load(f"curve/{job.options['of']}")
     with torch.no_grad():
         for word in words:
             print(f"{float(curve.model(torch.tensor([[float(word)]]))):.4f}")

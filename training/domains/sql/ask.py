@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from training.errors import DataError, UsageError
 SHOWN_ROWS, SHOWN_CHARACTERS = 20, 40
 
 
-def ask(job: Job, words: Sequence[str]) -> None:
+def ask(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     """Print the SQL for a question; with `run`, its rows; with `beside_base`, what the base model answers too.
 
     Raises UsageError without a database or a trained model, DataError for a database that cannot be read.
@@ -24,13 +24,13 @@ def ask(job: Job, words: Sequence[str]) -> None:
     from training.domains.sql.text_to_sql.generate import answers
     from training.domains.sql.text_to_sql.predictors import cleaned
     from training.domains.sql.text_to_sql.rows import Prompts
-    from training.stages.trained import load_trained
+    from training.engine.process.distributed import choose_device
 
     question = " ".join(words)
     place = _place(job.options["database"])
     schema = _schema(place)
-    trained = load_trained("text_to_sql", job.workspace)
-    model, settings = trained.model, trained.recipe.settings
+    trained = load("text_to_sql")
+    model, settings = trained.model.to(choose_device(job.options["device"])), trained.recipe.settings
     limit = settings.generation.max_new_tokens
     prompt = Prompts(model.tokenizer, settings).of(schema, question, job.options["evidence"] or "", limit)
     if prompt is None:
