@@ -182,7 +182,7 @@ class Verbs:
             )  # fmt: skip
             verb.add_argument("words", nargs="+", metavar=command.words)
             for option in command.options:
-                # under a name of its own: the program's own attributes are `run`, `out` and others
+                # under another name: the program's own attributes are `run`, `out` and others
                 _add_option(verb, option, dest=attribute_of(option))
             verb.set_defaults(command=command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import time
@@ -37,6 +38,18 @@ def test_the_page_shows_verdict_cost_metrics_sections_parity_and_receipt(tmp_pat
         "agrees with the model at batch 2: 1.5e-07", "d" * 64, "trained: step 60 of 60",
     ):  # fmt: skip
         assert expected in text, expected
+
+
+def test_overfitting_is_reported_with_the_curves(tmp_path):
+    workspace = job.make(tmp_path)
+    assert "overfitting" not in read(workspace).text
+    (path,) = workspace.runs("alpha").glob("*/metrics.jsonl")
+    lines = path.read_text().splitlines()[:-1]  # without the incomplete one
+    for step, held_out in ((80, 0.5), (100, 0.6)):
+        lines.append(json.dumps({"kind": "train", "step": step, "loss": 0.01}))
+        lines.append(json.dumps({"kind": "validation", "step": step, "epoch": 4, "val_loss": held_out}))
+    path.write_text("".join(f"{line}\n" for line in lines))
+    assert "0.6 at step 100. It is probably overfitting" in read(workspace).text
 
 
 def test_the_page_refers_to_no_other_file(tmp_path):

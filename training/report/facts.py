@@ -174,6 +174,13 @@ def _add_run(out: Family, run: RunLog) -> None:
         {"step": f"{r['step']:,}", "best": "best" if r is best else "", **{k: number(_number(r.get(k))) for k in shown}}
         for r in run.validation[-200:]
     ]
+    lowest = run.overfitting
+    if lowest is not None:
+        low, last = (f"{r['val_loss']:.4g} at step {r['step']:,}" for r in (lowest, run.validation[-1]))
+        out.overfitting = (
+            f"The held-out loss rose in the last two evaluations while the training loss fell: {low}, {last}. It is "
+            "probably overfitting; the exported weights are those of the dashed line."
+        )
     if best is not None:
         out.numbers.append((f"best {run.monitor}", number(float(best[run.monitor]))))
         out.numbers.append(("at step", f"{best['step']:,}"))

@@ -31,6 +31,7 @@ class Family:
     charts: list[Chart] = field(default_factory=list)
     small: list[Chart] = field(default_factory=list)
     validations: list[dict[str, str]] = field(default_factory=list)
+    overfitting: str = ""  # a sentence, if the newest evaluations show it
     metrics: list[Metric] = field(default_factory=list)
     receipt: Mapping[str, Any] | None = None
     files: list[dict[str, str]] = field(default_factory=list)

@@ -59,6 +59,20 @@ class RunLog:
         merits = [(merit.violation, merit.value) for merit in (Merit.of(r, self.ranking) for r in judged)]
         return judged[merits.index(min(merits))] if judged else None
 
+    @property
+    def overfitting(self) -> dict[str, Any] | None:
+        """The evaluation with the lowest val_loss, if that has risen in the newest two while the training loss fell
+        since; else None."""
+        losses = [r for r in self.validation if _finite(r.get("val_loss"))]
+        if len(losses) < 3 or not losses[-3]["val_loss"] < losses[-2]["val_loss"] < losses[-1]["val_loss"]:
+            return None
+        began = losses[-3]["step"]
+        before = [float(r["loss"]) for r in self.train if r["step"] <= began and _finite(r.get("loss"))][-RECENT:]
+        after = [float(r["loss"]) for r in self.train if r["step"] > began and _finite(r.get("loss"))]
+        if not before or not after or statistics.median(after) >= statistics.median(before):
+            return None
+        return min(losses, key=lambda record: record["val_loss"])
+
     def typical(self, name: str) -> float | None:
         """The median of a training record's number over the newest records."""
         values = [float(r[name]) for r in self.train[-RECENT:] if _finite(r.get(name))]

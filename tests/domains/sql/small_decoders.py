@@ -8,7 +8,7 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }  # fmt: skip
-#: Name -> (configuration, model, keys of its own): scaled rotary embeddings and tied weights, a head width that is not
+#: Name -> (configuration, model, own keys): scaled rotary embeddings and tied weights, a head width that is not
 #: width / heads, biases.
 KINDS = {
     "llama": (LlamaConfig, LlamaForCausalLM, {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),

@@ -194,7 +194,7 @@ def test_llama_cpp_gives_the_ids_of_the_tokenizer(name, tmp_path):
     assert ran.ids == wanted
 
 
-def test_each_split_has_ids_of_its_own():
+def test_each_split_has_other_ids():
     """Else the test above could not tell them apart."""
     ids = {tuple(map(tuple, tokenizer_with(split)(list(TEXTS))["input_ids"])) for split in SPLITS.values()}
     assert len(ids) == len(SPLITS)

@@ -204,7 +204,7 @@ def test_a_domain_reads_configuration_files_of_other_programs(fresh, tmp_path):
     assert read(fresh.out / "checkpoints/curve/bar/best.pt")["settings"]["model"]["width"] == 6
 
 
-def test_a_run_goes_on_with_another_value_of_a_setting_that_decides_about_no_weight(done, capsys):
+def test_a_run_continues_with_another_value_of_a_setting_that_decides_about_no_weight(done, capsys):
     words = ["train", "curve/bar", "--preset", "debug", "--device", "cpu", "--out", str(done.out)]
     assert cli.main([*words, "--set", "table.name=bar.txt"]) == 0
     assert "was trained before" in capsys.readouterr().out

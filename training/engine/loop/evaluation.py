@@ -12,6 +12,7 @@ from training.errors import TrainingError
 from training.settings import Constraint, EarlyStopping, Training
 
 SHOWN = 7  # validation metrics on a console line
+RISING = 2  # evaluations in a row with a higher val_loss than the one before, from which overfitting is reported
 
 
 def conclude(
@@ -32,6 +33,12 @@ def conclude(
     unmet = "" if merit.feasible else f", but {_bound(stopping.constraint)} is not satisfied"
     tracker.say(f"validation after {where}: {text}" + (f"  (best{unmet})" if best else ""))
     tracker.record("validation", progress.step, {"epoch": epoch, **metrics, "seconds": seconds})
+    progress.note_loss(metrics["val_loss"])
+    if progress.rising >= RISING:
+        tracker.say(
+            f"val_loss has risen in {progress.rising} evaluations in a row: the model is probably overfitting. best.pt "
+            f"is that of step {progress.best_step:,}. Fewer epochs, a lower optim.lr or more data would help."
+        )
     if patience.exhausted(epoch, training.min_epochs):
         progress.finished = (
             f"early stopping: {stopping.monitor} has not improved by {stopping.min_delta:g} "

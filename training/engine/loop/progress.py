@@ -37,6 +37,8 @@ class Progress:
     limit: float = 0.0  # seconds of the budget by which total_steps was planned; 0: there was none
     best_violation: float = 0.0  # of the best evaluation, as in Merit
     archived_step: int = 0  # of the newest checkpoint_step_N.pt
+    held_out_loss: float = math.inf  # val_loss of the newest evaluation
+    rising: int = 0  # evaluations in a row, up to the newest, whose val_loss was above that of the one before
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> Progress:
@@ -57,6 +59,11 @@ class Progress:
         """Record the evaluation at the present step as the best one."""
         self.best_violation, self.best_value, self.best_step = merit.violation, merit.value, self.step
         self.best_metrics = dict(metrics)
+
+    def note_loss(self, loss: float) -> None:
+        """Record the val_loss of an evaluation."""
+        self.rising = self.rising + 1 if loss > self.held_out_loss else 0
+        self.held_out_loss = loss
 
     def plan_again(
         self, patience: Patience, before: Mapping[str, Any], training: Training, planned: int, limit: float

@@ -40,7 +40,7 @@ def base_at(path: Path | str | None) -> Base:
         raise UsageError(f"--base: {config} is not JSON ({error}).") from None
     if "auto_map" in content:
         raise UsageError(
-            f"--base: {config} names code of its own (auto_map), which is never run. Use a model whose architecture "
+            f"--base: {config} names Python code (auto_map), which is never run. Use a model whose architecture "
             "transformers has."
         )
     if not sorted(path.glob("*.safetensors")):

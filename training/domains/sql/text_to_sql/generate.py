@@ -22,7 +22,7 @@ class Answer:
     """One generated answer."""
 
     tokens: tuple[int, ...]  # without the end
-    ended: bool  # by itself, rather than by the limit
+    ended: bool  # with the end token, rather than by the limit
     text: str = ""
 
 

@@ -97,7 +97,7 @@ def _child(request: dict[str, Any]) -> dict[str, Any]:
 
 def _same_next(found: list[int], expected: list[int], continued_from: Callable[[int], list[int]]) -> int:
     """How many tokens of `expected` are the most likely ones after those before. `found`: the greedy continuation from
-    the start; after a token that differs, generation goes on from the expected one. After MOST_RESTARTS of them, the
+    the start; after a token that differs, generation continues from the expected one. After MOST_RESTARTS of them, the
     rest of the answer counts as different."""
     same = at = 0
     for _ in range(MOST_RESTARTS):
