@@ -1,8 +1,8 @@
 """The dataset: bundles of questions about one database, which share the tokens of their prompts' beginning.
 
 A bundle is one sequence: the shared prefix once, then for each question the rest of its prompt and its answer. A token
-sees the prefix and its own question; positions continue from the prefix in each. So the loss is that of separate rows, and
-the schema is computed once instead of once a question.
+sees the prefix and its own question; positions continue from the prefix in each. So the loss is that of separate rows,
+and the schema is computed once instead of once a question.
 """
 
 from __future__ import annotations
