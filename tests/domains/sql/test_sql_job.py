@@ -53,6 +53,12 @@ def test_the_evaluation_names_every_baseline_and_does_not_call_it_learnt(out):
     assert len(tables["answers"]) == 12 and sum(row["count"] for row in tables["errors"]) > 0
 
 
+def test_nothing_is_written_beside_the_databases(out):
+    """They are the user's, and mounted read-only in containers."""
+    folder = out / "data/demo/databases"
+    assert {path.suffix for path in folder.iterdir()} == {".sqlite"}
+
+
 def test_the_report_shows_answers_questions_and_what_is_wrong(out):
     page = (out / "exports/report.html").read_text(encoding="utf-8")
     for expected in ('id="answers"', 'id="right"', 'id="questions"', "nearest neighbour", "new composition"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -106,8 +107,11 @@ class TextToSqlRecipe(Stepped):
         most = min(settings.judging.most, len(held_out))
         chosen = select(held_out, np.unique(np.linspace(0, len(held_out) - 1, most).astype(int)))
         answers = Predictors(context.model, settings, context.train, chosen).every()
-        cache = Path(chosen[0].values["database_path"]).parent / ".copies"
-        with judging.Judge(chosen, cache, settings.judging.copies, settings.judging.seconds, settings.seed) as judge:
+        rules = settings.judging
+        with (
+            tempfile.TemporaryDirectory() as place,
+            judging.Judge(chosen, Path(place), rules.copies, rules.seconds, settings.seed) as judge,
+        ):
             outcomes = {name: judge.judge(found) for name, found in answers.items()}
         metrics = judging.metrics_of(outcomes, chosen, settings.seed)
         word = verdict(judging.findings(metrics, Unit("database", "databases")))
