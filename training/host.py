@@ -12,11 +12,33 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path("/")  # where /proc and /sys are; tests point it elsewhere
 SMI_SECONDS = 20.0  # time limit for nvidia-smi: it may have to load the driver first
+#: Additions in a loop, the processor time in seconds that they take on the reference cores (two, of an AMD EPYC of the
+#: Zen 5 generation), and the largest factor: a host is slower than that only for moments.
+WORK, WORK_SECONDS, SLOWEST = 100_000, 0.0022, 32
+
+
+@cache
+def slow_factor() -> int:
+    """How many times as much processor time a fixed computation takes on this host as on the reference cores, as a
+    power of two: 1 where it is up to twice as much, 4 where it is up to four times. Limits of processor time grow with
+    it, since throttled hosts are ten times slower. Measured once in a process, in a hundredth of a second."""
+    times = []
+    for _ in range(5):
+        before, total = time.process_time(), 0
+        for value in range(WORK):
+            total += value & 7
+        times.append(time.process_time() - before)
+    ratio, factor = min(times) / WORK_SECONDS, 1
+    while ratio > 2 * factor or (ratio > factor > 1):
+        factor *= 2
+    return min(factor, SLOWEST)
 
 
 def cpu_name() -> str:

@@ -85,3 +85,23 @@ def test_an_error_of_nvidia_smi_is_reported(tmp_path, monkeypatch):
     assert lines == [] and "nvidia-smi failed" in why_not and "timed out" in why_not
     tool.write_text("#!/bin/sh\necho 'NVIDIA L4'; echo; echo 'NVIDIA L4'\n")
     assert host.gpus() == ["NVIDIA L4", "NVIDIA L4"]
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0.5, 1), (1.0, 1), (1.9, 1), (2.1, 4), (3.9, 4), (8.4, 16), (500, 32)])
+def test_limits_grow_on_hosts_that_are_much_slower(monkeypatch, ratio, factor):
+    ticks = iter(range(100))
+    monkeypatch.setattr(host.time, "process_time", lambda: next(ticks) * ratio * host.WORK_SECONDS)
+    host.slow_factor.cache_clear()
+    try:
+        assert host.slow_factor() == factor
+    finally:
+        host.slow_factor.cache_clear()
+
+
+def test_a_time_limit_is_that_of_this_host(monkeypatch):
+    from training.data import sandbox
+
+    monkeypatch.setattr(sandbox, "slow_factor", lambda: 4)
+    assert sandbox.TimeLimit(60.0, 4.0).on_this_host() == sandbox.TimeLimit(240.0, 16.0)
+    monkeypatch.setattr(sandbox, "slow_factor", lambda: 1)
+    assert sandbox.TimeLimit(60.0, 4.0).on_this_host() == sandbox.TimeLimit(60.0, 4.0)

@@ -43,12 +43,12 @@ class Encoder:
     imports: tuple[str, ...] = ()  # modules that `function` imports late: loaded once for all workers
 
     def time_limit(self, path: str | Path) -> sandbox.TimeLimit:
-        """How long decoding the file at `path` may take."""
+        """How long decoding the file at `path` may take on this host."""
         try:
             more = os.stat(path).st_size / self.bytes_per_second  # noqa: PTH116
         except OSError:
             more = 0.0  # the file is gone; its decoder reports that
-        return sandbox.TimeLimit(self.seconds + 4 * more, self.processor + more)
+        return sandbox.TimeLimit(self.seconds + 4 * more, self.processor + more).on_this_host()
 
 
 @dataclass(frozen=True)

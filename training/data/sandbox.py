@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from training.data import sandboxed
 from training.data.sandboxed import module_of
 from training.errors import HostError
+from training.host import slow_factor
 
 _START_SECONDS = 120.0  # limit for a worker's imports, on a loaded machine
 _AHEAD, _DEEPEST = 0.05, 32  # items queued in a worker's pipe: for this many seconds of work, up to this many
@@ -61,6 +62,11 @@ class TimeLimit:
     def total(self) -> float:
         """The sum of both: one number to compare limits by."""
         return self.seconds + self.processor
+
+    def on_this_host(self) -> TimeLimit:
+        """A limit that was chosen for the reference cores, as it is on this host."""
+        factor = slow_factor()
+        return self if factor == 1 else TimeLimit(self.seconds * factor, self.processor * factor)
 
 
 def run(
