@@ -1,4 +1,4 @@
-"""A held-out loss that rises while training goes on is reported: on the console, and in the report."""
+"""A held-out loss that rises while training continues is reported: on the console, and in the report."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_loss_that_falls_or_wavers_is_not(losses):
     assert after(*losses) == []
 
 
-def test_a_resumed_run_goes_on_counting():
+def test_a_resumed_run_continues_counting():
     progress = Progress()
     for loss in (1.0, 1.1):
         progress.note_loss(loss)

@@ -118,11 +118,12 @@ class Sql(Domain):
                 "step works on this host, from questions to verified exports, and that fine-tuning teaches a small "
                 "base model SQL which it could not write: it is judged on databases that it has not seen, in wordings "
                 "and combinations of clauses that training does not have. The model has 135 million parameters and "
-                "learns from a few hundred questions: it is not worth using on real databases."
+                "learns from a few hundred questions: it is not worth using on real databases. (With --preset debug, its "
+                "base knows nothing, and it learns nothing.)"
             ),
             gives=(
-                "exports/ holds the adapter and the merged model, each file compared with what was trained, a model "
-                "card, and report.html with answers and the rows that they return."
+                "exports/ holds the adapter, the merged model, and files for llama.cpp and ONNX Runtime, each compared "
+                "with what was trained; a model card; and report.html with answers and the rows that they return."
             ),
             next="./train_cuda.sh sql --train FILE --databases DIR --base DIR",
         )

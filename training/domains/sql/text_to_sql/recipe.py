@@ -115,7 +115,8 @@ class TextToSqlRecipe(Stepped):
             outcomes = {name: judge.judge(found) for name, found in answers.items()}
         metrics = judging.metrics_of(outcomes, chosen, settings.seed)
         word = verdict(judging.findings(metrics, Unit("database", "databases")))
-        return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen)})
+        judged = {"train": len(context.train), "held_out": len(chosen)}
+        return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen), "rows": judged})
 
     # exports
 
