@@ -118,8 +118,8 @@ class Sql(Domain):
                 "step works on this host, from questions to verified exports, and that fine-tuning teaches a small "
                 "base model SQL which it could not write: it is judged on databases that it has not seen, in wordings "
                 "and combinations of clauses that training does not have. The model has 135 million parameters and "
-                "learns from a few hundred questions: it is not worth using on real databases. (With --preset debug, its "
-                "base knows nothing, and it learns nothing.)"
+                "learns from a few hundred questions: it is not worth using on real databases. (With --preset debug, "
+                "its base knows nothing, and it learns nothing.)"
             ),
             gives=(
                 "exports/ holds the adapter, the merged model, and files for llama.cpp and ONNX Runtime, each compared "
