@@ -66,7 +66,9 @@ def test_the_file_gives_what_the_decoder_gives_at_every_size(exported):
     _, graph, path = exported
     truth = proof.truth(graph)
     cases = [(sizes, inputs, truth(inputs)) for sizes, inputs in proof.trial_inputs(graph)]
-    proof.require(path.name, proof.compare(proof.session(path), cases), 1e-4)
+    trials = proof.compare(proof.session(path), cases)
+    assert [trial.sizes for trial in trials] == [dict(sizes) for sizes in graph.trials]
+    assert max(trial.worst for trial in trials) <= 1e-4  # infinite where an output is missing or has another shape
 
 
 def test_steps_from_an_empty_cache_give_the_logits_of_one_call(exported):

@@ -290,12 +290,10 @@ def lock(kind: str) -> None:
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: 64}
     if kind == "sqlite":  # a connection to PostgreSQL has a timer thread, which counts as a process
         limits[resource.RLIMIT_NPROC] = 0
-    try:
+    if sys.platform == "linux":  # macOS does not enforce RLIMIT_AS; SQLite's own limit of its heap holds there
         with open("/proc/self/statm") as stream:  # noqa: PTH123
             pages = int(stream.read().split()[0])
         limits[resource.RLIMIT_AS] = pages * resource.getpagesize() + MEGABYTES * 2**20
-    except OSError:
-        pass  # no /proc (macOS), where RLIMIT_AS is not enforced either; SQLite's heap limit is
     for limit, value in limits.items():
         _, hard = resource.getrlimit(limit)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)

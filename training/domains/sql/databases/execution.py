@@ -247,12 +247,15 @@ class _Child:
     def _ends(self) -> bool:
         """Whether the process has closed its output because it ends: its exit code is about to arrive."""
         try:
-            if os.read(self.output, 1) == b"":
-                self._process.wait(1.0)
-                return True
-        except (OSError, ValueError, subprocess.TimeoutExpired):
-            pass
-        return False
+            if os.read(self.output, 1):
+                return False  # it is still writing
+        except BlockingIOError:
+            return False  # its output is open
+        try:
+            self._process.wait(1.0)
+        except subprocess.TimeoutExpired:
+            return False  # it closed its output and stays
+        return True
 
 
 def _bytes(value: dict[str, str]) -> bytes:

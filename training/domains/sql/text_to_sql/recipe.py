@@ -23,6 +23,7 @@ from training.domains.sql.text_to_sql.predictors import Predictors
 from training.domains.sql.text_to_sql.rows import questions_of
 from training.judgement import Judgement, verdict
 from training.recipe import Artefact, Batch, Dataset, EvaluationContext, Graph, Loss, Room, Stepped, TrainingProgress
+from training.report.measures import ROWS
 from training.sampling_unit import Unit
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class TextToSqlRecipe(Stepped):
         metrics = judging.metrics_of(outcomes, chosen, settings.seed)
         word = verdict(judging.findings(metrics, Unit("database", "databases")))
         judged = {"train": len(context.train), "held_out": len(chosen)}
-        return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen), "rows": judged})
+        return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen), ROWS: judged})
 
     # exports
 
