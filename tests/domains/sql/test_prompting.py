@@ -9,7 +9,15 @@ from transformers import AutoTokenizer
 from training.domains.sql.databases.schema import Schema
 from training.domains.sql.prompting.prompt import messages, rendered, with_examples
 from training.domains.sql.prompting.pruning import by_relevance, prune, words
-from training.domains.sql.prompting.tokens import answer_ids, common_prefix, end_of, prompt_ids, tokenize
+from training.domains.sql.prompting.tokens import (
+    TokenizedRow,
+    answer_ids,
+    check,
+    common_prefix,
+    end_of,
+    prompt_ids,
+    tokenize,
+)
 
 DDL = """CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT);
 CREATE TABLE orders (id INTEGER PRIMARY KEY, customer_id INTEGER REFERENCES customers(id), total REAL);
@@ -34,6 +42,22 @@ def test_the_labels_are_the_answer_and_its_end(tokenizer):
 def test_a_query_that_holds_the_end_as_text_is_refused(tokenizer):
     with pytest.raises(ValueError, match="end-of-sequence"):
         tokenize(tokenizer, messages(SCHEMA, "?"), "SELECT '<|im_end|>'")
+
+
+def test_labels_that_are_not_the_answer_and_its_end_are_refused(tokenizer, tiny_base):
+    sql = "SELECT name FROM customers"
+    row = tokenize(tokenizer, messages(SCHEMA, "Who?"), sql)
+    with pytest.raises(ValueError, match="does not end with"):
+        check(tokenizer, TokenizedRow(row.prompt, row.answer[:-1]), sql)
+    with pytest.raises(ValueError, match="does not reproduce"):
+        check(tokenizer, row, "SELECT city FROM customers")
+    with pytest.raises(ValueError, match="is empty"):
+        check(tokenizer, TokenizedRow(row.prompt, row.answer[-1:]), sql)
+    other = AutoTokenizer.from_pretrained(tiny_base)
+    other.bos_token = "<|endoftext|>"
+    twice = np.concatenate([[other.bos_token_id] * 2, row.prompt]).astype(np.int32)
+    with pytest.raises(ValueError, match="2 beginning-of-sequence tokens"):
+        check(other, TokenizedRow(twice, row.answer), sql)
 
 
 def test_a_tokenizer_without_an_end_is_refused(tokenizer, tiny_base):

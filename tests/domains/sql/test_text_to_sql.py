@@ -45,6 +45,15 @@ def model(tiny_base) -> TextToSql:
 
 
 @pytest.fixture
+def sharp(model) -> TextToSql:
+    """A model whose attention is not nearly uniform, so that a wrong position changes its answers."""
+    for name, parameter in model.named_parameters():
+        if "q_proj.base_layer" in name or "k_proj.base_layer" in name:
+            parameter.data *= 30
+    return model.eval()
+
+
+@pytest.fixture
 def rows(model):
     return [tokenize(model.tokenizer, messages(SCHEMA, question), sql) for question, sql in PAIRS]
 
@@ -123,9 +132,9 @@ def test_an_unknown_target_module_is_refused_with_those_that_there_are(tiny_base
         TextToSql(base_at(tiny_base), settings(tiny_base, lora={"targets": ("q_proj", "wi_0")}))
 
 
-def test_answers_are_those_of_transformers_own_generation(model):
+def test_answers_are_those_of_transformers_own_generation(sharp):
     """Token by token, though the prompts share their beginning, are padded, and end at different times."""
-    model.eval()
+    model = sharp
     tokenizer, end = model.tokenizer, end_of(model.tokenizer)
     prompts = [prompt_ids(tokenizer, messages(SCHEMA, question)) for question, _ in PAIRS]
     other = Schema.from_ddl("CREATE TABLE cats (name TEXT)", "sqlite")
@@ -142,9 +151,9 @@ def test_answers_are_those_of_transformers_own_generation(model):
         assert answer.ended == (expected[-1] == end)
 
 
-def test_answers_that_end_leave_the_batch_and_keep_their_place(model):
+def test_answers_that_end_leave_the_batch_and_keep_their_place(sharp):
     """With a token as the end that some of the answers contain, they end at different steps."""
-    model.eval()
+    model = sharp
     prompts = [prompt_ids(model.tokenizer, messages(SCHEMA, question)) for question, _ in PAIRS]
     long = answers(model.lm, model.tokenizer, prompts, end=-1, max_new_tokens=10, batch_size=8)
     end = long[0].tokens[4]

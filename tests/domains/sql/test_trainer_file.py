@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from training import cli
-from training.config import Layer, build
+from training.config import Layer, build, read_yaml
 from training.domains.sql.text_to_sql.config import TextToSqlConfig
-from training.domains.sql.trainer_file import layers_of, read_trainer_file, translated
+from training.domains.sql.trainer_file import SAME, layers_of, read_trainer_file, translated
 from training.errors import UsageError
 
 FILE = Path(__file__).parents[3] / "training/configs/mistral_lora_config.yaml"
@@ -46,6 +46,43 @@ def test_every_key_becomes_a_setting_or_a_line_with_the_reason(capsys):
     for key in ("model.name", "load_in_4bit", "training.optim", "output_dir", "warmup_ratio", "torch_dtype"):
         assert key in printed, key
     assert "--base DIR" in printed and "--persist DIR" in printed
+
+
+#: Every key that becomes one setting -> that setting, and a value that is not the default.
+OTHER = {
+    "model.max_seq_length": ("model.max_tokens", 1234), "lora.r": ("lora.r", 5),
+    "lora.lora_dropout": ("lora.dropout", 0.25), "lora.target_modules": ("lora.targets", ["q_proj"]),
+    "lora.use_rslora": ("lora.rslora", True), "lora.use_dora": ("lora.dora", True), "training.seed": ("seed", 7),
+    "training.num_train_epochs": ("training.epochs", 9), "training.max_steps": ("training.max_steps", 77),
+    "training.gradient_checkpointing": ("model.gradient_checkpointing", False),
+    "training.learning_rate": ("optim.lr", 0.007), "training.weight_decay": ("optim.weight_decay", 0.07),
+    "training.adam_epsilon": ("optim.eps", 1e-6), "training.max_grad_norm": ("optim.grad_clip", 0.7),
+    "training.warmup_steps": ("scheduler.warmup_steps", 17), "training.logging_steps": ("training.log_every", 27),
+    "training.save_total_limit": ("training.keep", 7), "logging.project_name": ("logging.wandb_project", "other"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", SAME)
+def test_each_key_changes_its_setting_and_no_other(key):
+    def flat(**keys):
+        full = read_yaml(FULL)
+        found = translated(Layer(keys, name="config.yaml")).settings
+        values = build(TextToSqlConfig, full, Layer(found)).model_dump(mode="json")
+        return dict(leaves(values))
+
+    section, _, name = key.partition(".")
+    (setting, value), before = OTHER[key], flat()
+    after = flat(**{section: {name: value}})
+    assert {name for name in after if after[name] != before[name]} == {setting}
+    assert after[setting] == value
+
+
+def leaves(values, prefix=""):
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def changed(**keys) -> Layer:
