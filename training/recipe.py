@@ -29,6 +29,9 @@ Arrays = Mapping[str, "np.ndarray"]
 Batch = dict[str, "torch.Tensor"]
 #: Metric name -> (sum over elements, number of elements), so that averages over batches and ranks are exact.
 Sums = Mapping[str, tuple[Any, float]]
+DtypePolicy = Literal["autocast", "float32", "bfloat16_base", "float16_base"]
+#: Policy -> torch's name of the dtype of frozen parameters.
+BASE_DTYPES: dict[str, str] = {"bfloat16_base": "bfloat16", "float16_base": "float16"}
 
 
 class Dataset(Protocol):
@@ -344,8 +347,9 @@ class Stepped(Recipe):
     own_step: ClassVar[Callable[..., Any] | None] = None
 
     #: "autocast": as set by training.amp. "float32": amp is refused with `dtype_reason`. "bfloat16_base": frozen
-    #: parameters are kept in bfloat16, trained ones in float32, and computation is autocast to bfloat16.
-    dtype_policy: ClassVar[Literal["autocast", "float32", "bfloat16_base"]] = "autocast"
+    #: parameters are kept in bfloat16, trained ones in float32, and computation is autocast to bfloat16;
+    #: "float16_base": the same with float16, for GPUs without bfloat16.
+    dtype_policy: ClassVar[DtypePolicy] = "autocast"
     dtype_reason: ClassVar[str] = ""
 
     #: Parallelism on several GPUs: "ddp" keeps a replica on each rank; "fsdp" shards parameters and optimizer state.

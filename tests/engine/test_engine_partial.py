@@ -131,15 +131,42 @@ def test_the_digest_depends_on_names_dtypes_shapes_and_bytes():
     assert digest not in [frozen_digest(recipe, model, other) for other in changed]
 
 
-def test_a_base_held_in_bfloat16_has_the_digest_of_the_float32_one():
-    """Training holds it in bfloat16, an export builds it in float32."""
-    kind = type("Half", (Adapted,), {"dtype_policy": "bfloat16_base"})
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_held_in_half_precision_has_the_digest_of_the_float32_one(dtype):
+    """Training holds it in half precision, an export builds it in float32."""
+    kind = type("Half", (Adapted,), {"dtype_policy": str(dtype).removeprefix("torch.") + "_base"})
     recipe, built = model_of(kind)
     _, held = model_of(kind)
     for parameter in held.layers[0].parameters():
-        parameter.data = parameter.data.bfloat16()
+        parameter.data = parameter.data.to(dtype)
     assert split_state(recipe, built)[1] == split_state(recipe, held)[1]
     assert split_state(*model_of(Adapted))[1] != split_state(recipe, held)[1]
+
+
+def test_what_a_module_adds_to_its_state_dict_is_hashed_once(monkeypatch):
+    """As a quantised layer does with the scales of its weight, in tensors that each call makes."""
+
+    class Extra(torch.nn.Linear):
+        def _save_to_state_dict(self, destination, prefix, keep_vars):
+            super()._save_to_state_dict(destination, prefix, keep_vars)
+            destination[prefix + "weight.scale"] = torch.full((3,), self.scale)
+
+    class Quantised(Adapted):
+        def saved(self, model):
+            return TRAINED
+
+    calls = []
+    monkeypatch.setattr(partial, "frozen_digest", lambda *found: calls.append(found) or frozen_digest(*found))
+
+    def digest_with(scale):
+        recipe, model = model_of(Quantised)
+        model.layers[0].__class__, model.layers[0].scale = Extra, scale
+        first, second = (split_state(recipe, model)[1]["sha256"] for _ in range(2))
+        assert first == second
+        return first
+
+    assert digest_with(2.0) == digest_with(2.0) != digest_with(3.0)
+    assert len(calls) == 3
 
 
 def test_a_frozen_tensor_that_training_changes_is_an_error():

@@ -42,13 +42,15 @@ class Frozen(toy.ToyRecipe):
         return losses
 
 
-def test_a_frozen_base_is_held_in_bfloat16_and_the_rest_in_float32(tmp_path):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_frozen_base_is_held_in_half_precision_and_the_rest_in_float32(tmp_path, dtype):
     Frozen.used.clear()
-    trained = toy.run(tmp_path, Frozen, training={"ema_decay": 0.9})
-    assert {used[:2] for used in Frozen.used} == {(torch.bfloat16, torch.float32)}
-    assert toy.ToyRecipe.models[-1].seen == {torch.bfloat16}  # the model computes in bfloat16 also without training.amp
+    policy = {"dtype_policy": str(dtype).removeprefix("torch.") + "_base"}
+    trained = toy.run(tmp_path, type("Half", (Frozen,), policy), training={"ema_decay": 0.9})
+    assert {used[:2] for used in Frozen.used} == {(dtype, torch.float32)}
+    assert toy.ToyRecipe.models[-1].seen == {dtype}  # the model computes in it also without training.amp
     content = read(trained.last)
-    assert content["model"]["layers.0.weight"].dtype == torch.bfloat16
+    assert content["model"]["layers.0.weight"].dtype == dtype
     assert content["model"]["layers.3.weight"].dtype == torch.float32
     assert content["ema"]["layers.3.weight"].dtype == torch.float32
 

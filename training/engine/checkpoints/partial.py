@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 
 from training.errors import TrainingError, UsageError
+from training.recipe import BASE_DTYPES
 
 if TYPE_CHECKING:
     from training.recipe import Stepped
@@ -97,7 +99,10 @@ def _require_sensible(recipe: Stepped, model: torch.nn.Module, state: State, nam
 
 def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     """The digest of the frozen tensors; the cached one if none of them has changed since it was computed."""
-    marks = {name: (value.data_ptr(), _version(value)) for name, value in frozen.items()}
+    # What a module adds to its state_dict beside its tensors is made by each call: it cannot be known by its address.
+    named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
+    tensors = {name for name, _ in chain(*named)}
+    marks = {name: (value.data_ptr(), _version(value)) for name, value in frozen.items() if name in tensors}
     known = _hashed.get(model)
     if known is not None and known.marks == marks:
         return known.sha256
@@ -114,15 +119,17 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
 def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of names.
 
-    Under the policy "bfloat16_base", frozen parameters are hashed as bfloat16 whatever their dtype is: they are
-    bfloat16 in training, but an export builds the model in float32.
+    Under the policies "bfloat16_base" and "float16_base", frozen parameters are hashed in that dtype whatever theirs is:
+    an export builds the model in float32.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    policy = recipe.dtype_policy
+    base = getattr(torch, BASE_DTYPES[policy]) if policy in BASE_DTYPES else None
     total = hashlib.sha256()
     for name in sorted(frozen):
         value = frozen[name].detach()
-        if recipe.dtype_policy == "bfloat16_base" and name in parameters and value.is_floating_point():
-            value = value.to(torch.bfloat16)
+        if base is not None and name in parameters and value.is_floating_point():
+            value = value.to(base)
         value = value.cpu().contiguous()
         total.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         total.update(value.reshape(-1).view(torch.uint8).numpy().data)

@@ -4,15 +4,13 @@ would have to emulate bfloat16 computes in float32 instead."""
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 
 from training.errors import UsageError
-from training.recipe import Stepped
+from training.recipe import BASE_DTYPES, DtypePolicy, Stepped
 from training.settings import Training
 
-DtypePolicy = Literal["autocast", "float32", "bfloat16_base"]
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -31,12 +29,13 @@ def require_precision(recipe: Stepped) -> None:
 
 
 def apply_dtype_policy(model: torch.nn.Module, policy: DtypePolicy) -> torch.nn.Module:
-    """`model`, its parameters cast to the dtypes of the policy: under "bfloat16_base" frozen ones to bfloat16, in
-    place."""
-    if policy == "bfloat16_base":
+    """`model`, its parameters cast to the dtypes of the policy: under "bfloat16_base" frozen ones to bfloat16, under
+    "float16_base" to float16, in place."""
+    if policy in BASE_DTYPES:
+        base = DTYPES[BASE_DTYPES[policy]]
         for parameter in model.parameters():
             if parameter.is_floating_point():
-                parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else torch.bfloat16)
+                parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else base)
     return model
 
 
@@ -46,15 +45,15 @@ class Precision:
 
     def __init__(self, settings: Training, device: torch.device, policy: DtypePolicy = "autocast"):
         self.device = device
-        if policy == "bfloat16_base":  # the frozen parameters are bfloat16, so every device computes in it
-            self.dtype, self.emulated = torch.bfloat16, False
+        if policy in BASE_DTYPES:  # every device computes in the dtype of the frozen parameters
+            self.dtype, self.emulated = DTYPES[BASE_DTYPES[policy]], False
         else:
             self.dtype = DTYPES[settings.amp_dtype] if settings.amp else None
             self.emulated = self.dtype is torch.bfloat16 and device.type == "cpu" and emulates_bfloat16()
         if self.emulated:
             self.dtype = None
         self.scaler = torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
-        if device.type == "cuda" and (settings.amp or policy == "bfloat16_base"):
+        if device.type == "cuda" and (settings.amp or policy in BASE_DTYPES):
             torch.set_float32_matmul_precision("high")  # TF32 for what autocast leaves in float32
 
     def autocast(self) -> AbstractContextManager[None]:
