@@ -43,7 +43,8 @@ def test_every_key_becomes_a_setting_or_a_line_with_the_reason(capsys):
     assert (settings.optim.lr, settings.optim.weight_decay, settings.optim.grad_clip) == (2e-4, 1e-3, 0.3)
     assert (settings.scheduler.name, training.early_stopping.monitor) == ("cosine", "val_loss")
     assert settings.logging.tensorboard and settings.logging.wandb == "off"
-    for key in ("model.name", "load_in_4bit", "training.optim", "output_dir", "warmup_ratio", "torch_dtype"):
+    assert (settings.model.quantization, settings.model.double_quantization) == ("nf4", True)
+    for key in ("model.name", "bnb_4bit_compute_dtype", "training.optim", "output_dir", "warmup_ratio", "torch_dtype"):
         assert key in printed, key
     assert "--base DIR" in printed and "--persist DIR" in printed
 
@@ -103,6 +104,8 @@ def changed(**keys) -> Layer:
         ({"training__lr_scheduler_type": "polynomial"}, "should be one of cosine"),
         ({"training__metric_for_best_model": "rouge"}, "should be eval_loss or exec"),
         ({"model__torch_dtype": "int8"}, "should be float16"),
+        ({"quantization__bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type should be nf4"),
+        ({"quantization__load_in_8bit": True}, "eight bits are not supported"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(keys, words):
@@ -132,3 +135,14 @@ def test_prepare_reads_the_files_that_it_names(tmp_path, capsys):
     assert cli.main(words) == 2 and "data.train_file names q.jsonl" in capsys.readouterr().err
     (tmp_path / "q.jsonl").write_text("no JSON\n")
     assert cli.main(words) == 3 and "q.jsonl:1" in capsys.readouterr().err  # beside the configuration
+
+
+def test_fp16_holds_the_base_in_float16():
+    """For GPUs without bfloat16: the scale of the loss is adapted then."""
+    assert translated(changed(training__fp16=True, training__bf16=False)).settings["model"]["dtype"] == "float16"
+    assert translated(changed()).settings["model"]["dtype"] == "bfloat16"  # torch_dtype is float16, and bf16 is true
+
+
+def test_without_four_bits_the_base_is_not_quantised():
+    settings = translated(changed(quantization__load_in_4bit=False)).settings
+    assert "quantization" not in settings["model"]

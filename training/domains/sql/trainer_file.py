@@ -181,7 +181,9 @@ def _dtype(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], pl
     if value not in ("float16", "bfloat16", "float32", "auto"):
         raise UsageError(f"{place}: `{key}` should be float16, bfloat16 or float32; it is {value!r}.")
     out.set("model.dtype", "float32" if value == "float32" else "bfloat16")
-    if value == "float16":
+    if values.get("training.fp16"):
+        out.set("model.dtype", "float16")
+    elif value == "float16":
         out.note(key, "bfloat16, whose range is that of float32: no loss scaling is needed")
 
 
@@ -200,8 +202,19 @@ def _alpha(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], pl
 
 
 def _four_bit(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
+    if not value:
+        return
+    kind = values.get("quantization.bnb_4bit_quant_type", "fp4")  # the library's own default
+    if kind != "nf4":
+        raise UsageError(f"{place}: bnb_4bit_quant_type should be nf4; it is {kind!r}.")
+    out.set("model.quantization", "nf4")
+    out.set("model.double_quantization", bool(values.get("quantization.bnb_4bit_use_double_quant", False)))
+    out.note("quantization.bnb_4bit_compute_dtype", "products are computed in model.dtype")
+
+
+def _eight_bit(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
     if value:
-        out.note(key, "not built yet: the base is loaded in bfloat16 (a model of 7 billion parameters takes 15 GB)")
+        raise UsageError(f"{place}: `{key}`: eight bits are not supported; use load_in_4bit with nf4, or neither.")
 
 
 def _together(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
@@ -229,7 +242,7 @@ def _precision(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any]
     if values.get("training.fp16") and values.get("training.bf16"):
         raise UsageError(f"{place}: fp16 and bf16 are both true; choose one.")
     if key == "training.fp16" and value:
-        out.note(key, "the base's weights decide: model.dtype")
+        out.set("model.dtype", "float16")
 
 
 def _save(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
@@ -270,6 +283,7 @@ _SPECIAL: dict[str, _Special] = {
     "lora.bias": _bias,
     "lora.task_type": _task,
     "quantization.load_in_4bit": _four_bit,
+    "quantization.load_in_8bit": _eight_bit,
     "quantization.bnb_4bit_compute_dtype": _together,
     "quantization.bnb_4bit_use_double_quant": _together,
     "quantization.bnb_4bit_quant_type": _together,

@@ -119,8 +119,8 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
 def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     """SHA-256 over names, dtypes, shapes and bytes of tensors, in the order of names.
 
-    Under the policies "bfloat16_base" and "float16_base", frozen parameters are hashed in that dtype whatever theirs is:
-    an export builds the model in float32.
+    Under the policies "bfloat16_base" and "float16_base", frozen parameters are hashed in that dtype whatever theirs
+    is: an export builds the model in float32.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     policy = recipe.dtype_policy

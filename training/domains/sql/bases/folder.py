@@ -25,6 +25,13 @@ class Base:
         return str(self.config.get("model_type", "?"))
 
 
+@dataclass(frozen=True)
+class Nf4:
+    """How a base is quantised. `double`: the scales are quantised, too."""
+
+    double: bool = True
+
+
 def base_at(path: Path | str | None) -> Base:
     """The base model in a folder. Raises UsageError, with what to do, for one that cannot be used."""
     if path is None:
@@ -68,19 +75,31 @@ def tokenizer_of(base: Base) -> Any:
         raise UsageError(f"--base: the tokenizer of {base.path} cannot be read ({_first_line(error)}).") from None
 
 
-def model_of(base: Base, dtype: Any) -> Any:
-    """Its weights, in `dtype`, on the CPU. Raises UsageError."""
+def model_of(base: Base, dtype: Any, nf4: Nf4 | None = None) -> Any:
+    """Its weights, in `dtype`, on the CPU; with `nf4` those of its linear layers in four bits. Raises UsageError."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
+    from training.domains.sql.bases import quantized
+
     logging.disable_progress_bar()
+    more: dict[str, Any] = {}
+    if nf4 is not None:
+        if "quantization_config" in base.config:
+            raise UsageError(
+                f"--base: {base.path} is quantised already. Name the original model, which model.quantization: nf4 "
+                "quantises when it is read."
+            )
+        more = {"quantization_config": quantized.configuration(dtype, nf4.double), "device_map": {"": "cpu"}}
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             base.path, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True,
-            attn_implementation="sdpa",
+            attn_implementation="sdpa", **more,
         )  # fmt: skip
     except (OSError, ValueError) as error:
         raise UsageError(f"--base: the model in {base.path} cannot be read ({_first_line(error)}).") from None
+    quantized.settle(model)
+    return model
 
 
 def _first_line(error: Exception) -> str:

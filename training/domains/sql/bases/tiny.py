@@ -11,6 +11,7 @@ from pathlib import Path
 from training.domains.sql.bases.making import made_once
 
 VOCABULARY = 1024
+WIDTH = 128  # of the hidden states; four-bit weights come in blocks of 64
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
@@ -23,7 +24,7 @@ def make(cache: Path, texts: Iterable[str], seed: int = 0) -> Path:
     """The base as a folder under `cache`; its tokenizer is trained on `texts`. The same texts and seed give the same
     bytes."""
     texts = list(texts)
-    digest = hashlib.sha256(json.dumps([VOCABULARY, seed, texts]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([VOCABULARY, WIDTH, seed, texts]).encode()).hexdigest()[:12]
     return made_once(cache / "bases" / f"tiny-{digest}", lambda place: _write(place, texts, seed))
 
 
@@ -49,7 +50,7 @@ def _write(folder: Path, texts: Sequence[str], seed: int) -> None:
     )
     tokenizer.chat_template = TEMPLATE
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=96, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=4096, tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
     )  # fmt: skip

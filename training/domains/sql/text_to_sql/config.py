@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from training.config import Section
+from training.domains.sql.bases.folder import Nf4
 from training.settings import AtLeastOne, Count, Fraction, Positive, RunSettings
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -12,9 +13,17 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 class Model(Section):
     base: str | None = None  # folder of the base model; --base sets it. "demo" and "tiny" are made here
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"  # of the base's weights; adapters are float32
+    # Of the base's weights, and of the products; adapters are float32. float16: for GPUs without bfloat16 (T4, V100)
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    quantization: Literal["none", "nf4"] = "none"  # nf4: the base's linear layers in four bits, a third of the memory
+    double_quantization: bool = True  # with nf4: the scales are quantised, too
     max_tokens: AtLeastOne = 2048  # of a question with its schema and answer; longer schemas are pruned
     gradient_checkpointing: bool = True  # less memory, a third more time; the same result
+
+    @property
+    def nf4(self) -> Nf4 | None:
+        """How the base is quantised; None: it is not."""
+        return Nf4(self.double_quantization) if self.quantization == "nf4" else None
 
 
 class Lora(Section):

@@ -14,7 +14,7 @@ from training.domains.sql.text_to_sql.config import Lora, TextToSqlConfig
 from training.domains.sql.text_to_sql.data import IGNORED, attention_mask
 from training.errors import UsageError
 
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 ADAPTER = "default"
 
 
@@ -24,8 +24,8 @@ class TextToSql(torch.nn.Module):
 
     def __init__(self, base: Base, settings: TextToSqlConfig):
         super().__init__()
-        self.folder = base.path
-        self.lm = with_adapters(model_of(base, DTYPES[settings.model.dtype]), settings.lora)
+        self.folder, self.nf4 = base.path, settings.model.nf4
+        self.lm = with_adapters(model_of(base, DTYPES[settings.model.dtype], self.nf4), settings.lora)
         if settings.model.gradient_checkpointing:
             # without re-entrant autograd, which would lose the gradients of adapters behind frozen inputs
             self.lm.activation_checkpointing_enable({"use_reentrant": False})

@@ -6,13 +6,14 @@ import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from training.data.rows import select
 from training.domains.sql.bases.folder import base_at, tokenizer_of
+from training.domains.sql.bases.quantized import compute_in, parameter_count
 from training.domains.sql.databases.sqlite import DATABASE
 from training.domains.sql.text_to_sql import judging
 from training.domains.sql.text_to_sql.config import TextToSqlConfig
@@ -22,7 +23,18 @@ from training.domains.sql.text_to_sql.model import TextToSql, adapter_names
 from training.domains.sql.text_to_sql.predictors import Predictors
 from training.domains.sql.text_to_sql.rows import questions_of
 from training.judgement import Judgement, verdict
-from training.recipe import Artefact, Batch, Dataset, EvaluationContext, Graph, Loss, Room, Stepped, TrainingProgress
+from training.recipe import (
+    Artefact,
+    Batch,
+    Dataset,
+    DtypePolicy,
+    EvaluationContext,
+    Graph,
+    Loss,
+    Room,
+    Stepped,
+    TrainingProgress,
+)
 from training.report.measures import ROWS
 from training.sampling_unit import Unit
 
@@ -41,8 +53,9 @@ class TextToSqlRecipe(Stepped):
     settings: TextToSqlConfig
 
     @property
-    def dtype_policy(self) -> Literal["autocast", "bfloat16_base"]:  # type: ignore[override]  by the base's dtype
-        return "bfloat16_base" if self.settings.model.dtype == "bfloat16" else "autocast"
+    def dtype_policy(self) -> DtypePolicy:  # type: ignore[override]  by the base's dtype
+        policies: dict[str, DtypePolicy] = {"bfloat16": "bfloat16_base", "float16": "float16_base"}
+        return policies.get(self.settings.model.dtype, "autocast")
 
     def encoders(self) -> Mapping[str, Encoder]:
         return {"database_path": DATABASE}
@@ -60,7 +73,7 @@ class TextToSqlRecipe(Stepped):
 
     def room(self, model: torch.nn.Module) -> Room:
         """Exports: bytes a parameter of the merged model, of the GGUF files, and of the ONNX file."""
-        weights = sum(parameter.numel() for parameter in model.parameters())
+        weights = parameter_count(model)
         sizes = {"merged": 2, "gguf": 3, "onnx": 4}
         return Room(exports=weights * sum(sizes[name] for name in self.settings.export.formats))
 
@@ -129,6 +142,7 @@ class TextToSqlRecipe(Stepped):
 
     def artefacts(self, model: TextToSql) -> list[Artefact]:
         settings = self.settings
+        compute_in(model, torch.float32)  # as the files do that it is compared with
         about = golden.expected(model.lm, model.tokenizer, settings.prompt.samples)
         found = [adapter.artefact(model, settings, about)]
         if "merged" in settings.export.formats:

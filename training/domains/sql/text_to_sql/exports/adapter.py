@@ -40,19 +40,20 @@ def artefact(model: TextToSql, settings: TextToSqlConfig, about: Mapping[str, An
         (path / "adapter_config.json").write_text(text, encoding="utf-8")
         model.tokenizer.save_pretrained(path)
 
-    return Artefact("adapter", write, "adapter", {**about, "base": str(model.folder)})
+    place = {"base": str(model.folder), "nf4": model.nf4 and {"double": model.nf4.double}}
+    return Artefact("adapter", write, "adapter", {**about, **place})
 
 
 def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Load the adapter with PEFT on the base, and generate with transformers."""
     from peft import PeftModel
 
-    from training.domains.sql.bases.folder import base_at, model_of
+    from training.domains.sql.bases.folder import Nf4, base_at, model_of
 
     tensors = load_file(path / "adapter_model.safetensors")
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ExportError(f"{path.name}: a weight is not finite.")
-    base = model_of(base_at(about["base"]), torch.float32)
+    base = model_of(base_at(about["base"]), torch.float32, Nf4(**about["nf4"]) if about.get("nf4") else None)
     model = PeftModel.from_pretrained(base, path, local_files_only=True).eval()
     loaded = {name.replace(f".{ADAPTER}.", ".") for name in model.state_dict() if is_adapter(name)}
     missing = sorted(set(tensors) - loaded)

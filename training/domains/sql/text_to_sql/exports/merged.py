@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from training.domains.sql.bases.quantized import dequantized, is_quantized
 from training.domains.sql.prompting.tokens import end_of
 from training.domains.sql.text_to_sql.exports import golden
 from training.domains.sql.text_to_sql.model import ADAPTER, TextToSql
@@ -17,19 +18,35 @@ from training.recipe import Artefact
 
 
 def merged_state(model: TextToSql) -> dict[str, torch.Tensor]:
-    """The state_dict of the base with the adapters merged, float32, under the base's own names."""
-    layers = {name: module for name, module in model.lm.named_modules() if hasattr(module, "get_delta_weight")}
+    """The state_dict of the base with the adapters merged, float32, under the base's own names.
+
+    The weights of a quantised base are those with which it was trained, de-quantised: merged into the original ones,
+    the adapter would answer otherwise than it was judged.
+    """
+    modules = dict(model.lm.named_modules())
     out: dict[str, torch.Tensor] = {}
     for name, value in model.lm.state_dict().items():
-        owner, _, rest = name.partition(".base_layer.")
-        if owner in layers and rest:
-            value = value.float()
-            if rest == "weight":
-                value = value + layers[owner].get_delta_weight(ADAPTER).float()
-            out[f"{owner}.{rest}"] = value
-        elif ".lora_" not in name:
-            out[name] = value.float()
+        owner, _, leaf = name.rpartition(".")
+        module = modules.get(owner)
+        if module is None or ".lora_" in name:
+            continue  # an adapter, or what a quantised layer adds to its weight (scales)
+        value = dequantized(module) if is_quantized(module) and leaf == "weight" else value.float()
+        adapted, _, _ = owner.rpartition(".base_layer")
+        if adapted and owner.endswith(".base_layer"):
+            owner = adapted
+            if leaf == "weight":
+                value = _merged(modules[adapted], value)
+        out[f"{owner}.{leaf}"] = value
     return out
+
+
+def _merged(layer: Any, weight: torch.Tensor) -> torch.Tensor:
+    """`weight` with the adapter of its layer, float32 [out, in]. DoRA: Liu et al. 2024, equation 5."""
+    changed = weight + layer.get_delta_weight(ADAPTER).float()
+    if layer.use_dora.get(ADAPTER):
+        magnitude = layer.lora_magnitude_vector[ADAPTER].weight.float()
+        changed = changed * (magnitude / torch.linalg.vector_norm(changed, dim=1))[:, None]
+    return changed
 
 
 def artefact(model: TextToSql, about: Mapping[str, Any]) -> Artefact:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from training.domains.sql.bases.quantized import parameter_count
 from training.domains.sql.prompting.tokens import end_of
 from training.domains.sql.text_to_sql.config import TextToSqlConfig
 from training.domains.sql.text_to_sql.exports.decoder import PADDING, Decoder, head_width, longest, refusal
 from training.domains.sql.text_to_sql.exports.merged import merged_state
 from training.domains.sql.text_to_sql.exports.onnx_nodes import reference, write_decoder
-from training.domains.sql.text_to_sql.model import TextToSql
+from training.domains.sql.text_to_sql.model import TextToSql, is_adapter
 from training.export.onnx import LARGEST
 from training.recipe import Graph, Recurrence, TensorSpec
 
@@ -41,7 +42,7 @@ def graphs(model: TextToSql, settings: TextToSqlConfig) -> list[Graph]:
 
 def _too_large(model: TextToSql) -> str | None:
     # tied weights are counted once; adapters are merged into the weights that are there
-    count = sum(value.numel() for name, value in model.lm.named_parameters() if ".lora_" not in name)
+    count = parameter_count(model.lm) - sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))
     if 4 * count <= MOST_WEIGHTS:
         return None
     needed, most = 4 * count / 1e9, MOST_WEIGHTS / 1e9
