@@ -83,7 +83,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from training.engine.loop.progress import OUT_OF_BUDGET
+    from training.engine.loop.progress import OUT_OF_BUDGET, OUT_OF_TIME
     from training.stages.train import train
 
     workspace = Workspace(options.out)
@@ -112,6 +112,8 @@ def _train(options: argparse.Namespace) -> None:
         )
         if done.finished == OUT_OF_BUDGET:
             print("To train further from here: the same command with a larger --max-hours or --budget-usd.")
+        if done.finished == OUT_OF_TIME:
+            print("To train further from here: the same command with --set training.max_minutes=null, or a larger one.")
         if not done.already:
             _refresh_report(workspace)
 
@@ -179,8 +181,9 @@ def recipe_of(options: argparse.Namespace, workspace: Workspace):
         least = load_recipe(options.family, preset or "full", options.config, overrides).settings.training.min_epochs
         # a short run requested on the command line is not refused for a configuration's longer min_epochs
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
-        if options.config is None and not any(word.startswith("training.max_steps=") for word in options.set):
-            overrides.append("training.max_steps=null")  # a preset's number of steps must not end it earlier
+        for limit in ("max_steps", "max_minutes"):  # of a preset: it must not end the training earlier
+            if options.config is None and not any(word.startswith(f"training.{limit}=") for word in options.set):
+                overrides.append(f"training.{limit}=null")
     job = Job(workspace, data_options(options))
     return load_recipe(options.family, preset or "full", options.config, overrides, job)
 

@@ -48,6 +48,8 @@ class Training(Section):
     epochs: AtLeastOne = 20
     min_epochs: Count = 0  # early stopping never stops before this epoch
     max_steps: AtLeastOne | None = None  # optimizer steps; ends the run before `epochs` do
+    # of training, evaluations included: the run and its learning rate end within this time, however fast the host is
+    max_minutes: Positive | None = None
     early_stopping: EarlyStopping = EarlyStopping()
     amp: bool = False  # mixed precision
     amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"

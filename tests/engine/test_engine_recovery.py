@@ -232,7 +232,26 @@ def test_a_budget_ends_the_run_in_time_with_the_rate_at_its_floor(tmp_path, monk
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert rates[-1] == pytest.approx(0.1, abs=0.02)
     assert records[-1]["kind"] == "validation" and records[-1]["step"] == trained.step
-    assert "the budget allows about" in (trained.run / "log.txt").read_text()
+    assert "there is time for about" in (trained.run / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("budget", [None, 80.0])
+def test_a_run_ends_within_its_own_limit_of_minutes_or_the_budget(tmp_path, monkeypatch, budget):
+    """A run of 600 steps of one second, limited to two minutes, and perhaps a budget of less."""
+    clock = Clock(monkeypatch)
+    settings = {"training": {"epochs": 100, "max_minutes": 2.0}}
+    if budget:
+        settings |= {"left": lambda: budget - clock.now, "limit": budget}
+    first, stopped = budget or 120.0, toy.stopped(step=30)
+    with pytest.raises(Interrupted):
+        toy.run(tmp_path, ticking(clock, stopped), **settings)
+    trained = toy.run(tmp_path, ticking(clock), **settings)  # the time before the stop counts
+    assert first - 4 <= clock.now <= first
+    assert trained.finished == ("the budget is used up" if budget else "training.max_minutes are over")
+    assert toy.run(tmp_path, ticking(clock), **settings).already
+    if not budget:
+        longer = toy.run(tmp_path, ticking(clock), training={"epochs": 100, "max_minutes": 3.0})
+        assert not longer.already and longer.run == trained.run and 176 <= clock.now <= 180
 
 
 def test_a_budget_that_is_large_enough_changes_nothing(tmp_path):

@@ -111,6 +111,15 @@ def test_flags_reach_the_stages(run, roots):
     assert calls[1][calls[1].index("--seed") + 1] == "7"
 
 
+def test_a_setting_reaches_each_model_or_the_one_that_is_named(run):
+    _, calls = run("--set", "optim.lr=1e-4", "--set", "midi_generator:model.layers=2", "--set", "logging.wandb=")
+    trained = {call[call.index("train") + 1]: call for call in calls if "train" in call}
+    both = {"--set=optim.lr=1e-4", "--set=logging.wandb="}
+    assert {word for word in trained["spectocloud"] if word.startswith("--set")} == both
+    assert {word for word in trained["midi_generator"] if word.startswith("--set")} == {*both, "--set=model.layers=2"}
+    assert not any(word.startswith("--set") for call in calls if "train" not in call for word in call)
+
+
 def test_several_gpus_start_torchrun(run):
     _, calls = run("--gpus", 4)
     train = next(call for call in calls if "train" in call)
@@ -154,7 +163,7 @@ def test_first_failing_stage_ends_the_run_with_its_code(run, code):
     "arguments",
     [
         ["--epochs", "ten"], ["--epochs", "0"], ["--epochs"], ["--epochs", "3; id"], ["--preset", "huge"],
-        ["--resume", "x"],
+        ["--resume", "x"], ["--set"], ["--set", "optim.lr"], ["--set", "nowhere:optim.lr=1"],
         ["--unknown"], ["stray"], ["--cpu", "--gpus", "2"], ["--native", "--docker"], ["--audio-root", "/nowhere/x"],
         ["--nnodes", "2"], ["--nnodes", "2", "--node-rank", "2", "--master-addr", "a"], ["--node-rank", "0"],
         ["--cpu=yes"], ["--gpus", "0"], ["--data-mount", "/nowhere/x"], ["--audio-root", "."],

@@ -47,6 +47,7 @@ class Command:
     preset: str | None = None
     epochs: int | None = None
     seed: int | None = None
+    set: tuple[tuple[str | None, str], ...] = ()  # (family or None: each, KEY=VALUE)
     resume: str | None = None
     cpu: bool = False
     gpus: int | None = None
@@ -109,6 +110,12 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
         persist = _persist(absolute(persist), checking)
+    families = [facts.name for facts in domain.families]
+    for family, assignment in values["set"]:
+        if family not in (None, *families):
+            raise UsageError(f"--set {family}:{assignment}: {domain.word} has no model {family}, but "
+                             f"{', '.join(families)}.")  # fmt: skip
+    values["set"] = tuple(values["set"])
     for name in ("max_hours", "budget_usd", "price_per_hour"):
         values[name] = _amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
     command = Command(domain=domain, options=options, out=out, persist=persist, skip=frozenset(skip), **values)
@@ -138,6 +145,11 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     group.add_argument(
         "--seed", type=count(0), metavar="N", help="seed of the split, the data order and the weights (default: 42)"
     )
+    group.add_argument(
+        "--set", action="append", default=[], type=_assignment, metavar="[MODEL:]KEY=VALUE",
+        help="change one setting of each model, or of MODEL alone; may be repeated. training/cuda_session/ has a file "
+        "of all settings for each model",
+    )  # fmt: skip
     group.add_argument(
         "--resume", choices=("auto", "never"),
         help="auto: continue an interrupted run (default); never: start a new one, the old one is kept aside",
@@ -303,6 +315,14 @@ def count(least: int) -> Any:
         return int(text)
 
     return number
+
+
+def _assignment(text: str) -> tuple[str | None, str]:
+    """[MODEL:]KEY=VALUE as (MODEL or None, KEY=VALUE)."""
+    found = re.fullmatch(r"(?:([a-z0-9_]+):)?([a-z0-9_.]+=.*)", text, re.DOTALL)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"takes KEY=VALUE or MODEL:KEY=VALUE, not '{text}'")
+    return found[1], found[2]
 
 
 def _number(text: str) -> float:

@@ -216,6 +216,7 @@ class _Steps:
         for flag, value in (("--preset", command.preset), ("--epochs", command.epochs), ("--seed", command.seed),
                             ("--resume", command.resume)):  # fmt: skip
             words += [] if value is None else [flag, str(value)]
+        words += [f"--set={assignment}" for family, assignment in command.set if family in (None, facts.name)]
         return [*words, "--families-left", str(left)]
 
     def _estimate(self, facts: FamilyFacts, left: int) -> Step:

@@ -81,6 +81,18 @@ class Estimate:
         each = self.step + (self.steps and self.evaluations * self.per_evaluation / self.steps)
         return max(0, min(self.steps, int(left / each)))
 
+    def ended_within(self, seconds: float) -> Estimate:
+        """The same training with `training.max_minutes` of `seconds`."""
+        steps = self.steps_within(seconds)
+        if steps >= self.steps:
+            return self
+        fewer = {
+            name: max(1, math.ceil(getattr(self, name) * steps / self.steps))
+            for name in ("evaluations", "least_evaluations", "saves")
+        }
+        note = f"training.max_minutes ends it after about {steps:,} of {self.steps:,} steps."
+        return replace(self, steps=steps, notes=(*self.notes, note), **fewer)
+
 
 def estimate(
     recipe: Recipe,
@@ -130,6 +142,8 @@ def estimate(
         title=recipe.title, place=str(hardware(ranks)["device"]), ending=0.0, millions=millions,
         notes=session.begin.notes, **measured,
     )  # fmt: skip
+    if settings.training.max_minutes:
+        found = found.ended_within(60 * settings.training.max_minutes - session.progress.seconds)
     return replace(found, ending=ending(millions, found.training))
 
 

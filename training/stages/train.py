@@ -80,7 +80,9 @@ def train(
             ranks.on_rank_zero(lambda: require_restored(workspace.root, persist, recipe.run))
         ready = prepared(recipe, workspace, ranks, options, load)
         # The limit of rank 0 is used on all ranks: they must make the same decision on whether the run continues.
-        allowance = Allowance(left, ranks.on_rank_zero(lambda: limit or math.inf)) if left else None
+        most = 60 * (recipe.settings.training.max_minutes or math.inf)
+        total = min(ranks.on_rank_zero(lambda: limit or math.inf) if left else math.inf, most)
+        allowance = Allowance(left or (lambda: math.inf), total) if left or most < math.inf else None
         return _train(ready, workspace, ranks, signals, resume, allowance, persist)
 
 
@@ -91,6 +93,7 @@ def _train(
     from training.engine.checkpoints.index import LAST
     from training.engine.checkpoints.provenance import plain, provenance
     from training.engine.checkpoints.resume import decide
+    from training.engine.loop.pace import within
     from training.engine.loop.session import open_session
     from training.engine.process.heartbeat import stop_watching, watch
     from training.engine.step.compiled import keep_compiled
@@ -105,6 +108,8 @@ def _train(
         data_digest=ready.digest, limit=allowance.limit if allowance else 0.0,
         begun=lambda decision: watch(settings.training.hang_minutes, runs / decision.run_id / stacks),
     )  # fmt: skip
+    if allowance and settings.training.max_minutes:
+        allowance = within(allowance, 60 * settings.training.max_minutes, session.progress.seconds)
     run_folder = runs / session.begin.run_id
     # A finished run that was named by training.resume_from is not in the folder yet: it is saved there, as any other.
     if session.progress.finished and ranks.on_rank_zero((folder / LAST).exists):

@@ -21,11 +21,11 @@ from training.settings import RunSettings
 #: Settings of lengths, intervals and places: a run may be resumed with other values of them. Batch size and
 #: accumulation are compared as their product (BatchPlan.global_batch).
 NEUTRAL = (
-    "training.epochs", "training.min_epochs", "training.max_steps", "training.early_stopping", "training.resume_from",
-    "training.log_every", "training.eval_every", "training.save_every", "training.keep", "training.save_minutes",
-    "training.save_steps", "training.eval_steps", "training.appraise_rows", "training.appraise_seconds",
-    "training.hang_minutes", "training.compile", "training.grad_accum_steps", "logging", "export",
-    "data.train_manifest", "data.val_manifest", "data.batch_size", "data.num_workers", "data.prefetch_factor",
+    "training.epochs", "training.min_epochs", "training.max_steps", "training.max_minutes", "training.early_stopping",
+    "training.resume_from", "training.log_every", "training.eval_every", "training.save_every", "training.keep",
+    "training.save_minutes", "training.save_steps", "training.eval_steps", "training.appraise_rows",
+    "training.appraise_seconds", "training.hang_minutes", "training.compile", "training.grad_accum_steps", "logging",
+    "export", "data.train_manifest", "data.val_manifest", "data.batch_size", "data.num_workers", "data.prefetch_factor",
     "data.cache_dir",
 )  # fmt: skip
 

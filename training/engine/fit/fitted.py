@@ -21,7 +21,7 @@ from training.engine.checkpoints.saver import Saver
 from training.engine.loop.evaluation import conclude, index_value, require_best
 from training.engine.loop.opening import Decide, constants_of, decided, place, require_examples, standing
 from training.engine.loop.pace import Allowance
-from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET, Progress
+from training.engine.loop.progress import ALL_STEPS, Progress
 from training.engine.loop.stopping import Patience
 from training.engine.loop.validate import require_metrics
 from training.engine.process.distributed import Ranks
@@ -234,7 +234,7 @@ class FittedRun:
         chunk = max((seconds for _, seconds in self.chunks), default=0.0)
         if left <= chunk:
             progress.total_steps = progress.step
-            self.tracker.say(f"the budget ends after {progress.step} of {self.session.planned} rounds.")
+            self.tracker.say(f"the time ends after {progress.step} of {self.session.planned} rounds.")
 
     # -- what is due -----------------------------------------------------------------------------------------------
 
@@ -279,7 +279,8 @@ class FittedRun:
             progress.archived_step = progress.step
             self.names.append(step_name(progress.step))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
-            progress.finished = ALL_STEPS if progress.total_steps >= self.session.planned else OUT_OF_BUDGET
+            complete = progress.total_steps >= self.session.planned
+            progress.finished = ALL_STEPS if complete or self.allowance is None else self.allowance.reason()
         clock = time.monotonic() - self.saved_at > 60 * training.save_minutes
         return bool(self.names or clock or self.saver.failed or self.asked_to_stop or progress.finished)
 

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from training.engine.loop.progress import OUT_OF_BUDGET, OUT_OF_TIME
+
 MEASURED = 5  # steps that must be timed before their mean is used
 RECENT = 200  # steps that the mean is taken over
 TOLERATED = 0.01  # of the steps still to do: a smaller change of the number of steps is ignored
@@ -17,7 +19,21 @@ class Allowance:
     """The time that a run may use."""
 
     left: Callable[[], float]  # seconds of training still allowed, read at every step
-    limit: float  # seconds of the job's budget; a larger one continues a run that a smaller one ended
+    limit: float  # seconds of the budget; a larger one continues a run that a smaller one ended
+    reason: Callable[[], str] = lambda: OUT_OF_BUDGET  # why a run that it ends has ended, for Progress.finished
+
+
+def within(allowance: Allowance, seconds: float, spent: float) -> Allowance:
+    """`allowance`, but at most `seconds` for a run of which `spent` are over, from now on."""
+    began = time.monotonic()
+
+    def own() -> float:
+        return seconds - spent - (time.monotonic() - began)
+
+    return Allowance(
+        lambda: min(allowance.left(), own()), allowance.limit,
+        lambda: OUT_OF_TIME if own() < allowance.left() else allowance.reason(),
+    )  # fmt: skip
 
 
 class Pace:

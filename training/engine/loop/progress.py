@@ -11,7 +11,8 @@ from training.engine.loop.stopping import Merit, Patience, same_merit
 from training.settings import EarlyStopping, Training
 
 ALL_STEPS = "every planned step is done"  # Progress.finished of a run that reached its end
-OUT_OF_BUDGET = "the budget is used up"  # and of one whose time was over before
+OUT_OF_BUDGET = "the budget is used up"  # and of one that the job's limit ended before
+OUT_OF_TIME = "training.max_minutes are over"  # and of one that its own limit ended
 
 
 @dataclass
@@ -80,7 +81,8 @@ class Progress:
         else:
             self.total_steps = planned
         self.limit = limit
-        extended = {ALL_STEPS: longer, OUT_OF_BUDGET: longer and more}.get(self.finished, False)
+        by_the_clock = longer and more
+        extended = {ALL_STEPS: longer, OUT_OF_BUDGET: by_the_clock, OUT_OF_TIME: by_the_clock}.get(self.finished, False)
         if self.finished and (not same_rule or extended):
             self.finished = ""
             if not same_rule:

@@ -19,7 +19,7 @@ from training.engine.loop.evaluation import conclude, index_value, require_best
 from training.engine.loop.guards import NonFinite
 from training.engine.loop.meter import Meter, line
 from training.engine.loop.pace import Allowance, Pace
-from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
+from training.engine.loop.progress import ALL_STEPS
 from training.engine.loop.state import State
 from training.engine.loop.validate import HeldOut, Interruption, require_metrics
 from training.engine.process.heartbeat import beat
@@ -199,7 +199,7 @@ class Run:
             if self.pace and not self.pace.reported:
                 self.pace.reported = True
                 self.tracker.say(
-                    f"the budget allows about {total} of {self.state.planned} steps "
+                    f"there is time for about {total} of {self.state.planned} steps "
                     f"({total / self.plan.steps_per_epoch:.1f} epochs); the learning rate reaches its minimum by then."
                 )
             progress.total_steps = total
@@ -279,7 +279,8 @@ class Run:
             progress.archived_step = progress.step
             self.names.append(step_name(progress.step))
         if progress.step >= progress.total_steps and not progress.finished and not self.asked_to_stop:
-            progress.finished = ALL_STEPS if progress.total_steps >= state.planned else OUT_OF_BUDGET
+            complete = progress.total_steps >= state.planned
+            progress.finished = ALL_STEPS if complete or self.pace is None else self.pace.allowance.reason()
         return bool(self.names or self.clock_due or self.asked_to_stop or progress.finished)
 
     def save(self, *, wait: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from training.errors import UsageError
 
 NAMED = ("demo", "tiny")  # bases that are made here
+
+# Wherever it is imported on a CPU, it warns that kernels are missing which it would download as code.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ whatever device trains, so that every device has the same ones.
 from __future__ import annotations
 
 import importlib.util
-import logging
 from typing import Any
 
 import torch
@@ -28,8 +27,6 @@ def configuration(dtype: torch.dtype, double: bool) -> Any:
         )
     from transformers import BitsAndBytesConfig
 
-    # On a CPU it warns that kernels of a repository of code are missing, which it would download.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double, bnb_4bit_compute_dtype=dtype
     )

@@ -18,6 +18,7 @@ class Model(Section):
     quantization: Literal["none", "nf4"] = "none"  # nf4: the base's linear layers in four bits, a third of the memory
     double_quantization: bool = True  # with nf4: the scales are quantised, too
     max_tokens: AtLeastOne = 2048  # of a question with its schema and answer; longer schemas are pruned
+    attention: Literal["dense", "flex"] = "dense"  # flex: faster for long bundles on a GPU; not run on a GPU yet
     gradient_checkpointing: bool = True  # less memory, a third more time; the same result
 
     @property
@@ -58,7 +59,7 @@ class Export(Section):
 
 class TextToSqlConfig(RunSettings):
     # A base at another place is the same base if its weights are, which every checkpoint checks by their hash.
-    resumable = ("model.base", "model.gradient_checkpointing", "generation", "judging")
+    resumable = ("model.base", "model.gradient_checkpointing", "model.attention", "generation", "judging")
 
     model: Model = Model()
     lora: Lora = Lora()

@@ -1,0 +1,89 @@
+"""Which position of a bundle sees which, and the two ways to compute it.
+
+"dense": PyTorch's scaled_dot_product_attention with a mask of every pair of positions. "flex": flex_attention (PyTorch,
+Dong et al. 2024), which leaves out the blocks of pairs that no question sees, and holds no mask. Compiled, it has
+given wrong results without an error (pytorch issues 158212 and 186775), so that its first step is compared with the
+dense one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from training.domains.sql.text_to_sql.data import PADDING
+
+#: The attention under which models are built: of sdpa, but for a BlockMask.
+BUNDLES = "athanor_bundles"
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 0.005, 0.05  # relative; bfloat16 rounds by 0.004
+
+
+def block_mask(segments: torch.Tensor) -> BlockMask:
+    """attention_mask of data.py, for flex_attention. `segments` [batch, t]. (Padding sees padding before it, too.)"""
+
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        own, other = segments[batch, query], segments[batch, key]
+        return (key <= query) & ((other == own) | ((other == 0) & (own != PADDING)))
+
+    batch, length = segments.shape
+    return create_block_mask(sees, batch, None, length, length, device=segments.device)
+
+
+def trains_on(device: torch.device) -> bool:
+    """Whether flex_attention has gradients on `device`: it has none on CPUs (torch 2.13)."""
+    return device.type == "cuda"
+
+
+_compiled: list[Callable[..., Any]] = []
+
+
+def _flex(device: torch.device) -> Callable[..., Any]:
+    """flex_attention, compiled: it is slower than the dense way otherwise."""
+    if device.type != "cuda":
+        return flex_attention
+    if not _compiled:
+        _compiled.append(torch.compile(flex_attention, dynamic=True))
+    return _compiled[0]
+
+
+def attend(
+    module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any,
+    scaling: float | None = None, **options: Any,
+) -> tuple[torch.Tensor, None]:  # fmt: skip
+    """Attention in the form in which transformers calls it: query [batch, heads, t, width], key and value with as many
+    heads or fewer -> [batch, t, heads, width]."""
+    if not isinstance(attention_mask, BlockMask):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    grouped = query.shape[1] != key.shape[1]
+    out = _flex(query.device)(query, key, value, block_mask=attention_mask, scale=scaling, enable_gqa=grouped)
+    return out.transpose(1, 2).contiguous(), None
+
+
+ALL_ATTENTION_FUNCTIONS.register(BUNDLES, attend)
+ALL_MASK_ATTENTION_FUNCTIONS.register(BUNDLES, sdpa_mask)  # of what is generated
+
+
+def disagreement(ways: Sequence[Callable[[], torch.Tensor]], parameters: Sequence[torch.Tensor]) -> str | None:
+    """Whether two computations of one loss (scalar) agree, and their gradients for `parameters`; None if they do, else
+    the figures. Random numbers (dropout) are the same in both, and as before afterwards."""
+    found = []
+    devices = [parameters[0].device] if parameters[0].is_cuda else []
+    for way in ways:
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(0)
+            loss = way()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        found.append((float(loss.detach()), torch.cat([gradient.float().flatten() for gradient in gradients])))
+    (first, slopes), (second, others) = found
+    loss = abs(second - first) / max(abs(first), 1e-12)
+    gradient = float((others - slopes).norm() / slopes.norm().clamp_min(1e-12))
+    # a comparison with NaN is false
+    if loss <= LOSS_TOLERANCE and gradient <= GRADIENT_TOLERANCE:
+        return None
+    return f"the loss differs by {loss:.1%}, the gradients by {gradient:.1%}"
