@@ -254,6 +254,14 @@ def test_the_epochs_that_fit_into_a_budget_are_reported(tmp_path, capsys, steady
     assert "It fits, with" in shown(tmp_path, capsys, Limit(hours=5))
 
 
+def test_a_run_with_a_limit_of_minutes_is_estimated_to_end_within_it():
+    found = ESTIMATE.ended_within(600.0)
+    assert 540 <= found.training <= 600
+    assert found.steps == ESTIMATE.steps_within(600.0) < 1000 and found.evaluations == found.saves == 2
+    assert f"training.max_minutes ends it after about {found.steps:,} of 1,000 steps." in found.notes
+    assert ESTIMATE.ended_within(1e5) == ESTIMATE
+
+
 def test_an_estimate_does_not_count_as_used_time(tmp_path, capsys):
     shown(tmp_path, capsys, Limit(hours=1))
     assert not list(tmp_path.iterdir())
