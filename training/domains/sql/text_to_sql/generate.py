@@ -65,12 +65,46 @@ def _batches(order: Sequence[int], prompts: Sequence[Sequence[int]], size: int) 
     return out
 
 
-def _answer_together(model: Any, prompts: Sequence[np.ndarray], end: int, limit: int) -> list[list[int]]:
-    from transformers import DynamicCache
+def _cache_of(model: Any, room: int) -> Any:
+    """A cache of transformers that, once repeated for a batch, writes new keys and values into `room` more slots. (Its
+    own way, a longer tensor for each token, copies the keys and values of the entire prompt every time.)"""
+    from transformers.cache_utils import Cache, DynamicLayer
 
+    class Layer(DynamicLayer):
+        used = 0  # slots of `buffers` that hold something; 0: there are none yet
+
+        def batch_repeat_interleave(self, repeats: int) -> None:
+            self.used = self.keys.shape[-2]
+            shape = (repeats, self.keys.shape[1], self.used + room, self.keys.shape[3])
+            self.buffers = self.keys.new_empty(shape), self.values.new_empty(shape)
+            for buffer, found in zip(self.buffers, (self.keys, self.values), strict=True):
+                buffer[:, :, : self.used] = found
+            self._show()
+
+        def batch_select_indices(self, indices: torch.Tensor) -> None:
+            self.buffers = self.buffers[0][indices], self.buffers[1][indices]
+            self._show()
+
+        def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **options: Any) -> Any:
+            if not self.used:
+                return super().update(key_states, value_states, *args, **options)
+            until = self.used + key_states.shape[-2]
+            self.buffers[0][:, :, self.used : until] = key_states
+            self.buffers[1][:, :, self.used : until] = value_states
+            self.used = until
+            self._show()
+            return self.keys, self.values
+
+        def _show(self) -> None:
+            self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
+
+    return Cache(layer_class_to_replicate=Layer)
+
+
+def _answer_together(model: Any, prompts: Sequence[np.ndarray], end: int, limit: int) -> list[list[int]]:
     device = next(model.parameters()).device
     prefix = common_prefix(prompts) if len(prompts) > 1 else max(0, len(prompts[0]) - 1)
-    cache = DynamicCache(config=model.config)
+    cache = _cache_of(model, max(len(prompt) for prompt in prompts) - prefix + limit)
     if prefix:
         shared = torch.from_numpy(prompts[0][:prefix].astype(np.int64))[None].to(device)
         model.model(input_ids=shared, cache=cache, use_cache=True)
