@@ -92,6 +92,7 @@ class Optim(Section):
 class Scheduler(Section):
     name: Literal["cosine", "linear", "constant", "wsd"] = "cosine"  # wsd: warmup-stable-decay
     warmup_steps: Count = 100
+    warmup_ratio: Fraction | None = None  # of the steps of the run; replaces warmup_steps. None: warmup_steps
     min_lr_ratio: Fraction = 0.1  # the rate's floor, as a share of optim.lr
     decay_fraction: Fraction = 0.2  # wsd only: the share of all steps in which the rate decays
 

@@ -358,6 +358,22 @@ def test_a_short_run_still_reaches_its_full_rate(tmp_path):
     assert "rises over 9 steps" in (trained.run / "log.txt").read_text()
 
 
+def test_warm_up_may_be_a_share_of_the_run_whatever_its_length():
+    """Rounded up, as in Hugging Face's Trainer; and at most half the run."""
+    settings = Scheduler(warmup_steps=7, warmup_ratio=0.03)
+    assert [schedule.warmup(total, settings) for total in (18, 100, 110, 1000)] == [1, 3, 4, 30]
+    assert schedule.factor(2, 110, settings) == 0.75 and schedule.factor(3, 110, settings) == 1.0
+    assert schedule.warmup(18, Scheduler(warmup_steps=7, warmup_ratio=0.0)) == 0
+    assert schedule.warmup(18, Scheduler(warmup_ratio=0.9)) == 9
+
+
+def test_a_run_states_how_many_steps_its_share_of_warm_up_is(tmp_path):
+    trained = toy.run(tmp_path, scheduler={"warmup_ratio": 0.25})
+    rates = [record["lr"] for record in records(trained)]
+    assert rates[:5] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.01]) and max(rates) == rates[4]
+    assert "warmup_ratio 0.25: the learning rate rises over 5 of 18 steps" in (trained.run / "log.txt").read_text()
+
+
 def test_max_steps_ends_the_run_and_the_schedule(tmp_path):
     trained = toy.run(tmp_path, training={"max_steps": 8})
     rates = [record["lr"] for record in records(trained)]

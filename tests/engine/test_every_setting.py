@@ -225,6 +225,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "optim.grad_clip": (0.001, weights, {}),
     "scheduler.name": ("linear", weights, {}),
     "scheduler.warmup_steps": (5, weights, {}),
+    "scheduler.warmup_ratio": (0.5, weights, {}),
     "scheduler.min_lr_ratio": (0.9, weights, {}),
     "scheduler.decay_fraction": (0.9, weights, {"scheduler": {"name": "wsd"}}),
     "logging.tensorboard": (True, files, {}),

@@ -65,8 +65,10 @@ class Toy(Domain):
 
         if path.suffix != ".width":
             return super().config_layers(family, path)
-        width = Layer({"model": {"width": int(path.read_text())}}, name=str(path))  # of an older program
-        return (*map(read_yaml, (self.facts(family).config, self.facts(family).presets["debug"])), width)
+        width, ratio = path.read_text().split()  # as an older program wrote them
+        changes = {"model": {"width": int(width)}, "scheduler": {"warmup_ratio": float(ratio)}}
+        own = (self.facts(family).config, self.facts(family).presets["debug"])
+        return (*map(read_yaml, own), Layer(changes, name=str(path)))
 
     def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
         width = job.options.get("width")

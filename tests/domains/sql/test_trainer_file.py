@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from training import cli
 from training.config import Layer, build, read_yaml
 from training.domains.sql.text_to_sql.config import TextToSqlConfig
 from training.domains.sql.trainer_file import SAME, layers_of, read_trainer_file, translated
+from training.engine.step import schedule
 from training.errors import UsageError
 
 FILE = Path(__file__).parents[3] / "training/configs/mistral_lora_config.yaml"
@@ -42,9 +44,10 @@ def test_every_key_becomes_a_setting_or_a_line_with_the_reason(capsys):
     assert settings.prompt.bundle * settings.data.batch_size * training.grad_accum_steps == 16  # 4 x 4 questions a step
     assert (settings.optim.lr, settings.optim.weight_decay, settings.optim.grad_clip) == (2e-4, 1e-3, 0.3)
     assert (settings.scheduler.name, training.early_stopping.monitor) == ("cosine", "val_loss")
+    assert schedule.warmup(1000, settings.scheduler) == 30 and "warmup_ratio" not in printed
     assert settings.logging.tensorboard and settings.logging.wandb == "off"
     assert (settings.model.quantization, settings.model.double_quantization) == ("nf4", True)
-    for key in ("model.name", "bnb_4bit_compute_dtype", "training.optim", "output_dir", "warmup_ratio", "torch_dtype"):
+    for key in ("model.name", "bnb_4bit_compute_dtype", "training.optim", "output_dir", "torch_dtype"):
         assert key in printed, key
     assert "--base DIR" in printed and "--persist DIR" in printed
 
@@ -58,7 +61,7 @@ OTHER = {
     "training.gradient_checkpointing": ("model.gradient_checkpointing", False),
     "training.learning_rate": ("optim.lr", 0.007), "training.weight_decay": ("optim.weight_decay", 0.07),
     "training.adam_epsilon": ("optim.eps", 1e-6), "training.max_grad_norm": ("optim.grad_clip", 0.7),
-    "training.warmup_steps": ("scheduler.warmup_steps", 17), "training.logging_steps": ("training.log_every", 27),
+    "training.logging_steps": ("training.log_every", 27),
     "training.save_total_limit": ("training.keep", 7), "logging.project_name": ("logging.wandb_project", "other"),
 }  # fmt: skip
 
@@ -106,11 +109,37 @@ def changed(**keys) -> Layer:
         ({"model__torch_dtype": "int8"}, "should be float16"),
         ({"quantization__bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type should be nf4"),
         ({"quantization__load_in_8bit": True}, "eight bits are not supported"),
+        ({"training__per_device_train_batch_size": "four"}, "should be a whole number of at least 1; it is 'four'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(keys, words):
     with pytest.raises(UsageError, match=words.replace(".", r"\.")):
         translated(changed(**keys))
+
+
+def test_a_value_that_its_setting_refuses_is_reported_with_the_files_line_and_key(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(FILE.read_text().replace("warmup_ratio: 0.03", "warmup_ratio: 3"))
+    words = re.escape("config.yaml:32, `training.warmup_ratio`: `scheduler.warmup_ratio` should be less than")
+    with pytest.raises(UsageError, match=words):
+        build(TextToSqlConfig, *layers_of(path, FULL))
+
+
+@pytest.mark.parametrize(
+    ("keys", "steps"),
+    [
+        ({"warmup_ratio": 0.05}, 50),
+        ({"warmup_steps": 0, "warmup_ratio": 0.05}, 50),
+        ({"warmup_steps": 17, "warmup_ratio": 0.05}, 17),
+        ({"warmup_steps": 17}, 17),
+        ({"warmup_steps": 0.02}, 20),  # as newer versions of Trainer write a ratio
+        ({"warmup_steps": 0}, 0),
+    ],
+)
+def test_warm_up_is_that_of_trainer(keys, steps):
+    found = translated(Layer({"training": keys}, name="config.yaml"))
+    assert schedule.warmup(1000, build(TextToSqlConfig, read_yaml(FULL), Layer(found.settings)).scheduler) == steps
+    assert bool(found.notes) == (len(keys) == 2 and steps == 17)
 
 
 def test_a_folder_as_the_models_name_is_the_base(tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 import os
 import signal
 import subprocess
@@ -198,10 +200,15 @@ def test_an_option_of_the_domain_changes_the_settings_of_a_training(fresh):
 
 def test_a_domain_reads_configuration_files_of_other_programs(fresh, tmp_path):
     assert fresh.run("prepare") == 0
-    (tmp_path / "old.width").write_text("6")
+    (tmp_path / "old.width").write_text("6 0.25")
     words = ["train", "curve/bar", "--config", str(tmp_path / "old.width"), "--device", "cpu", "--out", str(fresh.out)]
-    assert cli.main(words) == 0
+    assert cli.main([*words, "--set", "training.log_every=1"]) == 0
     assert read(fresh.out / "checkpoints/curve/bar/best.pt")["settings"]["model"]["width"] == 6
+    (log,) = (fresh.out / "runs/curve/bar").glob("*/metrics.jsonl")
+    steps = [record for record in map(json.loads, log.read_text().splitlines()) if record["kind"] == "train"]
+    rising = math.ceil(len(steps) * 0.25)  # a share of the steps, whose number the file does not know
+    rates = [record["lr"] for record in steps]
+    assert rising > 2 and rates.index(max(rates)) == rising - 1 and rates[0] == pytest.approx(max(rates) / rising)
 
 
 def test_a_run_continues_with_another_value_of_a_setting_that_decides_about_no_weight(done, capsys):

@@ -36,7 +36,6 @@ SAME = {
     "training.weight_decay": "optim.weight_decay",
     "training.adam_epsilon": "optim.eps",
     "training.max_grad_norm": "optim.grad_clip",
-    "training.warmup_steps": "scheduler.warmup_steps",
     "training.logging_steps": "training.log_every",
     "training.save_total_limit": "training.keep",
     "logging.project_name": "logging.wandb_project",
@@ -66,6 +65,8 @@ class TrainerFile:
     settings: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    places: dict[str, str] = field(default_factory=dict)  # setting -> where the file sets it
+    place: str = ""  # the file's line and key that is translated at present
 
     def set(self, dotted: str, value: Any) -> None:
         *sections, key = dotted.split(".")
@@ -73,6 +74,7 @@ class TrainerFile:
         for section in sections:
             at = at.setdefault(section, {})
         at[key] = value
+        self.places[dotted] = self.place
 
     def note(self, key: str, text: str) -> None:
         self.notes.append(f"{key}: {text}")
@@ -94,6 +96,7 @@ def translated(layer: Layer) -> TrainerFile:
     known = [*SAME, *NOTHING, *FILES, *_SPECIAL]
     for key, value in values.items():
         place = layer.places.get(key, layer.name)
+        out.place = f"{place}, `{key}`"
         if key in SAME:
             out.set(SAME[key], tuple(value) if isinstance(value, list) else value)
         elif key in FILES:
@@ -107,7 +110,7 @@ def translated(layer: Layer) -> TrainerFile:
             near = difflib.get_close_matches(key, known, 1, 0.6)
             hint = f" Did you mean `{near[0]}`?" if near else f" Known: {', '.join(sorted(known))}."
             raise UsageError(f"{place}: `{key}` is not a key that is known.{hint}")
-    _batches(out, values)
+    _batches(out, values, layer)
     return out
 
 
@@ -119,7 +122,7 @@ def layers_of(path: Path, full: Path) -> list[Layer]:
         return [read_yaml(path)]
     for note in found.notes:
         print(f"  {path.name}: {note}")
-    return [read_yaml(full), Layer(found.settings, name=str(path))]
+    return [read_yaml(full), Layer(found.settings, found.places, str(path))]
 
 
 def with_files(job: Job) -> Job:
@@ -148,13 +151,18 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _batches(out: TrainerFile, values: Mapping[str, Any]) -> None:
+def _batches(out: TrainerFile, values: Mapping[str, Any], layer: Layer) -> None:
     """Questions a step: batch size times accumulation, in bundles of questions about one database."""
-    size = values.get("training.per_device_train_batch_size")
-    accumulate = values.get("training.gradient_accumulation_steps", 1)
+    names = ("training.per_device_train_batch_size", "training.gradient_accumulation_steps")
+    size, accumulate = values.get(names[0]), values.get(names[1], 1)
     if size is None:
         return
-    questions = int(size) * int(accumulate)
+    for key, value in zip(names, (size, accumulate), strict=True):
+        if type(value) is not int or value < 1:
+            place = layer.places.get(key, layer.name)
+            raise UsageError(f"{place}: `{key}` should be a whole number of at least 1; it is {value!r}.")
+    out.place = f"{layer.places.get(names[0], layer.name)}, `{names[0]}`"
+    questions = size * accumulate
     bundle = min(BUNDLE, questions)
     out.set("prompt.bundle", bundle)
     out.set("data.batch_size", 1)
@@ -198,7 +206,7 @@ def _task(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], pla
 
 
 def _alpha(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
-    out.set("lora.alpha", float(value))
+    out.set("lora.alpha", float(value) if type(value) is int else value)
 
 
 def _four_bit(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
@@ -227,8 +235,16 @@ def _optimizer(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any]
     out.note(key, "fused AdamW in float32: the state of an adapter is small, and nothing needs paging")
 
 
-def _warmup_ratio(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
-    out.note(key, "scheduler.warmup_steps is used (30 unless it is set): the number of steps is not known here")
+def _warmup(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
+    """Steps, or a share of all: `warmup_ratio`, and `warmup_steps` below 1 in newer versions of Trainer. Steps come
+    first, as in Trainer."""
+    steps = values.get("training.warmup_steps") or 0
+    if key == "training.warmup_ratio" and steps:
+        out.note(key, f"not used: training.warmup_steps is {steps}")
+    elif key == "training.warmup_ratio" or (isinstance(value, float) and 0 < value < 1):
+        out.set("scheduler.warmup_ratio", value)
+    else:
+        out.set("scheduler.warmup_steps", value)
 
 
 def _schedule(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
@@ -290,7 +306,8 @@ _SPECIAL: dict[str, _Special] = {
     "training.per_device_train_batch_size": _together,
     "training.gradient_accumulation_steps": _together,
     "training.optim": _optimizer,
-    "training.warmup_ratio": _warmup_ratio,
+    "training.warmup_ratio": _warmup,
+    "training.warmup_steps": _warmup,
     "training.lr_scheduler_type": _schedule,
     "training.fp16": _precision,
     "training.bf16": _precision,

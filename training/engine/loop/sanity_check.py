@@ -27,20 +27,29 @@ def sanity_check(run: Run) -> None:
             break
         except OutOfMemory as error:
             halve(run, error)
-    state, settings = run.state, run.settings
+    state = run.state
     # Rank 0 decides for all, as the disks of other hosts hold no checkpoints.
     there = run.ranks.on_rank_zero(lambda: (run.folder / LAST).exists())
     if state.progress.step == 0 or not there:
         run.save(wait=True)
     exports = run.recipe.room(state.model).exports or 0
     run.ranks.on_rank_zero(lambda: run.saver.require_space(exports))
-    rising = schedule.warmup(state.progress.total_steps, settings.scheduler)
-    if rising < settings.scheduler.warmup_steps:
-        run.tracker.say(
-            f"scheduler.warmup_steps {settings.scheduler.warmup_steps} is more than half the run: the learning rate "
-            f"rises over {rising} steps."
-        )
+    _log_warmup(run)
     run.tracker.begin(state.progress.step, state.progress.total_steps)
+
+
+def _log_warmup(run: Run) -> None:
+    """Log over how many steps the learning rate rises, where the configuration does not state that number."""
+    total, scheduler = run.state.progress.total_steps, run.settings.scheduler
+    rising = schedule.warmup(total, scheduler)
+    key = "steps" if scheduler.warmup_ratio is None else "ratio"
+    value = getattr(scheduler, f"warmup_{key}")
+    if rising < schedule.configured_warmup(total, scheduler):
+        run.tracker.say(
+            f"scheduler.warmup_{key} {value} is more than half the run: the learning rate rises over {rising} steps."
+        )
+    elif key == "ratio":
+        run.tracker.say(f"scheduler.warmup_ratio {value}: the learning rate rises over {rising} of {total} steps.")
 
 
 def _validate(run: Run) -> None:

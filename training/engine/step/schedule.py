@@ -7,9 +7,15 @@ import math
 from training.settings import Scheduler
 
 
+def configured_warmup(total: int, settings: Scheduler) -> int:
+    """Warm-up steps as configured: `warmup_ratio` of `total` steps, rounded up as Hugging Face's Trainer does, or else
+    `warmup_steps`."""
+    return settings.warmup_steps if settings.warmup_ratio is None else math.ceil(total * settings.warmup_ratio)
+
+
 def warmup(total: int, settings: Scheduler) -> int:
     """Warm-up steps: as configured, but at most half the run, so that a short run reaches its full rate."""
-    return min(settings.warmup_steps, total // 2)
+    return min(configured_warmup(total, settings), total // 2)
 
 
 def factor(step: int, total: int, settings: Scheduler) -> float:
