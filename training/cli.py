@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -168,24 +169,27 @@ def _prove_resume(options: argparse.Namespace) -> None:
 
 def recipe_of(options: argparse.Namespace, workspace: Workspace):
     """The recipe with the settings of this command. `--epochs` replaces the length that a preset gives."""
-    from training.registry import load_recipe
+    from training.registry import recipe_with, settings_layers
 
     require_one_model(options.family)
     preset = preset_of(options, workspace)
     if preset != options.preset:
         print(f"Preset: {preset}")
+    layers = settings_layers(options.family, preset or "full", options.config)
+    for note in [note for layer in layers for note in layer.notes if os.environ.get("RANK", "0") == "0"]:
+        print(f"  {note}")
     overrides = list(options.set)
     if options.seed is not None:
         overrides.append(f"seed={options.seed}")
     if options.epochs is not None:
-        least = load_recipe(options.family, preset or "full", options.config, overrides).settings.training.min_epochs
+        least = recipe_with(options.family, layers, overrides).settings.training.min_epochs
         # a short run requested on the command line is not refused for a configuration's longer min_epochs
         overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
         for limit in ("max_steps", "max_minutes"):  # of a preset: it must not end the training earlier
             if options.config is None and not any(word.startswith(f"training.{limit}=") for word in options.set):
                 overrides.append(f"training.{limit}=null")
     job = Job(workspace, data_options(options))
-    return load_recipe(options.family, preset or "full", options.config, overrides, job)
+    return recipe_with(options.family, layers, overrides, job)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

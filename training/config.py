@@ -58,11 +58,13 @@ _DEEPEST, _LARGEST = 50, 1 << 20  # levels and bytes; PyYAML's run time is quadr
 
 @dataclass(frozen=True)
 class Layer:
-    """One source of settings: nested values, and the place of each dotted key ("file.yaml:12")."""
+    """One source of settings: nested values, and the place of each dotted key ("file.yaml:12"). `notes`: lines for the
+    user, about keys of another program's file that are read differently or not used."""
 
     values: Mapping[str, Any]
     places: Mapping[str, str] = field(default_factory=dict)
     name: str = "settings"
+    notes: Sequence[str] = ()
 
 
 def read_yaml(path: Path) -> Layer:

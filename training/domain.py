@@ -278,7 +278,8 @@ class Domain(ABC):
 
     def config_layers(self, family: str, path: Path) -> Sequence[Layer]:
         """The layers of settings in a configuration file that the user names (--config), which replaces the presets. A
-        domain may read files of other programs. Raises UsageError."""
+        domain may read files of other programs, and say in Layer.notes what becomes of them: a training prints that
+        once. Raises UsageError."""
         from training.config import read_yaml
 
         return (read_yaml(path),)

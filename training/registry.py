@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,12 +127,17 @@ def load_recipe(
     overrides: tuple[str, ...] | list[str] = (),
     job: Job | None = None,
 ) -> Recipe:
-    """A run's recipe with its settings: those of a preset or file, changed by `section.key=value` overrides, and by the
-    domain for the options and the workspace of `job` (Domain.settings)."""
+    """A run's recipe with the settings of a preset or file, changed as in `recipe_with`."""
+    return recipe_with(run, settings_layers(run, preset, config), overrides, job)
+
+
+def recipe_with(run: str, layers: Sequence[Layer], overrides: Sequence[str] = (), job: Job | None = None) -> Recipe:
+    """A run's recipe with the settings of `layers`, changed by `section.key=value` overrides, and by the domain for the
+    options and the workspace of `job` (Domain.settings)."""
     from training.config import Layer, build, override_layer
 
     kind = recipe_type(run)
-    layers = [*settings_layers(run, preset, config), override_layer(overrides)]
+    layers = [*layers, override_layer(overrides)]
     settings = build(kind.settings_type, *layers)
     if job is not None:
         domain = domain_of(run)

@@ -68,7 +68,7 @@ class Toy(Domain):
         width, ratio = path.read_text().split()  # as an older program wrote them
         changes = {"model": {"width": int(width)}, "scheduler": {"warmup_ratio": float(ratio)}}
         own = (self.facts(family).config, self.facts(family).presets["debug"])
-        return (*map(read_yaml, own), Layer(changes, name=str(path)))
+        return (*map(read_yaml, own), Layer(changes, name=str(path), notes=[f"{path.name}: the width is {width}"]))
 
     def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
         width = job.options.get("width")

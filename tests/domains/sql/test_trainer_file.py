@@ -19,9 +19,9 @@ FILE = Path(__file__).parents[3] / "training/configs/mistral_lora_config.yaml"
 FULL = Path(__file__).parents[3] / "training/cuda_session/text_to_sql_training_config.yaml"
 
 
-def test_every_key_becomes_a_setting_or_a_line_with_the_reason(capsys):
-    settings = build(TextToSqlConfig, *layers_of(FILE, FULL))
-    printed = capsys.readouterr().out
+def test_every_key_becomes_a_setting_or_a_line_with_the_reason():
+    layers = layers_of(FILE, FULL)
+    settings, printed = build(TextToSqlConfig, *layers), "\n".join(layers[-1].notes)
     assert (settings.lora.r, settings.lora.alpha, settings.lora.dropout, len(settings.lora.targets)) == (
         16,
         32,

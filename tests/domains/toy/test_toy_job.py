@@ -198,11 +198,12 @@ def test_an_option_of_the_domain_changes_the_settings_of_a_training(fresh):
     assert content["settings"]["model"]["width"] == 3 and content["model"]["layers.0.weight"].shape == (3, 3)
 
 
-def test_a_domain_reads_configuration_files_of_other_programs(fresh, tmp_path):
+def test_a_domain_reads_configuration_files_of_other_programs(fresh, tmp_path, capsys):
     assert fresh.run("prepare") == 0
     (tmp_path / "old.width").write_text("6 0.25")
     words = ["train", "curve/bar", "--config", str(tmp_path / "old.width"), "--device", "cpu", "--out", str(fresh.out)]
-    assert cli.main([*words, "--set", "training.log_every=1"]) == 0
+    assert cli.main([*words, "--epochs", "9", "--set", "training.log_every=1"]) == 0
+    assert capsys.readouterr().out.count("old.width: the width is 6") == 1
     assert read(fresh.out / "checkpoints/curve/bar/best.pt")["settings"]["model"]["width"] == 6
     (log,) = (fresh.out / "runs/curve/bar").glob("*/metrics.jsonl")
     steps = [record for record in map(json.loads, log.read_text().splitlines()) if record["kind"] == "train"]

@@ -120,9 +120,8 @@ def layers_of(path: Path, full: Path) -> list[Layer]:
     found = read_trainer_file(path)
     if found is None:
         return [read_yaml(path)]
-    for note in found.notes:
-        print(f"  {path.name}: {note}")
-    return [read_yaml(full), Layer(found.settings, found.places, str(path))]
+    notes = [f"{path.name}: {note}" for note in found.notes]
+    return [read_yaml(full), Layer(found.settings, found.places, str(path), notes)]
 
 
 def with_files(job: Job) -> Job:
