@@ -205,7 +205,7 @@ def test_questions_that_cannot_be_used_are_quarantined_with_line_and_reason(tmp_
         {"question": "Whose?", "sql": "SELECT name FROM player", "db_id": "damaged"},
         {"question": "Same?", "sql": "SELECT MIN(age) FROM player", "db_id": "d0"},
         {"question": "same?", "sql": "SELECT MAX(age) FROM player", "db_id": "d0"},
-        {"text": "?"},
+        {"about": "?"},
     ]
     equal = [good[0], {"question": "Equal?", "sql": "SELECT COUNT(*) FROM team", "db_id": "d0"},
              {"question": "Equal?", "sql": "SELECT COUNT(id) FROM team", "db_id": "d0"}]  # fmt: skip

@@ -67,6 +67,59 @@ def test_columns_by_any_of_their_names(tmp_path, row):
     assert found.extra == {"note": 3}
 
 
+INST, CHATML = "<s>[INST] {user} [/INST] {sql}</s>", (
+    "<|im_start|>system\nYou write SQL.<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+    "<|im_start|>assistant\n{sql}<|im_end|>\n"
+)
+
+
+@pytest.mark.parametrize("form", [
+    INST, CHATML, INST.removeprefix("<s>").removesuffix("</s>"), INST.replace("</s>", " </s>\n"), "<s>" + CHATML,
+    INST.replace("[INST]", "[INST] <<SYS>>\nYou write SQL.\n<</SYS>>\n"), CHATML[CHATML.index("<|im_start|>user") :],
+    CHATML.removesuffix("<|im_end|>\n"), CHATML.replace("user\n", "user ") + "<|endoftext|>",
+    INST.replace("{sql}", "```sql\n{sql}\n```"),
+])  # fmt: skip
+def test_a_conversation_in_one_text_is_split_into_parts(tmp_path, form):
+    text = form.format(user=SEED_TEXT, sql="SELECT COUNT(*) FROM singer;")
+    found = only(jsonl(tmp_path / "train_postgres.jsonl", {"text": text, "note": 3}))
+    assert (found.database, found.schema_text) == ("concert_singer", SCHEMA)
+    assert (found.question, found.sql) == ("How many singers\ndo we have?", "SELECT COUNT(*) FROM singer;")
+    assert found.extra == {"note": 3}
+
+
+@pytest.mark.parametrize("user", ["How many?", "<<SYS>>\nYou write SQL.\n<</SYS>>\n\nHow many?"])
+def test_a_text_without_headings_is_the_question_and_columns_name_its_database(tmp_path, user):
+    row = {"text": INST.format(user=user, sql="SELECT 1"), "db_id": "d", "schema": SCHEMA}
+    found = only(jsonl(tmp_path / "q.jsonl", row))
+    assert (found.question, found.sql, found.database, found.schema_text) == ("How many?", "SELECT 1", "d", SCHEMA)
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("How many? SELECT 1", "the form of `text` is not known"), ("", "the form of `text` is not known"),
+    ("### Instruction:\nHow many?\n### Response:\nSELECT 1", "it begins with '### Instruction:"),
+    ("<s>[INST] How many? SELECT 1</s>", "the form of `text` is not known"),
+    ("[INST] a [/INST] b [/INST] c", "the form of `text` is not known"),
+    ("Text before. [INST] How many? [/INST] SELECT 1", "the form of `text` is not known"),
+    ("<|im_start|>tool\na<|im_end|>", "the form of `text` is not known"),
+    ("<|im_start|>user\na<|im_end|>\nlost words\n<|im_start|>assistant\nb", "the form of `text` is not known"),
+    ("<s>[INST] a [/INST] b</s>[INST] c [/INST] d</s>", "has 2 questions"),
+    ("<|im_start|>user\na<|im_end|>", "its last role is 'user'"), ("<s>[INST] How many? [/INST] </s>", "no sql"),
+])  # fmt: skip
+def test_a_text_of_another_form_is_refused_with_line_and_reason(tmp_path, text, reason):
+    good = {"text": INST.format(user="How many?", sql="SELECT 1")}
+    questions, refused = read(jsonl(tmp_path / "q.jsonl", good, {"text": text}))
+    assert [one.place for one in questions] == ["q.jsonl:1"]
+    assert [item.place for item in refused] == ["q.jsonl:2"] and reason in refused[0].reason, refused[0].reason
+
+
+def test_a_named_column_of_texts_comes_before_others(tmp_path):
+    text = INST.format(user="From the text?", sql="SELECT 2")
+    path = jsonl(tmp_path / "q.jsonl", {"prompt": text, "question": "From the column?", "sql": "SELECT 1"})
+    assert only(path).question == "From the column?"
+    (found,), _ = read(path, "prompt")
+    assert (found.question, found.sql) == ("From the text?", "SELECT 2")
+
+
 def test_lists_of_spider_and_bird_and_csv_with_line_breaks(tmp_path):
     rows = [{"db_id": "d", "question": "One?", "query": "SELECT 1", "sql": {}, "query_toks": []},
             {"db_id": "d", "question": "Two?", "SQL": "SELECT 2", "evidence": "", "difficulty": "simple"}]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -119,8 +120,10 @@ def test_what_cannot_be_meant_is_refused(keys, words):
 
 def test_a_value_that_its_setting_refuses_is_reported_with_the_files_line_and_key(tmp_path):
     path = tmp_path / "config.yaml"
-    path.write_text(FILE.read_text().replace("warmup_ratio: 0.03", "warmup_ratio: 3"))
-    words = re.escape("config.yaml:32, `training.warmup_ratio`: `scheduler.warmup_ratio` should be less than")
+    lines = FILE.read_text().splitlines()
+    number = lines.index("  warmup_ratio: 0.03") + 1
+    path.write_text("\n".join([*lines[: number - 1], "  warmup_ratio: 3", *lines[number:]]))
+    words = re.escape(f"config.yaml:{number}, `training.warmup_ratio`: `scheduler.warmup_ratio` should be less than")
     with pytest.raises(UsageError, match=words):
         build(TextToSqlConfig, *layers_of(path, FULL))
 
@@ -175,3 +178,23 @@ def test_fp16_holds_the_base_in_float16():
 def test_without_four_bits_the_base_is_not_quantised():
     settings = translated(changed(quantization__load_in_4bit=False)).settings
     assert "quantization" not in settings["model"]
+
+
+def test_prepare_reads_texts_of_the_column_that_it_names(tmp_path, capsys):
+    """SQL of PostgreSQL, judged by its text: there is a schema and no server."""
+    schema = "CREATE TABLE sales (id SERIAL PRIMARY KEY, region VARCHAR(20), amount NUMERIC, sold_at TIMESTAMP);"
+    asked = "[INST] Database: shop\nSchema: {}\nQuestion: Sales above {} in any spelling of north? [/INST]"
+    forms = ("SELECT sold_at::date FROM sales WHERE region ILIKE 'north' AND amount > {}",
+             "SELECT DATE_TRUNC('month', sold_at) FROM sales WHERE region ILIKE 'north' AND amount > {}")  # fmt: skip
+    rows = [{"formatted": f"<s>{asked.format(schema, n)} {forms[n % 2].format(n)}</s>"} for n in range(12)]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"data": {"train_file": "q.jsonl", "text_column": "formatted"}}))
+    words = ["prepare", "--domain", "sql", "--config", str(config), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--dialect", "postgres"]) == 0
+    assert "12 questions read, about 1 database (postgres)" in capsys.readouterr().out
+    (first, *_) = (tmp_path / "out/data/manifests/text_to_sql_train.jsonl").read_text().splitlines()
+    row = json.loads(first)
+    assert row["question"].startswith("Sales above") and "ILIKE 'north' AND" in row["sql"]
+    assert (row["database"], row["judged"]) == ("shop", "text")
+    assert cli.main(words) == 3 and "for PostgreSQL's add --dialect postgres" in capsys.readouterr().err

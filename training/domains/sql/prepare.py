@@ -37,7 +37,8 @@ LEVELS = ("easy", "medium", "hard", "extra")
 SHORT = (
     ("does not execute: timeout", "over time"), ("does not execute", "not executed"), ("does not parse", "not parsed"),
     ("unknown table", "unknown table"), ("unknown column", "unknown column"), ("no question", "incomplete"),
-    ("no sql", "incomplete"), ("its result changes", "not repeatable"), ("the same question", "contradictory"),
+    ("no sql", "incomplete"), ("the form of", "unknown form"), ("its result changes", "not repeatable"),
+    ("the same question", "contradictory"),
     ("database ", "no usable database"), ("there is no database", "no usable database"),
     ("names no database", "no usable database"), ("has no schema", "no usable database"), ("", "others"),
 )  # fmt: skip
@@ -119,7 +120,7 @@ class _Preparation:
         )
         pairs: dict[str, list[tuple[Question, Target]]] = {}
         for name, path in self.files.items():
-            questions, refused = read(path)
+            questions, refused = read(path, job.options.get("text_column"))
             self.read += len(questions) + len(refused)
             self.bad += len(refused)
             self.quarantine += refused
@@ -158,8 +159,16 @@ class _Preparation:
     def _refuse_if_too_many(self) -> None:
         self._refuse(
             self.bad > TOO_MANY * self.read,
-            f"{self.bad} of {self.read} questions cannot be used; more than {TOO_MANY:.0%} is refused.",
+            f"{self.bad} of {self.read} questions cannot be used; more than {TOO_MANY:.0%} is refused.{self._hint()}",
         )
+
+    def _hint(self) -> str:
+        """Names the other dialect where SQL was refused and no option names its own."""
+        refused = any(item.reason.startswith(("does not parse", "does not execute")) for item in self.quarantine)
+        named = self.job.options.get("dialect") or self.job.options.get("database_url")
+        if named or not refused:
+            return ""
+        return " They were read as SQLite's SQL; for PostgreSQL's add --dialect postgres."
 
     def _refuse(self, hopeless: bool, why: str) -> None:
         if hopeless:

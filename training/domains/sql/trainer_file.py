@@ -49,7 +49,6 @@ NOTHING = {
     "training.remove_unused_columns": "columns that are not needed are not read",
     "training.dataloader_num_workers": "data.num_workers",
     "training.group_by_length": "questions are grouped by database",
-    "data.text_column": "questions and queries are read as messages or columns",
     "logging.run_name": "a run is named by its time",
     "logging.log_dir": "logs are under runs/",
     "logging.tensorboard_dir": "TensorBoard's files are under runs/",
@@ -60,10 +59,11 @@ MARKS = ("training.num_train_epochs", "model.name", "data.train_file")
 
 @dataclass
 class TrainerFile:
-    """What a file says: settings, files of questions, and lines about what became of its keys."""
+    """What a file says: settings, files of questions and their column, and lines about what became of its keys."""
 
     settings: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
+    text_column: str | None = None  # of these files: it holds a text with the question and its SQL
     notes: list[str] = field(default_factory=list)
     places: dict[str, str] = field(default_factory=dict)  # setting -> where the file sets it
     place: str = ""  # the file's line and key that is translated at present
@@ -125,13 +125,14 @@ def layers_of(path: Path, full: Path) -> list[Layer]:
 
 
 def with_files(job: Job) -> Job:
-    """The job with the files of questions that its configuration names, where the command names none. Relative paths
-    are taken from the working directory, or from the configuration's folder. Raises UsageError for a missing file."""
+    """The job with the files of questions that its configuration names, where the command names none, and with the
+    column that holds their texts. Relative paths are taken from the working directory, or from the configuration's
+    folder. Raises UsageError for a missing file."""
     config = job.path("config")
     found = read_trainer_file(config) if config is not None else None
     if found is None or config is None:
         return job
-    options = dict(job.options)
+    options = dict(job.options) | {"text_column": found.text_column}
     for name, path in found.files.items():
         if options.get(name) is None:
             place = path if path.is_absolute() or path.exists() else config.parent / path
@@ -253,6 +254,12 @@ def _schedule(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any],
     out.set("scheduler.name", names[value])
 
 
+def _text_column(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{place}: `{key}` should be the name of a column; it is {value!r}.")
+    out.text_column = value
+
+
 def _precision(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
     if values.get("training.fp16") and values.get("training.bf16"):
         raise UsageError(f"{place}: fp16 and bf16 are both true; choose one.")
@@ -317,4 +324,5 @@ _SPECIAL: dict[str, _Special] = {
     "training.eval_steps": _eval,
     "training.metric_for_best_model": _metric,
     "training.report_to": _report_to,
+    "data.text_column": _text_column,
 }

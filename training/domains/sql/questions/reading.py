@@ -1,7 +1,8 @@
 """Reads questions with their SQL from JSONL, JSON and CSV files, and finds the files of their databases.
 
-Known rows: chat messages whose last answer is the SQL; columns `question`, `sql` (or `query`, `SQL`), `db_id` (or
-`database`), `schema` (or `context`), `evidence`; the train.json and dev.json of Spider and BIRD, which have the same.
+Known rows: chat messages whose last answer is the SQL; one text with such a conversation (texts.py); columns
+`question`, `sql` (or `query`, `SQL`), `db_id` (or `database`), `schema` (or `context`), `evidence`; the train.json and
+dev.json of Spider and BIRD, which have the same.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from typing import Any
 
 from training.data.encode import Quarantined
 from training.data.files import printable, regular_file
+from training.domains.sql.questions.texts import messages_of
 from training.errors import DataError
 
 #: What a quarantined question is called in quarantine.jsonl.
 KIND = "question"
 DATABASE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
+TEXT = "text"  # the usual name of the column of a text with a complete conversation
 _CSV_FIELD = 16 << 20  # characters of one field; the csv module's default is too short for a large schema
 
 #: Names that a column may have, the first that holds a text being used. (Spider's `sql` is a parsed query.)
@@ -58,8 +61,11 @@ class Question:
     extra: Mapping[str, Any] = field(default_factory=dict)  # the row's other keys
 
 
-def read(path: Path) -> tuple[list[Question], list[Quarantined]]:
+def read(path: Path, text_column: str | None = None) -> tuple[list[Question], list[Quarantined]]:
     """The questions of a file, and the rows that hold none, with the reason.
+
+    `text_column`: the column that is read where a row has it, as a text with a complete conversation; None: TEXT, in
+    rows without messages and without a question and its SQL in columns.
 
     Raises DataError if the file cannot be read, is of no known kind, or holds no row.
     """
@@ -77,7 +83,7 @@ def read(path: Path) -> tuple[list[Question], list[Quarantined]]:
         try:
             if isinstance(row, ValueError):
                 raise row
-            questions.append(_question(row, place))
+            questions.append(_question(row, place, text_column))
         except ValueError as error:
             refused.append(Quarantined(printable(path), KIND, str(error), place))
     if not questions and not refused:
@@ -141,21 +147,40 @@ def _text(path: Path) -> str:
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
-def _question(row: Any, place: str) -> Question:
+def _question(row: Any, place: str, text_column: str | None) -> Question:
     """The question of a row. Raises ValueError with the reason if it holds none."""
     if not isinstance(row, dict):
         raise ValueError(f"is a {type(row).__name__}, not an object with a question and its SQL")
-    parts, used = _from_messages(row) if "messages" in row else _from_columns(row)
+    parts, used = _parts(row, text_column)
     for name in ("question", "sql"):
         if not parts.get(name):
             known = ", ".join(f"`{column}`" for column in _COLUMNS[name])
             has = ", ".join(f"`{printable(str(key))}`" for key in list(row)[:8]) or "none"
-            raise ValueError(f"no {name}: the row needs {known} or chat messages; its keys are {has}")
+            text = f"a `{text_column or TEXT}` with both"
+            raise ValueError(f"no {name}: the row needs {known}, chat messages or {text}; its keys are {has}")
     extra = {str(key): value for key, value in row.items() if key not in used}
     return Question(
         place, place, parts["question"], parts["sql"], parts.get("database") or None, parts.get("schema") or None,
         parts.get("evidence", ""), extra,
     )  # fmt: skip
+
+
+def _parts(row: Mapping[str, Any], text_column: str | None) -> tuple[dict[str, str], set[str]]:
+    """The parts of a row, and the keys that hold them. Raises ValueError."""
+    if text_column is not None and isinstance(row.get(text_column), str):
+        return _from_text(row, text_column)
+    if "messages" in row:
+        return _from_messages(row)
+    parts, used = _from_columns(row)
+    if isinstance(row.get(TEXT), str) and not (parts["question"] and parts["sql"]):
+        return _from_text(row, TEXT)
+    return parts, used
+
+
+def _from_text(row: Mapping[str, Any], column: str) -> tuple[dict[str, str], set[str]]:
+    """The parts of a row with a conversation in one text; further columns may name the database and its schema."""
+    parts, used = _from_messages({**row, "messages": messages_of(row[column], column)})
+    return parts, used | {column}
 
 
 def _from_columns(row: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
