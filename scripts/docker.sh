@@ -267,7 +267,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
         --env "TRITON_CACHE_DIR=$out/cache/compiled/triton"
     )
     # By name only: a value given here would be visible in the process list.
-    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|GOMP|OPENBLAS|MKL|TORCH|PYTORCH)_|^(ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES|RUNNER)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
+    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|GOMP|OPENBLAS|MKL|TORCH|PYTORCH)_|^(HF_TOKEN|HF_ENDPOINT|ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES|RUNNER)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
         [[ $name == TORCH_INDEX || $name == TORCHINDUCTOR_CACHE_DIR ]] || container+=(--env "$name")
     done
     [[ $gpu == no ]] || container+=(--gpus all)

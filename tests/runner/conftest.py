@@ -164,7 +164,7 @@ class Host:
         """The runner's arguments and environment on this host; deletes the records of earlier calls."""
         for old in self.record.iterdir():
             old.unlink()
-        dropped = ("ATHANOR_", "TORCH_", "WANDB_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")
+        dropped = ("ATHANOR_", "TORCH_", "WANDB_", "HF_", "CUDA_", "KUBERNETES_", "container", "SUDO_", "DOMAINS")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
         clean |= {"PATH": self.path, "ATHANOR_HOST_ROOT": str(self.root), "RECORD": str(self.record)}
         clean |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", "REAL_PYTHON": sys.executable, "PROJECT": str(self.project)}

@@ -229,8 +229,9 @@ def test_a_container_is_confined_and_runs_as_the_caller(host, tmp_path):
     host.has_docker()
     (tmp_path / "out").mkdir()
     _, calls = host.run(
-        "--cpu", "--out", tmp_path / "out", WANDB_API_KEY="a key", CUDA_VISIBLE_DEVICES="1", GOMP_SPINCOUNT="5"
-    )
+        "--cpu", "--out", tmp_path / "out", WANDB_API_KEY="a key", CUDA_VISIBLE_DEVICES="1", GOMP_SPINCOUNT="5",
+        HF_TOKEN="a key", HF_HOME="/not/in/a/container",
+    )  # fmt: skip
     for call in stages(calls)[0]:
         assert value(call, "--user") == f"{os.getuid()}:{os.getgid()}"
         for word in ("--rm", "--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"):
@@ -238,6 +239,7 @@ def test_a_container_is_confined_and_runs_as_the_caller(host, tmp_path):
         assert value(call, "--pull") == "never"
         assert not {"-i", "-t", "-it", "--tty", "--interactive", "--privileged", "--publish", "-p"} & set(call)
         assert "WANDB_API_KEY" in call and "CUDA_VISIBLE_DEVICES" in call and "GOMP_SPINCOUNT" in call
+        assert "HF_TOKEN" in call and "HF_HOME" not in call
         assert "ATHANOR_RUNNER" in call  # the time between stages is counted
         assert not any("a key" in word for word in call)
         assert any(word.startswith("--shm-size=") for word in call)

@@ -7,15 +7,18 @@ import os
 from collections.abc import Iterator
 
 from training.domain import Finding, Job
+from training.domains.sql.bases import hub
+from training.domains.sql.bases.wanted import wanted_of
 from training.domains.sql.questions.reading import databases_in
-from training.errors import DataError
+from training.errors import AthanorError, DataError
+from training.units import size
 
 STORE_SHARE = 0.001  # bytes in the store (a schema) per byte of a database
 STORE_LEAST = 8_000  # bytes of a schema
 
 
 def checks(job: Job) -> Iterator[Finding]:
-    """The folder of the databases, and the package that PostgreSQL needs."""
+    """The folder of the databases, the base on the Hub, and the package that PostgreSQL needs."""
     folder = job.path("databases")
     if folder is not None and folder.is_dir():
         try:
@@ -29,6 +32,8 @@ def checks(job: Job) -> Iterator[Finding]:
                 yield Finding(
                     "fails", "databases", f"{folder} holds none", "Name a folder of <id>.sqlite or <id>/<id>.sqlite."
                 )
+    if job.options.get("download"):
+        yield _download(job, job.options["download"])
     if job.options.get("database_url"):
         if importlib.util.find_spec("psycopg") is None:
             yield Finding(
@@ -37,6 +42,19 @@ def checks(job: Job) -> Iterator[Finding]:
             )  # fmt: skip
         else:
             yield Finding("ok", "psycopg", "installed")
+
+
+def _download(job: Job, text: str) -> Finding:
+    """Whether the base can be downloaded, before anything else is done."""
+    try:
+        wanted = wanted_of(text)
+        folder = hub.here(job.workspace.cache, wanted)
+        if folder is not None:
+            return Finding("ok", "base", f"{wanted} is in {folder}")
+        remote = hub.look(wanted)
+    except AthanorError as error:
+        return Finding("fails", "base", str(error))
+    return Finding("ok", "base", f"{wanted}: {size(remote.bytes)}, licence: {remote.licence}; commit {remote.commit}")
 
 
 def store_bytes(job: Job) -> int:

@@ -20,6 +20,8 @@ READING = ("doctor", "prepare")
 PREPARE = ("prepare",)
 #: The verbs that need the base model.
 MODEL_VERBS = tuple(verb for verb in DATA_VERBS if verb != "prepare")
+#: The verbs that begin a training; the others use the base that is in its checkpoint.
+LOADING = ("doctor", "train", "estimate", "prove-resume")
 QUESTIONS = "questions and their SQL"
 
 
@@ -44,16 +46,20 @@ class Sql(Domain):
         Option("allow-writes", "flag", "keep SQL that writes: it is never executed, and judged by its text",
                verbs=PREPARE),
         Option("base", "folder", "the base model, with safetensors (default: the demo's)", verbs=MODEL_VERBS),
+        Option("download", "text", "the base model from the Hugging Face Hub, once: a commit, tag or branch of it "
+               "(safetensors only; HF_TOKEN for models that need consent)", "NAME@REVISION", verbs=LOADING),
         Option("config", "file", "settings, or a configuration of Hugging Face's Trainer with model, lora, data ...",
                verbs=("prepare", "train", "estimate", "prove-resume")),
         Option("questions", "number", "for training in the demo (default: 360)", verbs=PREPARE, runner=False),
     )  # fmt: skip
 
     def arrange(self, request: Request) -> Request:
-        from training.domains.sql.questions.options import dialect_of  # imports nothing heavy
+        from training.domains.sql.bases.wanted import require_one  # neither imports anything heavy
+        from training.domains.sql.questions.options import dialect_of
 
         options = request.options
         dialect_of(options)
+        require_one(options)
         if options.get("train") is None and options.get("config") is None and not request.skip_prepare:
             named = [f"--{name}" for name in ("val", "test", "databases") if options.get(name) is not None]
             named += ["--database-url"] if options.get("database_url") else []

@@ -182,7 +182,7 @@ def _name(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], pla
     if Path(str(value)).expanduser().is_dir():
         out.set("model.base", str(Path(str(value)).expanduser().absolute()))
     else:
-        out.note(key, f"{value} is no folder here: download the model, and name its folder with --base DIR")
+        out.note(key, f"{value} is no folder here: the base is that of --base DIR or --download NAME@REVISION")
 
 
 def _dtype(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:

@@ -45,15 +45,7 @@ def base_at(path: Path | str | None) -> Base:
     if not config.is_file():
         what = "There is no folder" if not path.is_dir() else "There is no config.json in"
         raise UsageError(f"--base: {what} {path}. Name the folder of a model in Hugging Face's format.")
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"--base: {config} is not JSON ({error}).") from None
-    if "auto_map" in content:
-        raise UsageError(
-            f"--base: {config} names Python code (auto_map), which is never run. Use a model whose architecture "
-            "transformers has."
-        )
+    content = refuse_code(config)
     if not sorted(path.glob("*.safetensors")):
         binary = sorted(path.glob("*.bin"))
         more = f" {binary[0].name} may run code when it is read; convert it: {_CONVERT.format(path)}" if binary else ""
@@ -61,6 +53,23 @@ def base_at(path: Path | str | None) -> Base:
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UsageError(f"--base: {path} holds no tokenizer (tokenizer.json).")
     return Base(path, content)
+
+
+def refuse_code(config: Path, option: str = "--base") -> dict[str, Any]:
+    """The content of a config.json. Raises UsageError for one that is not JSON, or that names code. `option`: the one
+    that named the model."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{option}: {config} is not JSON ({error}).") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{option}: {config} is a {type(content).__name__}, not an object.")
+    if "auto_map" in content:
+        raise UsageError(
+            f"{option}: {config} names Python code (auto_map), which is never run. Use a model whose architecture "
+            "transformers has."
+        )
+    return content
 
 
 _CONVERT = (
