@@ -112,6 +112,28 @@ def test_a_database_without_rows_judges_no_answer_by_its_rows(tmp_path):
     assert judging.tables({TUNED: [wrong]}, rows)["unjudged"] == 1
 
 
+def test_without_a_database_an_answer_is_compared_with_the_right_query(tmp_path):
+    """As with PostgreSQL's SQL about a schema alone; and SQL that writes is not executed, whatever there is."""
+    path = tmp_path / "shop.schema.json"
+    path.write_text("{}")
+    rows = rows_of(path)[:3]
+    sql = ("SELECT id FROM sales WHERE region ILIKE 'north'", "SELECT DATE_TRUNC('month', at) FROM sales",
+           "DELETE FROM sales")  # fmt: skip
+    for row, text in zip(rows, sql, strict=True):
+        row.values |= {"sql": text, "dialect": "postgres", "judged": "text"}
+    with judging.Judge(rows, tmp_path / "copies", 3, 2.0, 7, workers=1) as judge:
+        right = judge.judge(answered(*sql))
+        wrong = judge.judge(answered(sql[1], "no query", sql[0]))
+    assert [o.right for o in right] == [True] * 3 and [o.right for o in wrong] == [False] * 3
+    assert {(o.exec, o.suite, o.valid, o.result) for o in [*right, *wrong]} == {(None,) * 4}
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong}, rows, 1)
+    assert set(metrics) == {"exact", "ended"} and metrics["exact"].baselines[BASE].value == 0
+    assert len(judging.findings(metrics, judging.QUESTION)) == 1
+    shown = judging.tables({TUNED: right, BASE: wrong}, rows)
+    assert [answer["answer"] for answer in shown["answers"]] == list(sql) and shown["unjudged"] == 3
+    assert shown["hardness"][0]["right"] == {TUNED: 100.0, BASE: 0.0}
+
+
 def test_the_verdict_rests_on_every_baseline(judge, library):
     rows = [row for _ in range(5) for row in rows_of(library)]
     right, wrong = judge.judge(answered(*(sql for _, sql in GOLDS))) * 5, judge.judge(answered("", "", "", "")) * 5

@@ -13,6 +13,7 @@ import numpy as np
 from training.domains.sql.databases.compare import same_rows, same_set
 from training.domains.sql.databases.copies import make_copies
 from training.domains.sql.databases.execution import Executor, Result
+from training.domains.sql.databases.sqlite import SCHEMA_SUFFIX
 from training.domains.sql.queries.parsing import order_columns, ordered, parse
 from training.domains.sql.queries.template import canonical
 from training.domains.sql.text_to_sql.generate import Answer
@@ -39,15 +40,17 @@ SHOWN_ANSWERS, SHOWN_ROWS, SHOWN_CELLS = 12, 5, 60
 
 @dataclass
 class Outcome:
-    """How one answer did. None: cannot be judged (a database without rows, a right query that gives none anywhere)."""
+    """How one answer did. None: cannot be judged (no database, one without rows, a right query that gives none)."""
 
     sql: str
     exec: bool | None = None
     suite: bool | None = None
     exact: bool = False
     bird: bool | None = None
-    valid: bool = False
+    valid: bool | None = False
     ended: bool = True
+    #: `suite`, or `exact` of a question that is judged by its text; None: it is not judged
+    right: bool | None = None
     error: str = ""  # the kind of mistake; empty if the answer is right
     result: Result | None = field(default=None, repr=False)
 
@@ -88,10 +91,12 @@ class Judge:
     def _golds(self) -> list[Gold]:
         of_database: dict[str, list[str]] = {}
         for row in self.rows:
-            of_database.setdefault(_place(row), []).append(row.values["sql"])
+            queries = of_database.setdefault(_place(row), [])
+            if not _by_text(row):
+                queries.append(row.values["sql"])
         copies = {
             place: make_copies(Path(place), queries, self.cache, self.count, self.seed)
-            if self.count and not _is_url(place)
+            if self.count and queries and not _is_url(place)
             else []
             for place, queries in of_database.items()
         }
@@ -99,7 +104,7 @@ class Judge:
         results = iter(self.executor.run_all(pairs))
         golds = []
         for row in self.rows:
-            query = parse(row.values["sql"], row.values["dialect"])
+            query = parse(row.values["sql"], row.values["dialect"], allow_writes=True)
             others = _places(row, copies)[1:]
             first = next(results)
             golds.append(
@@ -127,12 +132,17 @@ class Judge:
 
 def _outcome(gold: Gold, answer: Answer, sql: str, results: Sequence[Result]) -> Outcome:
     own, *copies = results
-    outcome = Outcome(sql, ended=answer.ended, valid=own.rows is not None, result=own)
+    outcome = Outcome(sql, ended=answer.ended)
+    if not _place(gold.row).endswith(SCHEMA_SUFFIX):
+        outcome.valid, outcome.result = own.rows is not None, own
+    else:
+        outcome.valid = None  # there is nothing to run it on
     try:
-        outcome.exact = canonical(parse(sql, gold.row.values["dialect"])) == gold.form
+        outcome.exact = canonical(parse(sql, gold.row.values["dialect"], _by_text(gold.row))) == gold.form
     except ValueError:
         outcome.exact = False
-    if gold.row.values.get("judged") == "text" or not gold.judged:
+    if _by_text(gold.row) or not gold.judged:
+        outcome.right = outcome.exact if _by_text(gold.row) else None
         outcome.error = "" if outcome.exact else "another query"
         return outcome
     outcome.exec = own.rows is not None and same_rows(gold.result, own, gold.ordered, gold.ties)
@@ -141,7 +151,7 @@ def _outcome(gold: Gold, answer: Answer, sql: str, results: Sequence[Result]) ->
         other.rows is not None and same_rows(right, other, gold.ordered, gold.ties)
         for (_, right), other in zip(gold.copies, copies, strict=True)
     )
-    outcome.error = "" if outcome.suite else kind_of_error(gold, outcome)
+    outcome.right, outcome.error = outcome.suite, "" if outcome.suite else kind_of_error(gold, outcome)
     return outcome
 
 
@@ -239,7 +249,7 @@ def _share_right(outcomes: Mapping[str, Sequence[Outcome]], values: Sequence[str
     chosen = [index for index, value in enumerate(values) if value == name]
     shares = {}
     for predictor, found in outcomes.items():
-        judged = [found[index].suite for index in chosen if found[index].suite is not None]
+        judged = [found[index].right for index in chosen if found[index].right is not None]
         shares[predictor] = 100.0 * sum(judged) / len(judged) if judged else None
     return {"questions": len(chosen), "right": shares}
 
@@ -247,8 +257,8 @@ def _share_right(outcomes: Mapping[str, Sequence[Outcome]], values: Sequence[str
 def _some_answers(outcomes: Mapping[str, Sequence[Outcome]], rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Right and wrong answers in turn, each with its rows."""
     tuned = outcomes[TUNED]
-    right = [index for index, outcome in enumerate(tuned) if outcome.suite]
-    wrong = [index for index, outcome in enumerate(tuned) if outcome.suite is False]
+    right = [index for index, outcome in enumerate(tuned) if outcome.right]
+    wrong = [index for index, outcome in enumerate(tuned) if outcome.right is False]
     half = SHOWN_ANSWERS // 2
     few = min(half, len(wrong))
     chosen = [*_spread(right, SHOWN_ANSWERS - few), *_spread(wrong, max(few, SHOWN_ANSWERS - len(right)))]
@@ -286,6 +296,11 @@ def _table(result: Result | None) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     text = "NULL" if value is None else f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
     return text if len(text) <= SHOWN_CELLS else text[: SHOWN_CELLS - 3] + "..."
+
+
+def _by_text(row: Row) -> bool:
+    """Whether answers are compared with the right query itself: there is no database, or that query writes."""
+    return row.values.get("judged") == "text"
 
 
 def _is_url(place: str) -> bool:

@@ -95,15 +95,17 @@ class TextToSqlRecipe(Stepped):
     def appraise(
         self, model: torch.nn.Module, rows: Sequence[Row], seconds: float
     ) -> dict[str, tuple[torch.Tensor, float]]:
-        """`exec`: the share of questions whose answer gives the right rows on the database itself, in per cent."""
+        """`exec`: the share of questions, in per cent, whose answer gives the right rows on the database itself, or is
+        the right query where there is no database."""
         ends = time.monotonic() + seconds
         right = count = 0
         size = self.settings.generation.batch_size
         for at in range(0, len(rows), size):
             part = rows[at : at + size]
             outcomes = self._outcomes(model, part, 0)
-            right += sum(bool(outcome.exec) for outcome in outcomes)
-            count += sum(outcome.exec is not None for outcome in outcomes)
+            found = [outcome.right if outcome.exec is None else outcome.exec for outcome in outcomes]
+            right += sum(bool(one) for one in found)
+            count += sum(one is not None for one in found)
             if time.monotonic() > ends:
                 break
         return {"exec": (torch.tensor(100.0 * right), float(count))}
