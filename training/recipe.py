@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from training.judgement import Judgement, Verdict
+from training.pretrained import Base
 from training.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -255,6 +256,10 @@ class Recipe(ABC):
         return None
 
     # export
+
+    def base(self) -> Base | None:
+        """The pre-trained model on whose weights it builds; None: it is trained from the start."""
+        return None
 
     def graphs(self, model: Any) -> list[Graph]:
         """The graphs that are exported as ONNX (and CoreML). `model`: as in EvaluationContext, on the CPU."""

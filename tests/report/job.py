@@ -24,7 +24,8 @@ def toy_domains(monkeypatch):
     monkeypatch.setenv("ATHANOR_DOMAINS", "tests.report.toy.domain:TOY,tests.report.toy.domain:OTHER")
 
 
-def make(root: Path, *, synthetic: bool = True, family: str = "alpha", title: str = "Alpha") -> Workspace:
+def make(root: Path, *, synthetic: bool = True, family: str = "alpha", title: str = "Alpha",
+         base: dict[str, Any] | None = None) -> Workspace:  # fmt: skip
     """Write the job to `root`."""
     workspace = Workspace(root)
     run = write_run(workspace, family)
@@ -37,7 +38,7 @@ def make(root: Path, *, synthetic: bool = True, family: str = "alpha", title: st
     books.store(ledger_path(workspace), books.Book(job=books.Job(began=books.now(), sessions=(session,), hours=1.0)))
     workspace.exports.mkdir()
     (workspace.exports / "letters.json").write_text(json.dumps({"letters": ["x", EVIL]}))
-    export(workspace, family, title, run.name, synthetic)
+    export(workspace, family, title, run.name, synthetic, base)
     write_metrics(workspace, {family: judged(title, synthetic=synthetic)})
     return workspace
 
@@ -59,14 +60,16 @@ def write_run(workspace: Workspace, name: str, factor: float = 1.0) -> Path:
     return run
 
 
-def export(workspace: Workspace, name: str, title: str, run_id: str, synthetic: bool) -> None:
+def export(workspace: Workspace, name: str, title: str, run_id: str, synthetic: bool,
+           base: dict[str, Any] | None = None) -> None:  # fmt: skip
     """Add an entry to the receipt."""
     parity = {"tolerance": 1e-4, "trials": [{"sizes": {"batch": 2}, "error": {"y": 1.5e-7}}]}
     receipt.merge_family(workspace.exports, name, {
         "title": title, "synthetic": synthetic, "checkpoint": {"sha256": "c" * 64},
         "trained": {"run_id": run_id, "data_digest": "d" * 64, "seed": 42, "seconds": 3700.0,
                     "libraries": {"torch": "2"}, "hardware": {"device": "NVIDIA H200", "processes": 8, "cpu": "EPYC"}},
-        "metrics": {}, "cost": {"seconds": 3700.0, "money": 2.06, "currency": "USD"}, "exported": {}, "graphs": {},
+        "base": base, "metrics": {},
+        "cost": {"seconds": 3700.0, "money": 2.06, "currency": "USD"}, "exported": {}, "graphs": {},
         "files": {f"{name}.onnx": {"kind": "onnx", "sha256": "e" * 64, "bytes": 123456, "parity": parity}},
         "notes": [f"A note of {EVIL}"],
     })  # fmt: skip

@@ -66,6 +66,19 @@ def test_the_card_states_synthetic_data_limits_and_the_missing_licence(tmp_path)
     assert model["results"][0]["dataset"]["name"] == "Held-out letters"
 
 
+def test_a_base_model_and_its_licence_are_stated(tmp_path):
+    workspace = job.make(tmp_path, base={"name": f"org/{job.EVIL}", "licence": "apache-2.0", "stated_in": "README.md",
+                                         "revision": "a" * 40})  # fmt: skip
+    front, text = read(workspace)
+    assert front["base_model"] == [f"org/{job.EVIL}"] and set(front) <= KEYS
+    assert "- base model: org/" in text and "commit aaaaaaaaaaaa; licence: apache-2.0 (README.md)" in text
+    assert "and with the licence of the base model:" in text and "<script>" not in text.split("---\n")[0]
+    front, text = read(job.make(tmp_path / "own", base={"name": "my-base"}))
+    assert "base_model" not in front and "- base model: my-base; licence: not stated" in text
+    front, text = read(job.make(tmp_path / "none"))
+    assert "base_model" not in front and "base model" not in text
+
+
 def test_verdict_metrics_and_files_are_those_of_the_job(tmp_path):
     workspace = job.make(tmp_path)
     _, text = read(workspace)

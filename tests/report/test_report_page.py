@@ -40,6 +40,12 @@ def test_the_page_shows_verdict_cost_metrics_sections_parity_and_receipt(tmp_pat
         assert expected in text, expected
 
 
+def test_the_base_model_and_its_licence_are_shown(tmp_path):
+    base = {"name": "org/small", "licence": "mit", "stated_in": "README.md", "revision": "b" * 40}
+    page = write_report(job.make(tmp_path, base=base)).read_text(encoding="utf-8")
+    assert "<dt>base model</dt><dd>org/small, commit bbbbbbbbbbbb; licence: mit (README.md)</dd>" in page
+
+
 def test_overfitting_is_reported_with_the_curves(tmp_path):
     workspace = job.make(tmp_path)
     assert "overfitting" not in read(workspace).text

@@ -16,6 +16,7 @@ from training.config import Section
 from training.domain import Job
 from training.errors import ExportError, UsageError
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
+from training.pretrained import Base
 from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
 from training.settings import RunSettings
 
@@ -108,6 +109,9 @@ class Curve(Stepped):
         with torch.no_grad():
             peaks = [squared(model, torch.from_numpy(pairs([row]))).max() for row in rows]
         return {"peak": (torch.stack(peaks).sum(), float(len(peaks)))} if peaks else {"peak": (torch.zeros(()), 0.0)}
+
+    def base(self):
+        return Base("sines", "CC0-1.0", "LICENSE")
 
     def saved(self, model):
         return [name for name in model.state_dict() if not name.startswith("features.")]

@@ -3,6 +3,7 @@
     {"format": 1, "synthetic": bool, "families": {run, as "family" or "family/item": {
         "title", "synthetic", "checkpoint": {"file", "sha256", "bytes", "epoch", "step", "weights"},
         "trained": the checkpoint's provenance (data and config digest, seed, code, libraries, hardware, seconds),
+        "base": the pre-trained model that it builds on (pretrained.Base), or null,
         "metrics": held-out metrics at that checkpoint, "cost": {"seconds", "money", "currency"},
         "exported": {"at", "seconds", "code", "libraries", "hardware", "options"},
         "graphs": {graph: signature.Signature and the formats made},

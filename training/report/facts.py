@@ -14,6 +14,7 @@ from training.budget.account import ledger_path
 from training.domain import DemoText
 from training.export.receipt import read_receipt
 from training.export.table import SHOWN, file_summary
+from training.pretrained import base_in
 from training.registry import domains, family_of, item_of
 from training.report import groups, measures
 from training.report.family import Family
@@ -203,6 +204,8 @@ def _add_receipt(out: Family, entry: Mapping[str, Any]) -> None:
     if hardware:
         several = f" x {hardware['processes']}" if hardware.get("processes", 1) > 1 else ""
         out.numbers.append(("trained on", f"{hardware.get('device')}{several}, {hardware.get('cpu', '')}"))
+    if base := base_in(entry):
+        out.numbers.append(("base model", base.words))
     out.notes = [str(note) for note in entry.get("notes") or []]
     for name, about in entry["files"].items():
         if about.get("kind") in SHOWN:

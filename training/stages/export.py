@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -160,6 +161,7 @@ def _export_run(
                 **{k: progress[k] for k in ("step", "epoch") if k in progress},
             },
             "trained": provenance,
+            "base": asdict(base) if (base := recipe.base()) else None,
             "metrics": trained.content["metrics"],
             "cost": {"seconds": provenance.get("seconds"), "money": None, "currency": None} | dict(cost or {}),
             "exported": {

@@ -43,7 +43,7 @@ class HubServer:
         self.server.server_close()
 
     def files(self) -> list[str]:
-        """Names of the files whose bytes were asked for."""
+        """Names of the files whose bytes were requested."""
         return [path.rpartition("/")[2] for method, path, _ in self.asked if method == "GET" and "/api/" not in path]
 
 

