@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import pytest
 from safetensors.torch import load_file, save_file
 
 from training import cli
+from training.domains.sql.bases import demo
+from training.domains.sql.bases.folder import base_at
+from training.domains.sql.bases.origin import licence_of
+from training.domains.sql.text_to_sql.exports import adapter
 from training.engine.checkpoints.checkpoint_file import read
 from training.registry import domains
 from training.runner.options import parse
@@ -65,6 +70,22 @@ def test_the_report_shows_answers_questions_and_what_is_wrong(out):
     for expected in ('id="answers"', 'id="right"', 'id="questions"', "nearest neighbour", "new composition"):
         assert expected in page, expected
     assert "question to SQL" in (out / "exports/README.md").read_text(encoding="utf-8")
+
+
+def test_a_proof_by_peft_prints_no_warning_of_the_libraries(out, capfd):
+    about = of(out, "exports/receipt.json")["families"]["text_to_sql"]["files"]["adapter"]["about"]
+    first = {key: about[key][:1] for key in ("prompts", "answers")}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert adapter.prove(out / "exports/adapter", {**about, **first})["of"] == 1
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_base_is_converted_from_gguf_without_progress_bars_and_states_its_licence(out, tmp_path, capfd):
+    (source,) = (out / "exports/gguf").glob("*f16*.gguf")
+    demo._convert(source, tmp_path)
+    assert capfd.readouterr() == ("", "")
+    assert base_at(tmp_path).architecture == "llama" and licence_of(tmp_path) == ("apache-2.0", "README.md")
 
 
 def test_the_same_command_trains_and_measures_nothing_again(out, capsys):

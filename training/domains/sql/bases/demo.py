@@ -10,9 +10,9 @@ import importlib.util
 import shutil
 import subprocess
 import sys
-import warnings
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from training.data.files import sha256
@@ -79,15 +79,18 @@ def _download(folder: Path, say: Callable[[str], None]) -> Path:
 
 def _convert(source: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    # the bar of the conversion is not one of those; it fills a log with hundreds of lines
+    bar = modeling_gguf_pytorch_utils.tqdm
+    modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
+    try:
         model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    finally:
+        modeling_gguf_pytorch_utils.tqdm = bar
     # The weights are no longer quantised, which transformers does not know: it would not write them, and would
     # quantise them again when the folder is read.
     model.hf_quantizer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,10 @@ def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ExportError(f"{path.name}: a weight is not finite.")
     base = model_of(base_at(about["base"]), torch.float32, Nf4(**about["nf4"]) if about.get("nf4") else None)
-    model = PeftModel.from_pretrained(base, path, local_files_only=True).eval()
+    with warnings.catch_warnings():
+        # PEFT reads a property that this version of transformers has under another name, too
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        model = PeftModel.from_pretrained(base, path, local_files_only=True).eval()
     loaded = {name.replace(f".{ADAPTER}.", ".") for name in model.state_dict() if is_adapter(name)}
     missing = sorted(set(tensors) - loaded)
     if missing or len(loaded) != len(tensors):
