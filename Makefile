@@ -19,7 +19,7 @@ help:
 	@echo "make test-ray      the tests on a Ray cluster of two nodes on this host (three minutes, mostly waiting)"
 	@echo "make soak    every fault of docs/reliability.md, counted (half an hour); make soak-small: few trials each (minutes)"
 	@echo "make bench   every bar of docs/performance.md, measured, and its table written (an hour on a quiet machine)"
-	@echo "             REFERENCES=1 also installs transformers, accelerate and others as references; ARGS='--small', or subjects"
+	@echo "             REFERENCES=1 also installs TRL, MidiTok and others as references; ARGS='--small', or subjects"
 	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
 	@echo "make image   the container image that fits this host"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"

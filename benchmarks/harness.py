@@ -25,7 +25,7 @@ import numpy as np
 from training.host import available_cpus, cpu_name
 
 LIBRARIES = ("torch", "triton", "numpy", "scipy", "numba", "onnxruntime", "soundfile", "librosa", "mido",
-             "pretty_midi", "miditok", "transformers", "accelerate")  # fmt: skip
+             "pretty_midi", "miditok", "transformers", "accelerate", "peft", "trl")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ BARS = {
     "9": "Scale",
     "10": "On a GPU",
     "11": "On a shared host",
+    "12": "SQL fine-tuning, against TRL's SFTTrainer",
     "B": "Budgets",
     "E": "Estimates",
 }

@@ -13,9 +13,9 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd && printf x) # the x 
 root=${root%$'\n'x}
 venv=${ATHANOR_REFERENCES:-$root/.venv-references}
 list=$root/benchmarks/requirements-references.txt
-python=$("$root/scripts/setup_env.sh" --dev)
+python=$("$root/scripts/setup_env.sh" music sql --dev)
 
-digest=$({ "$python" -c 'import sys, torch; print(sys.prefix, sys.version, torch.__version__)'; cat "$list" "$root"/requirements/{core,music,dev}.lock; } |
+digest=$({ "$python" -c 'import sys, torch; print(sys.prefix, sys.version, torch.__version__)'; cat "$list" "$root"/requirements/{core,music,sql,dev}.lock; } |
     sha256sum | cut -d ' ' -f 1)
 if [[ -f $venv/.athanor-references && $(< "$venv/.athanor-references") == "$digest" ]]; then
     printf '%s\n' "$venv/bin/python"
