@@ -26,7 +26,7 @@ SETTINGS = ("training.amp=false", "training.log_every=10", "lora.dropout=0", "sc
 #: Largest relative difference of the losses, and of the gradient norms, in the first step and after it. In the first
 #: step only the order of float32 sums differs. Adam's first updates are nearly the signs of the gradients, so that a
 #: different last bit of a small gradient has an effect in the steps after it.
-TOLERANCE = (1e-4, 1e-3)
+TOLERANCE = (1e-5, 1e-4)
 
 
 @dataclass
