@@ -170,3 +170,18 @@ def test_without_its_library_the_error_names_it(tiny_base, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else find(name))
     with pytest.raises(UsageError, match="needs the package bitsandbytes"):
         model_of(base_at(tiny_base), torch.float32, Nf4())
+
+
+def test_a_merged_folder_with_other_weights_or_another_tokenizer_is_refused(tiny_base, tmp_path):
+    """Rounding to bfloat16 changes many answers of a model that is unsure of each token, but few of the next tokens."""
+    model = trained(tiny_base, settings(tiny_base))
+    about = golden.expected(model.lm, model.tokenizer, 3)
+    artefact = merged.artefact(model, about)
+    artefact.write(tmp_path / "merged")
+    assert merged.prove(tmp_path / "merged", about)["same_next_tokens"] >= 0.9
+    model.tokenizer.save_pretrained(tmp_path / "base")
+    model_of(base_at(tiny_base), torch.float32).save_pretrained(tmp_path / "base")  # without the adapter
+    with pytest.raises(ExportError, match=r"of their tokens; 50% or 90% are required"):
+        merged.prove(tmp_path / "base", about)
+    with pytest.raises(ExportError, match="its tokenizer gives other token ids"):
+        merged.prove(tmp_path / "merged", about | {"prompts": about["prompts"][::-1]})

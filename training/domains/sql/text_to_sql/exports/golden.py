@@ -70,3 +70,18 @@ def plain_generate(model: Any, about: Mapping[str, Any]) -> list[list[int]]:
         )[0, len(prompt) :].tolist()  # fmt: skip
         out.append(made[: made.index(about["end"])] if about["end"] in made else made)
     return out
+
+
+def same_next_tokens(model: Any, about: Mapping[str, Any]) -> float:
+    """The share of the answers' tokens that are the most likely ones after the tokens before them: unlike answers that
+    are generated, it does not depend on where the first difference is."""
+    import torch
+
+    same = total = 0
+    for prompt, answer in zip(about["prompts"], about["answers"], strict=True):
+        right = torch.tensor(answer if len(answer) == about["most_tokens"] else [*answer, about["end"]])
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *right[:-1].tolist()]])).logits[0, len(prompt) - 1 :]
+        same += int((logits.argmax(-1) == right).sum())
+        total += len(right)
+    return same / total

@@ -14,7 +14,11 @@ from training.domains.sql.bases.quantized import dequantized, is_quantized
 from training.domains.sql.prompting.tokens import end_of
 from training.domains.sql.text_to_sql.exports import golden
 from training.domains.sql.text_to_sql.model import ADAPTER, TextToSql
+from training.errors import ExportError
 from training.recipe import Artefact
+
+#: The share of golden answers that must be the same token by token, or of their tokens each after the right ones.
+LEAST_ANSWERS, LEAST_TOKENS = 0.5, 0.9
 
 
 def merged_state(model: TextToSql) -> dict[str, torch.Tensor]:
@@ -70,12 +74,20 @@ def artefact(model: TextToSql, about: Mapping[str, Any]) -> Artefact:
 
 
 def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Load the folder with transformers alone, and generate. Rounding to bfloat16 may change a token at times."""
+    """Load the folder with transformers alone, and generate. Rounding to bfloat16 changes some tokens, and an answer
+    that differs in one differs in most of those after it."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, local_files_only=True).eval()
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    same_prompts = golden.prompts(tokenizer, about["samples"]) == about["prompts"]
-    found = golden.compare(path.name, about, golden.plain_generate(model, about), least=0.5)
-    return found | {"prompt_ids_equal": same_prompts, "dtype": str(config.get("dtype") or config.get("torch_dtype"))}
+    if golden.prompts(tokenizer, about["samples"]) != about["prompts"]:
+        raise ExportError(f"{path.name}: its tokenizer gives other token ids for the golden prompts.")
+    found = golden.compare(path.name, about, golden.plain_generate(model, about), least=0.0)
+    found["same_next_tokens"] = golden.same_next_tokens(model, about)
+    if found["same_answers"] < LEAST_ANSWERS * found["of"] and found["same_next_tokens"] < LEAST_TOKENS:
+        raise ExportError(
+            f"{path.name}: {found['same_answers']} of {found['of']} golden answers are the model's, token by token, and "
+            f"{found['same_next_tokens']:.1%} of their tokens; {LEAST_ANSWERS:.0%} or {LEAST_TOKENS:.0%} are required."
+        )
+    return found | {"dtype": str(config.get("dtype") or config.get("torch_dtype"))}
