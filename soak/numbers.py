@@ -242,7 +242,7 @@ ROWS = (
             Mutant("no guard before the update", patched(StepContext, "_step_if", _always), 5),
             Mutant("no guard at all", several(
                 patched(StepContext, "_step_if", _always), patched(guards.NonFinite, "consider", lambda *a: True),
-                edited(State, "to_checkpoint", "if not torch", "if 0 and not torch")), 5, sign="not finite"),
+                edited(State, "to_checkpoint", "bad = not torch", "bad = 0 and not torch")), 5, sign="not finite"),
             Mutant("skipped steps are not counted", edited(guards.NonFinite, "consider", "self.skipped += 1", ""), 5),
             Mutant("no limit", several(
                 patched(guards, "IN_A_ROW", 1 << 30), patched(guards, "AT_LEAST", 1 << 30)), 5),

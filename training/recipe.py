@@ -357,8 +357,18 @@ class Stepped(Recipe):
     dtype_policy: ClassVar[DtypePolicy] = "autocast"
     dtype_reason: ClassVar[str] = ""
 
-    #: Parallelism on several GPUs: "ddp" keeps a replica on each rank; "fsdp" shards parameters and optimizer state.
+    #: Parallelism on several GPUs; may be a property that depends on the settings. "ddp": a replica on each rank.
+    #: "fsdp": the parameters of `blocks`, their gradients and their optimizer state are divided among the ranks, for a
+    #: model that one GPU does not hold.
     parallel: ClassVar[Literal["ddp", "fsdp"]] = "ddp"
+
+    def blocks(self, model: torch.nn.Module) -> Sequence[torch.nn.Module]:
+        """Under "fsdp": the modules that are sharded, such as the layers of a transformer. A rank holds its share of
+        all of them, and one complete block at a time.
+
+        Every forward pass must call each once, in this order, and `losses` must run as many passes for every batch. A
+        parameter must be in one block or in none; those in none are replicated."""
+        return ()
 
     def saved(self, model: torch.nn.Module) -> Collection[str] | None:
         """The names in the state_dict that a checkpoint contains; None: all. The others are frozen: a checkpoint

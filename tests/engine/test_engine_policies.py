@@ -1,4 +1,4 @@
-"""What a recipe declares on precision, parallelism, memory and disk space takes effect."""
+"""What a recipe declares on precision, memory and disk space takes effect."""
 
 from __future__ import annotations
 
@@ -63,12 +63,6 @@ def test_a_run_with_a_bfloat16_base_resumes_to_the_same_bits(tmp_path):
     again = toy.run(tmp_path / "stopped", Frozen, model={"dropout": 0.2})
     mine, theirs = (read(trained.last) for trained in (straight, again))
     assert all(torch.equal(mine["model"][name], theirs["model"][name]) for name in mine["model"])
-
-
-def test_sharded_training_is_refused_with_a_remedy(tmp_path):
-    sharded = type("Sharded", (toy.ToyRecipe,), {"parallel": "fsdp"})
-    with pytest.raises(UsageError, match=r'does not have yet.*parallel = "ddp"'):
-        toy.run(tmp_path, sharded)
 
 
 def sized(**room):

@@ -128,9 +128,9 @@ class ToyRecipe(Stepped):
         return []
 
 
-def stopped(step: int = -1, validation: int = -1) -> type[ToyRecipe]:
+def stopped(step: int = -1, validation: int = -1, kind: type[ToyRecipe] = ToyRecipe) -> type[ToyRecipe]:
     """A toy that gets SIGTERM in the middle of a step, or of a validation."""
-    return type("Stopped", (ToyRecipe,), {"signal_at": step, "signal_in_validation": validation})
+    return type("Stopped", (kind,), {"signal_at": step, "signal_in_validation": validation})
 
 
 def hungry(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected rea
 
 class Model(Section):
     width: int = 8
+    parallel: Literal["ddp", "fsdp"] = "ddp"
 
 
 class Table(Section):
@@ -33,7 +34,7 @@ class Table(Section):
 
 
 class CurveSettings(RunSettings):
-    resumable = ("table",)
+    resumable = ("table", "model.parallel")
     model: Model = Model()
     table: Table = Table()
 
@@ -80,6 +81,13 @@ def squared(model, xy: torch.Tensor) -> torch.Tensor:
 class Curve(Stepped):
     family, title, manifest, settings_type = "curve", "Curve", "curve", CurveSettings
     dtype_policy, dtype_reason = "float32", "bfloat16 has too few digits for a calibration"
+
+    @property
+    def parallel(self):
+        return self.settings.model.parallel
+
+    def blocks(self, model):
+        return [model.features, model.layers]
 
     def encoders(self):
         return {"readings_path": READINGS, "limits_path": LIMITS}

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from training.engine.process.sharding import complete, local
 from training.errors import TrainingError, UsageError
 from training.recipe import BASE_DTYPES
 
@@ -39,8 +40,11 @@ def split_state(recipe: Stepped, model: torch.nn.Module) -> tuple[State, dict[st
     """(the part of the model's state_dict that a checkpoint holds, {"sha256", "tensors"} of the frozen rest); (all of
     it, None) if the recipe saves everything.
 
-    The rest is hashed once for each model in a process, as gigabytes take seconds. Raises TrainingError if `saved`
-    names a tensor that the model does not have, if a trained parameter is not saved, or if a frozen tensor has changed.
+    The rest is hashed once for each model in a process, as gigabytes take seconds. Where parameters are sharded, every
+    rank must call this: the rest is gathered, one tensor at a time; the part that is saved is not.
+
+    Raises TrainingError if `saved` names a tensor that the model does not have, if a trained parameter is not saved, or
+    if a frozen tensor has changed.
     """
     state = model.state_dict()
     names = recipe.saved(model)
@@ -102,7 +106,8 @@ def _digest_once(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str:
     # What a module adds to its state_dict beside its tensors is made by each call: it cannot be known by its address.
     named = (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
     tensors = {name for name, _ in chain(*named)}
-    marks = {name: (value.data_ptr(), _version(value)) for name, value in frozen.items() if name in tensors}
+    held = {name: local(value) for name, value in frozen.items()}
+    marks = {name: (value.data_ptr(), _version(value)) for name, value in held.items() if name in tensors}
     known = _hashed.get(model)
     if known is not None and known.marks == marks:
         return known.sha256
@@ -127,7 +132,7 @@ def frozen_digest(recipe: Stepped, model: torch.nn.Module, frozen: State) -> str
     base = getattr(torch, BASE_DTYPES[policy]) if policy in BASE_DTYPES else None
     total = hashlib.sha256()
     for name in sorted(frozen):
-        value = frozen[name].detach()
+        value = complete(frozen[name].detach())
         if base is not None and name in parameters and value.is_floating_point():
             value = value.to(base)
         value = value.cpu().contiguous()

@@ -31,6 +31,7 @@ class MicroBatch:
     number: int  # within its global batch, over all ranks
     epoch: int  # 0 for the first
     indices: tuple[int, ...]
+    padding: bool = False  # it is computed, and counts for nothing: see BatchPlan.even
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class BatchPlan:
     world: int
     seed: int
     halvings: int = 0  # of the micro-batches, because memory ran out; global batches and their order stay as they are
+    #: Whether all ranks get equally many micro-batches a step, as sharded training requires: where the samples are too
+    #: few, a rank gets the first micro-batch of the step, as padding.
+    even: bool = False
 
     @property
     def global_batch(self) -> int:
@@ -75,10 +79,14 @@ class BatchPlan:
         size = self.micro_batch_size
         count = math.ceil(len(samples) / size)
         epoch = step // self.steps_per_epoch
-        return [
-            MicroBatch(n, epoch, tuple(samples[n * size : (n + 1) * size].tolist()))
-            for n in range(rank, count, self.world)
-        ]
+
+        def numbered(n: int) -> MicroBatch:
+            return MicroBatch(n, epoch, tuple(samples[n * size : (n + 1) * size].tolist()))
+
+        own = [numbered(n) for n in range(rank, count, self.world)]
+        if self.even and len(own) < math.ceil(count / self.world):
+            own.append(replace(numbered(0), padding=True))
+        return own
 
 
 @lru_cache(maxsize=2)

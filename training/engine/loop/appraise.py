@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -19,9 +20,15 @@ from training.recipe import Stepped
 
 
 class Appraiser:
-    """Calls Stepped.appraise on the first `training.appraise_rows` of `rows`, each rank on every `world`-th of them."""
+    """Calls Stepped.appraise on the first `training.appraise_rows` of `rows`, each rank on every `world`-th of them.
 
-    def __init__(self, recipe: Stepped, rows: Sequence[Row], ranks: Ranks, precision: Precision):
+    `uneven_passes`: the context in which ranks may run the model differently often."""
+
+    def __init__(
+        self, recipe: Stepped, rows: Sequence[Row], ranks: Ranks, precision: Precision,
+        uneven_passes: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ):  # fmt: skip
+        self.uneven_passes = uneven_passes
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
         count = min(recipe.settings.training.appraise_rows, len(rows))
         if type(recipe).appraise is Stepped.appraise:
@@ -49,7 +56,7 @@ class Appraiser:
         seed_torch(self.ranks.device, VALIDATION_SEED, self.ranks.rank)
         beat()
         try:
-            with self.precision.autocast():
+            with self.uneven_passes(), self.precision.autocast():
                 seconds = self.recipe.settings.training.appraise_seconds
                 sums = self.recipe.appraise(model, rows, seconds) if len(rows) else {}
         finally:

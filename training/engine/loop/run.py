@@ -44,6 +44,12 @@ class StepBatches:
     batches: Sequence[Batch]
     waited: float  # seconds that the step waited for them
 
+    @property
+    def counted(self) -> list[Batch]:
+        """The batches that are no padding."""
+        pairs = zip(self.micro_batches, self.batches, strict=False)  # none of the batches if a stop was requested
+        return [batch for micro_batch, batch in pairs if not micro_batch.padding]
+
 
 class Run:
     """One run in one process.
@@ -87,7 +93,7 @@ class Run:
         self.saved_at = self.counted_at = time.monotonic()
         self.validated = validated
         self.report = tracker.say if state.ranks.is_first else print  # for events that only one rank notices
-        self.appraiser = Appraiser(self.recipe, held_out_rows, state.ranks, state.precision)
+        self.appraiser = Appraiser(self.recipe, held_out_rows, state.ranks, state.precision, state.uneven_passes)
         self.pace = Pace(allowance, self.steps_per_evaluation) if allowance else None
 
     # -- before the first step -------------------------------------------------------------------------------------
@@ -99,8 +105,9 @@ class Run:
         batch = self.train.collate([self.train.item(first.epoch, index) for index in first.indices])
         batch = {key: value.to(self.ranks.device) for key, value in batch.items()}
         self.step_context = StepContext(
-            self.recipe, self.model, state.optimizer, state.precision, self.ranks, list(self.recipe.counts(batch))
-        )
+            self.recipe, self.model, state.optimizer, state.precision, self.ranks, list(self.recipe.counts(batch)),
+            state.sharding,
+        )  # fmt: skip
         flops = self.recipe.flops(state.model, batch)
         best = device_peak(self.ranks.device, state.precision)
         self.meter = Meter(flops / len(first.indices) if flops else None, best and best * self.ranks.world)
@@ -115,7 +122,7 @@ class Run:
         """The held-out split, in micro-batches of the present size."""
         return HeldOut(
             self.held_out_dataset, self.recipe, self.ranks, self.state.precision, self.plan.micro_batch_size,
-            say=self.report, stop=self._stop_requested,
+            say=self.report, stop=self._stop_requested, uneven_passes=self.state.uneven_passes,
         )  # fmt: skip
 
     @contextmanager
@@ -158,7 +165,7 @@ class Run:
         state, progress, training = self.state, self.state.progress, self.settings.training
         first = self.ranks.is_first
         flags = (bool(self.signals.name), first and self._save_wanted(), self._fitting() if first else 0)
-        counts, (stop, clock, total) = self.step_context.agree(self.step_context.local_counts(work.batches), flags)
+        counts, (stop, clock, total) = self.step_context.agree(self.step_context.local_counts(work.counted), flags)
         self.asked_to_stop, self.clock_due = stop > 0, clock > 0
         if self.asked_to_stop or not self._replan(int(total)):
             return

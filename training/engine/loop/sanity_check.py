@@ -11,7 +11,7 @@ from training.engine.checkpoints.index import LAST
 from training.engine.loop.recovery import halve
 from training.engine.loop.validate import held_out_micro_batches, require_metrics
 from training.engine.step import schedule
-from training.engine.step.step_context import OutOfMemory, is_out_of_memory
+from training.engine.step.step_context import OutOfMemory, out_of_memory_reason
 
 if TYPE_CHECKING:
     from training.engine.loop.run import Run
@@ -60,9 +60,7 @@ def _validate(run: Run) -> None:
     try:
         metrics = run.new_held_out().sanity_check(run.model, run.held_out_dataset, micro_batches[:2])
     except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        reason = str(error).splitlines()[0]
+        reason = out_of_memory_reason(error, run.state.sharding is not None)
     if run.ranks.any(bool(reason)):
         raise OutOfMemory(run.state.progress.step, reason or "on another rank")
     taken = time.monotonic() - before

@@ -19,10 +19,10 @@ from training.engine.loop.progress import Progress
 from training.engine.loop.run import Run
 from training.engine.loop.state import State, planned
 from training.engine.process.distributed import Ranks
+from training.engine.process.sharding import require_shardable
 from training.engine.process.signals import Signals
 from training.engine.step.precision import require_precision
 from training.engine.tracking.tracker import Tracker
-from training.errors import UsageError
 from training.recipe import Dataset, Fitted, Recipe, Stepped
 from training.settings import RunSettings
 from training.units import size
@@ -65,10 +65,18 @@ class SteppedSession:
                 f"{self.recipe.title}: {self.parameters / 1e6:.2f} M parameters, {plan.samples:,} samples an epoch, "
                 f"{plan.steps_per_epoch:,} steps of {plan.global_batch}",
                 f"{state.precision} on {place(state.ranks)}",
+                *self._sharding(),
                 *self._memory(),
                 standing(self.progress, resumed=self.begin.path is not None),
             ]
         )
+
+    def _sharding(self) -> list[str]:
+        if self.recipe.parallel != "fsdp":
+            return []
+        if self.state.sharding is None:
+            return ["not sharded, as there is one process"]
+        return [f"{len(self.state.sharding.blocks)} blocks sharded over {self.state.ranks.world} processes"]
 
     def _memory(self) -> list[str]:
         needed, device = self.recipe.room(self.state.model).memory, self.state.ranks.device
@@ -79,7 +87,8 @@ class SteppedSession:
             free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
             text += f" of {size(free)} free"
             if needed > free:
-                text += ", which is too little: micro-batches are halved when it runs out"
+                text += ", which is too little"
+                text += "" if self.state.sharding else ": micro-batches are halved when it runs out"
         return [text]
 
     def run(self, tracker: Tracker, signals: Signals, folder: Path, provenance: Mapping[str, Any], **more: Any) -> Run:
@@ -130,12 +139,8 @@ def open_stepped(
 ) -> SteppedSession:  # fmt: skip
     """See `open_session`."""
     require_precision(recipe)
-    if recipe.parallel == "fsdp":
-        raise UsageError(
-            f'{recipe.title} requires sharded training (parallel = "fsdp"), which Athanor does not have yet. Set '
-            'parallel = "ddp" in its recipe, which keeps a copy of the model on each GPU, with a model that one GPU '
-            "holds."
-        )
+    if recipe.parallel == "fsdp" and ranks.world > 1:
+        require_shardable(recipe)
     train, held_out = recipe.dataset(rows["train"], training=True), recipe.dataset(rows["val"], training=False)
     plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
     wanted = Wanted(recipe.settings, data_digest, plan.global_batch, planned(recipe.settings, plan))

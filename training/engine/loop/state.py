@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.engine.loop.guards import Diverged
 from training.engine.loop.progress import Progress
 from training.engine.loop.stopping import Patience
 from training.engine.process.distributed import Ranks
+from training.engine.process.sharding import Sharding, local
 from training.engine.step.ema import EMA
 from training.engine.step.optimizer import AdamW
 from training.engine.step.precision import Precision, apply_dtype_policy
@@ -43,17 +45,24 @@ class State:
     ):
         settings = recipe.settings
         self.limit = limit  # seconds of the budget; 0: none
-        self.recipe, self.plan, self.ranks = recipe, plan, ranks
+        self.recipe, self.ranks = recipe, ranks
         self.planned = planned(settings, plan)
         self.constants = {name: torch.as_tensor(np.asarray(value)) for name, value in constants.items()}
         torch.manual_seed(mixed(settings.seed, INITIAL))
-        self.model = apply_dtype_policy(recipe.build(dict(constants)), recipe.dtype_policy).to(ranks.device)
+        self.model = apply_dtype_policy(recipe.build(dict(constants)), recipe.dtype_policy)
+        sharded = recipe.parallel == "fsdp" and ranks.world > 1
+        self.sharding = Sharding(recipe, self.model, ranks) if sharded else None
+        self.plan = replace(plan, even=sharded)
+        if not sharded:
+            self.model.to(ranks.device)
+            ranks.broadcast({k: v for k, v in self.model.state_dict().items() if isinstance(v, torch.Tensor)})
         self.model.train()
-        ranks.broadcast({k: v for k, v in self.model.state_dict().items() if isinstance(v, torch.Tensor)})
         optim = settings.optim
         groups = [g for g in recipe.parameter_groups(self.model) if g["params"]]
         if not groups:
             raise TrainingError(f"{recipe.title} has no parameter to train.")
+        if self.sharding:
+            groups = self.sharding.parameter_groups(groups)
         self.fused = all(
             p.is_floating_point() and p.device.type in ("cpu", "cuda") for g in groups for p in g["params"]
         )
@@ -79,22 +88,32 @@ class State:
         """Whether the newest step was the last of an epoch."""
         return self.progress.step > 0 and self.progress.step % self.plan.steps_per_epoch == 0
 
+    def uneven_passes(self) -> AbstractContextManager[None]:
+        """The context in which ranks may run the model differently often, without gradients."""
+        return self.sharding.uneven_passes() if self.sharding else nullcontext()
+
     def to_checkpoint(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """The content of a checkpoint, of plain containers and tensors: torch.load(weights_only=True) reads it. Raises
-        Diverged for weights that are not finite, which are never saved."""
+        """The content of a checkpoint, of plain containers and tensors: torch.load(weights_only=True) reads it. Where
+        parameters are sharded, every rank must call this, and the result is complete on rank 0 alone. Raises Diverged
+        for weights that are not finite, which are never saved."""
         model, frozen = split_state(self.recipe, self.model)
-        floats = [v for v in model.values() if v.is_floating_point()]
-        if not torch.stack([torch.isfinite(v).all() for v in floats]).all():
+        floats = [local(v) for v in model.values() if v.is_floating_point()]
+        bad = not torch.stack([torch.isfinite(v).all() for v in floats]).all()
+        if self.ranks.any(bad) if self.sharding else bad:
             raise Diverged(f"The weights are not finite after step {self.progress.step}; they were not saved.")
+        gathered = self.sharding.gathered if self.sharding else dict
+        model = gathered(model)
+        ema = gathered(self.ema.state(model)) if self.ema else None
+        optimizer = self.sharding.gathered_optimizer(self.optimizer) if self.sharding else self.optimizer.state_dict()
         return {
             "format": FORMAT,
             "family": self.recipe.run,
             "settings": plain(self.recipe.settings),
             "model": model,
-            "ema": self.ema.state(model) if self.ema else None,
+            "ema": ema,
             **({"frozen": frozen} if frozen else {}),
             "constants": self.constants,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": optimizer,
             "scaler": self.precision.scaler.state_dict() if self.precision.scaler else None,
             "progress": self.progress.plain(self.epoch, self.progress.step % self.plan.steps_per_epoch),
             "early_stopping": self.patience.state(),
@@ -107,6 +126,8 @@ class State:
         if checkpoint["family"] != self.recipe.run:
             raise UsageError(f"{name} is a checkpoint of {checkpoint['family']}, not of {self.recipe.run}.")
         try:
+            if self.sharding:
+                checkpoint = self.sharding.scattered(checkpoint, self.optimizer)
             load_state(self.recipe, self.model, checkpoint, name)
             saved = checkpoint["optimizer"]
             for group in saved["param_groups"]:  # the implementation of the step depends on this host

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,14 @@ class Interruption(Exception):
 
 class HeldOut:
     """Evaluates models on the held-out dataset in micro-batches of `size`. Rank r evaluates every `world`-th one,
-    always in the same order."""
+    always in the same order. `uneven_passes`: the context in which ranks may run the model differently often."""
 
     def __init__(
         self, dataset: Dataset, recipe: Stepped, ranks: Ranks, precision: Precision, size: int, *,
         say: Callable[[str], None] = print, stop: Callable[[], bool] = lambda: False,
+        uneven_passes: Callable[[], AbstractContextManager[None]] = nullcontext,
     ):  # fmt: skip
-        self.stop = stop
+        self.stop, self.uneven_passes = stop, uneven_passes
         self.recipe, self.ranks, self.precision = recipe, ranks, precision
         self.micro_batches = held_out_micro_batches(len(dataset), size)
         self.rounds = math.ceil(len(self.micro_batches) / ranks.world)
@@ -47,21 +49,19 @@ class HeldOut:
         model_was_training = model.training
         model.eval()
         batches: Iterator = iter(self.loader)
-        stopped = False  # the loader stopped waiting for a batch; all ranks end together at the next round
         try:
             for number in range(self.rounds):
-                if self.ranks.any(stopped or self.stop()):
-                    raise Interruption
+                batch, stopped = None, self.stop()
                 try:
-                    batch = next(batches, None)
-                except Stopped:
+                    batch = None if stopped else next(batches, None)
+                except Stopped:  # by the loader, which waited for a batch
                     stopped = True
-                    continue
-                if batch is not None:
-                    self._add(model, batch, number, sums)
+                if self.ranks.any(stopped):
+                    raise Interruption
+                with self.uneven_passes():
+                    if batch is not None:
+                        self._add(model, batch, number, sums)
                 beat()
-            if self.ranks.any(stopped):
-                raise Interruption
         finally:
             model.train(model_was_training)
         return self.summarise(means(self.ranks, sums))

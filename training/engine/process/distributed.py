@@ -1,4 +1,5 @@
-"""Data-parallel ranks under torchrun. Each step has one collective for counts and flags, and one for the gradients.
+"""Data-parallel ranks under torchrun. Each step has one collective for counts and flags, and one for the gradients
+(sharded parameters have their own: sharding.py).
 
 Every rank must call each method of Ranks, in the same order, also `on_rank_zero`: a rank that waits in a collective
 which another one does not enter would wait until TIMEOUT.

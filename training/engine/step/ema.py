@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from training.engine.process.sharding import local
+
 
 class EMA:
     """average = d * average + (1 - d) * weights after every step (averaging: Polyak & Juditsky 1992), where
@@ -23,7 +25,8 @@ class EMA:
     def update(self, step: int) -> None:
         """Update the average with the weights after optimizer step `step` (0 is the first)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.shadow.values()), list(self.live.values()), 1 - decay)
+        shadow, live = ([local(value) for value in values.values()] for values in (self.shadow, self.live))
+        torch._foreach_lerp_(shadow, live, 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ import torch
 from training.engine.loading.batches import MicroBatch, mixed
 from training.engine.loading.transfer import PendingValues, on_host
 from training.engine.process.distributed import Ranks
+from training.engine.process.sharding import Sharding
 from training.engine.step.precision import Precision
 from training.errors import TrainingError
 from training.recipe import Batch, Loss, Recipe, TrainingProgress
@@ -32,11 +33,15 @@ class Gradients:
 
     With one rank they are the tensors that autograd allocates. With several (`flat`) they are views of one flat tensor
     for each dtype, so that one collective sums them. A parameter that no batch uses has a gradient of zeros, so that it
-    is the same on all ranks.
+    is the same on all ranks. Gradients of sharded parameters are those of this rank's rows; they are summed already.
     """
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], flat: bool):
-        self.parameters = list(parameters)
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], flat: bool, sharding: Sharding | None = None):
+        every = dict.fromkeys(parameters)
+        self.sharding = sharding
+        self.rows = [rows for rows in sharding.rows if rows.own in every] if sharding else []
+        own = {rows.own for rows in self.rows}
+        self.parameters = [parameter for parameter in every if parameter not in own]  # replicated ones
         self.flats: list[torch.Tensor] = []
         self.views: list[torch.Tensor] = []
         if flat:
@@ -48,8 +53,10 @@ class Gradients:
         lengths: dict[torch.dtype, int] = {}
         for parameter, size in zip(self.parameters, sizes, strict=True):
             lengths[parameter.dtype] = lengths.get(parameter.dtype, 0) + size
-        device = self.parameters[0].device
-        flats = {dtype: torch.zeros(length, dtype=dtype, device=device) for dtype, length in lengths.items()}
+        flats = {
+            dtype: torch.zeros(length, dtype=dtype, device=self.parameters[0].device)
+            for dtype, length in lengths.items()
+        }
         used = dict.fromkeys(flats, 0)
         for parameter, size in zip(self.parameters, sizes, strict=True):
             at = used[parameter.dtype]
@@ -63,9 +70,12 @@ class Gradients:
             flat.zero_()
         for parameter, view in zip(self.parameters, self.views or [None] * len(self.parameters), strict=True):
             parameter.grad = view
+        for rows in self.rows:
+            rows.clear_gradient()
 
-    def tensors(self) -> list[torch.Tensor]:
-        """All gradients in as few tensors as there are: the flat ones, or one for each parameter."""
+    def replicated(self) -> list[torch.Tensor]:
+        """The gradients of replicated parameters in as few tensors as there are: the flat ones, or one for each
+        parameter."""
         if self.flats:
             return self.flats
         for parameter in self.parameters:
@@ -74,17 +84,31 @@ class Gradients:
         return [parameter.grad for parameter in self.parameters]  # type: ignore[misc]
 
     def norm(self) -> torch.Tensor:
-        """Euclidean norm over all gradients, []."""
-        norms = torch._foreach_norm(self.tensors())
+        """Euclidean norm over all gradients, []. Where parameters are sharded, every rank must call this."""
+        norms = _norms(self.replicated())
+        if self.sharding:
+            norms.append(self._norm_of_rows(self.sharding.ranks))
         if len(norms) == 1:
             return norms[0]
         if len({norm.dtype for norm in norms}) > 1:
             norms = [norm.double() for norm in norms]
         return torch.linalg.vector_norm(torch.stack(norms))
 
+    def _norm_of_rows(self, ranks: Ranks) -> torch.Tensor:
+        """The norm over the gradients of sharded parameters, all ranks together."""
+        square = torch.zeros((), dtype=torch.float64, device=ranks.device)
+        for norm in _norms([rows.take_gradient() for rows in self.rows]):
+            square += norm.double() ** 2
+        ranks.all_reduce([square])
+        return square.sqrt().float()
+
     def scale(self, factor: float | torch.Tensor) -> None:
         """Multiply all gradients by `factor`, in place."""
-        torch._foreach_mul_(self.tensors(), factor)
+        torch._foreach_mul_([*self.replicated(), *(rows.own.grad for rows in self.rows)], factor)
+
+
+def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list(torch._foreach_norm(tensors)) if tensors else []  # which torch refuses
 
 
 @dataclass
@@ -112,9 +136,19 @@ class OutOfMemory(Exception):
         self.step, self.reason = step, reason
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out: torch has an error class for that of a GPU, and only a message for that of the host."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory_reason(error: RuntimeError, sharded: bool) -> str:
+    """The first line of an error that says that memory ran out: torch has an error class for that of a GPU, and only a
+    message for that of the host. Raises other errors again, and TrainingError with sharded parameters: the other ranks
+    wait for this one in the middle of the model, so that the step cannot be repeated."""
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        raise error
+    reason = str(error).splitlines()[0]
+    if sharded:
+        raise TrainingError(
+            f"Memory ran out ({reason}). With sharded parameters micro-batches are not halved during a run: use a "
+            "smaller data.batch_size with as much more training.grad_accum_steps, or more GPUs."
+        ) from error
+    return reason
 
 
 class OwnStep(Protocol):
@@ -142,10 +176,13 @@ class StepContext:
         precision: Precision,
         ranks: Ranks,
         names: Sequence[str],
+        sharding: Sharding | None = None,
     ):
         self.recipe, self.model, self.optimizer = recipe, model, optimizer
         self.precision, self.ranks, self.names = precision, ranks, tuple(names)
-        self.gradients = Gradients((p for group in optimizer.param_groups for p in group["params"]), ranks.world > 1)
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        self.gradients = Gradients(parameters, ranks.world > 1, sharding)
+        self.sharded = sharding is not None
         self.clip = recipe.settings.optim.grad_clip
         self.device = ranks.device
         # Whether the host reads the norm to decide if a step is applied, which is quicker on a CPU. On a GPU it would
@@ -247,11 +284,9 @@ class StepContext:
             try:
                 for micro_batch, batch in zip(micro_batches, batches, strict=True):
                     seed_torch(self.device, seed, step, micro_batch.number)
-                    report += self._accumulate(batch, counts, progress)
+                    report += self._accumulate(batch, counts, progress, 0.0 if micro_batch.padding else 1.0)
             except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                reason = str(error).splitlines()[0]
+                reason = out_of_memory_reason(error, self.sharded)
             if self.ranks.any(bool(reason)):
                 self.gradients.clear()
                 raise OutOfMemory(step, reason or "on another rank")
@@ -259,16 +294,19 @@ class StepContext:
         values = PendingValues(report, self._norm.detach())
         return StepResult(step, self.names, [counts[n] for n in self.names], values, samples, self._rescaled)
 
-    def _accumulate(self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress) -> torch.Tensor:
-        """Add the gradients of one micro-batch. Returns [terms + 1]: its totals, then its part of the objective."""
+    def _accumulate(
+        self, batch: Batch, counts: Mapping[str, float], progress: TrainingProgress, weight: float
+    ) -> torch.Tensor:
+        """Add the gradients of one micro-batch, times `weight`: 1, or 0 for padding. Returns [terms + 1]: its totals,
+        then its part of the objective; zeros for padding."""
         with self.precision.autocast():
             losses = self.recipe.losses(self.model, batch, progress)
         objective = self.objective(losses, counts)
         if objective is not None:
-            self.backward(objective)
+            self.backward(objective if weight else objective * weight)
         totals = [losses[name].total.detach() for name in self.names]
         totals.append(objective.detach() if objective is not None else torch.zeros_like(totals[0]))
-        return torch.stack(totals)
+        return torch.stack(totals) if weight else torch.zeros_like(torch.stack(totals))
 
     def _check_names(self, where: str, named: Mapping[str, object]) -> None:
         if named.keys() != self._names:
