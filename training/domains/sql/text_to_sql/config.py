@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import model_validator
+
 from training.config import Section
 from training.domains.sql.bases.folder import Nf4
 from training.settings import AtLeastOne, Count, Fraction, Positive, RunSettings
@@ -20,6 +22,14 @@ class Model(Section):
     max_tokens: AtLeastOne = 2048  # of a question with its schema and answer; longer schemas are pruned
     attention: Literal["dense", "flex"] = "dense"  # flex: faster for long bundles on a GPU; not run on a GPU yet
     gradient_checkpointing: bool = True  # less memory, a third more time; the same result
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # on several GPUs; "fsdp" shards the layers over them
+
+    @model_validator(mode="after")
+    def _shardable(self) -> Model:
+        if self.parallel == "fsdp" and (self.quantization == "nf4" or self.attention == "flex"):
+            # torch's gathered weights lose bitsandbytes' scales; flex attention is compared by passes of its own.
+            raise ValueError("consistent: parallel fsdp needs quantization none and attention dense")
+        return self
 
     @property
     def nf4(self) -> Nf4 | None:
@@ -59,7 +69,9 @@ class Export(Section):
 
 class TextToSqlConfig(RunSettings):
     # A base at another place is the same base if its weights are, which every checkpoint checks by their hash.
-    resumable = ("model.base", "model.gradient_checkpointing", "model.attention", "generation", "judging")
+    resumable = (
+        "model.base", "model.gradient_checkpointing", "model.attention", "model.parallel", "generation", "judging",
+    )  # fmt: skip
 
     model: Model = Model()
     lora: Lora = Lora()

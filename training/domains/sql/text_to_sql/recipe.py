@@ -59,6 +59,13 @@ class TextToSqlRecipe(Stepped):
         policies: dict[str, DtypePolicy] = {"bfloat16": "bfloat16_base", "float16": "float16_base"}
         return policies.get(self.settings.model.dtype, "autocast")
 
+    @property
+    def parallel(self) -> Literal["ddp", "fsdp"]:  # type: ignore[override]  by the settings
+        return self.settings.model.parallel
+
+    def blocks(self, model: torch.nn.Module) -> Sequence[torch.nn.Module]:
+        return model.lm.model.layers
+
     def encoders(self) -> Mapping[str, Encoder]:
         return {"database_path": DATABASE}
 

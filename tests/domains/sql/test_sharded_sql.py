@@ -1,0 +1,51 @@
+"""The base of a language model, with its adapters, is sharded layer by layer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training import cli
+from training.engine.checkpoints.checkpoint_file import read
+from training.stages.trained import load_trained
+from training.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[3]
+#: A frozen bfloat16 base with float32 adapters, and layers that are computed again in the backward pass.
+SETTINGS = (
+    "model.dtype=bfloat16", "model.gradient_checkpointing=true", "training.max_steps=2", "training.appraise_rows=3",
+    "generation.batch_size=1",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
+    """Rank 0 generates answers to two questions, and rank 1 to one."""
+    prepared = tmp_path / "ddp"
+    assert cli.main(["prepare", "--domain", "sql", "--questions", "60", "--out", str(prepared)]) == 0
+    shutil.copytree(prepared, tmp_path / "fsdp")
+    words = ["train", "text_to_sql", "--preset", "debug", "--device", "cpu"]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    commands = [[*words, "--set", f"model.parallel={name}", "--out", str(tmp_path / name)] for name in ("ddp", "fsdp")]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "tests/on_ranks.py"), json.dumps(commands)], capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "blocks sharded over 2 processes" in done.stdout
+    replicated, sharded = (read(tmp_path / name / "checkpoints/text_to_sql/last.pt") for name in ("ddp", "fsdp"))
+    assert replicated["frozen"] == sharded["frozen"] and replicated["metrics"].keys() == sharded["metrics"].keys()
+    for name, value in replicated["metrics"].items():
+        assert sharded["metrics"][name] == pytest.approx(value, rel=1e-3), name
+    assert replicated["model"].keys() == sharded["model"].keys()
+    for name, value in replicated["model"].items():
+        torch.testing.assert_close(sharded["model"][name], value, rtol=1e-3, atol=1e-5)
+    assert load_trained("text_to_sql", Workspace(tmp_path / "fsdp")).model is not None
