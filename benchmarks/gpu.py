@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_engine, gpu_ranks, reference_loops
+from benchmarks import gpu_engine, gpu_ranks, gpu_sharding, reference_loops
 from benchmarks.gpu_place import Place, place_here, turn
 from benchmarks.harness import Row, in_turn, median, not_installed, not_measured, place
 from benchmarks.music import gpu_chamfer
@@ -91,13 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def measure(here: Place) -> list[Row]:
-    """Rows 10a to 10y; long and less important measurements come last."""
+    """Rows 10a to 10z; long and less important measurements come last."""
     report = Report(time.monotonic() + 60 * MINUTES)
     report.attempt("10k", "Chamfer distance", lambda: gpu_chamfer.measure(here))
     report.attempt("10a", "training the MIDI generator", lambda: _training(here, report))
     report.attempt("10r", "training Spectocloud", lambda: gpu_engine.spectocloud(here))
     report.attempt("10u", "several GPUs", lambda: gpu_ranks.measure(here))
     report.attempt("10v", "CUDA graphs", lambda: gpu_engine.cuda_graphs(here))
+    report.attempt("10w", "sharded over several GPUs", lambda: gpu_sharding.measure(here))
     return sorted(report.rows, key=lambda row: row.bar)
 
 

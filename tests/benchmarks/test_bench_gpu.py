@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_engine, gpu_ranks, table
+from benchmarks import gpu, gpu_engine, gpu_ranks, gpu_sharding, table
 from benchmarks.gpu_place import place_here
 from benchmarks.harness import Row
 from benchmarks.music import gpu_chamfer
@@ -31,10 +31,10 @@ def test_all_subjects_run_without_a_gpu_and_are_reported_as_not_measured(traced,
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["small"]  # the page's table refuses it
     bars = [row["bar"] for row in result["rows"]]
-    assert bars == [f"10{letter}" for letter in "abcdefghiklmnoprsuvy"]
+    assert bars == [f"10{letter}" for letter in "abcdefghiklmnoprsuvwxyz"]
     assert all(table.verdict(row) == "not measured" for row in result["rows"])
     page = (tmp_path / "out.md").read_text()
-    assert "**On a GPU**" in page and "no GPU" in page and "20 not measured" in page
+    assert "**On a GPU**" in page and "no GPU" in page and "23 not measured" in page
 
 
 def test_failed_and_late_subjects_do_not_affect_the_others(monkeypatch, tmp_path):
@@ -103,3 +103,19 @@ def test_scaling_is_relative_to_n_times_one_gpu(count, met, monkeypatch, tmp_pat
     monkeypatch.setattr(gpu_ranks, "rate", lambda _here, n: 280.0 if n > 1 else 100.0)
     (row,) = gpu_ranks.measure(place_here(tmp_path))
     assert row.met is met and row.ratio == 2.8 / count
+
+
+@pytest.mark.slow
+def test_sharded_and_copied_layers_are_compared_on_two_processes(monkeypatch, tmp_path):
+    """On a CPU the memory is that of the parameters."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    rate, memory, loss = gpu_sharding.measure(place_here(tmp_path))
+    assert rate.ours > 0 and rate.reference > 0
+    assert memory.met and 0.5 < memory.ratio < 0.9  # embeddings are on both
+    assert loss.met and loss.ratio == pytest.approx(1, rel=1e-3)
+
+
+def test_fewer_than_two_gpus_are_reported(tmp_path):
+    rows = gpu_sharding.measure(place_here(tmp_path))
+    assert [row.bar for row in rows] == ["10w", "10x", "10z"] and not any(row.ours for row in rows)
+    assert all("0 GPUs here, and two are needed" in row.note for row in rows)
