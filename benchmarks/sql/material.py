@@ -50,7 +50,7 @@ class Case:
 
     def asked(self, first: int, count: int) -> list[Asked]:
         """The questions of `count` steps from step `first` on, in order."""
-        return [requested step in self.steps[first : first + count] for bundle in step for asked in bundle]
+        return [one for step in self.steps[first : first + count] for bundle in step for one in bundle]
 
 
 @dataclass(frozen=True)

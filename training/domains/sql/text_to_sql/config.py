@@ -27,7 +27,7 @@ class Model(Section):
     @model_validator(mode="after")
     def _shardable(self) -> Model:
         if self.parallel == "fsdp" and (self.quantization == "nf4" or self.attention == "flex"):
-            # torch's gathered weights lose bitsandbytes' scales; flex attention is compared by passes of its own.
+            # torch's gathered weights lose bitsandbytes' scales; flex attention is compared by separate passes.
             raise ValueError("consistent: parallel fsdp needs quantization none and attention dense")
         return self
 
