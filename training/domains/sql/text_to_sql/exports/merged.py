@@ -88,6 +88,7 @@ def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     if found["same_answers"] < LEAST_ANSWERS * found["of"] and found["same_next_tokens"] < LEAST_TOKENS:
         raise ExportError(
             f"{path.name}: {found['same_answers']} of {found['of']} golden answers are the model's, token by token, "
-            f"and {found['same_next_tokens']:.1%} of their tokens; {LEAST_ANSWERS:.0%} or {LEAST_TOKENS:.0%} are required."
+            f"and {found['same_next_tokens']:.1%} of their tokens; {LEAST_ANSWERS:.0%} or {LEAST_TOKENS:.0%} are "
+            "required."
         )
     return found | {"dtype": str(config.get("dtype") or config.get("torch_dtype"))}
