@@ -204,7 +204,8 @@ def own_step(recipe, context, batches, counts, progress):
     ("kind", "training", "text"),
     [
         (Sharded, {"compile": True}, "training.compile must be false"),
-        (Sharded, {"amp": True, "amp_dtype": "float16"}, "training.amp_dtype must be bfloat16"),
+        (Sharded, {"amp": True, "amp_dtype": "float16"}, "cannot compute in float16"),
+        (type("Half", (Sharded,), {"dtype_policy": "float16_base"}), {}, "cannot compute in float16"),
         (type("Own", (Sharded,), {"own_step": own_step}), {}, "own_step"),
     ],
 )

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from training import cli
+from training.domains.sql.text_to_sql.config import TextToSqlConfig
 from training.engine.checkpoints.checkpoint_file import read
 from training.stages.trained import load_trained
 from training.workspace import Workspace
@@ -49,3 +50,10 @@ def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
     for name, value in replicated["model"].items():
         torch.testing.assert_close(sharded["model"][name], value, rtol=1e-3, atol=1e-5)
     assert load_trained("text_to_sql", Workspace(tmp_path / "fsdp")).model is not None
+
+
+@pytest.mark.parametrize("other", [{"quantization": "nf4"}, {"attention": "flex"}])
+def test_what_cannot_be_sharded_is_refused(other):
+    with pytest.raises(ValueError, match="quantization none and attention dense"):
+        TextToSqlConfig(model={"parallel": "fsdp", **other})
+    assert TextToSqlConfig(model={"parallel": "ddp", **other})

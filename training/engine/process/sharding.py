@@ -48,13 +48,13 @@ def complete(tensor: torch.Tensor) -> torch.Tensor:
 
 def require_shardable(recipe: Stepped) -> None:
     """Raise UsageError where the settings or the family require what cannot be had with sharded parameters."""
-    training = recipe.settings.training
+    training, policy = recipe.settings.training, recipe.dtype_policy
+    half = policy == "float16_base" or (policy == "autocast" and training.amp and training.amp_dtype == "float16")
     reasons = {
         "a family with its own step (own_step) cannot be sharded": recipe.own_step is not None,
         "training.compile must be false": training.compile,
-        "training.amp_dtype must be bfloat16": training.amp
-        and training.amp_dtype == "float16"
-        and recipe.dtype_policy == "autocast",
+        # A rank's gradient scaler would see the gradients of that rank's rows alone.
+        "it cannot compute in float16, but in bfloat16 or float32": half,
     }
     for reason, applies in reasons.items():
         if applies:
