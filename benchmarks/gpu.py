@@ -23,12 +23,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_engine, gpu_ranks, gpu_sharding, reference_loops
+from benchmarks import gpu_engine, gpu_ranks, reference_loops
 from benchmarks.gpu_place import Place, place_here, turn
 from benchmarks.harness import Row, in_turn, median, not_installed, not_measured, place
 from benchmarks.music import gpu_chamfer
 from benchmarks.reference_loops import Loop
 from benchmarks.running import EngineRun, quiet
+from benchmarks.sql import gpu_sharding
 from benchmarks.table import BARS, line, render
 from benchmarks.training_step import midi_generator
 

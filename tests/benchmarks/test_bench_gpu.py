@@ -7,11 +7,12 @@ import time
 import pytest
 import torch
 
-from benchmarks import gpu, gpu_engine, gpu_ranks, gpu_sharding, table
+from benchmarks import gpu, gpu_engine, gpu_ranks, table
 from benchmarks.gpu_place import place_here
 from benchmarks.harness import Row
 from benchmarks.music import gpu_chamfer
 from benchmarks.music.chamfer import by_cdist
+from benchmarks.sql import gpu_sharding
 
 
 @pytest.fixture

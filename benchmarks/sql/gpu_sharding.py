@@ -1,7 +1,7 @@
 """Bar 10 on several GPUs: fine-tuning a language model with its layers sharded over the GPUs (model.parallel fsdp),
 against a copy of it on each (ddp).
 
-This module is also the program of each rank: python -m benchmarks.gpu_sharding BASE PARALLEL RESULT
+This module is also the program of each rank: python -m benchmarks.sql.gpu_sharding BASE PARALLEL RESULT
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def train(here: Place, base: Path, parallel: str, count: int) -> dict[str, float
     held-out loss at the end, and the number of parameters."""
     result = here.folder / f"{parallel}.json"
     command = [sys.executable, "-m", "training.runner.launch", f"--nproc_per_node={count}", "--standalone",
-               "-m", "benchmarks.gpu_sharding", str(base), parallel, str(result)]  # fmt: skip
+               "-m", "benchmarks.sql.gpu_sharding", str(base), parallel, str(result)]  # fmt: skip
     subprocess.run(command, cwd=PROJECT, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
     return json.loads(result.read_text())
 
