@@ -9,6 +9,7 @@ from soak.harness import Mutant, Row
 #: Modules of this folder, each with `ROWS: tuple[Row, ...]`.
 MODULES: tuple[str, ...] = (
     "kills",
+    "adapters",
     "numbers",
     "ranks",
     "orphans",
