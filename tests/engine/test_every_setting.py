@@ -188,6 +188,7 @@ CASES: dict[str, tuple[Any, Callable, dict[str, Any]]] = {
     "training.epochs": (2, steps, {}),
     "training.min_epochs": (4, steps, IMPATIENT),
     "training.max_steps": (4, steps, {}),
+    "training.max_minutes": (1e-9, steps, {}),
     "training.early_stopping.enabled": (False, steps, IMPATIENT),
     "training.early_stopping.patience": (3, steps, IMPATIENT),
     "training.early_stopping.min_delta": (0.0, steps, IMPATIENT),

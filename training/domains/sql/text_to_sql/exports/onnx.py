@@ -42,7 +42,7 @@ def graphs(model: TextToSql, settings: TextToSqlConfig) -> list[Graph]:
 
 def _too_large(model: TextToSql) -> str | None:
     # tied weights are counted once; adapters are merged into the weights that are there
-    count = parameter_count(model.lm) - sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))
+    count = parameter_count(model.lm) - sum(p.numel() for name, p in model.lm.named_parameters() if is_adapter(name))
     if 4 * count <= MOST_WEIGHTS:
         return None
     needed, most = 4 * count / 1e9, MOST_WEIGHTS / 1e9
