@@ -56,7 +56,8 @@ class Toy(Domain):
     options = (
         Option("readings", "folder", "CSV files, one per device; x,y per line", environment="ATHANOR_TOY_READINGS"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
-        Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume")),
+        Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume", "export")),
+        Option("table", "text", "the name of the exported table", verbs=("export",)),
     )
     sealed_test = True
 
@@ -71,8 +72,11 @@ class Toy(Domain):
         return (*map(read_yaml, own), Layer(changes, name=str(path), notes=[f"{path.name}: the width is {width}"]))
 
     def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
-        width = job.options.get("width")
-        return {"model": {"width": int(width)}} if width and family == "curve" else {}
+        if family != "curve":
+            return {}
+        width, table = job.options.get("width"), job.options.get("table")
+        changes = {"model": {"width": int(width)} if width else {}, "table": {"name": table} if table else {}}
+        return {section: keys for section, keys in changes.items() if keys}
 
     def schema(self) -> Schema:
         from tests.toy_domain.readings import SCHEMA

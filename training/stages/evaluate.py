@@ -52,7 +52,7 @@ def evaluate(
     from training.stages.trained import load_trained, needed_of
 
     started = time.monotonic()
-    trained = load_trained(run, workspace, checkpoint)
+    trained = load_trained(run, workspace, checkpoint, options)
     trained.recipe.needed = needed_of(run, workspace)
     judge = _Judge(trained, workspace, device, options, share)
     path = workspace.exports / METRICS

@@ -54,7 +54,7 @@ def export(
     folder = folder or workspace.exports
     for run in checkpoints:
         Layout.of(run)
-    sources = [load_trained(run, workspace, path) for run, path in checkpoints.items()]
+    sources = [load_trained(run, workspace, path, options) for run, path in checkpoints.items()]
     with exclusive(folder, "export"):
         for trained in sources:
             manifest = _held_out_manifest(trained.recipe, workspace)

@@ -12,13 +12,16 @@ from typing import Any
 
 from training.config import Layer, build
 from training.data.files import sha256
+from training.domain import Job
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.partial import load_state
+from training.engine.checkpoints.provenance import decisive_settings, plain
 from training.engine.fit import fitted
 from training.errors import HostError, UsageError
 from training.recipe import Fitted, Recipe
-from training.registry import families, family_of, item_of, recipe_type
+from training.registry import domain_of, families, family_of, item_of, recipe_type
+from training.settings import RunSettings
 from training.workspace import Workspace
 
 
@@ -37,9 +40,12 @@ class Trained:
     model: Any
 
 
-def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
-    """Read `checkpoint`, or the best of `run` ("family" or "family/item"). Raises UsageError, naming what to run, where
-    there is none, and HostError where none is intact."""
+def load_trained(
+    run: str, workspace: Workspace, checkpoint: Path | None = None, options: Mapping[str, Any] | None = None
+) -> Trained:
+    """Read `checkpoint`, or the best of `run` ("family" or "family/item"). `options`: the domain's, by attribute, which
+    may name another place of something that it needs. Raises UsageError, naming what to run, where there is none, and
+    HostError where none is intact."""
     if checkpoint is None:
         checkpoints = CheckpointFolder(workspace.checkpoints(run))
         checkpoint = checkpoints.best()
@@ -57,7 +63,8 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
     if content["family"] != run:
         raise UsageError(f"{checkpoint} is a checkpoint of {content['family']}, not of {run}.")
     kind = recipe_type(run)
-    recipe = kind(build(kind.settings_type, Layer(content["settings"], name=str(checkpoint))))
+    settings = build(kind.settings_type, Layer(content["settings"], name=str(checkpoint)))
+    recipe = kind(_with_options(run, workspace, options or {}, settings))
     recipe.item = item_of(run)
     recipe.needed = needed_of(run, workspace, required=False)
     try:
@@ -69,6 +76,22 @@ def load_trained(run: str, workspace: Workspace, checkpoint: Path | None = None)
             f"({content['provenance'].get('code_version', 'not recorded')}), or train it again."
         ) from None
     return Trained(checkpoint, sha256(checkpoint), content, recipe, model)
+
+
+def _with_options(run: str, workspace: Workspace, options: Mapping[str, Any], settings: RunSettings) -> RunSettings:
+    """The settings of a checkpoint as the domain's options change them: where something is, or how results are measured
+    (RunSettings.resumable). Raises UsageError for options that would change anything else."""
+    domain = domain_of(run)
+    more = domain.settings(Job(workspace, options), family_of(run), settings) if options else {}
+    if not more:
+        return settings
+    kind = type(settings)
+    changed = build(kind, Layer(plain(settings)), Layer(more, name=f"the options of {domain.word}"))
+    old, new = (decisive_settings(plain(one), kind.resumable) for one in (settings, changed))
+    differing = [f"{key}: {old.get(key)} -> {new.get(key)}" for key in new if old.get(key) != new[key]]
+    if differing:
+        raise UsageError(f"The options do not fit the checkpoint of {run}, which was trained with {differing[0]}.")
+    return changed
 
 
 def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -125,6 +126,15 @@ def test_a_base_with_other_bytes_is_refused_and_one_at_another_place_is_not(out,
     words = ["train", "text_to_sql", "--preset", "debug", "--device", "cpu", "--base", str(copy), "--out", str(out)]
     assert cli.main(words) == 0
     assert "was trained before" in capsys.readouterr().out
+    path = Path(checkpoint["settings"]["model"]["base"])
+    path.rename(path.with_name("moved"))
+    try:
+        assert cli.main(["evaluate", "text_to_sql", "--device", "cpu", "--out", str(out)]) == 2
+        assert "--base: There is no folder" in capsys.readouterr().err
+        assert cli.main(["evaluate", "text_to_sql", "--device", "cpu", "--base", str(copy), "--out", str(out)]) == 0
+        assert "measured before" in capsys.readouterr().out
+    finally:
+        path.with_name("moved").rename(path)
     tensors = load_file(copy / "model.safetensors")
     tensors["model.norm.weight"] += 1e-3
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})

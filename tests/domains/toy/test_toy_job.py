@@ -223,6 +223,14 @@ def test_a_run_continues_with_another_value_of_a_setting_that_decides_about_no_w
     assert "model.width: 8 -> 5" in capsys.readouterr().out
 
 
+def test_an_option_of_an_export_changes_a_setting_that_decides_about_no_weight_and_no_other(done, capsys):
+    words = ["export", "curve/bar", "--out", str(done.out), "--output-dir", str(done.out / "others")]
+    assert cli.main([*words, "--table", "other.cal"]) == 0
+    assert (done.out / "others/bar/other.cal").exists() and not (done.out / "others/bar/curve.cal").exists()
+    assert cli.main([*words, "--width", "5"]) == 2
+    assert "do not fit the checkpoint of curve/bar, which was trained with model.width: 8" in capsys.readouterr().err
+
+
 def test_a_command_of_the_domain_uses_a_trained_model(done, capsys):
     words = ["correct", "toy", "0.1", "0.2", "--out", str(done.out)]
     assert cli.main([*words, "--of", "bar"]) == 0
