@@ -179,8 +179,10 @@ _Special = Callable[[TrainerFile, str, Any, Mapping[str, Any], str], None]
 
 
 def _name(out: TrainerFile, key: str, value: Any, values: Mapping[str, Any], place: str) -> None:
-    if Path(str(value)).expanduser().is_dir():
-        out.set("model.base", str(Path(str(value)).expanduser().absolute()))
+    if not isinstance(value, str):
+        raise UsageError(f"{place}: `{key}` should be text, the name or the folder of a base model; it is {value!r}.")
+    if Path(value).expanduser().is_dir():
+        out.set("model.base", str(Path(value).expanduser().absolute()))
     else:
         out.note(key, f"{value} is no folder here: the base is that of --base DIR or --download NAME@REVISION")
 
