@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 from training import console
@@ -20,7 +21,7 @@ from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, interrupt_on_signals, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import COMMAND, attribute_of, data_options, parser_of
-from training.registry import domains, require_one_model
+from training.registry import domain, domains, require_one_model
 from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, others, require_trained, trained_runs
@@ -344,7 +345,10 @@ def _command(options: argparse.Namespace) -> None:
     given = {option.attribute: getattr(options, attribute_of(option)) for option in command.options}
     workspace = Workspace(options.out)
     job = Job(workspace, given | {"device": options.device})
-    getattr(importlib.import_module(module), name)(job, options.words, lambda run: load_trained(run, workspace))
+    shared = {option.attribute for option in domain(options.word).options}
+    places = {name: value for name, value in given.items() if name in shared}
+    load = partial(load_trained, workspace=workspace, options=places)
+    getattr(importlib.import_module(module), name)(job, options.words, load)
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -167,7 +167,8 @@ class Command:
 
     `run` is "module:function", called with a Job, whose options are those of the command and `device`, with the words,
     and with a function that loads a trained model by the name of its run; its result has `model` (as in
-    EvaluationContext) and `recipe`. Two domains may have a command of the same name.
+    EvaluationContext) and `recipe`. An option with the name of one of the domain's changes the settings under which the
+    model is loaded, as the domain's does. Two domains may have a command of the same name.
     """
 
     name: str  # "ask"

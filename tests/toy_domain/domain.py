@@ -112,10 +112,12 @@ class Toy(Domain):
         return inspect(path)
 
     def commands(self) -> tuple[Command, ...]:
-        named = Option("of", "text", "the device", metavar="DEVICE")
-        return (
-            Command("correct", "correct readings of a device", "tests.toy_domain.curve:correct", "READING", (named,)),
+        options = (
+            Option("of", "text", "the device", metavar="DEVICE"),
+            Option("width", "number", "of the curve's network"),
         )
+        run = "tests.toy_domain.curve:correct"
+        return (Command("correct", "correct readings of a device", run, "READING", options),)
 
     def nodes(self) -> tuple[Node, ...]:
         from tests.toy_domain.blend import NODES

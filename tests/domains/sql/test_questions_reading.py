@@ -67,9 +67,12 @@ def test_columns_by_any_of_their_names(tmp_path, row):
     assert found.extra == {"note": 3}
 
 
-INST, CHATML = "<s>[INST] {user} [/INST] {sql}</s>", (
-    "<|im_start|>system\nYou write SQL.<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
-    "<|im_start|>assistant\n{sql}<|im_end|>\n"
+INST, CHATML = (
+    "<s>[INST] {user} [/INST] {sql}</s>",
+    (
+        "<|im_start|>system\nYou write SQL.<|im_end|>\n<|im_start|>user\n{user}<|im_end|>\n"
+        "<|im_start|>assistant\n{sql}<|im_end|>\n"
+    ),
 )
 
 

@@ -120,7 +120,9 @@ def test_rows_are_printed_as_a_table(library, capsys):
     assert none[-1] == "(0 rows)"
 
 
-def test_a_base_with_other_bytes_is_refused_and_one_at_another_place_is_not(out, tmp_path, monkeypatch, capsys):
+def test_a_base_with_other_bytes_is_refused_and_one_at_another_place_is_not(
+    out, library, tmp_path, monkeypatch, capsys
+):
     copy, checkpoint = tmp_path / "base", read(out / "checkpoints/text_to_sql/best.pt")
     shutil.copytree(checkpoint["settings"]["model"]["base"], copy)
     words = ["train", "text_to_sql", "--preset", "debug", "--device", "cpu", "--base", str(copy), "--out", str(out)]
@@ -133,6 +135,9 @@ def test_a_base_with_other_bytes_is_refused_and_one_at_another_place_is_not(out,
         assert "--base: There is no folder" in capsys.readouterr().err
         assert cli.main(["evaluate", "text_to_sql", "--device", "cpu", "--base", str(copy), "--out", str(out)]) == 0
         assert "measured before" in capsys.readouterr().out
+        question = ["ask", "sql", "How many books?", "--database", str(library), "--out", str(out)]
+        assert cli.main(question) == 2 and "There is no folder" in capsys.readouterr().err
+        assert cli.main([*question, "--base", str(copy)]) == 0
     finally:
         path.with_name("moved").rename(path)
     tensors = load_file(copy / "model.safetensors")

@@ -236,6 +236,9 @@ def test_a_command_of_the_domain_uses_a_trained_model(done, capsys):
     assert cli.main([*words, "--of", "bar"]) == 0
     assert len([float(line) for line in capsys.readouterr().out.splitlines()]) == 2
     assert cli.main(words) == 2 and "--of DEVICE is needed" in capsys.readouterr().err
+    assert cli.main([*words, "--of", "bar", "--width", "8"]) == 0
+    assert cli.main([*words, "--of", "bar", "--width", "5"]) == 2
+    assert "trained with model.width: 8" in capsys.readouterr().err
 
 
 def test_a_shared_file_is_in_all_splits_and_no_leak(done):

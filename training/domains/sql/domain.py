@@ -104,6 +104,7 @@ class Sql(Domain):
             Option("evidence", "text", "a hint that belongs to the question"),
             Option("run", "flag", "also run the query (read-only, within the time limit), and print its rows"),
             Option("beside-base", "flag", "also print what the base model answers"),
+            Option("base", "folder", "the base model, if it was moved since the training"),
         )
         return (Command("ask", "ask a trained model a question", "training.domains.sql.ask:ask", "QUESTION", options),)
 
