@@ -1,4 +1,4 @@
-"""Flex attention computes what the dense one does; where it does not, the dense one is used, and a line says so."""
+"""Split and flex attention compute what the dense one does; where flex does not, split is used, and a line says so."""
 
 from __future__ import annotations
 
@@ -49,8 +49,9 @@ def batch(tiny_base):
     return collate([bundled(rows), bundled(rows[:2])])  # the second one is padded
 
 
-def test_flex_has_the_loss_and_gradients_of_the_dense_one(tiny_base, batch, capsys):
-    (right, expected), (loss, found) = (gradients(made(tiny_base, way), [batch]) for way in ("dense", "flex"))
+@pytest.mark.parametrize("way", ["split", "flex"])
+def test_its_loss_and_gradients_are_those_of_the_dense_one(tiny_base, batch, capsys, way):
+    (right, expected), (loss, found) = (gradients(made(tiny_base, one), [batch]) for one in ("dense", way))
     assert loss == pytest.approx(right, rel=1e-5)
     for name, value in expected.items():
         assert (found[name] - value).norm() <= 1e-4 * value.norm()
@@ -66,11 +67,11 @@ def test_flex_attention_itself_gives_the_outputs_of_the_dense_one(tiny_base, bat
     torch.testing.assert_close(loss, right, rtol=1e-4, atol=1e-5)
 
 
-def test_where_flex_has_no_gradients_a_line_says_that_the_dense_one_is_used(tiny_base, batch, monkeypatch, capsys):
+def test_where_flex_has_no_gradients_a_line_says_that_the_split_one_is_used(tiny_base, batch, monkeypatch, capsys):
     monkeypatch.setattr("training.domains.sql.text_to_sql.model.trains_on", attention.trains_on)
     model = made(tiny_base, "flex")
-    assert gradients(model, [batch])[0] == gradients(made(tiny_base, "dense"), [batch])[0]
-    assert "has no gradients on this device: the dense one is used" in capsys.readouterr().out
+    assert gradients(model, [batch])[0] == gradients(made(tiny_base, "split"), [batch])[0]
+    assert "has no gradients on this device: the split one is used" in capsys.readouterr().out
 
 
 def test_both_masks_let_the_same_positions_see_each_other(batch):
@@ -92,7 +93,7 @@ def test_a_wrong_flex_attention_is_noticed_and_not_used(tiny_base, batch, monkey
 
     monkeypatch.setattr(attention, "_flex", lambda device: broken)
     model = made(tiny_base, "flex")
-    (right, expected), (loss, found) = gradients(made(tiny_base, "dense"), [batch]), gradients(model, [batch])
+    (right, expected), (loss, found) = gradients(made(tiny_base, "split"), [batch]), gradients(model, [batch])
     assert "flex attention is wrong on this host (the loss differs by" in capsys.readouterr().out
     assert loss == right and alike(found, expected)
 
@@ -105,7 +106,18 @@ def test_the_comparison_changes_no_random_number(tiny_base, batch):
         torch.manual_seed(5)
         losses.append(model(*(batch[name] for name in INPUTS))[0].sum().item())
     assert losses[0] == losses[1]
-    assert model.compared and model.flex
+    assert model.compared and model.attention == "flex"
+
+
+def test_a_token_sees_the_prefix_and_its_question_so_far_and_nothing_else(batch):
+    """Queries and keys of zero average the values that are seen."""
+    segments = batch["segments"]
+    length = segments.shape[1]
+    values = torch.eye(length).expand(2, 1, length, length)
+    zeros = torch.zeros(2, 1, length, 8)
+    found, _ = attention.attend(None, zeros, zeros, values, None, bundles=attention.bundles_of(segments))
+    real = segments != PADDING
+    assert torch.equal(found[:, :, 0][real] > 0, attention_mask(segments)[:, 0][real])
 
 
 def test_answers_are_those_of_the_dense_one(tiny_base, batch):

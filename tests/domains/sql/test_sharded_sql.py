@@ -54,6 +54,6 @@ def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
 
 @pytest.mark.parametrize("other", [{"quantization": "nf4"}, {"attention": "flex"}])
 def test_what_cannot_be_sharded_is_refused(other):
-    with pytest.raises(ValueError, match="quantization none and attention dense"):
+    with pytest.raises(ValueError, match="quantization none and attention split or dense"):
         TextToSqlConfig(model={"parallel": "fsdp", **other})
     assert TextToSqlConfig(model={"parallel": "ddp", **other})

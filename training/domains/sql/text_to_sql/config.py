@@ -20,7 +20,7 @@ class Model(Section):
     quantization: Literal["none", "nf4"] = "none"  # nf4: the base's linear layers in four bits, a third of the memory
     double_quantization: bool = True  # with nf4: the scales are quantised, too
     max_tokens: AtLeastOne = 2048  # of a question with its schema and answer; longer schemas are pruned
-    attention: Literal["dense", "flex"] = "dense"  # flex: faster for long bundles on a GPU; not run on a GPU yet
+    attention: Literal["split", "dense", "flex"] = "split"  # dense: all pairs; flex: not run on a GPU yet
     gradient_checkpointing: bool = True  # less memory, a third more time; the same result
     parallel: Literal["ddp", "fsdp"] = "ddp"  # on several GPUs; "fsdp" shards the layers over them
 
@@ -28,7 +28,7 @@ class Model(Section):
     def _shardable(self) -> Model:
         if self.parallel == "fsdp" and (self.quantization == "nf4" or self.attention == "flex"):
             # torch's gathered weights lose bitsandbytes' scales; flex attention is compared by separate passes.
-            raise ValueError("consistent: parallel fsdp needs quantization none and attention dense")
+            raise ValueError("consistent: parallel fsdp needs quantization none and attention split or dense")
         return self
 
     @property

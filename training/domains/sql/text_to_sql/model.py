@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from training.domains.sql.bases.folder import Base, model_of, tokenizer_of
-from training.domains.sql.text_to_sql.attention import BUNDLES, block_mask, disagreement, trains_on
+from training.domains.sql.text_to_sql.attention import BUNDLES, block_mask, bundles_of, disagreement, trains_on
 from training.domains.sql.text_to_sql.config import Lora, TextToSqlConfig
 from training.domains.sql.text_to_sql.data import IGNORED, attention_mask
 from training.errors import UsageError
@@ -31,41 +31,43 @@ class TextToSql(torch.nn.Module):
             # without re-entrant autograd, which would lose the gradients of adapters behind frozen inputs
             self.lm.activation_checkpointing_enable({"use_reentrant": False})
         self.tokenizer = tokenizer_of(base)  # no part of the state_dict
-        self.flex, self.compared = settings.model.attention == "flex", False
-        if self.flex:
-            self.lm.set_attn_implementation(BUNDLES)
+        self.attention, self.compared = settings.model.attention, False
+        self.lm.set_attn_implementation(BUNDLES)
 
     def forward(
         self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         batch = (tokens, positions, segments, labels)
-        if self.flex and self.training and not self.compared:
+        if self.attention == "flex" and self.training and not self.compared:
             self._compare(batch)
-        return self._forward(*batch, block_mask(segments) if self.flex else attention_mask(segments))
+        return self._forward(*batch, self.attention)
 
     def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor, labels: torch.Tensor, seen: Any
+        self, tokens: torch.Tensor, positions: torch.Tensor, segments: torch.Tensor, labels: torch.Tensor, way: str
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # transformers passes `seen` on as it is
-        hidden = self.lm.model(input_ids=tokens, attention_mask=seen, position_ids=positions, use_cache=False)[0]
+        # transformers passes both on as they are; without a mask it would make one
+        seen = block_mask(segments) if way == "flex" else attention_mask(segments)
+        bundles = bundles_of(segments) if way == "split" else None
+        hidden = self.lm.model(
+            input_ids=tokens, attention_mask=seen, position_ids=positions, use_cache=False, bundles=bundles
+        )[0]
         labelled = labels != IGNORED
         logits = self.lm.lm_head(hidden[labelled]).float()  # only where there is something to predict
         right = labels[labelled]
         return functional.cross_entropy(logits, right, reduction="none"), logits.argmax(-1) == right
 
     def _compare(self, batch: tuple[torch.Tensor, ...]) -> None:
-        """Compare flex attention with the dense one on the first batch, and use the dense one if they differ."""
+        """Compare flex attention with the dense one on the first batch, and use the split one if they differ."""
         self.compared = True
         if not trains_on(batch[0].device):
-            print("  NOTE: flex attention has no gradients on this device: the dense one is used.")
-            self.flex = False
+            print("  NOTE: flex attention has no gradients on this device: the split one is used.")
+            self.attention = "split"
             return
-        masks = (attention_mask(batch[2]), block_mask(batch[2]))
-        ways = [lambda seen=seen: self._forward(*batch, seen)[0].mean() for seen in masks]
+        ways = [lambda way=way: self._forward(*batch, way)[0].mean() for way in ("dense", "flex")]
         why = disagreement(ways, [parameter for parameter in self.parameters() if parameter.requires_grad])
         if why is not None:
-            print(f"  NOTE: flex attention is wrong on this host ({why}): the dense one is used.")
-            self.flex = False
+            print(f"  NOTE: flex attention is wrong on this host ({why}): the split one is used.")
+            self.attention = "split"
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
