@@ -193,7 +193,7 @@ def test_questions_are_spread_over_databases_kinds_and_wordings(demo):
         per_database = Counter(row["db_id"] for row in rows)
         assert max(per_database.values()) - min(per_database.values()) <= 6, split
     per_kind = Counter(row["kind"] for row in demo.rows["train"])
-    assert min(per_kind.values()) >= 8 and max(per_kind.values()) <= 20
+    assert min(per_kind.values()) >= 10 and max(per_kind.values()) <= 36  # of few kinds there are no more
     assert len({row["wording"] for row in demo.rows["train"]}) > 0.95 * sum(len(of.train) for of in KINDS.values())
 
 

@@ -50,7 +50,7 @@ class Sql(Domain):
                "(safetensors only; HF_TOKEN for models that need consent)", "NAME@REVISION", verbs=LOADING),
         Option("config", "file", "settings, or a configuration of Hugging Face's Trainer with model, lora, data ...",
                verbs=("prepare", "train", "estimate", "prove-resume")),
-        Option("questions", "number", "for training in the demo (default: 360)", verbs=PREPARE, runner=False),
+        Option("questions", "number", "for training in the demo (default: 900)", verbs=PREPARE, runner=False),
     )  # fmt: skip
 
     def arrange(self, request: Request) -> Request:

@@ -28,11 +28,11 @@ from training.domains.sql.demo.drafts import Draft, World
 from training.domains.sql.demo.filling import Content, fill, write_database
 from training.domains.sql.demo.phrases import Speaker
 from training.domains.sql.demo.schemas import Subject
-from training.domains.sql.demo.wordings import KINDS, Wordings
+from training.domains.sql.demo.wordings import KINDS, OPENINGS, Wordings
 from training.errors import UsageError
 
-#: Training questions by default; each held-out split has HELD_OUT of their number.
-QUESTIONS, HELD_OUT = 360, 96 / 360
+QUESTIONS = 900  # of training, by default
+HELD_OUT, FEWEST_HELD_OUT, MOST_HELD_OUT = 4 / 15, 12, 96  # share of their number that each held-out split has
 FEWEST = 30  # training questions, below which not every kind of query can occur
 COMPOSED = 1 / 3  # of the held-out questions
 TRIES = 40  # drafts of one kind about one database, before another database is drawn
@@ -82,13 +82,14 @@ def demo_questions(seed: int, count: int, databases: Path) -> dict[str, list[dic
     """Fill the databases, and draw the questions of every split; `count`: of training."""
     parts = schemas.parts(seed)
     reserved = frozenset[str]().union(*(subject.own_words for split in ("val", "test") for subject in parts[split]))
+    held_out = min(MOST_HELD_OUT, max(FEWEST_HELD_OUT, round(count * HELD_OUT)))
     found = {}
     for split, subjects in parts.items():
         contents = {subject.name: fill(subject, seed) for subject in subjects}
         for subject in subjects:
             write_database(databases / f"{subject.name}.sqlite", subject, contents[subject.name])
         writer = _Writer(split, seed, subjects, contents, reserved, databases)
-        found[split] = writer.questions(count if split == "train" else max(12, round(count * HELD_OUT)))
+        found[split] = writer.questions(count if split == "train" else held_out)
     return found
 
 
@@ -155,7 +156,8 @@ class _Writer:
             return None
         wordings = (KINDS | COMPOSITIONS)[kind]
         number, text = self._wording(kind, wordings, world.draw)
-        question = capital(text.format(**draft.slots))
+        show = world.draw.choice(OPENINGS) if "{show}" in text else ""
+        question = capital(text.format(show=show, **draft.slots))
         if (name, question) in self.known:
             return None
         self.known |= {(name, draft.sql), (name, question)}

@@ -1,9 +1,15 @@
 """The wordings of the demo's questions, by kind of query. `train` is used in training only, `held` in
-held-out questions only. Slots in braces are filled by kinds.py."""
+held-out questions only. Slots in braces are filled by kinds.py; {show} is one of OPENINGS."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+#: Ways to begin a request: a model that always saw the same few takes another one for a part of the question.
+OPENINGS = (
+    "show", "list", "find", "give", "give me", "return", "print", "report", "display", "look up", "tell me", "select",
+    "please show", "I need", "I want",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -14,12 +20,12 @@ class Wordings:
 
 LIST = Wordings(
     train=(
-        "List the {names} of {things}.",
-        "Show the {names} of all {things}.",
+        "{show} the {names} of {things}.",
+        "{show} the {names} of all {things}.",
         "What are the {names} of {things}?",
-        "Give me the {names} of {things}.",
-        "Find the {names} of the {things}.",
-        "Show the {name} of every {thing}.",
+        "I am looking for the {names} of {things}.",
+        "{show} the {names} of the {things}.",
+        "{show} the {name} of every {thing}.",
     ),
     held=(
         "Look up all {things}, by {name}.",
@@ -30,10 +36,10 @@ LIST = Wordings(
 )
 COLUMNS = Wordings(
     train=(
-        "Show the {name} and {noun} of {things}.",
-        "List the {names} of {things} together with their {noun}.",
+        "{show} the {name} and {noun} of {things}.",
+        "{show} the {names} of {things} together with their {noun}.",
         "What are the {name} and {noun} of each {thing}?",
-        "Give the {name} and the {noun} of every {thing}.",
+        "{show} the {name} and the {noun} of every {thing}.",
         "For {things}, show the {name} and {noun}.",
     ),
     held=(
@@ -47,7 +53,7 @@ COUNT = Wordings(
         "How many {things} are there?",
         "Count the {things}.",
         "What is the number of {things}?",
-        "Give the number of {things}.",
+        "{show} the number of {things}.",
         "Find out how many {things} there are.",
     ),
     held=(
@@ -59,9 +65,9 @@ COUNT = Wordings(
 AGGREGATE = Wordings(
     train=(
         "What is the {agg} {noun} of {things}?",
-        "Find the {agg} {noun} of {things}.",
-        "Show the {agg} {noun} for {things}.",
-        "Give the {agg} {noun} of all {things}.",
+        "{show} the {agg} {noun} of {things}.",
+        "{show} the {agg} {noun} for {things}.",
+        "{show} the {agg} {noun} of all {things}.",
         "Compute the {agg} {noun} of {things}.",
     ),
     held=(
@@ -73,10 +79,10 @@ AGGREGATE = Wordings(
 MIN_MAX = Wordings(
     train=(
         "What are the minimum and maximum {noun} of {things}?",
-        "Show the lowest and the highest {noun} of all {things}.",
-        "Find the minimum and the maximum {noun} among {things}.",
-        "Give the lowest and highest {noun} for {things}.",
-        "List the minimum and maximum {noun} of the {things}.",
+        "{show} the lowest and the highest {noun} of all {things}.",
+        "{show} the minimum and the maximum {noun} among {things}.",
+        "{show} the lowest and highest {noun} for {things}.",
+        "{show} the minimum and maximum {noun} of the {things}.",
     ),
     held=(
         "Over which range, from smallest to largest, does the {noun} of {things} extend?",
@@ -86,11 +92,11 @@ MIN_MAX = Wordings(
 )
 TOP = Wordings(
     train=(
-        "List the {names} of the {ranked}.",
-        "Show the {names} of the {ranked}.",
+        "{show} the {names} of the {ranked}.",
+        "I am looking for the {names} of the {ranked}.",
         "What are the {names} of the {ranked}?",
-        "Find the {ranked} and give their {names}.",
-        "Give me the {names} of the {ranked}.",
+        "{show} the {ranked} and give their {names}.",
+        "By {name}, what are the {ranked}?",
     ),
     held=(
         "{which} are the {ranked}?",
@@ -100,9 +106,9 @@ TOP = Wordings(
 )
 ORDER = Wordings(
     train=(
-        "List the {names} of all {many} in {direction} order of {noun}.",
-        "Show the {names} of all {many}, sorted by {noun} in {direction} order.",
-        "Give the {names} of the {many}, ordered by {noun}, {direction}.",
+        "{show} the {names} of all {many} in {direction} order of {noun}.",
+        "{show} the {names} of all {many}, sorted by {noun} in {direction} order.",
+        "{show} the {names} of the {many}, ordered by {noun}, {direction}.",
         "What are the {names} of all {many}, sorted by {noun} {direction}?",
         "Sort the {many} by {noun} in {direction} order and show their {names}.",
     ),
@@ -115,10 +121,10 @@ ORDER = Wordings(
 DISTINCT = Wordings(
     train=(
         "What are the different {cats} of {things}?",
-        "List the distinct {cats} of {things}.",
-        "Show the unique {cats} of {things}.",
+        "{show} the distinct {cats} of {things}.",
+        "{show} the unique {cats} of {things}.",
         "Which different {cats} do {things} have?",
-        "Give all distinct {cats} for {things}.",
+        "{show} all distinct {cats} for {things}.",
     ),
     held=(
         "Without repeating any, return the {cats} of {things}.",
@@ -132,7 +138,7 @@ COUNT_DISTINCT = Wordings(
         "Count the distinct {cats} of {many}.",
         "What is the number of different {cats} among {many}?",
         "How many unique {cats} are there among {many}?",
-        "Give the number of distinct {cats} of all {many}.",
+        "{show} the number of distinct {cats} of all {many}.",
     ),
     held=(
         "Across all {many}, how many separate {cats} occur?",
@@ -144,7 +150,7 @@ GROUP_COUNT = Wordings(
     train=(
         "How many {things} are there for each {cat}?",
         "Count the {things} per {cat}.",
-        "Show each {cat} with its number of {things}.",
+        "{show} each {cat} with its number of {things}.",
         "What is the number of {things} for each {cat}?",
         "For every {cat}, show how many {things} there are.",
     ),
@@ -157,10 +163,10 @@ GROUP_COUNT = Wordings(
 GROUP_AGGREGATE = Wordings(
     train=(
         "What is the {agg} {noun} of {many} for each {cat}?",
-        "Show the {agg} {noun} of {many} per {cat}.",
+        "{show} the {agg} {noun} of {many} per {cat}.",
         "For each {cat}, find the {agg} {noun} of the {many}.",
-        "List every {cat} with the {agg} {noun} of its {many}.",
-        "Give the {agg} {noun} of {many} by {cat}.",
+        "{show} every {cat} with the {agg} {noun} of its {many}.",
+        "{show} the {agg} {noun} of {many} by {cat}.",
     ),
     held=(
         "Compare the {cats} by the {agg} {noun} of their {many}.",
@@ -171,9 +177,9 @@ GROUP_AGGREGATE = Wordings(
 HAVING = Wordings(
     train=(
         "Which {cats} have {more} {many}?",
-        "List the {cats} with {more} {many}.",
-        "Find the {cats} that have {more} {many}.",
-        "Show every {cat} with {more} {many}.",
+        "{show} the {cats} with {more} {many}.",
+        "{show} the {cats} that have {more} {many}.",
+        "{show} every {cat} with {more} {many}.",
         "What are the {cats} with {more} {many}?",
     ),
     held=(
@@ -184,11 +190,11 @@ HAVING = Wordings(
 )
 JOIN_LIST = Wordings(
     train=(
-        "List the {names} of all {many} and the {parent_names} of their {parents}.",
-        "Show the {name} of each {one} along with the {parent_name} of the {parent}.",
+        "{show} the {names} of all {many} and the {parent_names} of their {parents}.",
+        "{show} the {name} of each {one} along with the {parent_name} of the {parent}.",
         "For every {one}, show its {name} and the {parent_name} of the {parent}.",
         "What are the {names} of the {many}, and the {parent_names} of their {parents}?",
-        "Give the {name} of each {one} and the {parent_name} of the corresponding {parent}.",
+        "{show} the {name} of each {one} and the {parent_name} of the corresponding {parent}.",
     ),
     held=(
         "Pair every {one} with the {parent}: the {one} {name} first, then the {parent} {parent_name}.",
@@ -201,7 +207,7 @@ JOIN_GROUP = Wordings(
         "For each {parent}, show the {parent_name} and the number of {many}.",
         "Count the {many_of_each}. Show the {parent_name} and the count.",
         "How many {many} does each {parent} have? Show the {parent_name} and the number.",
-        "List the {parent_names} of {parents} with their number of {many}.",
+        "{show} the {parent_names} of {parents} with their number of {many}.",
         "What is the number of {many_of_each}? Give the {parent_name} too.",
     ),
     held=(
@@ -213,10 +219,10 @@ JOIN_GROUP = Wordings(
 MOST_CHILDREN = Wordings(
     train=(
         "Which {parent} {did_most}?",
-        "Find the {parent_name} of the {parent} {who} {did_most}.",
+        "{show} the {parent_name} of the {parent} {who} {did_most}.",
         "What is the {parent_name} of the {parent} with the most {many}?",
-        "Show the {parent_name} of the {parent} with the highest number of {many}.",
-        "Give the {parent_name} of the {parent} {who} {did_most}.",
+        "{show} the {parent_name} of the {parent} with the highest number of {many}.",
+        "I am looking for the {parent_name} of the {parent} {who} {did_most}.",
     ),
     held=(
         "Which {parent} comes first by count of {many}?",
@@ -227,9 +233,9 @@ MOST_CHILDREN = Wordings(
 HAVING_JOIN = Wordings(
     train=(
         "Which {parents} {did_more}?",
-        "List the {parent_names} of {parents} {who} {did_more}.",
-        "Find the {parent_names} of the {parents} with {more} {many}.",
-        "Show the {parent_names} of {parents} with {more} {many}.",
+        "{show} the {parent_names} of {parents} {who} {did_more}.",
+        "{show} the {parent_names} of the {parents} with {more} {many}.",
+        "{show} the {parent_names} of {parents} with {more} {many}.",
         "What are the {parent_names} of {parents} {who} {did_more}?",
     ),
     held=(
@@ -241,9 +247,9 @@ HAVING_JOIN = Wordings(
 ABOVE_AVERAGE = Wordings(
     train=(
         "Which {many} have {a_noun} {above} the average?",
-        "List the {names} of {many} whose {noun} is {above} average.",
-        "Find the {many} with {a_higher} {noun} than the average.",
-        "Show the {names} of {many} with {a_noun} {greater} than the average {noun}.",
+        "{show} the {names} of {many} whose {noun} is {above} average.",
+        "{show} the {many} with {a_higher} {noun} than the average.",
+        "{show} the {names} of {many} with {a_noun} {greater} than the average {noun}.",
         "What are the {names} of {many} whose {noun} is {higher} than the average?",
     ),
     held=(
@@ -255,9 +261,9 @@ ABOVE_AVERAGE = Wordings(
 IN_SUBQUERY = Wordings(
     train=(
         "Which {parents} {did_things}?",
-        "List the {parent_names} of {parents} {who} {did_things}.",
-        "Find the {parents} {who} {did_things}.",
-        "Show the {parent_names} of all {parents} {who} {did_things}.",
+        "{show} the {parent_names} of {parents} {who} {did_things}.",
+        "{show} the {parents} {who} {did_things}.",
+        "{show} the {parent_names} of all {parents} {who} {did_things}.",
         "What are the {parent_names} of {parents} {who} {did_things}?",
     ),
     held=(
@@ -269,9 +275,9 @@ IN_SUBQUERY = Wordings(
 NOT_IN = Wordings(
     train=(
         "Which {parents} {never}?",
-        "List the {parent_names} of {parents} {who} {never}.",
-        "Find the {parents} without any {many}.",
-        "Show the {parent_names} of {parents} {who} {never}.",
+        "{show} the {parent_names} of {parents} {who} {never}.",
+        "{show} the {parents} without any {many}.",
+        "I am looking for the {parent_names} of {parents} {who} {never}.",
         "What are the {parent_names} of {parents} without {many}?",
     ),
     held=(
@@ -283,9 +289,9 @@ NOT_IN = Wordings(
 LOOKUP = Wordings(
     train=(
         "What is the {noun} of {x}?",
-        "Show the {noun} of {x}.",
-        "Give me the {noun} of {x}.",
-        "Find the {noun} of the {one} {x}.",
+        "{show} the {noun} of {x}.",
+        "I am looking for the {noun} of {x}.",
+        "{show} the {noun} of the {one} {x}.",
         "Look up the {noun} of {x}.",
     ),
     held=(
@@ -297,9 +303,9 @@ LOOKUP = Wordings(
 BOTH = Wordings(
     train=(
         "Which {cats} have both {first} and {second}?",
-        "List the {cats} with {first} and also {second}.",
-        "Find the {cats} that have both {first} and {second}.",
-        "Show every {cat} with both {first} and {second}.",
+        "{show} the {cats} with {first} and also {second}.",
+        "{show} the {cats} that have both {first} and {second}.",
+        "{show} every {cat} with both {first} and {second}.",
         "What are the {cats} shared by {first} and {second}?",
     ),
     held=(
@@ -311,9 +317,9 @@ BOTH = Wordings(
 WITHOUT = Wordings(
     train=(
         "Which {cats} have {first} but no {second}?",
-        "List the {cats} with {first} but without {second}.",
-        "Find the {cats} that have {first} but not {second}.",
-        "Show every {cat} with {first} and no {second}.",
+        "{show} the {cats} with {first} but without {second}.",
+        "{show} the {cats} that have {first} but not {second}.",
+        "{show} every {cat} with {first} and no {second}.",
         "What are the {cats} of {first}, except those of {second}?",
     ),
     held=(
@@ -325,10 +331,10 @@ WITHOUT = Wordings(
 ARGMAX = Wordings(
     train=(
         "What is the {name} of the {best}?",
-        "Find the {name} of the {best}.",
-        "Show the {name} of the {best}.",
+        "{show} the {name} of the {best}.",
+        "I am looking for the {name} of the {best}.",
         "Which {one} has the {high} {noun}?",
-        "Give me the {name} of the {best}.",
+        "By {name}, which is the {best}?",
     ),
     held=(
         "{who_is} the {best}?",
