@@ -1,6 +1,6 @@
 """Which position of a bundle sees which, and the three ways to compute it.
 
-"split": the prefix by itself, then all questions as a batch, each with the prefix and itself as keys; by PyTorch's
+"split": the prefix alone, then all questions as a batch, each with the prefix and itself as keys; by PyTorch's
 scaled_dot_product_attention. "dense": the same with a mask of every pair of positions, most of which see nothing of
 each other. "flex": flex_attention (PyTorch, Dong et al. 2024), which leaves out the blocks of pairs that no question
 sees, and holds no mask. Compiled, it has given wrong results without an error (pytorch issues 158212 and 186775), so
