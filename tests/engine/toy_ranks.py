@@ -34,7 +34,7 @@ for name, options in json.loads(sys.argv[2]).items():
     folder = root = Path(sys.argv[1], name)
     begun = options.pop("continues", "")
     if begun and rank == 0:  # before it joins the other
-        shutil.copytree(Path(sys.argv[1], begun), root)
+        shutil.copytree(Path(sys.argv[1], begun), root, ignore=shutil.ignore_patterns("stacks_*"))  # of live ranks
     os.environ["LOCAL_WORLD_SIZE"] = "2"
     if apart := options.pop("apart", ""):
         root = Path(sys.argv[1], apart, f"host{rank}")

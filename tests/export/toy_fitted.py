@@ -4,8 +4,9 @@ at once and in blocks of four from a start state) and as two artefacts, a file a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -222,7 +223,9 @@ class FittedRecipe(Fitted):
         ]
 
 
-def load_fitted(run: str, workspace: Workspace, checkpoint: Path | None = None) -> Trained:
+def load_fitted(
+    run: str, workspace: Workspace, checkpoint: Path | None = None, options: Mapping[str, Any] | None = None
+) -> Trained:
     """A stand-in for stages.trained.load_trained for the fitted toy, whose checkpoint is any file."""
     path = checkpoint or workspace.checkpoints(run) / "best.pt"
     recipe = FittedRecipe(ToySettings())

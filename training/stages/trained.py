@@ -81,8 +81,10 @@ def load_trained(
 def _with_options(run: str, workspace: Workspace, options: Mapping[str, Any], settings: RunSettings) -> RunSettings:
     """The settings of a checkpoint as the domain's options change them: where something is, or how results are measured
     (RunSettings.resumable). Raises UsageError for options that would change anything else."""
+    if not options:
+        return settings
     domain = domain_of(run)
-    more = domain.settings(Job(workspace, options), family_of(run), settings) if options else {}
+    more = domain.settings(Job(workspace, options), family_of(run), settings)
     if not more:
         return settings
     kind = type(settings)
