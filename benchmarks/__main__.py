@@ -31,6 +31,7 @@ SUBJECTS = {
         name: f"benchmarks.music.{name}" for name in ("chamfer", "generation", "ingest_audio", "ingest_midi", "latency")
     },
     "trl": "benchmarks.sql.trl",
+    "boosting": "benchmarks.market.boosting",
 }
 QUIET = 0.5  # load average up to which figures are meaningful
 

@@ -30,6 +30,7 @@ BARS = {
     "10": "On a GPU",
     "11": "On a shared host",
     "12": "SQL fine-tuning, against TRL's SFTTrainer",
+    "13": "Market",
     "B": "Budgets",
     "E": "Estimates",
 }

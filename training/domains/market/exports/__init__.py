@@ -1,0 +1,1 @@
+"""What leaves the domain: ONNX files of trees and of the ensemble."""

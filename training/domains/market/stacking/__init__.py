@@ -1,0 +1,1 @@
+"""From the fold models of all families to one ensemble."""

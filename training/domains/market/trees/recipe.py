@@ -1,0 +1,113 @@
+"""The families of boosted trees: the models of all folds and the final model grow side by side in one run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from training import threads
+from training.domains.market import decisions as of_market
+from training.domains.market.decisions import CLASSES, Decisions
+from training.domains.market.stacking.folds import purged_folds
+from training.domains.market.trees.forest import Forest, log_loss
+from training.domains.market.trees.growing import Chunk, Library, seed_of
+from training.domains.market.trees.settings import TreeSettings
+from training.domains.market.trees.state import Boosted, Fit, Known
+from training.recipe import Fitted
+
+if TYPE_CHECKING:
+    from training.data.rows import Row
+
+MANIFEST = "market"
+
+
+class Boosting(Fitted):
+    """Trees of one library. A round adds a tree for every class to each of the K+1 models."""
+
+    manifest, settings_type = MANIFEST, TreeSettings
+    chunk = 10
+    settings: TreeSettings
+
+    @abstractmethod
+    def library(self) -> Library:
+        """The library that grows the trees."""
+
+    def encoders(self):
+        return of_market.encoders()
+
+    # -- growing ---------------------------------------------------------------------------------------------------
+
+    def begin(self, rows, constants, seed):
+        decisions, index = of_market.of_rows(rows["train"])
+        folds = self.settings.folds
+        fits = [fit for fit, _ in purged_folds(decisions, index, folds.count, folds.embargo)]
+        prior = np.stack([_prior(decisions, index[fit]) for fit in (*fits, slice(None))])
+        empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0)
+        return self._with_data(empty, rows)
+
+    def _with_data(self, state: Boosted, rows: Mapping[str, Sequence[Row]]) -> Boosted:
+        """The state with the data that it advances on, and the margins of its trees there."""
+        decisions, index = of_market.of_rows(rows["train"])
+        folds = self.settings.folds
+        used = [fit for fit, _ in purged_folds(decisions, index, folds.count, folds.embargo)]
+        used.append(np.arange(len(index)))
+        library, fits = self.library(), []
+        for number, fit in enumerate(used):
+            features, label, weight = _columns(decisions, index[fit])
+            table = library.table(features, label, weight, self.settings.trees, threads.count())
+            fits.append(Fit(features, table, state.margins(features, number)))
+        known = {}
+        for split, of in rows.items():
+            columns = _columns(*of_market.of_rows(of))
+            known[split] = Known(*columns, state.margins(columns[0], len(used) - 1))
+        return replace(state, fits=tuple(fits), known=known)
+
+    def advance(self, state, rounds):
+        end = state.rounds + rounds
+        while state.rounds < end:
+            border = (state.rounds // self.chunk + 1) * self.chunk
+            state = self._grown(state, min(end, border) - state.rounds)
+        return state
+
+    def _grown(self, state: Boosted, rounds: int) -> Boosted:
+        library, forests = self.library(), []
+        for number, (fit, before) in enumerate(zip(state.fits, state.forests, strict=True)):
+            seed = seed_of(self.settings.seed, number, state.rounds)
+            chunk = Chunk(state.rounds, rounds, seed, threads.count())
+            new = library.forest(library.grow(fit.table, fit.margins, chunk, self.settings.trees))
+            new.add_to(fit.margins, fit.features)
+            forests.append(Forest.join([before, new]))
+            if number == len(state.fits) - 1:  # the final model, which alone is scored
+                for known in state.known.values():
+                    new.add_to(known.margins, known.features)
+        return replace(state, forests=tuple(forests), rounds=state.rounds + rounds)
+
+    def score(self, state, split: Literal["train", "val"]):
+        known = state.known[split]
+        loss = log_loss(known.margins, known.label, known.weight)
+        return {"val_loss" if split == "val" else "loss": loss}
+
+    def dump(self, state):
+        return state.dump()
+
+    def load(self, content, rows, constants):
+        state = Boosted.loaded(content)
+        return self._with_data(state, rows) if rows else state
+
+
+def _columns(decisions: Decisions, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features float32 [n, F], labels int64 [n], and weights float32 [n] of mean 1 of some decisions."""
+    weight = decisions.weight[index]
+    features = np.ascontiguousarray(decisions.features[index])
+    return features, decisions.label[index].astype(np.int64), (weight / weight.mean()).astype(np.float32)
+
+
+def _prior(decisions: Decisions, index: np.ndarray) -> np.ndarray:
+    """Log shares of the classes by weight, float64 [C]; each class counts one decision more, so that none is 0."""
+    weight = decisions.weight[index] / decisions.weight[index].mean()
+    count = np.bincount(decisions.label[index], weight, len(CLASSES)) + 1
+    return np.log(count / count.sum())

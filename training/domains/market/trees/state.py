@@ -1,0 +1,67 @@
+"""The fold models and the final model of a family of trees: what is saved, and what is kept beside it in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from training.domains.market.trees.forest import Forest, softmax
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """What one model is fitted on: its decisions, the library's table of them, and the margins of the trees so far."""
+
+    features: np.ndarray  # float32 [n, F]
+    table: Any
+    margins: np.ndarray  # float64 [n, C], advanced in place
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A split on which the final model is scored: the margins of the trees so far."""
+
+    features: np.ndarray
+    label: np.ndarray
+    weight: np.ndarray
+    margins: np.ndarray  # float64 [n, C], advanced in place
+
+
+@dataclass(frozen=True, eq=False)
+class Boosted:
+    """K fold models and, last, the final one, after the same number of rounds. `fits` and `known` are in memory
+    alone."""
+
+    prior: np.ndarray  # float64 [K+1, C]: log shares of the classes, the margins before the first tree
+    forests: tuple[Forest, ...]  # K+1
+    rounds: int
+    fits: tuple[Fit, ...] = ()
+    known: dict[str, Known] = field(default_factory=dict)
+
+    def margins(self, features: np.ndarray, number: int) -> np.ndarray:
+        """The margins, float64 [N, C], of model `number` for features float32 [N, F]."""
+        out = np.repeat(self.prior[number][None], len(features), 0)
+        self.forests[number].add_to(out, np.ascontiguousarray(features))
+        return out
+
+    def probabilities(self, features: np.ndarray, run: np.ndarray) -> np.ndarray:
+        """The FoldModel interface: features float32 [N, F] -> float32 [K+1, N, C], the final model last. Trees look at
+        one decision, so `run` does not matter."""
+        return np.stack([softmax(self.margins(features, number)) for number in range(len(self.forests))])
+
+    def dump(self) -> bytes:
+        parts = {f"{name}.{number}": array for number, forest in enumerate(self.forests)
+                 for name, array in forest.arrays().items()}  # fmt: skip
+        return save(parts | {"prior": self.prior, "rounds": np.array([self.rounds], np.int64)})
+
+    @classmethod
+    def loaded(cls, content: bytes) -> Boosted:
+        arrays = load(content)
+        forests = []
+        for number in range(len(arrays["prior"])):
+            own = {name.partition(".")[0]: array for name, array in arrays.items() if name.endswith(f".{number}")}
+            forests.append(Forest.of(own))
+        return cls(arrays["prior"], tuple(forests), int(arrays["rounds"][0]))
