@@ -1,0 +1,137 @@
+"""Files of bars as programs of the field write them."""
+
+from __future__ import annotations
+
+import gzip
+
+import numpy as np
+import polars as pl
+import pytest
+
+from training.data.encode import encode_files
+from training.domains.market.bars.files import files_of, read_cuts
+from training.domains.market.bars.reading import ENCODER, NO_TIME, decode
+from training.errors import DataError, UsageError
+
+FIRST = np.datetime64("2024-01-02T09:30", "ns").astype(np.int64)
+HEADERS = {
+    "TradingView": ("time,open,high,low,close,Volume\n1704187800,1,2,0.5,1.5,10\n1704187860,1,2,0.5,1.5,10\n", False),
+    "Binance": (
+        "open_time,open,high,low,close,volume,close_time\n1704187800000,1,2,0.5,1.5,10,1704187859999\n", False,
+    ),
+    "MetaTrader 5": (
+        "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>\n"
+        "2024.01.02\t09:30:00\t1\t2\t0.5\t1.5\t10\t0\t3\n", True,
+    ),
+    "NinjaTrader": ("20240102 093000;1;2;0.5;1.5;10\n", True),
+    "MetaTrader 4": ("2024.01.02,09:30,1,2,0.5,1.5,10\n", True),
+    "Interactive Brokers": ("date,open,high,low,close,volume,average\n20240102 09:30:00,1,2,0.5,1.5,10,1\n", True),
+    "pandas": ("timestamp,open,high,low,close,volume\n2024-01-02 09:30:00+00:00,1,2,0.5,1.5,10\n", False),
+    "ISO with an offset": ("datetime,o,h,l,c,v\n2024-01-02T04:30:00-05:00,1,2,0.5,1.5,10\n", False),
+    "German": ("Date;Time;Open;High;Low;Close;Volume\n02.01.2024;09:30:00;1;2;0,5;1,5;10\n", True),
+    "American": (
+        "Date,Time,Open,High,Low,Last,Volume\n01/02/2024,09:30:00,1,2,0.5,1.5,10\n01/31/2024,09:30:00,1,2,0.5,1.5,10\n",
+        True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", HEADERS)
+def test_the_csv_of_a_program_is_read(tmp_path, program):
+    text, naive = HEADERS[program]
+    path = tmp_path / "MES_1m.csv"
+    path.write_text(text)
+    found = decode(path)
+    assert found["time"][0] == FIRST
+    assert bool(found["naive"][0]) is naive
+    assert [found[name][0] for name in ("open", "high", "low", "close", "volume")] == [1, 2, 0.5, 1.5, 10]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_epochs_are_read_by_their_size(tmp_path, unit):
+    scale = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
+    for kind in (str, int):
+        path = tmp_path / "MES_1m.csv"
+        path.write_text(f"time,open,high,low,close,volume\n{kind(FIRST // scale)},1,2,0.5,1.5,10\n")
+        assert decode(path)["time"][0] == FIRST
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_parquet_with_datetimes_is_read(tmp_path, zone):
+    path = tmp_path / "MES_1m.parquet"
+    time = pl.Series([FIRST]).cast(pl.Datetime("ns")).dt.cast_time_unit("us")
+    if zone:
+        time = time.dt.replace_time_zone("UTC").dt.convert_time_zone(zone)
+    rows = {"ts": time, "open": [1.0], "high": [2], "low": [0.5], "close": [1.5], "volume": [10]}
+    pl.DataFrame(rows).write_parquet(path)
+    found = decode(path)
+    assert found["time"][0] == FIRST
+    assert bool(found["naive"][0]) is (zone is None)
+
+
+def test_compressed_csv_is_read(tmp_path):
+    path = tmp_path / "MES_1m.csv.gz"
+    path.write_bytes(gzip.compress(HEADERS["pandas"][0].encode()))
+    assert decode(path)["time"][0] == FIRST
+
+
+def test_a_field_that_is_no_number_becomes_nan_and_a_time_unknown(tmp_path):
+    path = tmp_path / "MES_1m.csv"
+    rows = ["2024-01-02 09:30:00,1,2,0.5,1.5,10"] * 3 + ["bad,1,2,x,1.5,10"]
+    path.write_text("time,open,high,low,close,volume\n" + "\n".join(rows))
+    found = decode(path)
+    assert found["time"][3] == NO_TIME and np.isnan(found["low"][3])
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no columns|no rows"),
+        ("just words\n", "no columns"),
+        ("time,open,high,low,close\n1704187800,1,2,0.5,1.5\n", "no column volume"),
+        ("time,open,high,low,close,volume\n5,1,2,0.5,1.5,1\n", "no seconds|times like"),
+        ("1,2,3\n4,5,6\n", "no column"),
+        ("time,open,high,low,close,volume\n01/02/2024 09:30,1,2,0.5,1.5,1\n", "January or February"),
+    ],
+)
+def test_a_file_without_bars_is_refused_with_the_reason(tmp_path, text, why):
+    path = tmp_path / "MES_1m.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=why):
+        decode(path)
+
+
+def test_files_are_decoded_in_the_sandbox_and_a_damaged_one_is_quarantined(tmp_path):
+    (tmp_path / "MES_1m.csv").write_text(HEADERS["pandas"][0])
+    (tmp_path / "MGC_1m.parquet").write_bytes(b"PAR1 this is no Parquet")
+    paths = files_of(tmp_path)
+    assert list(paths) == ["MES", "MGC"]
+    records, refused = encode_files([*paths.values()], ENCODER, tmp_path / "cache", 1, lambda line: None)
+    assert records[paths["MES"]]["time"][0] == FIRST
+    assert "cannot be read" in refused[paths["MGC"]].reason
+
+
+def test_symbols_are_chosen_by_name(tmp_path):
+    for name in ("MES", "MGC"):
+        (tmp_path / f"{name}_1m.csv").write_text("x")
+    (tmp_path / "notes.txt").write_text("x")
+    assert list(files_of(tmp_path, "MGC")) == ["MGC"]
+    with pytest.raises(UsageError, match="no ES; there are MES, MGC"):
+        files_of(tmp_path, "ES")
+    (tmp_path / "MES_1m.parquet").write_text("x")
+    with pytest.raises(DataError, match="two files of MES"):
+        files_of(tmp_path)
+
+
+def test_a_folder_without_bars_is_refused(tmp_path):
+    with pytest.raises(DataError, match="SYMBOL_1m"):
+        files_of(tmp_path)
+
+
+def test_the_list_of_rolls_is_read_and_a_bad_line_is_named(tmp_path):
+    path = tmp_path / "rolls.csv"
+    path.write_text("symbol,time\nMES,2024-01-02T09:30\nMES,2024-03-15\n")
+    assert read_cuts(path)["MES"][0] == FIRST
+    path.write_text("symbol,time\nMES,soon\n")
+    with pytest.raises(DataError, match=r"rolls\.csv:2"):
+        read_cuts(path)

@@ -1,0 +1,208 @@
+"""Checks one-minute bars, and separates those that cannot be used. Nothing is repaired or filled in.
+
+| found | done |
+|---|---|
+| exact duplicates | dropped |
+| one minute with two different bars; an hour that occurs twice | quarantined; the symbol is refused above 0.1 % |
+| NaN, a price <= 0, high < max(o, c), low > min(o, c), a volume < 0, no time | quarantined; refused above 1 % |
+| bad tick | kept and marked: no label touches it, no order is filled by it |
+| jump like a split, gap like a roll | refused, unless the prices are adjusted or the times are listed |
+| constant price | refused |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from training.domains.market.bars import times
+from training.domains.market.bars.faults import bad_ticks, jumps
+from training.domains.market.bars.reading import PRICES
+from training.domains.market.bars.sessions import Session, find_session
+from training.domains.market.bars.times import Stamp, as_text
+from training.errors import DataError, UsageError
+
+MOST_CONFLICTS, MOST_INVALID = 0.001, 0.01  # shares of the bars above which a symbol is refused
+SHOWN = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Minutes:
+    """Clean one-minute bars of one symbol, ascending."""
+
+    symbol: str
+    time: np.ndarray  # int64 [n]: nanoseconds UTC at which a bar opens
+    open: np.ndarray  # float64 [n], as the others
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    volume: np.ndarray
+    bad: np.ndarray  # bool [n]: a bad tick
+    segment: np.ndarray  # int32 [n]: increases at a split or roll, which nothing may cross
+    session: Session
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def between(self, first: int, last: int) -> Minutes:
+        """The bars from index `first` to before `last`."""
+        columns = {name: getattr(self, name)[first:last] for name in ("time", *PRICES, "volume", "bad", "segment")}
+        return Minutes(self.symbol, **columns, session=self.session)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A bar that was separated."""
+
+    time: str
+    reason: str
+    line: int
+
+
+@dataclass
+class Health:
+    """What was found in a file; for the summary and the report."""
+
+    rows: int = 0
+    used: int = 0
+    duplicates: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)  # why bars were quarantined -> how many
+    bad_ticks: list[str] = field(default_factory=list)
+    jumps: list[dict[str, object]] = field(default_factory=list)  # splits and rolls
+    gaps: int = 0  # gaps of more than five minutes of the session
+    missing: int = 0  # minutes of the session without a bar
+    faults: list[Fault] = field(default_factory=list)
+
+
+def clean(
+    symbol: str,
+    raw: Mapping[str, np.ndarray],
+    *,
+    zone: str | None = None,
+    stamp: Stamp = "open",
+    adjusted: bool = False,
+    cuts: Sequence[int] = (),
+    session: Session | None = None,
+) -> tuple[Minutes, Health]:
+    """The bars that can be used, and what was found.
+
+    `raw`: arrays of `reading.decode`. `zone`: of naive times. `adjusted`: the user states that no split or roll is left
+    in the prices. `cuts`: times (nanoseconds UTC) of splits and rolls that the user lists. `session`: of the symbol, if
+    it is known.
+
+    Raises UsageError (naive times without a zone), DataError (refused, with the counts and the remedy).
+    """
+    if raw["naive"][0] and zone is None:
+        raise UsageError(
+            f"{symbol}: the times have no zone. Give --timezone, such as --timezone America/New_York or --timezone UTC."
+        )
+    health = Health(rows=len(raw["time"]))
+    lines = int(raw["first_line"][0]) + np.arange(health.rows)
+    time, why = times.opens(raw["time"], zone if raw["naive"][0] else None, stamp)
+    reasons = np.array([times.REASONS.get(code, "") for code in range(5)], object)[why]
+    _mark_invalid(raw, reasons)
+    order = np.argsort(time, kind="stable")
+    table = np.stack([raw[name][order] for name in (*PRICES, "volume")], 1)
+    time, lines, reasons = time[order], lines[order], reasons[order]
+    keep = _drop_duplicates(time, table, reasons, health)
+    time, table, lines, reasons = time[keep], table[keep], lines[keep], reasons[keep]
+    _mark_conflicts(time, reasons)
+    _quarantine(symbol, time, lines, reasons, health)
+    good = reasons == ""
+    time, table = time[good], table[good]
+    if len(time) < 2:
+        raise DataError(f"{symbol}: no usable bar is left of {health.rows:,} rows.")
+    if np.ptp(table[:, :4]) == 0:
+        raise DataError(f"{symbol}: the price never changes ({table[0, 0]:g}): there is nothing to learn.")
+    session = session or find_session(time)
+    columns = dict(zip((*PRICES, "volume"), np.ascontiguousarray(table.T), strict=True))
+    missing = session.missing(time)
+    bad = bad_ticks(time, columns["high"], columns["low"], columns["close"])
+    segment = _segments(symbol, time, columns, bad, adjusted, cuts, health)
+    health.used, health.gaps = len(time), int((missing > 5).sum())
+    health.missing = int(missing.clip(0).sum())
+    health.bad_ticks = [as_text(at) for at in time[bad].tolist()]
+    return Minutes(symbol, time, **columns, bad=bad, segment=segment, session=session), health
+
+
+def _mark_invalid(raw: Mapping[str, np.ndarray], reasons: np.ndarray) -> None:
+    prices = np.stack([raw[name] for name in PRICES])
+    first, high, low, last = prices
+    checks = {
+        "a price or the volume is no number": ~np.isfinite(prices).all(0) | ~np.isfinite(raw["volume"]),
+        "a price is 0 or less": (prices <= 0).any(0),
+        "the high is below another price": high < np.maximum(np.maximum(first, last), low),
+        "the low is above another price": low > np.minimum(first, last),
+        "the volume is below 0": raw["volume"] < 0,
+    }
+    for reason, found in checks.items():
+        reasons[found & (reasons == "")] = reason
+
+
+def _drop_duplicates(time: np.ndarray, table: np.ndarray, reasons: np.ndarray, health: Health) -> np.ndarray:
+    """Which rows remain (bool [n]) when equal bars of one minute count once. Rows are ascending in time."""
+    if not len(time):
+        return np.zeros(0, bool)
+    order = np.lexsort([*table.T, time])
+    same = (np.diff(time[order]) == 0) & (table[order][1:] == table[order][:-1]).all(1)
+    keep = np.ones(len(time), bool)
+    keep[order[1:][same]] = False
+    keep |= reasons != ""  # those are quarantined, each with its line
+    health.duplicates = int((~keep).sum())
+    return keep
+
+
+CONFLICT = "one minute has two different bars"
+
+
+def _mark_conflicts(time: np.ndarray, reasons: np.ndarray) -> None:
+    good = np.flatnonzero(reasons == "")
+    same = np.diff(time[good]) == 0
+    reasons[good[np.concatenate([same, [False]]) | np.concatenate([[False], same])]] = CONFLICT
+
+
+def _quarantine(symbol: str, time: np.ndarray, lines: np.ndarray, reasons: np.ndarray, health: Health) -> None:
+    """Count and list the bars with a reason. Raises DataError if there are too many."""
+    for index in np.flatnonzero(reasons != "").tolist():
+        health.reasons[reasons[index]] = health.reasons.get(reasons[index], 0) + 1
+        health.faults.append(Fault(as_text(time[index]), reasons[index], int(lines[index])))
+    conflicts = {CONFLICT, times.REASONS[times.TWICE]}
+    groups = {
+        MOST_CONFLICTS: [fault for fault in health.faults if fault.reason in conflicts],
+        MOST_INVALID: [fault for fault in health.faults if fault.reason not in conflicts],
+    }
+    for most, faults in groups.items():
+        if len(faults) > most * health.rows:
+            shown = "\n".join(f"  line {fault.line}, {fault.time}: {fault.reason}" for fault in faults[:SHOWN])
+            more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+            raise DataError(
+                f"{symbol}: {len(faults):,} of {health.rows:,} bars are faulty; more than {most:.1%} is refused.\n"
+                f"{shown}{more}\nRepair the file, or export it again with UTC times."
+            )
+
+
+def _segments(
+    symbol: str, time: np.ndarray, columns: Mapping[str, np.ndarray], bad: np.ndarray,
+    adjusted: bool, cuts: Sequence[int], health: Health,
+) -> np.ndarray:  # fmt: skip
+    """int32 [n], increasing at every split and roll. Raises DataError if one is found that the user has not named."""
+    found = jumps(time, columns["open"], columns["close"], bad)
+    begins = np.zeros(len(time), bool)
+    listed = np.asarray(sorted(cuts), np.int64)
+    places = np.searchsorted(time, listed)
+    begins[places[(places > 0) & (places < len(time))]] = True
+    named = set(places.tolist())
+    unnamed = [jump for jump in found if not any(index in named for index in range(jump.index - 2, jump.index + 3))]
+    if unnamed and not adjusted:
+        shown = "\n".join(f"  {as_text(time[jump.index])}: {jump.about}" for jump in unnamed[:SHOWN])
+        more = f"\n  ... and {len(unnamed) - SHOWN} more" if len(unnamed) > SHOWN else ""
+        raise DataError(
+            f"{symbol}: the price jumps as it does at a split or when a future is rolled:\n{shown}{more}\n"
+            "Use adjusted prices and give --adjusted, or list the times with --rolls FILE (CSV: symbol,time)."
+        )
+    begins[[jump.index for jump in found]] = True
+    begins[0] = False
+    health.jumps = [{"time": as_text(time[jump.index]), "about": jump.about} for jump in found]
+    return np.cumsum(begins).astype(np.int32)

@@ -1,0 +1,67 @@
+"""The files of a folder of bars: one for each symbol."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from training.data.files import printable
+from training.domains.market.bars.reading import NAME
+from training.errors import DataError, UsageError
+
+
+def symbol_of(path: Path) -> str | None:
+    """The symbol in a file's name; None for another file."""
+    found = NAME.match(path.name)
+    return found["symbol"] if found else None
+
+
+def files_of(folder: Path, symbols: str | None = None) -> dict[str, Path]:
+    """Symbol -> its file, sorted. `symbols`: those that are wanted, separated by commas; None: all.
+
+    Raises DataError if the folder has no file of bars, or two of one symbol; UsageError for a symbol that it has not.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        symbol = symbol_of(path)
+        if symbol is None or not path.is_file():
+            continue
+        if symbol in found:
+            raise DataError(
+                f"{printable(folder)} has two files of {symbol}: {found[symbol].name}, {path.name}. Leave one."
+            )
+        found[symbol] = path
+    if not found:
+        raise DataError(
+            f"{printable(folder)} holds no file of bars. Their names are SYMBOL_1m.parquet, SYMBOL_1m.csv or "
+            "SYMBOL_1m.csv.gz."
+        )
+    if symbols is None:
+        return found
+    wanted = [name.strip() for name in symbols.split(",") if name.strip()]
+    absent = [name for name in wanted if name not in found]
+    if absent or not wanted:
+        missing = ", ".join(absent) or "symbol"
+        raise UsageError(f"--symbols {symbols}: there is no {missing}; there are {', '.join(found)}.")
+    return {name: found[name] for name in dict.fromkeys(wanted)}
+
+
+def read_cuts(path: Path) -> dict[str, list[int]]:
+    """Symbol -> times (nanoseconds UTC) of splits and rolls, from a CSV file with the columns symbol and time. The time
+    is that of the first bar after it, in UTC.
+
+    Raises DataError that names the line.
+    """
+    out: dict[str, list[int]] = {}
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        for number, row in enumerate(csv.DictReader(stream), 2):
+            try:
+                time = np.datetime64(row["time"].strip().removesuffix("Z"), "ns").astype(np.int64)
+                out.setdefault(row["symbol"].strip(), []).append(int(time))
+            except (KeyError, ValueError, AttributeError) as error:
+                raise DataError(
+                    f"{printable(path)}:{number}: {error}. The columns are symbol,time; a line is MES,2024-03-15T13:30."
+                ) from None
+    return out
