@@ -24,7 +24,7 @@ def raw_bars(count: int, seed: int = 0, sigma: float = 2e-4, start: int = MONDAY
     random = np.random.default_rng(seed)
     moves = sigma * random.standard_normal((count, 4)) / 2
     path = np.log(4_000) + np.cumsum(moves.ravel()).reshape(count, 4)
-    first = np.concatenate([[np.log(4_000)], path[:-1, -1]])
+    first = np.concatenate([[np.log(4_000)], path[:-1, -1]]) + sigma / 10 * random.standard_normal(count)
     points = np.exp(np.column_stack([first, path]))
     return {
         "time": open_minutes(count, start) * MINUTE,

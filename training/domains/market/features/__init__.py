@@ -1,0 +1,1 @@
+"""What a model sees: functions of a fixed number of trailing bars."""
