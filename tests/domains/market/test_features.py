@@ -130,17 +130,13 @@ def test_features_equal_their_formulas(market):
         "m5_ema_21": (c[at] - (ema * c[at - 62 : at + 1][::-1]).sum() / ema.sum()) / c[at],
         "m5_stochastic_14_1": (c[at] - low[at - 13 : at + 1].min())
         / (h[at - 13 : at + 1].max() - low[at - 13 : at + 1].min()),
-        "m5_cci_20": (typical[at] - typical[last].mean())
-        / (1.5 * np.abs(typical[last] - typical[last].mean()).mean()),
+        "m5_cci_20": (typical[at] - typical[last].mean()) / (1.5 * np.abs(typical[last] - typical[last].mean()).mean()),
         "m5_bollinger_20": (c[at] - c[last].mean()) / (2 * c[last].std()),
-        "m5_vwap_12": math.log(
-            c[at] / ((typical * v)[at - 11 : at + 1].sum() / v[at - 11 : at + 1].sum())
-        ),
+        "m5_vwap_12": math.log(c[at] / ((typical * v)[at - 11 : at + 1].sum() / v[at - 11 : at + 1].sum())),
         "m5_obv_20": signed.sum() / v[last].sum(),
         "m5_skew_50": float((lambda y: ((y - y.mean()) ** 3).mean() / y.std() ** 3)(r[at - 50 : at])),
         "m5_kyle_20": (x * signed).sum() / (signed**2).sum() * v[last].mean(),
-        "m5_roll_20": 2
-        * math.sqrt(max(0, -((x - x.mean()) * (r[at - 21 : at - 1] - x.mean())).mean())),
+        "m5_roll_20": 2 * math.sqrt(max(0, -((x - x.mean()) * (r[at - 21 : at - 1] - x.mean())).mean())),
         "m5_body_1": (c[at] - o[at]) / (h[at] - low[at]),
     }
     for name, value in expected.items():

@@ -160,8 +160,8 @@ def _times(table: pl.DataFrame, names: dict[str, str]) -> tuple[np.ndarray, bool
     column = column.str.strip_chars()
     tried = column.drop_nulls().head(LINES_TRIED)
     if tried.str.contains(r"^\d{9,}(\.\d+)?$").mean() > 0.5 and tried.str.len_chars().max() != 14:
-        whole = column.cast(pl.Int64, strict=False)  # a float has too few digits for nanoseconds
-        return _epochs(whole.fill_null(column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))), False
+        integers = column.cast(pl.Int64, strict=False)  # a float has too few digits for nanoseconds
+        return _epochs(integers.fill_null(column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))), False
     return _texts(column, tried)
 
 
