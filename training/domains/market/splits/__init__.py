@@ -1,0 +1,1 @@
+"""Which decisions a model is fitted on, and which it is judged on."""
