@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DOMAINS = {
     "music": "training.domains.music.domain:MUSIC",
     "sql": "training.domains.sql.domain:SQL",
+    "market": "training.domains.market.domain:MARKET",
 }
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numba
 import numpy as np
+
+from training.domains.market.compiling import compiled
 
 TICK_SIGMAS = 20.0  # a bad tick is this far away,
 TICK_BARS = 3  # and the price is back within so many bars,
@@ -50,7 +51,7 @@ def _sigmas(time: np.ndarray, close: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(nogil=True)
+@compiled
 def _bad_ticks(high, low, close, sigma):
     count = len(close)
     bad = np.zeros(count, np.bool_)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from training.domains.market.bars.cleaning import Minutes
 from training.domains.market.bars.sessions import DAY_MINUTES
 from training.domains.market.bars.times import MINUTE
+from training.domains.market.compiling import compiled
 
 BASE = "m5"
 #: Timeframe -> minutes of a bar.
@@ -55,7 +55,7 @@ def bars_of(minutes: Minutes, timeframe: str) -> Bars:
     return Bars(complete, values, minutes.segment[first[keep]], first[keep], last[keep])
 
 
-@numba.njit(nogil=True)
+@compiled
 def _aggregated(first_price, high, low, close, volume, begins, ends):
     out = np.empty((5, len(begins)), np.float64)
     for i in range(len(begins)):

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
+
+from training.domains.market.compiling import compiled
 
 #: Columns: prices, volume, and what is derived of one bar and the close before it.
 OPEN, HIGH, LOW, CLOSE, VOLUME, MOVE, RANGE, BODY, GAP, SATCHELL, TRUE_RANGE, TYPICAL = range(12)
 COLUMNS = 12
 
 
-@numba.njit(nogil=True)
+@compiled
 def columns(values):
     """Bars (float64 [5, N]: open, high, low, close, volume) -> the columns, float64 [12, N].
 
@@ -47,21 +48,21 @@ def columns(values):
 # -- returns and filters -----------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def change(x, n, p, w, out):
     """ln(c / c of n bars before)."""
     for i in range(n, x.shape[1]):
         out[i] = math.log(x[CLOSE, i] / x[CLOSE, i - n])
 
 
-@numba.njit(nogil=True)
+@compiled
 def gap(x, n, p, w, out):
     """ln(o / c of the bar before)."""
     for i in range(1, x.shape[1]):
         out[i] = x[GAP, i]
 
 
-@numba.njit(nogil=True)
+@compiled
 def filtered(x, n, p, w, out):
     """Sum of w[k] * c of k bars before, relative to c: moving averages and their differences."""
     for i in range(n - 1, x.shape[1]):
@@ -71,7 +72,7 @@ def filtered(x, n, p, w, out):
         out[i] = total / x[CLOSE, i]
 
 
-@numba.njit(nogil=True)
+@compiled
 def efficiency(x, n, p, w, out):
     """Kaufman's (1995) efficiency ratio, with the sign of the move."""
     for i in range(n, x.shape[1]):
@@ -85,7 +86,7 @@ def efficiency(x, n, p, w, out):
 # -- volatility --------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def realised(x, n, p, w, out):
     """Root mean square of the last n returns."""
     for i in range(n, x.shape[1]):
@@ -95,7 +96,7 @@ def realised(x, n, p, w, out):
         out[i] = math.sqrt(total / n)
 
 
-@numba.njit(nogil=True)
+@compiled
 def volatility_ratio(x, n, p, w, out):
     """Volatility of the last n returns relative to that of the last p; n < p."""
     for i in range(p, x.shape[1]):
@@ -107,7 +108,7 @@ def volatility_ratio(x, n, p, w, out):
         out[i] = math.sqrt((short / n) / (total / p)) if total > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def parkinson(x, n, p, w, out):
     """Parkinson (1980)."""
     for i in range(n - 1, x.shape[1]):
@@ -117,7 +118,7 @@ def parkinson(x, n, p, w, out):
         out[i] = math.sqrt(total / (4.0 * n * math.log(2.0)))
 
 
-@numba.njit(nogil=True)
+@compiled
 def garman_klass(x, n, p, w, out):
     """Garman and Klass (1980)."""
     weight = 2.0 * math.log(2.0) - 1.0
@@ -128,7 +129,7 @@ def garman_klass(x, n, p, w, out):
         out[i] = math.sqrt(max(total, 0.0) / n)
 
 
-@numba.njit(nogil=True)
+@compiled
 def rogers_satchell(x, n, p, w, out):
     """Rogers and Satchell (1991)."""
     for i in range(n - 1, x.shape[1]):
@@ -138,7 +139,7 @@ def rogers_satchell(x, n, p, w, out):
         out[i] = math.sqrt(max(total, 0.0) / n)
 
 
-@numba.njit(nogil=True)
+@compiled
 def yang_zhang(x, n, p, w, out):
     """Yang and Zhang (2000)."""
     share = 0.34 / (1.34 + (n + 1.0) / (n - 1.0))
@@ -157,7 +158,7 @@ def yang_zhang(x, n, p, w, out):
         out[i] = math.sqrt(max(variance, 0.0))
 
 
-@numba.njit(nogil=True)
+@compiled
 def true_range(x, n, p, w, out):
     """Average true range (Wilder 1978, with equal weights), relative to c."""
     for i in range(n, x.shape[1]):
@@ -170,7 +171,7 @@ def true_range(x, n, p, w, out):
 # -- oscillators -------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def rsi(x, n, p, w, out):
     """Relative strength index with equal weights (Cutler), from -1 to 1."""
     for i in range(n, x.shape[1]):
@@ -182,7 +183,7 @@ def rsi(x, n, p, w, out):
         out[i] = total / path if path > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def stochastic(x, n, p, w, out):
     """Position of c in the range of n bars, from 0 to 1, averaged over the last p bars (Lane 1984)."""
     for i in range(n + p - 2, x.shape[1]):
@@ -195,7 +196,7 @@ def stochastic(x, n, p, w, out):
         out[i] = total / p
 
 
-@numba.njit(nogil=True)
+@compiled
 def cci(x, n, p, w, out):
     """Commodity channel index (Lambert 1980), divided by 100."""
     for i in range(n - 1, x.shape[1]):
@@ -209,7 +210,7 @@ def cci(x, n, p, w, out):
         out[i] = (x[TYPICAL, i] - mean) / (1.5 * spread / n) if spread > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def direction(x, n, p, w, out):
     """Directional movement (Wilder 1978, with equal weights): p = 0: (DI+ - DI-) / (DI+ + DI-); p > 0: its absolute
     value, averaged over the last p bars (ADX)."""
@@ -232,7 +233,7 @@ def direction(x, n, p, w, out):
 # -- channels ----------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def bollinger(x, n, p, w, out):
     """Bollinger's bands of two standard deviations: p = 0: position of c, -1 and 1 at the bands; p = 1: their width
     relative to the mean."""
@@ -251,7 +252,7 @@ def bollinger(x, n, p, w, out):
             out[i] = (x[CLOSE, i] - mean) / (2 * deviation) if deviation > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def keltner(x, n, p, w, out):
     """Distance of c from its filtered value (w, n weights), in two average true ranges of p bars; p < n."""
     for i in range(n - 1, x.shape[1]):
@@ -263,7 +264,7 @@ def keltner(x, n, p, w, out):
         out[i] = (x[CLOSE, i] - mean) / (2 * ranges / p) if ranges > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def vwap(x, n, p, w, out):
     """ln(c / average price of n bars, weighted by volume)."""
     for i in range(n - 1, x.shape[1]):
@@ -274,7 +275,7 @@ def vwap(x, n, p, w, out):
         out[i] = math.log(x[CLOSE, i] / (paid / volume)) if volume > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def candle(x, n, p, w, out):
     """Parts of a bar's range: p = 0: body with its sign; 1: upper wick; 2: lower wick."""
     for i in range(x.shape[1]):
@@ -291,7 +292,7 @@ def candle(x, n, p, w, out):
 # -- volume and liquidity ----------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def relative_volume(x, n, p, w, out):
     """Volume relative to the mean of n bars."""
     for i in range(n - 1, x.shape[1]):
@@ -301,7 +302,7 @@ def relative_volume(x, n, p, w, out):
         out[i] = x[VOLUME, i] * n / total if total > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def on_balance(x, n, p, w, out):
     """Volume with the sign of the move, relative to all volume: the slope of the on-balance volume."""
     for i in range(n, x.shape[1]):
@@ -313,7 +314,7 @@ def on_balance(x, n, p, w, out):
         out[i] = signed / total if total > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def money_flow(x, n, p, w, out):
     """Money flow index (Quong and Soudack 1989), from -1 to 1."""
     for i in range(n, x.shape[1]):
@@ -329,7 +330,7 @@ def money_flow(x, n, p, w, out):
         out[i] = signed / total if total > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def amihud(x, n, p, w, out):
     """Ln of Amihud's (2002) illiquidity (absolute return by traded value) over n bars relative to p; n < p."""
     for i in range(p, x.shape[1]):
@@ -343,7 +344,7 @@ def amihud(x, n, p, w, out):
         out[i] = math.log((short / n) / (total / p)) if short > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def roll(x, n, p, w, out):
     """Spread of Roll (1984): 2 * sqrt(-covariance of successive returns); 0 if the covariance is positive."""
     for i in range(n + 1, x.shape[1]):
@@ -357,7 +358,7 @@ def roll(x, n, p, w, out):
         out[i] = 2 * math.sqrt(max(0.0, -total / n))
 
 
-@numba.njit(nogil=True)
+@compiled
 def corwin_schultz(x, n, p, w, out):
     """Spread of Corwin and Schultz (2012), averaged over n pairs of bars; negative ones count as 0."""
     root = 3.0 - 2.0 * math.sqrt(2.0)
@@ -372,7 +373,7 @@ def corwin_schultz(x, n, p, w, out):
         out[i] = total / n
 
 
-@numba.njit(nogil=True)
+@compiled
 def kyle(x, n, p, w, out):
     """Kyle's (1985) lambda: slope of returns on signed volume, times the mean volume."""
     for i in range(n, x.shape[1]):
@@ -388,7 +389,7 @@ def kyle(x, n, p, w, out):
 # -- distribution of returns -------------------------------------------------------------------------------------------
 
 
-@numba.njit(nogil=True)
+@compiled
 def variance_ratio(x, n, p, w, out):
     """Variance of returns over p bars relative to p times that of one bar, less 1 (Lo and MacKinlay 1988)."""
     for i in range(n, x.shape[1]):
@@ -404,7 +405,7 @@ def variance_ratio(x, n, p, w, out):
         out[i] = (several / (n - p + 1)) / (p * single / n) - 1 if single > 0 else 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def moment(x, n, p, w, out):
     """Skewness (p = 3) or excess kurtosis (p = 4) of n returns."""
     for i in range(n, x.shape[1]):
@@ -424,7 +425,7 @@ def moment(x, n, p, w, out):
             out[i] = 0.0
 
 
-@numba.njit(nogil=True)
+@compiled
 def autocorrelation(x, n, p, w, out):
     """Autocorrelation of n returns at lag p."""
     for i in range(n, x.shape[1]):

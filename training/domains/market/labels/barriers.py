@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from training.domains.market.bars.cleaning import Minutes
 from training.domains.market.bars.sessions import MOST_MISSING
 from training.domains.market.bars.timeframes import Bars, stretches
 from training.domains.market.bars.times import MINUTE
+from training.domains.market.compiling import compiled
 from training.domains.market.labels.costs import Barriers
 
 DOWN, FLAT, UP = 0, 1, 2
@@ -63,7 +63,7 @@ def label(
     return Labels(index, codes[kept], entered, ends, gain.astype(np.float32), weight.astype(np.float32))
 
 
-@numba.njit(nogil=True)
+@compiled
 def _walk(first, high, low, close, bad, begins, ends, run, bars, atr, up, down, limit):
     """Label (-1: none), entry minute, exit minute, price change and last base bar of each decision."""
     count = len(bars)
@@ -108,7 +108,7 @@ def uniqueness(first: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
     return _mean_inverse(np.cumsum(changes[:count]), first, last)
 
 
-@numba.njit(nogil=True)
+@compiled
 def _mean_inverse(spans, first, last):
     out = np.empty(len(first), np.float64)
     for i in range(len(first)):

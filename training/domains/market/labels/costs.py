@@ -56,6 +56,8 @@ COSTS: dict[str, Costs] = {
     "MES": Costs(0.25, 0.5, 0.5, 1.0),
     "MGC": Costs(0.10, 0.3, 0.75, 1.5),
 }
+for _demo in ("PLANTED", "NULL"):  # the demo's markets have the price and the tick of MES
+    BARRIERS[_demo], COSTS[_demo] = BARRIERS["MES"], COSTS["MES"]
 EXAMPLE = "{symbol}: {{tick: 0.25, spread: 0.5, slippage: [0.5, 1.0]}}"
 
 

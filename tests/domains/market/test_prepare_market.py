@@ -1,0 +1,172 @@
+"""Prepare: from a folder of bars to decisions and manifests, once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from tests.domains.market.making import raw_bars
+from training.data.identity import MARKER
+from training.domain import Job, Request
+from training.domains.market import decisions as of_market
+from training.domains.market import places
+from training.domains.market.demo import world
+from training.domains.market.demo.making import open_minutes
+from training.domains.market.domain import MARKET
+from training.domains.market.prepare import prepare
+from training.errors import DataError, UsageError
+from training.workspace import Workspace
+
+MINUTES = 110_000
+
+
+def job_of(folder: Path, **options) -> tuple[Job, list[str]]:
+    lines: list[str] = []
+    return Job(Workspace(folder / "work"), {"bars": folder / "bars", **options}, workers=1, say=lines.append), lines
+
+
+def write_bars(path: Path, raw, zone: str | None = "UTC") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = pl.Series(raw["time"]).cast(pl.Datetime("ns"))
+    columns = {name: raw[name] for name in ("open", "high", "low", "close", "volume")}
+    pl.DataFrame({"time": time.dt.replace_time_zone(zone) if zone else time, **columns}).write_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Bars of MES, and of a symbol that is refused."""
+    place = tmp_path_factory.mktemp("market")
+    raw = raw_bars(MINUTES, seed=1)
+    raw["volume"][77] = -5
+    write_bars(place / "bars" / "MES_1m.parquet", raw)
+    write_bars(place / "bars" / "MGC_1m.parquet", raw_bars(3_000))
+    return place
+
+
+@pytest.fixture(scope="module")
+def prepared(folder):
+    job, lines = job_of(folder)
+    prepare(job)
+    return job, lines
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_decisions_are_complete_and_ordered(prepared):
+    job, _ = prepared
+    found = of_market.read(places.decisions_path(job.workspace, "MES"))
+    assert found.features.shape == (len(found), 150) and np.isfinite(found.features).all()
+    assert (np.diff(found.decided) > 0).all() and (found.ends > found.entered).all()
+    assert (found.entered >= found.decided).all()
+    assert set(found.label.tolist()) == {0, 1, 2}
+    assert (found.up > 3.0).all() and (found.down == np.float32(2.1)).all() and (found.cost > 0).all()
+
+
+def test_splits_are_rows_of_days_that_do_not_overlap(prepared):
+    job, _ = prepared
+    seen, last = set(), 0
+    for split in ("train", "val", "test"):
+        rows = [json.loads(line) for line in job.workspace.manifest("market/MES", split).read_text().splitlines()]
+        assert len(rows) > 5
+        assert not seen & {row["day"] for row in rows}
+        assert min(row["begin"] for row in rows) >= last
+        last = max(row["end"] for row in rows)
+        seen |= {row["day"] for row in rows}
+
+
+def test_a_symbol_that_is_refused_is_quarantined_and_the_others_are_used(prepared):
+    job, lines = prepared
+    assert MARKET.items(job.workspace) == ("MES",)
+    quarantine = [json.loads(line) for line in (job.workspace.manifests / "quarantine.jsonl").read_text().splitlines()]
+    assert any("MGC has 600 bars of five minutes; 20,000 are needed" in item["reason"] for item in quarantine)
+    bar = next(item for item in quarantine if "volume is below 0" in item["reason"])
+    assert bar["place"] == "MES_1m.parquet:78"
+    assert any("quarantined: 2" in line for line in lines)
+
+
+def test_a_second_run_changes_no_file(folder, prepared):
+    before = files(folder / "work" / "data")
+    job, lines = job_of(folder)
+    prepare(job)
+    assert files(folder / "work" / "data") == before
+    assert any("up to date" in line for line in lines)
+
+
+def test_another_horizon_computes_again_and_back_gives_the_same_bytes(folder, prepared):
+    job, _ = prepared
+    path = places.decisions_path(job.workspace, "MES")
+    before = path.read_bytes()
+    prepare(job_of(folder, horizon=5)[0])
+    assert path.read_bytes() != before
+    prepare(job_of(folder)[0])
+    assert path.read_bytes() == before
+
+
+def test_no_symbol_left_is_refused_with_every_reason(tmp_path):
+    write_bars(tmp_path / "bars" / "MES_1m.parquet", raw_bars(2_000))
+    (tmp_path / "bars" / "MGC_1m.csv").write_text("nothing\n")
+    with pytest.raises(DataError, match=r"(?s)No symbol.*no columns.*20,000 are needed"):
+        prepare(job_of(tmp_path)[0])
+
+
+def test_naive_times_without_a_zone_are_wrong_usage(tmp_path):
+    write_bars(tmp_path / "bars" / "MES_1m.parquet", raw_bars(2_000), zone=None)
+    with pytest.raises(UsageError, match="--timezone"):
+        prepare(job_of(tmp_path)[0])
+
+
+def test_symbols_without_costs_are_reported_before_anything_is_decoded(tmp_path):
+    write_bars(tmp_path / "bars" / "SPY_1m.parquet", raw_bars(2_000))
+    with pytest.raises(UsageError, match="--costs"):
+        prepare(job_of(tmp_path)[0])
+    assert not (tmp_path / "work" / "cache").exists()
+
+
+def test_the_demo_is_made_once_with_a_marker_and_its_twin(tmp_path):
+    job = Job(Workspace(tmp_path), {"minutes": 3_000}, say=lambda line: None)
+    options = MARKET.demo(job)
+    folder = options["bars"]
+    assert (folder / MARKER).is_file()
+    before = files(folder)
+    assert {"PLANTED_1m.parquet", "NULL_1m.parquet", "PLANTED_state.npz"} < set(before)
+    MARKET.demo(job)
+    assert files(folder) == before
+
+
+def test_the_twin_has_the_same_volumes_and_volatility_and_no_direction():
+    minute = open_minutes(30_000)
+    planted, null = (world.make(minute, 1, has_direction) for has_direction in (True, False))
+    assert np.array_equal(planted.volume, null.volume) and np.array_equal(planted.level, null.level)
+    assert planted.direction.any() and not null.direction.any()
+    moves = [np.diff(np.log(one.close)) for one in (planted, null)]
+    slow = [np.log(one.close)[60::60] - np.log(one.close)[:-60:60] for one in (planted, null)]
+    assert moves[0].std() == pytest.approx(moves[1].std(), rel=0.1)
+    assert slow[0].std() > 1.5 * slow[1].std()
+
+
+def test_only_keeps_the_named_families_and_refuses_unknown_ones():
+    request = Request({"only": "xgboost,gru", "bars": "x"}, ("xgboost", "lightgbm", "gru"))
+    assert MARKET.arrange(request).families == ("xgboost", "gru")
+    with pytest.raises(UsageError, match="known families are xgboost"):
+        MARKET.arrange(Request({"only": "prophet", "bars": "x"}, ("xgboost",)))
+    with pytest.raises(UsageError, match="--timezone needs --bars"):
+        MARKET.arrange(Request({"timezone": "UTC"}, ("xgboost",)))
+
+
+def test_inspect_reports_what_prepare_would_do(folder):
+    found = MARKET.inspect(job_of(folder)[0], folder / "bars" / "MES_1m.parquet")
+    assert found.facts["rows"] == MINUTES and found.facts["zone"] == "UTC"
+    assert {"what": "the volume is below 0", "count": 1} in found.tables["found"]
+
+
+def test_doctor_finds_symbols_and_missing_costs(folder, tmp_path):
+    found = list(MARKET.checks(job_of(folder)[0]))
+    assert [finding.state for finding in found] == ["ok"]
+    write_bars(tmp_path / "bars" / "SPY_1m.parquet", raw_bars(100))
+    assert [finding.state for finding in MARKET.checks(job_of(tmp_path)[0])] == ["ok", "fails"]

@@ -1,0 +1,1 @@
+"""A market with a known edge, and its twin without any."""

@@ -1,0 +1,129 @@
+"""The market domain: its implementation of the contract in training/domain.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request
+from training.domains.market.families import DAY, FAMILIES
+from training.errors import UsageError
+
+if TYPE_CHECKING:
+    from training.data.schema import Schema
+    from training.workspace import Workspace
+
+#: The verbs that read the user's bars; the others read what `prepare` has made of them.
+READING = ("doctor", "prepare")
+PREPARE = ("prepare",)
+#: The verbs that come after `prepare`, and the nodes between training and export.
+AFTER = tuple(verb for verb in DATA_VERBS if verb not in READING)
+STAMPS, NULLS = ("open", "close"), ("signs", "labels")
+
+
+class Market(Domain):
+    word = "market"
+    title = "Market"
+    sentence = "One-minute bars in; models of which barrier the price touches first, and whether their edge is real."
+    unit = DAY
+    families = FAMILIES
+    tags = ("time-series", "finance", "tabular-classification")
+    data_words = "one-minute bars"
+    sealed_test = True
+    options = (
+        Option("bars", "folder", "one-minute bars: SYMBOL_1m.parquet, .csv or .csv.gz", verbs=READING,
+               environment="ATHANOR_BARS"),
+        Option("symbols", "text", "those that are used, separated by commas (default: all)", "A,B", verbs=READING),
+        Option("horizon", "number", "of the labels: 5, 10, 15 or 20 (default: 20)", verbs=PREPARE),
+        Option("only", "text", "the families that are trained, separated by commas (default: all)", "A,B", verbs=("",)),
+        Option("costs", "file", "YAML: a line SYMBOL: {tick: 0.25, spread: 0.5, slippage: [0.5, 1.0]}, in ticks",
+               verbs=PREPARE),
+        Option("stamp", "choice", "what a bar's time marks (default: open)", choices=STAMPS, verbs=PREPARE),
+        Option("timezone", "text", "of times without an offset, such as America/New_York", "ZONE", verbs=PREPARE),
+        Option("adjusted", "flag", "the prices are adjusted: no split and no roll is left in them", verbs=PREPARE),
+        Option("rolls", "file", "CSV with symbol,time of splits and rolls, which nothing will cross", verbs=PREPARE),
+        Option("null", "choice", "look for leaks: flip the sign of every minute's return, or move labels by days",
+               choices=NULLS, verbs=("node",)),
+        Option("trials", "number", "hyper-parameters that are tried for each family (default: 1)",
+               verbs=("train", "each")),
+        Option("minutes", "number", "of the demo's markets (default: 150,000)", verbs=PREPARE, runner=False),
+    )  # fmt: skip
+
+    def arrange(self, request: Request) -> Request:
+        options = request.options
+        if options.get("bars") is None and not request.skip_prepare:
+            named = [name for name in ("symbols", "costs", "timezone", "rolls") if options.get(name) is not None]
+            if named:
+                raise UsageError(f"--{named[0]} needs --bars: the folder of the one-minute bars.")
+        if options.get("only") is None:
+            return request
+        wanted = [name.strip() for name in options["only"].split(",") if name.strip()]
+        known = [facts.name for facts in self.families]
+        unknown = [name for name in wanted if name not in known]
+        if unknown or not wanted:
+            raise UsageError(f"--only {options['only']}: known families are {', '.join(known)}.")
+        return replace(request, families=tuple(name for name in request.families if name in wanted))
+
+    def given(self, options: Mapping[str, Any]) -> bool:
+        return options.get("bars") is not None
+
+    def schema(self) -> Schema:
+        from training.domains.market.rows import SCHEMA
+
+        return SCHEMA
+
+    def demo(self, job: Job) -> Mapping[str, Any]:
+        from training.domains.market.demo.making import make_demo
+
+        return make_demo(job)
+
+    def prepare(self, job: Job) -> None:
+        from training.domains.market.prepare import prepare
+
+        prepare(job)
+
+    def items(self, workspace: Workspace) -> tuple[str, ...]:
+        from training.data.summary import summary_of
+
+        return tuple((summary_of(workspace) or {}).get("items", ()))
+
+    def checks(self, job: Job) -> Iterator[Finding]:
+        from training.domains.market.checks import checks
+
+        return checks(job)
+
+    def inspect(self, job: Job, path: Path) -> Inspected:
+        from training.domains.market.inspection import inspect
+
+        return inspect(path)
+
+    def store_bytes(self, job: Job) -> int:
+        from training.domains.market.checks import store_bytes
+
+        return store_bytes(job)
+
+    def demo_text(self) -> DemoText:
+        return DemoText(
+            shows=(
+                "Two markets made by rules: PLANTED has a direction that lasts for two hours and can be seen in its "
+                "bars, NULL is its twin without any. It shows that every step works on this host, and that an edge is "
+                "found where there is one and not where there is none: volatility can be predicted in both, so a lower "
+                "log-loss alone is no edge. The models are small, and real markets are much harder: the figures say "
+                "nothing about those."
+            ),
+            gives=(
+                "exports/ holds the models of both markets as ONNX, each compared with what was trained, a model card, "
+                "and report.html with figures beside class shares, volatility alone and what could be known at best."
+            ),
+            next="./train_cuda.sh market --bars DIR",
+        )
+
+    def card(self, family: str) -> CardText | None:
+        from training.domains.market.card import card
+
+        return card(self.facts(family).title)
+
+
+MARKET = Market()

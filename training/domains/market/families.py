@@ -1,0 +1,49 @@
+"""The families as facts, for code that must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.domain import FamilyFacts, Unit
+from training.workspace import PROJECT
+
+if TYPE_CHECKING:
+    from training.data.encode import Encoder
+
+HERE = Path(__file__).parent
+DAY = Unit("trading day", "trading days")
+#: Family -> its title, and the class of its recipe.
+TREES = {"xgboost": ("XGBoost", "XGBoost"), "lightgbm": ("LightGBM", "LightGBM"), "catboost": ("CatBoost", "CatBoost")}
+NETWORKS = {
+    "lstm": ("LSTM", "Lstm"), "gru": ("GRU", "Gru"), "tcn": ("TCN", "Tcn"), "patchtst": ("PatchTST", "PatchTst"),
+    "tft": ("TFT", "Tft"), "itransformer": ("iTransformer", "ITransformer"),
+}  # fmt: skip
+
+
+def _encoders() -> Mapping[str, Encoder]:
+    from training.domains.market.decisions import encoders
+
+    return encoders()
+
+
+def _facts(name: str, title: str, kind: str, folder: str) -> FamilyFacts:
+    return FamilyFacts(
+        name=name,
+        title=title,
+        recipe=f"training.domains.market.{folder}.families:{kind}",
+        config=PROJECT / "training" / "cuda_session" / f"{name}_training_config.yaml",
+        presets={preset: HERE / folder / "presets" / f"{name}_{preset}.yaml" for preset in ("small", "demo", "debug")},
+        manifest="market",
+        encoders=_encoders,
+        checkpoint_bytes=200 << 20,
+        export_bytes=200 << 20,
+        fan_out=True,
+    )
+
+
+FAMILIES = (
+    *(_facts(name, *about, "trees") for name, about in TREES.items()),
+    *(_facts(name, *about, "networks") for name, about in NETWORKS.items()),
+)
