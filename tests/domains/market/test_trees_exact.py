@@ -61,7 +61,7 @@ def test_every_model_learns_and_predicts_what_it_was_scored_with(kind):
     assert len(state.forests) == 3 and all(len(forest.roots) for forest in state.forests)
     known, loaded = state.known["val"], made.load(made.dump(state), None, {})
     assert np.array_equal(loaded.margins(known.features, 2), known.margins)
-    given = loaded.probabilities(known.features, np.zeros(len(known.features), np.int32))
+    given = loaded.probabilities(known.features, *np.zeros((2, len(known.features)), np.int64))
     assert given.shape == (3, len(known.features), 3) and given.dtype == np.float32
     assert np.abs(given.sum(-1) - 1).max() < 1e-6
 

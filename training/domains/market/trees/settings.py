@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from training.config import Section
-from training.settings import AtLeastOne, Positive, RunSettings
+from training.domains.market.stacking.settings import Folds
+from training.settings import Positive, RunSettings
 
 
 class Trees(Section):
@@ -22,11 +23,6 @@ class Trees(Section):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
-class Folds(Section):
-    count: Annotated[int, Field(ge=2, le=20)] = 5  # models beside the final one; each leaves out a part of the days
-    embargo: AtLeastOne = 1440  # minutes left out after a held-out part
-
-
 class TreeSettings(RunSettings):
     trees: Trees = Trees()
-    folds: Folds = Folds()
+    folds: Folds = Folds(count=5)

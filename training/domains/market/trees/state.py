@@ -47,9 +47,9 @@ class Boosted:
         self.forests[number].add_to(out, np.ascontiguousarray(features))
         return out
 
-    def probabilities(self, features: np.ndarray, run: np.ndarray) -> np.ndarray:
+    def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
         """The FoldModel interface: features float32 [N, F] -> float32 [K+1, N, C], the final model last. Trees look at
-        one decision, so `run` does not matter."""
+        one decision, so `run` and `decided` do not matter."""
         return np.stack([softmax(self.margins(features, number)) for number in range(len(self.forests))])
 
     def dump(self) -> bytes:

@@ -1,0 +1,1 @@
+"""Networks on windows of decisions: recurrent, convolutional, and with attention."""
