@@ -33,7 +33,7 @@ START = TrainingProgress(0, 1)
 
 
 def recipe(kind, folds: int = 2, **model):
-    settings = {"model": SMALL[kind] | model, "folds": {"count": folds, "embargo": 60}}
+    settings = {"model": SMALL[kind] | model, "folds": {"count": folds, "purge": 2, "embargo": 10}}
     return kind(kind.settings_type(**settings))
 
 

@@ -21,7 +21,7 @@ PLAIN = {"depth": 3, "rows": 0.6, "columns": 0.6, "bins": 32, "rate": 0.2, "leaf
 
 
 def recipe(kind, folds: int = 2, **trees):
-    made = kind(TreeSettings(trees=PLAIN | trees, folds={"count": folds, "embargo": 60}))
+    made = kind(TreeSettings(trees=PLAIN | trees, folds={"count": folds, "purge": 2, "embargo": 10}))
     made.chunk = 4
     return made
 
@@ -87,7 +87,7 @@ def test_models_of_one_run_have_different_random_numbers():
 
 
 CHANGES = {"trees.depth": 2, "trees.rate": 0.1, "trees.rows": 1.0, "trees.columns": 1.0, "trees.bins": 8,
-           "trees.l2": 50.0, "trees.leaf": 60.0, "folds.count": 3, "folds.embargo": 6000}  # fmt: skip
+           "trees.l2": 50.0, "trees.leaf": 60.0, "folds.count": 3, "folds.purge": 40, "folds.embargo": 60}  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.family)
@@ -97,7 +97,7 @@ def test_every_setting_changes_the_trees(kind):
     rows = splits(some_decisions(20))
 
     def content(key: str | None = None, value=None) -> bytes:
-        settings = {"trees": dict(PLAIN), "folds": {"count": 2, "embargo": 60}}
+        settings = {"trees": dict(PLAIN), "folds": {"count": 2, "purge": 2, "embargo": 10}}
         if key:
             section, name = key.split(".")
             settings[section][name] = value

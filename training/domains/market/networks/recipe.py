@@ -18,7 +18,6 @@ from training.domains.market.networks.scaling import fitted
 from training.domains.market.networks.settings import NetworkSettings
 from training.domains.market.networks.together import Final, Together
 from training.domains.market.networks.windows import Windows
-from training.domains.market.stacking.folds import purged_folds
 from training.errors import DataError
 from training.recipe import Graph, Loss, Stepped, TensorSpec
 
@@ -46,8 +45,7 @@ class Network(Stepped):
     def _fits(self, rows: Sequence[Row]) -> list[np.ndarray]:
         """Positions of the decisions of `rows` that each of the K+1 networks is fitted on."""
         decisions, index = of_market.of_rows(rows)
-        folds = self.settings.folds
-        fits = [fit for fit, _ in purged_folds(decisions, index, folds.count, folds.embargo)]
+        fits = [fit for fit, _ in self.settings.folds.of(decisions, index)]
         return [*fits, np.arange(len(index))]
 
     def fit_constants(self, rows):

@@ -12,7 +12,6 @@ import numpy as np
 from training import threads
 from training.domains.market import decisions as of_market
 from training.domains.market.decisions import CLASSES, Decisions
-from training.domains.market.stacking.folds import purged_folds
 from training.domains.market.trees.forest import Forest, log_loss
 from training.domains.market.trees.growing import Chunk, Library, seed_of
 from training.domains.market.trees.settings import TreeSettings
@@ -43,8 +42,7 @@ class Boosting(Fitted):
 
     def begin(self, rows, constants, seed):
         decisions, index = of_market.of_rows(rows["train"])
-        folds = self.settings.folds
-        fits = [fit for fit, _ in purged_folds(decisions, index, folds.count, folds.embargo)]
+        fits = [fit for fit, _ in self.settings.folds.of(decisions, index)]
         prior = np.stack([_prior(decisions, index[fit]) for fit in (*fits, slice(None))])
         empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0)
         return self._with_data(empty, rows)
@@ -52,8 +50,7 @@ class Boosting(Fitted):
     def _with_data(self, state: Boosted, rows: Mapping[str, Sequence[Row]]) -> Boosted:
         """The state with the data that it advances on, and the margins of its trees there."""
         decisions, index = of_market.of_rows(rows["train"])
-        folds = self.settings.folds
-        used = [fit for fit, _ in purged_folds(decisions, index, folds.count, folds.embargo)]
+        used = [fit for fit, _ in self.settings.folds.of(decisions, index)]
         used.append(np.arange(len(index)))
         library, fits = self.library(), []
         for number, fit in enumerate(used):
