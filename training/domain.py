@@ -92,12 +92,18 @@ class FamilyFacts:
     encoders: Callable[[], Mapping[str, Any]] = dict
     row_checks: int = 1  # must match the recipe's
     needs: tuple[str, ...] = ()  # families of the domain that must be trained before
+    uses: tuple[str, ...] = ()  # families of the domain that it uses, too, if they are trained
     short: str = ""  # for the flag --skip-<short>; default: the name with dashes
     checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the check of free disk space
     export_bytes: int = 0  # of all its exports
     fan_out: bool = False  # one model per item (Domain.items): its runs are named <family>/<item>
     millions: Mapping[str, float] = field(default_factory=dict)  # preset -> millions of parameters
     ending: Ending = field(default_factory=Ending)  # the time that evaluating, exporting and verifying takes
+
+    @property
+    def after(self) -> tuple[str, ...]:
+        """The families that are trained before it, where they are trained at all."""
+        return (*self.needs, *self.uses)
 
     @property
     def skip(self) -> str:

@@ -167,7 +167,7 @@ class EvaluationContext:
     #: under `name`: a second call reads it back.
     train_baseline: Callable[[Recipe, str, Mapping[str, torch.Tensor] | None, int], Any]
     baseline_share: float  # share of `steps` that trained baselines may take; 1: they are trained from the start
-    #: Family that this one `needs` -> its trained model, as `model` above.
+    #: Family that this one `needs` or `uses` -> its trained model, as `model` above.
     needed: Mapping[str, Any] = field(default_factory=dict)
     split: Literal["val", "test"] = "val"  # which split `held_out` is; "test" is the sealed one
 
@@ -196,8 +196,8 @@ class Recipe(ABC):
     manifest: ClassVar[str]  # manifests are <manifest>_train.jsonl, <manifest>_val.jsonl and <manifest>_test.jsonl
     settings_type: ClassVar[type[RunSettings]]
     item: str = ""  # the item that this model is for, if the family fans out
-    #: Family that this one `needs` (domain.FamilyFacts) -> its trained model, with the attributes `model` (as in
-    #: EvaluationContext), `recipe` and `sha256`. Set before a dataset is made, or `begin` is called.
+    #: Family that this one `needs` or `uses` (domain.FamilyFacts) -> its trained model, with the attributes `model` (as
+    #: in EvaluationContext), `recipe` and `sha256`. Set before a dataset is made, or `begin` is called.
     needed: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, settings: RunSettings):

@@ -39,12 +39,13 @@ def names(*words):
 
 def test_a_domain_that_fans_out_has_nodes_and_a_sealed_test_is_planned_by_the_same_code():
     assert names("toy") == [
-        "doctor", "prepare", "train curve", "train boost", "predict-curve", "predict-boost", "blend",
+        "doctor", "prepare", "train boost", "train curve", "predict-curve", "predict-boost", "blend",
         "evaluate curve", "test curve", "evaluate boost", "test boost", "export", "verify", "budget",
     ]  # fmt: skip
     steps = {step.name: step for step in plan("toy").steps}
     assert steps["blend"].needs == ("prepare", "predict-curve", "predict-boost")
     assert steps["predict-curve"].needs == ("prepare", "train curve")
+    assert steps["train curve"].needs == ("prepare", "train boost"), "curve uses boost"
     assert steps["train curve"].command[2:5] == ("each", "train", "curve")
     assert steps["train boost"].command[2:4] == ("train", "boost")
     assert steps["test curve"].command[-1] == "--test" and steps["prepare"].command[2:5] == (

@@ -89,6 +89,20 @@ def test_training_is_refused_until_the_needed_family_is_trained(workspace):
     assert not given.model.training and given.recipe.run == "toy"
 
 
+def test_a_family_that_is_only_used_may_be_missing(workspace):
+    added = toys.ADDED["tests"]
+    added.families = (added.families[0], replace(added.families[1], needs=(), uses=("toy",)))
+    Stacked.begin, begin = toy_fitted.BoostedRecipe.begin, Stacked.begin
+    try:
+        first = stack(workspace)
+        assert load_trained("stacked", workspace).recipe.needed == {}
+    finally:
+        Stacked.begin = begin
+    base(workspace)
+    second = stack(workspace)
+    assert Stacked.given[0].recipe.run == "toy" and second.run != first.run, "a new run begins when it is trained"
+
+
 def test_the_needed_model_is_available_in_the_evaluation(workspace):
     base(workspace)
     stack(workspace)

@@ -139,6 +139,9 @@ class Curve(Stepped):
                 lambda x: context.model(torch.from_numpy(x).to(next(context.model.parameters()))).cpu().numpy()[:, 0]
             )
         others = {"mean": resample(sums(lambda x: mean), resampling, dict)}
+        if "boost" in context.needed:
+            boost = context.needed["boost"]
+            others["boost"] = resample(sums(lambda x: boost.predict(x[:, 0].astype(np.float64))), resampling, dict)
         metrics = compare(ABOUT, resample(own, resampling, dict), others)
         found = [against(metrics["val_loss"], "mean", "the mean reading", "error", unit=TOY.unit)]
         return Judgement(metrics, verdict(found))

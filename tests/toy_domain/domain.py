@@ -52,7 +52,7 @@ class Toy(Domain):
     title = "Calibration curves"
     sentence = "A folder of readings in; a calibration curve for every device out."
     unit = Unit("session", "sessions")
-    families = (_family("curve", "Curve", fan_out=True), _family("boost", "Boost"))
+    families = (_family("curve", "Curve", fan_out=True, uses=("boost",)), _family("boost", "Boost"))
     options = (
         Option("readings", "folder", "CSV files, one per device; x,y per line", environment="ATHANOR_TOY_READINGS"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),

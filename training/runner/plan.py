@@ -229,7 +229,7 @@ class _Steps:
         if command.persist and self.main:
             words += self._persist()
         name, title, out = f"train {facts.name}", f"Train {facts.name}", command.out
-        needs = ("restore", "prepare", *self._trained(facts.needs))
+        needs = ("restore", "prepare", *self._trained(facts.after))
         index = f"{out}/checkpoints/{facts.name}/index.json"
         if facts.fan_out:
             at_once = [] if command.gpus is None else ["--at-once", str(command.gpus)]
@@ -266,7 +266,7 @@ class _Steps:
             each = ["each"] if facts.fan_out else []
             evaluate = ["evaluate", facts.name, *self._common("evaluate"), *self._device()]
             name, metrics = f"evaluate {facts.name}", f"{out}/exports/metrics.json"
-            needs = self._trained([facts.name, *facts.needs])
+            needs = self._trained([facts.name, *facts.after])
             steps.append(self._step(name, f"Evaluate {facts.name}", [*each, *evaluate], needs, metrics, device=True))
             if self.domain.sealed_test:
                 title, words = f"Test {facts.name} on the sealed split", [*each, *evaluate, "--test"]
@@ -290,15 +290,19 @@ def ordered(domain: Domain, families: Iterable[str], skip: Iterable[str] = ()) -
     done: list[FamilyFacts | Node] = []
     while waiting:
         names = {one.name for one in waiting}
-        ready = next((one for one in waiting if not names & set(one.needs)), None)
+        ready = next((one for one in waiting if not names & set(_before(one))), None)
         if ready is None:
             raise UsageError(f"{domain.title}: {', '.join(sorted(names))} need each other.")
-        unknown = set(ready.needs) - known
+        unknown = set(_before(ready)) - known
         if unknown:
             raise UsageError(f"{domain.title}: {ready.name} needs {', '.join(sorted(unknown))}, which is not there.")
         waiting.remove(ready)
         done.append(ready)
     return done
+
+
+def _before(one: FamilyFacts | Node) -> tuple[str, ...]:
+    return one.needs if isinstance(one, Node) else one.after
 
 
 def _with_needs(steps: Sequence[Step]) -> list[Step]:

@@ -109,22 +109,23 @@ def _model(recipe: Recipe, content: Mapping[str, Any], name: str) -> Any:
 
 
 def needed_runs(run: str) -> tuple[str, ...]:
-    """The runs that must be trained before `run`: of the same item, where a needed family has one model an item."""
+    """The runs that `run` needs or uses: of the same item, where such a family has one model an item."""
     known = families()
     facts = known.get(family_of(run))  # None: no domain declares this family
     item = item_of(run)
     return tuple(
-        f"{name}/{item}" if item and known[name].fan_out else name for name in (facts.needs if facts else ())
+        f"{name}/{item}" if item and known[name].fan_out else name for name in (facts.after if facts else ())
     )  # fmt: skip
 
 
 def needed_of(run: str, workspace: Workspace, *, required: bool = True) -> dict[str, Trained]:
-    """Family -> its trained model, for every family that `run` needs. Raises UsageError, naming what to run, for one
-    that is not trained; if not `required`, it is left out instead."""
+    """Family -> its trained model, for every family that `run` needs or uses. Raises UsageError, naming what to run,
+    for one that it needs and that is not trained; if not `required`, that is left out instead."""
     found = {}
+    facts = families().get(family_of(run))
     for name in needed_runs(run):
         if CheckpointFolder(workspace.checkpoints(name)).best() is None:
-            if not required:
+            if not required or (facts and family_of(name) not in facts.needs):
                 continue
             raise UsageError(
                 f"{run} needs {name}, which is not trained in {workspace.checkpoints(name)}. Train it first: "
