@@ -82,7 +82,7 @@ def test_models_of_one_run_have_different_random_numbers():
     assert len({fit.features.tobytes() for fit in state.fits}) == 3
     made = recipe(XGBoost)
     fits = (state.fits[2],) * 3
-    same = made.advance(Boosted(state.prior[[2, 2, 2]], state.forests, 0, fits), 4)
+    same = made.advance(Boosted(state.prior[[2, 2, 2]], state.forests, 0, state.sample, fits), 4)
     assert len({forest.value.tobytes() for forest in same.forests}) == 3
 
 

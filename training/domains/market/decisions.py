@@ -19,6 +19,7 @@ from training.domains.market.rows import DECISIONS_PATH
 if TYPE_CHECKING:
     from training.data.rows import Row
 
+BAR = 300_000_000_000  # ns between two decisions
 CLASSES = ("down", "flat", "up")  # the barrier that is touched first; flat: neither
 DTYPES = {
     "features": np.float32, "label": np.int8, "decided": np.int64, "entered": np.int64, "ends": np.int64,

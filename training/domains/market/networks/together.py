@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from training.domains.market.decisions import BAR
 from training.domains.market.networks.scaling import Scaler
 from training.domains.market.networks.windows import complete, views
 
-BAR = 300_000_000_000  # ns between two decisions
 BATCH = 256  # windows, of a prediction
 
 
@@ -31,24 +31,28 @@ class Together(nn.Module):
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
         return torch.stack([network(x_BTF) for network in self.networks], 1)
 
-    @torch.no_grad()
     def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
         """The FoldModel interface: features float32 [N, F] of contiguous stretches `run` int [N], decided at ns int64
-        [N] -> float32 [K+1, N, C]; NaN where the window does not fit into the stretch.
+        [N] -> float32 [K+1, N, C], the final network last; NaN where the window does not fit into the stretch."""
+        return np.stack([self.predict(number, features, run, decided) for number in range(len(self.networks))])
+
+    @torch.no_grad()
+    def predict(self, number: int, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        """The probabilities float32 [N, C] of one of the networks; -1: the final one.
 
         The bits of a result depend on the size of the batch and on the place in it (where a vectorised loop ends, for
         example). So every batch has the same size, and a decision's place in it follows from its time alone: it has the
         same probabilities whichever other decisions are predicted with it."""
-        count = self.networks[0][-1].head.out_features
-        out = np.full((len(self.networks), len(features), count), np.nan, np.float32)
+        network = self.networks[number]
+        out = np.full((len(features), network[-1].head.out_features), np.nan, np.float32)
         ends = np.flatnonzero(complete(run, self.window))
         device = next(self.parameters()).device
         place = decided[ends] // BAR % BATCH
         for part in _batches(place):
             windows = np.zeros((BATCH, self.window, features.shape[1]), np.float32)
             windows[place[part]] = views(features, self.window)[ends[part] - self.window + 1]
-            logits = self(torch.from_numpy(windows).to(device)).float()
-            out[:, ends[part]] = torch.softmax(logits, -1).transpose(0, 1).cpu().numpy()[:, place[part]]
+            logits = network(torch.from_numpy(windows).to(device)).float()
+            out[ends[part]] = torch.softmax(logits, -1).cpu().numpy()[place[part]]
         return out
 
 

@@ -12,16 +12,18 @@ import numpy as np
 from training import threads
 from training.domains.market import decisions as of_market
 from training.domains.market.decisions import CLASSES, Decisions
+from training.domains.market.exports.trees import on_thresholds, write_forest
 from training.domains.market.trees.forest import Forest, log_loss
 from training.domains.market.trees.growing import Chunk, Library, seed_of
 from training.domains.market.trees.settings import TreeSettings
 from training.domains.market.trees.state import Boosted, Fit, Known
-from training.recipe import Fitted
+from training.recipe import Fitted, Graph, TensorSpec
 
 if TYPE_CHECKING:
     from training.data.rows import Row
 
 MANIFEST = "market"
+SAMPLE = 256  # decisions with which exported files are compared
 
 
 class Boosting(Fitted):
@@ -44,7 +46,9 @@ class Boosting(Fitted):
         decisions, index = of_market.of_rows(rows["train"])
         fits = [fit for fit, _ in self.settings.folds.of(decisions, index)]
         prior = np.stack([_prior(decisions, index[fit]) for fit in (*fits, slice(None))])
-        empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0)
+        some = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
+        sample = np.ascontiguousarray(decisions.features[index[some]])
+        empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0, sample)
         return self._with_data(empty, rows)
 
     def _with_data(self, state: Boosted, rows: Mapping[str, Sequence[Row]]) -> Boosted:
@@ -94,6 +98,28 @@ class Boosting(Fitted):
     def load(self, content, rows, constants):
         state = Boosted.loaded(content)
         return self._with_data(state, rows) if rows else state
+
+    # -- export ----------------------------------------------------------------------------------------------------
+
+    def graphs(self, model):
+        forest, prior, count = model.forests[-1], model.prior[-1], model.sample.shape[1]
+
+        def example(sizes, seed):
+            return (on_thresholds(forest, model.sample, sizes["batch"], seed),)
+
+        def reference(inputs):
+            nothing = np.zeros(len(inputs["features"]), np.int64)
+            return {"proba": model.predict(-1, inputs["features"], nothing, nothing)}
+
+        return [
+            Graph(
+                self.family, None,
+                (TensorSpec("features", "float32", ("batch", count), "raw features"),),
+                (TensorSpec("proba", "float32", ("batch", len(CLASSES)), f"of {', '.join(CLASSES)}"),),
+                {"batch": (1, 65536)}, example, ({"batch": 1}, {"batch": 512}), tolerance=1e-5,
+                write=lambda path: write_forest(path, forest, prior, count), reference=reference,
+            )
+        ]  # fmt: skip
 
 
 def _columns(decisions: Decisions, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

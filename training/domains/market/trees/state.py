@@ -38,6 +38,7 @@ class Boosted:
     prior: np.ndarray  # float64 [K+1, C]: log shares of the classes, the margins before the first tree
     forests: tuple[Forest, ...]  # K+1
     rounds: int
+    sample: np.ndarray  # float32 [n, F]: some decisions, with which exported files are compared
     fits: tuple[Fit, ...] = ()
     known: dict[str, Known] = field(default_factory=dict)
 
@@ -48,14 +49,18 @@ class Boosted:
         return out
 
     def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
-        """The FoldModel interface: features float32 [N, F] -> float32 [K+1, N, C], the final model last. Trees look at
-        one decision, so `run` and `decided` do not matter."""
-        return np.stack([softmax(self.margins(features, number)) for number in range(len(self.forests))])
+        """The FoldModel interface: features float32 [N, F] -> float32 [K+1, N, C], the final model last."""
+        return np.stack([self.predict(number, features, run, decided) for number in range(len(self.forests))])
+
+    def predict(self, number: int, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
+        """The probabilities float32 [N, C] of one of the models; -1: the final one. Trees look at one decision, so
+        `run` and `decided` do not matter."""
+        return softmax(self.margins(features, number))
 
     def dump(self) -> bytes:
         parts = {f"{name}.{number}": array for number, forest in enumerate(self.forests)
                  for name, array in forest.arrays().items()}  # fmt: skip
-        return save(parts | {"prior": self.prior, "rounds": np.array([self.rounds], np.int64)})
+        return save(parts | {"prior": self.prior, "rounds": np.array([self.rounds], np.int64), "sample": self.sample})
 
     @classmethod
     def loaded(cls, content: bytes) -> Boosted:
@@ -64,4 +69,4 @@ class Boosted:
         for number in range(len(arrays["prior"])):
             own = {name.partition(".")[0]: array for name, array in arrays.items() if name.endswith(f".{number}")}
             forests.append(Forest.of(own))
-        return cls(arrays["prior"], tuple(forests), int(arrays["rounds"][0]))
+        return cls(arrays["prior"], tuple(forests), int(arrays["rounds"][0]), arrays["sample"])
