@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request
-from training.domains.market.families import DAY, FAMILIES
+from training.domains.market.families import DAY, ENSEMBLE, FAMILIES
 from training.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Market(Domain):
         unknown = [name for name in wanted if name not in known]
         if unknown or not wanted:
             raise UsageError(f"--only {options['only']}: known families are {', '.join(known)}.")
+        if len(wanted) > 1:
+            wanted.append(ENSEMBLE.name)  # of those
         return replace(request, families=tuple(name for name in request.families if name in wanted))
 
     def given(self, options: Mapping[str, Any]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from training.domain import FamilyFacts, Unit
 from training.workspace import PROJECT
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from training.data.encode import Encoder
 
 HERE = Path(__file__).parent
+PRESETS = ("small", "demo", "debug")
 DAY = Unit("trading day", "trading days")
 #: Family -> its title, and the class of its recipe.
 TREES = {"xgboost": ("XGBoost", "XGBoost"), "lightgbm": ("LightGBM", "LightGBM"), "catboost": ("CatBoost", "CatBoost")}
@@ -28,22 +29,31 @@ def _encoders() -> Mapping[str, Encoder]:
     return encoders()
 
 
-def _facts(name: str, title: str, kind: str, folder: str) -> FamilyFacts:
+def _facts(name: str, title: str, kind: str, folder: str, module: str = "families", **more: Any) -> FamilyFacts:
+    presets = HERE / folder / "presets"
+    files = {preset: presets / f"{name}_{preset}.yaml" for preset in PRESETS}
+    if folder != "networks":  # their presets are the same for all families
+        files = {preset: presets / f"{preset}.yaml" for preset in PRESETS}
     return FamilyFacts(
         name=name,
         title=title,
-        recipe=f"training.domains.market.{folder}.families:{kind}",
+        recipe=f"training.domains.market.{folder}.{module}:{kind}",
         config=PROJECT / "training" / "cuda_session" / f"{name}_training_config.yaml",
-        presets={preset: HERE / folder / "presets" / f"{name}_{preset}.yaml" for preset in ("small", "demo", "debug")},
+        presets=files,
         manifest="market",
         encoders=_encoders,
         checkpoint_bytes=200 << 20,
         export_bytes=200 << 20,
         fan_out=True,
+        **more,
     )
 
 
-FAMILIES = (
+SINGLE = (
     *(_facts(name, *about, "trees") for name, about in TREES.items()),
     *(_facts(name, *about, "networks") for name, about in NETWORKS.items()),
 )
+ENSEMBLE = _facts(
+    "ensemble", "Ensemble", "Ensemble", "stacking", "recipe", uses=tuple(facts.name for facts in SINGLE)
+)  # fmt: skip
+FAMILIES = (*SINGLE, ENSEMBLE)

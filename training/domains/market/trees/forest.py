@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from training.domains.market.compiling import compiled
 
 LEAF = -1
 DTYPES = {"roots": np.int32, "feature": np.int32, "threshold": np.float32, "left": np.int32, "right": np.int32,
@@ -61,7 +62,7 @@ class Forest:
         _add(self.roots, self.feature, self.threshold, self.left, self.right, self.value, features, margins)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(roots, feature, threshold, left, right, value, features, margins):
     for root in roots:
         for row in range(features.shape[0]):
