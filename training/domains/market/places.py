@@ -9,6 +9,11 @@ from training.workspace import Workspace
 MANIFEST = "market"  # of every family
 
 
+def root_of(decisions: Path) -> Path:
+    """The folder of the workspace that a file of decisions lies in."""
+    return decisions.parents[2]
+
+
 def decisions_path(workspace: Workspace, symbol: str) -> Path:
     """The decisions of a symbol."""
     return workspace.root / "data" / "decisions" / f"{symbol}.decisions"
@@ -19,9 +24,9 @@ def minutes_path(workspace: Workspace, symbol: str) -> Path:
     return workspace.root / "data" / "minutes" / f"{symbol}.minutes"
 
 
-def oracle_path(workspace: Workspace, symbol: str) -> Path:
-    """What could be known at best, of a demo's market."""
-    return workspace.root / "data" / "oracle" / f"{symbol}.oracle"
+def oracle_path(root: Path, symbol: str) -> Path:
+    """What could be known at best, of a demo's market. `root`: of the workspace."""
+    return root / "data" / "oracle" / f"{symbol}.oracle"
 
 
 def about_path(workspace: Workspace, symbol: str) -> Path:
@@ -39,6 +44,6 @@ def detector_path(workspace: Workspace) -> Path:
     return workspace.root / "runs" / "detector.json"
 
 
-def trials_path(workspace: Workspace) -> Path:
-    """Every model that was judged, one JSON object a line: how many were tried decides what a good one is worth."""
-    return workspace.root / "runs" / "trials.jsonl"
+def trials_path(root: Path) -> Path:
+    """Everything that was tried, one JSON object a line. `root`: of the workspace."""
+    return root / "runs" / "trials.jsonl"

@@ -212,7 +212,7 @@ def _date(time: int) -> str:
 def _oracle(job: Job, settings: Settings, trade: building.Trade, symbol: str, path: Path, decisions: Decisions) -> None:
     """For a demo's market: what could be known at best, kept for the evaluation."""
     state = state_path(path.parent, symbol)
-    place = places.oracle_path(job.workspace, symbol)
+    place = places.oracle_path(job.workspace.root, symbol)
     if not (is_marked_synthetic(path.parent) and state.is_file()):
         place.unlink(missing_ok=True)
         return
