@@ -106,6 +106,9 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
         options.setdefault(option.attribute, None)
     skip = {name for name in names_of(domain) if values.pop(_skip_attribute(name), False)}
     skip |= set(values.pop("skip") or ())
+    if values["only"] is not None and values["only"] not in PARTS:
+        skip |= _other_families(domain, values["only"])
+        values["only"] = None
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
@@ -209,7 +212,11 @@ def _add_left_out(parser: argparse.ArgumentParser, domain: Domain) -> None:
         "--skip", action="append", choices=tuple(names), metavar="NODE",
         help=f"one of {', '.join(names)} (also: {' '.join(names.values())})",
     )  # fmt: skip
-    group.add_argument("--only", choices=PARTS, help="only this part of the job, as Compose's services do")
+    group.add_argument(
+        "--only", metavar="PART|A,B", type=_text,
+        help=f"only this part of the job ({', '.join(PARTS)}), as Compose's services do; or only these models, and "
+        "those that combine several of them",
+    )  # fmt: skip
 
 
 def _add_money(parser: argparse.ArgumentParser) -> None:
@@ -258,6 +265,19 @@ def variables(domain: Domain) -> list[str]:
 
 
 # -- values --------------------------------------------------------------------------------------------------------
+
+
+def _other_families(domain: Domain, only: str) -> set[str]:
+    """The families that --only leaves out. Raises UsageError for an unknown name."""
+    wanted = {name.strip() for name in only.split(",")}
+    known = [facts.name for facts in domain.families]
+    if unknown := sorted(wanted - {*known}):
+        raise UsageError(
+            f"--only {only}: there is no {unknown[0]}. It is one part of the job ({', '.join(PARTS)}) or models: "
+            f"{', '.join(known)}."
+        )
+    combined = {facts.name for facts in domain.families if len(wanted & {*facts.uses}) > 1}
+    return {*known} - wanted - combined
 
 
 def _skip_attribute(name: str) -> str:
