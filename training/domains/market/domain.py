@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request
-from training.domains.market.families import DAY, ENSEMBLE, FAMILIES
+from training.domains.market.families import DAY, FAMILIES
 from training.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ class Market(Domain):
                environment="ATHANOR_BARS"),
         Option("symbols", "text", "those that are used, separated by commas (default: all)", "A,B", verbs=READING),
         Option("horizon", "number", "of the labels: 5, 10, 15 or 20 (default: 20)", verbs=PREPARE),
-        Option("only", "text", "the families that are trained, separated by commas (default: all)", "A,B", verbs=("",)),
         Option("costs", "file", "YAML: a line SYMBOL: {tick: 0.25, spread: 0.5, slippage: [0.5, 1.0]}, in ticks",
                verbs=PREPARE),
         Option("stamp", "choice", "what a bar's time marks (default: open)", choices=STAMPS, verbs=PREPARE),
@@ -57,16 +55,7 @@ class Market(Domain):
             named = [name for name in ("symbols", "costs", "timezone", "rolls") if options.get(name) is not None]
             if named:
                 raise UsageError(f"--{named[0]} needs --bars: the folder of the one-minute bars.")
-        if options.get("only") is None:
-            return request
-        wanted = [name.strip() for name in options["only"].split(",") if name.strip()]
-        known = [facts.name for facts in self.families]
-        unknown = [name for name in wanted if name not in known]
-        if unknown or not wanted:
-            raise UsageError(f"--only {options['only']}: known families are {', '.join(known)}.")
-        if len(wanted) > 1:
-            wanted.append(ENSEMBLE.name)  # of those
-        return replace(request, families=tuple(name for name in request.families if name in wanted))
+        return request
 
     def given(self, options: Mapping[str, Any]) -> bool:
         return options.get("bars") is not None
