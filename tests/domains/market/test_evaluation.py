@@ -222,3 +222,19 @@ def test_the_sealed_test_is_no_further_trial(tmp_path):
     rows = rows_of(of, tmp_path)
     judge(fitted(of, [0]), *rows, name="a", seed=1)
     assert judge(fitted(of, [1]), *rows, name="a", seed=1, counts=False).more["market"]["trials"] == 1
+
+
+def test_paths_hold_out_everything_once_and_find_the_edge_that_is_there(monkeypatch):
+    from training.domains.market.detector.statistics import ridge
+    from training.domains.market.evaluation import paths
+
+    monkeypatch.setattr(paths, "STRATEGIES", {"ridge regression": ridge})
+    of = market(300, edge=0.8, seed=9)
+    found = paths.walk_paths(of)
+    assert found["splits"] == 15 and len(found["paths"]) == 5
+    assert all(path["ic"] > 0.3 and len(path["equity"]) == 300 for path in found["paths"])
+    assert found["sharpe"]["low"] > 5
+    assert found["overfitting"]["probability"] <= 1
+    nothing = paths.walk_paths(market(300, seed=10))
+    assert abs(nothing["sharpe"]["mean"]) < 3 or nothing["sharpe"]["mean"] < 0
+    json.dumps(found)

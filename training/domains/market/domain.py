@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request
+from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Node, Option, Request
 from training.domains.market.families import DAY, FAMILIES
 from training.errors import UsageError
 
@@ -94,6 +94,12 @@ class Market(Domain):
         from training.domains.market.checks import store_bytes
 
         return store_bytes(job)
+
+    def nodes(self) -> tuple[Node, ...]:
+        from training.domains.market.detector.node import NODES as LEAKS
+        from training.domains.market.evaluation.node import NODES as PATHS
+
+        return (*LEAKS, *PATHS)
 
     def demo_text(self) -> DemoText:
         return DemoText(

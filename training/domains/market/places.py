@@ -44,6 +44,11 @@ def detector_path(workspace: Workspace) -> Path:
     return workspace.root / "runs" / "detector.json"
 
 
+def paths_path(workspace: Workspace) -> Path:
+    """The paths of combinatorial cross-validation. JSON."""
+    return workspace.root / "runs" / "paths.json"
+
+
 def trials_path(root: Path) -> Path:
     """Everything that was tried, one JSON object a line. `root`: of the workspace."""
     return root / "runs" / "trials.jsonl"
