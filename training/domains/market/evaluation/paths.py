@@ -1,8 +1,8 @@
 """How a strategy would have done in other orders of the same time: combinatorial purged cross-validation, and the
 probability that the best of several strategies was luck.
 
-The models are fitted with the data that comes before the sealed test. They are quick stand-ins for the families (boosted
-trees and a ridge regression of the return): fifteen fits of each family would take as long as the complete job.
+The models are fitted with the data that comes before the sealed test. They are quick stand-ins for the families:
+boosted trees and a ridge regression of the return. Fifteen fits of each family would take as long as the complete job.
 """
 
 from __future__ import annotations
