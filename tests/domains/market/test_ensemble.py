@@ -85,6 +85,30 @@ def test_a_member_that_was_trained_again_is_refused_with_the_remedy(ensemble, me
         ensemble.begin(splits(some_decisions()), {}, 42)
 
 
+def context_of(model, root, split="val"):
+    rows = splits(some_decisions(), str(root))
+    return SimpleNamespace(model=model, train=rows["train"], held_out=rows["val"], split=split)
+
+
+def test_the_ensemble_is_judged_beside_its_best_member_and_equal_weights(ensemble, tmp_path):
+    state = ensemble.advance(ensemble.begin(splits(some_decisions()), {}, 42), 4)
+    found = ensemble.evaluate(context_of(state, tmp_path))
+    assert {f"{state.best} alone", "equal weights"} <= set(found.metrics["log_loss"].baselines)
+    assert found.more["market"]["use"] in {f"{state.best} alone", "equal weights", "ensemble"}
+    assert found.verdict.why[0].startswith(("Use ", "Better than each member"))
+    same = SimpleNamespace(best="gru", finals=state.finals, combined=lambda given: given["gru"], equal=state.equal)
+    found = ensemble.evaluate(context_of(same, tmp_path))
+    assert found.verdict.why[0].startswith("Use gru alone instead: ") and found.more["market"]["use"] == "gru alone"
+
+
+def test_every_family_is_judged_once_as_a_trial_and_not_again_when_the_test_is_opened(members, tmp_path):
+    trials = tmp_path / "runs" / "trials.jsonl"
+    for number, one in enumerate(members.values(), 1):
+        for split in ("val", "test"):
+            found = one.recipe.evaluate(context_of(one.model, tmp_path, split))
+            assert "log_loss" in found.metrics and len(trials.read_text().splitlines()) == number
+
+
 def test_one_file_holds_all_members_and_is_right_on_thresholds(ensemble, members, tmp_path):
     state = ensemble.advance(ensemble.begin(splits(some_decisions()), {}, 42), 4)
     (graph,) = ensemble.graphs(state)

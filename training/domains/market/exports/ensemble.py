@@ -29,7 +29,7 @@ def ensemble_graph(name: str, members: Mapping[str, Any], combination: Combinati
     `members`: family -> its trained model. `sample`: float32 [n, F], of which example inputs are made; the last
     decision of each lies on a threshold of a member's trees, or beside one.
     """
-    length, features = max(window_of(one) for one in members.values()), sample.shape[1]
+    length, features = max(window_of(one.model) for one in members.values()), sample.shape[1]
     forests = [one.model.forests[-1] for one in members.values() if hasattr(one.model, "forests")]
 
     def example(sizes, seed):
@@ -57,7 +57,7 @@ def ensemble_graph(name: str, members: Mapping[str, Any], combination: Combinati
 
 def _last(trained: Any, window: np.ndarray) -> np.ndarray:
     """A member's probabilities float32 [B, C] for windows float32 [B, T, F], by the model itself."""
-    own = window_of(trained)
+    own = window_of(trained.model)
     batch = len(window)
     rows = np.ascontiguousarray(window[:, -own:]).reshape(batch * own, -1)
     run = np.repeat(np.arange(batch), own)
@@ -68,7 +68,7 @@ def _write(path: Path, members: Mapping[str, Any], combination: Combination, len
     nodes, constants = [], {"one": np.array([1]), "end": np.array([np.iinfo(np.int64).max])}
     opsets, ready = dict(OPSETS), []
     for name, one in members.items():
-        own, cut = window_of(one), f"{name}/window"
+        own, cut = window_of(one.model), f"{name}/window"
         constants[f"{name}/begin"] = np.array([-own])
         nodes.append(helper.make_node("Slice", [WINDOW, f"{name}/begin", "end", "one"], [cut], name=cut))
         proba = f"proba_{name}"

@@ -18,6 +18,7 @@ from training.domains.market.networks.scaling import fitted
 from training.domains.market.networks.settings import NetworkSettings
 from training.domains.market.networks.together import Final, Together
 from training.domains.market.networks.windows import Windows
+from training.domains.market.stacking.judging import judged
 from training.errors import DataError
 from training.recipe import Graph, Loss, Stepped, TensorSpec
 
@@ -85,6 +86,9 @@ class Network(Stepped):
     def validate(self, model, batch):
         loss_BM = cross_entropy(model(batch["window"]), batch["label"]) * batch["weight"]
         return {"val_loss": (loss_BM.sum(), float(batch["weight"].sum()))}
+
+    def evaluate(self, context):
+        return judged(context, name=self.family, seed=self.settings.seed)
 
     # -- export ----------------------------------------------------------------------------------------------------
 

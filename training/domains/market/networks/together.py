@@ -24,9 +24,7 @@ class Together(nn.Module):
     def __init__(self, one: Callable[[], nn.Module], window: int, median: np.ndarray, scale: np.ndarray):
         super().__init__()
         self.window = window
-        self.networks = nn.ModuleList(
-            nn.Sequential(Scaler(*own), one()) for own in zip(median, scale, strict=True)
-        )
+        self.networks = nn.ModuleList(nn.Sequential(Scaler(*own), one()) for own in zip(median, scale, strict=True))
 
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
         return torch.stack([network(x_BTF) for network in self.networks], 1)

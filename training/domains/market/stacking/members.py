@@ -12,15 +12,15 @@ from training.domains.market.decisions import CLASSES, Decisions
 LEAST = 1e-6  # probabilities below it count as this one: a logarithm must be finite
 
 
-def window_of(trained: Any) -> int:
-    """How many decisions a trained family looks at; 1 for trees."""
-    return getattr(trained.model, "window", 1)
+def window_of(model: Any) -> int:
+    """How many decisions a family's model looks at; 1 for trees."""
+    return getattr(model, "window", 1)
 
 
 def final(trained: Any, decisions: Decisions, index: np.ndarray) -> np.ndarray:
     """The probabilities of the final model for some decisions (int64 [n], ascending): float32 [n, C], NaN where its
     window does not fit into a contiguous stretch."""
-    return _predicted(trained, -1, decisions, index)
+    return predicted(trained.model, -1, decisions, index)
 
 
 def out_of_fold(trained: Any, decisions: Decisions, index: np.ndarray) -> np.ndarray:
@@ -28,15 +28,16 @@ def out_of_fold(trained: Any, decisions: Decisions, index: np.ndarray) -> np.nda
     it out: float32 [n, C], NaN as for `final`."""
     out = np.full((len(index), len(CLASSES)), np.nan, np.float32)
     for number, (_, held) in enumerate(trained.recipe.settings.folds.of(decisions, index)):
-        out[held] = _predicted(trained, number, decisions, index[held])
+        out[held] = predicted(trained.model, number, decisions, index[held])
     return out
 
 
-def _predicted(trained: Any, number: int, decisions: Decisions, index: np.ndarray) -> np.ndarray:
-    first = max(0, int(index[0]) - window_of(trained) + 1)  # the first window begins before its decision
+def predicted(model: Any, number: int, decisions: Decisions, index: np.ndarray) -> np.ndarray:
+    """The probabilities of one of a family's models (-1: the final one) for some decisions: as `final`."""
+    first = max(0, int(index[0]) - window_of(model) + 1)  # the first window begins before its decision
     part = slice(first, int(index[-1]) + 1)
     columns = (np.asarray(column[part]) for column in (decisions.features, decisions.run, decisions.decided))
-    return trained.model.predict(number, *columns)[index - first]
+    return model.predict(number, *columns)[index - first]
 
 
 def log_probabilities(of_members: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -17,6 +17,7 @@ from training.domains.market import decisions as of_market
 from training.domains.market.decisions import CLASSES, Decisions
 from training.domains.market.exports.ensemble import ensemble_graph
 from training.domains.market.stacking.combining import Combination, Problem
+from training.domains.market.stacking.judging import beside, judge_some
 from training.domains.market.stacking.members import final, log_probabilities, out_of_fold
 from training.errors import DataError, UsageError
 from training.recipe import Fitted
@@ -142,6 +143,16 @@ class Ensemble(Fitted):
         one = Combination(arrays["weights"], arrays["bias"])
         state = Stacked(one, names, digests, arrays["losses"], arrays["sample"])
         return self._with_data(state, rows) if rows else replace(state, members=self._members(state))
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, context):
+        model, seed = context.model, self.settings.seed
+        given = model.finals(*of_market.of_rows(context.held_out))
+        proba = model.combined(given)
+        others = {f"{model.best} alone": given[model.best], "equal weights": model.equal(given)}
+        judgement = judge_some(context, proba, name=self.family, seed=seed)
+        return beside(judgement, context.held_out, proba, others, seed)
 
     # -- export ----------------------------------------------------------------------------------------------------
 

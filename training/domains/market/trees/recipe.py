@@ -13,6 +13,7 @@ from training import threads
 from training.domains.market import decisions as of_market
 from training.domains.market.decisions import CLASSES, Decisions
 from training.domains.market.exports.trees import on_thresholds, write_forest
+from training.domains.market.stacking.judging import judged
 from training.domains.market.trees.forest import Forest, log_loss
 from training.domains.market.trees.growing import Chunk, Library, seed_of
 from training.domains.market.trees.settings import TreeSettings
@@ -98,6 +99,11 @@ class Boosting(Fitted):
     def load(self, content, rows, constants):
         state = Boosted.loaded(content)
         return self._with_data(state, rows) if rows else state
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, context):
+        return judged(context, name=self.family, seed=self.settings.seed)
 
     # -- export ----------------------------------------------------------------------------------------------------
 
