@@ -18,7 +18,7 @@ from training.domains.market.decisions import CLASSES, Decisions
 from training.domains.market.exports.ensemble import ensemble_graph
 from training.domains.market.stacking.combining import Combination, Problem
 from training.domains.market.stacking.judging import beside, judge_some
-from training.domains.market.stacking.members import final, log_probabilities, out_of_fold
+from training.domains.market.stacking.members import final, log_probabilities, out_of_fold, window_of
 from training.errors import DataError, UsageError
 from training.recipe import Fitted
 from training.settings import RunSettings
@@ -49,6 +49,11 @@ class Stacked:
     sample: np.ndarray  # float32 [n, F]
     members: Mapping[str, Any] = field(default_factory=dict)
     problems: Mapping[str, Problem] = field(default_factory=dict)
+
+    @property
+    def window(self) -> int:
+        """How many decisions the ensemble looks at."""
+        return max(window_of(one.model) for one in self.members.values())
 
     @property
     def best(self) -> str:

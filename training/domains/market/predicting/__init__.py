@@ -1,0 +1,1 @@
+"""Probabilities for new bars, by a trained family."""
