@@ -6,7 +6,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Node, Option, Request
+from training.domain import (
+    DATA_VERBS,
+    CardText,
+    Command,
+    DemoText,
+    Domain,
+    Finding,
+    Inspected,
+    Job,
+    Node,
+    Option,
+    Request,
+)
 from training.domains.market.families import DAY, FAMILIES
 from training.errors import UsageError
 
@@ -94,6 +106,20 @@ class Market(Domain):
         from training.domains.market.checks import store_bytes
 
         return store_bytes(job)
+
+    def commands(self) -> tuple[Command, ...]:
+        options = (
+            Option("bars", "folder", "the new bars, with the history that the features need"),
+            Option("symbol", "text", "whose bars they are", metavar="SYMBOL"),
+            Option("family", "text", "the family that predicts (default: ensemble)", metavar="FAMILY"),
+            Option("stamp", "choice", "what a bar's time marks (default: as prepared)", choices=STAMPS),
+            Option("timezone", "text", "of times without an offset (default: as prepared)", "ZONE"),
+            *(option for option in self.options if option.name in ("adjusted", "rolls")),
+        )
+        return (
+            Command("predict", "probabilities for new bars, as a Parquet file",
+                    "training.domains.market.predicting.command:predict", "FILE", options),
+        )  # fmt: skip
 
     def nodes(self) -> tuple[Node, ...]:
         from training.domains.market.detector.node import NODES as LEAKS
