@@ -82,7 +82,7 @@ def test_models_of_one_run_have_different_random_numbers():
     assert len({fit.features.tobytes() for fit in state.fits}) == 3
     made = recipe(XGBoost)
     fits = (state.fits[2],) * 3
-    same = made.advance(Boosted(state.prior[[2, 2, 2]], state.forests, 0, state.sample, fits), 4)
+    same = made.advance(Boosted(state.prior[[2, 2, 2]], state.forests, 0, state.trees, state.sample, fits), 4)
     assert len({forest.value.tobytes() for forest in same.forests}) == 3
 
 
@@ -108,3 +108,17 @@ def test_every_setting_changes_the_trees(kind):
     symmetric = {"trees.leaf"} if kind is CatBoost else set()  # CatBoost's symmetric trees have no such limit
     unchanged = {key for key, value in CHANGES.items() if content(key, value) == plain}
     assert unchanged == symmetric
+
+
+def test_a_search_finds_the_better_settings_repeats_itself_and_notes_every_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.domains.market.trees.search.ROUNDS", 4)
+    rows = splits(some_decisions(), str(tmp_path))
+    made = XGBoost(TreeSettings(trees=PLAIN | {"rate": 0.001}, folds={"count": 2, "purge": 2, "embargo": 10},
+                                search={"trials": 4}))  # fmt: skip
+    state = made.begin(rows, {}, 42)
+    assert state.trees.rate >= 0.02, "trees that learn nothing are the worst trial"
+    assert made.begin(rows, {}, 42).trees == state.trees
+    assert made.load(made.dump(state), None, {}).trees == state.trees
+    noted = (tmp_path / "runs/trials.jsonl").read_text().splitlines()
+    assert len(noted) == 4, "the second search tried the same"
+    assert made.score(made.advance(state, 4), "val")["val_loss"] < 1.1

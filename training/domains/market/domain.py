@@ -19,11 +19,12 @@ from training.domain import (
     Option,
     Request,
 )
-from training.domains.market.families import DAY, FAMILIES
+from training.domains.market.families import DAY, FAMILIES, TREES
 from training.errors import UsageError
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
+    from training.settings import RunSettings
     from training.workspace import Workspace
 
 #: The verbs that read the user's bars; the others read what `prepare` has made of them.
@@ -56,8 +57,8 @@ class Market(Domain):
         Option("rolls", "file", "CSV with symbol,time of splits and rolls, which nothing will cross", verbs=PREPARE),
         Option("null", "choice", "look for leaks: flip the sign of every minute's return, or move labels by days",
                choices=NULLS, verbs=("node",)),
-        Option("trials", "number", "hyper-parameters that are tried for each family (default: 1)",
-               verbs=("train", "each")),
+        Option("trials", "number", "settings of trees that are tried by cross-validation (default: 1)",
+               verbs=("train", "estimate", "prove-resume")),
         Option("minutes", "number", "of the demo's markets (default: 150,000)", verbs=PREPARE, runner=False),
     )  # fmt: skip
 
@@ -71,6 +72,10 @@ class Market(Domain):
 
     def given(self, options: Mapping[str, Any]) -> bool:
         return options.get("bars") is not None
+
+    def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
+        trials = job.options.get("trials")
+        return {"search": {"trials": int(trials)}} if trials is not None and family in TREES else {}
 
     def schema(self) -> Schema:
         from training.domains.market.rows import SCHEMA

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from training import threads
 from training.domains.market import decisions as of_market
+from training.domains.market import places
 from training.domains.market.decisions import CLASSES, Decisions
+from training.domains.market.evaluation.trials import record
 from training.domains.market.exports.trees import on_thresholds, write_forest
+from training.domains.market.rows import DECISIONS_PATH
 from training.domains.market.stacking.judging import judged
 from training.domains.market.trees.forest import Forest, log_loss
 from training.domains.market.trees.growing import Chunk, Library, seed_of
-from training.domains.market.trees.settings import TreeSettings
+from training.domains.market.trees.settings import Trees, TreeSettings
 from training.domains.market.trees.state import Boosted, Fit, Known
+from training.engine.process.heartbeat import beat
 from training.recipe import Fitted, Graph, TensorSpec
 
 if TYPE_CHECKING:
@@ -49,8 +56,33 @@ class Boosting(Fitted):
         prior = np.stack([_prior(decisions, index[fit]) for fit in (*fits, slice(None))])
         some = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
         sample = np.ascontiguousarray(decisions.features[index[some]])
-        empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0, sample)
+        empty = Boosted(prior, (Forest.empty(len(CLASSES)),) * len(prior), 0, self.settings.trees, sample)
+        trials = self.settings.search.trials
+        if trials > 1:
+            from training.domains.market.trees.search import searched
+
+            chosen = searched(partial(self._tried, empty, rows), self.settings.trees, trials, seed)
+            empty = replace(empty, trees=chosen)
         return self._with_data(empty, rows)
+
+    def _tried(self, empty: Boosted, rows: Mapping[str, Sequence[Row]], trees: Trees) -> float:
+        """A trial of a search, which is noted in the list of trials: the out-of-fold log-loss of the fold models."""
+        from training.domains.market.trees.search import ROUNDS
+
+        state = self._with_data(replace(empty, trees=trees), {"train": rows["train"]})
+        folds = replace(state, fits=state.fits[:-1], forests=state.forests[:-1], known={})
+        folds = self.advance(folds, ROUNDS)
+        decisions, index = of_market.of_rows(rows["train"])
+        features, label, weight = _columns(decisions, index)
+        margins = np.zeros((len(index), len(CLASSES)))
+        for number, (_, held) in enumerate(self.settings.folds.of(decisions, index)):
+            margins[held] = folds.margins(features[held], number)
+        values = rows["train"][0].values
+        digest = hashlib.sha256(f"{self.family} {trees.model_dump_json()}".encode()).hexdigest()[:16]
+        path = places.trials_path(places.root_of(Path(values[DECISIONS_PATH])))
+        record(path, values["symbol"], f"{self.family} (search)", digest)
+        beat()  # a trial may take as long as many rounds
+        return log_loss(margins, label, weight)
 
     def _with_data(self, state: Boosted, rows: Mapping[str, Sequence[Row]]) -> Boosted:
         """The state with the data that it advances on, and the margins of its trees there."""
@@ -60,7 +92,7 @@ class Boosting(Fitted):
         library, fits = self.library(), []
         for number, fit in enumerate(used):
             features, label, weight = _columns(decisions, index[fit])
-            table = library.table(features, label, weight, self.settings.trees, threads.count())
+            table = library.table(features, label, weight, state.trees, threads.count())
             fits.append(Fit(features, table, state.margins(features, number)))
         known = {}
         for split, of in rows.items():
@@ -80,7 +112,7 @@ class Boosting(Fitted):
         for number, (fit, before) in enumerate(zip(state.fits, state.forests, strict=True)):
             seed = seed_of(self.settings.seed, number, state.rounds)
             chunk = Chunk(state.rounds, rounds, seed, threads.count())
-            new = library.forest(library.grow(fit.table, fit.margins, chunk, self.settings.trees))
+            new = library.forest(library.grow(fit.table, fit.margins, chunk, state.trees))
             new.add_to(fit.margins, fit.features)
             forests.append(Forest.join([before, new]))
             if number == len(state.fits) - 1:  # the final model, which alone is scored

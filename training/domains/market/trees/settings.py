@@ -8,7 +8,7 @@ from pydantic import Field
 
 from training.config import Section
 from training.domains.market.stacking.settings import Folds
-from training.settings import Positive, RunSettings
+from training.settings import AtLeastOne, Positive, RunSettings
 
 
 class Trees(Section):
@@ -23,6 +23,11 @@ class Trees(Section):
     device: Literal["cpu", "cuda"] = "cpu"
 
 
+class Search(Section):
+    trials: AtLeastOne = 1  # settings of `trees` that are tried; 1: those that are given
+
+
 class TreeSettings(RunSettings):
     trees: Trees = Trees()
+    search: Search = Search()
     folds: Folds = Folds(count=5)

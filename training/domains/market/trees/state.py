@@ -9,6 +9,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from training.domains.market.trees.forest import Forest, softmax
+from training.domains.market.trees.settings import Trees
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,7 @@ class Boosted:
     prior: np.ndarray  # float64 [K+1, C]: log shares of the classes, the margins before the first tree
     forests: tuple[Forest, ...]  # K+1
     rounds: int
+    trees: Trees  # the settings that it grows with: those of the run, or the best of a search
     sample: np.ndarray  # float32 [n, F]: some decisions, with which exported files are compared
     fits: tuple[Fit, ...] = ()
     known: dict[str, Known] = field(default_factory=dict)
@@ -60,7 +62,9 @@ class Boosted:
     def dump(self) -> bytes:
         parts = {f"{name}.{number}": array for number, forest in enumerate(self.forests)
                  for name, array in forest.arrays().items()}  # fmt: skip
-        return save(parts | {"prior": self.prior, "rounds": np.array([self.rounds], np.int64), "sample": self.sample})
+        trees = np.frombuffer(self.trees.model_dump_json().encode(), np.uint8)
+        more = {"prior": self.prior, "rounds": np.array([self.rounds], np.int64), "sample": self.sample}
+        return save(parts | more | {"trees": trees})
 
     @classmethod
     def loaded(cls, content: bytes) -> Boosted:
@@ -69,4 +73,5 @@ class Boosted:
         for number in range(len(arrays["prior"])):
             own = {name.partition(".")[0]: array for name, array in arrays.items() if name.endswith(f".{number}")}
             forests.append(Forest.of(own))
-        return cls(arrays["prior"], tuple(forests), int(arrays["rounds"][0]), arrays["sample"])
+        trees = Trees.model_validate_json(arrays["trees"].tobytes())
+        return cls(arrays["prior"], tuple(forests), int(arrays["rounds"][0]), trees, arrays["sample"])
