@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.domain import (
-    DATA_VERBS,
     CardText,
     Command,
     DemoText,
@@ -18,6 +17,7 @@ from training.domain import (
     Node,
     Option,
     Request,
+    Section,
 )
 from training.domains.market.families import DAY, FAMILIES, TREES
 from training.errors import UsageError
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 #: The verbs that read the user's bars; the others read what `prepare` has made of them.
 READING = ("doctor", "prepare")
 PREPARE = ("prepare",)
-#: The verbs that come after `prepare`, and the nodes between training and export.
-AFTER = tuple(verb for verb in DATA_VERBS if verb not in READING)
 STAMPS, NULLS = ("open", "close"), ("signs", "labels")
 
 
@@ -147,6 +145,11 @@ class Market(Domain):
             ),
             next="./train_cuda.sh market --bars DIR",
         )
+
+    def sections(self, workspace: Workspace) -> Sequence[Section]:
+        from training.domains.market.report.sections import sections
+
+        return tuple(sections(workspace))
 
     def card(self, family: str) -> CardText | None:
         from training.domains.market.card import card

@@ -1,0 +1,1 @@
+"""The domain's sections of the report."""
