@@ -60,6 +60,8 @@ def plain_attention() -> Iterator[None]:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # about deprecated functions that torch calls itself
+            # about the list of weights that torch's own recurrent layers keep beside their parameters
+            warnings.filterwarnings("ignore", r"(?s).*_flat_weights", UserWarning)
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
