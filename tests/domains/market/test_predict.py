@@ -79,7 +79,7 @@ def job(bars, tmp_path):
     about = {"barriers": asdict(TRADE.barriers), "costs": asdict(TRADE.costs), "session": bars.session.plain()}
     write_atomic(places.about_path(workspace, "MES"), json.dumps(about).encode())
     options = {"bars": str(folder), "symbol": "MES", "family": None, "timezone": None, "stamp": None, "adjusted": False,
-               "rolls": None}  # fmt: skip
+               "rolls": None, "device": "cpu"}  # fmt: skip
     return Job(workspace, options, say=lambda text: None)
 
 

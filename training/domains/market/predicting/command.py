@@ -22,7 +22,8 @@ from training.domains.market.bars.times import zone_of
 from training.domains.market.decisions import CLASSES
 from training.domains.market.labels.costs import Barriers, Costs
 from training.domains.market.predicting.blocks import NEEDED, blocks
-from training.domains.market.stacking.members import window_of
+from training.domains.market.stacking.members import place, window_of
+from training.engine.process.distributed import choose_device
 from training.errors import DataError, UsageError
 
 FAMILY = "ensemble"
@@ -42,6 +43,7 @@ def predict(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
         raise UsageError("--bars DIR and --symbol SYMBOL are needed: the new bars, and whose they are.")
     about = _about(job, symbol)
     trained = load(f"{job.options['family'] or FAMILY}/{symbol}")
+    place(trained.model, choose_device(job.options["device"]))
     trade = building.Trade(Barriers(**about["barriers"]), Costs(**about["costs"]))
     minutes = _minutes(job, symbol, Session.of(about["session"]))
     columns = _predicted(trained, trade, minutes)

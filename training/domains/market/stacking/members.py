@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from training.domains.market.decisions import CLASSES, Decisions
 
@@ -15,6 +16,14 @@ LEAST = 1e-6  # probabilities below it count as this one: a logarithm must be fi
 def window_of(model: Any) -> int:
     """How many decisions a family's model looks at; 1 for trees."""
     return getattr(model, "window", 1)
+
+
+def place(model: Any, device: torch.device) -> None:
+    """Move the networks of a family's model, or of an ensemble's members, to a device; trees stay on the CPU."""
+    members = getattr(model, "members", None)
+    for one in [model] if members is None else [member.model for member in members.values()]:
+        if isinstance(one, torch.nn.Module):
+            one.to(device)
 
 
 def final(trained: Any, decisions: Decisions, index: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from safetensors.numpy import load, save
 
@@ -18,7 +17,8 @@ from training.domains.market.decisions import CLASSES, Decisions
 from training.domains.market.exports.ensemble import ensemble_graph
 from training.domains.market.stacking.combining import Combination, Problem
 from training.domains.market.stacking.judging import beside, judge_some
-from training.domains.market.stacking.members import final, log_probabilities, out_of_fold, window_of
+from training.domains.market.stacking.members import final, log_probabilities, out_of_fold, place, window_of
+from training.engine.process.distributed import choose_device
 from training.errors import DataError, UsageError
 from training.recipe import Fitted
 from training.settings import RunSettings
@@ -107,12 +107,14 @@ class Ensemble(Fitted):
         return replace(state, losses=losses)
 
     def _with_data(self, state: Stacked, rows: Mapping[str, Sequence[Row]]) -> Stacked:
+        state = replace(state, members=self._members(state))
+        place(state, choose_device("auto"))  # it predicts years of decisions
         problems = {}
         for split, predict in (("train", out_of_fold), ("val", final)):
             decisions, index = of_market.of_rows(rows[split])
-            members = {name: predict(self.needed[name], decisions, index) for name in state.names}
-            problems[split] = _problem(decisions, index, members, split)
-        return replace(state, members=self._members(state), problems=problems)
+            given = {name: predict(one, decisions, index) for name, one in state.members.items()}
+            problems[split] = _problem(decisions, index, given, split)
+        return replace(state, problems=problems)
 
     def _members(self, state: Stacked) -> dict[str, Any]:
         """The trained members. Raises UsageError if one is not the model that the ensemble was fitted on."""
@@ -122,11 +124,7 @@ class Ensemble(Fitted):
                 raise UsageError(
                     f"{self.run} was fitted on {name}, which {what}. Fit it again: python -m training train {self.run}"
                 )
-        members = {name: self.needed[name] for name in state.names}
-        for one in members.values():
-            if hasattr(one.model, "to") and torch.cuda.is_available():
-                one.model.to("cuda")  # it predicts years of decisions
-        return members
+        return {name: self.needed[name] for name in state.names}
 
     def advance(self, state, rounds):
         one = state.combination
