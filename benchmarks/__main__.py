@@ -32,6 +32,7 @@ SUBJECTS = {
     },
     "trl": "benchmarks.sql.trl",
     "boosting": "benchmarks.market.boosting",
+    "market_data": "benchmarks.market.preparing",
 }
 QUIET = 0.5  # load average up to which figures are meaningful
 
