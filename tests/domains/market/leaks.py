@@ -60,7 +60,7 @@ def left_stamped_hour(minutes):
 
 def scaled_over_all(minutes):
     found = compute(minutes)
-    return replace(found, values=(found.values - found.values.mean(0)) / found.values.std(0))
+    return replace(found, values=(found.values - found.values.mean(0)) / (found.values.std(0) + np.float32(1e-12)))
 
 
 MUTANTS = {

@@ -170,3 +170,51 @@ def test_doctor_finds_symbols_and_missing_costs(folder, tmp_path):
     assert [finding.state for finding in found] == ["ok"]
     write_bars(tmp_path / "bars" / "SPY_1m.parquet", raw_bars(100))
     assert [finding.state for finding in MARKET.checks(job_of(tmp_path)[0])] == ["ok", "fails"]
+
+
+def broker_export(folder: Path) -> tuple[Path, str]:
+    """A CSV of a market that is open every day but from 22:00 to 23:00 UTC: naive local times of New York over the end
+    of summer time, a gap, a bad tick, and a roll. Returns the file and the time of the roll."""
+    minute = 19_981 * 1_440 + np.arange(145_000)  # from 2024-09-15
+    minute = minute[minute % 1_440 // 60 != 22]
+    raw = raw_bars(len(minute), seed=3)
+    raw["time"] = minute * 60_000_000_000
+    pause = np.flatnonzero(np.diff(minute) > 30)[60] + 1
+    for name in ("open", "high", "low", "close"):
+        raw[name][pause:] *= 1.015
+    raw["high"][50_000] *= 1.06
+    keep = np.ones(len(minute), bool)
+    keep[70_000:70_040] = False
+    local = pl.Series(raw["time"]).cast(pl.Datetime("ns")).dt.replace_time_zone("UTC")
+    local = local.dt.convert_time_zone("America/New_York").dt.replace_time_zone(None)
+    columns = {"Open": "open", "High": "high", "Low": "low", "Close": "close", "Volume": "volume"}
+    table = pl.DataFrame({
+        "Date": local.dt.strftime("%m/%d/%Y"), "Time": local.dt.strftime("%H:%M"),
+        **{name: raw[column] for name, column in columns.items()},
+    }).filter(pl.Series(keep))  # fmt: skip
+    path = folder / "bars" / "MES_1m.csv"
+    path.parent.mkdir(parents=True)
+    table.write_csv(path)
+    return path, str(np.datetime64(int(raw["time"][pause]), "ns").astype("datetime64[m]"))
+
+
+def test_a_csv_as_a_broker_exports_it_is_prepared_with_everything_that_is_in_it(tmp_path):
+    _, roll = broker_export(tmp_path)
+    with pytest.raises(UsageError, match="--timezone"):
+        prepare(job_of(tmp_path)[0])
+    with pytest.raises(DataError, match=rf"{roll}Z: \+1\.\d+% over a pause(?s:.*)--rolls"):
+        prepare(job_of(tmp_path, timezone="America/New_York")[0])
+    (tmp_path / "rolls.csv").write_text(f"symbol,time\nMES,{roll}\n")
+    job, _ = job_of(tmp_path, timezone="America/New_York", rolls=tmp_path / "rolls.csv")
+    prepare(job)
+    summary = json.loads((job.workspace.manifests / "summary.json").read_text())
+    health = summary["symbols"]["MES"]["health"]
+    assert health["reasons"] == {"the hour occurs twice when the clocks are set back": 120}
+    assert health["bad_ticks"] == 1 and len(health["jumps"]) == 1
+    assert health["gaps"] == 2  # the 40 minutes, and the two hours in autumn
+    found = of_market.read(places.decisions_path(job.workspace, "MES"))
+    at = np.datetime64(roll, "ns").astype(np.int64)
+    crossing = (found.decided < at) & (found.ends > at)
+    assert not crossing.any()
+    after = found.decided[found.decided > at][0] - at
+    assert after > 4 * 86_400_000_000_000  # the features begin again

@@ -116,7 +116,7 @@ def _network(name: str, trained: Any, given: str, proba: str) -> onnx.ModelProto
         write_onnx(graph, trace(graph), path, {})
         model = onnx.load(path)
     if model.functions:
-        raise ValueError(f"the exported {name} has functions of its own: they cannot be put into another graph")
+        raise ValueError(f"the exported {name} has local functions, which cannot be put into another graph")
     model = compose.add_prefix(model, f"{name}/")
     renamed = {f"{name}/{WINDOW}": given, f"{name}/proba": proba}
     for node in model.graph.node:

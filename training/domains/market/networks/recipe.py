@@ -1,5 +1,5 @@
 """The families of networks. K fold networks and the final one are trained in one run; each is updated by the windows
-of its own fit set."""
+of the fit set of that network."""
 
 from __future__ import annotations
 
