@@ -13,7 +13,7 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd && printf x) # the x 
 root=${root%$'\n'x}
 venv=${ATHANOR_REFERENCES:-$root/.venv-references}
 list=$root/benchmarks/requirements-references.txt
-python=$("$root/scripts/setup_env.sh" music sql --dev)
+python=$("$root/scripts/setup_env.sh" music sql market --dev)
 
 digest=$({ "$python" -c 'import sys, torch; print(sys.prefix, sys.version, torch.__version__)'; cat "$list" "$root"/requirements/{core,music,sql,dev}.lock; } |
     sha256sum | cut -d ' ' -f 1)
