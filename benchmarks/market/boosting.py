@@ -22,7 +22,7 @@ BAR = 1.1
 
 
 def measure(small: bool) -> list[Row]:
-    rows, rounds, repeats = (1_000, 20, 1) if small else (20_000, 500, 3)
+    rows, rounds, repeats = (1_000, 20, 1) if small else (20_000, 100, 3)
     return [_row(kind, rows, rounds, repeats) for kind in (XGBoost, LightGBM, CatBoost)]
 
 
