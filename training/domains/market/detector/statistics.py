@@ -97,7 +97,9 @@ def probability_of(correlations: Sequence[float]) -> float:
     return float(t.sf(mean / error, len(correlations) - 1))
 
 
-def boosted(features: np.ndarray, gain: np.ndarray, weight: np.ndarray, held: np.ndarray) -> np.ndarray:
+def boosted(
+    features: np.ndarray, gain: np.ndarray, weight: np.ndarray, held: np.ndarray, rounds: int = ROUNDS
+) -> np.ndarray:
     """Boosted trees of LightGBM."""
     import lightgbm
 
@@ -107,7 +109,7 @@ def boosted(features: np.ndarray, gain: np.ndarray, weight: np.ndarray, held: np
         "num_threads": 1, "seed": 1,  # the tables are small: several threads mostly wait for each other
     }  # fmt: skip
     data = lightgbm.Dataset(features, gain, weight=weight, free_raw_data=True)
-    return lightgbm.train(options, data, ROUNDS).predict(held)
+    return lightgbm.train(options, data, rounds).predict(held)
 
 
 def ridge(features: np.ndarray, gain: np.ndarray, weight: np.ndarray, held: np.ndarray) -> np.ndarray:

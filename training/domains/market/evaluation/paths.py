@@ -7,6 +7,7 @@ boosted trees and a ridge regression of the return. Fifteen fits of each family 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,9 @@ from training.domains.market.splits.overfitting import BLOCKS, overfitting
 from training.domains.market.splits.purging import Combinatorial, Spans, combinatorial, overlapping
 from training.errors import TrainingError
 
-STRATEGIES: dict[str, Fitter] = {"boosted trees": boosted, "ridge regression": ridge}
+STRATEGIES: dict[str, Fitter] = {"boosted trees": partial(boosted, rounds=40), "ridge regression": ridge}
 THRESHOLDS = (1.0, 1.5, 2.0, 3.0)  # a trade is made if the predicted return is so many times the costs
-THINNED = 2  # one of so many decisions is fitted: labels overlap
+THINNED = 4  # one of so many decisions is fitted: labels overlap
 
 
 def walk_paths(decisions: Decisions) -> dict[str, Any]:
