@@ -150,11 +150,7 @@ def test_the_twin_has_the_same_volumes_and_volatility_and_no_direction():
     assert slow[0].std() > 1.5 * slow[1].std()
 
 
-def test_only_keeps_the_named_families_and_refuses_unknown_ones():
-    request = Request({"only": "xgboost,gru", "bars": "x"}, ("xgboost", "lightgbm", "gru"))
-    assert MARKET.arrange(request).families == ("xgboost", "gru")
-    with pytest.raises(UsageError, match="known families are xgboost"):
-        MARKET.arrange(Request({"only": "prophet", "bars": "x"}, ("xgboost",)))
+def test_an_option_about_bars_needs_bars():
     with pytest.raises(UsageError, match="--timezone needs --bars"):
         MARKET.arrange(Request({"timezone": "UTC"}, ("xgboost",)))
 
