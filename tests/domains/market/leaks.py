@@ -16,9 +16,7 @@ from training.domains.market.splits.purging import Spans, blocks
 
 def random_folds(spans: Spans):
     order = np.random.default_rng(0).permutation(len(spans))
-    return [
-        (np.sort(np.setdiff1d(order, held)), np.sort(held)) for held in np.array_split(order, PARTS)
-    ]
+    return [(np.sort(np.setdiff1d(order, held)), np.sort(held)) for held in np.array_split(order, PARTS)]
 
 
 def contiguous_folds(spans: Spans):
