@@ -15,7 +15,7 @@ import numpy as np
 from training.domains.market.compiling import compiled
 
 MINUTES = 150_000
-DRIFT = 0.20  # of the hidden direction, in standard deviations a minute
+DRIFT = 0.28  # of the hidden direction, in standard deviations a minute
 DURATION = 120.0  # minutes on average
 SIGMA = 2.5e-4  # of a minute's return at the usual level
 LEVEL_KEPT, LEVEL_MOVED = 0.998, 0.02  # of the logarithm of the volatility, an AR(1) process
