@@ -96,9 +96,11 @@ def test_the_ensemble_is_judged_beside_its_best_member_and_equal_weights(ensembl
     assert {f"{state.best} alone", "equal weights"} <= set(found.metrics["log_loss"].baselines)
     assert found.more["market"]["use"] in {f"{state.best} alone", "equal weights", "ensemble"}
     assert found.verdict.why[0].startswith(("Use ", "Better than each member"))
-    same = SimpleNamespace(best="gru", finals=state.finals, combined=lambda given: given["gru"], equal=state.equal)
+    same = SimpleNamespace(best="xgboost", finals=state.finals, combined=lambda given: given["xgboost"],
+                           equal=lambda given: given["gru"])  # fmt: skip
     found = ensemble.evaluate(context_of(same, tmp_path))
-    assert found.verdict.why[0].startswith("Use gru alone instead: ") and found.more["market"]["use"] == "gru alone"
+    assert found.verdict.why[0].startswith("Use xgboost alone instead, which is simpler. ")
+    assert found.more["market"]["use"] == "xgboost alone"
 
 
 def test_every_family_is_judged_once_as_a_trial_and_not_again_when_the_test_is_opened(members, tmp_path):

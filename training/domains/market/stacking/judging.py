@@ -39,9 +39,9 @@ def judge_some(context: EvaluationContext, given: np.ndarray, *, name: str, seed
 def beside(
     judgement: Judgement, held: Sequence[Row], proba: np.ndarray, others: Mapping[str, np.ndarray], seed: int
 ) -> Judgement:
-    """The judgement of the ensemble, with simpler `others` beside it (title -> probabilities, in the order of
-    preference), and a sentence that recommends the first that is not worse. `proba` and `others`: float32 [n, C] of the
-    decisions of `held`, NaN where there are none."""
+    """The judgement of the ensemble, with simpler `others` beside it (title -> probabilities), and a sentence that
+    recommends the best of those than which the ensemble is not significantly better. `proba` and `others`: float32
+    [n, C] of the decisions of `held`, NaN where there are none."""
     decisions, index = of_rows(held)
     kept = np.all([np.isfinite(of).all(1) for of in (proba, *others.values())], 0)
     some = decisions.take(index[kept])
@@ -57,8 +57,9 @@ def beside(
     }
     findings = {name: against(found["log_loss"], name, name, "log-loss", paired=True, ahead="fair", unit=DAY)
                 for name in others}  # fmt: skip
-    as_good = [name for name, finding in findings.items() if finding.mark != "good"]
-    sentence = f"Use {as_good[0]} instead: {findings[as_good[0]].sentence}" if as_good else (
+    loss = found["log_loss"].baselines
+    as_good = sorted((name for name, one in findings.items() if one.mark != "good"), key=lambda name: loss[name].value)
+    sentence = f"Use {as_good[0]} instead, which is simpler. {findings[as_good[0]].sentence}" if as_good else (
         "Better than each member, and than equal weights: " + " ".join(one.sentence for one in findings.values())
     )  # fmt: skip
     market = {**judgement.more["market"], "use": as_good[0] if as_good else "ensemble"}
