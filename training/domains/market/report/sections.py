@@ -37,7 +37,8 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     yield from _paths(workspace)
     if judged:
         charts = [one for symbol, runs in judged.items() for one in _reliability(symbol, runs)]
-        yield Section("reliability", "Reliability", HERE / "reliability.html.j2", {"charts": charts}, "after results")
+        yield Section("reliability", "Reliability", HERE / "reliability.html.j2", {"charts": charts}, "after results",
+                      style=STYLE)  # fmt: skip
     yield from _leaks(workspace)
     problems: list[str] = []
     summary = attempt(lambda: read_json(workspace.manifests / "summary.json"), problems)
@@ -135,7 +136,8 @@ def _paths(workspace: Workspace) -> Iterator[Section]:
     symbols = []
     for symbol, of in objects(found):
         series = [
-            (f"path {at}", range(len(path["equity"])), path["equity"]) for at, path in enumerate(of["paths"], 1)
+            (f"path {at}", range(len(path["equity"]) + 1), [0.0, *path["equity"]])
+            for at, path in enumerate(of["paths"], 1)
         ]
         luck = of["overfitting"]
         symbols.append({
@@ -145,7 +147,7 @@ def _paths(workspace: Workspace) -> Iterator[Section]:
             "chart": chart(f"{symbol}: sum of results in ATRs on each path, by trading day", series),
         })  # fmt: skip
     yield Section("paths", "Other orders of the same time", HERE / "paths.html.j2", {"symbols": symbols},
-                  "after results", problems=tuple(problems))  # fmt: skip
+                  "after results", style=STYLE, problems=tuple(problems))  # fmt: skip
 
 
 def _reliability(symbol: str, runs: Mapping[str, Mapping[str, Any]]) -> Iterator[Any]:
@@ -180,7 +182,7 @@ def _leaks(workspace: Workspace) -> Iterator[Section]:
             "mean": number(earned["mean"], 2) if earned else "", "worlds": len(earned["correlations"]) if earned else 0,
             "probability": number(earned["probability"], 2) if earned else "",
         })  # fmt: skip
-    yield Section("leaks", "Leaks", HERE / "leaks.html.j2", {"symbols": symbols}, "after results",
+    yield Section("leaks", "Leaks", HERE / "leaks.html.j2", {"symbols": symbols}, "after results", style=STYLE,
                   problems=tuple(problems))  # fmt: skip
 
 
