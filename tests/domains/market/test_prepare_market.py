@@ -150,7 +150,7 @@ def test_the_twin_has_the_same_volumes_and_volatility_and_no_direction():
     assert slow[0].std() > 1.5 * slow[1].std()
 
 
-def test_an_option_about_bars_needs_bars():
+def test_options_about_the_bars_need_the_bars():
     with pytest.raises(UsageError, match="--timezone needs --bars"):
         MARKET.arrange(Request({"timezone": "UTC"}, ("xgboost",)))
 

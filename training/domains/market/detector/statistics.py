@@ -25,7 +25,6 @@ WORLDS = 5
 LEVEL = 0.01
 SHARE = 0.85  # of the bars, in time: the sealed test is not looked at
 ROUNDS, LEAVES, RATE = 80, 15, 0.08
-THINNED = 2  # one of so many decisions is fitted: labels overlap, so the others add little
 
 #: (features, returns and weights that are fitted, features that are predicted) -> predicted returns.
 Fitter = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -79,7 +78,6 @@ def correlation(decisions: Decisions, pipeline: Pipeline, fitter: Fitter) -> flo
     predicted = np.full(len(decisions), np.nan)
     gain = np.clip(decisions.gain.astype(np.float64), -decisions.down, decisions.up)
     for fit, held in pipeline.folds(Spans(decisions.decided, decisions.ends)):
-        fit = fit[::THINNED]
         predicted[held] = fitter(
             decisions.features[fit], gain[fit], decisions.weight[fit].astype(np.float64), decisions.features[held]
         )
