@@ -11,8 +11,8 @@ from training.domains.market.bars.cleaning import Minutes
 from training.domains.market.bars.sessions import DAY_MINUTES, EPOCH_WEEK, MOST_MISSING, WEEK_MINUTES, Session
 from training.domains.market.bars.timeframes import BASE, TIMEFRAMES, Bars, bars_of, latest, stretches
 from training.domains.market.bars.times import MINUTE
+from training.domains.market.features.columns import columns
 from training.domains.market.features.declared import FEATURES, Feature
-from training.domains.market.features.kernels import columns
 
 NO_WEIGHTS = np.zeros(0)
 TINY = 1e-30  # libraries of trees treat smaller values differently

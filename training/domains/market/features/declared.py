@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from training.domains.market.features import kernels as k
+from training.domains.market.features import flows, prices
 
 #: What a feature tells: how far prices move, how much is traded, or whereto they move.
 Kind = Literal["volatility", "volume", "direction"]
@@ -66,40 +66,40 @@ def macd(fast: int = 12, slow: int = 26, signal: int = 0) -> np.ndarray:
 
 #: Name -> (kernel, bars needed as a function of n and p, kind).
 KERNELS: dict[str, tuple[Callable[..., None], Callable[[int, int], int], Kind]] = {
-    "ret": (k.change, lambda n, p: n + 1, "direction"),
-    "roc": (k.change, lambda n, p: n + 1, "direction"),
-    "gap": (k.gap, lambda n, p: 2, "direction"),
-    "efficiency": (k.efficiency, lambda n, p: n + 1, "direction"),
-    "realised": (k.realised, lambda n, p: n + 1, "volatility"),
-    "volratio": (k.volatility_ratio, lambda n, p: p + 1, "volatility"),
-    "parkinson": (k.parkinson, lambda n, p: n, "volatility"),
-    "garman_klass": (k.garman_klass, lambda n, p: n, "volatility"),
-    "rogers_satchell": (k.rogers_satchell, lambda n, p: n, "volatility"),
-    "yang_zhang": (k.yang_zhang, lambda n, p: n + 1, "volatility"),
-    "atr": (k.true_range, lambda n, p: n + 1, "volatility"),
-    "rsi": (k.rsi, lambda n, p: n + 1, "direction"),
-    "stochastic": (k.stochastic, lambda n, p: n + p - 1, "direction"),
-    "williams": (k.stochastic, lambda n, p: n + p - 1, "direction"),
-    "cci": (k.cci, lambda n, p: n, "direction"),
-    "adx": (k.direction, lambda n, p: n + p, "volatility"),
-    "di": (k.direction, lambda n, p: n + 1, "direction"),
-    "bollinger": (k.bollinger, lambda n, p: n, "direction"),
-    "bandwidth": (k.bollinger, lambda n, p: n, "volatility"),
-    "vwap": (k.vwap, lambda n, p: n, "direction"),
-    "body": (k.candle, lambda n, p: 1, "direction"),
-    "upper": (k.candle, lambda n, p: 1, "direction"),
-    "lower": (k.candle, lambda n, p: 1, "direction"),
-    "volume": (k.relative_volume, lambda n, p: n, "volume"),
-    "obv": (k.on_balance, lambda n, p: n + 1, "direction"),
-    "mfi": (k.money_flow, lambda n, p: n + 1, "direction"),
-    "amihud": (k.amihud, lambda n, p: p + 1, "volume"),
-    "roll": (k.roll, lambda n, p: n + 2, "volatility"),
-    "corwin_schultz": (k.corwin_schultz, lambda n, p: n + 1, "volatility"),
-    "kyle": (k.kyle, lambda n, p: n + 1, "volume"),
-    "variance_ratio": (k.variance_ratio, lambda n, p: n + 1, "volatility"),
-    "skew": (k.moment, lambda n, p: n + 1, "direction"),
-    "kurtosis": (k.moment, lambda n, p: n + 1, "volatility"),
-    "autocorrelation": (k.autocorrelation, lambda n, p: n + 1, "volatility"),
+    "ret": (prices.change, lambda n, p: n + 1, "direction"),
+    "roc": (prices.change, lambda n, p: n + 1, "direction"),
+    "gap": (prices.gap, lambda n, p: 2, "direction"),
+    "efficiency": (prices.efficiency, lambda n, p: n + 1, "direction"),
+    "realised": (prices.realised, lambda n, p: n + 1, "volatility"),
+    "volratio": (prices.volatility_ratio, lambda n, p: p + 1, "volatility"),
+    "parkinson": (prices.parkinson, lambda n, p: n, "volatility"),
+    "garman_klass": (prices.garman_klass, lambda n, p: n, "volatility"),
+    "rogers_satchell": (prices.rogers_satchell, lambda n, p: n, "volatility"),
+    "yang_zhang": (prices.yang_zhang, lambda n, p: n + 1, "volatility"),
+    "atr": (prices.true_range, lambda n, p: n + 1, "volatility"),
+    "rsi": (prices.rsi, lambda n, p: n + 1, "direction"),
+    "stochastic": (prices.stochastic, lambda n, p: n + p - 1, "direction"),
+    "williams": (prices.stochastic, lambda n, p: n + p - 1, "direction"),
+    "cci": (prices.cci, lambda n, p: n, "direction"),
+    "adx": (prices.direction, lambda n, p: n + p, "volatility"),
+    "di": (prices.direction, lambda n, p: n + 1, "direction"),
+    "bollinger": (prices.bollinger, lambda n, p: n, "direction"),
+    "bandwidth": (prices.bollinger, lambda n, p: n, "volatility"),
+    "vwap": (prices.vwap, lambda n, p: n, "direction"),
+    "body": (prices.candle, lambda n, p: 1, "direction"),
+    "upper": (prices.candle, lambda n, p: 1, "direction"),
+    "lower": (prices.candle, lambda n, p: 1, "direction"),
+    "volume": (flows.relative_volume, lambda n, p: n, "volume"),
+    "obv": (flows.on_balance, lambda n, p: n + 1, "direction"),
+    "mfi": (flows.money_flow, lambda n, p: n + 1, "direction"),
+    "amihud": (flows.amihud, lambda n, p: p + 1, "volume"),
+    "roll": (flows.roll, lambda n, p: n + 2, "volatility"),
+    "corwin_schultz": (flows.corwin_schultz, lambda n, p: n + 1, "volatility"),
+    "kyle": (flows.kyle, lambda n, p: n + 1, "volume"),
+    "variance_ratio": (flows.variance_ratio, lambda n, p: n + 1, "volatility"),
+    "skew": (flows.moment, lambda n, p: n + 1, "direction"),
+    "kurtosis": (flows.moment, lambda n, p: n + 1, "volatility"),
+    "autocorrelation": (flows.autocorrelation, lambda n, p: n + 1, "volatility"),
 }
 #: Names whose second parameter is fixed.
 FIXED = {"williams": 1, "bandwidth": 1, "upper": 1, "lower": 2, "skew": 3, "kurtosis": 4}
@@ -154,10 +154,10 @@ def _features() -> Iterator[Feature]:
             name = f"{timeframe}_{'_'.join([word, *numbers])}"
             if word in FILTERS:
                 weights = FILTERS[word](n)
-                yield Feature(name, timeframe, len(weights), k.filtered, len(weights), 0, weights)
+                yield Feature(name, timeframe, len(weights), prices.filtered, len(weights), 0, weights)
             elif word == "keltner":
                 weights = exponential(n)
-                yield Feature(name, timeframe, len(weights), k.keltner, len(weights), p, weights)
+                yield Feature(name, timeframe, len(weights), prices.keltner, len(weights), p, weights)
             else:
                 kernel, bars, kind = KERNELS[word]
                 p = FIXED.get(word, p)

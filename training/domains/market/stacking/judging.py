@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from training.recipe import EvaluationContext
 
 
-
 def judged(context: EvaluationContext, *, name: str, seed: int) -> Judgement:
     """Judge the final model of the family `name`."""
     decisions, index = of_rows(context.held_out)
