@@ -4,12 +4,10 @@ only by the stages that need it."""
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 
 from training import console
@@ -338,17 +336,10 @@ def _node(options: argparse.Namespace) -> None:
 
 def _command(options: argparse.Namespace) -> None:
     """A command of a domain."""
-    from training.stages.trained import load_trained
+    from training.stages.domain_command import run_command
 
-    command = options.command
-    module, _, name = command.run.partition(":")
-    given = {option.attribute: getattr(options, attribute_of(option)) for option in command.options}
-    workspace = Workspace(options.out)
-    job = Job(workspace, given | {"device": options.device})
-    shared = {option.attribute for option in domain(options.word).options}
-    places = {name: value for name, value in given.items() if name in shared}
-    load = partial(load_trained, workspace=workspace, options=places)
-    getattr(importlib.import_module(module), name)(job, options.words, load)
+    given = {option.attribute: getattr(options, attribute_of(option)) for option in options.command.options}
+    run_command(domain(options.word), options.command, Workspace(options.out), given, options.device, options.words)
 
 
 def _plan(options: argparse.Namespace) -> None:

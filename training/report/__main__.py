@@ -8,5 +8,9 @@ from pathlib import Path
 from training.report.page import write_report
 from training.workspace import Workspace
 
+if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
+    sys.exit(
+        "usage: python -m training.report DIR, the folder of a job. (python -m training report --out DIR does more.)"
+    )
 os.nice(10)
 write_report(Workspace(Path(sys.argv[1])))
