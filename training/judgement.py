@@ -150,7 +150,8 @@ class Resampling:
         for stratum in np.unique(strata):
             own = np.flatnonzero(strata == stratum)
             self.counts[:, own] = random.multinomial(len(own), np.full(len(own), 1 / len(own)), size=draws)
-        self.without = 1 - np.eye(units, dtype=np.int64)  # each unit left out once: BCa needs the jackknife
+        # each unit left out once: BCa needs the jackknife; without the only one, nothing is left to measure
+        self.without = (1 - np.eye(units, dtype=np.int64))[: units if units > 1 else 0]
         self.units = units
 
     def _draw_clusters(self, random: np.random.Generator, clusters: np.ndarray, draws: int) -> None:
@@ -164,8 +165,9 @@ class Resampling:
         self.without = np.ones((len(members), self.units), np.int64)  # each cluster left out once
         for number, own in enumerate(members):
             self.without[number, own] = 0
-        if len(members) < 2:
-            self.counts[:] = 1  # one cluster shows nothing about others
+        if len(members) < 2:  # one cluster shows nothing about others
+            self.counts[:] = 1
+            self.without = self.without[:0]
 
     @property
     def varies(self) -> bool:

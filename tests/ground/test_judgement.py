@@ -210,6 +210,16 @@ def test_units_of_a_drawn_cluster_are_drawn_too():
     assert drawn.draws.std() == pytest.approx(0.5 / np.sqrt(200), rel=0.15)
 
 
+@pytest.mark.parametrize("clusters", [None, np.zeros(1, np.int64)], ids=["units", "clusters"])
+def test_with_a_single_unit_nothing_is_summarised_of_no_unit(clusters):
+    """What a family summarises may need every sum; without the only unit there would be none."""
+    found = resample(
+        {"a": np.array([[6.0, 3.0]])}, Resampling(1, 0, clusters=clusters), lambda means: {"b": means["a"]}
+    )
+    assert found["b"].value == 2.0 and not found["b"].estimated
+    assert found["b"].interval() == Interval.exactly(2.0)
+
+
 def test_one_cluster_gives_no_interval():
     resampling = Resampling(30, 3, clusters=np.zeros(30, int))
     assert not resampling.varies

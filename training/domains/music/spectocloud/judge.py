@@ -74,11 +74,12 @@ def _compared(cloud: Cloud) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def summarise(means: Mapping[str, float], weights: LossSettings) -> dict[str, float]:
-    """Averaged metrics -> reported metrics: val_loss (the weighted sum, always with the Chamfer distance), its terms,
-    and the correlations pitch_r, z_r and size_r (0 without variance)."""
+    """Averaged metrics -> reported metrics: val_loss (the weighted sum, always with the Chamfer distance) if none of
+    its terms is missing, its terms, and the correlations pitch_r, z_r and size_r (0 without variance)."""
     out = {name: value for name, value in means.items() if not name.startswith("_")}
     terms = ((weights.position, "pos_loss"), (weights.color, "color_loss"), (weights.properties, "prop_loss"))
-    out = {"val_loss": sum(weight * means[name] for weight, name in terms)} | out
+    if all(name in means for _, name in terms):
+        out = {"val_loss": sum(weight * means[name] for weight, name in terms)} | out
     for name in COMPARED:
         p, t, pp, tt, pt = (means.get(f"_{name}_{product}", 0.0) for product in PRODUCTS)
         scale = (pp - p * p) * (tt - t * t)
