@@ -108,6 +108,7 @@ def changed(**keys) -> Layer:
         ({"training__lr_scheduler_type": "polynomial"}, "should be one of cosine"),
         ({"training__metric_for_best_model": "rouge"}, "should be eval_loss or exec"),
         ({"model__torch_dtype": "int8"}, "should be float16"),
+        ({"model__name": 7}, "`model.name` should be text"),
         ({"quantization__bnb_4bit_quant_type": "fp4"}, "bnb_4bit_quant_type should be nf4"),
         ({"quantization__load_in_8bit": True}, "eight bits are not supported"),
         ({"training__per_device_train_batch_size": "four"}, "should be a whole number of at least 1; it is 'four'"),
