@@ -24,7 +24,7 @@ from training.export.layout import Layout, collisions
 from training.export.package import Package
 from training.export.table import SHOWN, file_summary, table
 from training.recipe import Recipe
-from training.registry import domain_of, facts
+from training.registry import domain_of, facts, item_of
 from training.stages.gallery import show_exports
 from training.stages.splits import load_split
 from training.stages.trained import Trained, load_trained
@@ -70,7 +70,11 @@ def export(
 
 def _title(recipe: Recipe) -> str:
     """The title of a run, for people."""
-    return f"{recipe.title} ({recipe.item})" if recipe.item else recipe.title
+    return _with_item(recipe.title, recipe.item)
+
+
+def _with_item(title: str, item: str) -> str:
+    return f"{title} ({item})" if item else title
 
 
 def _held_out_manifest(recipe: Recipe, workspace: Workspace) -> Path | None:
@@ -151,7 +155,7 @@ def _export_run(
         package = Package(staging, recipe, metadata, int8_limit)
         _make(package, trained, model, held_out, workspace.relative(folder))
         entry = {
-            "title": _title(recipe),
+            "title": recipe.title,
             "synthetic": synthetic,
             "checkpoint": {
                 "file": trained.path.name,
@@ -223,7 +227,7 @@ def _summary(folder: Path, workspace: Workspace, runs: list[str]) -> None:
     entries = (receipt.read_receipt(folder) or {"families": {}})["families"]
     for run in runs:
         entry = entries[run]
-        print(f"\n{entry['title']}" + (" (synthetic: true)" if entry["synthetic"] else ""))
+        print(f"\n{_with_item(entry['title'], item_of(run))}" + (" (synthetic: true)" if entry["synthetic"] else ""))
         shown = {n: f for n, f in entry["files"].items() if f["kind"] in SHOWN}
         print(table((name, about["bytes"], file_summary(about)) for name, about in shown.items()))
         rest = [f["bytes"] for n, f in entry["files"].items() if n not in shown]

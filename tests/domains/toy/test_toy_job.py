@@ -40,6 +40,7 @@ def test_a_job_exports_a_model_per_item_one_for_all_a_blend_and_one_receipt(done
     receipt = done.json("exports/receipt.json")
     assert set(receipt["families"]) == {*(f"curve/{device}" for device in DEVICES), "boost"}
     assert receipt["synthetic"] is True
+    assert {entry["title"] for entry in receipt["families"].values()} == {"Curve", "Boost"}  # pages add the item
     for device in DEVICES:
         files = receipt["families"][f"curve/{device}"]["files"]
         assert files[f"{device}/curve.cal"]["kind"] == "artefact" and f"{device}/curve.onnx" in files
