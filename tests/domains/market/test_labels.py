@@ -89,6 +89,22 @@ def test_a_minute_that_touches_both_barriers_is_a_loss():
     assert found.gain[0] == pytest.approx(-1.0)
 
 
+@pytest.mark.parametrize(("column", "sign", "expected"), [("low", -1, DOWN), ("high", 1, UP)])
+def test_a_price_that_just_reaches_a_barrier_touches_it(column, sign, expected):
+    """Prices lie on ticks, so that they often equal a barrier."""
+    raw = raw_bars(2_000)
+    base = bars_of(clean("MES", raw)[0], "m5")
+    begin, end = base.first[101], base.last[112]
+    for name in ("open", "high", "low", "close"):
+        raw[name][begin:end] = 5000.0
+    raw[column][begin + 7] = 5000.0 + sign * 2.0
+    of = clean("MES", raw)[0]
+    assert not of.bad[begin:end].any()
+    found = label(of, base, np.array([100]), np.array([2.0]), np.zeros(1), Barriers(1.0, 1.0, 12))
+    assert found.label.tolist() == [expected] and found.gain[0] == sign
+    assert found.ends[0] == of.time[begin + 7] + MINUTE
+
+
 def test_a_gap_through_the_stop_is_filled_at_the_worse_open():
     raw = raw_bars(2_000)
     at = bars_of(clean("MES", raw)[0], "m5").first[101]

@@ -11,6 +11,7 @@ import pytest
 
 from training.config import dotted_keys
 from training.domains.market.trees.families import CatBoost, LightGBM, XGBoost
+from training.domains.market.trees.growing import seed_of
 from training.domains.market.trees.settings import TreeSettings
 from training.domains.market.trees.state import Boosted
 
@@ -123,3 +124,9 @@ def test_a_search_finds_the_better_settings_repeats_itself_and_notes_every_trial
     noted = (tmp_path / "runs/trials.jsonl").read_text().splitlines()
     assert len(noted) == 4, "the second search tried the same"
     assert made.score(made.advance(state, 4), "val")["val_loss"] < 1.1
+
+
+def test_chunks_and_models_draw_different_rows_and_columns():
+    """With one seed for all, every chunk would see the rows that the first has seen."""
+    seeds = {seed_of(seed, model, first) for seed in (1, 2) for model in range(6) for first in range(0, 500, 10)}
+    assert len(seeds) == 2 * 6 * 50 and max(seeds) < 2**31
