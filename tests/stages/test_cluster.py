@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,16 +66,33 @@ def test_nodes_do_not_import_from_the_folder_of_the_user(monkeypatch, tmp_path):
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (scripts/setup_env.sh music ray --dev)")
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Two nodes of one processor each, on this host."""
+@contextmanager
+def two_nodes():
+    """A cluster of two nodes of one processor each, on this host."""
     from ray.cluster_utils import Cluster
 
     two = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    two.add_node(num_cpus=1)
-    two.wait_for_nodes()
-    yield two
-    two.shutdown()
+    try:
+        two.add_node(num_cpus=1)
+        two.wait_for_nodes()
+        yield two
+    finally:
+        two.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with two_nodes() as two:
+        yield two
+
+
+@pytest.fixture
+def own_cluster():
+    """A cluster that is used once: a node waits a minute for each worker that could not start before it starts the
+    next, so that it would not answer a later test in time.
+    """
+    with two_nodes() as two:
+        yield two
 
 
 def double(number: int) -> tuple[int, str, int]:
@@ -113,26 +131,26 @@ def test_an_athanor_error_in_a_task_is_raised_here(cluster):
 
 @pytest.mark.ray
 @needs_ray
-def test_nodes_whose_workers_cannot_start_end_the_command(cluster, monkeypatch):
+def test_nodes_whose_workers_cannot_start_end_the_command(own_cluster, monkeypatch):
     """Their workers fail and are started again, forever: as it was where Ray lay outside of the environment."""
     broken = Path(os.environ.get("TMPDIR", "/tmp")) / "no such environment"
     monkeypatch.setattr(stage, "nodes_environment", lambda: {"PYTHONHOME": str(broken)})
     monkeypatch.setattr(stage, "ANSWER_SECONDS", 8.0)
     with (
         pytest.raises(HostError, match=r"2 of 2 nodes .* did not run a trivial task within 8 s"),
-        connected(cluster.address),
+        connected(own_cluster.address),
     ):
         pass
 
 
 @pytest.mark.ray
 @needs_ray
-def test_nodes_without_this_program_are_named(cluster, monkeypatch):
+def test_nodes_without_this_program_are_named(own_cluster, monkeypatch):
     """Their workers start, and have none of this project's packages."""
     folders = [str(Path(__import__("ray").__file__).parents[1])]
     monkeypatch.setattr(stage, "nodes_environment", lambda: {"PYTHONPATH": os.pathsep.join(folders)})
     monkeypatch.setattr(stage, "PROJECT", Path("/"))  # Ray is started in it, and its workers import from there
-    with pytest.raises(HostError, match=r"cannot run this program: .*No module named"), connected(cluster.address):
+    with pytest.raises(HostError, match=r"cannot run this program: .*No module named"), connected(own_cluster.address):
         pass
 
 
