@@ -29,7 +29,7 @@ def some_decisions(days: int = 30, features: int = 6, seed: int = 0) -> Decision
     return Decisions(
         names, x, np.digitize(score, [-0.7, 0.7]).astype(np.int8),
         decided, decided + MINUTE, decided + 30 * MINUTE, random.uniform(0.2, 1, count).astype(np.float32),
-        score.astype(np.float32), 1.5 * ones, ones, 0.1 * ones, day.astype(np.int32), day.astype(np.int32),
+        *[score.astype(np.float32)] * 2, 1.5 * ones, ones, 0.1 * ones, day.astype(np.int32), day.astype(np.int32),
     )  # fmt: skip
 
 

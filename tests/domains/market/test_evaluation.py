@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def market(days: int = 60, a_day: int = 40, edge: float = 0.0, seed: int = 0) ->
     features = np.stack([direction, volatility, random.standard_normal(count)], 1).astype(np.float32)
     return Decisions(
         NAMES, features, label.astype(np.int8), decided, decided, decided + random.integers(5, 60, count) * MINUTE,
-        np.full(count, 0.3, np.float32), gain.astype(np.float32), up, down, np.full(count, 0.1, np.float32),
+        np.full(count, 0.3, np.float32), *[gain.astype(np.float32)] * 2, up, down, np.full(count, 0.1, np.float32),
         (np.arange(count) // a_day).astype(np.int32), np.zeros(count, np.int32),
     )  # fmt: skip
 
@@ -107,7 +108,7 @@ def test_trades_do_not_overlap_and_pay_costs():
 def test_a_stop_is_filled_at_the_worse_price_and_a_target_at_its_own():
     held = market(1, 2)
     gap = held.take(np.array([0, 0]))
-    object.__setattr__(gap, "gain", np.array([-3.5, 3.5], np.float32))
+    gap = replace(gap, **dict.fromkeys(("gain", "gain_sold"), np.array([-3.5, 3.5], np.float32)))
     assert results(gap, np.array([1, 1])) == pytest.approx([-3.6, 2.0])
     assert results(gap, np.array([-1, -1])) == pytest.approx([1.9, -3.6])
 

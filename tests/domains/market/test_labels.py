@@ -15,7 +15,7 @@ from training.errors import DataError, UsageError
 
 
 def plain(of: Minutes, base, run, bar, atr, up, down, limit):
-    """The definition, slowly: (label, entry, end, price change) or None."""
+    """The definition, slowly: (label, entry, end, price change, that of a sale) or None."""
     inside = []
     for b in range(bar + 1, bar + limit + 1):
         if run[b] != run[bar]:
@@ -26,11 +26,14 @@ def plain(of: Minutes, base, run, bar, atr, up, down, limit):
     price = of.open[inside[0]]
     upper, lower = price + up * atr, price - down * atr
     for j in inside:
+        times = of.time[inside[0]], of.time[j] + MINUTE
+        below, above = min(of.open[j], lower) - price, max(of.open[j], upper) - price
         if of.low[j] <= lower:
-            return DOWN, of.time[inside[0]], of.time[j] + MINUTE, min(of.open[j], lower) - price
+            return DOWN, *times, below, above if of.high[j] >= upper else below
         if of.high[j] >= upper:
-            return UP, of.time[inside[0]], of.time[j] + MINUTE, max(of.open[j], upper) - price
-    return FLAT, of.time[inside[0]], of.time[inside[-1]] + MINUTE, of.close[inside[-1]] - price
+            return UP, *times, above, above
+    change = of.close[inside[-1]] - price
+    return FLAT, of.time[inside[0]], of.time[inside[-1]] + MINUTE, change, change
 
 
 def market_with_faults() -> Minutes:
@@ -64,6 +67,7 @@ def test_labels_equal_a_plain_loop():
             at = kept[i]
             assert (found.label[at], found.entered[at], found.ends[at]) == expected[:3]
             assert found.gain[at] == np.float32(expected[3] / atr[i])
+            assert found.gain_sold[at] == np.float32(expected[4] / atr[i])
             counts[expected[0]] += 1
     assert (counts > 50).all()
 
@@ -78,7 +82,7 @@ def test_an_order_is_executed_at_the_next_open_and_after_the_decision():
     assert np.median(found.entered - decided) == 0
 
 
-def test_a_minute_that_touches_both_barriers_is_a_loss():
+def test_a_minute_that_touches_both_barriers_is_a_loss_for_who_bought_and_for_who_sold():
     raw = raw_bars(2_000)
     base = bars_of(clean("MES", raw)[0], "m5")
     at = base.first[101]
@@ -87,6 +91,7 @@ def test_a_minute_that_touches_both_barriers_is_a_loss():
     found = label(of, base, np.array([100]), np.array([1.0]), np.zeros(1), Barriers(1.0, 1.0, 12))
     assert found.label.tolist() == [DOWN]
     assert found.gain[0] == pytest.approx(-1.0)
+    assert found.gain_sold[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("column", "sign", "expected"), [("low", -1, DOWN), ("high", 1, UP)])

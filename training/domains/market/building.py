@@ -59,6 +59,7 @@ def build(minutes: Minutes, trade: Trade, computed: Computed | None = None) -> D
         ends=found.ends,
         weight=found.weight,
         gain=found.gain,
+        gain_sold=found.gain_sold,
         up=np.float32(trade.barriers.up) + cost,
         down=np.full(len(kept), trade.barriers.down, np.float32),
         cost=cost,

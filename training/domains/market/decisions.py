@@ -23,8 +23,8 @@ BAR = 300_000_000_000  # ns between two decisions
 CLASSES = ("down", "flat", "up")  # the barrier that is touched first; flat: neither
 DTYPES = {
     "features": np.float32, "label": np.int8, "decided": np.int64, "entered": np.int64, "ends": np.int64,
-    "weight": np.float32, "gain": np.float32, "up": np.float32, "down": np.float32, "cost": np.float32,
-    "day": np.int32, "run": np.int32,
+    "weight": np.float32, "gain": np.float32, "gain_sold": np.float32, "up": np.float32, "down": np.float32,
+    "cost": np.float32, "day": np.int32, "run": np.int32,
 }  # fmt: skip
 
 
@@ -43,6 +43,7 @@ class Decisions:
     ends: np.ndarray  # int64 [N]: a barrier is touched, or the time is over
     weight: np.ndarray  # float32 [N]: average uniqueness (Lopez de Prado 2018, section 4.4)
     gain: np.ndarray  # float32 [N]: price at the end less the price at the entry, before costs
+    gain_sold: np.ndarray  # float32 [N]: the same for a sale: a minute that touches both barriers is its loss, too
     up: np.ndarray  # float32 [N]: distance of the upper barrier, costs included
     down: np.ndarray  # float32 [N]: distance of the lower barrier
     cost: np.ndarray  # float32 [N]: of the round trip
@@ -99,7 +100,7 @@ def read(path: Path) -> Decisions:
     return Decisions.of(decode(path))
 
 
-ENCODER = Encoder("decisions", "decisions 1", decode, seconds=120.0, processor=30.0, bytes_per_second=20e6,
+ENCODER = Encoder("decisions", "decisions 2", decode, seconds=120.0, processor=30.0, bytes_per_second=20e6,
                   megabytes=8192, imports=("safetensors.numpy",))  # fmt: skip
 
 

@@ -43,6 +43,8 @@ def move_labels(decisions: Decisions, seed: int) -> Decisions:
     days = np.unique(decisions.day)
     moved_by = int(np.random.default_rng([seed, 0x10AB]).integers(len(days) // 5, len(days) - len(days) // 5))
     index = np.roll(np.arange(len(decisions)), np.searchsorted(decisions.day, days[moved_by]))
-    moved = {name: getattr(decisions, name)[index] for name in ("label", "gain", "up", "down", "cost", "weight")}
+    moved = {
+        name: getattr(decisions, name)[index] for name in ("label", "gain", "gain_sold", "up", "down", "cost", "weight")
+    }
     length = (decisions.ends - decisions.decided)[index]
     return replace(decisions, **moved, ends=decisions.decided + length)

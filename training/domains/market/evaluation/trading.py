@@ -37,9 +37,8 @@ def sides(proba: np.ndarray, decisions: Decisions) -> np.ndarray:
 
 def results(decisions: Decisions, side: np.ndarray) -> np.ndarray:
     """What each decision would return on a side, in ATRs after costs: float64 [n]."""
-    gain = decisions.gain.astype(np.float64)
-    bought = np.minimum(gain, decisions.up)
-    sold = -np.maximum(gain, -decisions.down)
+    bought = np.minimum(decisions.gain.astype(np.float64), decisions.up)
+    sold = -np.maximum(decisions.gain_sold.astype(np.float64), -decisions.down)
     return np.where(side > 0, bought, sold) - decisions.cost
 
 

@@ -2,8 +2,9 @@
 
 A decision is made at the completion of a base bar and executed at the next open. The label is the barrier that the
 price touches first: up (1 + cost) or down, or neither within the time limit. If one minute touches both, it is the
-lower one: a backtest should not profit from what the data does not show. Minutes with a bad tick neither fill an order
-nor touch a barrier. A label ends before a split, a roll, or a gap in the session, at the last price.
+lower one: a backtest should not profit from what the data does not show. For the same reason a sale then ends at the
+upper one. Minutes with a bad tick neither fill an order nor touch a barrier. A label ends before a split, a roll, or a
+gap in the session, at the last price.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Labels:
     entered: np.ndarray  # int64
     ends: np.ndarray  # int64
     gain: np.ndarray  # float32, in ATRs
+    gain_sold: np.ndarray  # float32, in ATRs
     weight: np.ndarray  # float32
 
 
@@ -53,23 +55,24 @@ def label(
         minutes.open, minutes.high, minutes.low, minutes.close, minutes.bad, base.first, base.last, run,
         bar[possible], atr[possible], barriers.up + cost[possible], barriers.down, barriers.bars,
     )  # fmt: skip
-    codes, entries, exits, prices, last = found
+    codes, entries, exits, prices, sold, last = found
     kept = codes >= 0
     index = possible[kept]
-    gain = prices[kept] / atr[index]
+    gain, gain_sold = prices[kept] / atr[index], sold[kept] / atr[index]
     entered = minutes.time[entries[kept]]
     ends = minutes.time[exits[kept]] + MINUTE
     weight = uniqueness(bar[index] + 1, last[kept], len(base))
-    return Labels(index, codes[kept], entered, ends, gain.astype(np.float32), weight.astype(np.float32))
+    floats = (of.astype(np.float32) for of in (gain, gain_sold, weight))
+    return Labels(index, codes[kept], entered, ends, *floats)
 
 
 @compiled
 def _walk(first, high, low, close, bad, begins, ends, run, bars, atr, up, down, limit):
-    """Label (-1: none), entry minute, exit minute, price change and last base bar of each decision."""
+    """Label (-1: none), entry minute, exit minute, price change, that of a sale, and last base bar of each decision."""
     count = len(bars)
     codes = np.full(count, -1, np.int8)
     entries, exits, last = np.zeros(count, np.int64), np.zeros(count, np.int64), np.zeros(count, np.int64)
-    change = np.zeros(count, np.float64)
+    change, sold = np.zeros(count, np.float64), np.zeros(count, np.float64)
     for i in range(count):
         bar = bars[i]
         entry, done = -1, False
@@ -88,14 +91,16 @@ def _walk(first, high, low, close, bad, begins, ends, run, bars, atr, up, down, 
                     codes[i], change[i], done = DOWN, min(first[j], lower) - price, True
                 elif high[j] >= upper:
                     codes[i], change[i], done = UP, max(first[j], upper) - price, True
+                else:
+                    change[i] = close[j] - price
+                sold[i] = max(first[j], upper) - price if high[j] >= upper else change[i]
                 if done:
                     break
-                change[i] = close[j] - price
         if entry >= 0:
             entries[i] = entry
             if not done:
                 codes[i] = FLAT
-    return codes, entries, exits, change, last
+    return codes, entries, exits, change, sold, last
 
 
 def uniqueness(first: np.ndarray, last: np.ndarray, count: int) -> np.ndarray:
