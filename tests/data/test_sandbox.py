@@ -124,6 +124,14 @@ def test_a_function_that_workers_cannot_load_is_a_runtime_error():
         list(sandbox.run(Local(), [1], seconds=1, megabytes=100))
 
 
+def test_late_imports_do_not_use_up_the_limits_of_the_first_item():
+    """The server runs already, and has not imported them: a decoder that compiles what it imports takes seconds."""
+    module = "netrc"
+    assert outcomes(hostile.loaded, [module])[0].value is False
+    found = list(sandbox.run(hostile.loaded, [module], seconds=5, megabytes=200, imports=[module]))
+    assert [outcome.value for outcome in found] == [True]
+
+
 def test_the_output_of_decoders_is_discarded(capfd):
     outcomes(hostile.fault, ["noise"])
     assert "NOISE" not in capfd.readouterr().err

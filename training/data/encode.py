@@ -167,6 +167,7 @@ class _Work:
                 seconds=encoder.time_limit,
                 megabytes=encoder.megabytes,
                 workers=workers,
+                imports=encoder.imports,
             )
             shown = sys.stderr.isatty()
             bar = tqdm(total=len(todo), desc=f"  {encoder.kind}", unit="file", disable=not shown, leave=False)

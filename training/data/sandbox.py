@@ -32,7 +32,7 @@ from training.data.sandboxed import module_of
 from training.errors import HostError
 from training.host import slow_factor
 
-_START_SECONDS = 120.0  # limit for a worker's imports, on a loaded machine
+_START_SECONDS = 300.0  # limit for a worker's imports, on a loaded machine: some compile what they import
 _AHEAD, _DEEPEST = 0.05, 32  # items queued in a worker's pipe: for this many seconds of work, up to this many
 _MAX_SLEEP = 0.005  # longest time in seconds that answers wait while every worker has enough work
 _SOCKET = 40  # bytes that multiprocessing appends to the temporary folder for its socket name
@@ -76,6 +76,7 @@ def run(
     seconds: float | Callable[[Any], TimeLimit],
     megabytes: int,
     workers: int = 1,
+    imports: Sequence[str] = (),
 ) -> Iterator[Outcome]:
     """Call `function` on every item in worker processes; yields outcomes in the order in which they finish.
 
@@ -84,6 +85,8 @@ def run(
         seconds: limit of wall-clock time for every item; or a function that returns the limits of an item. A worker
             that exceeds it is killed and replaced.
         megabytes: address space that a worker may use beyond what it has before its first item.
+        imports: modules that `function` imports late. A worker imports them before its first item, whose limits they
+            would use up where the server runs already without them.
 
     Raises HostError if workers cannot start or `function` raises one, and RuntimeError if they cannot load `function`.
     """
@@ -91,14 +94,14 @@ def run(
         return
     todo = _Todo(items, seconds if callable(seconds) else lambda _: TimeLimit(seconds))
     code = pickle.dumps(function)
-    preload(function)
+    preload(function, imports=imports)
     start_server()
     pool: list[_Worker] = []
     failed_starts = 0
     with selectors.DefaultSelector() as answers:
 
         def start_worker() -> _Worker:
-            worker = _Worker(code, megabytes)
+            worker = _Worker(code, megabytes, tuple(imports))
             answers.register(worker.answers, selectors.EVENT_READ)
             return worker
 
@@ -229,6 +232,7 @@ class _Worker:
 
     code: bytes
     megabytes: int
+    imports: tuple[str, ...]
     queue: deque[_Job] = field(default_factory=deque)  # sent, not yet answered; the worker is busy with the first
     ready: bool = False
     alive: bool = True  # False once its pipe was closed, its memory ran out, or it was late
@@ -241,7 +245,7 @@ class _Worker:
             with contextlib.suppress(OSError):  # above the user's limit: the default size works too, but more slowly
                 fcntl.fcntl(answers.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
         self.process = _METHOD.Process(
-            target=sandboxed.serve, args=(items, answers, self.code, self.megabytes), daemon=True
+            target=sandboxed.serve, args=(items, answers, self.code, self.megabytes, self.imports), daemon=True
         )
         with _no_main_module():
             self.process.start()

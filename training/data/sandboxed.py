@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,11 @@ from typing import Any
 from training.errors import HostError
 
 
-def serve(items: connection.Connection, answers: connection.Connection, code: bytes, megabytes: int) -> None:
-    """The worker's main function: load the function, set the limits, answer items until the pipe closes."""
+def serve(
+    items: connection.Connection, answers: connection.Connection, code: bytes, megabytes: int, imports: Sequence[str]
+) -> None:
+    """The worker's main function: load the function and what it imports late, set the limits, answer items until the
+    pipe closes."""
     # A separate process group: the caller can kill it together with the programs that a decoder starts, and Ctrl-C in
     # the terminal, which signals the foreground group, reaches the caller alone.
     os.setpgid(0, 0)
@@ -36,7 +39,8 @@ def serve(items: connection.Connection, answers: connection.Connection, code: by
         os.close(alive)
     try:
         function = pickle.loads(code)
-        importlib.import_module(module_of(function))
+        for name in (module_of(function), *imports):
+            importlib.import_module(name)
     except BaseException as error:  # noqa: BLE001 - sent to the caller, who raises it
         answers.send(("unusable", f"{type(error).__name__}: {error}", 0.0))
         return

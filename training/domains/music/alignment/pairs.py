@@ -135,8 +135,7 @@ def _compute(
     began = published = time.monotonic()
     failed: dict[bytes, str] = {}
     every = list(todo)
-    sandbox.preload(aligned, imports=IMPORTS)
-    outcomes = sandbox.run(aligned, items, seconds=_limit, megabytes=_MEGABYTES, workers=workers)
+    outcomes = sandbox.run(aligned, items, seconds=_limit, megabytes=_MEGABYTES, workers=workers, imports=IMPORTS)
     with Store.at(cache / _STORE).writing() as writer, closing(outcomes):
         for outcome in outcomes:
             if outcome.error is None:
