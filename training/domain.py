@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 DATA_VERBS = ("doctor", "prepare", "train", "estimate", "prove-resume", "evaluate", "export", "node", "each")
 PRESETS = ("full", "small", "demo", "debug")
 #: Kind of an option that takes a value -> its placeholder.
-METAVARS = {"folder": "DIR", "file": "FILE", "number": "N", "url": "URL", "text": "TEXT"}
+METAVARS = {"folder": "DIR", "file": "FILE", "path": "PATH", "number": "N", "url": "URL", "text": "TEXT"}
 
 __all__ = ["DATA_VERBS", "PRESETS", "UNIT", "CardText", "Command", "DemoText", "Domain", "FamilyFacts", "Finding",
            "Job", "Node", "Option", "Request", "Section", "Unit"]  # fmt: skip
@@ -41,12 +41,13 @@ class Option:
     """One option of a domain, declared once. The runner, `--help`, mounts of containers, compose and the tables of the
     docs are derived from it. Its value is in Job.options under `attribute`.
 
-    Kinds: a `folder` or `file` that is read (it must exist, is made absolute, and is mounted read-only under the same
-    path), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True or False).
+    Kinds: a `folder` or `file` that is read, or a `path`, which may be either (it must exist, is made absolute, and is
+    mounted read-only under the same path), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True
+    or False).
     """
 
     name: str  # without the dashes: "image-root"
-    kind: Literal["folder", "file", "number", "text", "choice", "url", "flag"]
+    kind: Literal["folder", "file", "path", "number", "text", "choice", "url", "flag"]
     help: str
     metavar: str = ""  # default: according to its kind
     environment: str = ""  # a variable that can be set instead: "ATHANOR_IMAGE_ROOT"
@@ -71,7 +72,7 @@ class Option:
     @property
     def mounted(self) -> bool:
         """Whether the path must be mounted into a container."""
-        return self.kind in ("folder", "file")
+        return self.kind in ("folder", "file", "path")
 
 
 # -- families ------------------------------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Command:
     name: str  # "ask"
     help: str
     run: str
-    words: str  # the placeholder of its arguments: "QUESTION"
+    words: str = ""  # the placeholder of its arguments: "QUESTION"; empty: it takes none
     options: tuple[Option, ...] = ()
 
 

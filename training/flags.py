@@ -180,11 +180,12 @@ class Verbs:
                 "word", choices=[domain.word for domain in having], metavar="WORD",
                 help=", ".join(domain.word for domain in having),
             )  # fmt: skip
-            verb.add_argument("words", nargs="+", metavar=command.words)
+            if command.words:
+                verb.add_argument("words", nargs="+", metavar=command.words)
             for option in command.options:
                 # under another name: the program's own attributes are `run`, `out` and others
                 _add_option(verb, option, dest=attribute_of(option))
-            verb.set_defaults(command=command)
+            verb.set_defaults(command=command, **({} if command.words else {"words": []}))
 
 
 def parser_of(
@@ -347,6 +348,13 @@ def _file(text: str) -> Path:
     return path.absolute()
 
 
+def _path(text: str) -> Path:
+    path = Path(text)
+    if not (path.is_file() or path.is_dir()):
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a file nor a folder")
+    return path.absolute()
+
+
 _KINDS: dict[str, Callable[[str], Any]] = {
-    "folder": _folder, "file": _file, "number": float, "text": str, "choice": str, "url": str,
+    "folder": _folder, "file": _file, "path": _path, "number": float, "text": str, "choice": str, "url": str,
 }  # fmt: skip

@@ -108,6 +108,14 @@ def test_options_of_a_domain_reach_the_verbs_that_take_them_and_become_mounts(tm
     assert plan("toy").mounts == made.mounts
 
 
+def test_a_path_that_is_neither_a_file_nor_a_folder_is_refused(tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("0,0\n")
+    assert [mount.path for mount in plan("toy", "--readings", path).mounts] == [str(path)]
+    with pytest.raises(UsageError, match=r"--readings '.*none' is not a file or folder"):
+        plan("toy", "--readings", tmp_path / "none")
+
+
 def test_the_word_comes_from_the_environment_where_the_command_has_none(monkeypatch):
     monkeypatch.setenv("ATHANOR_JOB", "toy")
     assert plan().command.domain.word == "toy" and plan("music").command.domain.word == "music"
@@ -142,7 +150,7 @@ def test_the_verb_prints_it_as_json(tmp_path):
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
     job = json.loads(done.stdout)
     assert (job["word"], job["demo"]) == ("toy", False)
-    assert job["mounts"] == [{"option": "readings", "path": str(tmp_path), "kind": "folder"}]
+    assert job["mounts"] == [{"option": "readings", "path": str(tmp_path), "kind": "path"}]
     assert job["nodes"][0]["command"][:4] == ["python", "-m", "training", "doctor"]
     assert all(set(node) >= {"title", "command", "needs", "receipt"} for node in job["nodes"])
 

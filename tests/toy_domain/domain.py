@@ -54,11 +54,12 @@ class Toy(Domain):
     unit = Unit("session", "sessions")
     families = (_family("curve", "Curve", fan_out=True, uses=("boost",)), _family("boost", "Boost"))
     options = (
-        Option("readings", "folder", "CSV files, one per device; x,y per line", environment="ATHANOR_TOY_READINGS"),
+        Option("readings", "path", "CSV files, one per device, or one of them; x,y per line", "DIR",
+               environment="ATHANOR_TOY_READINGS"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
         Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume", "export")),
         Option("table", "text", "the name of the exported table", verbs=("export",)),
-    )
+    )  # fmt: skip
     sealed_test = True
 
     def config_layers(self, family: str, path: Path) -> Sequence[Layer]:
@@ -100,7 +101,7 @@ class Toy(Domain):
 
     def checks(self, job: Job) -> Iterator[Finding]:
         folder = job.path("readings")
-        count = len(list(folder.glob("*.csv"))) if folder else 0
+        count = (1 if folder.is_file() else len(list(folder.glob("*.csv")))) if folder else 0
         if folder and not count:
             yield Finding("fails", "readings", f"{folder} holds no .csv file", "Name the folder of the readings.")
         elif folder:
@@ -117,7 +118,10 @@ class Toy(Domain):
             Option("width", "number", "of the curve's network"),
         )
         run = "tests.toy_domain.curve:correct"
-        return (Command("correct", "correct readings of a device", run, "READING", options),)
+        return (
+            Command("correct", "correct readings of a device", run, "READING", options),
+            Command("devices", "list the devices", "tests.toy_domain.readings:devices"),
+        )
 
     def nodes(self) -> tuple[Node, ...]:
         from tests.toy_domain.blend import NODES

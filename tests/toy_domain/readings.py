@@ -90,7 +90,7 @@ def prepare(job: Job) -> None:
     folder = job.path("readings")
     if folder is None:
         raise UsageError("--readings is needed: the folder of the CSV files.")
-    paths = sorted(folder.glob("*.csv"))
+    paths = [folder] if folder.is_file() else sorted(folder.glob("*.csv"))
     records, refused = encode_files(paths, READINGS, job.workspace.cache, job.workers, job.say)
     refuse_if_too_many(list(refused.values()), len(paths), 0.5)
     limits = job.workspace.root / "data" / "limits.txt"
@@ -118,6 +118,14 @@ def prepare(job: Job) -> None:
                "manifests": sorted(rows)}  # fmt: skip
     write_manifests(job.workspace.manifests, rows, summary, list(refused.values()))
     job.say(f"  {len(items)} devices, {sum(len(of) for of in rows.values()) // 2} sessions, {len(refused)} quarantined")
+
+
+def devices(job: Job, words, load) -> None:
+    """The command `devices`, which takes no words: print the name of each device."""
+    from training.data.summary import summary_of
+
+    for item in (summary_of(job.workspace) or {}).get("items", ()):
+        job.say(item)
 
 
 def pairs(rows) -> np.ndarray:

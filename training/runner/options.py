@@ -294,7 +294,8 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
     value = absolute(value)
     if checking:
         try:
-            there = Path(value).is_dir() if option.kind == "folder" else Path(value).is_file()
+            is_one = {"folder": Path(value).is_dir(), "file": Path(value).is_file()}
+            there = any(is_one.values()) if option.kind == "path" else is_one[option.kind]
         except PermissionError:
             raise HostError(
                 f"{option.flag} '{value}' cannot be reached: uid {os.geteuid()} may not enter a folder above it. Make "
@@ -302,7 +303,8 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
             ) from None
         if not there:
             gone = " (a link to something that is not there)" if Path(value).is_symlink() else ""
-            raise UsageError(f"{option.flag} '{value}' is not a {option.kind}{gone}.")
+            wanted = "file or folder" if option.kind == "path" else option.kind
+            raise UsageError(f"{option.flag} '{value}' is not a {wanted}{gone}.")
     return value
 
 

@@ -136,6 +136,18 @@ def test_a_damaged_file_is_quarantined_with_its_reason_and_an_empty_folder_refus
     assert fresh.json("data/manifests/summary.json")["items"] == ["good"]
 
 
+def test_a_path_may_be_a_folder_or_a_file_and_a_command_may_take_no_words(fresh, tmp_path, capsys):
+    path = tmp_path / "alone.csv"
+    path.write_text("".join(f"{i / 64},{i / 32}\n" for i in range(64)))
+    assert fresh.run("prepare", "--readings", path) == 0
+    capsys.readouterr()
+    assert cli.main(["devices", "toy", "--out", str(fresh.out)]) == 0
+    assert capsys.readouterr().out == "alone\n"
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", "--domain", "toy", "--readings", str(tmp_path / "none"), "--out", str(fresh.out)])
+    assert f"'{tmp_path / 'none'}' is neither a file nor a folder" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("victim", ["predict-curve", "blend"])
 def test_a_plan_killed_in_a_node_gives_the_same_bytes_when_repeated(done, victim):
     """SIGKILL while the node runs, then the same commands again."""
