@@ -1,0 +1,38 @@
+"""The family as facts, for code that must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.domain import FamilyFacts, Unit
+from training.workspace import PROJECT
+
+if TYPE_CHECKING:
+    from training.data.encode import Encoder
+
+HERE = Path(__file__).parent / "student"
+TONE = Unit("tone", "tones")
+
+
+def _encoders() -> Mapping[str, Encoder]:
+    from training.domains.amp.formats.checking import CAPTURE
+    from training.domains.amp.guitar import DI
+    from training.domains.amp.rows import CAPTURE_PATH, DI_PATH
+
+    return {CAPTURE_PATH: CAPTURE, DI_PATH: DI}
+
+
+AMP = FamilyFacts(
+    name="amp",
+    title="Amp",
+    recipe="training.domains.amp.student.recipe:AmpRecipe",
+    config=PROJECT / "training" / "cuda_session" / "amp_training_config.yaml",
+    presets={preset: HERE / f"{preset}.yaml" for preset in ("small", "demo", "debug")},
+    manifest="amp",
+    encoders=_encoders,
+    checkpoint_bytes=1 << 20,
+    export_bytes=16 << 20,
+    fan_out=True,
+)

@@ -1,0 +1,1 @@
+"""The networks of captures as torch modules."""

@@ -1,0 +1,44 @@
+"""The interface of a capture's network: sound in, sound out, in blocks of any length."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+
+
+class Network(nn.Module, ABC):
+    """A network that turns the sound of a guitar into that of an amplifier; full scale is 1."""
+
+    sample_rate: int  # Hz, of the sound that it was trained with
+    receptive_field: int  # samples before the current one that an output depends on; 0: a recurrence, without a limit
+
+    @abstractmethod
+    def start(self, batch: int) -> State:
+        """The state at rest: after silence. Each tensor has the batch as its first axis."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """x [batch, time] -> (y [batch, time], the state after it). Blocks of any lengths, with the state carried, give
+        the same output as one call."""
+
+    @abstractmethod
+    def valid(self, x: Tensor) -> Tensor:
+        """x [batch, receptive_field + time] -> y [batch, time], without a state: every output has its complete context
+        in x. A recurrence starts at rest."""
+
+    def play(self, x: Tensor, block: int = 1 << 16) -> Tensor:
+        """x [batch, time] -> y [batch, time], from rest, in blocks that bound the memory."""
+        state, parts = self.start(len(x)), []
+        for part in x.split(block, dim=1):
+            y, state = self(part, state)
+            parts.append(y)
+        return torch.cat(parts, dim=1)
+
+    @abstractmethod
+    def filed(self) -> Iterator[Tensor]:
+        """The parameters in the order in which a .nam file has them."""
