@@ -20,8 +20,6 @@ from training.domains.amp.networks.lstm import LSTM
 from training.domains.amp.networks.network import Network
 from training.domains.amp.networks.wavenet import WaveNet
 
-_SETTLE = 48_000  # samples of silence before an LSTM's state at rest, as in neural-amp-modeler
-
 
 @dataclass(frozen=True)
 class Capture:
@@ -80,7 +78,7 @@ def network_of(model: nam.Model) -> Network:
         network = WaveNet(model.arrays, model.head_scale, model.sample_rate)
         _fill(network.parameters(), model.weights[:-1])
         return network.eval()
-    lstm = LSTM(model.layers, model.hidden, model.sample_rate, skip=model.skip)
+    lstm = LSTM(model.layers, model.hidden, model.sample_rate, skip=model.skip, settles=not model.split_bias)
     if model.split_bias:
         _fill(lstm.parameters(), model.weights)
     else:
@@ -93,8 +91,8 @@ def write_capture(
 ) -> None:
     """Write the capture's file with other weights: the same format, keys and version.
 
-    `networks`: of the shapes of `capture.networks`. Where they differ from those, `loudness` and `gain` in the metadata
-    are computed again. `athanor`: written into the metadata; None: nothing is.
+    `networks`: of the shapes of `capture.networks`. Where they differ from those, their states at rest, and `loudness`
+    and `gain` in the metadata, are computed again. `athanor`: written into the metadata; None: nothing is.
     """
     document = parse(capture.content)
     formats = {"nam": nam, "proteus": proteus}
@@ -104,8 +102,7 @@ def write_capture(
     measured = None
     if changed:
         for network in networks:
-            if isinstance(network, LSTM) and capture.format == "nam":
-                network.settle(_SETTLE)
+            network.rest()
         new = [weights_of(network, capture.format) for network in networks]
         measured = remeasured(capture.metadata, capture.network, networks[-1])
     document = formats[capture.format].with_weights(document, new, measured, athanor)

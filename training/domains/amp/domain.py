@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
 from training.domains.amp.families import AMP as FAMILY
 from training.domains.amp.families import TONE
 from training.errors import UsageError
@@ -87,6 +87,35 @@ class Amp(Domain):
         from training.domains.amp.inspection import inspect
 
         return inspect(path)
+
+    def store_bytes(self, job: Job) -> int:
+        from training.domains.amp.checks import store_bytes
+
+        return store_bytes(job)
+
+    def commands(self) -> tuple[Command, ...]:
+        options = (
+            Option("capture", "file", "the original capture, which was trained under --out"),
+            Option("di", "file", "a guitar without its amplifier: a .wav or .flac"),
+            Option("after", "file", "a trained capture, instead of that under --out"),
+        )
+        text = "guitar through a capture before and after, and the difference, as .wav files"
+        return (Command("render", text, "training.domains.amp.render:render", options=options),)
+
+    def demo_text(self) -> DemoText:
+        return DemoText(
+            shows=(
+                "A circuit made by rules (distortion between filters) stands for an amplifier, and a tiny network is "
+                "fitted to it: its capture. It shows that every step works on this host, and that training removes "
+                "aliasing from a capture without changing its sound. The amplifier does not exist, and its guitar is "
+                "synthetic: the files are not worth playing."
+            ),
+            gives=(
+                "exports/ holds the captures again, as files of the same format for the same players, sounds before "
+                "and after, ONNX for blocks of any length, a model card, and report.html with what can be heard."
+            ),
+            next="./train_cuda.sh amp --captures DIR --di WAV",
+        )
 
     def sections(self, workspace: Workspace) -> Sequence[Section]:
         from training.domains.amp.report.sections import sections

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from training.domains.amp.networks.network import Network, State
 
+_SETTLE = 48_000  # samples of silence before the state at rest, from zeros: as in neural-amp-modeler
+
 
 class LSTM(Network):
     """Layers of LSTM cells and a linear head; with `skip`, the input is added to the output (GuitarML).
@@ -18,9 +20,10 @@ class LSTM(Network):
 
     receptive_field = 0
 
-    def __init__(self, layers: int, hidden: int, sample_rate: int, *, skip: bool = False):
+    def __init__(self, layers: int, hidden: int, sample_rate: int, *, skip: bool = False, settles: bool = False):
+        """`settles`: its players start from the state after silence, which the file holds; else from zeros."""
         super().__init__()
-        self.sample_rate, self.skip = sample_rate, skip
+        self.sample_rate, self.skip, self.settles = sample_rate, skip, settles
         self.core = nn.LSTM(1, hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, 1)
         self.register_buffer("hidden", torch.zeros(layers, hidden))  # the state at rest
@@ -39,10 +42,11 @@ class LSTM(Network):
         return self(x, self.start(len(x)))[0]
 
     @torch.no_grad()
-    def settle(self, samples: int) -> None:
-        """Set the state at rest to that after so many samples of silence, from zeros."""
+    def rest(self) -> None:
+        if not self.settles:
+            return
         zero = torch.zeros_like(self.hidden)[None]
-        _, (hidden, cell) = self(zero.new_zeros(1, samples), (zero, zero))
+        _, (hidden, cell) = self(zero.new_zeros(1, _SETTLE), (zero, zero))
         self.hidden.copy_(hidden[0])
         self.cell.copy_(cell[0])
 

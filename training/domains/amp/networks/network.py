@@ -39,6 +39,9 @@ class Network(nn.Module, ABC):
             parts.append(y)
         return torch.cat(parts, dim=1)
 
+    def rest(self) -> None:
+        """Compute the state at rest again, after the weights have changed, where it is kept and not computed."""
+
     @abstractmethod
     def filed(self) -> Iterator[Tensor]:
         """The parameters in the order in which a .nam file has them."""
