@@ -1,6 +1,6 @@
 """`loudness` and `gain` in the metadata of .nam files, which players use to level captures.
 
-neural-amp-modeler measures both on a recording of its own. A capture with other weights gets the file's values plus the
+neural-amp-modeler measures both on its own recording. A capture with other weights gets the file's values plus the
 difference between the new and the old network on one signal, so that captures stay comparable with all others.
 """
 
