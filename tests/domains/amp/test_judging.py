@@ -1,0 +1,156 @@
+"""The evaluation of a trained capture: what its figures are, what follows from them, and when no file is written."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from tests.domains.amp import small
+from training.domains.amp.evaluation import judging, worse
+from training.domains.amp.evaluation.guitar import ClipScores, clips_of, score_clips
+from training.domains.amp.evaluation.judging import RIVAL, STUDENT, compare_all, findings
+from training.domains.amp.evaluation.tones import LOWPASS, TEACHER, Scores, Tones, nmr_mean, references, score
+from training.domains.amp.signal.running import settled_oversampled
+from training.domains.amp.student.groups import input_weights
+from training.judgement import verdict
+from training.recipe import EvaluationContext
+
+TONES = Tones.of(small.RATE, 2_503, notes=range(60, 108, 4), levels=(-20.0, 0.0))
+
+
+def scores(nmr: float, hesr_db: float = -30.0, spread: float = 0.5) -> Scores:
+    random = np.random.default_rng(1)
+    values = nmr + spread * random.standard_normal(len(TONES.note))
+    return Scores(values, values, np.full(len(values), 10 ** (hesr_db / 10)), np.full(len(values), 0.01))
+
+
+def judged(student: float, twice: float, teacher: float = 20.0, hesr_db: float = -30.0, di_esr_db: float = -25.0):
+    others = {TEACHER: scores(teacher), LOWPASS: scores(teacher), "T_2": scores(twice), "T_4": scores(-20.0),
+              "T_8": scores(-40.0), RIVAL: scores(teacher), STUDENT: scores(student, hesr_db)}  # fmt: skip
+    clips = {
+        name: ClipScores(np.full(8, -8.0) + np.arange(8), np.full(8, 10 ** (di_esr_db / 10)))
+        for name in (TEACHER, "T_2", RIVAL, STUDENT)
+    }
+    found, lost = findings(compare_all(TONES, others, clips, seed=0))
+    return verdict(found), lost
+
+
+def test_a_capture_that_beats_2x_and_sounds_the_same_is_learnt():
+    found, lost = judged(student=-14.0, twice=5.0)
+    assert found.word == "learnt" and not lost
+
+
+def test_audible_aliases_are_weak_even_below_those_of_2x():
+    found, lost = judged(student=-2.0, twice=5.0)
+    assert found.word == "weak" and not lost
+    assert any("at least 90 %" in why for why in found.why)
+
+
+def test_where_2x_wins_the_advice_is_to_oversample():
+    found, lost = judged(student=8.0, twice=3.0)
+    assert found.word == "weak" and lost
+    assert any(why.startswith("Oversample instead") for why in found.why)
+
+
+def test_what_aliases_no_less_than_the_original_is_not_learnt():
+    assert judged(student=21.0, twice=3.0)[0].word == "not learnt"
+
+
+@pytest.mark.parametrize("changed", [{"hesr_db": -12.0}, {"di_esr_db": -12.0}])
+def test_a_changed_sound_is_weak(changed):
+    found, _ = judged(student=-14.0, twice=5.0, **changed)
+    assert found.word == "weak" and any("misses what is required" in why for why in found.why)
+
+
+def test_an_original_without_aliases_leaves_nothing_to_gain():
+    found, _ = judged(student=-40.0, twice=-50.0, teacher=-35.0)
+    assert found.word == "weak" and any("nothing can be gained" in why for why in found.why)
+
+
+def test_the_mean_of_noise_to_mask_ratios_is_ruled_by_the_loudest():
+    assert nmr_mean(np.array([-30.0, -30.0, 20.0])) == pytest.approx(20 - 10 * np.log10(3), abs=0.01)
+
+
+def test_baselines_of_tones_are_the_network_at_multiples_of_its_rate():
+    made, model, _ = small.built(small.wavenet(gain=12.0))
+    teacher, tones = model.teachers[0], Tones.of(small.RATE, 2_503, notes=(90, 100), levels=(0.0,))
+    target, answers = references(tones, teacher)
+    exact = copy.deepcopy(teacher).double()
+    with torch.no_grad():
+        for factor in (2, 8):
+            expected = settled_oversampled(
+                exact, tones.cycles, tones.amplitude, torch.zeros(2), tones.length, factor, dtype=torch.float64
+            )
+            assert (answers[f"T_{factor}"] - expected).abs().max() < 1e-10
+    found = score(tones, target, answers)
+    means = [found[name].nmr.mean() for name in (TEACHER, "T_2", "T_4", "T_8")]
+    assert means == sorted(means, reverse=True) and means[0] > means[-1] + 10
+    assert (found[TEACHER].hesr < 1e-12).all()  # the target is made of its own harmonics
+    assert found[LOWPASS].asr.mean() < found[TEACHER].asr.mean()
+    assert made.settings.judging.length == 4099
+
+
+def test_guitar_is_judged_against_the_original_at_8_times_its_rate():
+    content = small.wavenet(gain=12.0)
+    _, model, _ = small.built(content)
+    clips = clips_of(small.rows(content), small.RATE, 2)
+    assert len(clips) == 2
+    found = score_clips(clips, model.teachers[0], {STUDENT: model.students[0]})
+    assert np.allclose(found[STUDENT].esr, found[TEACHER].esr) and (found["T_2"].esr < found[TEACHER].esr).all()
+    assert (found["T_4"].nmr < found["T_2"].nmr).all() and "T_8" not in found
+
+
+def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
+    content = small.wavenet(gain=12.0)
+    made, model, _ = small.built(content)
+    asked = []
+
+    def train_baseline(recipe, name, begin, steps):
+        asked.append((recipe.settings.loss.nmr, name, begin, steps))
+        return made.build(made.fit_constants(small.rows(content)))
+
+    monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(lambda rate, length: TONES)}))
+    held_out = small.rows(content)
+    found = made.evaluate(EvaluationContext(model, held_out, held_out, 100, train_baseline, 0.2))
+    assert asked == [(0.0, RIVAL, None, 20)]
+    assert set(found.metrics) == {"excess_db", "nmr_mean_db", "inaudible", "hesr_db", "di_nmr_db", "di_esr_db"}
+    assert set(found.metrics["nmr_mean_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", RIVAL}
+    assert set(found.metrics["di_esr_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", RIVAL}
+    assert found.verdict.word == "not learnt"  # the student is the teacher
+    more = found.more["amp"]
+    assert len(more["tones"]) == len(TONES.note) and len(more["clips"]) == 3
+    assert more["tones"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", RIVAL, STUDENT}
+
+
+def few_tones(monkeypatch):
+    of = Tones.of
+    monkeypatch.setattr(
+        worse.Tones, "of", staticmethod(lambda rate, length: of(rate, 2_503, range(84, 108, 6), (0.0,)))
+    )
+
+
+def test_no_file_is_written_of_a_student_that_is_no_better(monkeypatch):
+    few_tones(monkeypatch)
+    _, model, _ = small.built(small.wavenet(gain=12.0))
+    assert "its aliases are" in worse.why_worse(model)
+
+
+def test_no_file_is_written_of_a_student_with_another_sound(monkeypatch):
+    few_tones(monkeypatch)
+    _, model, _ = small.built(small.wavenet(gain=12.0))
+    with torch.no_grad():
+        for weight in input_weights(model.students[0]):
+            weight.mul_(1 / 40)  # it aliases less, as it hardly distorts
+    assert "its harmonics differ" in worse.why_worse(model)
+
+
+def test_a_student_that_aliases_less_is_written(monkeypatch):
+    few_tones(monkeypatch)
+    _, model, _ = small.built(small.wavenet(gain=12.0))
+    with torch.no_grad():
+        for weight in input_weights(model.students[0]):
+            weight.mul_(0.9)
+    assert worse.why_worse(model) is None

@@ -1,0 +1,59 @@
+"""Writes the demo's captures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.data.files import write_atomic
+from training.data.identity import MARKER
+from training.domain import Job
+
+FOLDER = "demo_captures"
+SAMPLE_RATE = 48_000  # of nearly all .nam files
+FITTED_GAIN, STEPS = 4.0, 2_000
+#: Capture -> its gain. With the highest one, a network of this size cannot do what 2x oversampling does.
+GAINS = {"crunch": 10.0, "lead": 20.0, "fuzz": 64.0}
+
+
+def make_demo(job: Job) -> dict[str, Path]:
+    """crunch.nam, lead.nam and fuzz.nam; the folder is marked as synthetic. Takes about half a minute."""
+    from training.domains.amp.demo.fitting import fit, folded
+
+    folder = job.workspace.root / "data" / FOLDER
+    if (folder / MARKER).is_file():  # written last, so the demo is complete
+        return {"captures": folder}
+    folder.mkdir(parents=True, exist_ok=True)
+    job.say(f"  fitting a small network to a circuit ({STEPS:,} steps), as a capture is made")
+    network, error = fit(FITTED_GAIN, SAMPLE_RATE, STEPS, job.seed)
+    for name, gain in GAINS.items():
+        louder = folded(network, gain / FITTED_GAIN)
+        write_atomic(folder / f"{name}.nam", json.dumps(document(louder, name, gain)).encode())
+    write_atomic(folder / MARKER, json.dumps({"synthetic": True, "error_db": round(error, 2)}).encode() + b"\n")
+    job.say(
+        f"  made {', '.join(f'{name} (gain {gain:g})' for name, gain in GAINS.items())} in "
+        f"{job.workspace.relative(folder)}; ESR to the circuit at gain {FITTED_GAIN:g}: {error:.1f} dB"
+    )
+    return {"captures": folder}
+
+
+def document(network, name: str, gain: float) -> Mapping[str, object]:
+    """The content of a .nam file of version 0.5.4, as neural-amp-modeler 0.12 writes it."""
+    from training.domains.amp.captures import weights_of
+
+    array = network.shapes[0]
+    layers = {
+        "input_size": 1, "condition_size": 1, "channels": array.channels, "head_size": 1,
+        "kernel_size": array.layers[0].kernel, "dilations": [layer.dilation for layer in array.layers],
+        "activation": "Tanh", "gated": False, "head_bias": True,
+    }  # fmt: skip
+    return {
+        "version": "0.5.4",
+        "metadata": {"name": name, "modeled_by": "athanor demo", "gear_type": "amp", "gear_make": "computed",
+                     "gear_model": f"tanh circuit, gain {gain:g}", "tone_type": name, "synthetic": True},
+        "architecture": "WaveNet",
+        "config": {"layers": [layers], "head": None, "head_scale": network.head_scale},
+        "weights": [float(value) for value in weights_of(network, "nam")],
+        "sample_rate": network.sample_rate,
+    }  # fmt: skip

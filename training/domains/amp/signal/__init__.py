@@ -1,0 +1,1 @@
+"""Tones with exact targets, audible noise, error measures, filters, and oversampled networks."""
