@@ -14,7 +14,7 @@ from training.domains.amp.signal.filters import fast_length, filtered
 from training.domains.amp.signal.running import oversampling_taps
 
 FACTOR = 16
-HIGHPASS, LOWPASS = 300.0, 5_000.0  # Hz, each of first order
+HIGHPASS, LOWPASS = 720.0, 5_000.0  # Hz, each of first order; as in many overdrive pedals
 BIAS = 0.3  # b: makes even harmonics
 TAIL = 2_048  # samples of silence that keep the FFT's wrap-around away
 

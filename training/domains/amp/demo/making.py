@@ -12,7 +12,7 @@ from training.domain import Job
 
 FOLDER = "demo_captures"
 SAMPLE_RATE = 48_000  # of nearly all .nam files
-FITTED_GAIN, STEPS = 4.0, 2_000
+FITTED_GAIN, STEPS = 4.0, 1_500
 #: Capture -> its gain. With the highest one, a network of this size cannot do what 2x oversampling does.
 GAINS = {"crunch": 10.0, "lead": 20.0, "fuzz": 64.0}
 
