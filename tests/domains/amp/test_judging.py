@@ -135,7 +135,7 @@ def few_tones(monkeypatch):
 def test_no_file_is_written_of_a_student_that_is_no_better(monkeypatch):
     few_tones(monkeypatch)
     _, model, _ = small.built(small.wavenet(gain=12.0))
-    assert "its aliases are" in worse.why_worse(model)
+    assert "its aliases are" in worse.checked(model).worse
 
 
 def test_no_file_is_written_of_a_student_with_another_sound(monkeypatch):
@@ -144,7 +144,7 @@ def test_no_file_is_written_of_a_student_with_another_sound(monkeypatch):
     with torch.no_grad():
         for weight in input_weights(model.students[0]):
             weight.mul_(1 / 40)  # it aliases less, as it hardly distorts
-    assert "its harmonics differ" in worse.why_worse(model)
+    assert "its harmonics differ" in worse.checked(model).worse
 
 
 def test_a_student_that_aliases_less_is_written(monkeypatch):
@@ -153,4 +153,4 @@ def test_a_student_that_aliases_less_is_written(monkeypatch):
     with torch.no_grad():
         for weight in input_weights(model.students[0]):
             weight.mul_(0.9)
-    assert worse.why_worse(model) is None
+    assert worse.checked(model).worse is None

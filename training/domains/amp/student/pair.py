@@ -9,10 +9,7 @@ import torch
 from torch import nn
 
 from training.domains.amp.captures import Capture
-from training.domains.amp.networks.lstm import LSTM
 from training.domains.amp.networks.network import Network
-
-REST = 1.0  # seconds of silence before a player starts
 
 
 class Pair(nn.Module):
@@ -39,8 +36,7 @@ class Pair(nn.Module):
 
     @torch.no_grad()
     def rest(self) -> Pair:
-        """Set the students' state at rest to that after a second of silence, where a file holds it."""
+        """Set the students' state at rest to what silence leaves, where a file holds it."""
         for student in self.students:
-            if isinstance(student, LSTM) and self.capture.format == "nam":
-                student.settle(round(REST * self.sample_rate))
+            student.rest()
         return self

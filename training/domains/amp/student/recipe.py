@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from training.domains.amp.captures import parse_capture
+from training.domains.amp.exports import leaving, stream
 from training.domains.amp.signal import measures
 from training.domains.amp.signal.nmr import AUDIBLE, decibels
 from training.domains.amp.student import recurrent
@@ -31,6 +32,7 @@ TERMS = ("esr", "nmr", "dc")
 class AmpRecipe(Stepped):
     family, title, manifest, settings_type = "amp", "Anti-aliased capture", "amp", AmpSettings
     settings: AmpSettings
+    provers = leaving.PROVERS
     dtype_policy = "float32"
     dtype_reason = (
         "aliases are smaller than bfloat16's rounding errors (an NMR of -29 dB becomes +1, one of -18 becomes +12), "
@@ -179,6 +181,22 @@ class AmpRecipe(Stepped):
         from training.domains.amp.evaluation.judging import judge
 
         return judge(self, context)
+
+    def samples(self, model, held_out, folder, seed):
+        from training.domains.amp.exports.samples import write_samples
+
+        return write_samples(model.teachers[-1], model.students[-1], held_out, folder)
+
+    # -- export ----------------------------------------------------------------------------------------------------
+
+    def graphs(self, model):
+        return stream.graphs(list(model.rest().students))
+
+    def artefacts(self, model):
+        from training.domains.amp.evaluation.worse import checked
+
+        found = checked(model)
+        return leaving.artefacts(model.capture, list(model.students), list(model.teachers), found.figures, found.worse)
 
 
 def _added(sums: Mapping[str, Loss], more: Mapping[str, Loss]) -> dict[str, Loss]:
