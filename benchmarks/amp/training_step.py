@@ -75,7 +75,7 @@ class Ours:
         self.batch = {
             "tone": torch.stack([k.double(), torch.from_numpy(amplitude), torch.from_numpy(phase)], 1),
             "number": torch.zeros(0, dtype=torch.int64),
-            "sound": torch.zeros(0, shape.whole),
+            "sound": torch.zeros(0, shape.complete),
         }
         self.micro = plan.micro_batches(0, 0)
 

@@ -11,7 +11,7 @@ import torch
 from tests.domains.amp import small
 from training.domains.amp.evaluation import judging, worse
 from training.domains.amp.evaluation.guitar import ClipScores, clips_of, score_clips
-from training.domains.amp.evaluation.judging import RIVAL, STUDENT, compare_all, findings
+from training.domains.amp.evaluation.judging import ESR_ONLY, STUDENT, compare_all, findings
 from training.domains.amp.evaluation.tones import LOWPASS, TEACHER, Scores, Tones, nmr_mean, references, score
 from training.domains.amp.signal.running import settled_oversampled
 from training.domains.amp.student.groups import input_weights
@@ -29,10 +29,10 @@ def scores(nmr: float, hesr_db: float = -30.0, spread: float = 0.5) -> Scores:
 
 def judged(student: float, twice: float, teacher: float = 20.0, hesr_db: float = -30.0, di_esr_db: float = -25.0):
     others = {TEACHER: scores(teacher), LOWPASS: scores(teacher), "T_2": scores(twice), "T_4": scores(-20.0),
-              "T_8": scores(-40.0), RIVAL: scores(teacher), STUDENT: scores(student, hesr_db)}  # fmt: skip
+              "T_8": scores(-40.0), ESR_ONLY: scores(teacher), STUDENT: scores(student, hesr_db)}  # fmt: skip
     clips = {
         name: ClipScores(np.full(8, -8.0) + np.arange(8), np.full(8, 10 ** (di_esr_db / 10)))
-        for name in (TEACHER, "T_2", RIVAL, STUDENT)
+        for name in (TEACHER, "T_2", ESR_ONLY, STUDENT)
     }
     found, lost = findings(compare_all(TONES, others, clips, seed=0))
     return verdict(found), lost
@@ -88,7 +88,7 @@ def test_baselines_of_tones_are_the_network_at_multiples_of_its_rate():
     found = score(tones, target, answers)
     means = [found[name].nmr.mean() for name in (TEACHER, "T_2", "T_4", "T_8")]
     assert means == sorted(means, reverse=True) and means[0] > means[-1] + 10
-    assert (found[TEACHER].hesr < 1e-12).all()  # the target is made of its own harmonics
+    assert (found[TEACHER].hesr < 1e-12).all()  # its harmonics are the target
     assert found[LOWPASS].asr.mean() < found[TEACHER].asr.mean()
     assert made.settings.judging.length == 4099
 
@@ -115,14 +115,14 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
     monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(lambda rate, length: TONES)}))
     held_out = small.rows(content)
     found = made.evaluate(EvaluationContext(model, held_out, held_out, 100, train_baseline, 0.2))
-    assert asked == [(0.0, RIVAL, None, 20)]
+    assert asked == [(0.0, ESR_ONLY, None, 20)]
     assert set(found.metrics) == {"excess_db", "nmr_mean_db", "inaudible", "hesr_db", "di_nmr_db", "di_esr_db"}
-    assert set(found.metrics["nmr_mean_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", RIVAL}
-    assert set(found.metrics["di_esr_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", RIVAL}
+    assert set(found.metrics["nmr_mean_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY}
+    assert set(found.metrics["di_esr_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", ESR_ONLY}
     assert found.verdict.word == "not learnt"  # the student is the teacher
     more = found.more["amp"]
     assert len(more["tones"]) == len(TONES.note) and len(more["clips"]) == 3
-    assert more["tones"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", RIVAL, STUDENT}
+    assert more["tones"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY, STUDENT}
 
 
 def few_tones(monkeypatch):

@@ -31,10 +31,10 @@ from training.recipe import EvaluationContext
 if TYPE_CHECKING:
     from training.domains.amp.student.recipe import AmpRecipe
 
-STUDENT, RIVAL = "student", "esr_only"
+STUDENT, ESR_ONLY = "student", "esr_only"
 TITLES = {
     TEACHER: "the original", LOWPASS: "the original with a low-pass filter at 12 kHz", "T_2": "2x oversampling",
-    "T_4": "4x oversampling", "T_8": "8x oversampling", RIVAL: "a network trained for the error alone",
+    "T_4": "4x oversampling", "T_8": "8x oversampling", ESR_ONLY: "a network trained for the error alone",
 }  # fmt: skip
 SHARE, KEPT, GOOD = 90.0, -15.0, -20.0
 ABOUT = {
@@ -56,14 +56,14 @@ def judge(recipe: AmpRecipe, context: EvaluationContext) -> Judgement:
     """Judge the largest network of a capture."""
     pair = context.model.rest()
     student, teacher = pair.students[-1], pair.teachers[-1]
-    rival = _rival(recipe, context)
+    for_error = _esr_only(recipe, context)
     tones = Tones.of(pair.sample_rate, recipe.settings.judging.length or judged_length(pair.sample_rate))
     target, answers = references(tones, teacher)
     answers[STUDENT] = tones.answers(student)
-    answers[RIVAL] = tones.answers(rival)
+    answers[ESR_ONLY] = tones.answers(for_error)
     scores = score(tones, target, answers)
     clips = clips_of(context.held_out, pair.sample_rate, recipe.settings.judging.clips)
-    guitar = score_clips(clips, teacher, {STUDENT: student, RIVAL: rival}) if clips else {}
+    guitar = score_clips(clips, teacher, {STUDENT: student, ESR_ONLY: for_error}) if clips else {}
     seed = recipe.settings.seed
     metrics = compare_all(tones, scores, guitar, seed)
     found, instead = findings(metrics)
@@ -75,13 +75,13 @@ def judge(recipe: AmpRecipe, context: EvaluationContext) -> Judgement:
     return Judgement(metrics, Verdict(word.word, word.why), {"amp": more})
 
 
-def _rival(recipe: AmpRecipe, context: EvaluationContext) -> Any:
+def _esr_only(recipe: AmpRecipe, context: EvaluationContext) -> Any:
     """The same network, trained without the term of the NMR."""
     settings = recipe.settings
     loss = settings.loss.model_copy(update={"nmr": 0.0})
     other = recipe.with_settings(settings.model_copy(update={"loss": loss}))
     steps = max(1, round(context.steps * context.baseline_share))
-    model = context.train_baseline(other, RIVAL, None, steps)
+    model = context.train_baseline(other, ESR_ONLY, None, steps)
     device = next(context.model.parameters()).device
     return model.to(device).rest().students[-1]
 

@@ -45,9 +45,9 @@ def filtered(x_BT: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     long = x_BT.shape[-1] + len(taps) - 1
     size = fast_length(long)
     spectrum = torch.fft.rfft(x_BT, n=size) * torch.fft.rfft(taps.to(x_BT), n=size)
-    whole = torch.fft.irfft(spectrum, n=size)
+    complete = torch.fft.irfft(spectrum, n=size)
     begin = (len(taps) - 1) // 2
-    return whole[..., begin : begin + x_BT.shape[-1]]
+    return complete[..., begin : begin + x_BT.shape[-1]]
 
 
 def fast_length(number: int) -> int:

@@ -1,8 +1,8 @@
 """Sine tones of prime length. The settled answer of a network to such a tone is periodic in `length` samples, and its
-aliases meet none of its harmonics, so that both can be told apart exactly.
+aliases meet none of its harmonics, so that both can be separated exactly.
 
-A tone is a sin(2 pi k n / N + p), with N prime and k whole, 0 < k < N/2. A settled answer of a time-invariant system is
-periodic with the tone, so its spectrum has lines at multiples of k alone, modulo N. Harmonic h is at h k, if that is
+A tone is a sin(2 pi k n / N + p), with N prime and k an integer, 0 < k < N/2. A settled answer of a time-invariant
+system is periodic with the tone, so its spectrum has lines at multiples of k alone, modulo N. Harmonic h is at h k, if that is
 below N/2; a harmonic above the Nyquist frequency folds to another bin, since N is prime: h k = +-j k (mod N) needs
 h = +-j (mod N). What is not at 0, k, 2k, ... is therefore aliased, up to the harmonics from N - h on, which no audible
 distortion reaches. (Carson et al. 2025, "Anti-aliasing of neural distortion effects via model fine tuning", arXiv
@@ -40,7 +40,7 @@ def frequency(midi: torch.Tensor | float) -> torch.Tensor:
 
 
 def cycles(hertz: torch.Tensor, length: int, rate: int) -> torch.Tensor:
-    """The whole number of cycles in `length` samples that is nearest to each frequency: int64, from 1 to N/2."""
+    """The integer number of cycles in `length` samples that is nearest to each frequency: int64, from 1 to N/2."""
     return torch.round(hertz * length / rate).long().clamp(1, (length - 1) // 2)
 
 
@@ -54,7 +54,7 @@ def tone(
     oversampled tone are delayed by fractions of a sample.
     """
     place = torch.arange(begin, end, device=cycles_B.device, dtype=torch.int64)
-    turns = (cycles_B[:, None] * place) % length  # whole numbers, so that no digit is lost in a long tone
+    turns = (cycles_B[:, None] * place) % length  # integers, so that no digit is lost in a long tone
     angle = (turns.double() + cycles_B[:, None].double() * delay) * (2 * math.pi / length)
     return amplitude_B[:, None].double() * torch.sin(angle + phase_B[:, None].double())
 

@@ -36,7 +36,7 @@ class Shape:
         return self.before + EDGE
 
     @property
-    def whole(self) -> int:
+    def complete(self) -> int:
         return self.lead + self.length + EDGE
 
 
@@ -61,10 +61,10 @@ class Parts:
         return len(self.begins)
 
     def part(self, number: int) -> np.ndarray:
-        """float32 [Shape.whole], with silence where the clip does not reach."""
+        """float32 [Shape.complete], with silence where the clip does not reach."""
         row, begin = self.begins[number]
         sound, shape = self._clip(row), self.shape
-        out = np.zeros(shape.whole, np.float32)
+        out = np.zeros(shape.complete, np.float32)
         first, last = max(0, begin - shape.lead), min(len(sound), begin + shape.length + EDGE)
         out[first - begin + shape.lead : last - begin + shape.lead] = sound[first:last]
         return out
@@ -126,7 +126,7 @@ class Samples:
             "tone": torch.from_numpy(np.array(tones, np.float64).reshape(len(tones), 3)),
             "number": torch.tensor([int(item["number"]) for item in parts], dtype=torch.int64),
             "sound": torch.from_numpy(
-                np.array([item["sound"] for item in parts], np.float32).reshape(len(parts), self.shape.whole)
+                np.array([item["sound"] for item in parts], np.float32).reshape(len(parts), self.shape.complete)
             ),
         }
 
@@ -135,4 +135,4 @@ def heard(batch: dict[str, torch.Tensor], shape: Shape) -> torch.Tensor:
     """What the network gets of a batch, tones first: float32 [B, before + length]."""
     cycles_B, amplitude_B, phase_B = batch["tone"].T
     tones = tone(cycles_B.long(), amplitude_B, phase_B, shape.length, -shape.before, shape.length)
-    return torch.cat([tones.float(), batch["sound"][:, EDGE : shape.whole - EDGE]])
+    return torch.cat([tones.float(), batch["sound"][:, EDGE : shape.complete - EDGE]])

@@ -37,7 +37,7 @@ class Targets:
         if known is not None:
             return known
         answer = oversampled(teacher.play, sound[None], self.factor)[0]
-        target = answer[self.shape.lead : self.shape.whole - EDGE].clone()
+        target = answer[self.shape.lead : self.shape.complete - EDGE].clone()
         if (len(self._kept) + 1) * target.numel() * target.element_size() <= KEPT:
             self._kept[key] = target
         return target
