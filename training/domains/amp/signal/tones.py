@@ -2,11 +2,11 @@
 aliases meet none of its harmonics, so that both can be separated exactly.
 
 A tone is a sin(2 pi k n / N + p), with N prime and k an integer, 0 < k < N/2. A settled answer of a time-invariant
-system is periodic with the tone, so its spectrum has lines at multiples of k alone, modulo N. Harmonic h is at h k, if that is
-below N/2; a harmonic above the Nyquist frequency folds to another bin, since N is prime: h k = +-j k (mod N) needs
-h = +-j (mod N). What is not at 0, k, 2k, ... is therefore aliased, up to the harmonics from N - h on, which no audible
-distortion reaches. (Carson et al. 2025, "Anti-aliasing of neural distortion effects via model fine tuning", arXiv
-2505.04082, estimate the same lines from a window of one second with a Chebyshev window.)
+system is periodic with the tone, so its spectrum has lines at multiples of k alone, modulo N. Harmonic h is at h k, if
+that is below N/2; a harmonic above the Nyquist frequency folds to another bin, since N is prime: h k = +-j k (mod N)
+needs h = +-j (mod N). What is not at 0, k, 2k, ... is therefore aliased, up to the harmonics from N - h on, which no
+audible distortion reaches. (Carson et al. 2025, "Anti-aliasing of neural distortion effects via model fine tuning",
+arXiv 2505.04082, estimate the same lines from a window of one second with a Chebyshev window.)
 """
 
 from __future__ import annotations
