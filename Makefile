@@ -6,7 +6,7 @@ unexport BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT PYTHONHOME PYTHONSTART
 	PYTHONWARNINGS PYTHONDEVMODE PYTHONHASHSEED PYTHONIOENCODING
 export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
-PYTHON = $$(scripts/setup_env.sh music sql market --dev)
+PYTHON = $$(scripts/setup_env.sh music sql market clouds --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
@@ -36,7 +36,7 @@ test-docker:
 	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
 
 test-ray:
-	@python=$$(scripts/setup_env.sh music sql market ray --dev) && "$$python" -m pytest -m ray -rs $(ARGS)
+	@python=$$(scripts/setup_env.sh music sql market clouds ray --dev) && "$$python" -m pytest -m ray -rs $(ARGS)
 
 # The table is written even if a subject failed (the exit status reports it), but not for selected subjects or small sizes.
 TABLE = "$$python" -m benchmarks.table docs/performance.md $$(ls benchmarks/results*.json)
