@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from training.budget.limit import amount
+from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
+from training.errors import UsageError
 from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
@@ -300,8 +302,9 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
-        "--persist", type=_absolute, metavar="DIR", required=required,
-        help="a second place for what is saved, which outlives this host; it may be slow, or a network drive",
+        "--persist", type=_persist_target, metavar="DIR|URL", required=required,
+        help="a second place for what is saved, which outlives this host: a folder, which may be slow, or a network "
+        "drive; or s3://BUCKET/PREFIX, gs://..., az://... (docs/object-stores.md)",
     )  # fmt: skip
 
 
@@ -328,6 +331,13 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a share above 0, up to 1")
     return value
+
+
+def _persist_target(text: str) -> Path | Address:
+    try:
+        return Address.parse(text) if is_url(text) else _absolute(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _absolute(text: str) -> Path:

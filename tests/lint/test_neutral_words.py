@@ -24,6 +24,7 @@ ALLOWED = (
     ("engine/tracking/board.py", "audio = Summary.Audio(", "TensorBoard's name for a sound"),
     ("engine/tracking/board.py", "encoded_audio_string=data", "TensorBoard's name for a sound"),
     ("engine/tracking/board.py", "Summary.Value(tag=name, audio=audio)", "TensorBoard's name for a sound"),
+    ("data/objects/store.py", "scripts/setup_env.sh clouds", "the name of the extra"),
     ("engine/tracking/wandb_process.py", "wandb.Audio", "W&B's name for a sound"),
 )
 SUFFIXES = {".py", ".j2", ".css", ".js", ".yaml", ".sh"}

@@ -14,11 +14,10 @@ from training.cli import main
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEST
 from training.errors import HostError
-from training.persist import copying, lease, remote
+from training.persist import copying, folder, lease, remote
 from training.persist import destination as place
 from training.persist import restore as restoring
 from training.persist.replicator import Replicator
-from training.stages import persist as stage
 
 
 def test_the_runs_of_a_family_that_fans_out_are_copied_and_those_set_aside_are_not(here, there, tmp_path):
@@ -54,7 +53,7 @@ def test_nothing_is_copied_twice(here, there, monkeypatch):
     a_run(here)
     persist(here, there)
     copied = []
-    for module in (remote, place, restoring, stage):
+    for module in (remote, place, restoring, folder):
         monkeypatch.setattr(module, "copy", lambda *arguments: copied.append(arguments[0]))
     restore(there, here)
     persist(here, there)

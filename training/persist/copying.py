@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from training.data.files import regular_file, sha256, sync
+from training.data.objects.address import Address
 from training.errors import HostError
 
 CHUNK = 4 << 20  # bytes that are read and written between two calls of Pulse.beat
@@ -45,7 +46,7 @@ class Pulse:
         return time.monotonic() - self._last
 
 
-def run_watched(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path) -> T:
+def run_watched(work: Callable[[], T], pulse: Pulse, patience: float, folder: Path | Address) -> T:
     """Run `work` in another thread; returns its result, or raises its error. Raises HostError if it makes no progress
     (Pulse.beat) for `patience` seconds; the thread is then abandoned, since a thread in a system call cannot be
     ended."""
@@ -64,7 +65,8 @@ def run_watched(work: Callable[[], T], pulse: Pulse, patience: float, folder: Pa
     while thread.is_alive():
         thread.join(0.2)
         if thread.is_alive() and pulse.silent > patience:
-            raise HostError(f"{folder} has not answered for {patience:.0f} s. Is the drive still connected?")
+            lost = "Is the drive still connected?" if isinstance(folder, Path) else "Is the network up?"
+            raise HostError(f"{folder} has not answered for {patience:.0f} s. {lost}")
     if errors:
         raise errors[0]
     return results[0]

@@ -1,4 +1,4 @@
-"""Operations on a --persist folder: a second place for results, on a drive that may be slow, full, or detached."""
+"""Operations on a second place for results: a --persist folder, on a drive that may be slow, full, or detached."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from training.data.objects.address import Address
 from training.errors import HostError
 from training.persist.copying import Pulse, copy, run_watched, same
 from training.persist.place import Place
 
 PATIENCE = 180.0  # seconds without progress after which work on a place is abandoned
+OBJECTS_PATIENCE = 900.0  # the same of an object store, whose requests have time limits of their own, and are repeated
 T = TypeVar("T")
 
 
-def run_on_place(work: Callable[[], T], pulse: Pulse, persist: Path) -> T:
-    """Run `work`, which reports its progress to `pulse`, on a --persist folder. Raises HostError if the folder fails or
-    does not answer."""
+def run_on_place(work: Callable[[], T], pulse: Pulse, persist: Path | Address) -> T:
+    """Run `work`, which reports its progress to `pulse`, on what --persist names. Raises HostError if it fails or does
+    not answer."""
+    if isinstance(persist, Address):
+        try:
+            return run_watched(work, pulse, OBJECTS_PATIENCE, persist)
+        except OSError as error:
+            raise HostError(f"--persist {persist} cannot be used: {reason_of(error)}") from error
     try:
         return run_watched(work, pulse, PATIENCE, persist)
     except OSError as error:

@@ -42,10 +42,15 @@ class Lease:
         self._token = os.urandom(8).hex()
         self._renewed = 0.0
 
+    @property
+    def where(self) -> str:
+        """The file of the lease, for people."""
+        return str(self.folder / NAME)
+
     def take(self, pulse: Pulse) -> None:
         """Take the lease. If it is not known whether another host still renews it, wait SILENT seconds for a renewal.
         Raises HostError if another process holds it, OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._prepare()
         text = self._read()
         if text and not self._expired(text, pulse):
             raise self._in_use(text)
@@ -55,10 +60,10 @@ class Lease:
     def renew(self) -> bool:
         """To be called every BEAT seconds, and before the folder is used. Returns whether the place was attached again
         since the last call. Raises Taken if another process has the lease, Detached if the place is not there."""
-        again = self.place.require()
+        again = self._attached_again()
         text = self._read()
-        if text and _parsed(text).get("token") != self._token:
-            raise Taken(errno.EBUSY, f"it is used by {_who(text)} now")
+        if text and parsed(text).get("token") != self._token:
+            raise Taken(errno.EBUSY, f"it is used by {who(text)} now")
         if not text or time.monotonic() - self._renewed > BEAT:
             self._write()
         return again
@@ -67,18 +72,18 @@ class Lease:
         """Release the lease. Where that fails, it expires after SILENT seconds."""
         _held.discard(self._token)
         with suppress(OSError):
-            if _parsed(self._read()).get("token") == self._token:
-                (self.folder / NAME).unlink()
+            if parsed(self._read()).get("token") == self._token:
+                self._remove()
 
     def _expired(self, text: bytes, pulse: Pulse) -> bool:
         """Whether the holder that `text` names has ended, or does not renew the lease."""
-        notice = _parsed(text)
+        notice = parsed(text)
         if notice.get("place") == pid_namespace():
             return not _alive(notice)
         at = notice.get("at")
         if isinstance(at, int | float) and abs(time.time() - at) > LONG_DEAD:
             return True
-        self.say(f"{self.folder} was last used by {_who(text)}; waiting {SILENT:.0f} s for a sign of life.")
+        self.say(f"{self.folder} was last used by {who(text)}; waiting {SILENT:.0f} s for a sign of life.")
         until = time.monotonic() + SILENT
         while time.monotonic() < until:
             time.sleep(SILENT / 90)
@@ -90,9 +95,26 @@ class Lease:
 
     def _in_use(self, text: bytes) -> HostError:
         return HostError(
-            f"{self.folder} is in use by {_who(text)}. Two cannot keep their copies in one place: stop the other, or "
-            f"name another --persist folder. (If it is gone for good, delete {self.folder / NAME}.)"
+            f"{self.folder} is in use by {who(text)}. Two cannot keep their copies in one place: stop the other, or "
+            f"name another --persist folder. (If it is gone for good, delete {self.where}.)"
         )
+
+    def _notice(self) -> dict[str, Any]:
+        return {
+            "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()),
+            "place": pid_namespace(), "purpose": self.purpose, "at": time.time(), "token": self._token,
+        }  # fmt: skip
+
+    # where the lease is stored
+
+    def _prepare(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def _attached_again(self) -> bool:
+        return self.place.require()
+
+    def _remove(self) -> None:
+        (self.folder / NAME).unlink()
 
     def _read(self) -> bytes:
         try:
@@ -101,13 +123,9 @@ class Lease:
             return b""
 
     def _write(self) -> None:
-        notice = {
-            "host": socket.gethostname(), "process": os.getpid(), "began": _began(os.getpid()),
-            "place": pid_namespace(), "purpose": self.purpose, "at": time.time(), "token": self._token,
-        }  # fmt: skip
         temporary = self.folder / f"{NAME}-{self._token}"
         try:
-            temporary.write_text(json.dumps(notice), encoding="utf-8")
+            temporary.write_text(json.dumps(self._notice()), encoding="utf-8")
             temporary.replace(self.folder / NAME)
             sync(self.folder)
         finally:
@@ -146,7 +164,8 @@ def _alive(notice: dict[str, Any]) -> bool:
     return _began(process) == notice.get("began")
 
 
-def _parsed(text: bytes) -> dict[str, Any]:
+def parsed(text: bytes) -> dict[str, Any]:
+    """The notice of a lease; empty if it is damaged."""
     try:
         notice = json.loads(text)
     except ValueError:
@@ -154,8 +173,9 @@ def _parsed(text: bytes) -> dict[str, Any]:
     return notice if isinstance(notice, dict) else {}
 
 
-def _who(text: bytes) -> str:
-    notice = _parsed(text)
+def who(text: bytes) -> str:
+    """The holder that a lease names, for people."""
+    notice = parsed(text)
     if not notice:
         return "another process"
     return f"process {notice.get('process')} on {notice.get('host')} ({notice.get('purpose')})"

@@ -8,7 +8,6 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from training.data.files import sync
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
@@ -16,7 +15,6 @@ from training.engine.checkpoints.index import BEFORE_LAST, BEST, CONSTANTS, LAST
 from training.engine.checkpoints.index import TEMPORARY as SAVING
 from training.errors import HostError, UsageError
 from training.persist.copying import TEMPORARY, Changed, Pulse, copy, read_back
-from training.persist.destination import run_on_place
 
 ATTEMPTS = 5  # at a copy whose source is replaced by a save meanwhile
 SETTLING = 5.0  # seconds within which a save that has renamed a file also lists it
@@ -36,6 +34,10 @@ class CheckpointReplica:
         self._listed: Index | None = None  # the index of `target`; None: not read yet
         self._verified: dict[str, str] = {}  # name in `target` -> SHA-256, as read back by this process
         self._unverified = False  # whether all files in `target` must be read back before the next copy
+
+    def shown(self) -> str:
+        """A description of the checkpoints in `target`, for people."""
+        return shown(self.target)
 
     def sweep(self) -> None:
         """Remove what a killed copy left. Raises OSError."""
@@ -106,7 +108,7 @@ class CheckpointReplica:
             try:
                 self._copy(name, entry, there)
             except Changed:
-                if not self._still_listed(name, entry):
+                if not still_listed(self.source, name, entry, self.pulse):
                     raise
                 problems.append(f"{self.source / name} is missing or damaged")
         self._drop(there, [name for name in there.files if name not in mine.files and name != BEFORE_LAST])
@@ -130,17 +132,6 @@ class CheckpointReplica:
             else:
                 there.constants[name] = {"sha256": digest, "bytes": (self.target / name).stat().st_size}
         return problems
-
-    def _still_listed(self, name: str, entry: Entry) -> bool:
-        """Whether an entry that its file does not match is still listed after `SETTLING` seconds. If so, the file is
-        damaged. If not, the copy was made during a save, which renames its files before it writes the index."""
-        until = time.monotonic() + SETTLING
-        while Index.read(self.source).files.get(name) == entry:
-            if time.monotonic() >= until:
-                return True
-            self.pulse.beat()
-            time.sleep(0.02)
-        return False
 
     def _drop(self, there: Index, old: list[str]) -> None:
         """Delete the checkpoints `old`, and constants that no other one refers to; the index first."""
@@ -230,31 +221,46 @@ class CheckpointReplica:
             raise OSError(errno.EIO, "the index read back is not the one written", str(self.target))
 
 
+def still_listed(source: Path, name: str, entry: Entry, pulse: Pulse) -> bool:
+    """Whether an entry that its file in `source` does not match is still listed after `SETTLING` seconds. If so, the
+    file is damaged. If not, the copy was made during a save, which renames its files before it writes the index."""
+    until = time.monotonic() + SETTLING
+    while Index.read(source).files.get(name) == entry:
+        if time.monotonic() >= until:
+            return True
+        pulse.beat()
+        time.sleep(0.02)
+    return False
+
+
 def require_not_ahead(source: Path, target: Path) -> None:
     """Raise HostError if the newest checkpoint in `target` was saved after the newest in `source`: it must be restored
     first, not overwritten."""
-    theirs, ours = Index.read(target).files.get(LAST), Index.read(source).files.get(LAST)
+    refuse_if_ahead(Index.read(target), Index.read(source), target, source)
+
+
+def refuse_if_ahead(there: Index, here: Index, target: Path | str, source: Path) -> None:
+    """The same, of indexes that were read."""
+    theirs, ours = there.files.get(LAST), here.files.get(LAST)
     if theirs is not None and (ours is None or theirs.saved > ours.saved):
-        here = f"only step {ours.step}" if ours else "none"
+        held = f"only step {ours.step}" if ours else "none"
         raise HostError(
-            f"{target} is ahead: it holds step {theirs.step} of run {theirs.run_id}, and {source} holds {here}. "
+            f"{target} is ahead: it holds step {theirs.step} of run {theirs.run_id}, and {source} holds {held}. "
             "Restore it first: python -m training restore (--resume never starts a new run, and keeps it aside)."
         )
-
-
-def require_restored(root: Path, persist: Path, family: str) -> None:
-    """Raise HostError if `persist` has a newer checkpoint of `family` than `root`: a training would start again from an
-    older one, or from the beginning."""
-    part = Path("checkpoints") / family
-    run_on_place(lambda: require_not_ahead(root / part, persist / part), Pulse(), persist)
 
 
 def shown(folder: Path) -> str:
     """A description of the checkpoints that a folder's index lists, for people."""
     try:
-        files: dict[str, Any] = Index.read(folder).files
+        return shown_index(Index.read(folder))
     except (OSError, UsageError) as error:
         return f"nothing that can be read ({error})"
+
+
+def shown_index(index: Index) -> str:
+    """A description of the checkpoints that an index lists, for people."""
+    files = index.files
     if LAST not in files:
         return "nothing"
     best = f", best of step {files[BEST].step}" if BEST in files else ""

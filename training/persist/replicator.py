@@ -17,10 +17,10 @@ from pathlib import Path
 from training.engine.checkpoints.index import INDEX
 from training.errors import HostError, Interrupted
 from training.persist.copying import Pulse, files_under
-from training.persist.destination import copy_if_different, reason_of, require_place, run_on_place
-from training.persist.lease import BEAT, Lease
-from training.persist.place import Place
-from training.persist.remote import CheckpointReplica, shown
+from training.persist.destination import reason_of, run_on_place
+from training.persist.lease import BEAT, Taken
+from training.persist.remote import shown
+from training.persist.second_place import Target, place_at
 
 PATIENCE = 60.0  # seconds without progress after which the place is reported as hanging
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0  # seconds until the next attempt after a failure; doubled each time
@@ -35,13 +35,14 @@ class Replicator:
     Entering raises HostError where the place cannot be used: not writable, not answering, or in use by another host.
     """
 
-    def __init__(self, root: Path, persist: Path, family: str, also: Sequence[str], say: Callable[[str], None]):
+    def __init__(self, root: Path, persist: Target, family: str, also: Sequence[str], say: Callable[[str], None]):
         self.root, self.persist, self.also, self.say = root, persist, tuple(also), say
-        part = Path("checkpoints") / family
         self.pulse = Pulse()
-        self._replica = CheckpointReplica(root / part, persist / part, self.pulse)
-        self._place = Place(persist)
-        self._lease = Lease(persist / part, f"training {family}", say, self._place)
+        self._place = place_at(persist)
+        self._replica = self._place.replica(root / "checkpoints" / family, family, self.pulse)
+        self._lease = self._place.lease(family, f"training {family}", say)
+        self._patience = PATIENCE * self._place.patience
+        self._lost = ""  # what another host has done, if it has taken the run over
         self._wake, self._closing, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._wanted = self._done = 0  # number of saves; those of them that are copied
         self._busy = False  # whether the thread is working on the place
@@ -50,7 +51,14 @@ class Replicator:
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="replicate-watch")
 
     def saved(self) -> None:
-        """Request a copy of what was saved. Returns at once."""
+        """Request a copy of what was saved. Returns at once. Raises HostError if another host continues this run: this
+        one must end, or there would be two of it."""
+        if self._lost:
+            raise HostError(
+                f"Another host has taken this run over: {self._lost}. It stops here; what was saved here is in "
+                f"{self._replica.source}, and nothing of it was written to {self.persist} since. Let the other host "
+                "continue, or stop it and run the same command again."
+            )
         self._wanted += 1
         self._wake.set()
 
@@ -69,12 +77,12 @@ class Replicator:
         hurry = kind is not None and issubclass(kind, Interrupted)
         until = time.monotonic() + (HURRY if hurry else math.inf)
         try:
-            while self._thread.is_alive() and self.pulse.silent < PATIENCE and time.monotonic() < until:
+            while self._thread.is_alive() and self.pulse.silent < self._patience and time.monotonic() < until:
                 self._thread.join(0.1)
         finally:
             self._ended.set()
             if self._done < self._wanted:
-                why = self._reason or ("stopped before it was" if hurry else f"no answer for {PATIENCE:.0f} s")
+                why = self._reason or ("stopped before it was" if hurry else f"no answer for {self._patience:.0f} s")
                 self.say(
                     f"NOT copied to {self.persist}: {shown(self._replica.source)} ({why}). It is safe in "
                     f"{self._replica.source}; to copy it: python -m training persist --out {self.root} "
@@ -82,8 +90,7 @@ class Replicator:
                 )
 
     def _begin(self) -> None:
-        require_place(self.root, self.persist)
-        self._place.enter()
+        self._place.enter(self.root, self.say)
         self._lease.take(self.pulse)
         self._replica.sweep()
 
@@ -105,6 +112,11 @@ class Replicator:
                     self._report_done(wanted)
                     pause = due = 0.0
             except Exception as error:  # noqa: BLE001  any error is reported, and the training continues
+                if isinstance(error, Taken) and self._place.exclusive:
+                    self._lost = reason_of(error)
+                    self._report_failed(error, math.inf, closing)
+                    self._busy = False
+                    return
                 pause = min(max(FIRST_PAUSE, 2 * pause), LONGEST_PAUSE)
                 due = time.monotonic() + pause
                 self._replica.forget()
@@ -116,18 +128,16 @@ class Replicator:
                 return
 
     def _copy(self) -> None:
-        problems = self._replica.update()
-        for part in self.also:
-            for path in files_under(self.root / part):
-                copy_if_different(self.root, self.persist, path.relative_to(self.root), self.pulse, self._place)
+        also = (path.relative_to(self.root) for part in self.also for path in files_under(self.root / part))
+        problems = self._place.replicate(self._replica, self.root, also, self.pulse)
         if problems:
             raise HostError("; ".join(problems))
 
     def _report_done(self, wanted: int) -> None:
         if self._reason:
-            self.say(f"Copied to {self.persist} again, it has caught up: {shown(self._replica.target)}.")
+            self.say(f"Copied to {self.persist} again, it has caught up: {self._replica.shown()}.")
         elif not self._done:
-            self.say(f"Copied to {self.persist}, and read back there: {shown(self._replica.target)}.")
+            self.say(f"Copied to {self.persist}, and {self._place.read_back}: {self._replica.shown()}.")
         self._done, self._reason = wanted, ""
 
     def _report_failed(self, error: Exception, pause: float, closing: bool) -> None:
@@ -135,19 +145,20 @@ class Replicator:
         if reason != self._reason and not closing:
             self.say(
                 f"NOT copied to {self.persist}: {shown(self._replica.source)} ({reason}). It is safe in "
-                f"{self._replica.source}; trying again in {pause:.0f} s, then less often."
+                f"{self._replica.source}; "
+                + (f"trying again in {pause:.0f} s, then less often." if pause < math.inf else "the training stops.")
             )
         self._reason = reason
 
     def _watch(self) -> None:
         hangs = False
         while not self._ended.wait(min(1.0, PATIENCE / 4)):
-            if self._busy and not hangs and self.pulse.silent > PATIENCE:
+            if self._busy and not hangs and self.pulse.silent > self._patience:
                 hangs = True
                 self.say(
-                    f"NOT copied to {self.persist}: it has not answered for {PATIENCE:.0f} s. Training continues; what "
-                    f"is saved is in {self._replica.source}."
+                    f"NOT copied to {self.persist}: it has not answered for {self._patience:.0f} s. Training "
+                    f"continues; what is saved is in {self._replica.source}."
                 )
-            elif hangs and self.pulse.silent < PATIENCE:
+            elif hangs and self.pulse.silent < self._patience:
                 hangs = False
                 self.say(f"{self.persist} answers again.")

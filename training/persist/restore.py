@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from training.data.files import sync
 from training.engine.checkpoints.checkpoint_file import has, link
@@ -11,19 +12,54 @@ from training.engine.checkpoints.index import BEFORE_LAST, LAST, TEMPORARY, Entr
 from training.errors import HostError
 from training.persist.copying import Changed, Pulse, copy
 
+if TYPE_CHECKING:
+    from training.persist.second_place import Source
+
 _STAGED = f"{TEMPORARY}restored-"
 
 
-def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
-    """Copy the checkpoints in `theirs` (the second place) that are missing or older in `ours`; returns what was done,
-    for people.
+class FolderSource:
+    """A folder of checkpoints, to be restored. See second_place.Source."""
 
-    The caller must hold the lock and the lease of both folders. A run in `ours` that is older than another one in
-    `theirs` is set aside. Raises HostError if no listed checkpoint is intact, OSError.
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def index(self) -> Index:
+        """See Source."""
+        return Index.read(self.path)
+
+    def fetch(self, names: tuple[str, ...], digest: str, target: Path, pulse: Pulse) -> bool:
+        """See Source."""
+        for name in names:
+            try:
+                copy(self.path / name, target, pulse, digest)
+            except Changed:
+                continue
+            return True
+        return False
+
+    def leave_out(self, damaged: list[str], left: Index) -> None:
+        """See Source. The files are kept under another name."""
+        for name in damaged:
+            if (self.path / name).exists():
+                (self.path / name).replace(self.path / f"{name}.damaged")
+        left.write(self.path)
+
+
+def restore_family(place: Path | Source, ours: Path, pulse: Pulse) -> str:
+    """Copy the checkpoints in `place` (a folder, or what is in another second place) that are missing or older in
+    `ours`; returns what was done, for people.
+
+    The caller must hold the lock and the lease of both. A run in `ours` that is older than another one in `place` is
+    set aside. Raises HostError if no listed checkpoint is intact, OSError.
     """
+    theirs = FolderSource(place) if isinstance(place, Path) else place
     checkpoints = CheckpointFolder(ours)
     checkpoints.sweep()
-    there, here = Index.read(theirs), Index.read(ours)
+    there, here = theirs.index(), Index.read(ours)
     listed = there.newest_first()
     if not listed:
         return "nothing there"
@@ -38,10 +74,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
         )
     newest = next(iter(intact.values()))
     if damaged:  # the index there must not list what is damaged
-        for name in damaged:
-            if (theirs / name).exists():
-                (theirs / name).replace(theirs / f"{name}.damaged")
-        Index({LAST: newest} | intact, [], there.constants).without(()).write(theirs)
+        theirs.leave_out(damaged, Index({LAST: newest} | intact, [], there.constants).without(()))
     report = f"damaged there, and passed over: {', '.join(damaged)}; " if damaged else ""
     if newest.saved <= standing:
         return report + _repair(theirs, intact, checkpoints, here, pulse)
@@ -63,7 +96,7 @@ def restore_family(theirs: Path, ours: Path, pulse: Pulse) -> str:
 
 
 def _stage_all(
-    theirs: Path, listed: dict[str, Entry], ours: Path, pulse: Pulse
+    theirs: Source, listed: dict[str, Entry], ours: Path, pulse: Pulse
 ) -> tuple[dict[str, Entry], dict[str, Path], list[str]]:
     """Copy each content in `theirs` once, to temporary names in `ours`; returns the entries that are intact, with the
     constants that they refer to, SHA-256 -> the copy, and the names of what is damaged."""
@@ -79,7 +112,7 @@ def _stage_all(
     return intact, staged, damaged
 
 
-def _repair(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
+def _repair(theirs: Source, listed: dict[str, Entry], checkpoints: CheckpointFolder, here: Index, pulse: Pulse) -> str:
     """Copy what is missing or damaged here, if nothing there is newer; returns what was done, for people."""
     repaired, lost = [], []
     ours = checkpoints.path
@@ -109,29 +142,27 @@ def _repair(theirs: Path, listed: dict[str, Entry], checkpoints: CheckpointFolde
     return f"step {here.files[LAST].step} is here, nothing newer is there{done}"
 
 
-def _stage(theirs: Path, name: str, entry: Entry, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+def _stage(theirs: Source, name: str, entry: Entry, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
     """Copy an entry's content to a temporary name in `ours`, verified; False if it is not intact there."""
     # Where a copy was cut short between its two renames, the content is under the second name.
-    return _copied((theirs / name, theirs / BEFORE_LAST), entry.sha256, ours, staged, pulse)
+    return _copied(theirs, (name, BEFORE_LAST), entry.sha256, ours, staged, pulse)
 
 
-def _stage_constants(theirs: Path, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+def _stage_constants(theirs: Source, digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
     """Stage constants under a temporary name in `ours`: those of `ours` if they are intact, else those of `theirs`;
     returns False if neither are."""
     name = constants_name(digest)
     if digest not in staged and has(ours / name, digest):  # linked, as the run here may be set aside with its constants
         staged[digest] = ours / f"{_STAGED}{digest[:16]}"
         link(ours / name, staged[digest])
-    return digest in staged or _copied((theirs / name,), digest, ours, staged, pulse)
+    return digest in staged or _copied(theirs, (name,), digest, ours, staged, pulse)
 
 
-def _copied(sources: tuple[Path, ...], digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse) -> bool:
+def _copied(
+    theirs: Source, names: tuple[str, ...], digest: str, ours: Path, staged: dict[str, Path], pulse: Pulse
+) -> bool:
     path = ours / f"{_STAGED}{digest[:16]}"
-    for source in sources:
-        try:
-            copy(source, path, pulse, digest)
-        except Changed:
-            continue
+    if theirs.fetch(names, digest, path, pulse):
         staged[digest] = path
         return True
     return False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from training.engine.process.distributed import Ranks
     from training.engine.process.signals import Signals
     from training.engine.tracking.tracker import Tracker
+    from training.persist.second_place import Target
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def train(
     load: Callable[[str], Sequence[Row]] | None = None,
     left: Callable[[], float] | None = None,
     limit: float | None = None,
-    persist: Path | None = None,
+    persist: Target | None = None,
 ) -> Trained:
     """Train `recipe` in `workspace`, in one process or as one of torchrun's ranks. A run of the same settings and data
     that is there is continued.
@@ -70,7 +71,7 @@ def train(
     from training.engine.process.distributed import joined
     from training.engine.process.heartbeat import stop_watching
     from training.engine.process.signals import Signals
-    from training.persist.remote import require_restored
+    from training.persist.second_place import require_restored
 
     folder = workspace.checkpoints(recipe.run)
     with Signals() as signals, joined(device) as ranks, ExitStack() as held:
@@ -88,7 +89,7 @@ def train(
 
 def _train(
     ready: Prepared, workspace: Workspace, ranks: Ranks, signals: Signals, resume: str, allowance: Allowance | None,
-    persist: Path | None,
+    persist: Target | None,
 ) -> Trained:  # fmt: skip
     from training.engine.checkpoints.index import LAST
     from training.engine.checkpoints.provenance import plain, provenance
@@ -139,7 +140,7 @@ def _train(
 
 
 def _replicating(
-    workspace: Workspace, recipe: Recipe, run_folder: Path, ranks: Ranks, tracker: Tracker, persist: Path | None,
+    workspace: Workspace, recipe: Recipe, run_folder: Path, ranks: Ranks, tracker: Tracker, persist: Target | None,
     beside: ExitStack,
 ) -> Callable[[], None]:  # fmt: skip
     """Returns a function to be called after every save, which is then copied to `persist` in the background, until

@@ -83,7 +83,19 @@ class Index:
     def read(cls, folder: Path) -> Index:
         """The index in `folder`; an empty one where there is none. Raises UsageError if it is damaged."""
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            return cls.parsed(json.loads((folder / INDEX).read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{folder / INDEX} cannot be read ({error}). Without it no checkpoint in {folder} can be trusted: "
+                "restore it, or move the folder away to start a new run."
+            ) from None
+
+    @classmethod
+    def parsed(cls, index: Any) -> Index:
+        """The index with the JSON value `index`. Raises ValueError if it is not one."""
+        try:
             files, naming = dict(index["files"]), list(index.get("naming", ()))
             for name in (*files, *naming):  # files are linked and deleted by these names
                 if not isinstance(name, str) or Path(name).name != name:
@@ -96,28 +108,25 @@ class Index:
             for name, about in constants.items():
                 if name != constants_name(about["sha256"]):
                     raise ValueError(f"{name!r} is not the name of a constants file in this folder")
-            return cls(entries, naming, constants)
-        except FileNotFoundError:
-            return cls()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(
-                f"{folder / INDEX} cannot be read ({error}). Without it no checkpoint in {folder} can be trusted: "
-                "restore it, or move the folder away to start a new run."
-            ) from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(str(error)) from error
+        return cls(entries, naming, constants)
 
-    def write(self, folder: Path) -> None:
-        """Replace the index in `folder`: temporary file, fsync, rename, fsync of the folder. Raises OSError."""
+    def plain(self) -> dict[str, Any]:
+        """For JSON."""
         value: dict[str, Any] = {
             "format": FORMAT,
             "files": {name: entry.plain() for name, entry in self.files.items()},
             "naming": list(self.naming),
         }
-        if self.constants:
-            value["constants"] = self.constants
+        return value | ({"constants": self.constants} if self.constants else {})
+
+    def write(self, folder: Path) -> None:
+        """Replace the index in `folder`: temporary file, fsync, rename, fsync of the folder. Raises OSError."""
         temporary = folder / f"{TEMPORARY}{os.getpid()}-{INDEX}"
         try:
             with temporary.open("w", encoding="utf-8") as file:
-                json.dump(value, file, indent=1)
+                json.dump(self.plain(), file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(folder / INDEX)

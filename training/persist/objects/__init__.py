@@ -1,0 +1,1 @@
+"""An object store as the second place."""
