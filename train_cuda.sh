@@ -125,11 +125,12 @@ if [[ $mode == docker ]]; then
     fi
     prepare_container
 else
-    if [[ -n $persist && ! -d $persist && $dry_run == no ]]; then
+    if [[ $persist == /* && ! -d $persist && $dry_run == no ]]; then # the other kind is a URL
         mkdir -- "$persist" || refuse "--persist '$persist' cannot be made."
     fi
     setup_options=(core) # or the domain's extra, where it has one
     [[ ! -f $root/requirements/$domain.lock ]] || setup_options=("$domain")
+    [[ $persist != *://* || $persist == /* ]] || setup_options+=(clouds)
     [[ $skip_build == no ]] || setup_options+=(--check)
     [[ $cpu == no ]] || setup_options+=(--cpu)
     if [[ $dry_run == yes ]]; then

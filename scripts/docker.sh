@@ -34,6 +34,9 @@ choose_image() { # sets image, index, domains, inputs
     # the domain of the command, where it has its own lock file
     domains=${DOMAINS:-${domain:-${ATHANOR_JOB:-music}}}
     [[ -n ${DOMAINS:-} || -f $root/requirements/$domains.lock ]] || domains=core
+    if [[ ${persist:-/} != /* && " $domains " != *' clouds '* ]]; then # a URL: the image needs the client of object stores
+        domains+=' clouds'
+    fi
     # a CPU build of torch is a quarter of the size of one that brings CUDA
     if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
         index=''
@@ -154,14 +157,19 @@ To train on the CPU all the same: --cpu. Without Docker: --native."
 # -- the plan ------------------------------------------------------------------------------------------------------
 
 planned_in_image() { # planned_in_image WORDS...: the plan of a command, on a host that has Docker and no Python
-    local word reason path paths=() look options=() cpu=no skip_build=no domain=${ATHANOR_JOB:-music}
+    local word before='' reason path paths=() look options=() cpu=no skip_build=no domain=${ATHANOR_JOB:-music}
+    local persist=${ATHANOR_PERSIST:-}
     [[ ${1:---} == -* ]] || domain=$1
     for word in "$@"; do
         case $word in
             --cpu) cpu=yes ;;
             --skip-build) skip_build=yes ;;
+            --persist=*) persist=${word#*=} ;;
         esac
+        [[ $before != --persist ]] || persist=$word
+        before=$word
     done
+    [[ $persist == *://* ]] || persist='' # only a URL changes what the image needs
     reason=$(why_no_engine)
     [[ -z $reason ]] || refuse "there is neither a Python (3.11 to 3.13) nor Docker here: $reason. On Debian or Ubuntu:
     sudo apt-get install python3 python3-venv"
@@ -214,9 +222,10 @@ Name a folder further down, or use --native."
 }
 
 prepare_container() { # sets container, the words before a stage's command, and container_name
-    local folder name user groups=() group binds=()
+    local folder name user groups=() group binds=() folders=() passed=WANDB
     declare -A bound=()
-    for folder in "$out" ${mounts[@]+"${mounts[@]}"} ${persist:+"$persist"}; do
+    [[ ${persist:-} != /* ]] || folders+=("$persist") # the other kind is a URL
+    for folder in "$out" ${mounts[@]+"${mounts[@]}"} ${folders[@]+"${folders[@]}"}; do
         check_mount "$folder"
     done
     user=$(id -u):$(id -g)
@@ -241,13 +250,19 @@ prepare_container() { # sets container, the words before a stage's command, and 
         bound[$folder]=yes
         bind "$folder"
     done
-    if [[ -n ${persist:-} ]]; then
+    if [[ ${persist:-} == /* ]]; then
         if [[ $dry_run == no && ! -d $persist ]]; then
             mkdir -- "$persist" || refuse "--persist '$persist' cannot be made."
             [[ $(id -u) != 0 ]] || chown -- "$user" "$persist"
         fi
         bound[$persist]=yes
         bind "$persist"
+    elif [[ -n ${persist:-} ]]; then
+        passed='WANDB|AWS|GOOGLE|AZURE'
+        for name in GOOGLE_APPLICATION_CREDENTIALS GOOGLE_SERVICE_ACCOUNT GOOGLE_SERVICE_ACCOUNT_PATH \
+            AWS_WEB_IDENTITY_TOKEN_FILE AZURE_FEDERATED_TOKEN_FILE; do # these name files
+            [[ ${!name:-} != /* || ! -f ${!name} ]] || bind_data "${!name}"
+        done
     fi
     for folder in ${mounts[@]+"${mounts[@]}"}; do
         bind_data "$folder"
@@ -267,7 +282,7 @@ prepare_container() { # sets container, the words before a stage's command, and 
         --env "TRITON_CACHE_DIR=$out/cache/compiled/triton"
     )
     # By name only: a value given here would be visible in the process list.
-    for name in $(compgen -e | grep -E '^(WANDB|CUDA|NCCL|GLOO|OMP|GOMP|OPENBLAS|MKL|TORCH|PYTORCH)_|^(HF_TOKEN|HF_ENDPOINT|ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES|RUNNER)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)$'); do
+    for name in $(compgen -e | grep -E "^($passed|CUDA|NCCL|GLOO|OMP|GOMP|OPENBLAS|MKL|TORCH|PYTORCH)_|^(HF_TOKEN|HF_ENDPOINT|ATHANOR_(HEALTH_SECONDS|RESTARTS|RESTART_PAUSES|RUNNER)|https?_proxy|no_proxy|HTTPS?_PROXY|NO_PROXY)\$"); do
         [[ $name == TORCH_INDEX || $name == TORCHINDUCTOR_CACHE_DIR ]] || container+=(--env "$name")
     done
     [[ $gpu == no ]] || container+=(--gpus all)

@@ -245,6 +245,26 @@ def test_a_container_is_confined_and_runs_as_the_caller(host, tmp_path):
         assert any(word.startswith("--shm-size=") for word in call)
 
 
+def test_an_object_store_is_no_mount_and_its_keys_are_passed_by_name(host, tmp_path):
+    """Only where it is used; a file that a variable names is mounted. The image gets the client."""
+    host.has_docker()
+    key = tmp_path / "service account.json"
+    key.write_text("{}")
+    environment = {"AWS_SECRET_ACCESS_KEY": "a secret", "AZURE_STORAGE_ACCOUNT_NAME": "name",
+                   "GOOGLE_APPLICATION_CREDENTIALS": str(key)}  # fmt: skip
+    _, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", "gs://bucket/x", BUILD_ENDS="1", **environment)
+    assert "DOMAINS=music clouds" in build(calls)
+    done, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", "gs://bucket/x", **environment)
+    assert done.returncode == 0, done.stderr
+    for call in stages(calls)[0]:
+        assert {*environment} <= {*call} and not any("a secret" in word for word in call)
+        mounts = [call[at + 1] for at, word in enumerate(call) if word == "--mount"]
+        assert f'type=bind,"source={key}","target={key}",readonly' in mounts
+        assert not any("bucket" in mount for mount in mounts)
+    _, calls = host.run("--cpu", "--out", tmp_path / "out", **environment)
+    assert not any({*environment} & {*call} for call in stages(calls)[0]), "without an object store they are not needed"
+
+
 def test_data_is_mounted_read_only_under_its_own_name_and_outputs_writable(host, tmp_path):
     host.has_docker()
     songs = tmp_path / 'so"ngs, all'
@@ -350,6 +370,9 @@ def test_a_host_with_docker_alone_plans_in_the_image(host, tmp_path):
     assert calls.index(build(calls)) < calls.index(looks[0])
     done, calls = host.run("--cpu", "--midi-root", tmp_path / "nowhere")
     assert done.returncode == 2 and "is not a folder" in done.stderr and not stages(calls)[0]
+    done, calls = host.run("--cpu", "--out", tmp_path / "out", "--persist", "s3://bucket/x")
+    assert done.returncode == 0, done.stderr
+    assert "DOMAINS=music clouds" in build(calls)
 
 
 def test_a_host_with_neither_python_nor_docker_is_refused_with_what_to_install(host):

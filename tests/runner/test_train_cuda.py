@@ -245,6 +245,33 @@ def test_persist_restores_first_and_copies_last(run, tmp_path):
     assert "persist" not in verbs(run("--persist", "drive", "--estimate")[1])
 
 
+@pytest.mark.parametrize("given", ["--persist", "ATHANOR_PERSIST"])
+def test_the_url_of_an_object_store_is_passed_on_as_it_is(run, tmp_path, given):
+    """It is not a name in the current folder, and no folder is made for it."""
+    url = "s3://a-bucket/runs of mine"
+    done, calls = run("--persist", url) if given == "--persist" else run(ATHANOR_PERSIST=url)
+    assert done.returncode == 0, done.stderr
+    assert verbs(calls) == ["doctor", "restore", *ALL[1:], "persist"]
+    for call in calls:
+        assert (call[-2:] == ["--persist", url]) == (call[2] in ("restore", "train", "persist")), call
+    assert not list(tmp_path.glob("s3*")) and not list(tmp_path.glob("*bucket*"))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("gcs://bucket/x", "gcs:// is not supported: use s3://, gs://, az:// or a folder"),
+        ("s3://key:secret@bucket/x", "contains a password or key"),
+        ("s3://B/x", "does not name a bucket"),
+        ("s3://bucket/../x", "names separated by single slashes"),
+    ],
+)
+def test_a_url_that_names_no_place_is_refused(run, url, why):
+    done, calls = run("--persist", url)
+    assert done.returncode == 2 and why in done.stderr and not calls
+    assert "secret" not in done.stderr
+
+
 @pytest.mark.parametrize("end", ["fails", "is interrupted", "fails, and the copy too"])
 def test_results_are_copied_when_a_stage_fails(run, tmp_path, end):
     code = 75 if "interrupted" in end else 5

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
 
@@ -112,7 +113,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
-        persist = _persist(absolute(persist), checking)
+        persist = str(Address.parse(persist)) if is_url(persist) else _persist(absolute(persist), checking)
     families = [facts.name for facts in domain.families]
     for family, assignment in values["set"]:
         if family not in (None, *families):
@@ -172,9 +173,9 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     _add_money(parser)
     group = parser.add_argument_group("hosts that may be lost")
     group.add_argument(
-        "--persist", metavar="DIR", type=_text,
-        help="keep verified copies of all that matters in DIR, which may be slow or a network drive; a new host "
-        "continues from there",
+        "--persist", metavar="DIR|URL", type=_text,
+        help="keep verified copies of all that matters in DIR, which may be slow or a network drive, or in an object "
+        "store (s3://BUCKET/PREFIX, gs://..., az://...: docs/object-stores.md); a new host continues from there",
     )  # fmt: skip
     group = parser.add_argument_group("other")
     group.add_argument("--dry-run", action="store_true", help="print the exact commands, run nothing")

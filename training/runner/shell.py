@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from shlex import quote
 
+from training.data.objects.address import is_url
 from training.domain import Node
 from training.runner.options import Command
 from training.runner.plan import ONCE, Plan, Step
@@ -14,7 +15,8 @@ def paths(command: Command) -> str:
     """The paths that planning looks at, one per line, quoted. On a host without Python, the plan is made in a container
     in which these must be mounted."""
     options = [option.attribute for option in command.domain.options if option.mounted]
-    named = [command.out, command.persist, *(command.options.get(attribute) for attribute in options)]
+    persist = None if command.persist is None or is_url(command.persist) else command.persist
+    named = [command.out, persist, *(command.options.get(attribute) for attribute in options)]
     return "\n".join(quote(path) for path in named if path)
 
 
