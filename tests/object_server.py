@@ -72,7 +72,7 @@ class ObjectServer:
         until = time.monotonic() + 60
         while True:
             try:
-                signed("PUT", f"{self.endpoint}/{BUCKET}")
+                make_bucket(self.endpoint)
                 break
             except urllib.error.HTTPError as error:
                 if error.code == 409:  # it exists
@@ -104,30 +104,33 @@ def environment(endpoint: str, key: str = ROOT, secret: str = SECRET) -> dict[st
     }  # fmt: skip
 
 
-def signed(method: str, url: str) -> bytes:
-    """A request of user ROOT without a body, with a signature of version 4; obstore does not create buckets."""
-    stamp, empty = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), hashlib.sha256(b"").hexdigest()
-    host, _, path = url.removeprefix("http://").partition("/")
+def signature(method: str, host: str, path: str, body: bytes) -> dict[str, str]:
+    """Headers of a request of user ROOT with a signature of version 4; `path` is encoded, without a query."""
+    stamp, content = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), hashlib.sha256(body).hexdigest()
     names, scope = "host;x-amz-content-sha256;x-amz-date", f"{stamp[:8]}/us-east-1/s3/aws4_request"
-    headers = f"host:{host}\nx-amz-content-sha256:{empty}\nx-amz-date:{stamp}\n"
-    canonical = hashlib.sha256(f"{method}\n/{path}\n\n{headers}\n{names}\n{empty}".encode()).hexdigest()
+    headers = f"host:{host}\nx-amz-content-sha256:{content}\nx-amz-date:{stamp}\n"
+    canonical = hashlib.sha256(f"{method}\n{path}\n\n{headers}\n{names}\n{content}".encode()).hexdigest()
     key = f"AWS4{SECRET}".encode()
     for part in scope.split("/"):
         key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    signature = hmac.new(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}".encode(), hashlib.sha256).hexdigest()
-    authorization = f"AWS4-HMAC-SHA256 Credential={ROOT}/{scope}, SignedHeaders={names}, Signature={signature}"
-    request = urllib.request.Request(url, method=method, headers={
-        "x-amz-date": stamp, "x-amz-content-sha256": empty, "Authorization": authorization,
-    })  # fmt: skip
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=20) as answer:
-        return answer.read()
+    signed = hmac.new(key, f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{canonical}".encode(), hashlib.sha256).hexdigest()
+    authorization = f"AWS4-HMAC-SHA256 Credential={ROOT}/{scope}, SignedHeaders={names}, Signature={signed}"
+    return {"Host": host, "x-amz-date": stamp, "x-amz-content-sha256": content, "Authorization": authorization}
+
+
+def make_bucket(endpoint: str) -> None:
+    """Create BUCKET; obstore creates none. Raises OSError, which an HTTPError is."""
+    host = endpoint.removeprefix("http://")
+    headers = signature("PUT", host, f"/{BUCKET}", b"")
+    request = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT", headers=headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20):
+        pass
 
 
 class FaultyProxy:
-    """Passes requests on to `server`, with faults: `deaf` to conditions (their headers are dropped), `failing` (a
-    status for every write), `losing` answers of writes (the store has done them, the connection ends), or `down`.
-    `requests`: method and path of each one."""
+    """Passes requests on to `server`, with faults: `deaf` to conditions (the request is made again without them, since
+    they are signed), `failing` (a status for every write), `losing` answers of writes (the store has done them, the
+    connection ends), or `down`. `requests`: method and path of each one."""
 
     def __init__(self, server: ObjectServer):
         self.deaf, self.down, self.losing, self.failing, self.requests = False, False, 0, 0, []
@@ -147,8 +150,9 @@ class FaultyProxy:
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
-                dropped = ("if-match", "if-none-match") if proxy.deaf else ()
-                headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+                headers = dict(self.headers.items())
+                if proxy.deaf and {"if-match", "if-none-match"} & {name.lower() for name in headers}:
+                    headers = signature(self.command, headers.get("host", headers.get("Host", "")), self.path, body)
                 onward = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
                 onward.request(self.command, self.path, body, headers)
                 answer = onward.getresponse()

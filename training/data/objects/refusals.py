@@ -12,6 +12,9 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _NETWORK = ("error sending request", "timed out", "timeout", "connection", "dns error", "error decoding response body",
             "request or response body error")  # fmt: skip
 _NO_CREDENTIALS = (
+    "/latest/api/token",
+    "Missing AccessKeyId",
+    "Missing SecretAccessKey",
     "169.254.169.254",
     "metadata.google.internal",
     "token request",

@@ -26,7 +26,8 @@ class ObjectLease(lease.Lease):
         super().__init__(Path(), purpose, say, None)  # type: ignore[arg-type]
         self.folder = f"{store.address}/{part}".rstrip("/")  # type: ignore[assignment]
         self.store, self.key = store, f"{below}{NAME}"
-        self._version: Version = ABSENT  # of what `_read` or `_write` has seen last
+        self._seen: Version = ABSENT  # of what was read last
+        self._own: Version | None = None  # of what this lease has written last; None: nothing yet
 
     @property
     def where(self) -> str:
@@ -50,7 +51,8 @@ class ObjectLease(lease.Lease):
             text = self._read()
             if text:
                 raise Taken(errno.EBUSY, f"it is used by {who(text)} now") from None
-            self._write()  # it was deleted by hand
+            self._own = None  # it was deleted by hand, or another host has taken and released it
+            self._write()
         return False
 
     def _prepare(self) -> None:
@@ -58,13 +60,14 @@ class ObjectLease(lease.Lease):
 
     def _remove(self) -> None:
         # Not deleted: a delete has no condition, and another host may have taken the lease meanwhile.
-        self.store.put(self.key, json.dumps(_FREE).encode(), self._version)
+        self.store.put(self.key, json.dumps(_FREE).encode(), self._own)
 
     def _read(self) -> bytes:
         found = self.store.get(self.key)
-        content, self._version = found or (b"", ABSENT)
+        content, self._seen = found or (b"", ABSENT)
         return b"" if lease.parsed(content).get("free") else content
 
     def _write(self) -> None:
-        self._version = self.store.put(self.key, json.dumps(self._notice()).encode(), self._version)
+        # A lease that is held is replaced only if no one else has written it, whatever was read since.
+        self._own = self.store.put(self.key, json.dumps(self._notice()).encode(), self._own or self._seen)
         self._renewed = time.monotonic()
