@@ -25,6 +25,7 @@ MODULES: tuple[str, ...] = (
     "planted",
     "trackers",
     "containers",
+    "stores",
 )
 
 

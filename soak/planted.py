@@ -300,7 +300,7 @@ ROWS = (
                 'if parts.is_absolute() or ".." in parts.parts or "\\\\" in name or not parts.parts:', "if False:"),
                 sign="outside was read", trials=len(CASES)),
             Mutant("an index's names are followed", edited(
-                Index, "read", "Path(name).name != name", "False"), sign="a file outside"),
+                Index, "parsed", "Path(name).name != name", "False"), sign="a file outside"),
         ),
     ),
 )  # fmt: skip
