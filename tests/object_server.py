@@ -1,4 +1,4 @@
-"""A real S3 server for tests: SeaweedFS, a process of its own, and a proxy before it that has faults."""
+"""A real S3 server for tests: SeaweedFS, a separate process, and a proxy before it that has faults."""
 
 from __future__ import annotations
 

@@ -75,6 +75,12 @@ def _prepare_counted(options: argparse.Namespace) -> None:
     prepare(options.of, Job(Workspace(options.out), data_options(options) | common, options.seed))
 
 
+def _fetch(options: argparse.Namespace) -> None:
+    from training.stages.fetch import fetch
+
+    fetch(options.address, options.folder)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     from training.stages.inspect import inspect
 
@@ -299,9 +305,7 @@ def _doctor(options: argparse.Namespace) -> None:
     from training.stages.doctor import doctor
 
     command_limit(options)
-    doctor(
-        Workspace(options.out), options.of, data_options(options), device=options.device, gpus=options.gpus
-    )  # fmt: skip
+    doctor(Workspace(options.out), options.of, data_options(options), device=options.device, gpus=options.gpus)
 
 
 def _each(options: argparse.Namespace) -> None:
@@ -368,6 +372,7 @@ VERBS = {
     "train": _train,
     "estimate": _estimate,
     "prove-resume": _prove_resume,
+    "fetch": _fetch,
     "inspect": _inspect,
     "each": _each,
     "node": _node,

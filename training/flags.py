@@ -80,6 +80,10 @@ class Verbs:
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
 
+        verb = self._add("fetch", "download data from an object store; an interrupted download continues")
+        verb.add_argument("address", type=_address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
+        verb.add_argument("folder", type=_absolute, metavar="DIR")
+
         verb = self._add("inspect", "show what is read from files of yours")
         verb.add_argument("word", choices=tuple(domains()), metavar="WORD", help=", ".join(domains()))
         verb.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -334,8 +338,12 @@ def _share(text: str) -> float:
 
 
 def _persist_target(text: str) -> Path | Address:
+    return _address(text) if is_url(text) else _absolute(text)
+
+
+def _address(text: str) -> Address:
     try:
-        return Address.parse(text) if is_url(text) else _absolute(text)
+        return Address.parse(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

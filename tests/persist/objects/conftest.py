@@ -21,7 +21,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def there(server, monkeypatch):
-    """An empty place of its own."""
+    """An empty place for one test."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     for name, value in environment(server.endpoint).items():

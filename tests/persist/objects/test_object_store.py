@@ -40,7 +40,7 @@ def test_a_write_whose_answer_was_lost_and_that_was_repeated_is_no_conflict(ther
     assert not proxy.losing and store.get("a")[0] == b"1"
 
 
-def test_a_store_that_ignores_conditions_is_told_apart(there, proxy):
+def test_a_store_that_ignores_conditions_is_recognized(there, proxy):
     assert ObjectStore(there).check_conditions()
     proxy.deaf = True
     store = ObjectStore(there)
@@ -61,7 +61,7 @@ def test_a_single_write_has_the_md5_as_its_etag(there):
 @pytest.mark.parametrize(
     ("environment", "bucket", "why"),
     [
-        ({"AWS_ACCESS_KEY_ID": "nobody"}, BUCKET, r"not accept the key \(403 InvalidAccessKeyId\).*AWS_ACCESS_KEY_ID"),
+        ({"AWS_ACCESS_KEY_ID": "unknown"}, BUCKET, r"not accept the key \(403 InvalidAccessKeyId\).*AWS_ACCESS_KEY_ID"),
         ({"AWS_SECRET_ACCESS_KEY": "x"}, BUCKET, r"not accept the key \(403 SignatureDoesNotMatch\)"),
         ({"AWS_ACCESS_KEY_ID": READER}, BUCKET, r"the key may not write there \(403 AccessDenied\).*list and delete"),
         ({}, "no-such-bucket", r"there is no bucket no-such-bucket at http.* \(404 NoSuchBucket\)\. Create it"),

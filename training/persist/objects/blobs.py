@@ -32,18 +32,18 @@ def upload(
         reading = path.open("rb")
     except FileNotFoundError as error:
         raise Changed(errno.ENOENT, "is missing", str(path)) from error
-    whole, parts = hashlib.sha256(), []
+    total, parts = hashlib.sha256(), []
     with reading:
         left = os.fstat(reading.fileno()).st_size
         while left > 0 and (content := reading.read(min(PART, left))):
             left -= len(content)
-            whole.update(content)
+            total.update(content)
             digest = hashlib.sha256(content).hexdigest()
             parts.append(known.get(digest) or Part(digest, len(content), write(store, key(digest), content)))
             pulse.beat()
-    if expected is not None and whole.hexdigest() != expected:
+    if expected is not None and total.hexdigest() != expected:
         raise Changed(errno.EIO, "does not match its SHA-256", str(path))
-    return whole.hexdigest(), parts
+    return total.hexdigest(), parts
 
 
 def write(store: ObjectStore, key: str, content: bytes) -> str | None:
@@ -59,7 +59,7 @@ def write(store: ObjectStore, key: str, content: bytes) -> str | None:
 
 def download(store: ObjectStore, keys: Sequence[str], target: Path, pulse: Pulse, expected: str) -> None:
     """Write the contents of the objects `keys`, one after the other, to the file `target`, completely or not at all.
-    Raises Changed if one is missing, or the whole is not `expected`; OSError."""
+    Raises Changed if one is missing, or all together are not `expected`; OSError."""
     temporary = target.with_name(f"{TEMPORARY}{os.urandom(6).hex()}")
     hashed = hashlib.sha256()
     try:
