@@ -41,7 +41,7 @@ def names(*words):
 def test_a_domain_that_fans_out_has_nodes_and_a_sealed_test_is_planned_by_the_same_code():
     assert names("toy") == [
         "doctor", "prepare", "train boost", "train curve", "predict-curve", "predict-boost", "blend",
-        "evaluate curve", "test curve", "evaluate boost", "test boost", "export", "verify", "budget",
+        "evaluate curve", "evaluate boost", "export", "verify", "budget",
     ]  # fmt: skip
     steps = {step.name: step for step in plan("toy").steps}
     assert steps["blend"].needs == ("prepare", "predict-curve", "predict-boost")
@@ -49,7 +49,7 @@ def test_a_domain_that_fans_out_has_nodes_and_a_sealed_test_is_planned_by_the_sa
     assert steps["train curve"].needs == ("prepare", "train boost"), "curve uses boost"
     assert steps["train curve"].command[2:5] == ("each", "train", "curve")
     assert steps["train boost"].command[2:4] == ("train", "boost")
-    assert steps["test curve"].command[-1] == "--test" and steps["prepare"].command[2:5] == (
+    assert steps["evaluate curve"].command[-1] == "--test" and steps["prepare"].command[2:5] == (
         "prepare",
         "--domain",
         "toy",
@@ -61,11 +61,8 @@ def test_a_domain_that_fans_out_has_nodes_and_a_sealed_test_is_planned_by_the_sa
     ("words", "gone"),
     [
         (["--skip", "blend"], {"blend"}),
-        (["--skip-curve"], {"train curve", "evaluate curve", "test curve"}),
-        (
-            ["--skip-export"],
-            {"evaluate curve", "test curve", "evaluate boost", "test boost", "export", "verify", "budget"},
-        ),
+        (["--skip-curve"], {"train curve", "evaluate curve"}),
+        (["--skip-export"], {"evaluate curve", "evaluate boost", "export", "verify", "budget"}),
         (["--skip-manifests"], {"prepare"}),
     ],
 )

@@ -263,14 +263,14 @@ class _Steps:
             chosen = tuple(facts.name for facts in self.domain.families)
         steps = []
         for facts in map(self.domain.facts, chosen):
-            each = ["each"] if facts.fan_out else []
-            evaluate = ["evaluate", facts.name, *self._common("evaluate"), *self._device()]
-            name, metrics = f"evaluate {facts.name}", f"{out}/exports/metrics.json"
+            words = ["evaluate", facts.name, *self._common("evaluate"), *self._device()]
+            title = f"Evaluate {facts.name}"
+            if self.domain.sealed_test:  # in the same process: the model and the data are there
+                title, words = f"{title}, and test it on the sealed split", [*words, "--test"]
+            words = ["each", *words] if facts.fan_out else words
             needs = self._trained([facts.name, *facts.after])
-            steps.append(self._step(name, f"Evaluate {facts.name}", [*each, *evaluate], needs, metrics, device=True))
-            if self.domain.sealed_test:
-                title, words = f"Test {facts.name} on the sealed split", [*each, *evaluate, "--test"]
-                steps.append(self._step(f"test {facts.name}", title, words, [name], metrics, device=True))
+            steps.append(self._step(f"evaluate {facts.name}", title, words, needs, f"{out}/exports/metrics.json",
+                                    device=True))  # fmt: skip
         words = ["export", *chosen, *self._domain(), *self._common("export")]
         before = [step.name for step in steps]
         steps.append(self._step("export", "Export", words, before, f"{out}/exports/receipt.json"))
