@@ -1,8 +1,9 @@
 """A Python in which everything is imported already, so that commands start without the seconds that torch takes.
 
-`Warm` starts a server and writes a program `python`. For each `-m training ...` the program has the server fork a
-process, with the program's working directory, environment, output, signals and exit code; it runs anything else with
-the real interpreter. Verbs that the variable WITHOUT names end at once, and so does their supervisor.
+`Warm` starts a server and writes a program `python`. For each `-m training ...` (and for the server of a fan-out, which
+forks in its turn) the program has the server fork a process, with the program's working directory, environment, output,
+signals and exit code; it runs anything else with the real interpreter. Verbs that the variable WITHOUT names end at
+once, and so does their supervisor.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 WITHOUT = "ATHANOR_TEST_WITHOUT"
+MODULES = ("training", "training.stages.fork_server")
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1
 
@@ -29,11 +31,11 @@ import json, os, signal, socket, sys
 command = sys.argv[sys.argv.index("--") + 2 :] if "--" in sys.argv else sys.argv[1:]
 if command[:2] == ["-m", "training"] and command[2] in os.environ.get({without!r}, "").split():
     sys.exit(0)
-if sys.argv[1:3] != ["-m", "training"]:
+if sys.argv[1] != "-m" or sys.argv[2] not in {modules!r}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 server.connect({address!r})
-order = {{"words": sys.argv[3:], "folder": os.getcwd(), "environment": dict(os.environ)}}
+order = {{"module": sys.argv[2], "words": sys.argv[3:], "folder": os.getcwd(), "environment": dict(os.environ)}}
 socket.send_fds(server, [json.dumps(order).encode()], [0, 1, 2])
 process = int(server.recv(64))
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -55,7 +57,7 @@ class Warm:
     def __init__(self, folder: Path, prepare: str = "tests.imported:unchanged"):
         self.python = folder / "python"
         address = folder / "warm.socket"
-        client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT)
+        client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT, modules=MODULES)
         self.python.write_text(client, encoding="utf-8")
         self.python.chmod(0o755)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -111,7 +113,7 @@ def _attend(client: socket.socket, prepared: Any) -> None:
 
 
 def _run(order: dict[str, Any], handles: list[int], client: socket.socket, prepared: Any) -> None:
-    """`python -m training WORDS`, in this process."""
+    """`python -m MODULE WORDS`, in this process."""
     code = 1
     try:
         client.close()
@@ -125,8 +127,8 @@ def _run(order: dict[str, Any], handles: list[int], client: socket.socket, prepa
         os.chdir(order["folder"])
         os.environ.clear()
         os.environ.update(order["environment"])
-        sys.argv = ["training", *prepared(order["words"])]
-        runpy.run_module("training", run_name="__main__", alter_sys=True)
+        sys.argv = [order["module"], *prepared(order["words"])]
+        runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1

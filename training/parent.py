@@ -33,9 +33,9 @@ PARENT = "ATHANOR_PARENT"
 SECONDS = 0.5  # between two comparisons
 
 
-def as_parent() -> dict[str, str]:
-    """Environment variables for a child that is to stop when this process has gone."""
-    return {PARENT: str(os.getpid())}
+def as_parent(process: int | None = None) -> dict[str, str]:
+    """Environment variables for a child that is to stop when `process` (default: this one) has gone."""
+    return {PARENT: str(process or os.getpid())}
 
 
 def follow(is_stopping: Callable[[], object]) -> None:

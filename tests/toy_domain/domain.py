@@ -52,7 +52,10 @@ class Toy(Domain):
     title = "Calibration curves"
     sentence = "A folder of readings in; a calibration curve for every device out."
     unit = Unit("session", "sessions")
-    families = (_family("curve", "Curve", fan_out=True, uses=("boost",)), _family("boost", "Boost"))
+    families = (
+        _family("curve", "Curve", fan_out=True, imports=("tests.toy_domain.readings",), uses=("boost",)),
+        _family("boost", "Boost"),
+    )
     options = (
         Option("readings", "path", "CSV files, one per device, or one of them; x,y per line", "DIR",
                environment="ATHANOR_TOY_READINGS"),

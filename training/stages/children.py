@@ -16,7 +16,10 @@ from typing import Any
 from training.engine.process.signals import install_handlers
 from training.errors import Interrupted
 from training.parent import as_parent
+from training.stages.fork_server import PREFIX, Forked, ForkServer
 from training.threads import sharing
+
+Process = subprocess.Popen | Forked
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,13 @@ class End:
 
 class Children:
     """Context manager that runs commands. `say` prints a line of their output. A signal that arrives inside the context
-    is forwarded to the running commands as SIGTERM, and no further command is started."""
+    is forwarded to the running commands as SIGTERM, and no further command is started. `server`: forks those commands
+    that are `python -m training ...`."""
 
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
+    def __init__(self, say: Callable[[str], None], server: ForkServer | None = None):
+        self.say, self.server = say, server
         self.stopped = 0  # how many signals arrived
-        self._running: dict[str, subprocess.Popen] = {}
+        self._running: dict[str, Process] = {}
         self._signalled: set[str] = set()  # names of the commands that were sent a signal
         self._before: dict[int, Any] = {}
 
@@ -101,18 +105,20 @@ class Children:
             raise Interrupted("Stopped; everything is saved. Run the same command again to continue.")
         return ends
 
-    def _start(self, command: Sequence[str], slot: int | None, at_once: int) -> subprocess.Popen:
+    def _start(self, command: Sequence[str], slot: int | None, at_once: int) -> Process:
         environment = {**os.environ, **as_parent(), **sharing(at_once)}
         if slot is not None:
             seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
             environment["CUDA_VISIBLE_DEVICES"] = seen[slot % len(seen)] if seen else str(slot)
+        if self.server is not None and tuple(command[1 : 1 + len(PREFIX)]) == PREFIX:
+            return self.server.start(command, environment)
         # A new session: Ctrl-C in a terminal reaches this process only, which forwards it once.
         return subprocess.Popen(
             list(command), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
 
-    def _follow(self, name: str, slot: int, process: subprocess.Popen, done: queue.SimpleQueue) -> None:
+    def _follow(self, name: str, slot: int, process: Process, done: queue.SimpleQueue) -> None:
         last: deque[str] = deque(maxlen=1)
 
         def errors() -> None:

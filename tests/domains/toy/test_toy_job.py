@@ -20,6 +20,7 @@ from training.data.sealed import openings
 from training.engine.checkpoints.checkpoint_file import read
 from training.registry import load_recipe
 from training.stages.fan_out import quarantined
+from training.stages.fork_server import ForkServer
 from training.stages.splits import load_split
 from training.workspace import Workspace
 
@@ -120,6 +121,29 @@ def test_a_device_that_fails_is_quarantined_and_the_others_are_trained(fresh, tm
     assert "curve/dead: quarantined" in capsys.readouterr().out
     assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES[1:])
     assert fresh.run("evaluate curve", *words) == 0, "quarantined runs are skipped"
+
+
+def test_a_forked_item_that_is_killed_is_started_again_under_the_supervisor(fresh, capsys, monkeypatch):
+    """The others are forked from one process, and are not started a second time."""
+    started = []
+
+    def start(self, command, environment):
+        process = fork(self, command, environment)
+        started.append(command[4])
+        if command[4] == "curve/bar":
+            process.send_signal(signal.SIGKILL)
+        return process
+
+    fork = ForkServer.start
+    monkeypatch.setattr(ForkServer, "start", start)
+    assert fresh.run("prepare") == 0
+    assert fresh.run("train curve") == 0
+    assert started == [f"curve/{device}" for device in DEVICES] and quarantined(Workspace(fresh.out)) == {}
+    assert (
+        "curve/bar: train ended with exit code 137; it is started again in a new interpreter."
+        in capsys.readouterr().out
+    )
+    assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES)
 
 
 def test_a_damaged_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
