@@ -343,6 +343,7 @@ def _command(options: argparse.Namespace) -> None:
     from training.stages.domain_command import run_command
 
     given = {option.attribute: getattr(options, attribute_of(option)) for option in options.command.options}
+    given |= {"out": options.written} if options.command.writes else {}
     run_command(domain(options.word), options.command, Workspace(options.out), given, options.device, options.words)
 
 

@@ -177,8 +177,9 @@ class Command:
 
     `run` is "module:function", called with a Job, whose options are those of the command and `device`, with the words,
     and with a function that loads a trained model by the name of its run; its result has `model` (as in
-    EvaluationContext) and `recipe`. An option with the name of one of the domain's changes the settings under which the
-    model is loaded, as the domain's does. Two domains may have a command of the same name.
+    EvaluationContext) and `recipe`. One that writes a file has `--out FILE` for it, in Job.options as "out", and the
+    job's folder is named by `--job DIR`. An option with the name of one of the domain's changes the settings under
+    which the model is loaded, as the domain's does. Two domains may have a command of the same name.
     """
 
     name: str  # "ask"
@@ -186,6 +187,7 @@ class Command:
     run: str
     words: str = ""  # the placeholder of its arguments: "QUESTION"; empty: it takes none
     options: tuple[Option, ...] = ()
+    writes: str = ""  # what the file is that it writes: "the probabilities, as Parquet"; empty: it writes none
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,12 @@ class Verbs:
         for name, having in owners.items():
             owner = self.domain if self.domain in having else having[0]
             command = next(command for command in owner.commands() if command.name == name)
-            verb = self.verbs.add_parser(name, parents=[self.out, self.device], help=command.help)
+            parents = [self.device] if command.writes else [self.out, self.device]
+            verb = self.verbs.add_parser(name, parents=parents, help=command.help)
+            if command.writes:
+                verb.add_argument("--out", dest="written", type=Path, required=True, metavar="FILE",
+                                  help=command.writes)  # fmt: skip
+                _add_folder(verb, "--job", "the folder of the job whose models are used")
             verb.add_argument(
                 "word", choices=[domain.word for domain in having], metavar="WORD",
                 help=", ".join(domain.word for domain in having),
@@ -251,11 +256,16 @@ def data_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _out() -> argparse.ArgumentParser:
     out = argparse.ArgumentParser(add_help=False)
-    out.add_argument(
-        "--out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
-        help="where everything is written (default: ATHANOR_OUT, or the project's folder)",
-    )  # fmt: skip
+    _add_folder(out, "--out", "where everything is written")
     return out
+
+
+def _add_folder(parser: argparse.ArgumentParser, flag: str, about: str) -> None:
+    """The folder of the job."""
+    parser.add_argument(
+        flag, dest="out", type=Path, default=Path(os.environ.get("ATHANOR_OUT") or PROJECT), metavar="DIR",
+        help=f"{about} (default: ATHANOR_OUT, or the project's folder)",
+    )  # fmt: skip
 
 
 def _money() -> argparse.ArgumentParser:

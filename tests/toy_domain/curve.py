@@ -13,6 +13,7 @@ import torch
 from tests.toy_domain.domain import TOY
 from tests.toy_domain.readings import LIMITS, READINGS, pairs
 from training.config import Section
+from training.data.files import write_atomic
 from training.domain import Job
 from training.errors import ExportError, UsageError
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
@@ -189,9 +190,19 @@ Curve.provers = {"table": Curve.prove_table}
 
 def correct(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     """The command `correct`: print the corrected value of each reading."""
+    print("\n".join(_corrected(job, words, load)))
+
+
+def tabulate(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
+    """The command `tabulate`: write readings from 0 to 1 beside their corrected values."""
+    readings = [f"{number / 10:g}" for number in range(11)]
+    lines = zip(readings, _corrected(job, readings, load), strict=True)
+    write_atomic(job.options["out"], "".join(f"{one},{other}\n" for one, other in lines).encode())
+
+
+def _corrected(job: Job, readings: Sequence[str], load: Callable[[str], Any]) -> list[str]:
     if not job.options["of"]:
         raise UsageError("--of DEVICE is needed: there is one curve for each device.")
     curve = load(f"curve/{job.options['of']}")
     with torch.no_grad():
-        for word in words:
-            print(f"{float(curve.model(torch.tensor([[float(word)]]))):.4f}")
+        return [f"{float(curve.model(torch.tensor([[float(reading)]]))):.4f}" for reading in readings]

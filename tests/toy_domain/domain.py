@@ -120,9 +120,12 @@ class Toy(Domain):
             Option("of", "text", "the device", metavar="DEVICE"),
             Option("width", "number", "of the curve's network"),
         )
-        run = "tests.toy_domain.curve:correct"
+        place = "tests.toy_domain.curve"
         return (
-            Command("correct", "correct readings of a device", run, "READING", options),
+            Command("correct", "correct readings of a device", f"{place}:correct", "READING", options),
+            Command(
+                "tabulate", "a table of corrections", f"{place}:tabulate", options=options, writes="the table, as CSV"
+            ),
             Command("devices", "list the devices", "tests.toy_domain.readings:devices"),
         )
 

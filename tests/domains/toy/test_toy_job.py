@@ -278,6 +278,18 @@ def test_a_command_of_the_domain_uses_a_trained_model(done, capsys):
     assert "trained with model.width: 8" in capsys.readouterr().err
 
 
+def test_a_command_that_writes_a_file_takes_its_name_as_out_and_the_folder_as_job(done, tmp_path, capsys):
+    path = tmp_path / "table.csv"
+    assert cli.main(["tabulate", "toy", "--of", "bar", "--job", str(done.out), "--out", str(path)]) == 0
+    table = [line.split(",") for line in path.read_text().splitlines()]
+    assert [float(reading) for reading, _ in table] == [number / 10 for number in range(11)]
+    assert cli.main(["correct", "toy", "0.3", "--of", "bar", "--out", str(done.out)]) == 0
+    assert capsys.readouterr().out.strip() == table[3][1]
+    with pytest.raises(SystemExit):
+        cli.main(["tabulate", "toy", "--of", "bar", "--job", str(done.out)])
+    assert "--out" in capsys.readouterr().err
+
+
 def test_a_shared_file_is_in_all_splits_and_no_leak(done):
     """Every row names the file of the limits; with the key not shared, all held-out rows would be refused."""
     keys = tuple(dataclasses.replace(key, shared=False) for key in SCHEMA.paths)
