@@ -1,6 +1,6 @@
 """`make soak`: runs the trials of every fault in docs/reliability.md, prints a line per row and writes results as JSON.
 
-python -m soak [--rows 1,7,10] [--small] [--seed N] [--trial N] [--at-once N] [--output FILE]
+python -m soak [--rows 1,7,10 | --without 22] [--small] [--seed N] [--trial N] [--at-once N] [--output FILE]
 
 Exit code 1 if a trial fails, or a mutant (the code with one safeguard removed) is not caught.
 """
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the rows; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m soak", description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=_numbers, metavar="1,7,10", help="default: all")
+    parser.add_argument("--without", type=_numbers, default=frozenset(), metavar="22", help="rows that are left out")
     parser.add_argument("--small", action="store_true", help="few trials of every row (minutes); for CI")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all random choices (default: 1)")
     parser.add_argument("--trial", type=_numbers, metavar="N", help="only these trials, without mutants: to repeat one")
@@ -40,10 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, metavar="FILE", help="results as JSON")
     options = parser.parse_args(arguments)
     every = rows()
-    unknown = (options.rows or frozenset()) - {row.number for row in every}
+    unknown = ((options.rows or frozenset()) | options.without) - {row.number for row in every}
     if unknown:
         parser.error(f"no such row: {', '.join(map(str, sorted(unknown)))}")
-    wanted = [row for row in every if options.rows is None or row.number in options.rows]
+    numbers = options.rows or {row.number for row in every}
+    wanted = [row for row in every if row.number in numbers - options.without]
     size = "--small " if options.small else ""
     again = f"python -m soak {size}--seed {options.seed} --rows R --trial T"
     print(f"seed {options.seed}; to run one trial again: {again}")
