@@ -362,6 +362,11 @@ class Stepped(Recipe):
     #: model that one GPU does not hold.
     parallel: ClassVar[Literal["ddp", "fsdp"]] = "ddp"
 
+    #: Whether the initial weights are a result already, such as those of a regression that the network begins with; may
+    #: be a property that depends on the settings. They are then evaluated before step 1, and are best.pt until an
+    #: evaluation is better: a training never ends with a worse model than it began with.
+    starts_trained: ClassVar[bool] = False
+
     def blocks(self, model: torch.nn.Module) -> Sequence[torch.nn.Module]:
         """Under "fsdp": the modules that are sharded, such as the layers of a transformer. A rank holds its share of
         all of them, and one complete block at a time.

@@ -127,6 +127,32 @@ def test_evaluations_and_checkpoints_follow_eval_steps_and_save_steps(tmp_path):
     assert read(trained.last.with_name("checkpoint_step_10.pt"))["progress"]["step"] == 10
 
 
+def validated_steps(trained) -> list[int]:
+    lines = (trained.run / "metrics.jsonl").read_text().splitlines()
+    return [record["step"] for record in map(json.loads, lines) if record["kind"] == "validation"]
+
+
+def test_initial_weights_that_are_a_result_stay_the_best_if_training_makes_them_worse(tmp_path):
+    worse = type("Worse", (Scripted,), {"script": ((1.0, 0.9), (2.0, 0.5), (3.0, 0.3)), "starts_trained": True})
+    trained = toy.run(tmp_path, worse, training={"epochs": 2})
+    assert validated_steps(trained) == [0, 6, 12]
+    assert index(tmp_path)["best.pt"].step == 0 and trained.metrics == {"val_loss": 1.0, "score": 0.9}
+    best, last = (read(trained.last.with_name(name)) for name in ("best.pt", "last.pt"))
+    assert best["progress"]["step"] == 0 and last["progress"]["step"] == 12
+    assert any(not torch.equal(best["model"][name], last["model"][name]) for name in best["model"])
+
+
+def test_initial_weights_that_are_a_result_are_replaced_by_better_ones(tmp_path):
+    better = type("Better", (Scripted,), {"script": ((3.0, 0.1), (2.0, 0.5), (1.0, 0.3)), "starts_trained": True})
+    toy.run(tmp_path, better, training={"epochs": 2})
+    assert index(tmp_path)["best.pt"].step == 12
+
+
+def test_other_initial_weights_are_not_evaluated(tmp_path):
+    trained = toy.run(tmp_path, scripted(*FALLING_AND_RISING), training={"epochs": 2})
+    assert validated_steps(trained) == [6, 12]
+
+
 def test_evaluating_more_often_changes_no_weight(tmp_path):
     often = toy.run(tmp_path / "often", training={"eval_steps": 1, "save_steps": 1}, model={"dropout": 0.2})
     seldom = toy.run(tmp_path / "seldom", model={"dropout": 0.2})

@@ -28,6 +28,7 @@ ABOUT = {"val_loss": About("lower", "", "Mean squared error of the corrected rea
 class Model(Section):
     width: int = 8
     parallel: Literal["ddp", "fsdp"] = "ddp"
+    line: bool = False  # begin with y = x, the reading itself, which is a result already
 
 
 class Table(Section):
@@ -59,19 +60,24 @@ class Sessions:
 class Network(torch.nn.Module):
     """x [batch, 1] -> y [batch, 1]. The features are frozen, like a base model; a checkpoint holds the rest."""
 
-    def __init__(self, width: int, scale: np.ndarray, limits: np.ndarray):
+    def __init__(self, width: int, scale: np.ndarray, limits: np.ndarray, line: bool = False):
         super().__init__()
+        self.line = line
         self.features = torch.nn.Linear(1, width)
         with torch.no_grad():
             self.features.weight.copy_(torch.linspace(0.5, 4, width)[:, None])
             self.features.bias.copy_(torch.linspace(0, 1, width))
         self.features.requires_grad_(False)
         self.layers = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.Tanh(), torch.nn.Linear(width, 1))
+        if line:
+            torch.nn.init.zeros_(self.layers[-1].weight)
+            torch.nn.init.zeros_(self.layers[-1].bias)
         self.register_buffer("scale", torch.as_tensor(scale))
         self.register_buffer("limits", torch.as_tensor(limits))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(torch.sin(self.features(x.clamp(self.limits[0], self.limits[1]) / self.scale)))
+        corrected = self.layers(torch.sin(self.features(x.clamp(self.limits[0], self.limits[1]) / self.scale)))
+        return x + corrected if self.line else corrected
 
 
 def squared(model, xy: torch.Tensor) -> torch.Tensor:
@@ -87,6 +93,10 @@ class Curve(Stepped):
     def parallel(self):
         return self.settings.model.parallel
 
+    @property
+    def starts_trained(self):
+        return self.settings.model.line
+
     def blocks(self, model):
         return [model.features, model.layers]
 
@@ -101,7 +111,8 @@ class Curve(Stepped):
         return Sessions(rows)
 
     def build(self, constants):
-        return Network(self.settings.model.width, constants["scale"], constants["limits"])
+        model = self.settings.model
+        return Network(model.width, constants["scale"], constants["limits"], model.line)
 
     def counts(self, batch):
         return {"error": float(batch["xy"][..., 0].numel())}

@@ -146,6 +146,19 @@ def test_a_forked_item_that_is_killed_is_started_again_under_the_supervisor(fres
     assert all((fresh.out / "checkpoints" / "curve" / device / "best.pt").exists() for device in DEVICES)
 
 
+def test_a_curve_that_begins_as_a_line_is_judged_before_it_is_trained(fresh):
+    assert fresh.run("prepare") == 0
+    words = ["--out", str(fresh.out), "--device", "cpu", "--preset", "debug"]
+    assert cli.main(["train", "boost", *words]) == 0
+    first = {}
+    for device, line in (("bar", "true"), ("celsius", "false")):
+        assert cli.main(["train", f"curve/{device}", *words, "--set", f"model.line={line}"]) == 0
+        (path,) = (fresh.out / "runs" / "curve" / device).glob("*/metrics.jsonl")
+        records = map(json.loads, path.read_text().splitlines())
+        first[device] = next(record["step"] for record in records if record["kind"] == "validation")
+    assert first["bar"] == 0 < first["celsius"]
+
+
 def test_a_damaged_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
     folder = tmp_path / "readings"
     folder.mkdir()

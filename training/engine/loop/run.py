@@ -241,8 +241,11 @@ class Run:
     # -- what is due -----------------------------------------------------------------------------------------------
 
     def evaluation_due(self) -> bool:
-        """Whether to evaluate now: every `eval_every` epochs and `eval_steps` steps, and at the end of the run."""
+        """Whether to evaluate now: every `eval_every` epochs and `eval_steps` steps, at the end of the run, and before
+        step 1 if the initial weights are a result (Stepped.starts_trained)."""
         state, progress, training = self.state, self.state.progress, self.settings.training
+        if progress.step == 0:
+            return self.recipe.starts_trained and not progress.best_metrics and not self.asked_to_stop
         if progress.evaluated >= progress.step or self.asked_to_stop or progress.finished:
             return False
         regular = state.at_epoch_end() and state.epoch % training.eval_every == 0
