@@ -148,8 +148,8 @@ def together(trial: Trial) -> None:
 
 def _as_host(name: str) -> None:
     """From here on this process counts as one of another host, whose process numbers say nothing on this one."""
-    real = lease.Lease._notice
-    lease.Lease._notice = lambda self: real(self) | {"host": name, "place": name}  # type: ignore[method-assign]
+    real = lease.StoredLease._notice
+    lease.StoredLease._notice = lambda self: real(self) | {"host": name, "place": name}  # type: ignore[method-assign]
     lease.SILENT, lease.BEAT, replicator.BEAT = 2.0, 0.2, 0.2
 
 

@@ -130,17 +130,16 @@ def make_bucket(endpoint: str) -> None:
 class FaultyProxy:
     """Passes requests on to `server`, with faults: `deaf` to conditions (the request is made again without them, since
     they are signed), `failing` (a status for every write), `losing` answers of writes (the store has done them, the
-    connection ends), or `down`. `requests`: method and path of each one."""
+    connection ends), or `down`."""
 
     def __init__(self, server: ObjectServer):
-        self.deaf, self.down, self.losing, self.failing, self.requests = False, False, 0, 0, []
+        self.deaf, self.down, self.losing, self.failing = False, False, 0, 0
         proxy, port = self, server.ports[6]
 
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do(self) -> None:
-                proxy.requests.append((self.command, self.path))
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 if proxy.down:
                     self.close_connection = True

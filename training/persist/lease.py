@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -34,18 +35,35 @@ class Taken(OSError):
     """Another process has taken the lease."""
 
 
-class Lease:
-    """A lease of this process on `folder`, in the --persist folder `place`. `say` prints a line for people."""
+class StoredLease(ABC):
+    """A lease of this process on `leased`, wherever it is stored. `say` prints a line for people."""
 
-    def __init__(self, folder: Path, purpose: str, say: Callable[[str], None], place: Place):
-        self.folder, self.purpose, self.say, self.place = folder, purpose, say, place
+    def __init__(self, leased: Path | str, purpose: str, say: Callable[[str], None]):
+        self.leased, self.purpose, self.say = leased, purpose, say
         self._token = os.urandom(8).hex()
         self._renewed = 0.0
 
     @property
+    @abstractmethod
     def where(self) -> str:
-        """The file of the lease, for people."""
-        return str(self.folder / NAME)
+        """Where the lease is stored, for people."""
+
+    @abstractmethod
+    def _prepare(self) -> None: ...
+
+    @abstractmethod
+    def _attached_again(self) -> bool: ...
+
+    @abstractmethod
+    def _read(self) -> bytes:
+        """The notice of the holder; empty if there is none."""
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Write the notice of this process, and note the time in `_renewed`."""
+
+    @abstractmethod
+    def _remove(self) -> None: ...
 
     def take(self, pulse: Pulse) -> None:
         """Take the lease. If it is not known whether another host still renews it, wait SILENT seconds for a renewal.
@@ -83,7 +101,7 @@ class Lease:
         at = notice.get("at")
         if isinstance(at, int | float) and abs(time.time() - at) > LONG_DEAD:
             return True
-        self.say(f"{self.folder} was last used by {who(text)}; waiting {SILENT:.0f} s for a sign of life.")
+        self.say(f"{self.leased} was last used by {who(text)}; waiting {SILENT:.0f} s for a sign of life.")
         until = time.monotonic() + SILENT
         while time.monotonic() < until:
             time.sleep(SILENT / 90)
@@ -95,7 +113,7 @@ class Lease:
 
     def _in_use(self, text: bytes) -> HostError:
         return HostError(
-            f"{self.folder} is in use by {who(text)}. Two cannot keep their copies in one place: stop the other, or "
+            f"{self.leased} is in use by {who(text)}. Two cannot keep their copies in one place: stop the other, or "
             f"name another --persist folder. (If it is gone for good, delete {self.where}.)"
         )
 
@@ -105,7 +123,18 @@ class Lease:
             "place": pid_namespace(), "purpose": self.purpose, "at": time.time(), "token": self._token,
         }  # fmt: skip
 
-    # where the lease is stored
+
+class Lease(StoredLease):
+    """A lease on `folder`, in the --persist folder `place`."""
+
+    def __init__(self, folder: Path, purpose: str, say: Callable[[str], None], place: Place):
+        super().__init__(folder, purpose, say)
+        self.folder, self.place = folder, place
+
+    @property
+    def where(self) -> str:
+        """The file of the lease."""
+        return str(self.folder / NAME)
 
     def _prepare(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -84,6 +84,9 @@ def test_a_store_that_fails_is_named_with_its_status(there, proxy):
     proxy.failing = 503
     with pytest.raises(StoreError, match=r"the store failed \(503\)"):
         ObjectStore(there).put("a", b"1")
+    proxy.failing = 400
+    with pytest.raises(StoreError, match=r"the store refused to write \(400\)"):
+        ObjectStore(there).put("a", b"1")
 
 
 @pytest.mark.parametrize(("scheme", "variable"), [("gs", "GOOGLE_APPLICATION_CREDENTIALS"), ("az", "AZURE_STORAGE")])

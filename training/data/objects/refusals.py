@@ -9,7 +9,7 @@ from training.data.objects.address import Address
 
 _CODE = re.compile(r"<Code>\s*(\w+)\s*</Code>|\(code: (\w+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
-_NETWORK = ("error sending request", "timed out", "timeout", "connection", "dns error", "error decoding response body",
+_NETWORK = ("error sending request", "timed out", "dns error", "error decoding response body",
             "request or response body error")  # fmt: skip
 _NO_CREDENTIALS = (
     "/latest/api/token",
@@ -23,6 +23,11 @@ _NO_CREDENTIALS = (
 )
 _WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken", "AuthenticationFailed",
               "InvalidSecurity", "TokenRefreshRequired")  # fmt: skip
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "The specified bucket does not exist", "InvalidBucketName")
 _ELSEWHERE = ("PermanentRedirect", "AuthorizationHeaderMalformed", "TemporaryRedirect", "IllegalLocationConstraint")
 
@@ -32,7 +37,7 @@ def explained(error: Exception, address: Address, doing: str) -> str:
 
     Nothing of the error's text is passed on but its code: it may contain parts of a signature.
     """
-    text = str(error)
+    text = str(error).partition("Debug source")[0]
     code = next((one or other for one, other in _CODE.findall(text)), "")
     status = found[1] if (found := _STATUS.search(text)) else ""
     shown = " ".join(part for part in (status, code) if part) or type(error).__name__
@@ -59,17 +64,13 @@ def explained(error: Exception, address: Address, doing: str) -> str:
         return f"the store failed ({shown})"
     if any(sign in text.lower() for sign in _NETWORK):
         return f"the store{_at(address)} does not answer. Check the network{_endpoint_hint(address)}."
-    first = re.sub(r"\s+", " ", text.partition("Debug source")[0].partition("<?xml")[0]).strip()
+    first = re.sub(r"\s+", " ", text.partition("<?xml")[0]).strip()
     return f"the store refused to {doing} ({shown}): {first[:200]}"
 
 
 def endpoint(address: Address) -> str:
-    """The URL of the store, where the environment names one (S3-compatible stores); else empty."""
-    if address.scheme != "s3":
-        return ""
-    return next(
-        (os.environ[n] for n in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT") if os.environ.get(n)), ""
-    )
+    """The URL of the store, where the environment names one (S3-compatible stores, emulators); else empty."""
+    return next((os.environ[name] for name in _ENDPOINTS[address.scheme] if os.environ.get(name)), "")
 
 
 def _at(address: Address) -> str:
@@ -78,7 +79,7 @@ def _at(address: Address) -> str:
 
 def _endpoint_hint(address: Address) -> str:
     if endpoint(address):
-        return " and AWS_ENDPOINT_URL"
+        return f" and {next(name for name in _ENDPOINTS[address.scheme] if os.environ.get(name))}"
     return " (for a store other than Amazon's, set AWS_ENDPOINT_URL)" if address.scheme == "s3" else ""
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -222,11 +221,6 @@ def digest_of_store(content: bytes) -> str:
     return f'"{hashlib.md5(content, usedforsecurity=False).hexdigest()}"'
 
 
-def skew(stored: Stored) -> float:
-    """By how many seconds the store's clock is ahead of this host's, from an object that was written just now."""
-    return stored.modified.timestamp() - time.time()
-
-
 def _opened(address: Address) -> tuple[Any, Any]:
     try:
         import obstore
@@ -249,7 +243,10 @@ def _opened(address: Address) -> tuple[Any, Any]:
 
 
 def _version(about: Any) -> Version:
-    return Version(about["e_tag"], about["version"])
+    etag = about["e_tag"]
+    if etag and '"' not in etag:  # Azure's lists give it without the quotes that a condition needs
+        etag = f'"{etag}"'
+    return Version(etag, about["version"])
 
 
 def _stored(about: Any) -> Stored:

@@ -7,7 +7,6 @@ import errno
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from training.data.objects.store import ABSENT, Conflict, ObjectStore, Version
 from training.persist import lease
@@ -18,13 +17,12 @@ NAME = "lock.json"
 _FREE = {"free": True, "about": "Released. Athanor writes here who uses this place."}
 
 
-class ObjectLease(lease.Lease):
+class ObjectLease(lease.StoredLease):
     """A lease of this process on what is stored below `part` (empty: all) in `store`."""
 
     def __init__(self, store: ObjectStore, part: str, purpose: str, say: Callable[[str], None]):
         below = f"{part}/" if part else ""
-        super().__init__(Path(), purpose, say, None)  # type: ignore[arg-type]
-        self.folder = f"{store.address}/{part}".rstrip("/")  # type: ignore[assignment]
+        super().__init__(f"{store.address}/{part}".rstrip("/"), purpose, say)
         self.store, self.key = store, f"{below}{NAME}"
         self._seen: Version = ABSENT  # of what was read last
         self._own: Version | None = None  # of what this lease has written last; None: nothing yet
@@ -57,6 +55,9 @@ class ObjectLease(lease.Lease):
 
     def _prepare(self) -> None:
         """There are no folders to make."""
+
+    def _attached_again(self) -> bool:
+        return False
 
     def _remove(self) -> None:
         # Not deleted: a delete has no condition, and another host may have taken the lease meanwhile.
