@@ -12,7 +12,7 @@ from training.persist.lease import Taken
 from training.persist.objects.lock import ObjectLease
 
 
-def lease_of(there, host, monkeypatch=None, say=lambda _: None):
+def lease_of(there, host, say=lambda _: None):
     """A lease as a process of another host takes it: its number says nothing here."""
     made = ObjectLease(ObjectStore(there), "checkpoints/toy", "training toy", say)
     notice = made._notice
@@ -20,7 +20,8 @@ def lease_of(there, host, monkeypatch=None, say=lambda _: None):
     return made
 
 
-def test_a_second_host_is_refused_until_the_first_has_ended(there):
+def test_a_second_host_is_refused_until_the_first_has_ended(there, monkeypatch):
+    monkeypatch.setattr(lease_module, "SILENT", 20.0)  # it ends with the first renewal
     first = lease_of(there, "one")
     first.take(Pulse())
     renewing = threading.Event()
