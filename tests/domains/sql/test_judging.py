@@ -9,7 +9,7 @@ import pytest
 from training.domains.sql.text_to_sql import judging
 from training.domains.sql.text_to_sql.generate import Answer
 from training.domains.sql.text_to_sql.neighbour import Neighbours
-from training.domains.sql.text_to_sql.predictors import BASE, NEIGHBOUR, TUNED, cleaned
+from training.domains.sql.text_to_sql.predictors import BASE, NEIGHBOUR, TUNED, cleaned, complete
 
 GOLDS = (
     ("Which authors are from Norway?", "SELECT name FROM authors WHERE country = 'Norway'"),
@@ -150,6 +150,19 @@ def test_the_verdict_rests_on_every_baseline(judge, library):
 def test_a_code_fence_is_no_part_of_the_query():
     assert cleaned("```sql\nSELECT 1;\n```") == cleaned("Sure:\n```\nSELECT 1\n```\nDone.") == "SELECT 1"
     assert cleaned(" SELECT 1 ; ") == "SELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "ended"),
+    [
+        ("SELECT name FROM t;", True), (" select name FROM t; SELECT", True), ("SELECT name FROM t", False),
+        ("SELECT name FROM t WHERE a = 'b;c'", False), ("SELECT name FROM t WHERE a = 'b;", False),
+        ("You can do this; it is easy:", False), ("Sure; here:\n```sql\nSELECT 1", False),
+        ("Sure:\n```sql\nSELECT 1;", True), ("Sure:\n```\nSELECT 1\n```", True), ("", False),
+    ],
+)  # fmt: skip
+def test_an_answer_is_complete_where_its_query_ends(text, ended):
+    assert complete(text) is ended
 
 
 def test_the_neighbour_copies_with_names_and_values_swapped(library, tmp_path):

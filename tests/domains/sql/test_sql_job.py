@@ -15,10 +15,17 @@ from training.domains.sql.bases import demo
 from training.domains.sql.bases.folder import base_at
 from training.domains.sql.bases.origin import licence_of
 from training.domains.sql.text_to_sql.exports import adapter
+from training.domains.sql.text_to_sql.generate import Answer
+from training.domains.sql.text_to_sql.judging import Judge, findings, metrics_of
+from training.domains.sql.text_to_sql.predictors import BASE, NEIGHBOUR, TUNED
 from training.engine.checkpoints.checkpoint_file import read
-from training.registry import domains
+from training.errors import ExportError
+from training.judgement import verdict
+from training.registry import domains, load_recipe
 from training.runner.options import parse
 from training.runner.plan import plan_of
+from training.stages.splits import load_split
+from training.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +87,16 @@ def test_a_proof_by_peft_prints_no_warning_of_the_libraries(out, capfd):
         warnings.simplefilter("error")
         assert adapter.prove(out / "exports/adapter", {**about, **first})["of"] == 1
     assert capfd.readouterr() == ("", "")
+
+
+def test_an_adapter_is_proved_on_a_base_that_was_moved(out, tmp_path, monkeypatch):
+    about = of(out, "exports/receipt.json")["families"]["text_to_sql"]["files"]["adapter"]["about"]
+    about = {**about, "prompts": about["prompts"][:1], "answers": about["answers"][:1]}
+    moved = {**about, "base": str(tmp_path / "gone")}
+    with pytest.raises(ExportError, match=r"no longer in .*gone. Name its folder in ATHANOR_BASE"):
+        adapter.prove(out / "exports/adapter", moved)
+    monkeypatch.setenv("ATHANOR_BASE", about["base"])
+    assert adapter.prove(out / "exports/adapter", moved)["same_answers"] == 1
 
 
 def test_a_base_is_converted_from_gguf_without_progress_bars_and_states_its_licence(out, tmp_path, capfd):
@@ -145,3 +162,16 @@ def test_a_base_with_other_bytes_is_refused_and_one_at_another_place_is_not(
     save_file(tensors, copy / "model.safetensors", metadata={"format": "pt"})
     assert cli.main([*words, "--set", "training.max_steps=6"]) == 2
     assert "another base" in capsys.readouterr().err
+
+
+def test_right_queries_of_other_questions_are_not_learnt_and_those_of_the_same_ones_are(out):
+    """The verdict on real databases: what a model answers that was trained on random labels at best."""
+    rows = load_split(load_recipe("text_to_sql", "debug"), Workspace(out), "val")
+    golds = [Answer((), True, row.values["sql"]) for row in rows]
+    words = {}
+    with Judge(rows, out / "copies", 3, 5.0, 42) as judge:
+        nothing = judge.judge([Answer((), True, "")] * len(rows))
+        for name, answers in (("same", golds), ("other", [*golds[1:], golds[0]])):
+            found = metrics_of({TUNED: judge.judge(answers), BASE: nothing, NEIGHBOUR: nothing}, rows, 42)
+            words[name] = verdict(findings(found, domains()["sql"].unit)).word
+    assert words == {"same": "learnt", "other": "not learnt"}

@@ -132,14 +132,15 @@ def test_an_unknown_target_module_is_refused_with_those_that_there_are(tiny_base
         TextToSql(base_at(tiny_base), settings(tiny_base, lora={"targets": ("q_proj", "wi_0")}))
 
 
-def test_answers_are_those_of_transformers_own_generation(sharp):
+@pytest.mark.parametrize("batch_size", [4, 8])  # 8: questions about both schemas are answered together
+def test_answers_are_those_of_transformers_own_generation(sharp, batch_size):
     """Token by token, though the prompts share their beginning, are padded, and end at different times."""
     model = sharp
     tokenizer, end = model.tokenizer, end_of(model.tokenizer)
     prompts = [prompt_ids(tokenizer, messages(SCHEMA, question)) for question, _ in PAIRS]
     other = Schema.from_ddl("CREATE TABLE cats (name TEXT)", "sqlite")
     prompts.append(prompt_ids(tokenizer, messages(other, "How many cats?")))
-    ours = answers(model.lm, tokenizer, prompts, end=end, max_new_tokens=12, batch_size=4)
+    ours = answers(model.lm, tokenizer, prompts, end=end, max_new_tokens=12, batch_size=batch_size)
     for prompt, answer in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt])
         with torch.no_grad():
@@ -162,6 +163,19 @@ def test_answers_that_end_leave_the_batch_and_keep_their_place(sharp):
         tokens = list(before.tokens)
         assert list(after.tokens) == (tokens[: tokens.index(end)] if end in tokens else tokens)
         assert after.ended == (end in tokens)
+
+
+def test_an_answer_that_is_complete_leaves_the_batch_and_counts_as_ended(sharp):
+    model = sharp
+    prompts = [prompt_ids(model.tokenizer, messages(SCHEMA, question)) for question, _ in PAIRS]
+    long = answers(model.lm, model.tokenizer, prompts, end=-1, max_new_tokens=10, batch_size=8)
+    stop = model.tokenizer.decode(long[1].tokens[:5])
+    short = answers(
+        model.lm, model.tokenizer, prompts, end=-1, max_new_tokens=10, batch_size=8, complete=lambda text: text == stop
+    )  # fmt: skip
+    assert (short[1].tokens, short[1].ended) == (long[1].tokens[:5], True)
+    others = [(a.tokens, a.ended) for a in short if a.tokens[:5] != long[1].tokens[:5]]
+    assert others and others == [(a.tokens, False) for a in long if a.tokens[:5] != long[1].tokens[:5]]
 
 
 def test_without_adapters_it_is_the_base(model, tiny_base):

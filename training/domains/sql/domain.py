@@ -51,6 +51,8 @@ class Sql(Domain):
         Option("config", "file", "settings, or a configuration of Hugging Face's Trainer with model, lora, data ...",
                verbs=("prepare", "train", "estimate", "prove-resume")),
         Option("questions", "number", "for training in the demo (default: 900)", verbs=PREPARE, runner=False),
+        Option("scope", "choice", "of the demo: short (default: 12 kinds of query, two tables a database) or full (31 "
+               "kinds, all tables)", choices=("short", "full"), verbs=PREPARE, runner=False),
     )  # fmt: skip
 
     def arrange(self, request: Request) -> Request:

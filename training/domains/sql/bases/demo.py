@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 
 from training.data.files import sha256
@@ -77,20 +78,30 @@ def _download(folder: Path, say: Callable[[str], None]) -> Path:
     return path
 
 
+@contextmanager
+def _read_once() -> Iterator[None]:
+    """transformers reads a GGUF file again for each of configuration, weights and tokenizer, which takes seconds every
+    time: within the context, once. And its bar, which fills a log with hundreds of lines, is off."""
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as reading
+
+    reader, bar = gguf.GGUFReader, reading.tqdm
+    gguf.GGUFReader, reading.tqdm = lru_cache(maxsize=1)(reader), partial(bar, disable=True)  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, reading.tqdm = reader, bar  # type: ignore[misc]
+
+
 def _convert(source: Path, folder: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_gguf_pytorch_utils
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    # the bar of the conversion is not one of those; it fills a log with hundreds of lines
-    bar = modeling_gguf_pytorch_utils.tqdm
-    modeling_gguf_pytorch_utils.tqdm = partial(bar, disable=True)
-    try:
+    with _read_once():
         model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    finally:
-        modeling_gguf_pytorch_utils.tqdm = bar
     # The weights are no longer quantised, which transformers does not know: it would not write them, and would
     # quantise them again when the folder is read.
     model.hf_quantizer = None

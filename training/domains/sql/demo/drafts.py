@@ -61,13 +61,15 @@ class Draft:
 
     `other`: SQL whose rows must differ from those of the query; it is the query without the part that decides (a filter
     that filters nothing, a maximum that all rows have). `ranks`: SQL of one row more than a LIMIT keeps, with the key
-    of the order: the last two must differ, or the rows that the query returns are not determined.
+    of the order: the last two must differ, or the rows that the query returns are not determined. `sqlite`: the query
+    as SQLite has it, where `sql` is PostgreSQL's alone; `other` and `ranks` are SQLite's, too.
     """
 
     sql: str
     slots: Mapping[str, str]
     other: str = ""
     ranks: str = ""
+    sqlite: str = ""
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,22 @@ def _write(subject: Subject, content: Content, path: Path) -> None:
         database.commit()
 
 
+def script(subject: Subject, content: Content) -> str:
+    """Statements that make the database on a PostgreSQL server: `psql --file`."""
+    lines = ["BEGIN;"]
+    for table in subject.tables:
+        lines.append(f"{create(subject, table)};")
+        rows = (", ".join(_in_sql(value) for value in row.values()) for row in content[table.name])
+        lines.append(f"INSERT INTO {table.name} VALUES\n  (" + "),\n  (".join(rows) + ");")
+    return "\n".join([*lines, "COMMIT;", ""])
+
+
+def _in_sql(value: Value) -> str:
+    if value is None:
+        return "NULL"
+    return "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(value)
+
+
 def create(subject: Subject, table: Table) -> str:
     """The CREATE TABLE statement of a table."""
     lines = []

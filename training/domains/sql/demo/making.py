@@ -2,6 +2,8 @@
 
     data/demo/databases/<subject>.sqlite   data/demo/{train,val,test}.jsonl   data/demo/synthetic.json
 
+For PostgreSQL, data/demo/postgres/<subject>.sql instead, to be loaded into a server; each question has its schema.
+
 Held-out questions are about databases that training does not have, in wordings that it does not have; a third of them
 combine clauses that training has only separately.
 """
@@ -12,6 +14,7 @@ import hashlib
 import json
 import random
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -22,29 +25,38 @@ from typing import Any
 from training.data.files import write_atomic
 from training.data.identity import MARKER
 from training.domain import Job
-from training.domains.sql.demo import compositions, kinds, schemas
+from training.domains.sql.databases.schema import Dialect
+from training.domains.sql.demo import compositions, idioms, kinds, schemas
 from training.domains.sql.demo.composed_wordings import COMPOSITIONS
 from training.domains.sql.demo.drafts import Draft, World
-from training.domains.sql.demo.filling import Content, fill, write_database
+from training.domains.sql.demo.filling import Content, create, fill, script, write_database
+from training.domains.sql.demo.idioms import IDIOMS
 from training.domains.sql.demo.phrases import Speaker
 from training.domains.sql.demo.schemas import Subject
+from training.domains.sql.demo.scope import SCOPES, Name, Scope, of
 from training.domains.sql.demo.wordings import KINDS, OPENINGS, Wordings
+from training.domains.sql.questions.options import dialect_of
 from training.errors import UsageError
 
+SPLITS = ("train", "val", "test")
 QUESTIONS = 900  # of training, by default
 HELD_OUT, FEWEST_HELD_OUT, MOST_HELD_OUT = 4 / 15, 12, 96  # share of their number that each held-out split has
 FEWEST = 30  # training questions, below which not every kind of query can occur
 COMPOSED = 1 / 3  # of the held-out questions
 TRIES = 40  # drafts of one kind about one database, before another database is drawn
 MOST_OTHERS = 20  # other kinds that are tried where a kind has nothing new
+DRAFTS = kinds.DRAFTS | compositions.DRAFTS | idioms.DRAFTS
+WORDINGS = KINDS | COMPOSITIONS | IDIOMS
 MOST_ROWS = 60  # that an answer may have, but for complete lists of a table
 SOURCES = ("schemas.py", "subjects_work.py", "subjects_leisure.py", "filling.py", "phrases.py", "drafts.py",
-           "kinds.py", "compositions.py", "wordings.py", "composed_wordings.py", "making.py")  # fmt: skip
+           "kinds.py", "compositions.py", "wordings.py", "composed_wordings.py", "idioms.py", "scope.py",
+           "making.py")  # fmt: skip
 
 
 def make_demo(job: Job) -> Mapping[str, Any]:
-    """Make the demo in the workspace, all of it a function of `job.seed` and of the option `questions` (of training).
-    Returns the options that name it. A complete demo of the same seed, size and code is left as it is.
+    """Make the demo in the workspace, all of it a function of `job.seed`, of the options `questions` (of training) and
+    `scope` (of scope.py), and of the dialect. Returns the options that name it. A complete demo of the same seed, size
+    and code is left as it is.
 
     Raises UsageError for a number of questions below FEWEST.
     """
@@ -53,23 +65,45 @@ def make_demo(job: Job) -> Mapping[str, Any]:
         raise UsageError(
             f"--questions is the number of the demo's training questions, from {FEWEST} up; it is {count}."
         )
+    scope: Name = job.options.get("scope") or "short"
+    dialect = dialect_of(job.options)
     folder = job.workspace.root / "data" / "demo"
-    databases = folder / "databases"
-    options = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")} | {"databases": databases}
+    options = {split: folder / f"{split}.jsonl" for split in SPLITS}
     about = {
         "synthetic": True, "what": "databases filled by rules, and questions and SQL written by rules",
-        "seed": job.seed, "questions": count, "code_version": code_version(),
+        "seed": job.seed, "questions": count, "scope": scope, "dialect": dialect, "code_version": code_version(),
     }  # fmt: skip
+    if dialect == "sqlite":
+        options["databases"] = folder / "databases"
     marker = json.dumps(about, indent=1).encode() + b"\n"
     made = folder / MARKER
     if made.is_file() and made.read_bytes() == marker and all(path.exists() for path in options.values()):
         return options
     made.unlink(missing_ok=True)  # it is written last: an interrupted demo has none
-    for split, rows in demo_questions(job.seed, count, databases).items():
+    for split, rows in _made(job.seed, count, folder, of(scope, dialect), dialect).items():
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
         write_atomic(options[split], "".join(lines).encode())
     write_atomic(made, marker)
     return options
+
+
+def _made(seed: int, count: int, folder: Path, scope: Scope, dialect: Dialect) -> dict[str, list[dict[str, str]]]:
+    """The questions of every split, with their databases under `folder`: files of SQLite, or scripts for psql."""
+    if dialect == "sqlite":
+        return demo_questions(seed, count, folder / "databases", scope)
+    schema = {}
+    for subject, content in _filled(seed, scope):
+        write_atomic(folder / "postgres" / f"{subject.name}.sql", script(subject, content).encode())
+        schema[subject.name] = "\n".join(f"{create(subject, table)};" for table in subject.tables)
+    with tempfile.TemporaryDirectory() as place:  # in which the queries are checked
+        found = demo_questions(seed, count, Path(place), scope)
+    return {split: [row | {"schema": schema[row["db_id"]]} for row in rows] for split, rows in found.items()}
+
+
+def _filled(seed: int, scope: Scope) -> Iterator[tuple[Subject, Content]]:
+    for subjects in schemas.parts(seed).values():
+        for subject in scope.databases(subjects):
+            yield subject, fill(subject, seed)
 
 
 def code_version() -> str:
@@ -78,17 +112,20 @@ def code_version() -> str:
     return hashlib.sha256(b"".join((here / name).read_bytes() for name in SOURCES)).hexdigest()[:16]
 
 
-def demo_questions(seed: int, count: int, databases: Path) -> dict[str, list[dict[str, str]]]:
+def demo_questions(
+    seed: int, count: int, databases: Path, scope: Scope = SCOPES["short"]
+) -> dict[str, list[dict[str, str]]]:
     """Fill the databases, and draw the questions of every split; `count`: of training."""
-    parts = schemas.parts(seed)
-    reserved = frozenset[str]().union(*(subject.own_words for split in ("val", "test") for subject in parts[split]))
+    parts = {split: scope.databases(subjects) for split, subjects in schemas.parts(seed).items()}
+    held = [subject for split in ("val", "test") for subject in parts[split]]
+    reserved = frozenset() if scope.own_words else frozenset[str]().union(*(subject.own_words for subject in held))
     held_out = min(MOST_HELD_OUT, max(FEWEST_HELD_OUT, round(count * HELD_OUT)))
     found = {}
     for split, subjects in parts.items():
         contents = {subject.name: fill(subject, seed) for subject in subjects}
         for subject in subjects:
             write_database(databases / f"{subject.name}.sqlite", subject, contents[subject.name])
-        writer = _Writer(split, seed, subjects, contents, reserved, databases)
+        writer = _Writer(split, seed, scope, subjects, contents, reserved, databases)
         found[split] = writer.questions(count if split == "train" else held_out)
     return found
 
@@ -99,6 +136,7 @@ class _Writer:
 
     split: str
     seed: int
+    scope: Scope
     subjects: Sequence[Subject]
     contents: Mapping[str, Content]
     reserved: frozenset[str]
@@ -115,7 +153,8 @@ class _Writer:
         """`count` questions, with kinds and databases in equal shares, in a random order."""
         draw = random.Random(f"questions {self.seed} {self.split}")
         composed = round(count * COMPOSED) if self.held else 0
-        wanted = [*self._kinds(count - composed, tuple(KINDS), draw), *self._kinds(composed, tuple(COMPOSITIONS), draw)]
+        wanted = [*self._kinds(count - composed, self.scope.kinds, draw)]
+        wanted += self._kinds(composed, self.scope.compositions, draw)
         rows = []
         for kind in wanted:
             row = self._question(kind, draw)
@@ -150,11 +189,11 @@ class _Writer:
         return None
 
     def _draft(self, kind: str, world: World, database: sqlite3.Connection) -> dict[str, str] | None:
-        draft = (kinds.DRAFTS | compositions.DRAFTS)[kind](world)
+        draft = DRAFTS[kind](world)
         name = world.subject.name
         if draft is None or (name, draft.sql) in self.known or not sound(draft, kind, database):
             return None
-        wordings = (KINDS | COMPOSITIONS)[kind]
+        wordings = WORDINGS[kind]
         number, text = self._wording(kind, wordings, world.draw)
         show = world.draw.choice(OPENINGS) if "{show}" in text else ""
         question = capital(text.format(show=show, **draft.slots))
@@ -180,7 +219,7 @@ def capital(text: str) -> str:
 def sound(draft: Draft, kind: str, database: sqlite3.Connection) -> bool:
     """Whether the query has rows, few enough to read, its decisive part decides something, and no tie leaves open which
     rows it returns."""
-    rows = database.execute(draft.sql).fetchall()
+    rows = database.execute(draft.sqlite or draft.sql).fetchall()
     if not rows or rows[0] in ((0,), (None,)) or any(None in row for row in rows):
         return False
     if len(rows) > MOST_ROWS and kind not in ("order", "join_list"):

@@ -25,6 +25,10 @@ AFTER, BEFORE = ("{did} after {v}", "{did} later than {v}"), ("{did} before {v}"
 DURING, DATES = ("{did} in {v}", "{did} during {v}"), ("{did} between {v} and {w}", "{did} from {v} to {w}")
 STARTS = ("whose {name} starts with {v}", "with a {name} beginning with {v}")
 ENDS = ("whose {name} ends with {v}", "with {v} at the end of the {name}")
+ANY_CASE = (
+    "whose {name} contains {v}, in upper or lower case", "with {v} somewhere in the {name}, however it is capitalised",
+)  # fmt: skip
+WITHIN_DAYS = ("{did} in the {days} days before {v}", "{did} within {days} days before {v}")
 CONTAINS = ("whose {name} contains {v}", "with {v} somewhere in the {name}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from training.domains.sql.prompting.prompt import Message, rendered
+from training.domains.sql.prompting.prompt import Message, id_of, rendered
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ def tokenize(tokenizer: Any, prompt: Sequence[Message], sql: str) -> TokenizedRo
 
 def end_of(tokenizer: Any) -> int:
     """The token that ends an answer: that which ends a turn in the chat template, else the end of the sequence."""
-    vocabulary = tokenizer.get_vocab()
     for name in ("<|im_end|>", "<|eot_id|>", "<end_of_turn>"):
-        if name in vocabulary and (tokenizer.chat_template is None or name in tokenizer.chat_template):
-            return vocabulary[name]
+        found = id_of(tokenizer, name)
+        if found is not None and (tokenizer.chat_template is None or name in tokenizer.chat_template):
+            return found
     if tokenizer.eos_token_id is None:
         raise ValueError("the base model's tokenizer has no end-of-sequence token")
     return tokenizer.eos_token_id

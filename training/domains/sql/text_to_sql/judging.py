@@ -33,7 +33,7 @@ ABOUT = {
                    "not matter."),
     "bird": About("higher", "%", "Execution accuracy as BIRD counts it: rows as a set, without order or repetitions."),
     "valid": About("higher", "%", "Answers that are a query which runs."),
-    "ended": About("higher", "%", "Answers that ended with the end token, not at the limit of tokens."),
+    "ended": About("higher", "%", "Answers that ended, with the end token or a semicolon, not at the limit of tokens."),
 }  # fmt: skip
 SHOWN_ANSWERS, SHOWN_ROWS, SHOWN_CELLS = 12, 5, 60
 

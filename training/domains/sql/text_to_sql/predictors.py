@@ -3,6 +3,7 @@ nearest training question."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,18 @@ def cleaned(text: str) -> str:
         body = body.split("```")[1]
         body = body.partition("\n")[2] if body[:3].lower() == "sql" or body.startswith(("sqlite", "postgres")) else body
     return body.strip().rstrip(";").strip()
+
+
+_QUOTED = re.compile(r"'[^']*(?:'|$)")
+
+
+def complete(text: str) -> bool:
+    """Whether an answer holds a query that has ended: with a semicolon, or with the code fence around it. The base
+    often continues with an explanation or with further queries, which would not count."""
+    prose, fence, fenced = text.partition("```")
+    if not fence and not prose.lstrip()[:6].upper().startswith(("SELECT", "WITH")):
+        return False
+    return "```" in fenced or ";" in _QUOTED.sub("", fenced if fence else prose)
 
 
 class Predictors:
@@ -67,7 +80,7 @@ class Predictors:
         ids = [prompt_ids(tokenizer, prompt) for prompt in prompts]
         return answers(
             self.model.lm, tokenizer, ids, end=end_of(tokenizer), max_new_tokens=generation.max_new_tokens,
-            batch_size=generation.batch_size,
+            batch_size=generation.batch_size, complete=complete,
         )  # fmt: skip
 
     def _with_shots(self, asked: Sequence[Sequence[Message]]) -> list[list[Message]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from training.domains.sql.text_to_sql.model import ADAPTER, TextToSql, is_adapte
 from training.errors import ExportError
 from training.recipe import Artefact
 
+#: Environment variable: where the base is, if it was moved since the export.
+MOVED = "ATHANOR_BASE"
 PREFIX = "base_model.model."  # of PEFT's names, before those of the base
 
 
@@ -45,6 +48,18 @@ def artefact(model: TextToSql, settings: TextToSqlConfig, about: Mapping[str, An
     return Artefact("adapter", write, "adapter", {**about, **place})
 
 
+def _base_of(about: Mapping[str, Any]) -> Path:
+    """The base's folder: where the export found it, or else where MOVED says. Raises ExportError without either."""
+    recorded, named = Path(about["base"]), os.environ.get(MOVED)
+    if recorded.is_dir():
+        return recorded
+    if not named:
+        raise ExportError(
+            f"the adapter's base model is no longer in {recorded}. Name its folder in {MOVED}, and verify again."
+        )
+    return Path(named)
+
+
 def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     """Load the adapter with PEFT on the base, and generate with transformers."""
     from peft import PeftModel
@@ -54,7 +69,7 @@ def prove(path: Path, about: Mapping[str, Any]) -> dict[str, Any]:
     tensors = load_file(path / "adapter_model.safetensors")
     if not all(torch.isfinite(value).all() for value in tensors.values()):
         raise ExportError(f"{path.name}: a weight is not finite.")
-    base = model_of(base_at(about["base"]), torch.float32, Nf4(**about["nf4"]) if about.get("nf4") else None)
+    base = model_of(base_at(_base_of(about)), torch.float32, Nf4(**about["nf4"]) if about.get("nf4") else None)
     with warnings.catch_warnings():
         # PEFT reads a property that this version of transformers has under another name, too
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)

@@ -12,6 +12,7 @@ from training.domains.sql.text_to_sql.generate import answers
 from training.errors import ExportError
 
 MOST_TOKENS = 48
+TOGETHER = 10  # prompts that transformers continues at a time
 _DDL = """CREATE TABLE authors (id INTEGER PRIMARY KEY, name TEXT, born INTEGER, country TEXT);
 CREATE TABLE books (id INTEGER PRIMARY KEY, title TEXT, author_id INTEGER REFERENCES authors(id), year INTEGER,
 price REAL);
@@ -58,17 +59,21 @@ def compare(name: str, about: Mapping[str, Any], found: Sequence[Sequence[int]],
 
 
 def plain_generate(model: Any, about: Mapping[str, Any]) -> list[list[int]]:
-    """The answers by transformers' own `generate`, one prompt at a time: no code of this project's generation."""
+    """The answers by transformers' own `generate`, with several prompts at a time, padded on the left as its users do:
+    no code of this project's generation."""
     import torch
 
-    out = []
-    for prompt in about["prompts"]:
-        ids = torch.tensor([prompt])
+    out, end = [], about["end"]
+    for at in range(0, len(about["prompts"]), TOGETHER):
+        prompts = about["prompts"][at : at + TOGETHER]
+        longest = max(len(prompt) for prompt in prompts)
+        ids = torch.tensor([[end] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         made = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=about["most_tokens"], do_sample=False,
-            eos_token_id=about["end"], pad_token_id=about["end"],
-        )[0, len(prompt) :].tolist()  # fmt: skip
-        out.append(made[: made.index(about["end"])] if about["end"] in made else made)
+            ids, attention_mask=mask, max_new_tokens=about["most_tokens"], do_sample=False, eos_token_id=end,
+            pad_token_id=end,
+        )[:, longest:].tolist()  # fmt: skip
+        out += [tokens[: tokens.index(end)] if end in tokens else tokens for tokens in made]
     return out
 
 
