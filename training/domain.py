@@ -98,9 +98,9 @@ class FamilyFacts:
     checkpoint_bytes: int = 0  # of one checkpoint of preset `full`, for the check of free disk space
     export_bytes: int = 0  # of all its exports
     fan_out: bool = False  # one model per item (Domain.items): its runs are named <family>/<item>
-    #: Modules beside the recipe's that all its runs import, and that start no thread when they are imported: the
-    #: processes of a fan-out are forked from one that has imported them (stages/fork_server.py).
-    imports: tuple[str, ...] = ()
+    #: Verb (train, evaluate) -> modules beside the recipe's that every run imports there, and that start no thread when
+    #: they are imported: the processes of a fan-out are forked from one that has them (stages/fork_server.py).
+    imports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     millions: Mapping[str, float] = field(default_factory=dict)  # preset -> millions of parameters
     ending: Ending = field(default_factory=Ending)  # the time that evaluating, exporting and verifying takes
 

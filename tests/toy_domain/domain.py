@@ -53,7 +53,7 @@ class Toy(Domain):
     sentence = "A folder of readings in; a calibration curve for every device out."
     unit = Unit("session", "sessions")
     families = (
-        _family("curve", "Curve", fan_out=True, imports=("tests.toy_domain.readings",), uses=("boost",)),
+        _family("curve", "Curve", fan_out=True, imports={"train": ("tests.toy_domain.readings",)}, uses=("boost",)),
         _family("boost", "Boost"),
     )
     options = (

@@ -147,7 +147,7 @@ class _Seen:
 def _server(domain: Domain, family: str, verb: str, at_once: int) -> ForkServer:
     """Has imported what all items of the family import."""
     facts = domain.facts(family)
-    modules = (*IMPORTS, f"training.stages.{verb}", facts.recipe.partition(":")[0], *facts.imports)
+    modules = (*IMPORTS, f"training.stages.{verb}", facts.recipe.partition(":")[0], *facts.imports.get(verb, ()))
     return ForkServer(modules, sharing(at_once))
 
 
