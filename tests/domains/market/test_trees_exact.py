@@ -61,9 +61,10 @@ def test_every_model_learns_and_predicts_what_it_was_scored_with(kind):
     assert made.score(state, "train")["loss"] < 0.8 * before
     assert len(state.forests) == 3 and all(len(forest.roots) for forest in state.forests)
     known, loaded = state.known["val"], made.load(made.dump(state), None, {})
-    assert np.array_equal(loaded.margins(known.features, 2), known.margins)
-    given = loaded.probabilities(known.features, *np.zeros((2, len(known.features)), np.int64))
-    assert given.shape == (3, len(known.features), 3) and given.dtype == np.float32
+    features = known.features[known.rows]
+    assert np.array_equal(loaded.margins(features, 2), known.margins)
+    given = loaded.probabilities(features, *np.zeros((2, len(features)), np.int64))
+    assert given.shape == (3, len(features), 3) and given.dtype == np.float32
     assert np.abs(given.sum(-1) - 1).max() < 1e-6
 
 
@@ -80,7 +81,8 @@ def test_a_fold_model_knows_nothing_of_its_held_part():
 
 def test_models_of_one_run_have_different_random_numbers():
     _, state = begun(XGBoost)
-    assert len({fit.features.tobytes() for fit in state.fits}) == 3
+    assert len({fit.rows.tobytes() for fit in state.fits}) == 3
+    assert len({fit.features.ctypes.data for fit in (*state.fits, *state.known.values())}) == 1, "one copy for all"
     made = recipe(XGBoost)
     fits = (state.fits[2],) * 3
     same = made.advance(Boosted(state.prior[[2, 2, 2]], state.forests, 0, state.trees, state.sample, fits), 4)

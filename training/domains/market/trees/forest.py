@@ -54,23 +54,25 @@ class Forest:
         """The inverse of `arrays`."""
         return cls(**{name: arrays[name] for name in DTYPES})
 
-    def add_to(self, margins: np.ndarray, features: np.ndarray) -> None:
-        """Add what each tree gives for `features` (float32 [N, F]) to `margins` (float64 [N, C]), tree by tree.
+    def add_to(self, margins: np.ndarray, features: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Add what each tree gives for the `rows` (int64 [n]; default: all) of `features` (float32 [N, F]) to `margins`
+        (float64 [n, C]), tree by tree.
 
         The order of the additions is that of the trees, so adding two forests one after the other gives the same bits
         as adding their `join`."""
-        _add(self.roots, self.feature, self.threshold, self.left, self.right, self.value, features, margins)
+        features, rows = np.asarray(features), np.arange(len(features)) if rows is None else rows
+        _add(self.roots, self.feature, self.threshold, self.left, self.right, self.value, features, rows, margins)
 
 
 @compiled
-def _add(roots, feature, threshold, left, right, value, features, margins):
+def _add(roots, feature, threshold, left, right, value, features, rows, margins):
     for root in roots:
-        for row in range(features.shape[0]):
-            node = root
+        for at in range(len(rows)):
+            row, node = rows[at], root
             while feature[node] >= 0:
                 node = left[node] if features[row, feature[node]] <= threshold[node] else right[node]
             for c in range(margins.shape[1]):
-                margins[row, c] += value[node, c]
+                margins[at, c] += value[node, c]
 
 
 def softmax(margins: np.ndarray) -> np.ndarray:

@@ -73,10 +73,10 @@ class Boosting(Fitted):
         folds = replace(state, fits=state.fits[:-1], forests=state.forests[:-1], known={})
         folds = self.advance(folds, ROUNDS)
         decisions, index = of_market.of_rows(rows["train"])
-        features, label, weight = _columns(decisions, index)
+        label, weight = _truth(decisions, index)
         margins = np.zeros((len(index), len(CLASSES)))
         for number, (_, held) in enumerate(self.settings.folds.of(decisions, index)):
-            margins[held] = folds.margins(features[held], number)
+            margins[held] = folds.margins(decisions.features, number, index[held])
         values = rows["train"][0].values
         digest = hashlib.sha256(f"{self.family} {trees.model_dump_json()}".encode()).hexdigest()[:16]
         path = places.trials_path(places.root_of(Path(values[DECISIONS_PATH])))
@@ -91,13 +91,16 @@ class Boosting(Fitted):
         used.append(np.arange(len(index)))
         library, fits = self.library(), []
         for number, fit in enumerate(used):
-            features, label, weight = _columns(decisions, index[fit])
-            table = library.table(features, label, weight, state.trees, threads.count())
-            fits.append(Fit(features, table, state.margins(features, number)))
+            own = index[fit]
+            # the library copies what it is given into bins of a byte each; nothing keeps the floats but the file
+            features = np.ascontiguousarray(decisions.features[own])
+            table = library.table(features, *_truth(decisions, own), state.trees, threads.count())
+            fits.append(Fit(decisions.features, own, table, state.margins(decisions.features, number, own)))
         known = {}
         for split, of in rows.items():
-            columns = _columns(*of_market.of_rows(of))
-            known[split] = Known(*columns, state.margins(columns[0], len(used) - 1))
+            decisions, own = of_market.of_rows(of)
+            margins = state.margins(decisions.features, len(used) - 1, own)
+            known[split] = Known(decisions.features, own, *_truth(decisions, own), margins)
         return replace(state, fits=tuple(fits), known=known)
 
     def advance(self, state, rounds):
@@ -113,11 +116,11 @@ class Boosting(Fitted):
             seed = seed_of(self.settings.seed, number, state.rounds)
             chunk = Chunk(state.rounds, rounds, seed, threads.count())
             new = library.forest(library.grow(fit.table, fit.margins, chunk, state.trees))
-            new.add_to(fit.margins, fit.features)
+            new.add_to(fit.margins, fit.features, fit.rows)
             forests.append(Forest.join([before, new]))
             if number == len(state.fits) - 1:  # the final model, which alone is scored
                 for known in state.known.values():
-                    new.add_to(known.margins, known.features)
+                    new.add_to(known.margins, known.features, known.rows)
         return replace(state, forests=tuple(forests), rounds=state.rounds + rounds)
 
     def score(self, state, split: Literal["train", "val"]):
@@ -160,11 +163,10 @@ class Boosting(Fitted):
         ]  # fmt: skip
 
 
-def _columns(decisions: Decisions, index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features float32 [n, F], labels int64 [n], and weights float32 [n] of mean 1 of some decisions."""
+def _truth(decisions: Decisions, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels int64 [n], and weights float32 [n] of mean 1, of some decisions."""
     weight = decisions.weight[index]
-    features = np.ascontiguousarray(decisions.features[index])
-    return features, decisions.label[index].astype(np.int64), (weight / weight.mean()).astype(np.float32)
+    return decisions.label[index].astype(np.int64), (weight / weight.mean()).astype(np.float32)
 
 
 def _prior(decisions: Decisions, index: np.ndarray) -> np.ndarray:

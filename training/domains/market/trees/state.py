@@ -16,7 +16,8 @@ from training.domains.market.trees.settings import Trees
 class Fit:
     """What one model is fitted on: its decisions, the library's table of them, and the margins of the trees so far."""
 
-    features: np.ndarray  # float32 [n, F]
+    features: np.ndarray  # float32 [N, F], of all decisions: one array, a mapped file, for all models
+    rows: np.ndarray  # int64 [n]: which of them
     table: Any
     margins: np.ndarray  # float64 [n, C], advanced in place
 
@@ -25,7 +26,8 @@ class Fit:
 class Known:
     """A split on which the final model is scored: the margins of the trees so far."""
 
-    features: np.ndarray
+    features: np.ndarray  # float32 [N, F], as above
+    rows: np.ndarray
     label: np.ndarray
     weight: np.ndarray
     margins: np.ndarray  # float64 [n, C], advanced in place
@@ -44,10 +46,10 @@ class Boosted:
     fits: tuple[Fit, ...] = ()
     known: dict[str, Known] = field(default_factory=dict)
 
-    def margins(self, features: np.ndarray, number: int) -> np.ndarray:
-        """The margins, float64 [N, C], of model `number` for features float32 [N, F]."""
-        out = np.repeat(self.prior[number][None], len(features), 0)
-        self.forests[number].add_to(out, np.ascontiguousarray(features))
+    def margins(self, features: np.ndarray, number: int, rows: np.ndarray | None = None) -> np.ndarray:
+        """The margins, float64 [n, C], of model `number` for the `rows` (default: all) of features float32 [N, F]."""
+        out = np.repeat(self.prior[number][None], len(features) if rows is None else len(rows), 0)
+        self.forests[number].add_to(out, np.ascontiguousarray(features), rows)
         return out
 
     def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
