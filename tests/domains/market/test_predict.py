@@ -79,7 +79,7 @@ def job(bars, tmp_path):
     about = {"barriers": asdict(TRADE.barriers), "costs": asdict(TRADE.costs), "session": bars.session.plain()}
     write_atomic(places.about_path(workspace, "MES"), json.dumps(about).encode())
     options = {"bars": str(folder), "symbol": "MES", "family": None, "timezone": None, "stamp": None, "adjusted": False,
-               "rolls": None, "device": "cpu"}  # fmt: skip
+               "rolls": None, "device": "cpu", "out": str(tmp_path / "scores.parquet")}  # fmt: skip
     return Job(workspace, options, say=lambda text: None)
 
 
@@ -90,7 +90,7 @@ def test_the_file_has_the_probabilities_of_the_prepared_decisions_bit_by_bit(job
         loaded.append(run)
         return SimpleNamespace(model=Model(), sha256="0123456789abcdef" * 4)
 
-    predict(job, [str(tmp_path / "scores.parquet")], load)
+    predict(job, [], load)
     found = polars.read_parquet(tmp_path / "scores.parquet")
     assert loaded == ["ensemble/MES"]
     assert found.columns == ["ts", "p_down", "p_flat", "p_up", "edge", "digest"]
@@ -105,14 +105,12 @@ def test_the_file_has_the_probabilities_of_the_prepared_decisions_bit_by_bit(job
     assert np.array_equal(np.sign(found["edge"].to_numpy()[rows]), sides(proba[kept], decisions.take(kept)))
 
 
-def test_what_is_missing_is_named(job, tmp_path):
+def test_what_is_missing_is_named(job):
     def load(run):
         raise AssertionError
 
-    with pytest.raises(UsageError, match="one file"):
-        predict(job, ["a", "b"], load)
     other = Job(job.workspace, {**job.options, "symbol": "ES"})
     with pytest.raises(UsageError, match="ES is not prepared"):
-        predict(other, [str(tmp_path / "x.parquet")], load)
+        predict(other, [], load)
     with pytest.raises(UsageError, match="--symbol SYMBOL"):
-        predict(Job(job.workspace, {**job.options, "bars": None}), [str(tmp_path / "x.parquet")], load)
+        predict(Job(job.workspace, {**job.options, "bars": None}), [], load)

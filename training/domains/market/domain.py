@@ -120,8 +120,8 @@ class Market(Domain):
             *(option for option in self.options if option.name in ("adjusted", "rolls")),
         )
         return (
-            Command("predict", "probabilities for new bars, as a Parquet file",
-                    "training.domains.market.predicting.command:predict", "FILE", options),
+            Command("predict", "probabilities for new bars", "training.domains.market.predicting.command:predict",
+                    options=options, writes="the probabilities, as Parquet"),
         )  # fmt: skip
 
     def nodes(self) -> tuple[Node, ...]:

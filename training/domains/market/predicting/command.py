@@ -30,15 +30,13 @@ FAMILY = "ensemble"
 
 
 def predict(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
-    """Write the file that the one word names. Columns: ts (UTC, when the bar is complete), p_down, p_flat, p_up, edge
+    """Write the file options["out"]. Columns: ts (UTC, when the bar is complete), p_down, p_flat, p_up, edge
     (the expected return in ATRs after costs: above 0 of buying, below 0 of selling, 0 if neither pays), digest (of the
     model's checkpoint). A decision without a complete window has no row.
 
     Raises UsageError, DataError for bars that `prepare` would refuse.
     """
-    if len(words) != 1:
-        raise UsageError(f"predict writes one file: name it, such as scores.parquet. Given: {' '.join(words)}")
-    target, symbol = Path(words[0]), job.options["symbol"]
+    target, symbol = Path(job.options["out"]), job.options["symbol"]
     if job.path("bars") is None or not symbol:
         raise UsageError("--bars DIR and --symbol SYMBOL are needed: the new bars, and whose they are.")
     about = _about(job, symbol)
