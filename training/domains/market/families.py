@@ -29,7 +29,13 @@ def _encoders() -> Mapping[str, Encoder]:
     return encoders()
 
 
-def _facts(name: str, title: str, kind: str, folder: str, module: str = "families", **more: Any) -> FamilyFacts:
+#: What every evaluation imports late.
+EVALUATION = ("scipy.optimize", "scipy.stats", "safetensors.numpy")
+
+
+def _facts(
+    name: str, title: str, kind: str, folder: str, module: str = "families", library: tuple[str, ...] = (), **more: Any
+) -> FamilyFacts:
     presets = HERE / folder / "presets"
     files = {preset: presets / f"{name}_{preset}.yaml" for preset in PRESETS}
     if folder != "networks":  # their presets are the same for all families
@@ -45,14 +51,16 @@ def _facts(name: str, title: str, kind: str, folder: str, module: str = "familie
         checkpoint_bytes=200 << 20,
         export_bytes=200 << 20,
         fan_out=True,
+        imports={"train": library, "evaluate": EVALUATION},
         **more,
     )
 
 
 SINGLE = (
-    *(_facts(name, *about, "trees") for name, about in TREES.items()),
+    *(_facts(name, *about, "trees", library=(f"training.domains.market.trees.with_{name}",))
+      for name, about in TREES.items()),
     *(_facts(name, *about, "networks") for name, about in NETWORKS.items()),
-)
+)  # fmt: skip
 ENSEMBLE = _facts(
     "ensemble", "Ensemble", "Ensemble", "stacking", "recipe", uses=tuple(facts.name for facts in SINGLE)
 )  # fmt: skip
