@@ -1,4 +1,5 @@
-"""The list of all rows. A new module with rows must be added to MODULES."""
+"""The list of all rows. A new module with rows must be added to MODULES. Those about one domain are in a folder of its
+name."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ MODULES: tuple[str, ...] = (
     "trackers",
     "containers",
     "stores",
+    "market.folds",
 )
 
 
