@@ -115,6 +115,17 @@ def test_the_same_command_trains_and_measures_nothing_again(out, capsys):
     assert (out / "checkpoints/text_to_sql/best.pt").stat().st_mtime_ns == before.st_mtime_ns
 
 
+def test_a_setting_that_changes_no_weight_trains_and_exports_nothing_again(out, capsys):
+    words = ["--preset", "debug", "--device", "cpu", "--out", str(out)]
+    changed = ["--set", "generation.batch_size=5", "--set", "model.gradient_checkpointing=true"]
+    before = (out / "exports/merged/model.safetensors").stat().st_mtime_ns
+    assert cli.main(["train", "text_to_sql", *words, *changed]) == 0
+    assert cli.main(["export", "text_to_sql", "--domain", "sql", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "was trained before" in printed and "is up to date with this checkpoint" in printed
+    assert (out / "exports/merged/model.safetensors").stat().st_mtime_ns == before
+
+
 def test_ask_prints_a_query_and_its_rows_and_those_of_the_base(out, library, capsys):
     words = ["ask", "sql", "How", "many", "books?", "--database", str(library), "--out", str(out)]
     assert cli.main([*words, "--run", "--beside-base"]) == 0
