@@ -33,6 +33,7 @@ SUBJECTS = {
     "trl": "benchmarks.sql.trl",
     "boosting": "benchmarks.market.boosting",
     "market_data": "benchmarks.market.preparing",
+    "amp_step": "benchmarks.amp.training_step",
 }
 QUIET = 0.5  # load average up to which figures are meaningful
 

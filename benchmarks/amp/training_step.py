@@ -112,14 +112,15 @@ def theirs(network: Network, batch: int, window: int, warmup: float) -> Any:
 
 def measure(small: bool) -> list[Row]:
     batch, repeats = (2, 1) if small else (16, 3)
+    standard = wavenet((4, 2), 4) if small else wavenet((16, 8), 10)
     cases = [
         ("LSTM of 20 cells", lstm(20), 4_410, 0.2, 5.0),
-        ("WaveNet A1, 16 and 8 channels", wavenet((4, 2) if small else (16, 8), 4 if small else 10), 24_000, 0.1, 2.0),
+        ("WaveNet A1, 16 and 8 channels", standard, 24_000, 0.1, 2.0),
     ]
     rows = []
     for letter, (what, network, window, warmup, bar) in zip("ab", cases, strict=True):
         rows.append(_row(f"16{letter}", what, network, window, warmup, bar, batch, repeats))
-    return [*rows, _share(batch, repeats)]
+    return [*rows, _share(standard, batch, repeats)]
 
 
 def _row(
@@ -135,9 +136,9 @@ def _row(
                both.spread)  # fmt: skip
 
 
-def _share(batch: int, repeats: int) -> Row:
+def _share(network: Network, batch: int, repeats: int) -> Row:
     """Mask and loss as a share of an update of the standard WaveNet."""
-    ours = Ours(wavenet((16, 8), 10), batch)
+    ours = Ours(network, batch)
     shape, model = ours.recipe._shape, ours.state.model
     criterion, targets = Criterion(shape.rate, ours.recipe.settings.loss), Targets(shape, 8)
     x = heard(ours.batch, shape)

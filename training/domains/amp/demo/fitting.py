@@ -3,12 +3,17 @@
 A network that is fitted to soft distortion hardly aliases. Its gain is raised afterwards, by folding it into the
 weights that multiply the sound (`folded`): this is exact, costs nothing, and gives hard distortion from smooth
 functions, as captures of high-gain amplifiers have.
+
+The fit takes about a minute of one core, so its result is stored in fitted.json, which the demo reads. To make that
+file again: `python -m training.domains.amp.demo.fitting`.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +25,8 @@ from training.domains.amp.plucks import playing
 from training.domains.amp.signal.measures import esr
 from training.domains.amp.student.groups import input_weights
 
+STORED = Path(__file__).parent / "fitted.json"
+GAIN, SAMPLE_RATE, STEPS, SEED = 4.0, 48_000, 3_000, 42  # of the stored fit
 CHANNELS, DILATIONS = 6, (1, 2, 4, 8, 16)
 SOUNDS, SAMPLES = 96, 4_096  # of the excitation
 BATCH, WINDOW = 8, 1_024
@@ -51,8 +58,8 @@ def excitation(sample_rate: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.array(sounds, np.float32))
 
 
-def fit(gain: float, sample_rate: int, steps: int, seed: int) -> tuple[WaveNet, float]:
-    """A network that is fitted to the circuit at `gain`, and its error on the excitation (ESR, in dB)."""
+def fit(gain: float, sample_rate: int, steps: int, seed: int) -> WaveNet:
+    """A network that is fitted to the circuit at `gain`."""
     random = np.random.default_rng([seed, 0xF17])
     x = excitation(sample_rate, seed)
     y = circuit(x.double(), gain, sample_rate).float()
@@ -72,9 +79,16 @@ def fit(gain: float, sample_rate: int, steps: int, seed: int) -> tuple[WaveNet, 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    return made.eval()
+
+
+def error_db(made: WaveNet, gain: float, seed: int) -> float:
+    """The error of a network on the excitation (ESR, in dB): of all its sounds together, so that loud ones count."""
+    x = excitation(made.sample_rate, seed)
+    y = circuit(x.double(), gain, made.sample_rate)
     with torch.no_grad():
-        error = esr(made.valid(x).flatten(), y[:, before:].flatten())
-    return made.eval(), float(10 * torch.log10(error))
+        error = esr(made.valid(x).double().flatten(), y[:, made.receptive_field :].flatten())
+    return float(10 * torch.log10(error))
 
 
 @torch.no_grad()
@@ -84,3 +98,22 @@ def folded(original: WaveNet, gain: float) -> WaveNet:
     for weight in input_weights(louder):
         weight.mul_(gain)
     return louder
+
+
+def stored() -> tuple[WaveNet, float]:
+    """The network of fitted.json, and its error on the excitation (ESR, in dB)."""
+    content = json.loads(STORED.read_text(encoding="utf-8"))
+    made = network(SAMPLE_RATE)
+    torch.nn.utils.vector_to_parameters(torch.tensor(content["weights"]), made.parameters())
+    return made.eval(), content["error_db"]
+
+
+def main() -> None:
+    made = fit(GAIN, SAMPLE_RATE, STEPS, SEED)
+    weights = torch.nn.utils.parameters_to_vector(made.parameters()).tolist()
+    content = {"gain": GAIN, "error_db": round(error_db(made, GAIN, SEED), 2), "weights": weights}
+    STORED.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

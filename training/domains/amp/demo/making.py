@@ -11,29 +11,26 @@ from training.data.identity import MARKER
 from training.domain import Job
 
 FOLDER = "demo_captures"
-SAMPLE_RATE = 48_000  # of nearly all .nam files
-FITTED_GAIN, STEPS = 4.0, 1_500
 #: Capture -> its gain. With the highest one, a network of this size cannot do what 2x oversampling does.
 GAINS = {"crunch": 10.0, "lead": 20.0, "fuzz": 64.0}
 
 
 def make_demo(job: Job) -> dict[str, Path]:
-    """crunch.nam, lead.nam and fuzz.nam; the folder is marked as synthetic. Takes about half a minute."""
-    from training.domains.amp.demo.fitting import fit, folded
+    """crunch.nam, lead.nam and fuzz.nam; the folder is marked as synthetic."""
+    from training.domains.amp.demo.fitting import GAIN, folded, stored
 
     folder = job.workspace.root / "data" / FOLDER
     if (folder / MARKER).is_file():  # written last, so the demo is complete
         return {"captures": folder}
     folder.mkdir(parents=True, exist_ok=True)
-    job.say(f"  fitting a small network to a circuit ({STEPS:,} steps), as a capture is made")
-    network, error = fit(FITTED_GAIN, SAMPLE_RATE, STEPS, job.seed)
+    network, error = stored()
     for name, gain in GAINS.items():
-        louder = folded(network, gain / FITTED_GAIN)
+        louder = folded(network, gain / GAIN)
         write_atomic(folder / f"{name}.nam", json.dumps(document(louder, name, gain)).encode())
-    write_atomic(folder / MARKER, json.dumps({"synthetic": True, "error_db": round(error, 2)}).encode() + b"\n")
+    write_atomic(folder / MARKER, json.dumps({"synthetic": True, "error_db": error}).encode() + b"\n")
     job.say(
         f"  made {', '.join(f'{name} (gain {gain:g})' for name, gain in GAINS.items())} in "
-        f"{job.workspace.relative(folder)}; ESR to the circuit at gain {FITTED_GAIN:g}: {error:.1f} dB"
+        f"{job.workspace.relative(folder)}: a network fitted to a circuit at gain {GAIN:g} (ESR {error:.1f} dB)"
     )
     return {"captures": folder}
 
