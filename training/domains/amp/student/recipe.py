@@ -33,6 +33,7 @@ class AmpRecipe(Stepped):
     family, title, manifest, settings_type = "amp", "Anti-aliased capture", "amp", AmpSettings
     settings: AmpSettings
     provers = leaving.PROVERS
+    starts_trained = True  # the student begins as the capture
     dtype_policy = "float32"
     dtype_reason = (
         "aliases are smaller than bfloat16's rounding errors (an NMR of -29 dB becomes +1, one of -18 becomes +12), "
