@@ -18,7 +18,7 @@ from training.workspace import Workspace
 def test_the_stored_network_is_fitted_to_the_circuit():
     made, stated = fitting.stored()
     assert fitting.error_db(made, fitting.GAIN, fitting.SEED) == pytest.approx(stated, abs=0.05)
-    assert stated < -9
+    assert stated < -14
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(0.8)
@@ -30,7 +30,7 @@ def test_a_fit_approaches_the_circuit():
     assert errors[1] < errors[0] - 2
 
 
-def test_the_demo_writes_captures_of_three_gains_that_are_marked_as_synthetic(tmp_path):
+def test_the_demo_writes_captures_of_two_gains_that_are_marked_as_synthetic(tmp_path):
     said = []
     found = make_demo(Job(Workspace(tmp_path), {}, say=said.append))
     folder = found["captures"]

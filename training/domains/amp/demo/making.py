@@ -12,11 +12,11 @@ from training.domain import Job
 
 FOLDER = "demo_captures"
 #: Capture -> its gain. With the highest one, a network of this size cannot do what 2x oversampling does.
-GAINS = {"crunch": 10.0, "lead": 20.0, "fuzz": 64.0}
+GAINS = {"lead": 20.0, "fuzz": 64.0}
 
 
 def make_demo(job: Job) -> dict[str, Path]:
-    """crunch.nam, lead.nam and fuzz.nam; the folder is marked as synthetic."""
+    """lead.nam and fuzz.nam; the folder is marked as synthetic."""
     from training.domains.amp.demo.fitting import GAIN, folded, stored
 
     folder = job.workspace.root / "data" / FOLDER
