@@ -12,6 +12,7 @@ one was fitted in two parts: 1,500 steps from 0.01 and 900 from 0.005.) To fit a
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import math
 from pathlib import Path
@@ -59,11 +60,17 @@ def excitation(sample_rate: int, seed: int) -> torch.Tensor:
     return torch.from_numpy(np.array(sounds, np.float32))
 
 
+@functools.lru_cache(maxsize=1)
+def answered(gain: float, sample_rate: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The excitation, and the circuit's answer to it: float32 [SOUNDS, SAMPLES] both."""
+    x = excitation(sample_rate, seed)
+    return x, torch.cat([circuit(part.double(), gain, sample_rate).float() for part in x.split(8)])
+
+
 def fit(gain: float, sample_rate: int, steps: int, seed: int) -> WaveNet:
     """A network that is fitted to the circuit at `gain`."""
     random = np.random.default_rng([seed, 0xF17])
-    x = excitation(sample_rate, seed)
-    y = circuit(x.double(), gain, sample_rate).float()
+    x, y = answered(gain, sample_rate, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = network(sample_rate)
@@ -85,10 +92,9 @@ def fit(gain: float, sample_rate: int, steps: int, seed: int) -> WaveNet:
 
 def error_db(made: WaveNet, gain: float, seed: int) -> float:
     """The error of a network on the excitation (ESR, in dB), the median over its sounds."""
-    x = excitation(made.sample_rate, seed)
-    y = circuit(x.double(), gain, made.sample_rate)
+    x, y = answered(gain, made.sample_rate, seed)
     with torch.no_grad():
-        error = esr(made.valid(x).double(), y[:, made.receptive_field :])
+        error = esr(made.valid(x), y[:, made.receptive_field :])
     return float(10 * torch.log10(error.median()))
 
 
