@@ -34,8 +34,8 @@ def test_a_fit_approaches_the_circuit():
 
 
 def test_the_demo_writes_captures_of_two_gains_that_are_marked_as_synthetic(tmp_path):
-    said = []
-    found = make_demo(Job(Workspace(tmp_path), {}, say=said.append))
+    lines = []
+    found = make_demo(Job(Workspace(tmp_path), {}, say=lines.append))
     folder = found["captures"]
     assert is_marked_synthetic(folder)
     captures = {path.stem: read_capture(path) for path in folder.glob("*.nam")}
@@ -46,5 +46,5 @@ def test_the_demo_writes_captures_of_two_gains_that_are_marked_as_synthetic(tmp_
     assert all(torch.allclose(answer, answers["fuzz"], atol=1e-5) for answer in answers.values())
     assert json.loads((folder / "lead.nam").read_text())["metadata"]["synthetic"] is True
     before = (folder / "lead.nam").stat().st_mtime_ns
-    assert make_demo(Job(Workspace(tmp_path), {})) == found and len(said) == 1
+    assert make_demo(Job(Workspace(tmp_path), {})) == found and len(lines) == 1
     assert (folder / "lead.nam").stat().st_mtime_ns == before
