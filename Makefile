@@ -7,6 +7,8 @@ unexport BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT PYTHONHOME PYTHONSTART
 export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
 PYTHON = $$(scripts/setup_env.sh music sql market clouds --dev)
+# the tests of every domain in the tree
+TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
@@ -30,7 +32,7 @@ setup:
 	@scripts/setup_env.sh --dev
 
 test:
-	@python=$(PYTHON) && "$$python" -m pytest -n 2 --dist loadfile $(ARGS)
+	@python=$(TEST_PYTHON) && "$$python" -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-docker:
 	@python=$(PYTHON) && "$$python" -m pytest tests/docker -m docker -rs $(ARGS)
