@@ -1,0 +1,70 @@
+"""A small simulated laboratory for the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.data.identity import MARKER
+from training.data.rows import Row
+from training.domain import Job
+from training.domains.brain.demo.making import write_world
+from training.domains.brain.demo.world import World, simulate
+from training.domains.brain.domain import BRAIN
+from training.domains.brain.encoding.recipe import EncodingRecipe
+from training.domains.brain.encoding.settings import EncodingSettings
+from training.domains.brain.prepare import prepare
+from training.stages.splits import load_split
+from training.workspace import Workspace
+
+VOLUMES, SUBJECTS, TR, SIDE = 300, 3, 1.5, 13
+SETTINGS = EncodingSettings(
+    model={"rank": 6, "width": 8, "dropout": 0.0}, warm_start={"searches": 2}, windows={"volumes": 32},
+    data={"batch_size": 2},
+)  # fmt: skip
+
+
+def job_of(folder: Path, **options) -> tuple[Job, list[str]]:
+    """A job in `folder`/work on the files of the laboratory, and the lines that it prints."""
+    lines: list[str] = []
+    return Job(Workspace(folder / "work"), options, workers=1, say=lines.append), lines
+
+
+def options_of(folder: Path) -> dict[str, Path]:
+    return {"movie": folder / "film.mp4", "annotations": folder / "words.tsv", "fmri": folder / "bold"}
+
+
+@pytest.fixture(scope="session")
+def world() -> World:
+    return simulate(VOLUMES, SUBJECTS, 5, tr=TR, side=SIDE)
+
+
+@pytest.fixture(scope="session")
+def laboratory(tmp_path_factory, world) -> Path:
+    """film.mp4, words.tsv, mask.nii.gz and bold/sub-0k_bold.nii.gz."""
+    folder = tmp_path_factory.mktemp("laboratory")
+    write_world(folder, world)
+    (folder / MARKER).write_text('{"synthetic": true}\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(laboratory) -> tuple[Job, list[str]]:
+    """The laboratory after prepare."""
+    job, lines = job_of(laboratory, **options_of(laboratory))
+    prepare(job)
+    return job, lines
+
+
+@pytest.fixture(scope="session")
+def splits(prepared) -> dict[str, list[Row]]:
+    """The rows of train, val and test, with their records in memory, so that tests can change copies of them."""
+    job, _ = prepared
+    recipe = EncodingRecipe(SETTINGS)
+    out = {}
+    for split in ("train", "val", "test"):
+        opening = "a test" if split == "test" else ""
+        rows = load_split(recipe, job.workspace, split, schema=BRAIN.schema(), opening=opening, workers=1, say=str)
+        out[split] = [rows[number] for number in range(len(rows))]
+    return out

@@ -1,0 +1,1 @@
+"""Checks that find faults of the data before hours of training are spent."""

@@ -1,0 +1,1 @@
+"""BOLD files: reading, repetition times, masks, and the values that models are trained on."""

@@ -1,0 +1,112 @@
+"""The network. It begins as ridge regression of reduced rank, and learns a residual that begins at zero."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from training.domains.brain.encoding.settings import Model
+from training.domains.brain.features.bank import BANDS
+
+
+class Features(nn.Module):
+    """Bands of the stimulus -> standardised features; the constants of features/bank.py as buffers."""
+
+    def __init__(self, constants: Mapping[str, np.ndarray]):
+        super().__init__()
+        self.bands = tuple(band for band in BANDS if f"projection_{band}" in constants)
+        for band in self.bands:
+            for name in ("mean", "projection", "centre", "spread"):
+                self.register_buffer(f"{name}_{band}", torch.as_tensor(np.array(constants[f"{name}_{band}"])))
+
+    def forward(self, bands: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Bands [..., F of the band] -> [..., F]."""
+        parts = []
+        for band in self.bands:
+            mean, projection, centre, spread = (
+                getattr(self, f"{name}_{band}") for name in ("mean", "projection", "centre", "spread")
+            )
+            parts.append(((bands[band] - mean) @ projection - centre) / spread)
+        return torch.cat(parts, -1)
+
+
+class Encoding(nn.Module):
+    """Stimulus -> bottleneck (rank K) -> causal kernels -> a head for each of S subjects.
+
+    The linear part is u = x A * h + x B * h', with the response h and its derivative h' as kernels of each channel; the
+    residual is added to x A.
+    """
+
+    def __init__(self, constants: Mapping[str, np.ndarray], settings: Model):
+        super().__init__()
+        self.features = Features(constants)
+        bottleneck = torch.as_tensor(np.array(constants["bottleneck"]))  # [2, F, K]
+        kernels = torch.as_tensor(np.array(constants["kernels"]))  # [2, L]
+        self.bottleneck = nn.Parameter(bottleneck.clone())
+        # conv1d is a correlation: reversed, its last weight belongs to lag 0
+        self.kernels = nn.Parameter(kernels.flip(1)[:, None].repeat(1, bottleneck.shape[2], 1))  # [2, K, L]
+        self.heads = nn.Parameter(torch.as_tensor(np.array(constants["heads"])).clone())  # [S, K, V]
+        self.residual = nn.Sequential(
+            nn.LayerNorm(bottleneck.shape[1]), nn.Linear(bottleneck.shape[1], settings.width), nn.GELU(),
+            nn.Dropout(settings.dropout), nn.Linear(settings.width, bottleneck.shape[2]),
+        )  # fmt: skip
+        nn.init.zeros_(self.residual[-1].weight)
+        nn.init.zeros_(self.residual[-1].bias)
+        self.register_buffer("drift", torch.as_tensor(np.array(constants["drift"])))
+        self.register_buffer("spread", torch.as_tensor(np.array(constants["spread"])))
+
+    @property
+    def history(self) -> int:
+        """Volumes before a window that its bottleneck depends on."""
+        return self.kernels.shape[2] - 1
+
+    def latent(self, features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Features [B, H + T, F] and whether each volume is known [B, H + T] -> bottleneck [B, T, K]."""
+        known = known[..., None]
+        u = (features @ self.bottleneck[0] + self.residual(features)) * known
+        w = (features @ self.bottleneck[1]) * known
+        rank = self.heads.shape[1]
+        both = torch.cat([u, w], -1).transpose(1, 2)  # [B, 2 K, H + T]
+        out = functional.conv1d(both, self.kernels.reshape(2 * rank, 1, -1), groups=2 * rank)
+        return (out[:, :rank] + out[:, rank:]).transpose(1, 2)
+
+    def forward(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """A batch of windows.py -> predicted and measured BOLD, both standardised: [B, S, T, V]."""
+        features = self.features({band: batch[f"band_{band}"] for band in self.features.bands})
+        latent = self.latent(features, batch["known"])
+        predicted = torch.einsum("btk,skv->bstv", latent, self.heads)
+        drift, spread = self.drift[:, batch["run"]].transpose(0, 1), self.spread[:, batch["run"]].transpose(0, 1)
+        measured = batch["bold"] - torch.einsum("btc,bscv->bstv", batch["basis"], drift)
+        return predicted, measured / spread[:, :, None]
+
+
+class Encoder(nn.Module):
+    """For export: the bands of T volumes from the begin of a run -> bottleneck [T, K]."""
+
+    def __init__(self, model: Encoding):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *bands: torch.Tensor) -> torch.Tensor:
+        features = self.model.features(dict(zip(self.model.features.bands, bands, strict=True)))
+        padded = functional.pad(features, (0, 0, self.model.history, 0))[None]
+        known = functional.pad(torch.ones_like(features[:, 0]), (self.model.history, 0))[None]
+        return self.model.latent(padded, known)[0]
+
+
+class Head(nn.Module):
+    """For export: bottleneck [T, K] -> a subject's BOLD [T, V], standardised, and in the units of its first run."""
+
+    def __init__(self, model: Encoding, subject: int):
+        super().__init__()
+        self.register_buffer("weight", model.heads[subject].detach().clone())
+        self.register_buffer("mean", model.drift[subject, 0, 0].clone())
+        self.register_buffer("spread", model.spread[subject, 0].clone())
+
+    def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z = latent @ self.weight
+        return z, z * self.spread + self.mean

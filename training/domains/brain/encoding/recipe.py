@@ -1,0 +1,175 @@
+"""The encoding family: stimulus to voxels, from a warm start by ridge regression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from training.domains.brain.encoding import maps
+from training.domains.brain.encoding.model import Encoder, Encoding, Head
+from training.domains.brain.encoding.settings import EncodingSettings
+from training.domains.brain.encoding.warm_start import constants_of
+from training.domains.brain.encoding.windows import BoldWindows
+from training.domains.brain.evaluation.judging import Fitting, judge
+from training.domains.brain.features.haemodynamics import kernel
+from training.domains.brain.material import Material, Rows, encoders
+from training.domains.brain.places import MANIFEST
+from training.domains.brain.stimulus.bins import Stimulus
+from training.recipe import Graph, Loss, Stepped, TensorSpec
+
+if TYPE_CHECKING:
+    from training.data.rows import Row
+
+_TINY = 1e-12
+LONGEST = 4_096  # volumes that an exported graph takes
+
+
+class EncodingRecipe(Stepped):
+    """A network that begins as reduced-rank ridge. All losses are relative to predicting the training mean, which has
+    a mean squared error of about 1."""
+
+    family, title, manifest, settings_type = "encoding", "Encoding", MANIFEST, EncodingSettings
+    starts_trained = True
+    settings: EncodingSettings
+
+    def encoders(self):
+        return encoders()
+
+    def fit_constants(self, rows):
+        settings = self.settings
+        return constants_of(rows, settings.model.rank, settings.warm_start.searches, settings.seed)
+
+    def dataset(self, rows, training):
+        history = len(kernel(float(rows[0].values["tr"]))) - 1
+        return BoldWindows(rows, self.settings.windows.volumes, history, self.settings.seed, training)
+
+    def build(self, constants):
+        return Encoding(constants, self.settings.model)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def counts(self, batch):
+        return {"mse": float(batch["present"].sum()) * batch["bold"].shape[-1]}
+
+    def losses(self, model, batch, progress):
+        predicted, measured = model(batch)
+        return {"mse": Loss(_squared(predicted, measured, batch["present"]).sum())}
+
+    def validate(self, model, batch):
+        predicted, measured = (part.float() for part in model(batch))
+        present = batch["present"]
+        count = float(present.sum()) * measured.shape[-1]
+        weight = present[..., None]
+        sums = {
+            "n": weight.expand_as(measured), "p": predicted * weight, "y": measured * weight,
+            "pp": predicted**2 * weight, "yy": measured**2 * weight, "py": predicted * measured * weight,
+        }  # fmt: skip
+        volumes = float(present.shape[0] * present.shape[2])
+        moments = {name: (of.sum((0, 2)).flatten(), volumes) for name, of in sums.items()}
+        return {"val_loss": (_squared(predicted, measured, present).sum(), count), **moments}
+
+    def summarise(self, means):
+        n = np.asarray(means["n"], np.float64)
+        some = n > 0
+        p, y, pp, yy, py = (
+            np.asarray(means[name], np.float64)[some] / n[some] for name in ("p", "y", "pp", "yy", "py")
+        )
+        size = np.sqrt(np.maximum(pp - p * p, 0) * np.maximum(yy - y * y, 0))
+        r = np.divide(py - p * y, size, out=np.zeros_like(size), where=size > _TINY)
+        return {"val_loss": float(means["val_loss"]), "val_r": float(r.mean())}
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def evaluate(self, context):
+        material = Material.of(context.train)
+        predict = self.predictor(context.model, [*context.train, *context.held_out])
+        device = next(context.model.parameters()).device.type
+        settings = self.settings
+        fitting = Fitting(settings.seed, settings.warm_start.searches, settings.model.rank, device)
+        return judge(predict, material, context.held_out, fitting)
+
+    def predictor(self, model: Encoding, rows: Sequence[Row]) -> Callable[[str, str, int, int], np.ndarray]:
+        """(subject, run, begin, end) -> predicted BOLD of the rows' runs, standardised: float32 [t, V]."""
+        number = {row.values["subject"]: int(row.values["subject_number"]) - 1 for row in rows}
+        runs = Rows.of(rows).runs
+        known: dict[str, torch.Tensor] = {}
+
+        def predict(subject: str, run: str, begin: int, end: int) -> np.ndarray:
+            with torch.no_grad():
+                if run not in known:
+                    known[run] = latent_of(model, runs[run].stimulus)
+                return (known[run][begin:end] @ model.heads[number[subject]]).float().cpu().numpy()
+
+        return predict
+
+    def samples(self, model, held_out, folder, seed):
+        """Maps of the correlation of each subject's voxels on the held-out rows, as NIfTI on the grid of its BOLD."""
+        return maps.write(self.predictor(model, held_out), model, held_out, folder)
+
+    # -- export --------------------------------------------------------------------------------------------------------
+
+    def graphs(self, model):
+        bands = model.features.bands
+        widths = {band: getattr(model.features, f"mean_{band}").shape[0] for band in bands}
+        rank, voxels = model.heads.shape[1:]
+        inputs = tuple(TensorSpec(band, "float32", ("time", widths[band]), MEANINGS[band]) for band in bands)
+        latent = TensorSpec("bottleneck", "float32", ("time", rank), "shared by all subjects")
+        axes = {"time": (1, LONGEST)}
+        trials = ({"time": 1}, {"time": 3}, {"time": 40}, {"time": 317})
+        encoder = Graph(
+            "encoder", Encoder(model).eval(), inputs, (latent,), axes, _example(model, widths), trials,
+        )  # fmt: skip
+        heads = [
+            Graph(
+                f"bold_{number + 1:02}", Head(model, number).eval(), (latent,),
+                (TensorSpec("z", "float32", ("time", voxels), "standardised BOLD, without drift"),
+                 TensorSpec("bold", "float32", ("time", voxels), "in the units of the subject's first run")),
+                axes, _latent_example(rank), trials,
+            )
+            for number in range(model.heads.shape[0])
+        ]  # fmt: skip
+        return [encoder, *heads]
+
+
+MEANINGS = {
+    "pixels": "mean picture of the volume, 24 x 32 RGB, 0 to 255", "motion": "log of 1 + mean change of 3 x 4 cells",
+    "sound": "log10 of the power in 32 mel bands", "words": "how often each word of the vocabulary begins",
+}  # fmt: skip
+
+
+def _squared(predicted: torch.Tensor, measured: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Squared errors [B, S, T, V], 0 where a subject has no volume."""
+    return (predicted.float() - measured.float()) ** 2 * present[..., None]
+
+
+def latent_of(model: Encoding, stimulus: Stimulus) -> torch.Tensor:
+    """The bottleneck of a complete run, float32 [T, K], on the model's device."""
+    device = next(model.parameters()).device
+    bands = [torch.from_numpy(np.array(stimulus.bands[band], np.float32)).to(device) for band in model.features.bands]
+    return Encoder(model)(*bands)
+
+
+def _example(model: Encoding, widths: Mapping[str, int]):
+    """Stimuli around the training mean, with the spread that its features have."""
+    mean = {band: getattr(model.features, f"mean_{band}").cpu().numpy() for band in widths}
+
+    def example(sizes, seed):
+        random = np.random.default_rng(seed)
+        return tuple(
+            np.maximum(
+                mean[band] + random.standard_normal((sizes["time"], width)), 0 if band != "sound" else -8
+            ).astype(np.float32)
+            for band, width in widths.items()
+        )
+
+    return example
+
+
+def _latent_example(rank: int):
+    def example(sizes, seed):
+        return (np.random.default_rng(seed).standard_normal((sizes["time"], rank)).astype(np.float32),)
+
+    return example

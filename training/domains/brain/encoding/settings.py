@@ -1,0 +1,30 @@
+"""Settings of the encoding model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from training.config import Section
+from training.settings import AtLeastOne, RunSettings
+
+
+class Model(Section):
+    rank: AtLeastOne = 32  # width of the bottleneck that all subjects share
+    width: AtLeastOne = 256  # of the hidden layer of the learned residual
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # of the residual
+
+
+class WarmStart(Section):
+    searches: AtLeastOne = 24  # weightings of the bands that banded ridge tries
+
+
+class Windows(Section):
+    volumes: Annotated[int, Field(ge=8)] = 64  # of a sample
+
+
+class EncodingSettings(RunSettings):
+    model: Model = Model()
+    warm_start: WarmStart = WarmStart()
+    windows: Windows = Windows()

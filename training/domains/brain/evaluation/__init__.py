@@ -1,0 +1,1 @@
+"""Measures of held-out predictions: correlations, ceilings, segment matching, and their intervals."""

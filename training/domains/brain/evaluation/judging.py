@@ -1,0 +1,238 @@
+"""Judges a model of film fMRI beside the baselines that a reviewer would ask for, on the same held-out blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.domains.brain.evaluation import measures
+from training.domains.brain.evaluation.measures import Ceiling, Moments
+from training.domains.brain.evaluation.truth import Truth, truth_of
+from training.domains.brain.families import BLOCK
+from training.domains.brain.material import Material, Rows
+from training.domains.brain.regression import baselines
+from training.domains.brain.regression.banded import SEARCHES
+from training.domains.brain.regression.baselines import BANDED, MEAN, ORACLE, REDUCED, RIDGE, ROLLED, TITLES
+from training.domains.brain.rows import BOLD_PATH
+from training.domains.brain.splits.blocks import gap_of
+from training.judgement import (
+    About,
+    BootstrapDraws,
+    Finding,
+    Judgement,
+    Metric,
+    Resampling,
+    Verdict,
+    against,
+    compare,
+    verdict,
+)
+
+if TYPE_CHECKING:
+    from training.data.rows import Row
+
+#: (subject, run, begin, end) -> predicted BOLD, float32 [t, V].
+Predict = Callable[[str, str, int, int], np.ndarray]
+RELIABLE = 0.1  # correlation between subjects on training rows above which a voxel counts as reliable
+DISCOVERY = 0.05
+ABOUT = {
+    "voxel_r": About("higher", "", "Correlation of predicted and measured BOLD over held-out time, averaged over all "
+                     "voxels of the mask and subjects.", title="correlation, all voxels"),
+    "reliable_r": About("higher", "", "The same over the voxels in which subjects are alike on training rows.",
+                        title="correlation, reliable voxels"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """The held-out blocks, and the measured BOLD of each subject in them."""
+
+    blocks: Sequence[tuple[str, int, int]]  # run, begin, end
+    subjects: Sequence[str]
+    measured: Mapping[str, Sequence[np.ndarray]]  # subject -> float32 [t, V] by block
+
+    def predicted(self, predict: Predict) -> dict[str, list[np.ndarray]]:
+        return {subject: [predict(subject, *block) for block in self.blocks] for subject in self.subjects}
+
+    def moments(self, predicted: Mapping[str, Sequence[np.ndarray]]) -> Moments:
+        """Of the voxels of all subjects side by side."""
+        return measures.joined([Moments.of(predicted[one], self.measured[one]) for one in self.subjects])
+
+    def lengths(self) -> list[int]:
+        """Volumes of the stretches without a gap, in order."""
+        out: list[int] = []
+        before: tuple[str, int] | None = None
+        for run, begin, end in self.blocks:
+            if before == (run, begin):
+                out[-1] += end - begin
+            else:
+                out.append(end - begin)
+            before = (run, end)
+        return out
+
+
+def held_of(material: Material, rows: Rows) -> Held:
+    """Measured BOLD of held-out rows."""
+    blocks = material.held(rows)
+    return Held(blocks, rows.subjects, {
+        subject: [material.bold(rows, subject, *block) for block in blocks] for subject in rows.subjects
+    })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """How the baselines are fitted."""
+
+    seed: int
+    searches: int = SEARCHES  # weightings of the bands that banded ridge tries
+    rank: int = baselines.RANK
+    device: str = "cpu"
+
+
+def linear_baselines(material: Material, fitting: Fitting) -> dict[str, Predict]:
+    """Name -> prediction of the baselines that are fitted; the mean predicts nothing and is not among them."""
+    banded = baselines.banded_ridge(material, fitting.seed, fitting.device, fitting.searches)
+    return {
+        ROLLED: baselines.rolled(material).predict, RIDGE: baselines.plain_ridge(material).predict,
+        BANDED: banded.predict, REDUCED: baselines.reduced_rank(material, banded, fitting.rank)[0].predict,
+    }  # fmt: skip
+
+
+def judge(predict: Predict, material: Material, held_out: Sequence[Row], fitting: Fitting) -> Judgement:
+    """Judge predictions on held-out rows. `material`: of the training rows, on which the baselines are fitted."""
+    rows = Rows.of(held_out)
+    held = held_of(material, rows)
+    resampling = Resampling(len(held.blocks), fitting.seed)
+    reliable = _reliable(material)
+    others = linear_baselines(material, fitting)
+    truth = truth_of(Path(held_out[0].values[BOLD_PATH]))
+    if truth is not None:
+        others[ORACLE] = truth.oracle(material).predict
+    own = held.predicted(predict)
+    draws = _draws(held, own, reliable, resampling)
+    found = {name: _draws(held, held.predicted(one), reliable, resampling) for name, one in others.items()}
+    found[MEAN] = {name: _nothing(one) for name, one in draws.items()}
+    metrics = compare(ABOUT, draws, found)
+    more = _more(held, own, truth, material.train.subjects)
+    gap = material.gap(rows)
+    findings = [*_findings(metrics["voxel_r"]), *_gap(gap, material)]
+    why = verdict(findings)
+    return Judgement(metrics, Verdict(why.word, why.why), {"brain": more | {"gap": gap, "blocks": len(held.blocks)}})
+
+
+def _draws(
+    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], reliable: np.ndarray | None, resampling: Resampling
+) -> dict[str, BootstrapDraws]:
+    moments = held.moments(predicted)
+    out = {"voxel_r": moments.mean_draws(resampling)}
+    if reliable is not None and reliable.any():
+        out["reliable_r"] = moments.mean_draws(resampling, reliable)
+    return out
+
+
+def _nothing(like: BootstrapDraws) -> BootstrapDraws:
+    """The correlation of a constant, which is 0 by definition."""
+    return BootstrapDraws(0.0, np.zeros_like(like.draws), np.zeros_like(like.without), like.estimated)
+
+
+def _reliable(material: Material) -> np.ndarray | None:
+    """The voxels (bool [S V]) that correlate between subjects on training rows; None for one subject, or where subjects
+    have no volumes in common."""
+    subjects = material.train.subjects
+    if len(subjects) < 2:
+        return None
+    parts = []
+    for name, run in material.train.runs.items():
+        if len(run.spans) == len(subjects):
+            common = sorted(set.intersection(*(set(of) for of in run.spans.values())))
+            for begin, end in common:
+                parts.append(np.stack([material.bold(material.train, one, name, begin, end) for one in subjects]))
+    if not parts:
+        return None
+    shared = measures.intersubject(np.concatenate(parts, 1))
+    return (shared > RELIABLE).ravel()
+
+
+# -- the verdict -------------------------------------------------------------------------------------------------------
+
+
+def _findings(metric: Metric) -> list[Finding]:
+    """Above the null; not below banded ridge."""
+    null = against(metric, ROLLED, TITLES[ROLLED], "correlation", paired=True, unit=BLOCK)
+    return [null, not_below(metric)]
+
+
+def not_below(metric: Metric) -> Finding:
+    """Whether banded ridge would do. A network that is as good is a result; one that is worse is not."""
+    gap, figures = metric.gaps[BANDED], f"{metric.model.formatted()} beside {metric.baselines[BANDED].formatted()}"
+    if not metric.estimated:
+        return Finding("fair", f"Beside {TITLES[BANDED]}, of too few time blocks to compare: {figures}.")
+    if gap.low > 0:
+        return Finding("good", f"Better than {TITLES[BANDED]}, by {gap.formatted()}, block by block: {figures}.")
+    if gap.high < 0:
+        return Finding(
+            "fair", f"Below {TITLES[BANDED]}, by {gap.size().formatted()}: {figures}. Use the ridge instead."
+        )
+    return Finding("good", f"No better than {TITLES[BANDED]}, and not worse: {figures}.")
+
+
+def _gap(gap: int | None, material: Material) -> list[Finding]:
+    """A finding only where training and held-out rows are too close in time."""
+    needed = max(gap_of(run.tr) for run in material.train.runs.values())
+    if gap is None or gap >= needed:
+        return []
+    return [Finding("bad", f"The split leaks: {gap} volumes lie between training and held-out rows; {needed} are "
+                           "needed. Let prepare split the data.")]  # fmt: skip
+
+
+# -- further figures ---------------------------------------------------------------------------------------------------
+
+
+def _more(
+    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], truth: Truth | None, subjects: Sequence[str]
+) -> dict[str, Any]:
+    measured = np.stack([np.concatenate(held.measured[one]) for one in held.subjects])
+    own = np.stack([np.concatenate(predicted[one]) for one in held.subjects])
+    r_SV = np.stack([Moments.of([p], [y]).correlations() for p, y in zip(own, measured, strict=True)])
+    ceiling = measures.ceiling_of(measured)
+    matching = [measures.match_segments(*_stretched(held, predicted[one], held.measured[one])) for one in held.subjects]
+    out: dict[str, Any] = {
+        "r_by_subject": {one: float(r) for one, r in zip(held.subjects, r_SV.mean(1), strict=True)},
+        "ceiling": _ceiling(ceiling, r_SV),
+        "matching": {"right": [one.right for one in matching], "of": matching[0].of, "chance": matching[0].chance,
+                     "volumes": measures.SEGMENT},
+        "significant": _significant(own, measured, held.lengths()),
+    }  # fmt: skip
+    if truth is not None:
+        out["truth"] = truth.beside(r_SV, subjects)
+    return out
+
+
+def _stretched(
+    held: Held, predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Blocks that follow each other are joined, so that more segments fit in."""
+    edges = np.cumsum(held.lengths())[:-1]
+    return np.split(np.concatenate(predicted), edges), np.split(np.concatenate(measured), edges)
+
+
+def _ceiling(ceiling: Ceiling, r_SV: np.ndarray) -> dict[str, Any]:
+    """The mean ceiling and the share of it that is reached, with what it bounds."""
+    if ceiling.values_SV is None:
+        return {"kind": ceiling.kind, "bound": ceiling.bound, "mean": None, "share": None}
+    mean = float(ceiling.values_SV.mean())
+    share = float(r_SV.mean() / mean) if mean > 0 else None
+    return {"kind": ceiling.kind, "bound": ceiling.bound, "mean": mean, "share": share}
+
+
+def _significant(own: np.ndarray, measured: np.ndarray, lengths: Sequence[int]) -> dict[str, Any]:
+    """Voxels with a significant correlation at a false discovery rate of 5 %, by subject."""
+    if min(lengths) < 2 * measures.LEAST_SHIFT + 5:
+        return {"counts": None, "why": f"held-out stretches of {min(lengths)} volumes are too short for shifts"}
+    p = np.stack([measures.shifted_p(a, b, lengths) for a, b in zip(own, measured, strict=True)])
+    q = measures.false_discovery(p)
+    return {"counts": [int((of < DISCOVERY).sum()) for of in q], "of": int(p.shape[1]), "rate": DISCOVERY}

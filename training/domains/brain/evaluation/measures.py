@@ -1,0 +1,208 @@
+"""Measures of held-out predictions, with intervals by blocks of test time.
+
+All correlations are over time, one for each voxel and subject; only then they are averaged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.judgement import BootstrapDraws, Resampling
+
+LEAST_SHIFT = 10  # volumes, of the circular shifts that make the null distribution
+SEGMENT = 9  # volumes, of segment matching
+_CHUNK = 8_192  # voxels at a time
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over the volumes of U blocks, float64 [U, V]: all that correlations over any selection of blocks need."""
+
+    n: np.ndarray  # float64 [U]
+    p: np.ndarray
+    y: np.ndarray
+    pp: np.ndarray
+    yy: np.ndarray
+    py: np.ndarray
+
+    @classmethod
+    def of(cls, predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray]) -> Moments:
+        """`predicted`, `measured`: float32 [t, V] of each block."""
+
+        def sums(of) -> np.ndarray:
+            return np.stack([of(p.astype(np.float64), y.astype(np.float64)).sum(0) for p, y in
+                             zip(predicted, measured, strict=True)])  # fmt: skip
+
+        return cls(
+            np.array([float(len(part)) for part in predicted]), sums(lambda p, y: p), sums(lambda p, y: y),
+            sums(lambda p, y: p * p), sums(lambda p, y: y * y), sums(lambda p, y: p * y),
+        )  # fmt: skip
+
+    def correlations(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """Pearson r of each voxel over all blocks: float64 [V]; with weights [D, U], of each draw: [D, V]. 0 where
+        prediction or measurement is constant."""
+        if weights is None:
+            return self.correlations(np.ones((1, len(self.n))))[0]
+        n = (weights @ self.n)[:, None]
+        p, y, pp, yy, py = (weights @ part for part in (self.p, self.y, self.pp, self.yy, self.py))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            cross = py - p * y / n
+            left, right = pp - p * p / n, yy - y * y / n
+            r = cross / np.sqrt(left * right)
+        good = (left > _TINY * np.maximum(pp, 1)) & (right > _TINY * np.maximum(yy, 1))
+        return np.where(good, r, 0.0)
+
+    def mean_draws(self, resampling: Resampling, chosen: np.ndarray | None = None) -> BootstrapDraws:
+        """The mean correlation of the chosen voxels (bool [V]; None: all): over all blocks, over each draw, and with
+        each block left out."""
+        voxels = np.arange(self.p.shape[1]) if chosen is None else np.flatnonzero(chosen)
+        if not len(voxels):
+            raise ValueError("no voxel is chosen")
+        every = np.concatenate([np.ones((1, len(self.n))), resampling.counts, resampling.without]).astype(np.float64)
+        total = np.zeros(len(every))
+        for begin in range(0, len(voxels), _CHUNK):
+            part = voxels[begin : begin + _CHUNK]
+            some = Moments(self.n, *(getattr(self, name)[:, part] for name in ("p", "y", "pp", "yy", "py")))
+            total += some.correlations(every).sum(1)
+        total /= len(voxels)
+        draws = len(resampling.counts)
+        return BootstrapDraws(float(total[0]), total[1 : 1 + draws], total[1 + draws :], resampling.varies)
+
+
+def joined(parts: Sequence[Moments]) -> Moments:
+    """The voxels of several subjects side by side; the blocks must be the same."""
+    names = ("p", "y", "pp", "yy", "py")
+    return Moments(parts[0].n, *(np.concatenate([getattr(part, name) for part in parts], 1) for name in names))
+
+
+# -- the ceiling -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ceiling:
+    """The correlation that a perfect model of what subjects share would reach, by subject and voxel. `kind` says how it
+    was found; "unknown" has no values."""
+
+    values_SV: np.ndarray | None  # float64
+    kind: str  # "repeats", "between subjects" or "unknown"
+    bound: str  # a clause on what it bounds
+
+
+def ceiling_of(measured_STV: np.ndarray, repeats: np.ndarray | None = None) -> Ceiling:
+    """The noise ceiling from repeated runs (float [R, S, T, V]), else from the correlation between subjects.
+
+    With one repeat of each subject, the expected correlation of two recordings is the share of variance that they have
+    in common, and its root bounds any prediction (Schoppe et al. 2016, "Measuring the performance of neural models",
+    Frontiers in Computational Neuroscience 10, 10). Between subjects, responses and noise are not the only difference:
+    what is a subject's own, and voxels that do not correspond, count as noise, so the true ceiling may be higher.
+    Values are never clipped, neither to 1 nor to 0: a negative correlation has a negative root, or the mean over voxels
+    without signal would be above 0.
+    """
+    if repeats is not None and len(repeats) > 1:
+        pairs = [
+            _paired(repeats[one], repeats[other])
+            for one in range(len(repeats))
+            for other in range(one + 1, len(repeats))
+        ]
+        return Ceiling(_root(np.mean(pairs, 0)), "repeats", "of what repeats for a subject")
+    if len(measured_STV) < 2:
+        return Ceiling(None, "unknown", "one subject and no repeated run: no ceiling is known")
+    shared = intersubject(measured_STV)
+    return Ceiling(_root(shared), "between subjects",
+                   "a lower bound: what a subject does not share with others counts as noise")  # fmt: skip
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def intersubject(measured_STV: np.ndarray) -> np.ndarray:
+    """The mean correlation of each subject with the others, voxel by voxel: float64 [S, V] (Hasson et al. 2004,
+    "Intersubject synchronization of cortical activity during natural vision", Science 303, 1634-1640)."""
+    subjects = len(measured_STV)
+    total = np.zeros((subjects, measured_STV.shape[2]))
+    for one in range(subjects):
+        for other in range(one + 1, subjects):
+            r = _columns(measured_STV[one], measured_STV[other])
+            total[one] += r
+            total[other] += r
+    return total / (subjects - 1)
+
+
+def _paired(one_STV: np.ndarray, other_STV: np.ndarray) -> np.ndarray:
+    return np.stack([_columns(a, b) for a, b in zip(one_STV, other_STV, strict=True)])
+
+
+def _columns(a_TV: np.ndarray, b_TV: np.ndarray) -> np.ndarray:
+    return Moments.of([a_TV], [b_TV]).correlations()
+
+
+# -- significance ------------------------------------------------------------------------------------------------------
+
+
+def shifted_p(predicted_TV: np.ndarray, measured_TV: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
+    """The p value of each voxel's correlation, float64 [V], by circular shifts of the prediction within each block.
+
+    Shifts keep the autocorrelation of both, which a permutation of volumes would destroy. The null distribution of a
+    voxel is standardised by its spread over the shifts and pooled over voxels, since there are fewer shifts than a
+    false discovery rate over thousands of voxels needs. `blocks`: the length of each.
+    """
+    starts = np.cumsum([0, *blocks])
+    spans = list(itertools.pairwise(starts))
+    most = min(blocks)
+    shifts = range(LEAST_SHIFT, most - LEAST_SHIFT + 1)
+    if len(shifts) < 5:
+        raise ValueError(f"test blocks of {most} volumes are too short for shifts of at least {LEAST_SHIFT}")
+    own = np.arctanh(np.clip(_columns(predicted_TV, measured_TV), -0.999999, 0.999999))
+    null = []
+    for shift in shifts:
+        moved = np.concatenate([np.roll(predicted_TV[begin:end], shift, 0) for begin, end in spans])
+        null.append(np.arctanh(np.clip(_columns(moved, measured_TV), -0.999999, 0.999999)))
+    null_NV = np.stack(null)
+    spread = np.maximum(np.sqrt((null_NV**2).mean(0)), 1e-9)
+    pooled = np.sort((null_NV / spread).ravel())
+    above = len(pooled) - np.searchsorted(pooled, own / spread, side="left")
+    return (above + 1) / (len(pooled) + 1)
+
+
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """Adjusted p values q (Benjamini and Hochberg 1995, "Controlling the false discovery rate", J. Royal Statistical
+    Society B 57, 289-300), float64 of the shape of p: q < 0.05 are discoveries at a rate of 5 %."""
+    flat = p.ravel()
+    order = np.argsort(flat)[::-1]
+    ranked = flat[order] * len(flat) / np.arange(len(flat), 0, -1)
+    q = np.empty_like(flat)
+    q[order] = np.minimum.accumulate(ranked)
+    return np.minimum(q, 1).reshape(p.shape)
+
+
+# -- segments ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Segments of the test that were recognised by their predicted BOLD. `chance`: the expected number by guessing."""
+
+    right: int
+    of: int
+    chance: float = 1.0
+
+
+def match_segments(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], length: int = SEGMENT) -> Matching:
+    """Cut the test blocks (float [t, V] each) into segments; a segment is right if its predicted pattern over time and
+    voxels correlates most with its own measured one among all segments."""
+
+    def cut(parts: Sequence[np.ndarray]) -> np.ndarray:
+        pieces = [part[at : at + length] for part in parts for at in range(0, len(part) - length + 1, length)]
+        flat = np.stack([piece.ravel() for piece in pieces]).astype(np.float32)
+        flat -= flat.mean(1, keepdims=True)
+        return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
+
+    similarity = cut(measured) @ cut(predicted).T
+    count = len(similarity)
+    return Matching(int((similarity.argmax(1) == np.arange(count)).sum()), count)

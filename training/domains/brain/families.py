@@ -1,0 +1,40 @@
+"""The families as facts, for code that must not import torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from training.budget.ending import Ending, Line
+from training.domain import FamilyFacts, Unit
+from training.workspace import PROJECT
+
+if TYPE_CHECKING:
+    from training.data.encode import Encoder
+
+PRESETS = Path(__file__).parent / "encoding" / "presets"
+BLOCK = Unit("time block", "time blocks")
+
+
+def _encoders() -> Mapping[str, Encoder]:
+    from training.domains.brain.material import encoders
+
+    return encoders()
+
+
+ENCODING = FamilyFacts(
+    name="encoding",
+    title="Encoding",
+    recipe="training.domains.brain.encoding.recipe:EncodingRecipe",
+    config=PROJECT / "training" / "cuda_session" / "encoding_training_config.yaml",
+    presets={preset: PRESETS / f"{preset}.yaml" for preset in ("small", "demo", "debug")},
+    manifest="brain",
+    encoders=_encoders,
+    # 17 subjects of 86,000 voxels at rank 256: 374 million parameters with two moments of the optimizer
+    checkpoint_bytes=5 << 30,
+    export_bytes=6 << 30,
+    # assumed, not measured: baselines are fitted again for the evaluation
+    ending=Ending(evaluate=Line(60.0, 20.0), export=Line(20.0, 10.0), verify=Line(10.0, 2.0)),
+)
+FAMILIES = (ENCODING,)

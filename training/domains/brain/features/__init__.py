@@ -1,0 +1,1 @@
+"""Features of the stimulus, fitted on training rows, and their delay by the haemodynamic response."""

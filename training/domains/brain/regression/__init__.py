@@ -1,0 +1,1 @@
+"""Ridge regression: plain, banded and of reduced rank."""

@@ -1,0 +1,75 @@
+"""The sections of the report: how the model compares, whether stimulus and BOLD are aligned, and what was split how."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from training.domain import Section
+from training.report.plots import chart, number
+from training.report.reading import attempt, objects, read_json
+from training.workspace import Workspace
+
+HERE = Path(__file__).parent
+STYLE = HERE / "brain.css"
+
+
+def sections(workspace: Workspace) -> Iterator[Section]:
+    """The sections of the job in `workspace`; those without data yet are left out."""
+    metrics = attempt(lambda: read_json(workspace.exports / "metrics.json"), []) or {}
+    judged = [
+        {"title": str(entry.get("title") or run), **_figures(entry["brain"])}
+        for run, entry in objects(metrics.get("families")) if "brain" in entry
+    ]  # fmt: skip
+    if judged:
+        yield Section("brain", "Ceiling and segments", HERE / "figures.html.j2", {"families": judged}, "after results",
+                      style=STYLE)  # fmt: skip
+    problems: list[str] = []
+    summary = attempt(lambda: read_json(workspace.manifests / "summary.json"), problems)
+    if summary is None or "scans" not in summary:
+        return
+    charts = [one for one in (_scan(run, of, summary["tr"]) for run, of in summary["scans"].items()) if one]
+    facts = {"alarms": summary["alarms"], "remarks": summary["remarks"], "charts": charts}
+    yield Section(
+        "alignment", "Is the film where the BOLD says?", HERE / "alignment.html.j2", facts, "data", style=STYLE
+    )
+    yield Section("bold", "BOLD and splits", HERE / "bold.html.j2",
+                  {"summary": summary, "runs": [_run(name, of, summary) for name, of in summary["blocks"].items()]},
+                  "data", style=STYLE, problems=tuple(problems))  # fmt: skip
+
+
+def _figures(of: Mapping[str, Any]) -> dict[str, Any]:
+    ceiling, matching, significant = of["ceiling"], of["matching"], of["significant"]
+    return {
+        "ceiling": None if ceiling["mean"] is None else number(ceiling["mean"], 3),
+        "share": None if ceiling["share"] is None else f"{100 * ceiling['share']:.0f} %",
+        "kind": ceiling["kind"], "bound": ceiling["bound"],
+        "subjects": [
+            {"name": name, "r": number(r, 3), "right": matching["right"][place],
+             "significant": significant["counts"][place] if significant["counts"] else None}
+            for place, (name, r) in enumerate(of["r_by_subject"].items())
+        ],
+        "segments": matching["of"], "chance": matching["chance"], "volumes": matching["volumes"],
+        "voxels": significant.get("of"), "why": significant.get("why", ""),
+        "truth": {name: number(value, 3) for name, value in of.get("truth", {}).items()},
+        "blocks": of["blocks"],
+    }  # fmt: skip
+
+
+def _scan(run: str, of: Mapping[str, Any], tr: float) -> Any:
+    """r of a ridge by the shift of the stimulus in seconds."""
+    lag = of["lag"]
+    title = f"run {run}: what a ridge predicts, by the shift of the stimulus in seconds"
+    return chart(title, [("r", [shift * tr for shift in lag["shifts"]], lag["r"])])
+
+
+def _run(name: str, blocks: list[list[Any]], summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The blocks of a run as parts of its length, in percent."""
+    volumes = summary["volumes"][name]
+    parts = [
+        {"split": split, "left": round(100 * begin / volumes, 2), "width": round(100 * (end - begin) / volumes, 2),
+         "begin": begin, "end": end}
+        for split, begin, end in blocks
+    ]  # fmt: skip
+    return {"name": name, "volumes": volumes, "onset": summary["onsets"][name], "parts": parts}

@@ -1,0 +1,1 @@
+"""Splits in blocks of time with gaps between them."""

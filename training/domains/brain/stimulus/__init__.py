@@ -1,0 +1,1 @@
+"""The stimulus: films, sound, frames and annotations, in the bins of the volumes."""
