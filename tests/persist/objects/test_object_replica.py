@@ -13,7 +13,7 @@ from training.engine.checkpoints.index import BEST, Index, epoch_name
 from training.errors import HostError, UsageError
 from training.persist.copying import Pulse
 from training.persist.lease import Taken
-from training.persist.objects import blobs, catalog, replica
+from training.persist.objects import blobs, catalog, place, replica
 from training.persist.objects.catalog import Catalog
 from training.persist.objects.replica import ObjectReplica
 
@@ -236,3 +236,27 @@ def test_a_manifest_is_written_last_and_lists_only_what_is_complete(here, there,
     persist(here, there)
     restore(there, tmp_path / "new")
     assert (tmp_path / "new/exports/toy.onnx").read_text() == "a newer model"
+
+
+def test_a_copy_of_files_that_was_cut_short_continues(here, there, monkeypatch):
+    monkeypatch.setattr(place, "LISTED", -1.0)
+    for name in "abc":
+        write(here / f"exports/{name}.onnx", name)
+    real, copied = ObjectStore.put_file, []
+
+    def killed_at_the_third(self, name, *arguments):
+        if len(copied) == 2:
+            raise Killed
+        copied.append(name)
+        return real(self, name, *arguments)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(ObjectStore, "put_file", killed_at_the_third)
+        with pytest.raises(Killed):
+            persist(here, there)
+    assert copied == ["exports/a.onnx", "exports/b.onnx"]
+    monkeypatch.setattr(
+        ObjectStore, "put_file", lambda self, *arguments: copied.append(arguments[0]) or real(self, *arguments)
+    )
+    persist(here, there)
+    assert copied == ["exports/a.onnx", "exports/b.onnx", "exports/c.onnx"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from training.persist.second_place import SecondPlace
 from training.units import size
 
 REGISTRY = "place.json"
+LISTED = 20.0  # seconds between two writes of the manifest while files are copied
 ATTEMPTS = 20  # at an object that several hosts change at once
 
 
@@ -134,7 +136,11 @@ class ObjectPlace(SecondPlace):
         count = total = 0
         if stale:
             manifest.drop(stale)
+            written = time.monotonic()
             for name in stale:
+                if time.monotonic() - written > LISTED:  # so that a copy that is cut short continues from here
+                    manifest.write()
+                    written = time.monotonic()
                 try:
                     manifest.upload(name, paths[name], pulse)
                 except FileNotFoundError:  # deleted meanwhile
