@@ -35,6 +35,7 @@ from training.workspace import Workspace
 
 RUN = "toy"
 WRITES = 45  # a run makes about this many requests to write
+SECONDS = 300.0  # within which a run must end; it takes three on a quiet host
 PART = 2_000  # bytes of a part: a checkpoint of the toy has a dozen
 
 
@@ -53,7 +54,7 @@ def killed(trial: Trial) -> None:
     reached, root = WRITES, trial.folder / "host"
     while True:
         at, delay = trial.random.randint(1, reached), trial.random.uniform(0, 0.01)
-        ended = forked(_killed_at, root, there, at, delay, seconds=60)
+        ended = forked(_killed_at, root, there, at, delay, seconds=SECONDS)
         if ended.code != 0:
             break
         reached = max(4, reached * 2 // 3)  # it had ended before
@@ -61,11 +62,11 @@ def killed(trial: Trial) -> None:
         there = Address(there.scheme, there.bucket, f"{there.prefix} again")
     expect_done(ended, -signal.SIGKILL)
     shutil.rmtree(root)
-    expect_done(forked(_intact, there))
+    expect_done(forked(_intact, there, seconds=SECONDS))
     new = trial.folder / "new host"
-    expect_done(forked(_continued, new, there, seconds=60))
+    expect_done(forked(_continued, new, there, seconds=SECONDS))
     expect_same(new, trial.soak.folder / RUN)
-    expect_done(forked(_intact, there))
+    expect_done(forked(_intact, there, seconds=SECONDS))
 
 
 def _killed_at(root: Path, there: Address, at: int, delay: float) -> None:
@@ -134,16 +135,16 @@ def together(trial: Trial) -> None:
     it, and ends as it would alone; the other one ends at once, exit 6."""
     there = _place_of(trial)
     if trial.index % 2:
-        expect_done(forked(_gone, there))
+        expect_done(forked(_gone, there, seconds=SECONDS))
     hosts = [start(_begin, trial.folder, there, number) for number in range(2)]
-    ended: list[Ended] = [host.wait(60) for host in hosts]
+    ended: list[Ended] = [host.wait(SECONDS) for host in hosts]
     codes = sorted(one.code for one in ended)
     expect(codes == [0, 6], f"the hosts ended with {codes} in place of 0 and 6\n{ended[0].tail}\n{ended[1].tail}")
     loser = next(one for one in ended if one.code == 6)
     expect("is in use by process" in loser.output, f"the loser does not print why\n{loser.tail}")
     winner = next(number for number, one in enumerate(ended) if one.code == 0)
     expect_same(trial.folder / f"host {winner}", trial.soak.folder / RUN)
-    expect_done(forked(_intact, there))
+    expect_done(forked(_intact, there, seconds=SECONDS))
 
 
 def _as_host(name: str) -> None:
@@ -199,7 +200,7 @@ def _with_server(function: Callable[[Trial], None]) -> Callable[[Soak], Iterator
             before = dict(os.environ)
             held.callback(lambda: (os.environ.clear(), os.environ.update(before)))
             os.environ.update(environment(server.endpoint))
-            yield from beside({RUN: partial(train)}, function)(soak)
+            yield from beside({RUN: partial(train)}, function, seconds=5 * SECONDS)(soak)
 
     return run
 

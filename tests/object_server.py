@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import hmac
 import http.client
@@ -68,7 +69,9 @@ class ObjectServer:
     def start(self) -> None:
         """Start the server, or start it again with what it has stored; returns when it answers."""
         with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(self.words, stdout=log, stderr=log, start_new_session=True)
+            self._process = subprocess.Popen(
+                self.words, stdout=log, stderr=log, start_new_session=True, preexec_fn=_end_with_parent
+            )
         until = time.monotonic() + 60
         while True:
             try:
@@ -94,6 +97,12 @@ class ObjectServer:
         """End it, and delete what it has stored."""
         self.stop()
         shutil.rmtree(self.folder)
+
+
+def _end_with_parent() -> None:
+    """The server must not outlive tests that are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def environment(endpoint: str, key: str = ROOT, secret: str = SECRET) -> dict[str, str]:
