@@ -20,7 +20,7 @@ def page(tmp_path):
     """A job with a family that has one model, one with one model per item, and openings of the test split."""
     workspace = job.make(tmp_path / "job")
     fan_out(workspace)
-    opening = {"at": "2026-01-01", "run": "alpha", "checkpoint_sha256": "c" * 64, "data_digest": "d" * 64}
+    opening = {"time": "2026-01-01", "run": "alpha", "checkpoint_sha256": "c" * 64, "data_digest": "d" * 64}
     (workspace.root / "runs" / "test_openings.jsonl").write_text(json.dumps(opening | {"purpose": job.EVIL}) + "\n")
     return write_report(workspace)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 from tests.report import job
 from tests.report.reading import read
+from training.data.sealed import Opening
 from training.registry import domain
 from training.report.card import write_card
 from training.report.facts import gather
@@ -151,9 +153,8 @@ def test_openings_of_the_test_split_are_shown(tmp_path):
     workspace = job.make(tmp_path)
     assert "Sealed test split" not in read(workspace).text
     path = workspace.root / "runs" / "test_openings.jsonl"
-    opening = {"at": "2026-01-02 03:04:05", "run": "beta/one", "checkpoint_sha256": "1234567890abcdef" * 4,
-               "data_digest": "f" * 64, "purpose": job.EVIL}  # fmt: skip
-    path.write_text(json.dumps(opening) + "\n" + json.dumps(opening | {"run": "alpha"}) + '\n{"at": "20')
+    opening = asdict(Opening("2026-01-02 03:04:05", "beta/one", "1234567890abcdef" * 4, "f" * 64, job.EVIL))
+    path.write_text(json.dumps(opening) + "\n" + json.dumps(opening | {"run": "alpha"}) + '\n{"time": "20')
     text = read(workspace).text
     assert f"2026-01-02 03:04:05 beta/one {job.EVIL} 1234567890ab ffffffffffff" in text and "3 alpha" not in text
     assert f"2026-01-02 03:04:05 alpha {job.EVIL}" in text

@@ -111,7 +111,7 @@ def _single(families: list[Family], out: Mapping[str, Quarantined]) -> list[Fami
 
 
 def _openings(records: list[dict[str, Any]]) -> list[dict[str, str]]:
-    keys = ("at", "run", "purpose", "checkpoint_sha256", "data_digest")
+    keys = ("time", "run", "purpose", "checkpoint_sha256", "data_digest")
     return [{key: str(record.get(key) or "") for key in keys} for record in records]
 
 
