@@ -41,6 +41,9 @@ class Option:
     """One option of a domain, declared once. The runner, `--help`, mounts of containers, compose and the tables of the
     docs are derived from it. Its value is in Job.options under `attribute`.
 
+    The runner's `--only` names a part of the job or families. A domain may have an option of that name as well, which
+    gets the values that name neither.
+
     Kinds: a `folder` or `file` that is read, or a `path`, which may be either (it must exist, is made absolute, and is
     mounted read-only under the same path), `number`, `text`, `choice` (of `choices`), `url`, and `flag` (no value; True
     or False).

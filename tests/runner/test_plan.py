@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.toy_domain.domain import TOY
-from training.domain import Node
+from training.domain import Node, Option
 from training.errors import UsageError
 from training.registry import domains
 from training.runner import compose
@@ -103,6 +103,19 @@ def test_options_of_a_domain_reach_the_verbs_that_take_them_and_become_mounts(tm
     assert [(mount.option, mount.path) for mount in made.mounts] == [("readings", str(tmp_path))]
     monkeypatch.setenv("ATHANOR_TOY_READINGS", str(tmp_path))
     assert plan("toy").mounts == made.mounts
+
+
+def test_only_is_an_option_of_the_data_too_where_a_domain_has_it(monkeypatch):
+    def words(value):
+        made = plan("toy", "--only", value)
+        return made.command.options["only"], [step.name for step in made.steps if step.name.startswith("train")]
+
+    more = Option("only", "text", "devices whose name matches", verbs=("prepare",))
+    monkeypatch.setattr(type(TOY), "options", (*TOY.options, more))
+    assert words("amp*") == ("amp*", ["train boost", "train curve"])
+    assert words("curve") == (None, ["train curve"]) and words("train")[0] is None
+    prepare = next(step for step in plan("toy", "--only", "amp*").steps if step.name == "prepare")
+    assert prepare.command[prepare.command.index("--only") + 1] == "amp*"
 
 
 def test_a_path_that_is_neither_a_file_nor_a_folder_is_refused(tmp_path):

@@ -17,6 +17,7 @@ from training.errors import HostError, UsageError
 
 JOB = "ATHANOR_JOB"  # environment variable: the domain's word, if the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
+ONLY = "only"
 AMOUNT = re.compile(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}")
 
 ABOUT = """\
@@ -102,23 +103,25 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     domain = known[word]
     values = vars(parser_of(domain).parse_args(given))
     options = {option.attribute: _value(option, values.pop(option.attribute), checking) for option in domain.options
-               if option.runner}  # fmt: skip
+               if option.runner and option.name != ONLY}  # fmt: skip
     for option in domain.options:
         options.setdefault(option.attribute, None)
     skip = {name for name in names_of(domain) if values.pop(_skip_attribute(name), False)}
     skip |= set(values.pop("skip") or ())
-    if values["only"] is not None and values["only"] not in PARTS:
-        skip |= _other_families(domain, values["only"])
-        values["only"] = None
+    if values[ONLY] is not None and values[ONLY] not in PARTS:
+        if _has_only(domain) and not {name.strip() for name in values[ONLY].split(",")} & {*_families(domain)}:
+            options[ONLY] = values[ONLY]
+        else:
+            skip |= _other_families(domain, values[ONLY])
+        values[ONLY] = None
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
         persist = str(Address.parse(persist)) if is_url(persist) else _persist(absolute(persist), checking)
-    families = [facts.name for facts in domain.families]
     for family, assignment in values["set"]:
-        if family not in (None, *families):
+        if family not in (None, *_families(domain)):
             raise UsageError(f"--set {family}:{assignment}: {domain.word} has no model {family}, but "
-                             f"{', '.join(families)}.")  # fmt: skip
+                             f"{', '.join(_families(domain))}.")  # fmt: skip
     values["set"] = tuple(values["set"])
     for name in ("max_hours", "budget_usd", "price_per_hour"):
         values[name] = _amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
@@ -136,7 +139,7 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     )  # fmt: skip
     group = parser.add_argument_group("data")
     for option in domain.options:
-        if option.runner:
+        if option.runner and option.name != ONLY:
             add_option(group, option)
     group = parser.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", type=_text, help="where everything is written (default: this folder)")
@@ -216,7 +219,8 @@ def _add_left_out(parser: argparse.ArgumentParser, domain: Domain) -> None:
     group.add_argument(
         "--only", metavar="PART|A,B", type=_text,
         help=f"only this part of the job ({', '.join(PARTS)}), as Compose's services do; or only these models, and "
-        "those that combine several of them",
+        "those that combine several of them"
+        + "".join(f"; or {one.help}" for one in domain.options if one.name == ONLY),
     )  # fmt: skip
 
 
@@ -268,10 +272,19 @@ def variables(domain: Domain) -> list[str]:
 # -- values --------------------------------------------------------------------------------------------------------
 
 
+def _families(domain: Domain) -> list[str]:
+    return [facts.name for facts in domain.families]
+
+
+def _has_only(domain: Domain) -> bool:
+    """Whether the domain has an option `only` too, for a part of its data: it gets values that name no family."""
+    return any(option.name == ONLY for option in domain.options)
+
+
 def _other_families(domain: Domain, only: str) -> set[str]:
     """The families that --only leaves out. Raises UsageError for an unknown name."""
     wanted = {name.strip() for name in only.split(",")}
-    known = [facts.name for facts in domain.families]
+    known = _families(domain)
     if unknown := sorted(wanted - {*known}):
         raise UsageError(
             f"--only {only}: there is no {unknown[0]}. It is one part of the job ({', '.join(PARTS)}) or models: "
