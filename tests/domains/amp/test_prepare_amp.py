@@ -85,8 +85,8 @@ def test_the_same_data_again_changes_no_file(tmp_path, run, lines):
 
 
 def test_only_names_captures_by_a_pattern(tmp_path, run):
-    for name in ("JCM 800", "JCM 900", "Twin"):
-        making.save(tmp_path / "captures", name, making.a1(seed=len(name) + ord(name[-1])))
+    for number, name in enumerate(("JCM 800", "JCM 900", "Twin")):
+        making.save(tmp_path / "captures", name, making.a1(seed=number))
     assert run(only="jcm*")["items"] == ["JCM_800", "JCM_900"]
     with pytest.raises(UsageError, match="--only x\\*: none of the 3 files"):
         run(only="x*")
@@ -120,13 +120,13 @@ def test_without_a_usable_capture_every_reason_is_in_the_error(tmp_path, run):
 
 
 def test_a_capture_that_never_settles_is_used_and_its_drift_reported(tmp_path, run, lines):
-    """An LSTM without forgetting adds up its input for ever."""
+    """An LSTM that forgets nothing and adds a little with every sample."""
     document = making.lstm(hidden=1, layers=1)
     document["weights"] = [0.0] * len(document["weights"])
     rows_ = np.zeros((4, 2))
     rows_[2, 0] = 0.01  # the new value follows the input
     document["weights"][:8] = rows_.reshape(-1).tolist()
-    document["weights"][8:12] = [5.0, 20.0, 0.0, 5.0]  # enter, forget nothing, leave
+    document["weights"][8:12] = [5.0, 20.0, 5e-6, 5.0]  # enter, forget nothing, add, leave
     document["weights"][14:16] = [1.0, 0.0]
     making.save(tmp_path / "captures", "drifts", document)
     making.save(tmp_path / "captures", "settles", making.a1())

@@ -45,7 +45,7 @@ class Amp(Domain):
     def arrange(self, request: Request) -> Request:
         options = request.options
         if options.get("captures") is None and not request.skip_prepare:
-            named = [name for name in ("di", "only", "sample_rate") if options.get(name) is not None]
+            named = [name for name in ("di", "sample_rate") if options.get(name) is not None]
             if named:
                 flag = named[0].replace("_", "-")
                 raise UsageError(f"--{flag} needs --captures: the folder of the .nam and .json files.")

@@ -72,13 +72,14 @@ def clip(row: Row, rate: int) -> np.ndarray:
     sound, own = record["sound"], int(record["rate"])
     begin, length = float(row.values["begin"]), round((row.values["end"] - row.values["begin"]) * rate)
     first = round(begin * own)
-    last = first + round(length * own / rate)
+    last = first + -(-length * own // rate)
     if own == rate:
         return np.array(sound[first : first + length], np.float32)
-    # more on both sides, so that the filter's edges are outside of the clip
-    margin = -(-_MARGIN * own // rate)
-    before = min(first, margin)
-    part = resampled(np.asarray(sound[first - before : last + margin]), own, rate)
-    skipped = round(before * rate / own)
-    part = part[skipped : skipped + length]
-    return np.pad(part, (0, length - len(part)))
+    # more on both sides, so that the filter's edges are outside of the clip: as many samples as are a full number of
+    # samples at the other rate, so that the clip begins at a sample of both
+    step = own // gcd(own, rate)
+    margin = step * -(-_MARGIN * own // (rate * step))
+    part = np.asarray(sound[max(0, first - margin) : last + margin])
+    part = np.pad(part, (max(0, margin - first), max(0, last + margin - len(sound))))
+    skipped = margin * rate // own
+    return resampled(part, own, rate)[skipped : skipped + length]

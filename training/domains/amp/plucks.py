@@ -18,14 +18,19 @@ def pluck(note: float, seconds: float, rate: int, random: np.random.Generator) -
     length = int(period)
     burst = random.uniform(-1, 1, length)
     burst = lfilter([1.0], [1.0, -random.uniform(0.2, 0.7)], burst)  # harder and softer picks
-    excitation = np.zeros(int(seconds * rate))
-    excitation[: min(length, len(excitation))] = burst[: len(excitation)]
+    count = int(seconds * rate)
     # y[n] = x[n] + loss * ((1 - f) y[n - length] + f y[n - length - 1]); the fraction f tunes the string
     fraction, loss = period - length, 0.5 ** (1 / (440.0 * 2 ** ((note - 69) / 12)) / random.uniform(0.3, 0.9))
-    feedback = np.zeros(length + 2)
-    feedback[0], feedback[length], feedback[length + 1] = 1.0, -loss * (1 - fraction), -loss * fraction
-    sound = lfilter([1.0], feedback, excitation)
-    sound -= sound.mean()
+    before = length + 1  # zeros in front of the sound
+    string = np.zeros(before + count)
+    string[before : before + length] = burst[:count]
+    for begin in range(before + length, before + count, length):  # a period at a time: none depends on itself
+        end = min(begin + length, before + count)
+        string[begin:end] = loss * (
+            (1 - fraction) * string[begin - length : end - length]
+            + fraction * string[begin - length - 1 : end - length - 1]
+        )
+    sound = string[before:] - string[before:].mean()
     return (sound / max(1e-9, np.abs(sound).max())).astype(np.float32)
 
 
