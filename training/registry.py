@@ -24,6 +24,7 @@ DOMAINS = {
     "music": "training.domains.music.domain:MUSIC",
     "sql": "training.domains.sql.domain:SQL",
     "market": "training.domains.market.domain:MARKET",
+    "amp": "training.domains.amp.domain:AMP",
 }
 
 

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from training.data.encode import Encoder
 
 HERE = Path(__file__).parent / "student"
+SIDES = ("before", "after", "difference")  # of a sound through a capture: attributes of sounds.Heard
 TONE = Unit("tone", "tones")
 
 
-def _encoders() -> Mapping[str, Encoder]:
+def encoders() -> Mapping[str, Encoder]:
+    """Path key of a manifest row -> the encoder of the file under it."""
     from training.domains.amp.formats.checking import CAPTURE
     from training.domains.amp.guitar import DI
     from training.domains.amp.rows import CAPTURE_PATH, DI_PATH
@@ -31,7 +33,7 @@ AMP = FamilyFacts(
     config=PROJECT / "training" / "cuda_session" / "amp_training_config.yaml",
     presets={preset: HERE / f"{preset}.yaml" for preset in ("small", "demo", "debug")},
     manifest="amp",
-    encoders=_encoders,
+    encoders=encoders,
     checkpoint_bytes=1 << 20,
     export_bytes=16 << 20,
     fan_out=True,

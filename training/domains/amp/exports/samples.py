@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from training.domains.amp.families import SIDES
 from training.domains.amp.guitar import clip
 from training.domains.amp.networks.network import Network
 from training.domains.amp.sounds import Heard, heard, spectrogram, sweep
@@ -15,7 +16,6 @@ from training.domains.amp.sounds import Heard, heard, spectrogram, sweep
 if TYPE_CHECKING:
     from training.data.rows import Row
 
-SIDES = ("before", "after", "difference")
 _CLIPS = 3  # of the held-out guitar, one after the other
 
 

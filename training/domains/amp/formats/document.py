@@ -33,7 +33,7 @@ def parse(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ValueError("no capture: it is not text in UTF-8") from None
     except json.JSONDecodeError as error:
-        if error.pos >= len(error.doc.rstrip()) - 1:
+        if error.pos >= len(error.doc.rstrip()) - 1 or error.msg.startswith("Unterminated"):
             raise ValueError(f"truncated: its JSON ends in line {error.lineno}, column {error.colno}") from None
         raise ValueError(f"no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
     except RecursionError:

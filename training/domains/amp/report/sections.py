@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from training.domain import Section
-from training.domains.amp.exports.samples import SIDES
-from training.domains.amp.families import AMP
+from training.domains.amp.families import AMP, SIDES
 from training.export.layout import Layout
 from training.report.plots import chart
 from training.report.reading import attempt, objects, read_json

@@ -1,0 +1,77 @@
+"""The report's sections of captures, from the files of a job."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from training.domains.amp.captures import parse_capture
+from training.domains.amp.exports.samples import write_samples
+from training.domains.amp.report.sections import sections
+from training.report.page import write_report
+from training.workspace import Workspace
+
+from . import making
+
+
+def judged(offset: float, instead: bool = False) -> dict:
+    tones = [
+        {"note": note, "level": level, "f0": 440 * 2 ** ((note - 69) / 12),
+         "nmr": {"teacher": 20.0 + offset, "student": -12.0 + offset + note / 50, "T_2": 5.0, "T_4": -9.0},
+         "hesr": {"teacher": None, "student": -25.0, "T_2": -20.0}}
+        for level in (-20.0, 0.0)
+        for note in range(40, 60)
+    ]  # fmt: skip
+    return {
+        "title": "Anti-aliased capture", "synthetic": False, "rows": {"train": 4, "held_out": 1}, "metrics": {},
+        "verdict": {"word": "weak", "why": ["beats the original"]},
+        "amp": {"rate": 48_000, "length": 4099, "tones": tones, "clips": [], "oversample_instead": instead},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    place = Workspace(tmp_path)
+    place.exports.mkdir()
+    place.manifests.mkdir(parents=True)
+    families = {"amp/quiet": judged(0), "amp/loud & clear": judged(9, instead=True), "curve/bar": {"title": "x"}}
+    (place.exports / "metrics.json").write_text(json.dumps({"families": families}))
+    return place
+
+
+def by_name(workspace):
+    return {one.name: one for one in sections(workspace)}
+
+
+def test_the_capture_with_the_most_noise_comes_first(workspace):
+    facts = by_name(workspace)["fretboard"].facts
+    assert [one["item"] for one in facts["captures"]] == ["loud & clear", "quiet"]
+    first = facts["captures"][0]
+    assert first["oversample"] and first["before"] == pytest.approx(29) and len(first["charts"]) == 4
+    assert [line.name for line in first["charts"][0].lines] == ["before", "after", "2x oversampling",
+                                                               "audible above -10 dB"]  # fmt: skip
+
+
+def test_players_are_embedded_for_the_captures_that_were_exported(workspace):
+    teacher, student = (parse_capture(making.content(making.a1(seed=seed))).network for seed in (0, 1))
+    write_samples(teacher, student, [], workspace.exports / "quiet" / "samples" / "amp")
+    (heard,) = by_name(workspace)["listen"].facts["captures"]
+    (sweep,) = heard["sounds"]
+    assert set(sweep["sides"]) == {"before", "after", "difference"} and len(sweep["pictures"]) == 2
+    assert all(uri.startswith("data:audio/flac;base64,") for uri in sweep["sides"].values())
+
+
+def test_the_page_escapes_names_and_shows_costs(workspace, monkeypatch):
+    folder = workspace.exports / "quiet"
+    folder.mkdir(exist_ok=True)
+    rows = [{"block": 64, "teacher": 0.02, "student": 0.02, "T_2": 0.041, "T_4": np.float64(0.08)}]
+    (folder / "cost.json").write_text(json.dumps({"rows": rows}))
+    text = write_report(workspace).read_text()
+    assert "loud &amp; clear" in text and "loud & clear" not in text
+    assert "0.0410" in text and 'id="cpu"' in text and "Oversampling by 2 is the better choice" in text
+
+
+def test_before_anything_is_there_no_section_is(tmp_path):
+    assert by_name(Workspace(tmp_path)) == {}
