@@ -95,12 +95,13 @@ class Amp(Domain):
 
     def commands(self) -> tuple[Command, ...]:
         options = (
-            Option("capture", "file", "the original capture, which was trained under --out"),
+            Option("capture", "file", "the original capture, which was trained in the job"),
             Option("di", "file", "a guitar without its amplifier: a .wav or .flac"),
-            Option("after", "file", "a trained capture, instead of that under --out"),
+            Option("after", "file", "a trained capture, instead of that of the job"),
         )
         text = "guitar through a capture before and after, and the difference, as .wav files"
-        return (Command("render", text, "training.domains.amp.render:render", options=options),)
+        writes = "a folder: before.wav, after.wav, difference.wav"
+        return (Command("render", text, "training.domains.amp.render:render", options=options, writes=writes),)
 
     def demo_text(self) -> DemoText:
         return DemoText(

@@ -18,26 +18,23 @@ from training.domains.amp.formats.checking import CAPTURE
 from training.domains.amp.sounds import Heard, heard
 from training.errors import DataError, UsageError
 
-FOLDER = "renders"
-
 
 def render(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
-    """Write before.wav, after.wav and difference.wav into renders/<capture>/ of the workspace.
+    """Write before.wav, after.wav and difference.wav.
 
-    Options: `capture` (a file that was trained in the workspace), `di`, `after` (a trained file, instead of the
-    workspace's). Raises UsageError, DataError for files that cannot be read.
+    Options: `out` (the folder), `capture` (a file that was trained in the workspace), `di`, `after` (a trained file,
+    instead of the workspace's). Raises UsageError, DataError for files that cannot be read.
     """
     if job.path("capture") is None or job.path("di") is None:
         raise UsageError("--capture FILE and --di WAV are needed: the original capture, and guitar.")
     before = _capture(job, job.path("capture"))
     if job.path("after") is not None:
-        name, student = before.name, _capture(job, job.path("after")).network
+        student = _capture(job, job.path("after")).network
     else:
-        name = _item(job, before)
-        student = list(load(f"amp/{name}").model.students)[-1]
+        student = list(load(f"amp/{_item(job, before)}").model.students)[-1]
     sound = _sound(job, job.path("di"), before.sample_rate)
     both = heard(before.network, student, sound)
-    folder = job.workspace.root / FOLDER / name
+    folder = Path(job.options["out"])
     folder.mkdir(parents=True, exist_ok=True)
     for side in ("before", "after", "difference"):
         _write(folder / f"{side}.wav", getattr(both, side), both.rate)
@@ -67,7 +64,7 @@ def _item(job: Job, capture: Capture) -> str:
             return name
     raise UsageError(
         f"{capture.name}{capture.suffix} has not been trained in {job.workspace.relative(job.workspace.root)}. "
-        "Name the folder of the job with --out DIR, or a trained file with --after FILE."
+        "Name the folder of the job with --job DIR, or a trained file with --after FILE."
     )
 
 
