@@ -80,19 +80,11 @@ def test_the_report_lets_hear_before_and_after_and_lists_the_captures(out):
 
 def test_render_writes_before_after_and_difference_in_24_bits(out, capsys):
     room = out.parent
-    words = [
-        "render",
-        "amp",
-        "--capture",
-        str(room / "captures/A1.nam"),
-        "--di",
-        str(room / "di.wav"),
-        "--out",
-        str(out),
-    ]
+    words = ["render", "amp", "--capture", str(room / "captures/A1.nam"), "--di", str(room / "di.wav"),
+             "--out", str(room / "sounds"), "--job", str(out)]  # fmt: skip
     assert cli.main(words) == 0
     for side in ("before", "after", "difference"):
-        about = soundfile.info(out / "renders/A1" / f"{side}.wav")
+        about = soundfile.info(room / "sounds" / f"{side}.wav")
         assert (about.subtype, about.samplerate, about.frames) == ("PCM_24", 48_000, 8 * 48_000)
     capsys.readouterr()
     making.save(room, "other", making.a1(seed=99))
