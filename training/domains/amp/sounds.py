@@ -66,6 +66,6 @@ def spectrogram(sound: np.ndarray, rate: int, width: int = 480, height: int = 24
     padded = np.pad(sound.astype(np.float64), (0, max(0, size - len(sound))))
     frames = np.stack([padded[start : start + size] for start in starts]) * window
     levels = 20 * np.log10(np.maximum(1e-5, np.abs(np.fft.rfft(frames)) / (window.sum() / 2)))
-    bands = np.array_split(levels[:, 1:], height, axis=1)
-    picture = np.stack([band.max(1) for band in bands])[::-1]
+    edges = np.linspace(1, levels.shape[1], height, endpoint=False).astype(int)
+    picture = np.maximum.reduceat(levels, edges, axis=1).T[::-1]
     return np.clip((picture + 100) / 100 * 255, 0, 255).astype(np.uint8)
