@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from training.data import sandbox
-from training.domain import Inspected, Job
+from training.domain import Inspected
 from training.domains.amp import guitar
 from training.domains.amp.behaviour import behaviour_of
 from training.domains.amp.captures import parse_capture
@@ -15,7 +15,7 @@ from training.domains.amp.networks.lstm import LSTM
 from training.domains.amp.networks.network import Network
 
 
-def inspect(job: Job, path: Path) -> Inspected:
+def inspect(path: Path) -> Inspected:
     """Raises ValueError, with the reason, for a file that `prepare` would refuse."""
     encoder = CAPTURE if path.suffix.lower() in SUFFIXES else guitar.DI
     (outcome,) = sandbox.run(encoder.function, [path], seconds=encoder.time_limit, megabytes=encoder.megabytes)

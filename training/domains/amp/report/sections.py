@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 STYLE, SCRIPT = HERE / "amp.css", HERE / "amp.js"
 MOST = 4  # captures with players: a page of many minutes of sound would be too large to open
 AUDIBLE = -10.0  # dB of noise-to-mask ratio
+LOWEST = -60.0  # dB; what is lower is drawn there: it is not heard
 #: Predictor of the evaluation -> what the charts call it.
 LINES = {"teacher": "before", "student": "after", "T_2": "2x oversampling"}
 SOUNDS = {"guitar": "Guitar, held out", "sweep": "A sine from 110 Hz to 3.5 kHz"}
@@ -65,8 +66,8 @@ def _judged(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         verdict = entry.get("verdict") or {}
         yield {
             "item": item, "verdict": verdict.get("word", ""), "why": verdict.get("why", []),
-            "nmr": _mean(tones, "nmr", "student"), "before": _mean(tones, "nmr", "teacher"),
-            "twice": _mean(tones, "nmr", "T_2"), "oversample": bool(about.get("oversample_instead")),
+            "nmr": _excess(tones, "student"), "before": _excess(tones, "teacher"), "twice": _excess(tones, "T_2"),
+            "oversample": bool(about.get("oversample_instead")),
             "charts": [one for level in _levels(tones) for one in _charts(tones, level)],
         }  # fmt: skip
 
@@ -80,7 +81,7 @@ def _charts(tones: Sequence[Mapping[str, Any]], level: float) -> Iterator[Any]:
     notes = [tone["note"] for tone in chosen]
     for key, title in (("nmr", "Noise-to-mask ratio, dB"), ("hesr", "Error of the harmonics, dB")):
         lines = [
-            (name, notes, [float(tone[key][predictor]) for tone in chosen])
+            (name, notes, [max(LOWEST, float(tone[key][predictor])) for tone in chosen])
             for predictor, name in LINES.items()
             if all(tone.get(key, {}).get(predictor) is not None for tone in chosen)
         ]
@@ -93,8 +94,9 @@ def _charts(tones: Sequence[Mapping[str, Any]], level: float) -> Iterator[Any]:
             yield found
 
 
-def _mean(tones: Sequence[Mapping[str, Any]], key: str, predictor: str) -> float:
-    values = [float(tone[key][predictor]) for tone in tones if tone[key].get(predictor) is not None]
+def _excess(tones: Sequence[Mapping[str, Any]], predictor: str) -> float:
+    """Mean over tones of the dB above AUDIBLE; 0 for a tone that is not above it."""
+    values = [max(AUDIBLE, float(tone["nmr"][predictor])) - AUDIBLE for tone in tones if predictor in tone["nmr"]]
     return float(np.mean(values)) if values else float("nan")
 
 
