@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,9 +21,6 @@ from training.domains.amp.student.objective import Criterion
 from training.domains.amp.student.pair import Pair
 from training.domains.amp.student.targets import Targets
 from training.recipe import Loss, Room, Stepped
-
-if TYPE_CHECKING:
-    pass
 
 TRAINING, VALIDATION = 0, 1
 TERMS = ("esr", "nmr", "dc")
