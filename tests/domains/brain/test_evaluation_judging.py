@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.domains.brain.evaluation.judging import Fitting, judge, not_below
+from training.domains.brain.evaluation.judging import Fitting, held_of, judge, linear_baselines, not_below
 from training.domains.brain.material import Material, Rows
-from training.domains.brain.regression.baselines import BANDED, ORACLE, REDUCED
+from training.domains.brain.regression.baselines import BANDED, ORACLE, REDUCED, ROLLED
 from training.judgement import About, Interval, Metric
 
 FITTING = Fitting(seed=0, searches=2, rank=6)
@@ -47,6 +47,18 @@ def test_noise_is_not_learnt(material, splits):
     found = judge(predict, material, splits["test"], FITTING)
     assert abs(found.metrics["voxel_r"].model.value) < 0.05
     assert found.verdict.word == "not learnt"
+
+
+def test_ridge_predicts_voxels_that_depend_on_the_film_and_no_others(material, splits, world):
+    held = held_of(material, Rows.of(splits["test"]))
+    responsive = (world.ceiling_SV > 0).ravel()
+    r = {
+        name: held.moments(held.predicted(predict)).correlations()
+        for name, predict in linear_baselines(material, FITTING).items()
+    }
+    for name in ("ridge", BANDED, REDUCED):
+        assert r[name][responsive].mean() > r[name][~responsive].mean() + 0.02, name
+    assert abs(r[ROLLED].mean()) < 0.03
 
 
 def test_held_out_rows_beside_training_rows_withhold_the_verdict(material, splits):
