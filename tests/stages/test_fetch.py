@@ -142,8 +142,10 @@ def test_what_cannot_be_a_folder_of_files_is_refused(server, request, monkeypatc
     assert why in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-def test_a_damaged_record_only_costs_knowledge(place, tmp_path):
+def test_a_damaged_record_is_reported_and_only_costs_knowledge(place, tmp_path, capsys):
     assert main(["fetch", str(place), str(tmp_path)]) == 0
+    assert "damaged" not in capsys.readouterr().out
     (tmp_path / stage.RECORD).write_text("{")
     assert main(["fetch", str(place), str(tmp_path)]) == 0
+    assert f"{stage.RECORD} is damaged (JSONDecodeError" in capsys.readouterr().out
     assert json.loads((tmp_path / stage.RECORD).read_text())["files"] == {} and files_in(tmp_path) == FILES

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from training.cli import train_script
+from training.cuda_session.launching import train_script
 from training.threads import configure
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def fetch(address: Address, folder: Path, say: Callable[[str], None] = print) ->
         address, found = _listed(address)
         _require_names(address, found)
         folder.mkdir(parents=True, exist_ok=True)
-        record = _Record(folder, address)
+        record = _Record(folder, address, say)
         plan = _plan(folder, found, record)
         _require_room(address, folder, plan, found, say)
         try:
@@ -99,16 +99,18 @@ def _require_names(address: Address, found: list[Stored]) -> None:
 class _Record:
     """What this command has fetched to `folder`: name -> etag and size."""
 
-    def __init__(self, folder: Path, address: Address):
+    def __init__(self, folder: Path, address: Address, say: Callable[[str], None]):
         self.path, self.address = folder / RECORD, address
         self.files: dict[str, list[object]] = {}
         self._written = time.monotonic()
+        if not self.path.exists():
+            return  # nothing is known of what is here: see _plan
         try:
             held = json.loads(self.path.read_text(encoding="utf-8"))
             if held["from"] == str(address):
                 self.files = dict(held["files"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            pass  # nothing is known of what is here: see _plan
+        except (ValueError, KeyError, TypeError) as error:
+            say(f"{printable(self.path)} is damaged ({error!r}), so nothing is known of the files that are here.")
 
     def has(self, one: Stored) -> bool:
         """Whether this version was fetched."""
