@@ -144,7 +144,7 @@ def test_what_cannot_be_a_folder_of_files_is_refused(server, request, monkeypatc
 
 def test_a_damaged_record_is_reported_and_only_costs_knowledge(place, tmp_path, capsys):
     assert main(["fetch", str(place), str(tmp_path)]) == 0
-    assert "damaged" not in capsys.readouterr().out
+    assert "is damaged" not in capsys.readouterr().out
     (tmp_path / stage.RECORD).write_text("{")
     assert main(["fetch", str(place), str(tmp_path)]) == 0
     assert f"{stage.RECORD} is damaged (JSONDecodeError" in capsys.readouterr().out
