@@ -16,8 +16,9 @@ from .supervised import Supervised
 PROJECT = Path(__file__).resolve().parents[2]
 
 DOCKER = r"""#!/usr/bin/env bash
-# one file a call, arguments separated by NUL, so that any character survives
-printf '%s\0' "$@" > "$RECORD/docker-$(printf %03d "$(ls "$RECORD" | wc -l)")"
+# one file a call, arguments separated by NUL, so that any character survives; renamed when it is whole: a test reads
+printf '%s\0' "$@" > "$RECORD/../call-$$"
+mv "$RECORD/../call-$$" "$RECORD/docker-$(printf %03d "$(ls "$RECORD" | wc -l)")"
 case "$1 ${2:-}" in
     'version '*) [[ -z ${ENGINE_SAYS:-} ]] || { echo "$ENGINE_SAYS" >&2; exit 1; }; echo 28.0.0 ;;
     'image inspect') [[ -n ${IMAGE_INPUTS:-} ]] || exit 1; echo "$IMAGE_INPUTS" ;;
