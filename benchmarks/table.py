@@ -2,7 +2,7 @@
 
     python -m benchmarks.table docs/performance.md benchmarks/results.json [benchmarks/results-gpu.json]
 
-Every bar has a line, measured or not; if a row is in two files, that of the later file is used.
+Every bar has a line, measured or not; if a row is in two files, that which was measured later is used.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def refresh(page: Path, results: Sequence[Mapping[str, Any]]) -> None:
 
 
 def render(results: Sequence[Mapping[str, Any]], bars: Mapping[str, str] = BARS) -> str:
-    """Markdown: one line per row, bar by bar, and the machine of each file."""
+    """Markdown: one line per row, bar by bar, and the machine of each file, in the order of time."""
+    results = sorted(results, key=lambda result: str(result["at"]))
     rows = {(row["bar"], row["what"]): row for result in results for row in result["rows"]}
     lines = [
         "",

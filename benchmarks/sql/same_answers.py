@@ -3,7 +3,8 @@
 python -m benchmarks.sql.same_answers OUT [--count 50]
 
 `OUT` is the folder of a finished SQL job (`./train_cuda.sh sql --out OUT`). The adapter is run by PEFT on the base, the
-merged model by transformers, the GGUF files by llama.cpp: none with code of this project's generation.
+merged model by transformers, the GGUF files by llama.cpp, the ONNX file by ONNX Runtime, token by token with its cache:
+none with code of this project's generation.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     found["merged, by transformers"] = _merged(files / "merged", about)
     for path in sorted((files / "gguf").glob("*.gguf")):
         found[f"{path.name}, by llama.cpp"] = _llama(path, about)
+    if (onnx := files / "text_to_sql.onnx").exists():  # a base of over 2 GB has none
+        found["ONNX file, by ONNX Runtime"] = _onnx(onnx, about)
     print(f"{len(rows)} held-out questions; the same answers, token by token, and the right ones (suite):")
     with (
         tempfile.TemporaryDirectory() as place,
@@ -99,6 +102,37 @@ def _llama(path: Path, about: dict[str, Any]) -> list[list[int]]:
         answer[: answer.index(about["end"])] if stop else answer
         for answer, stop in zip(ran.answers, ended, strict=True)
     ]
+
+
+def _onnx(path: Path, about: dict[str, Any]) -> list[list[int]]:
+    """One prompt at a time: its tokens with an empty cache, then each new token with the cache of the call before."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    empty = {
+        entry.name: np.zeros([n if isinstance(n, int) else int(n == "batch") for n in entry.shape], np.float32)
+        for entry in session.get_inputs()
+        if entry.name in ("past_keys", "past_values")
+    }
+    out = []
+    for prompt in about["prompts"]:
+        answer: list[int] = []
+        feed = {"tokens": np.array([prompt]), "positions": np.arange(len(prompt))[None]}
+        feed |= {"past_positions": np.zeros((1, 0), np.int64), **empty}
+        while len(answer) < about["most_tokens"]:
+            logits, positions, keys, values = session.run(
+                ["logits", "present_positions", "present_keys", "present_values"], feed
+            )
+            token = int(logits[0, -1].argmax())
+            if token == about["end"]:
+                break
+            answer.append(token)
+            feed = {"tokens": np.array([[token]]), "positions": np.array([[positions.shape[1]]])}
+            feed |= {"past_positions": positions, "past_keys": keys, "past_values": values}
+        out.append(answer)
+    return out
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -107,6 +108,15 @@ def test_the_page_shows_every_bar_met_missed_or_not_measured(tmp_path):
     assert "| the subject two |" in text and "OSError: full" in text
     assert "1 met, 1 missed, 0 stated, 1 not measured, 1 failed" in text and "NVIDIA X" in text
     assert f"torch {place()['libraries']['torch']}" in text
+
+
+def test_of_a_row_in_two_files_the_later_measurement_is_shown_whatever_the_files_names():
+    later, earlier = (
+        result(replace(GOOD, ours=value), at=at) for value, at in ((30.0, "2026-12-01"), (20.0, "2026-11-28"))
+    )
+    for results in ([later, earlier], [earlier, later]):
+        text = table.render(results)
+        assert "| 3a | Chamfer | 30 ms |" in text and "20 ms" not in text
 
 
 @pytest.mark.parametrize(("wanted", "met", "expected"), [("stated", True, "stated"), ("stated", False, "missed")])

@@ -16,7 +16,7 @@ from .supervised import Supervised
 PROJECT = Path(__file__).resolve().parents[2]
 
 DOCKER = r"""#!/usr/bin/env bash
-# one file a call, arguments separated by NUL, so that any character survives; renamed when it is whole: a test reads
+# one file a call, arguments separated by NUL, so that any character survives; renamed when complete: a test reads
 printf '%s\0' "$@" > "$RECORD/../call-$$"
 mv "$RECORD/../call-$$" "$RECORD/docker-$(printf %03d "$(ls "$RECORD" | wc -l)")"
 case "$1 ${2:-}" in
