@@ -41,6 +41,17 @@ def test_refused_files_are_shown_with_their_reason_and_end_the_command_with_3(fi
     assert "good.csv: readings" in out and "2 of 3 files cannot be used" in err
 
 
+def test_a_reason_of_several_lines_is_shown_as_lines_without_control_characters(files, capsys, monkeypatch):
+    def refuse(*_):
+        raise ValueError("2 lines are at fault.\n  line 3: no number\n  line 7: \x1b[2J")
+
+    monkeypatch.setattr("tests.toy_domain.readings.inspect", refuse)
+    assert cli.main(["inspect", "toy", files[0]]) == 3
+    assert capsys.readouterr().out.splitlines() == [
+        f"{files[0]}: refused: 2 lines are at fault.", "  line 3: no number", "  line 7: \\x1b[2J",
+    ]  # fmt: skip
+
+
 def test_json_has_the_same_for_programs(files, capsys):
     assert cli.main(["inspect", "toy", "--json", *files]) == 3
     good, bad, none = json.loads(capsys.readouterr().out)

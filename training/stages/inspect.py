@@ -45,7 +45,8 @@ def _plain(path: Path, one: Inspected | str) -> dict[str, Any]:
 
 def _text(path: Path, one: Inspected | str) -> list[str]:
     if isinstance(one, str):
-        return [f"{printable(path)}: refused: {printable(one)}"]
+        first, *rest = one.splitlines() or [""]  # a reason may list the lines that are at fault
+        return [f"{printable(path)}: refused: {printable(first)}", *map(printable, rest)]
     lines = [f"{printable(path)}: {one.kind}"]
     wide = max(map(len, one.facts), default=0)
     lines += [f"  {name:<{wide}}  {_cell(value)}" for name, value in one.facts.items()]
