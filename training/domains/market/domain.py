@@ -48,7 +48,7 @@ class Market(Domain):
         Option("symbols", "text", "those that are used, separated by commas (default: all)", "A,B", verbs=READING),
         Option("horizon", "number", "of the labels: 5, 10, 15 or 20 (default: 20)", verbs=PREPARE),
         Option("costs", "file", "YAML: a line SYMBOL: {tick: 0.25, spread: 0.5, slippage: [0.5, 1.0]}, in ticks",
-               verbs=PREPARE),
+               verbs=READING),
         Option("stamp", "choice", "what a bar's time marks (default: open)", choices=STAMPS, verbs=PREPARE),
         Option("timezone", "text", "of times without an offset, such as America/New_York", "ZONE", verbs=PREPARE),
         Option("adjusted", "flag", "the prices are adjusted: no split and no roll is left in them", verbs=PREPARE),
