@@ -167,3 +167,23 @@ def test_the_order_of_the_file_does_not_matter(raw):
     order = np.random.default_rng(1).permutation(4_000)
     mixed = {name: values[order] if len(values) > 1 else values for name, values in raw.items()}
     assert np.array_equal(clean("MES", mixed)[0].close, clean("MES", raw)[0].close)
+
+
+def test_a_download_in_pieces_is_refused_as_its_gaps_look_like_a_closed_market():
+    """200 bars, then 801 minutes without one, and so on: a program asked for 1,000 bars a call, and was given 200."""
+    raw = raw_bars(40_000)
+    pieces = np.arange(200) * 1_001
+    raw["time"] = (pieces[:, None] + np.arange(200)).ravel() * MINUTE + raw["time"][0]
+    with pytest.raises(DataError, match=r"40,000 bars in 199,399 minutes, in 200 pieces \(median: 200 bars, then 801"):
+        clean("ADA", raw)
+
+
+def test_bars_outside_of_the_usual_hours_are_used_where_most_are_inside(raw):
+    """As of a stock that is traded before the market opens, some days, in some minutes."""
+    raw = raw_bars(60_000)
+    early = np.random.default_rng(0).random(60_000) < 0.3
+    hour = raw["time"] // MINUTE % 1_440 // 60
+    keep = (hour >= 14) & (hour < 20) | (hour >= 8) & (hour < 14) & early
+    kept = {name: values[keep] if len(values) > 1 else values for name, values in raw.items()}
+    found, _ = clean("MES", kept)
+    assert len(found) == keep.sum() and 0.1 < 1 - found.session.covers(found.time).mean() < 0.4

@@ -8,6 +8,7 @@
 | bad tick | kept and marked: no label touches it, no order is filled by it |
 | jump like a split, gap like a roll | refused, unless the prices are adjusted or the times are listed |
 | constant price | refused |
+| most bars outside of the hours that most weeks have | refused |
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from training.domains.market.bars import times
 from training.domains.market.bars.faults import bad_ticks, jumps
 from training.domains.market.bars.reading import PRICES
 from training.domains.market.bars.sessions import Session, find_session
-from training.domains.market.bars.times import Stamp, as_text
+from training.domains.market.bars.times import MINUTE, Stamp, as_text
 from training.errors import DataError, UsageError
 
 MOST_CONFLICTS, MOST_INVALID = 0.001, 0.01  # shares of the bars above which a symbol is refused
+LEAST_COVERED = 0.5  # share of the bars that must lie in the session
 SHOWN = 5
 
 
@@ -116,7 +118,7 @@ def clean(
         raise DataError(f"{symbol}: no usable bar is left of {health.rows:,} rows.")
     if np.ptp(table[:, :4]) == 0:
         raise DataError(f"{symbol}: the price never changes ({table[0, 0]:g}): there is nothing to learn.")
-    session = session or find_session(time)
+    session = session or _session(symbol, time)
     columns = dict(zip((*PRICES, "volume"), np.ascontiguousarray(table.T), strict=True))
     missing = session.missing(time)
     bad = bad_ticks(time, columns["high"], columns["low"], columns["close"])
@@ -125,6 +127,26 @@ def clean(
     health.missing = int(missing.clip(0).sum())
     health.bad_ticks = [as_text(at) for at in time[bad].tolist()]
     return Minutes(symbol, time, **columns, bad=bad, segment=segment, session=session), health
+
+
+def _session(symbol: str, time: np.ndarray) -> Session:
+    """The session of the bars. Raises DataError if most bars lie outside it: no missing minute could be told from a
+    closed market then, and windows and labels would cross whatever is missing."""
+    session = find_session(time)
+    share = session.covers(time).mean()
+    if share >= LEAST_COVERED:
+        return session
+    ends = np.flatnonzero(np.diff(time) > MINUTE)
+    lengths = np.diff(np.concatenate([[0], ends + 1, [len(time)]]))
+    pauses = np.diff(time)[ends] // MINUTE - 1
+    possible = (time[-1] - time[0]) // MINUTE + 1
+    raise DataError(
+        f"{symbol}: no trading hours can be found: {1 - share:.0%} of its bars are in minutes of the week that most "
+        f"weeks do not have. There are {len(time):,} bars in {possible:,} minutes, in {len(lengths):,} pieces (median: "
+        f"{np.median(lengths):,.0f} bars, then {np.median(pauses):,.0f} minutes without one). Parts are missing, "
+        "as after a download that asked for more bars at a time than the server gives; or it is traded too seldom for "
+        "one-minute bars. Download it again with smaller steps, or leave it out with --symbols."
+    )
 
 
 def _mark_invalid(raw: Mapping[str, np.ndarray], reasons: np.ndarray) -> None:

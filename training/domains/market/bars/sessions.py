@@ -52,6 +52,10 @@ class Session:
         lies."""
         return ((time // MINUTE - self._shift) // DAY_MINUTES).astype(np.int32)
 
+    def covers(self, time: np.ndarray) -> np.ndarray:
+        """Whether each time (int64 nanoseconds UTC) lies in the session: bool."""
+        return self.open_minutes[(time // MINUTE - EPOCH_WEEK) % WEEK_MINUTES]
+
     @cached_property
     def _shift(self) -> int:
         """When a trading day begins, in minutes after midnight of the date that names it; often negative."""
