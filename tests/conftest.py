@@ -1,10 +1,16 @@
 """What tests of several folders share."""
 
+import os
 import signal
 
 import pytest
 
 from tests.warm import Warm
+
+# Before torch is imported. Where workers of pytest-xdist occupy all cores, threads beyond the first of each worker, and
+# of each process that a test starts, only wait for a core that another worker uses, and spin while they wait.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
