@@ -144,7 +144,12 @@ def _judge(soak: Soak) -> list[TrialResult]:
     if soak.count < len(cases):
         step = len(cases) / soak.count
         cases = [cases[int(n * step)] for n in range(soak.count)]
-    return [_try(case, path) for case in cases]
+    found: list[TrialResult] = []
+    for case in cases:
+        found.append(_try(case, path))
+        if soak.mutant and not found[-1].held:
+            break
+    return found
 
 
 def _try(case: Case, path: Path) -> TrialResult:

@@ -90,6 +90,7 @@ class Soak:
     seed: int
     folder: Path  # scratch, empty; removed afterwards
     only: frozenset[int] | None = None  # trials to run; None: all
+    mutant: bool = False  # under a mutant, the first trial that does not hold decides: the others need not be run
 
     @property
     def indices(self) -> list[int]:
@@ -267,7 +268,8 @@ def _try_mutant(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str,
     tried, seen = 0, "all its trials held"
     os.environ[MUTANT] = f"{row.number}:{mutant.name}"
     try:
-        with mutant.fault(), contextlib.closing(_outcomes(row, mutant.trials or row.small, seed, scratch)) as outcomes:
+        made = _outcomes(row, mutant.trials or row.small, seed, scratch, mutant=True)
+        with mutant.fault(), contextlib.closing(made) as outcomes:
             for outcome in outcomes:
                 tried += 1
                 if not outcome.held:
@@ -280,10 +282,10 @@ def _try_mutant(row: Row, mutant: Mutant, seed: int, scratch: Path) -> dict[str,
 
 
 def _outcomes(
-    row: Row, count: int, seed: int, scratch: Path, only: frozenset[int] | None = None
+    row: Row, count: int, seed: int, scratch: Path, only: frozenset[int] | None = None, mutant: bool = False
 ) -> Iterator[TrialResult]:  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix=f"row{row.number}-", dir=scratch))
     try:
-        yield from row.run(Soak(row.number, count, seed, folder, only))
+        yield from row.run(Soak(row.number, count, seed, folder, only, mutant))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

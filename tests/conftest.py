@@ -7,11 +7,26 @@ import pytest
 
 from tests.warm import Warm
 
-# Before torch is imported. Where workers of pytest-xdist occupy all cores, threads beyond the first of each worker, and
-# of each process that a test starts, only wait for a core that another worker uses, and spin while they wait.
 if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported. The workers occupy all cores: further threads of each, and of each process that a test
+    # starts, would only wait for a core that another worker uses, and spin while they wait.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+    from training.data import sandbox
+
+    # The server of decoders starts once a process, with the first test that decodes, and keeps what it has imported
+    # until then. Each worker of a decoder that it does not know would import for itself, for seconds.
+    domains = "training.domains"
+    sandbox.preload(
+        imports=(
+            "av", "nibabel", "openpyxl", "polars", "safetensors.numpy", "scipy.fft", "scipy.signal", "soundfile",
+            "soxr", f"{domains}.amp.formats.checking", f"{domains}.amp.guitar", f"{domains}.brain.bold.masks",
+            f"{domains}.brain.bold.reading", f"{domains}.brain.stimulus.annotations", f"{domains}.brain.stimulus.bins",
+            f"{domains}.brain.stimulus.film", f"{domains}.market.bars.reading", f"{domains}.market.decisions",
+            f"{domains}.music.alignment.align", f"{domains}.music.audio", f"{domains}.music.composing.demo",
+            f"{domains}.music.midi.tokens", f"{domains}.sql.databases.sqlite",
+        )
+    )  # fmt: skip
 
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.encode import Encoder
+from training.domains.music import mel
 from training.domains.music.sound import decoding
 from training.domains.music.sound.decoding import BLOCK, open_sound, too_dense
 from training.domains.music.sound.mixing import Levels, mix
@@ -46,9 +47,7 @@ def hann() -> np.ndarray:
 @cache
 def mel_filters() -> np.ndarray:
     """The mel filter bank, float32 [128, 1025]: mel power = filters @ power spectrum. Slaney's scale and area norm."""
-    import librosa  # slow to import; needed once per process
-
-    filters = librosa.filters.mel(sr=SAMPLE_RATE, n_fft=N_FFT, n_mels=N_MELS)
+    filters = mel.filters(SAMPLE_RATE, N_FFT, N_MELS)
     filters.flags.writeable = False
     return filters
 
@@ -86,7 +85,7 @@ LOGMEL = Encoder(
     kind="logmel",
     version=f"3-{SAMPLE_RATE}-{N_FFT}-{HOP}-{N_MELS}-{FLOOR:g}",
     function=encode_audio,
-    imports=("librosa", "librosa.filters", "scipy.fft", "soundfile", "soxr"),
+    imports=("scipy.fft", "soundfile", "soxr"),
 )
 
 

@@ -11,6 +11,7 @@ from functools import cache
 import numpy as np
 
 from training.domains.music.audio import HOP, N_FFT, N_MELS, SAMPLE_RATE
+from training.domains.music.mel import frequencies
 
 FRAME = HOP / SAMPLE_RATE  # seconds
 HARMONIC_BANDS = 96  # up to 7 kHz; higher bands hold few fundamentals and partials
@@ -65,9 +66,7 @@ def coarse(features: np.ndarray, factor: int) -> np.ndarray:
 @cache
 def partials() -> np.ndarray:
     """The bands of each pitch's partials, float32 [128, 128]; the largest of a pitch is 1."""
-    import librosa
-
-    centres = librosa.mel_frequencies(N_MELS + 2, fmax=SAMPLE_RATE / 2)
+    centres = frequencies(N_MELS + 2, SAMPLE_RATE / 2)
     width = np.maximum(np.diff(centres)[1:], 2 * SAMPLE_RATE / N_FFT)  # Hz; of a band, or of the window's main lobe
     out = np.zeros((128, N_MELS))
     for pitch in range(128):

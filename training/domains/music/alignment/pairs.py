@@ -21,10 +21,7 @@ from training.units import counted
 
 OTHERS = 24  # scores of other songs that a recording is compared with
 KINDS = ("identity", "offset", "rate", "bent")  # of maps, the simplest first
-IMPORTS = (
-    "librosa",
-    "training.domains.music.alignment.align",
-)  # the latter is compiled when it is imported: once, for all workers
+IMPORTS = ("training.domains.music.alignment.align",)  # compiled when it is imported: once, for all workers
 #: Hop frames of the recordings and scores that are aligned: from 5 seconds to an hour.
 SHORTEST, LONGEST = 215, 155_040
 

@@ -1,4 +1,4 @@
-"""Dynamic programming over the similarity of a score and a recording, compiled by numba when this module is imported.
+"""Dynamic programming over the similarity of a score and a recording, compiled when this module is first imported.
 
 A path has the steps (1, 1), (1, 2) and (2, 1) in (score frame, recording frame): locally, the recording is between half
 and twice as fast as the score. A path may begin and end anywhere; it has the largest sum of similarity.
@@ -6,13 +6,14 @@ and twice as fast as the score. A path may begin and end anywhere; it has the la
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from training.jit import compiled
 
 OUTSIDE = -1e8  # similarities below it: the frame is not in the recording
 
 
-@numba.njit("i8(f4[:,::1], i8, i8, u1[:,::1], i8[:,::1])", nogil=True)
+@compiled("i8(f4[:,::1], i8, i8, u1[:,::1], i8[:,::1])")
 def _full(similarity, least, bend, steps, ends):
     """Fill `steps` (0 a start, 1 diagonal, 2 two frames of the recording, 3 two of the score), and `ends[0]` with the
     end of the best path; returns its sum. `least` is subtracted from each similarity; `bend` is the cost of a step that
@@ -57,7 +58,7 @@ def full(similarity: np.ndarray, least: int, bend: int) -> tuple[int, np.ndarray
     return int(top), np.array(cells[::-1], np.int64)
 
 
-@numba.njit("void(f4[:,::1], f4[:,::1], i8[::1], f4[:,::1])", nogil=True, fastmath=True)
+@compiled("void(f4[:,::1], f4[:,::1], i8[::1], f4[:,::1])", fastmath=True)
 def _band(score, sound, first, out):
     """out[i, k] = the similarity of score frame i and recording frame first[i] + k; -1e9 beyond the recording."""
     n, width = out.shape
@@ -80,7 +81,7 @@ def band(score: np.ndarray, sound: np.ndarray, first: np.ndarray, width: int) ->
     return out
 
 
-@numba.njit("i8(f4[:,::1], i8[::1], i8, i8, u1[:,::1], i8[:,::1])", nogil=True)
+@compiled("i8(f4[:,::1], i8[::1], i8, i8, u1[:,::1], i8[:,::1])")
 def _banded(similarity, first, least, bend, steps, ends):
     n, width = similarity.shape
     best = np.empty((3, width), np.int64)

@@ -1,17 +1,17 @@
 """Nearest-neighbour search on a CPU: every pair, float64, in vector instructions.
 
-Compiled by numba (a dependency of librosa) at its first use, in about a second. The result is not cached on disk,
-because not every container has a writable folder.
+Compiled when this module is first imported, in about a second.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
+
+from training.jit import compiled
 
 ROWS = 64  # query points per block: they and their minima fit into the L1 cache
 COLUMNS = 4  # candidate points compared per update of the minimum
@@ -48,7 +48,7 @@ def _by_axis(points_BN3: Tensor, multiple: int, filler: float) -> np.ndarray:
     return out
 
 
-@numba.njit("void(f8[:,:,::1], f8[:,:,::1], i8[:,::1], i8, i8)", nogil=True)
+@compiled("void(f8[:,:,::1], f8[:,:,::1], i8[:,::1], i8, i8)")
 def _search(x, y, found, first, last):  # blocks first <= k < last, ROWS points of one cloud each
     n, m = found.shape[1], y.shape[2]
     per_cloud = x.shape[2] // ROWS
