@@ -1,4 +1,4 @@
-"""Checks of `doctor` read only options that `doctor` is given: any other would count as not given, whatever the user said."""
+"""Checks of `doctor` read only options that `doctor` is given: any other would never be set."""
 
 from __future__ import annotations
 
