@@ -170,7 +170,7 @@ def test_the_order_of_the_file_does_not_matter(raw):
 
 
 def test_a_download_in_pieces_is_refused_as_its_gaps_look_like_a_closed_market():
-    """200 bars, then 801 minutes without one, and so on: a program asked for 1,000 bars a call, and was given 200."""
+    """200 bars, then 801 minutes without one, and so on: a program requested 1,000 bars a call, and was given 200."""
     raw = raw_bars(40_000)
     pieces = np.arange(200) * 1_001
     raw["time"] = (pieces[:, None] + np.arange(200)).ravel() * MINUTE + raw["time"][0]

@@ -130,7 +130,7 @@ def clean(
 
 
 def _session(symbol: str, time: np.ndarray) -> Session:
-    """The session of the bars. Raises DataError if most bars lie outside it: no missing minute could be told from a
+    """The session of the bars. Raises DataError if most bars lie outside it: no missing minute could be distinguished from a
     closed market then, and windows and labels would cross whatever is missing."""
     session = find_session(time)
     share = session.covers(time).mean()
@@ -144,7 +144,7 @@ def _session(symbol: str, time: np.ndarray) -> Session:
         f"{symbol}: no trading hours can be found: {1 - share:.0%} of its bars are in minutes of the week that most "
         f"weeks do not have. There are {len(time):,} bars in {possible:,} minutes, in {len(lengths):,} pieces (median: "
         f"{np.median(lengths):,.0f} bars, then {np.median(pauses):,.0f} minutes without one). Parts are missing, "
-        "as after a download that asked for more bars at a time than the server gives; or it is traded too seldom for "
+        "as after a download that requests more bars at a time than the server gives; or it is traded too seldom for "
         "one-minute bars. Download it again with smaller steps, or leave it out with --symbols."
     )
 
