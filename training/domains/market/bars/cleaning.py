@@ -130,8 +130,8 @@ def clean(
 
 
 def _session(symbol: str, time: np.ndarray) -> Session:
-    """The session of the bars. Raises DataError if most bars lie outside it: no missing minute could be distinguished from a
-    closed market then, and windows and labels would cross whatever is missing."""
+    """The session of the bars. Raises DataError if most bars lie outside it: a missing minute could not be
+    distinguished from a closed market then, and windows and labels would cross whatever is missing."""
     session = find_session(time)
     share = session.covers(time).mean()
     if share >= LEAST_COVERED:
