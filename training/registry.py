@@ -25,6 +25,7 @@ DOMAINS = {
     "sql": "training.domains.sql.domain:SQL",
     "market": "training.domains.market.domain:MARKET",
     "amp": "training.domains.amp.domain:AMP",
+    "brain": "training.domains.brain.domain:BRAIN",
 }
 
 

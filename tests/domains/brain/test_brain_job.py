@@ -21,7 +21,6 @@ def out(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("brain") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setenv("ATHANOR_DOMAINS", "training.domains.brain.domain:BRAIN")
         assert cli.main(["prepare", "--domain", "brain", "--volumes", VOLUMES, "--out", str(place)]) == 0
         words = ["brain", "--cpu", "--preset", "debug", "--out", str(place)]
         for step in plan_of(parse(words, domains())).steps:
