@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from training.data.identity import MARKER
@@ -15,6 +18,7 @@ from training.domains.brain.domain import BRAIN
 from training.domains.brain.encoding.recipe import EncodingRecipe
 from training.domains.brain.encoding.settings import EncodingSettings
 from training.domains.brain.prepare import prepare
+from training.domains.brain.rows import BOLD_PATH
 from training.stages.splits import load_split
 from training.workspace import Workspace
 
@@ -67,4 +71,20 @@ def splits(prepared) -> dict[str, list[Row]]:
         opening = "a test" if split == "test" else ""
         rows = load_split(recipe, job.workspace, split, schema=BRAIN.schema(), opening=opening, workers=1, say=str)
         out[split] = [rows[number] for number in range(len(rows))]
+    return out
+
+
+def changed(rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> list[Row]:
+    """The rows with random values at some volumes of all files of BOLD."""
+    known = {}
+    random = np.random.default_rng(0)
+    out = []
+    for row in rows:
+        path = row.values[BOLD_PATH]
+        if path not in known:
+            record = {name: np.array(row.records[BOLD_PATH][name]) for name in row.records[BOLD_PATH]}
+            for begin, end in spans:
+                record["data"][begin:end] = random.integers(-30_000, 30_000, record["data"][begin:end].shape)
+            known[path] = record
+        out.append(replace(row, records={**row.records, BOLD_PATH: known[path]}))
     return out

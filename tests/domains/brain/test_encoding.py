@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
 import nibabel
 import numpy as np
 import pytest
 import torch
 
-from tests.domains.brain.conftest import SETTINGS, SUBJECTS
-from training.data.rows import Row
+from tests.domains.brain.conftest import SETTINGS, SUBJECTS, changed
 from training.domains.brain.bold.values import raw
 from training.domains.brain.encoding import maps
-from training.domains.brain.encoding.model import Encoder, Head
+from training.domains.brain.encoding.model import Encoder, Head, standardised
 from training.domains.brain.encoding.recipe import EncodingRecipe
 from training.domains.brain.evaluation.judging import held_of
 from training.domains.brain.evaluation.measures import Moments
@@ -41,22 +37,6 @@ def constants(recipe, splits):
 def model(recipe, constants):
     torch.manual_seed(0)
     return recipe.build(constants).eval()
-
-
-def changed(rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> list[Row]:
-    """The rows with random values at some volumes of all files of BOLD."""
-    known = {}
-    random = np.random.default_rng(0)
-    out = []
-    for row in rows:
-        path = row.values[BOLD_PATH]
-        if path not in known:
-            record = {name: np.array(row.records[BOLD_PATH][name]) for name in row.records[BOLD_PATH]}
-            for begin, end in spans:
-                record["data"][begin:end] = random.integers(-30_000, 30_000, record["data"][begin:end].shape)
-            known[path] = record
-        out.append(replace(row, records={**row.records, BOLD_PATH: known[path]}))
-    return out
 
 
 def test_garbage_in_held_out_volumes_changes_no_constant(recipe, splits, constants):
@@ -112,6 +92,14 @@ def test_training_windows_lie_in_training_rows_and_move_with_the_epoch(recipe, s
             assert len(place) == 1 and np.isin(np.arange(place[0], place[0] + count), train).all()
             seen.add(int(place[0]))
     assert len(seen) > len(dataset)
+
+
+def test_raw_bold_is_standardised_in_float32_under_mixed_precision(recipe, splits, model):
+    dataset = recipe.dataset(splits["val"], training=False)
+    batch = dataset.collate([dataset.item(0, 0)])
+    exact = standardised(batch, model.drift, model.spread)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(standardised(batch, model.drift, model.spread), exact)
 
 
 def test_absent_subjects_count_nothing(recipe, splits, model):

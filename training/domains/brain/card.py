@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from training.domain import CardText
 
+LIMITS = (
+    "It holds for its subjects, its scanner and films like that of its training: it knows no other brain.",
+    "A correlation shows that features and signal go together, not that a region computes the features.",
+)
 
-def card() -> CardText:
-    """The part of the encoding model."""
+
+def card(family: str) -> CardText:
+    """The part of a family."""
+    if family == "decoding":
+        return CardText(
+            about=(
+                "Reads features of pictures, motion, sound and words of a film from the BOLD of each of its subjects, "
+                "some seconds later. It begins as ridge regression from delayed voxels and learns a residual."
+            ),
+            task="BOLD to features of a film",
+            limits=(*LIMITS, "It decodes the features of its own films' kind, not what anybody thinks."),
+        )
     return CardText(
         about=(
             "Predicts the BOLD signal of every voxel of each of its subjects from pictures, motion, sound and words of "
@@ -14,8 +28,7 @@ def card() -> CardText:
         ),
         task="film to BOLD",
         limits=(
-            "It holds for its subjects, its scanner and films like that of its training: it knows no other brain.",
-            "A correlation shows that features and signal go together, not that a region computes the features.",
+            *LIMITS,
             "Ceilings between subjects are lower bounds: what a subject does not share with others counts as noise.",
         ),
     )

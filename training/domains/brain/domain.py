@@ -25,7 +25,7 @@ class Brain(Domain):
     sentence = "A film and the BOLD of those who watched it in; voxelwise encoding models beside ridge and the ceiling."
     unit = BLOCK
     families = FAMILIES
-    tags = ("neuroscience", "fmri", "encoding-model")
+    tags = ("neuroscience", "fmri", "encoding-model", "decoding")
     data_words = "film fMRI"
     sealed_test = True
     options = (
@@ -110,7 +110,7 @@ class Brain(Domain):
     def card(self, family: str) -> CardText | None:
         from training.domains.brain.card import card
 
-        return card()
+        return card(family)
 
 
 BRAIN = Brain()

@@ -13,8 +13,12 @@ from training.workspace import PROJECT
 if TYPE_CHECKING:
     from training.data.encode import Encoder
 
-PRESETS = Path(__file__).parent / "encoding" / "presets"
+HERE = Path(__file__).parent
 BLOCK = Unit("time block", "time blocks")
+
+
+def _presets(family: str) -> dict[str, Path]:
+    return {preset: HERE / family / "presets" / f"{preset}.yaml" for preset in ("small", "demo", "debug")}
 
 
 def _encoders() -> Mapping[str, Encoder]:
@@ -28,7 +32,7 @@ ENCODING = FamilyFacts(
     title="Encoding",
     recipe="training.domains.brain.encoding.recipe:EncodingRecipe",
     config=PROJECT / "training" / "cuda_session" / "encoding_training_config.yaml",
-    presets={preset: PRESETS / f"{preset}.yaml" for preset in ("small", "demo", "debug")},
+    presets=_presets("encoding"),
     manifest="brain",
     encoders=_encoders,
     # 17 subjects of 86,000 voxels at rank 256: 374 million parameters with two moments of the optimizer
@@ -37,4 +41,18 @@ ENCODING = FamilyFacts(
     # assumed, not measured: baselines are fitted again for the evaluation
     ending=Ending(evaluate=Line(60.0, 20.0), export=Line(20.0, 10.0), verify=Line(10.0, 2.0)),
 )
-FAMILIES = (ENCODING,)
+DECODING = FamilyFacts(
+    name="decoding",
+    title="Decoding",
+    recipe="training.domains.brain.decoding.recipe:DecodingRecipe",
+    config=PROJECT / "training" / "cuda_session" / "decoding_training_config.yaml",
+    presets=_presets("decoding"),
+    manifest="brain",
+    encoders=_encoders,
+    # 17 subjects of 86,000 voxels, four delays, rank 64: 374 million parameters with two moments of the optimizer
+    checkpoint_bytes=5 << 30,
+    export_bytes=6 << 30,
+    # assumed, not measured: ridge is fitted again for the evaluation, twice
+    ending=Ending(evaluate=Line(40.0, 20.0), export=Line(20.0, 10.0), verify=Line(10.0, 2.0)),
+)
+FAMILIES = (ENCODING, DECODING)

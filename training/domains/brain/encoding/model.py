@@ -33,6 +33,29 @@ class Features(nn.Module):
             parts.append(((bands[band] - mean) @ projection - centre) / spread)
         return torch.cat(parts, -1)
 
+    def inverse(self, features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Features [..., F] -> the bands [..., F of the band] that they stand for; what a band has beside its features
+        takes the mean of the training rows."""
+        out, at = [], 0
+        for band in self.bands:
+            mean, projection, centre, spread = (
+                getattr(self, f"{name}_{band}") for name in ("mean", "projection", "centre", "spread")
+            )
+            own = features[..., at : at + projection.shape[1]]
+            out.append((own * spread + centre) @ projection.T + mean)
+            at += projection.shape[1]
+        return tuple(out)
+
+
+def standardised(batch: Mapping[str, torch.Tensor], drift: torch.Tensor, spread: torch.Tensor) -> torch.Tensor:
+    """The BOLD of a batch of windows.py without drift, divided by its spread: [B, S, T, V].
+
+    In float32 even under autocast: raw values are hundreds of times their spread, and bfloat16 has three digits.
+    """
+    with torch.autocast(batch["bold"].device.type, enabled=False):
+        own, size = drift[:, batch["run"]].transpose(0, 1), spread[:, batch["run"]].transpose(0, 1)
+        return (batch["bold"] - torch.einsum("btc,bscv->bstv", batch["basis"], own)) / size[:, :, None]
+
 
 class Encoding(nn.Module):
     """Stimulus -> bottleneck (rank K) -> causal kernels -> a head for each of S subjects.
@@ -79,9 +102,7 @@ class Encoding(nn.Module):
         features = self.features({band: batch[f"band_{band}"] for band in self.features.bands})
         latent = self.latent(features, batch["known"])
         predicted = torch.einsum("btk,skv->bstv", latent, self.heads)
-        drift, spread = self.drift[:, batch["run"]].transpose(0, 1), self.spread[:, batch["run"]].transpose(0, 1)
-        measured = batch["bold"] - torch.einsum("btc,bscv->bstv", batch["basis"], drift)
-        return predicted, measured / spread[:, :, None]
+        return predicted, standardised(batch, self.drift, self.spread)
 
 
 class Encoder(nn.Module):

@@ -16,6 +16,7 @@ from training.domains.brain.encoding.windows import BoldWindows
 from training.domains.brain.evaluation.judging import Fitting, judge
 from training.domains.brain.features.haemodynamics import kernel
 from training.domains.brain.material import Material, Rows, encoders
+from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.domains.brain.stimulus.bins import Stimulus
 from training.recipe import Graph, Loss, Stepped, TensorSpec
@@ -23,7 +24,6 @@ from training.recipe import Graph, Loss, Stepped, TensorSpec
 if TYPE_CHECKING:
     from training.data.rows import Row
 
-_TINY = 1e-12
 LONGEST = 4_096  # volumes that an exported graph takes
 
 
@@ -56,30 +56,17 @@ class EncodingRecipe(Stepped):
 
     def losses(self, model, batch, progress):
         predicted, measured = model(batch)
-        return {"mse": Loss(_squared(predicted, measured, batch["present"]).sum())}
+        return {"mse": Loss(squared_errors(predicted, measured, batch["present"]).sum())}
 
     def validate(self, model, batch):
         predicted, measured = (part.float() for part in model(batch))
         present = batch["present"]
         count = float(present.sum()) * measured.shape[-1]
-        weight = present[..., None]
-        sums = {
-            "n": weight.expand_as(measured), "p": predicted * weight, "y": measured * weight,
-            "pp": predicted**2 * weight, "yy": measured**2 * weight, "py": predicted * measured * weight,
-        }  # fmt: skip
-        volumes = float(present.shape[0] * present.shape[2])
-        moments = {name: (of.sum((0, 2)).flatten(), volumes) for name, of in sums.items()}
-        return {"val_loss": (_squared(predicted, measured, present).sum(), count), **moments}
+        error = squared_errors(predicted, measured, present).sum()
+        return {"val_loss": (error, count), **sums_of(predicted, measured, present)}
 
     def summarise(self, means):
-        n = np.asarray(means["n"], np.float64)
-        some = n > 0
-        p, y, pp, yy, py = (
-            np.asarray(means[name], np.float64)[some] / n[some] for name in ("p", "y", "pp", "yy", "py")
-        )
-        size = np.sqrt(np.maximum(pp - p * p, 0) * np.maximum(yy - y * y, 0))
-        r = np.divide(py - p * y, size, out=np.zeros_like(size), where=size > _TINY)
-        return {"val_loss": float(means["val_loss"]), "val_r": float(r.mean())}
+        return {"val_loss": float(means["val_loss"]), "val_r": float(correlations_of(means).mean())}
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -138,11 +125,6 @@ MEANINGS = {
     "pixels": "mean picture of the volume, 24 x 32 RGB, 0 to 255", "motion": "log of 1 + mean change of 3 x 4 cells",
     "sound": "log10 of the power in 32 mel bands", "words": "how often each word of the vocabulary begins",
 }  # fmt: skip
-
-
-def _squared(predicted: torch.Tensor, measured: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
-    """Squared errors [B, S, T, V], 0 where a subject has no volume."""
-    return (predicted.float() - measured.float()) ** 2 * present[..., None]
 
 
 def latent_of(model: Encoding, stimulus: Stimulus) -> torch.Tensor:

@@ -29,9 +29,8 @@ def constants_of(rows: Sequence[Row], rank: int, searches: int, seed: int) -> di
     linear = baselines.banded_ridge(material, seed, searches=searches)
     _, factors = baselines.reduced_rank(material, linear, rank)
     first = rows[0].values
-    subjects, runs, voxels = int(first["subjects"]), int(first["runs"]), len(material.train.voxels)
+    subjects, voxels = int(first["subjects"]), len(material.train.voxels)
     number = {row.values["subject"]: int(row.values["subject_number"]) - 1 for row in rows}
-    place = {row.values["run"]: int(row.values["run_number"]) - 1 for row in rows}
     own = factors.bottleneck.shape[1]  # fewer than `rank` if there are fewer features
     bottleneck = np.zeros((factors.bottleneck.shape[0], rank), np.float32)
     bottleneck[:, :own] = factors.bottleneck
@@ -39,15 +38,26 @@ def constants_of(rows: Sequence[Row], rank: int, searches: int, seed: int) -> di
     parts = np.split(factors.heads, len(material.train.subjects), axis=1)
     for subject, part in zip(material.train.subjects, parts, strict=True):
         heads[number[subject], :own] = part
-    drift = np.zeros((subjects, runs, cosines_of(rows), voxels), np.float32)
-    spread = np.ones((subjects, runs, voxels), np.float32)
-    for name, run in material.train.runs.items():
-        for subject in run.spans:
-            fitted = material.normaliser(subject, name)
-            drift[number[subject], place[name], : len(fitted.drift)] = fitted.drift
-            spread[number[subject], place[name]] = fitted.spread
+    drift, spread = normalisers_of(material, rows)
     tr = float(first["tr"])
     return material.bank.arrays() | {
         "drift": drift, "spread": spread, "kernels": np.stack([kernel(tr), derivative_kernel(tr)]).astype(np.float32),
         "bottleneck": bottleneck.reshape(2, -1, rank), "heads": heads,
     }  # fmt: skip
+
+
+def normalisers_of(material: Material, rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Drift float32 [S, R, C, V] and spread float32 [S, R, V] of every subject and run of the rows' data set."""
+    first = rows[0].values
+    shape = int(first["subjects"]), int(first["runs"])
+    number = {row.values["subject"]: int(row.values["subject_number"]) - 1 for row in rows}
+    place = {row.values["run"]: int(row.values["run_number"]) - 1 for row in rows}
+    voxels = len(material.train.voxels)
+    drift = np.zeros((*shape, cosines_of(rows), voxels), np.float32)
+    spread = np.ones((*shape, voxels), np.float32)
+    for name, run in material.train.runs.items():
+        for subject in run.spans:
+            fitted = material.normaliser(subject, name)
+            drift[number[subject], place[name], : len(fitted.drift)] = fitted.drift
+            spread[number[subject], place[name]] = fitted.spread
+    return drift, spread

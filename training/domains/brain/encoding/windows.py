@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 class BoldWindows:
     """Samples of at most `window` volumes of one run. In training, each epoch moves the borders of the windows.
+    `overlap`: volumes that a window shares with the next, for a model that looks as many ahead.
 
     An item has, for B bands, H volumes of history, T of the window, S subjects, V voxels and K cosines:
     band_<name> float32 [H + T, F]; known float32 [H + T], 0 before the begin of the run; basis float32 [T, K]; run
     int64; bold float32 [S, T, V], raw values; present float32 [S, T], 1 where the subject has the volume.
     """
 
-    def __init__(self, rows: Sequence[Row], window: int, history: int, seed: int, training: bool):
+    def __init__(self, rows: Sequence[Row], window: int, history: int, seed: int, training: bool,
+                 overlap: int = 0):  # fmt: skip
         if not len(rows):
             raise DataError("There is no row to make windows of.")
         self.window, self.history, self.seed, self.training = window, history, seed, training
+        self.stride, self.overlap = window - overlap, overlap
         first = rows[0].values
         self.subjects, self.voxels = int(first["subjects"]), np.array(rows[0].records[MASK_PATH]["index"])
         self.stimuli: dict[int, bins.Stimulus] = {}
@@ -66,7 +69,7 @@ class BoldWindows:
         for run, present in sorted(self.present.items()):
             edges = np.flatnonzero(np.diff(np.concatenate([[0], present.any(0).astype(int), [0]])))
             for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-                out += [(run, first, begin, last) for begin in range(first, last, self.window)]
+                out += [(run, first, begin, last) for begin in range(first, last - self.overlap, self.stride)]
         return out
 
     def __len__(self) -> int:
@@ -76,7 +79,7 @@ class BoldWindows:
         run, first, begin, last = self.places[index]
         if self.training and last - first > self.window:
             random = np.random.default_rng((self.seed, epoch, index))
-            begin = int(np.clip(begin + random.integers(0, self.window), first, last - self.window))
+            begin = int(np.clip(begin + random.integers(0, self.stride), first, last - self.window))
         end = min(begin + self.window, last)
         out = self._stimulus(run, begin)
         basis = np.zeros((self.window, self.cosines), np.float32)

@@ -119,7 +119,7 @@ def judge(predict: Predict, material: Material, held_out: Sequence[Row], fitting
     metrics = compare(ABOUT, draws, found)
     more = _more(held, own, truth, material.train.subjects)
     gap = material.gap(rows)
-    findings = [*_findings(metrics["voxel_r"]), *_gap(gap, material)]
+    findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
     why = verdict(findings)
     return Judgement(metrics, Verdict(why.word, why.why), {"brain": more | {"gap": gap, "blocks": len(held.blocks)}})
 
@@ -166,21 +166,19 @@ def _findings(metric: Metric) -> list[Finding]:
     return [null, not_below(metric)]
 
 
-def not_below(metric: Metric) -> Finding:
-    """Whether banded ridge would do. A network that is as good is a result; one that is worse is not."""
-    gap, figures = metric.gaps[BANDED], f"{metric.model.formatted()} beside {metric.baselines[BANDED].formatted()}"
+def not_below(metric: Metric, name: str = BANDED, title: str = TITLES[BANDED]) -> Finding:
+    """Whether ridge would do. A network that is as good is a result; one that is worse is not."""
+    gap, figures = metric.gaps[name], f"{metric.model.formatted()} beside {metric.baselines[name].formatted()}"
     if not metric.estimated:
-        return Finding("fair", f"Beside {TITLES[BANDED]}, of too few time blocks to compare: {figures}.")
+        return Finding("fair", f"Beside {title}, of too few time blocks to compare: {figures}.")
     if gap.low > 0:
-        return Finding("good", f"Better than {TITLES[BANDED]}, by {gap.formatted()}, block by block: {figures}.")
+        return Finding("good", f"Better than {title}, by {gap.formatted()}, block by block: {figures}.")
     if gap.high < 0:
-        return Finding(
-            "fair", f"Below {TITLES[BANDED]}, by {gap.size().formatted()}: {figures}. Use the ridge instead."
-        )
-    return Finding("good", f"No better than {TITLES[BANDED]}, and not worse: {figures}.")
+        return Finding("fair", f"Below {title}, by {gap.size().formatted()}: {figures}. Use the ridge instead.")
+    return Finding("good", f"No better than {title}, and not worse: {figures}.")
 
 
-def _gap(gap: int | None, material: Material) -> list[Finding]:
+def leaking(gap: int | None, material: Material) -> list[Finding]:
     """A finding only where training and held-out rows are too close in time."""
     needed = max(gap_of(run.tr) for run in material.train.runs.values())
     if gap is None or gap >= needed:

@@ -194,8 +194,14 @@ class Matching:
 
 
 def match_segments(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], length: int = SEGMENT) -> Matching:
+    """How many segments are right, of how many; see `recognised`."""
+    right = recognised(predicted, measured, length)
+    return Matching(int(right.sum()), len(right))
+
+
+def recognised(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], length: int = SEGMENT) -> np.ndarray:
     """Cut the test blocks (float [t, V] each) into segments; a segment is right if its predicted pattern over time and
-    voxels correlates most with its own measured one among all segments."""
+    voxels correlates most with its own measured one among all segments: bool [segments]."""
 
     def cut(parts: Sequence[np.ndarray]) -> np.ndarray:
         pieces = [part[at : at + length] for part in parts for at in range(0, len(part) - length + 1, length)]
@@ -204,5 +210,4 @@ def match_segments(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarra
         return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
     similarity = cut(measured) @ cut(predicted).T
-    count = len(similarity)
-    return Matching(int((similarity.argmax(1) == np.arange(count)).sum()), count)
+    return similarity.argmax(1) == np.arange(len(similarity))

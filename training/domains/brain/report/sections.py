@@ -13,6 +13,7 @@ from training.workspace import Workspace
 
 HERE = Path(__file__).parent
 STYLE = HERE / "brain.css"
+BANDS = {"pixels": "picture (principal components)", "motion": "motion", "sound": "sound (log-mel)", "words": "words"}
 
 
 def sections(workspace: Workspace) -> Iterator[Section]:
@@ -25,6 +26,10 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     if judged:
         yield Section("brain", "Ceiling and segments", HERE / "figures.html.j2", {"families": judged}, "after results",
                       style=STYLE)  # fmt: skip
+    for entry in objects(metrics.get("families")).values():
+        if "decoding" in entry:
+            yield Section("decoding", "What was decoded", HERE / "decoding.html.j2", _decoding(entry), "after results",
+                          style=STYLE)  # fmt: skip
     problems: list[str] = []
     summary = attempt(lambda: read_json(workspace.manifests / "summary.json"), problems)
     if summary is None or "scans" not in summary:
@@ -55,6 +60,30 @@ def _figures(of: Mapping[str, Any]) -> dict[str, Any]:
         "truth": {name: number(value, 3) for name, value in of.get("truth", {}).items()},
         "blocks": of["blocks"],
     }  # fmt: skip
+
+
+def _decoding(entry: Mapping[str, Any]) -> dict[str, Any]:
+    of, matching = entry["decoding"], entry["metrics"]["matching"]["model"]
+    low, high = (f"{100 * matching[end]:.0f} %" for end in ("low", "high"))
+    return {
+        "delays": f"{min(of['delays']):g} to {max(of['delays']):g}",
+        "bands": [
+            {"title": BANDS.get(band, band), "r": number(r["r"], 3), "ridge": number(r["ridge"], 3),
+             "null": number(r["null"], 3), "width": _width(r["r"]), "ridge_width": _width(r["ridge"])}
+            for band, r in of["bands"].items()
+        ],
+        "subjects": [
+            {"name": name, "r": number(one["r"], 3), "right": one["right"], "p": f"{one['p']:.2g}"}
+            for name, one in of["subjects"].items()
+        ],
+        "segments": of["segments"], "volumes": of["volumes"],
+        "interval": f"Mean of the subjects: {100 * matching['value']:.0f} % ({low} to {high}); chance "
+                    f"{100 * of['chance']:.1f} %.",
+    }  # fmt: skip
+
+
+def _width(r: float) -> float:
+    return round(100 * min(1.0, max(0.0, r)), 1)
 
 
 def _scan(run: str, of: Mapping[str, Any], tr: float) -> Any:

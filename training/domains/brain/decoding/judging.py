@@ -1,0 +1,216 @@
+"""Judges decoded features beside ridge, the null and chance, on the same held-out time.
+
+Only moments count whose later volumes, up to the last delay, are held out too. So nothing is decoded from volumes of a
+gap, which are nearer to training rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from training.domains.brain.decoding import linear
+from training.domains.brain.evaluation import measures
+from training.domains.brain.evaluation.judging import leaking, not_below
+from training.domains.brain.evaluation.measures import Moments
+from training.domains.brain.families import BLOCK
+from training.domains.brain.features.bank import joined
+from training.domains.brain.material import Material, Rows, stretches
+from training.domains.brain.regression.baselines import MEAN, RIDGE, ROLLED
+from training.errors import DataError
+from training.judgement import About, BootstrapDraws, Finding, Judgement, Resampling, against, compare, verdict
+from training.sampling_unit import Unit
+
+if TYPE_CHECKING:
+    from training.data.rows import Row
+
+#: (subject, standardised BOLD float32 [T, V]) -> decoded features, float32 [T - last delay, F].
+Decode = Callable[[str, np.ndarray], np.ndarray]
+CHANCE = "chance"
+SEGMENT = Unit("segment", "segments")
+TITLES = {RIDGE: "ridge regression", ROLLED: "a ridge on the features of another time", CHANCE: "chance"}
+TITLE_OF = {"pixels": "picture", "motion": "motion", "sound": "sound", "words": "words"}
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What is decoded: U blocks of moments and their true features, and the BOLD that they are decoded from."""
+
+    subjects: Sequence[str]
+    blocks: Sequence[tuple[str, int, int]]  # run, begin, end of the moments: the units of the bootstrap
+    stretches: Sequence[tuple[str, int, int]]  # run, begin, end of the volumes
+    true: Mapping[str, np.ndarray]  # run -> float32 [T, F]
+    bold: Mapping[str, Sequence[np.ndarray]]  # subject -> float32 [t, V] by stretch
+    ahead: int
+
+    @classmethod
+    def of(cls, material: Material, rows: Rows, ahead: int) -> Held:
+        """Raises DataError if no held-out stretch is longer than the delays and a segment."""
+        every = material.held(rows)
+        found = [(name, *span) for name in rows.runs
+                 for span in stretches([(begin, end) for run, begin, end in every if run == name])]  # fmt: skip
+        ends = {(name, begin): end for name, begin, end in found}
+        last = {(name, volume): end - ahead for (name, begin), end in ends.items() for volume in range(begin, end)}
+        blocks = [(name, begin, min(end, last[name, begin])) for name, begin, end in every]
+        blocks = [block for block in blocks if block[2] > block[1] + 1]
+        if max((end - begin for _, begin, end in found), default=0) < ahead + measures.SEGMENT:
+            raise DataError(
+                f"no held-out stretch has the {ahead} volumes of the delays and the {measures.SEGMENT} of a segment: "
+                "name longer runs."
+            )
+        bold = {
+            subject: [material.bold(rows, subject, *stretch) for stretch in found] for subject in rows.subjects
+        }  # fmt: skip
+        true = {name: joined(material.bank(run.stimulus)) for name, run in rows.runs.items()}
+        return cls(rows.subjects, blocks, found, true, bold, ahead)
+
+    def decoded(self, decode: Decode) -> dict[str, list[np.ndarray]]:
+        """The decoded features of each subject by block."""
+        out = {}
+        for subject in self.subjects:
+            known = {
+                (name, begin): decode(subject, bold)
+                for (name, begin, _), bold in zip(self.stretches, self.bold[subject], strict=True)
+            }
+            of_block = []
+            for name, begin, end in self.blocks:
+                start = max(first for run, first, _ in self.stretches if run == name and first <= begin)
+                of_block.append(known[name, start][begin - start : end - start])
+            out[subject] = of_block
+        return out
+
+    def measured(self) -> list[np.ndarray]:
+        """The true features by block."""
+        return [self.true[name][begin:end] for name, begin, end in self.blocks]
+
+    def joined(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Blocks that follow each other as one, so that more segments fit in."""
+        out: list[list[np.ndarray]] = []
+        before: tuple[str, int] | None = None
+        for (name, begin, end), part in zip(self.blocks, parts, strict=True):
+            if before == (name, begin):
+                out[-1].append(part)
+            else:
+                out.append([part])
+            before = name, end
+        return [np.concatenate(of) for of in out]
+
+
+def judge(decode: Decode, material: Material, held_out: Sequence[Row], seed: int) -> Judgement:
+    """Judge decoded features on held-out rows. `material`: of the training rows, on which the baselines are fitted."""
+    rows = Rows.of(held_out)
+    fitted = linear.ridge(material)
+    held = Held.of(material, rows, max(fitted.delays))
+    bands = _columns(material, len(held.subjects))
+    others = {RIDGE: fitted.decode, ROLLED: linear.ridge(material, rolled=True).decode}
+    own = held.decoded(decode)
+    segments = _segments(held, own)
+    blocks, pieces = Resampling(len(held.blocks), seed), Resampling(segments.shape[1], seed)
+    draw = partial(_draws, held, bands, blocks, pieces)
+    draws = draw(own)
+    found = {name: draw(held.decoded(one)) for name, one in others.items()}
+    found[MEAN] = {name: _constant(one, 0.0) for name, one in draws.items() if name != "matching"}
+    chance = 1 / segments.shape[1]
+    found[CHANCE] = {"matching": _constant(draws["matching"], chance)}
+    metrics = compare(_about(bands), draws, found)
+    r, matching = metrics["decode_r"], metrics["matching"]
+    gap = material.gap(rows)
+    findings = [
+        against(r, ROLLED, TITLES[ROLLED], "correlation", paired=True, unit=BLOCK),
+        not_below(r, RIDGE, TITLES[RIDGE]),
+        _recognised(against(matching, CHANCE, TITLES[CHANCE], "segments recognised", paired=True, unit=SEGMENT)),
+        *leaking(gap, material),
+    ]
+    by_subject = {
+        subject: {"r": float(_moments(own[subject], held.measured()).correlations().mean()),
+                  "right": int(right.sum()), "p": _binomial(int(right.sum()), len(right))}
+        for subject, right in zip(held.subjects, segments, strict=True)
+    }  # fmt: skip
+    more: dict[str, Any] = {
+        "subjects": by_subject, "segments": segments.shape[1], "chance": chance, "volumes": measures.SEGMENT,
+        "delays": [delay * _tr(material) for delay in fitted.delays], "gap": gap, "blocks": len(held.blocks),
+        "bands": {band: {"r": metrics[f"{band}_r"].model.value, "ridge": metrics[f"{band}_r"].baselines[RIDGE].value,
+                         "null": metrics[f"{band}_r"].baselines[ROLLED].value} for band in bands},
+    }  # fmt: skip
+    return Judgement(metrics, verdict(findings), {"decoding": more})
+
+
+def _tr(material: Material) -> float:
+    return next(iter(material.train.runs.values())).tr
+
+
+def _recognised(finding: Finding) -> Finding:
+    """Ridge and network may be good with few segments recognised: of a short test there are few."""
+    return Finding("fair", finding.sentence) if finding.mark == "bad" else finding
+
+
+def _about(bands: Mapping[str, np.ndarray]) -> dict[str, About]:
+    of_band = {
+        f"{band}_r": About("higher", "", f"The same over the features of {TITLE_OF[band]}.",
+                           title=f"correlation, {TITLE_OF[band]}")
+        for band in bands
+    }  # fmt: skip
+    return {
+        "decode_r": About("higher", "", "Correlation of decoded and true features over held-out time, averaged over "
+                          "all features and subjects.", title="correlation, all features"),
+        **of_band,
+        "matching": About("higher", "", f"Share of the segments of {measures.SEGMENT} volumes whose decoded features "
+                          "correlate most with their own true ones, averaged over subjects.",
+                          title="segments recognised"),
+    }  # fmt: skip
+
+
+def _columns(material: Material, subjects: int) -> dict[str, np.ndarray]:
+    """Band -> its features, bool [S F], of all subjects side by side."""
+    out, at = {}, 0
+    total = sum(material.bank.widths.values())
+    for band, width in material.bank.widths.items():
+        chosen = np.zeros(total, bool)
+        chosen[at : at + width] = True
+        out[band] = np.tile(chosen, subjects)
+        at += width
+    return out
+
+
+def _moments(decoded: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> Moments:
+    return Moments.of(decoded, true)
+
+
+def _segments(held: Held, decoded: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
+    """Whether each segment is recognised, bool [S, segments]."""
+    true = held.joined(held.measured())
+    return np.stack([measures.recognised(held.joined(decoded[one]), true) for one in held.subjects])
+
+
+def _draws(
+    held: Held, bands: Mapping[str, np.ndarray], blocks: Resampling, pieces: Resampling,
+    decoded: Mapping[str, Sequence[np.ndarray]],
+) -> dict[str, BootstrapDraws]:  # fmt: skip
+    true = held.measured()
+    moments = measures.joined([_moments(decoded[subject], true) for subject in held.subjects])
+    share = _segments(held, decoded).mean(0)
+
+    def of(weights: np.ndarray) -> np.ndarray:
+        return weights @ share / np.maximum(weights.sum(1), 1)
+
+    matching = BootstrapDraws(float(share.mean()), of(pieces.counts), of(pieces.without), pieces.varies)
+    return {
+        "decode_r": moments.mean_draws(blocks),
+        **{f"{band}_r": moments.mean_draws(blocks, chosen) for band, chosen in bands.items()},
+        "matching": matching,
+    }  # fmt: skip
+
+
+def _constant(like: BootstrapDraws, value: float) -> BootstrapDraws:
+    return BootstrapDraws(value, np.full_like(like.draws, value), np.full_like(like.without, value), like.estimated)
+
+
+def _binomial(right: int, of: int) -> float:
+    """The probability of at least so many by guessing, if segments were independent."""
+    from scipy.stats import binom
+
+    return float(binom.sf(right - 1, of, 1 / of))

@@ -1,0 +1,112 @@
+"""The decoding family: voxels to features of the stimulus, from a warm start by ridge regression."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from training.domains.brain.decoding.judging import Decode, judge
+from training.domains.brain.decoding.linear import constants_of, delays_of
+from training.domains.brain.decoding.model import Decoding, Readout, SubjectMap
+from training.domains.brain.decoding.settings import DecodingSettings
+from training.domains.brain.decoding.windows import DecodingWindows
+from training.domains.brain.encoding.recipe import LONGEST, MEANINGS
+from training.domains.brain.material import Material, encoders
+from training.domains.brain.moments import correlations_of, squared_errors, sums_of
+from training.domains.brain.places import MANIFEST
+from training.recipe import Graph, Loss, Stepped, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from training.data.rows import Row
+
+
+class DecodingRecipe(Stepped):
+    """A network that begins as ridge from delayed voxels. The loss is relative to predicting the training mean, which
+    has a mean squared error of 1."""
+
+    family, title, manifest, settings_type = "decoding", "Decoding", MANIFEST, DecodingSettings
+    starts_trained = True
+    settings: DecodingSettings
+
+    def encoders(self):
+        return encoders()
+
+    def fit_constants(self, rows):
+        return constants_of(rows, self.settings.model.rank)
+
+    def dataset(self, rows, training):
+        delays = delays_of(float(rows[0].values["tr"]))
+        return DecodingWindows(rows, self.settings.windows.volumes, delays, self.settings.seed, training)
+
+    def build(self, constants):
+        return Decoding(constants, self.settings.model)
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def counts(self, batch):
+        return {"mse": float(batch["valid"].sum())}
+
+    def losses(self, model, batch, progress):
+        decoded, true = model(batch)
+        return {"mse": Loss(squared_errors(decoded, true, batch["valid"]).mean(-1).sum())}
+
+    def validate(self, model, batch):
+        decoded, true = (part.float() for part in model(batch))
+        valid = batch["valid"]
+        error = squared_errors(decoded, true, valid).mean(-1).sum()
+        return {"val_loss": (error, float(valid.sum())), **sums_of(decoded, true, valid)}
+
+    def summarise(self, means):
+        return {"val_loss": float(means["val_loss"]), "val_r": float(correlations_of(means).mean())}
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def evaluate(self, context):
+        material = Material.of(context.train)
+        decode = self.decoder(context.model, [*context.train, *context.held_out])
+        return judge(decode, material, context.held_out, self.settings.seed)
+
+    def decoder(self, model: Decoding, rows: Sequence[Row]) -> Decode:
+        """(subject, standardised BOLD float32 [T, V]) -> decoded features, float32 [T - last delay, F]."""
+        number = {row.values["subject"]: int(row.values["subject_number"]) - 1 for row in rows}
+        device = next(model.parameters()).device
+
+        def decode(subject: str, bold_TV: np.ndarray) -> np.ndarray:
+            place = number[subject]
+            with torch.no_grad():
+                z = torch.from_numpy(bold_TV).to(device)[None]
+                return model.read(model.shared(z, model.maps[place : place + 1]))[0].cpu().numpy()
+
+        return decode
+
+    # -- export --------------------------------------------------------------------------------------------------------
+
+    def graphs(self, model):
+        bands, voxels = model.features.bands, model.maps.shape[2]
+        rank, count = model.readout.shape
+        shared = TensorSpec("shared", "float32", ("time", rank), "the space that all subjects share")
+        z = TensorSpec("z", "float32", ("time", voxels), "standardised BOLD, without drift")
+        axes = {"time": (1, LONGEST)}
+        trials = ({"time": 1}, {"time": 3}, {"time": 40}, {"time": 317})
+        means = {band: getattr(model.features, f"mean_{band}") for band in bands}
+        outputs = (
+            TensorSpec("features", "float32", ("time", count), f"standardised, side by side: {', '.join(bands)}"),
+            *(TensorSpec(band, "float32", ("time", len(means[band])), MEANINGS[band]) for band in bands),
+        )
+        maps = [
+            Graph(f"map_{number + 1:02}", SubjectMap(model, number).eval(), (z,), (shared,), axes,
+                  _example(voxels), trials)
+            for number in range(model.maps.shape[0])
+        ]  # fmt: skip
+        return [*maps, Graph("features", Readout(model).eval(), (shared,), outputs, axes, _example(rank), trials)]
+
+
+def _example(width: int):
+    def example(sizes, seed):
+        return (np.random.default_rng(seed).standard_normal((sizes["time"], width)).astype(np.float32),)
+
+    return example
