@@ -7,15 +7,42 @@ import pytest
 import torch
 import yaml
 
+from tests.domains.brain import test_autoencoder, test_decoding
 from tests.domains.brain.conftest import SETTINGS
 from training.config import build, dotted_keys, read_yaml
+from training.domains.brain.autoencoder.recipe import AutoencoderRecipe
+from training.domains.brain.decoding.recipe import DecodingRecipe
 from training.domains.brain.encoding.recipe import EncodingRecipe
-from training.domains.brain.encoding.settings import EncodingSettings
-from training.domains.brain.families import ENCODING
-from training.recipe import TrainingProgress
+from training.domains.brain.families import FAMILIES
+from training.recipe import Stepped, TrainingProgress
 from training.settings import RunSettings
 
-OWN = sorted(key for key in set(dotted_keys(EncodingSettings)) - set(dotted_keys(RunSettings)) if "." in key)
+RECIPES = {"encoding": EncodingRecipe(SETTINGS), "decoding": DecodingRecipe(test_decoding.SETTINGS),
+           "autoencoder": AutoencoderRecipe(test_autoencoder.SETTINGS)}  # fmt: skip
+#: Family -> key -> another value than that of the tests.
+VALUES = {
+    "encoding": {"model.rank": 3, "model.width": 5, "warm_start.searches": 1, "windows.volumes": 16},
+    "decoding": {"model.rank": 3, "model.width": 5, "windows.volumes": 16},
+    "autoencoder": {"model.rank": 3, "model.width": 5, "warm_start.searches": 1, "windows.volumes": 16},
+}
+#: Keys that change the loss, not what it is of.
+LOSSES = {
+    "loss.fmri_weight": 0.5, "loss.reconstruction_weight": 0.5, "loss.video_weight": 0.5, "loss.audio_weight": 0.5,
+    "loss.text_weight": 0.5, "loss.fmri": "mae",
+}  # fmt: skip
+
+
+def own(family: str) -> set[str]:
+    """The keys that only this family has."""
+    kind = RECIPES[family].settings_type
+    return {key for key in set(dotted_keys(kind)) - set(dotted_keys(RunSettings)) if "." in key}
+
+
+def changed(family: str, key: str, value) -> Stepped:
+    section, name = key.split(".")
+    recipe = RECIPES[family]
+    part = getattr(recipe.settings, section).model_copy(update={name: value})
+    return recipe.with_settings(recipe.settings.model_copy(update={section: part}))
 
 
 def keys_of(content: dict, before: str = "") -> set[str]:
@@ -25,9 +52,10 @@ def keys_of(content: dict, before: str = "") -> set[str]:
     }  # fmt: skip
 
 
-def test_the_full_settings_name_every_key_and_explain_it():
-    text = ENCODING.config.read_text(encoding="utf-8")
-    assert set(OWN) <= keys_of(yaml.safe_load(text))
+@pytest.mark.parametrize("facts", FAMILIES, ids=lambda facts: facts.name)
+def test_the_full_settings_name_every_key_and_explain_it(facts):
+    text = facts.config.read_text(encoding="utf-8")
+    assert own(facts.name) <= keys_of(yaml.safe_load(text))
     explained = False
     for line in text.splitlines():
         stripped = line.strip()
@@ -39,27 +67,23 @@ def test_the_full_settings_name_every_key_and_explain_it():
             assert explained, f"`{stripped}` has no comment"
 
 
-def test_every_preset_is_valid_and_smaller_than_the_full_settings():
-    full = build(EncodingSettings, read_yaml(ENCODING.config))
-    for path in ENCODING.presets.values():
+@pytest.mark.parametrize("facts", FAMILIES, ids=lambda facts: facts.name)
+def test_every_preset_is_valid_and_smaller_than_the_full_settings(facts):
+    kind = RECIPES[facts.name].settings_type
+    full = build(kind, read_yaml(facts.config))
+    for path in facts.presets.values():
         assert path.read_text(encoding="utf-8").startswith("# "), f"{path} does not state what it is for"
-        assert (
-            build(EncodingSettings, read_yaml(ENCODING.config), read_yaml(path)).training.epochs <= full.training.epochs
-        )
+        assert build(kind, read_yaml(facts.config), read_yaml(path)).training.epochs <= full.training.epochs
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("model.rank", 3), ("model.width", 5), ("warm_start.searches", 1), ("windows.volumes", 16)]
-)
-def test_every_key_changes_the_constants_the_weights_or_the_windows(splits, key, value):
-    section, name = key.split(".")
-    changed = SETTINGS.model_copy(update={section: getattr(SETTINGS, section).model_copy(update={name: value})})
-    before, after = (outcome(settings, splits["train"]) for settings in (SETTINGS, changed))
+@pytest.mark.parametrize(("family", "key"), [(family, key) for family, keys in VALUES.items() for key in keys])
+def test_every_key_changes_the_constants_the_weights_or_the_windows(splits, family, key):
+    after = outcome(changed(family, key, VALUES[family][key]), splits["train"])
+    before = outcome(RECIPES[family], splits["train"])
     assert any(before[part] != after[part] for part in before)
 
 
-def outcome(settings: EncodingSettings, rows) -> dict[str, bytes]:
-    recipe = EncodingRecipe(settings)
+def outcome(recipe: Stepped, rows) -> dict[str, bytes]:
     constants = recipe.fit_constants(rows)
     torch.manual_seed(0)
     weights = recipe.build(constants).state_dict()
@@ -71,20 +95,35 @@ def outcome(settings: EncodingSettings, rows) -> dict[str, bytes]:
     }
 
 
-def test_dropout_acts_once_the_residual_is_not_zero(splits):
+@pytest.mark.parametrize("family", RECIPES)
+def test_dropout_acts_once_the_residual_is_not_zero(splits, family):
     losses = set()
     for dropout in (0.0, 0.9):
-        recipe = EncodingRecipe(
-            SETTINGS.model_copy(update={"model": SETTINGS.model.model_copy(update={"dropout": dropout})})
-        )
+        recipe = changed(family, "model.dropout", dropout)
         torch.manual_seed(0)
         model = recipe.build(recipe.fit_constants(splits["train"])).train()
         torch.nn.init.ones_(model.residual[-1].weight)
         dataset = recipe.dataset(splits["train"], training=True)
         batch = dataset.collate([dataset.item(0, 0)])
-        losses.add(float(recipe.losses(model, batch, TrainingProgress(0, 1))["mse"].total.detach()))
+        losses.add(next(iter(recipe.losses(model, batch, TrainingProgress(0, 1)).values())).total.item())
     assert len(losses) == 2
 
 
+@pytest.mark.parametrize("key", LOSSES)
+def test_every_key_of_the_loss_changes_the_gradient(splits, key):
+    gradients = []
+    for recipe in (RECIPES["autoencoder"], changed("autoencoder", key, LOSSES[key])):
+        torch.manual_seed(0)
+        model = recipe.build(recipe.fit_constants(splits["train"]))
+        dataset = recipe.dataset(splits["train"], training=True)
+        batch = dataset.collate([dataset.item(0, 0)])
+        terms, counts = recipe.losses(model, batch, TrainingProgress(0, 1)), recipe.counts(batch)
+        sum(loss.total * loss.coefficient / counts[name] for name, loss in terms.items()).backward()
+        gradients.append(model.bottleneck.grad)
+    assert not torch.allclose(*gradients)
+
+
 def test_every_own_key_is_proved_here():
-    assert OWN == ["model.dropout", "model.rank", "model.width", "warm_start.searches", "windows.volumes"]
+    proved = {family: {*keys, "model.dropout"} for family, keys in VALUES.items()}
+    proved["autoencoder"] |= set(LOSSES)
+    assert {family: own(family) for family in RECIPES} == proved

@@ -21,10 +21,11 @@ def card(family: str) -> CardText:
             task="BOLD to features of a film",
             limits=(*LIMITS, "It decodes the features of its own films' kind, not what anybody thinks."),
         )
+    beside = {"autoencoder": " Its bottleneck also gives back pictures, log-mel levels and counts of words."}
     return CardText(
         about=(
             "Predicts the BOLD signal of every voxel of each of its subjects from pictures, motion, sound and words of "
-            "a film. It begins as ridge regression of reduced rank and learns a residual."
+            "a film. It begins as ridge regression of reduced rank and learns a residual." + beside.get(family, "")
         ),
         task="film to BOLD",
         limits=(

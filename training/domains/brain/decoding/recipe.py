@@ -98,11 +98,12 @@ class DecodingRecipe(Stepped):
             *(TensorSpec(band, "float32", ("time", len(means[band])), MEANINGS[band]) for band in bands),
         )
         maps = [
-            Graph(f"map_{number + 1:02}", SubjectMap(model, number).eval(), (z,), (shared,), axes,
+            Graph(f"decoding_map_{number + 1:02}", SubjectMap(model, number).eval(), (z,), (shared,), axes,
                   _example(voxels), trials)
             for number in range(model.maps.shape[0])
         ]  # fmt: skip
-        return [*maps, Graph("features", Readout(model).eval(), (shared,), outputs, axes, _example(rank), trials)]
+        readout = Readout(model).eval()
+        return [*maps, Graph("decoding_features", readout, (shared,), outputs, axes, _example(rank), trials)]
 
 
 def _example(width: int):

@@ -87,11 +87,18 @@ class Encoding(nn.Module):
         """Volumes before a window that its bottleneck depends on."""
         return self.kernels.shape[2] - 1
 
+    def inner(self, features: torch.Tensor) -> torch.Tensor:
+        """Features [..., F] -> bottleneck at the time of the film, before the response: [..., K]."""
+        return features @ self.bottleneck[0] + self.residual(features)
+
     def latent(self, features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Features [B, H + T, F] and whether each volume is known [B, H + T] -> bottleneck [B, T, K]."""
+        return self.filtered(self.inner(features), features, known)
+
+    def filtered(self, inner: torch.Tensor, features: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """The bottleneck of `inner` [B, H + T, K] and of the derivative part, after the response: [B, T, K]."""
         known = known[..., None]
-        u = (features @ self.bottleneck[0] + self.residual(features)) * known
-        w = (features @ self.bottleneck[1]) * known
+        u, w = inner * known, (features @ self.bottleneck[1]) * known
         rank = self.heads.shape[1]
         both = torch.cat([u, w], -1).transpose(1, 2)  # [B, 2 K, H + T]
         out = functional.conv1d(both, self.kernels.reshape(2 * rank, 1, -1), groups=2 * rank)
