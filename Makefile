@@ -6,7 +6,7 @@ unexport BASH_ENV ENV CDPATH GREP_OPTIONS POSIXLY_CORRECT PYTHONHOME PYTHONSTART
 	PYTHONWARNINGS PYTHONDEVMODE PYTHONHASHSEED PYTHONIOENCODING
 export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
-PYTHON = $$(scripts/setup_env.sh music sql market clouds --dev)
+PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 # the tests of every domain in the tree
 TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))

@@ -19,7 +19,7 @@ def card(family: str) -> CardText:
                 "some seconds later. It begins as ridge regression from delayed voxels and learns a residual."
             ),
             task="BOLD to features of a film",
-            limits=(*LIMITS, "It decodes the features of its own films' kind, not what anybody thinks."),
+            limits=(*LIMITS, "It decodes features of films like those of its training, not what anybody thinks."),
         )
     beside = {"autoencoder": " Its bottleneck also gives back pictures, log-mel levels and counts of words."}
     return CardText(

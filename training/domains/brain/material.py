@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -185,3 +185,19 @@ class Material:
             out[band] = [*own, *(total + number for number in own)]
             at += width
         return out
+
+
+class Fitted:
+    """The material of training rows and what was fitted on them, kept for the next split that is judged."""
+
+    def __init__(self) -> None:
+        self.key: tuple[str, ...] = ()
+        self.material: Material | None = None
+        self.models: dict[str, Any] = {}  # filled by who fits them
+
+    def of(self, rows: Sequence[Row]) -> Material:
+        """The material of the rows; `models` is empty if they are others than before."""
+        key = tuple(str(row.values["id"]) for row in rows)
+        if self.material is None or key != self.key:
+            self.key, self.material, self.models = key, Material.of(rows), {}
+        return self.material

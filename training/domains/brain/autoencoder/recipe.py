@@ -91,7 +91,7 @@ class AutoencoderRecipe(EncodingRecipe):
 
     def evaluate(self, context):
         found = super().evaluate(context)
-        material, rows = Material.of(context.train), Rows.of(context.held_out)
+        material, rows = self.fitted.of(context.train), Rows.of(context.held_out)
         kept = judge_reconstruction(context.model, material, rows, self.settings.seed)
         share = self.share(context.model, context.train)
         sentences = [f"The bottleneck gives back {_listed(kept)} of the variance on held-out time."]

@@ -100,19 +100,25 @@ class Held:
         return [np.concatenate(of) for of in out]
 
 
-def judge(decode: Decode, material: Material, held_out: Sequence[Row], seed: int) -> Judgement:
-    """Judge decoded features on held-out rows. `material`: of the training rows, on which the baselines are fitted."""
+def judge(
+    decode: Decode, material: Material, held_out: Sequence[Row], seed: int,
+    fitted: dict[str, linear.LinearDecoder] | None = None,
+) -> Judgement:  # fmt: skip
+    """Judge decoded features on held-out rows. `material`: of the training rows, on which the baselines are fitted.
+    `fitted`: the baselines, if they were fitted for another split; they are added to it."""
     rows = Rows.of(held_out)
-    fitted = linear.ridge(material)
-    held = Held.of(material, rows, max(fitted.delays))
+    models = fitted or {RIDGE: linear.ridge(material), ROLLED: linear.ridge(material, rolled=True)}
+    if fitted is not None:
+        fitted.update(models)
+    delays = models[RIDGE].delays
+    held = Held.of(material, rows, max(delays))
     bands = _columns(material, len(held.subjects))
-    others = {RIDGE: fitted.decode, ROLLED: linear.ridge(material, rolled=True).decode}
     own = held.decoded(decode)
     segments = _segments(held, own)
     blocks, pieces = Resampling(len(held.blocks), seed), Resampling(segments.shape[1], seed)
     draw = partial(_draws, held, bands, blocks, pieces)
     draws = draw(own)
-    found = {name: draw(held.decoded(one)) for name, one in others.items()}
+    found = {name: draw(held.decoded(one.decode)) for name, one in models.items()}
     found[MEAN] = {name: _constant(one, 0.0) for name, one in draws.items() if name != "matching"}
     chance = 1 / segments.shape[1]
     found[CHANCE] = {"matching": _constant(draws["matching"], chance)}
@@ -132,7 +138,7 @@ def judge(decode: Decode, material: Material, held_out: Sequence[Row], seed: int
     }  # fmt: skip
     more: dict[str, Any] = {
         "subjects": by_subject, "segments": segments.shape[1], "chance": chance, "volumes": measures.SEGMENT,
-        "delays": [delay * _tr(material) for delay in fitted.delays], "gap": gap, "blocks": len(held.blocks),
+        "delays": [delay * _tr(material) for delay in delays], "gap": gap, "blocks": len(held.blocks),
         "bands": {band: {"r": metrics[f"{band}_r"].model.value, "ridge": metrics[f"{band}_r"].baselines[RIDGE].value,
                          "null": metrics[f"{band}_r"].baselines[ROLLED].value} for band in bands},
     }  # fmt: skip

@@ -13,7 +13,7 @@ from training.domains.brain.decoding.model import Decoding, Readout, SubjectMap
 from training.domains.brain.decoding.settings import DecodingSettings
 from training.domains.brain.decoding.windows import DecodingWindows
 from training.domains.brain.encoding.recipe import LONGEST, MEANINGS
-from training.domains.brain.material import Material, encoders
+from training.domains.brain.material import Fitted, encoders
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.recipe import Graph, Loss, Stepped, TensorSpec
@@ -31,6 +31,10 @@ class DecodingRecipe(Stepped):
     family, title, manifest, settings_type = "decoding", "Decoding", MANIFEST, DecodingSettings
     starts_trained = True
     settings: DecodingSettings
+
+    def __init__(self, settings: DecodingSettings):
+        super().__init__(settings)
+        self.fitted = Fitted()
 
     def encoders(self):
         return encoders()
@@ -66,9 +70,9 @@ class DecodingRecipe(Stepped):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, context):
-        material = Material.of(context.train)
+        material = self.fitted.of(context.train)
         decode = self.decoder(context.model, [*context.train, *context.held_out])
-        return judge(decode, material, context.held_out, self.settings.seed)
+        return judge(decode, material, context.held_out, self.settings.seed, self.fitted.models)
 
     def decoder(self, model: Decoding, rows: Sequence[Row]) -> Decode:
         """(subject, standardised BOLD float32 [T, V]) -> decoded features, float32 [T - last delay, F]."""

@@ -15,7 +15,7 @@ from training.domains.brain.encoding.warm_start import constants_of
 from training.domains.brain.encoding.windows import BoldWindows
 from training.domains.brain.evaluation.judging import Fitting, judge
 from training.domains.brain.features.haemodynamics import kernel
-from training.domains.brain.material import Material, Rows, encoders
+from training.domains.brain.material import Fitted, Rows, encoders
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.domains.brain.stimulus.bins import Stimulus
@@ -34,6 +34,10 @@ class EncodingRecipe(Stepped):
     family, title, manifest, settings_type = "encoding", "Encoding", MANIFEST, EncodingSettings
     starts_trained = True
     settings: EncodingSettings
+
+    def __init__(self, settings: EncodingSettings):
+        super().__init__(settings)
+        self.fitted = Fitted()
 
     def encoders(self):
         return encoders()
@@ -71,12 +75,12 @@ class EncodingRecipe(Stepped):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, context):
-        material = Material.of(context.train)
+        material = self.fitted.of(context.train)
         predict = self.predictor(context.model, [*context.train, *context.held_out])
         device = next(context.model.parameters()).device.type
         settings = self.settings
         fitting = Fitting(settings.seed, settings.warm_start.searches, settings.model.rank, device)
-        return judge(predict, material, context.held_out, fitting)
+        return judge(predict, material, context.held_out, fitting, self.fitted.models)
 
     def predictor(self, model: Encoding, rows: Sequence[Row]) -> Callable[[str, str, int, int], np.ndarray]:
         """(subject, run, begin, end) -> predicted BOLD of the rows' runs, standardised: float32 [t, V]."""

@@ -93,25 +93,31 @@ class Fitting:
     device: str = "cpu"
 
 
-def linear_baselines(material: Material, fitting: Fitting) -> dict[str, Predict]:
-    """Name -> prediction of the baselines that are fitted; the mean predicts nothing and is not among them."""
+def linear_baselines(material: Material, fitting: Fitting, truth: Truth | None = None) -> dict[str, Predict]:
+    """Name -> prediction of the baselines that are fitted; the mean predicts nothing and is not among them. With the
+    truth of simulated data, also ridge on the true drives."""
+    oracle = {} if truth is None else {ORACLE: truth.oracle(material).predict}
     banded = baselines.banded_ridge(material, fitting.seed, fitting.device, fitting.searches)
     return {
         ROLLED: baselines.rolled(material).predict, RIDGE: baselines.plain_ridge(material).predict,
         BANDED: banded.predict, REDUCED: baselines.reduced_rank(material, banded, fitting.rank)[0].predict,
-    }  # fmt: skip
+    } | oracle  # fmt: skip
 
 
-def judge(predict: Predict, material: Material, held_out: Sequence[Row], fitting: Fitting) -> Judgement:
-    """Judge predictions on held-out rows. `material`: of the training rows, on which the baselines are fitted."""
+def judge(
+    predict: Predict, material: Material, held_out: Sequence[Row], fitting: Fitting,
+    fitted: dict[str, Predict] | None = None,
+) -> Judgement:  # fmt: skip
+    """Judge predictions on held-out rows. `material`: of the training rows, on which the baselines are fitted.
+    `fitted`: the baselines, if they were fitted for another split; they are added to it."""
     rows = Rows.of(held_out)
     held = held_of(material, rows)
     resampling = Resampling(len(held.blocks), fitting.seed)
     reliable = _reliable(material)
-    others = linear_baselines(material, fitting)
     truth = truth_of(Path(held_out[0].values[BOLD_PATH]))
-    if truth is not None:
-        others[ORACLE] = truth.oracle(material).predict
+    others = fitted if fitted else linear_baselines(material, fitting, truth)
+    if fitted is not None:
+        fitted.update(others)
     own = held.predicted(predict)
     draws = _draws(held, own, reliable, resampling)
     found = {name: _draws(held, held.predicted(one), reliable, resampling) for name, one in others.items()}

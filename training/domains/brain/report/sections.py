@@ -26,7 +26,7 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     if judged:
         yield Section("brain", "Ceiling and segments", HERE / "figures.html.j2", {"families": judged}, "after results",
                       style=STYLE)  # fmt: skip
-    for entry in objects(metrics.get("families")).values():
+    for _, entry in objects(metrics.get("families")):
         if "decoding" in entry:
             yield Section("decoding", "What was decoded", HERE / "decoding.html.j2", _decoding(entry), "after results",
                           style=STYLE)  # fmt: skip
