@@ -97,7 +97,8 @@ class TrainingConfig:
             "training": {
                 "epochs": self.num_epochs, "amp": self.use_mixed_precision and device == "cuda",
                 "amp_dtype": "bfloat16" if _has_bfloat16(device) else "float16", "eval_every": self.validate_every,
-                "save_every": self.save_every, "keep": -(-self.num_epochs // self.save_every), "log_every": 1, "resume_from": self.resume_from,
+                "save_every": self.save_every, "keep": self.num_epochs // self.save_every + 1,
+                "log_every": 1, "resume_from": self.resume_from,
                 "early_stopping": {"patience": self.early_stopping_patience, "min_delta": self.early_stopping_delta},
             },
             "data": {"batch_size": size, "num_workers": self.num_workers},
