@@ -179,7 +179,8 @@ def test_a_planted_voxel_comes_back_in_its_place_in_a_map(recipe, splits, model,
         return out
 
     written = maps.write(predict, model, splits["val"], tmp_path)
-    assert [path.name for path in written] == [f"r_sub-{number:02}.nii.gz" for number in (1, 2, 3)]
+    assert [path.name for path in written] == [*(f"r_sub-{number:02}.nii.gz" for number in (1, 2, 3)), "r.png"]
+    assert written[-1].read_bytes().startswith(b"\x89PNG")
     image = nibabel.load(written[0])
     source = nibabel.load(splits["val"][0].values[BOLD_PATH])
     assert np.array_equal(image.affine, source.affine) and image.shape == source.shape[:3]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from training.domains.brain.bold.values import columns, raw, slow_cosines
+from training.domains.brain.encoding import projections
 from training.domains.brain.evaluation.measures import Moments
 from training.domains.brain.material import Rows
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from training.domains.brain.encoding.model import Encoding
 
 MOST = 8  # subjects of whom a map is written
+DRAWN = 4  # of them, in the picture
 
 
 def write(
     predict: Callable[[str, str, int, int], np.ndarray], model: Encoding, held_out: Sequence[Row], folder: Path
 ) -> list[Path]:
-    """r_sub-<subject>.nii.gz: the correlation of each voxel over all held-out rows; 0 outside of the mask."""
+    """r_sub-<subject>.nii.gz: the correlation of each voxel over all held-out rows; 0 outside of the mask. And r.png, a
+    picture of them."""
     rows = Rows.of(held_out)
     place = {row.values["run"]: int(row.values["run_number"]) - 1 for row in held_out}
     number = {row.values["subject"]: int(row.values["subject_number"]) - 1 for row in held_out}
@@ -43,7 +46,8 @@ def write(
         path = folder / f"r_sub-{re.sub(r'[^A-Za-z0-9]+', '', subject) or number[subject] + 1}.nii.gz"
         write_map(path, r, rows.voxels, rows.shape, rows.affine)
         out.append(path)
-    return out
+    titles = [f"subject {subject}" for subject in rows.subjects[:DRAWN]]
+    return [*out, projections.draw(out[:DRAWN], titles, folder)]
 
 
 def write_map(path: Path, values_V: np.ndarray, voxels: np.ndarray, shape: Sequence[int], affine: np.ndarray) -> None:

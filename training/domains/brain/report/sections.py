@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from training.workspace import Workspace
 
 HERE = Path(__file__).parent
 STYLE = HERE / "brain.css"
+PICTURE = "r.png"  # of encoding/projections.py, which imports numpy
 BANDS = {"pixels": "picture (principal components)", "motion": "motion", "sound": "sound (log-mel)", "words": "words"}
 
 
@@ -20,7 +22,7 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     """The sections of the job in `workspace`; those without data yet are left out."""
     metrics = attempt(lambda: read_json(workspace.exports / "metrics.json"), []) or {}
     judged = [
-        {"title": str(entry.get("title") or run), **_figures(entry["brain"])}
+        {"title": str(entry.get("title") or run), **_figures(entry["brain"]), "map": _picture(workspace, run)}
         for run, entry in objects(metrics.get("families")) if "brain" in entry
     ]  # fmt: skip
     if judged:
@@ -42,6 +44,12 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     yield Section("bold", "BOLD and splits", HERE / "bold.html.j2",
                   {"summary": summary, "runs": [_run(name, of, summary) for name, of in summary["blocks"].items()]},
                   "data", style=STYLE, problems=tuple(problems))  # fmt: skip
+
+
+def _picture(workspace: Workspace, run: str) -> str:
+    """The picture of a family's maps as a data URI; empty before it is exported."""
+    path = workspace.exports / "samples" / run / PICTURE
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
 def _figures(of: Mapping[str, Any]) -> dict[str, Any]:
