@@ -85,6 +85,8 @@ def _train(options: argparse.Namespace) -> None:
     data, own = sections["data"], sections["distributed"]
     distributed = options.distributed or bool(own.get("enabled"))
     world, rank = _started(own) if distributed else 1, int(os.environ.get("LOCAL_RANK", options.local_rank))
+    if distributed and world == 1:
+        print("note: --distributed without torchrun is one process: torchrun --nproc_per_node=8 scripts/train.py ...")
     if distributed:
         setup_distributed(
             rank, world, **{name: own[name] for name in ("master_addr", "master_port") if name in own}
