@@ -28,7 +28,6 @@ MODULES: tuple[str, ...] = (
     "containers",
     "stores",
     "market.folds",
-    "brain.regressions",
 )
 
 
