@@ -8,7 +8,7 @@ export PYTHONSAFEPATH := 1
 export PYTHONPATH := $(CURDIR)$(if $(ATHANOR_PYTHON)$(ATHANOR_DOMAINS),$(if $(PYTHONPATH),:$(PYTHONPATH)))
 PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 # the tests of every domain in the tree
-TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
+TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds wandb notebooks --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))
 SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
 
