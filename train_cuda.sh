@@ -131,6 +131,7 @@ else
     setup_options=(core) # or the domain's extra, where it has one
     [[ ! -f $root/requirements/$domain.lock ]] || setup_options=("$domain")
     [[ $persist != *://* || $persist == /* ]] || setup_options+=(clouds)
+    [[ $wandb == no ]] || setup_options+=(wandb)
     [[ $skip_build == no ]] || setup_options+=(--check)
     [[ $cpu == no ]] || setup_options+=(--cpu)
     if [[ $dry_run == yes ]]; then

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from training import console
 from training.budget import book as books
-from training.budget.account import Account, ledger_path, table
+from training.budget.account import Account, ledger_path, plain, table
 from training.budget.ledger import RecordedJob
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
@@ -260,7 +260,7 @@ def _budget(options: argparse.Namespace) -> None:
         book = books.close(path) if options.done else books.read(path)
     except ValueError as error:
         raise HostError(f"{path} cannot be read: {error}. Move it away; time is then counted from zero.") from None
-    print(table(book or books.Book()))
+    print(json.dumps(plain(book or books.Book())) if options.json else table(book or books.Book()))
     _require_printed()
     if options.done:
         _refresh_report(Workspace(options.out))

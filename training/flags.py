@@ -169,6 +169,7 @@ class Verbs:
         self._add("report", "write exports/report.html and the model card again, from what is there", self.out)
         verb = self._add("budget", "what the job has used, by stage, and what is left", self.out)
         verb.add_argument("--done", action="store_true", help="the job is over: the next run starts a new job")
+        verb.add_argument("--json", action="store_true", help="hours used, and the limit, as JSON, for programs")
         verb = self.verbs.add_parser("plan", help="the job of a command as JSON: mounts and nodes", add_help=False)
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[WORD] ...", help="as after train_cuda.sh")
 

@@ -239,6 +239,16 @@ def table(book: books.Book) -> str:
     return "\n".join(lines)
 
 
+def plain(book: books.Book) -> dict[str, Any]:
+    """The job of a folder for programs: hours and USD used, the limits as last given, whether it is done."""
+    job = book.job or books.Job(began="")
+    used = job.used()
+    return {
+        "hours": used.seconds / 3600, "usd": used.money(job.price), "usd_per_hour": job.price,
+        "max_hours": job.hours, "budget_usd": job.money, "done": job.done is not None,
+    }  # fmt: skip
+
+
 def _job_lines(job: books.Job) -> list[str]:
     price = job.price
     state = f"done {job.done}" if job.done else "not done yet"

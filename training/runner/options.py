@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,21 @@ from typing import Any, NoReturn
 from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
+from training.runner.values import (
+    absolute,
+    amount,
+    assignment,
+    count,
+    default_out,
+    moment,
+    number,
+    second_place,
+    text,
+)
 
 JOB = "ATHANOR_JOB"  # environment variable: the domain's word, if the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
 ONLY = "only"
-AMOUNT = re.compile(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}")
 
 ABOUT = """\
 Prepares the data, trains its model families, exports them, and verifies every exported file. Without data options it
@@ -67,6 +76,8 @@ class Command:
     price_per_hour: str | None = None
     estimate: bool = False
     persist: str | None = None
+    session_ends: int | None = None  # when this host ends, in seconds since 1970
+    wandb: str | None = None  # a project of Weights & Biases
     dry_run: bool = False
     help: bool = False
 
@@ -117,14 +128,15 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
-        persist = str(Address.parse(persist)) if is_url(persist) else _persist(absolute(persist), checking)
-    for family, assignment in values["set"]:
+        persist = str(Address.parse(persist)) if is_url(persist) else second_place(absolute(persist), checking)
+    for family, setting in values["set"]:
         if family not in (None, *_families(domain)):
-            raise UsageError(f"--set {family}:{assignment}: {domain.word} has no model {family}, but "
+            raise UsageError(f"--set {family}:{setting}: {domain.word} has no model {family}, but "
                              f"{', '.join(_families(domain))}.")  # fmt: skip
-    values["set"] = tuple(values["set"])
+    values["set"] = (*_wandb(values["wandb"]), *values["set"])
+    values["session_ends"] = moment(values["session_ends"] or os.environ.get("ATHANOR_SESSION_ENDS") or None)
     for name in ("max_hours", "budget_usd", "price_per_hour"):
-        values[name] = _amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
+        values[name] = amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
     command = Command(domain=domain, options=options, out=out, persist=persist, skip=frozenset(skip), **values)
     _check_together(command)
     return command
@@ -142,7 +154,7 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
         if option.runner and option.name != ONLY:
             add_option(group, option)
     group = parser.add_argument_group("run")
-    group.add_argument("--out", metavar="DIR", type=_text, help="where everything is written (default: this folder)")
+    group.add_argument("--out", metavar="DIR", type=text, help="where everything is written (default: this folder)")
     group.add_argument(
         "--preset", choices=PRESETS,
         help="full: a 24 GB GPU (default); small: half an hour on two cores; demo: minutes (default on demo data); "
@@ -153,7 +165,7 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
         "--seed", type=count(0), metavar="N", help="seed of the split, the data order and the weights (default: 42)"
     )
     group.add_argument(
-        "--set", action="append", default=[], type=_assignment, metavar="[MODEL:]KEY=VALUE",
+        "--set", action="append", default=[], type=assignment, metavar="[MODEL:]KEY=VALUE",
         help="change one setting of each model, or of MODEL alone; may be repeated. training/cuda_session/ has a file "
         "of all settings for each model",
     )  # fmt: skip
@@ -163,6 +175,10 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
     group.add_argument("--gpus", type=count(1), metavar="N", help="use N GPUs of this host (fails if there are fewer)")
+    group.add_argument(
+        "--wandb", metavar="PROJECT", type=text,
+        help="log to this project of Weights & Biases (key: WANDB_API_KEY; WANDB_MODE=offline: on this disk only)",
+    )  # fmt: skip
     mode = group.add_mutually_exclusive_group()
     where = (
         "(default: Docker where an engine answers; inside a container, or with ATHANOR_PYTHON or ATHANOR_VENV, native)"
@@ -176,9 +192,14 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     _add_money(parser)
     group = parser.add_argument_group("hosts that may be lost")
     group.add_argument(
-        "--persist", metavar="DIR|URL", type=_text,
+        "--persist", metavar="DIR|URL", type=text,
         help="keep verified copies of all that matters in DIR, which may be slow or a network drive, or in an object "
         "store (s3://BUCKET/PREFIX, gs://..., az://...: docs/object-stores.md); a new host continues from there",
+    )  # fmt: skip
+    group.add_argument(
+        "--session-ends", metavar="TIME", type=text,
+        help="when this host will be taken away (18:30, or with a date: 2026-12-01T18:30): what runs then saves and "
+        "stops, is copied to --persist, and this command ends with 75. Name a time some minutes earlier",
     )  # fmt: skip
     group = parser.add_argument_group("other")
     group.add_argument("--dry-run", action="store_true", help="print the exact commands, run nothing")
@@ -199,10 +220,10 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--node-rank", type=count(0), metavar="K", help="which one this is; 0 also evaluates and exports"
     )
-    group.add_argument("--master-addr", metavar="HOST", type=_text, help="where the host of rank 0 is reached")
+    group.add_argument("--master-addr", metavar="HOST", type=text, help="where the host of rank 0 is reached")
     group.add_argument("--master-port", type=count(1), default=29500, metavar="PORT", help="(default: 29500)")
     group.add_argument(
-        "--ray", metavar="ADDRESS", type=_text, help="prepare, and run a domain's nodes, on a Ray cluster"
+        "--ray", metavar="ADDRESS", type=text, help="prepare, and run a domain's nodes, on a Ray cluster"
     )
 
 
@@ -217,7 +238,7 @@ def _add_left_out(parser: argparse.ArgumentParser, domain: Domain) -> None:
         help=f"one of {', '.join(names)} (also: {' '.join(names.values())})",
     )  # fmt: skip
     group.add_argument(
-        "--only", metavar="PART|A,B", type=_text,
+        "--only", metavar="PART|A,B", type=text,
         help=f"only this part of the job ({', '.join(PARTS)}), as Compose's services do; or only these models, and "
         "those that combine several of them"
         + "".join(f"; or {one.help}" for one in domain.options if one.name == ONLY),
@@ -229,12 +250,12 @@ def _add_money(parser: argparse.ArgumentParser) -> None:
         "what it may cost, counted over all stages and restarts of a job (runs/budget.json); it ends in verified "
         "exports"
     )
-    group.add_argument("--max-hours", metavar="H", type=_text, help="end within H hours")
+    group.add_argument("--max-hours", metavar="H", type=text, help="end within H hours")
     group.add_argument(
-        "--budget-usd", metavar="X", type=_text, help="end before X dollars are spent; the stricter counts"
+        "--budget-usd", metavar="X", type=text, help="end before X dollars are spent; the stricter counts"
     )
     group.add_argument(
-        "--price-per-hour", metavar="Y", type=_text,
+        "--price-per-hour", metavar="Y", type=text,
         help="what an hour costs, all GPUs and hosts together (default: by the GPU's name)",
     )  # fmt: skip
     group.add_argument(
@@ -245,14 +266,14 @@ def _add_money(parser: argparse.ArgumentParser) -> None:
 
 def add_option(group: Any, option: Option) -> None:
     """Add an option of a domain, with the type of its value."""
-    text = option.help + (f" (or {option.environment})" if option.environment else "")
+    about = option.help + (f" (or {option.environment})" if option.environment else "")
     if option.kind == "flag":
-        group.add_argument(option.flag, dest=option.attribute, action="store_true", default=None, help=text)
+        group.add_argument(option.flag, dest=option.attribute, action="store_true", default=None, help=about)
     elif option.kind == "choice":
-        group.add_argument(option.flag, dest=option.attribute, choices=option.choices, help=text)
+        group.add_argument(option.flag, dest=option.attribute, choices=option.choices, help=about)
     else:
-        kind = _number if option.kind == "number" else _text
-        group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=option.placeholder, help=text)
+        kind = number if option.kind == "number" else text
+        group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=option.placeholder, help=about)
 
 
 def names_of(domain: Domain) -> dict[str, str]:
@@ -265,7 +286,7 @@ def names_of(domain: Domain) -> dict[str, str]:
 def variables(domain: Domain) -> list[str]:
     """The environment variables that can be used instead of options."""
     own = [option.environment for option in domain.options if option.environment and option.runner]
-    common = ("OUT", "PERSIST", "MAX_HOURS", "BUDGET_USD", "PRICE_PER_HOUR", "JOB")
+    common = ("OUT", "PERSIST", "SESSION_ENDS", "MAX_HOURS", "BUDGET_USD", "PRICE_PER_HOUR", "JOB")
     return [*own, *(f"ATHANOR_{name}" for name in common)]
 
 
@@ -294,6 +315,12 @@ def _other_families(domain: Domain, only: str) -> set[str]:
     return {*known} - wanted - combined
 
 
+def _wandb(project: str | None) -> tuple[tuple[None, str], ...]:
+    """The settings that log to a project."""
+    mode = "offline" if os.environ.get("WANDB_MODE") == "offline" else "online"
+    return () if project is None else ((None, f"logging.wandb={mode}"), (None, f"logging.wandb_project={project}"))
+
+
 def _skip_attribute(name: str) -> str:
     return f"skip {name}"
 
@@ -302,7 +329,7 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
     if value is None and option.environment:
         value = os.environ.get(option.environment) or None
         if value is not None and option.kind == "number":
-            value = _number(value)
+            value = number(value)
     if value is None or not option.mounted:
         return option.default if value is None else value
     value = absolute(value)
@@ -320,66 +347,6 @@ def _value(option: Option, value: Any, checking: bool) -> Any:
             wanted = "file or folder" if option.kind == "path" else option.kind
             raise UsageError(f"{option.flag} '{value}' is not a {wanted}{gone}.")
     return value
-
-
-def absolute(path: str) -> str:
-    """`path` relative to the user's working directory as an absolute path, so that a name with a leading dash is never
-    taken for an option. Without `.`, `..` and slashes at its end, which mounts of containers do not keep."""
-    path = path if path.startswith("/") else f"{os.environ.get('ATHANOR_PWD') or Path.cwd()}/{path}"
-    if "/./" in f"{path}/" or "/../" in f"{path}/":
-        path = os.path.realpath(path)
-    return path.rstrip("/") or "/"
-
-
-def default_out() -> str:
-    """The project's own folder."""
-    return str(Path(__file__).resolve().parents[2])
-
-
-def _text(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("needs a value")
-    return text
-
-
-def count(least: int) -> Any:
-    """A whole number from `least` up."""
-
-    def number(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
-            raise argparse.ArgumentTypeError(f"takes a whole number from {least} up, not '{text}'")
-        return int(text)
-
-    return number
-
-
-def _assignment(text: str) -> tuple[str | None, str]:
-    """[MODEL:]KEY=VALUE as (MODEL or None, KEY=VALUE)."""
-    found = re.fullmatch(r"(?:([a-z0-9_]+):)?([a-z0-9_.]+=.*)", text, re.DOTALL)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"takes KEY=VALUE or MODEL:KEY=VALUE, not '{text}'")
-    return found[1], found[2]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"takes a number, not '{text}'") from None
-
-
-def _amount(name: str, text: str | None) -> str | None:
-    """A positive decimal number."""
-    if text is None or (AMOUNT.fullmatch(text) and re.search("[1-9]", text)):
-        return text
-    raise UsageError(f"--{name.replace('_', '-')} takes a number above 0 (and below 1000000), not '{text}'.")
-
-
-def _persist(path: str, checking: bool) -> str:
-    folder, above = os.path.isdir(path), os.path.isdir(Path(path).parent)  # noqa: PTH112 - these raise nothing
-    if checking and not folder and (os.path.lexists(path) or not above):
-        raise UsageError(f"--persist '{path}' is not a folder, nor is it in one: is the drive mounted?")
-    return path
 
 
 def _check_together(command: Command) -> None:

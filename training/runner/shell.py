@@ -29,6 +29,8 @@ def script(plan: Plan) -> str:
         lines.append(f"{name}={quote('' if value is None else str(value))}")
     for name in ("cpu", "dry_run", "estimate", "skip_build"):
         lines.append(f"{name}={'yes' if getattr(command, name) else 'no'}")
+    lines.append(f"until={command.session_ends or ''}")
+    lines.append(f"wandb={'yes' if command.wandb else 'no'}")
     lines.append(f"mounts=({' '.join(quote(mount.path) for mount in plan.mounts)})")
     lines.append(f"notes=({' '.join(map(quote, plan.notes))})")
     lines.append(f"own_data={quote(plan.own_data)}")
@@ -48,10 +50,15 @@ def script(plan: Plan) -> str:
 
 
 def _call(step: Step) -> str:
-    """`stage TITLE OPTIONS-OF-THE-SUPERVISOR -- COMMAND`. `$python` and `$device` are variables of train_cuda.sh."""
+    """`stage TITLE OPTIONS-OF-THE-SUPERVISOR -- COMMAND`. `$python`, `$device` and `$until` are variables of
+    train_cuda.sh."""
     words = [quote(word) for word in step.command]
     device = ' ${device[@]+"${device[@]}"}' if step.device and "--device" not in step.command else ""
-    name, supervise = "run_stage" if step.name == "persist" else "stage", " ".join(map(quote, step.supervise))
+    supervise = " ".join(map(quote, step.supervise))
+    if step.name == "persist":  # after the end of a session too
+        name = "run_stage"
+    else:
+        name, supervise = "stage", f"{supervise}${{until:+ --until $until}}"
     return f'{name} {quote(step.title)} {supervise} -- "$python" {" ".join(words)}{device}'
 
 

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,14 +101,14 @@ class End:
 class Supervisor:
     """Runs one command, restarts it, and forwards signals. `index`: the index.json of its checkpoints, from which its
     progress is read; None: its progress is not known. `stop_within`: seconds after a signal until it is killed; 0: no
-    limit."""
+    limit. `until`: seconds since 1970 at which the command is stopped as by SIGTERM; 0: never."""
 
     def __init__(
         self, command: Sequence[str], *, title: str, index: Path | None = None, restarts: int = RESTARTS,
-        pauses: Sequence[float] = PAUSES, stop_within: float = 0.0,
+        pauses: Sequence[float] = PAUSES, stop_within: float = 0.0, until: float = 0.0,
     ):  # fmt: skip
         self.command, self.title, self.index = list(command), title, index
-        self.restarts, self.pauses, self.stop_within = restarts, pauses, stop_within
+        self.restarts, self.pauses, self.stop_within, self.until = restarts, pauses, stop_within, until
         self.stop_signal = 0  # number of the first signal that arrived
         self.killing = False  # whether all processes are killed: a second signal arrived, or stopping took too long
         self._too_late = False  # the latter
@@ -127,6 +128,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it is ignored, the kernel discards exit codes
         _adopt_orphans()
         follow(lambda: self.stop_signal)
+        if self.until:
+            threading.Thread(target=self._stop_in_time, daemon=True, name="session end").start()
         first = before = self._saved()
         last: End | None = None
         tries = total = 0  # restarts since something was saved, and in all
@@ -236,6 +239,14 @@ class Supervisor:
         elif now - self._signal_time >= ECHO_SECONDS:
             self.killing = True
             self._kill_all()
+
+    def _stop_in_time(self) -> None:
+        # In short waits, since the clock of this host may be set meanwhile.
+        while (left := self.until - time.time()) > 0:
+            time.sleep(min(left, 1.0))
+        if not self.stop_signal:
+            self._say("this session ends (--session-ends): saving, and stopping.")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _kill_all(self) -> None:
         _kill([*_descendants(), *([self._leader] if self._leader else [])])
@@ -349,13 +360,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="kill the command if it has not stopped S seconds after a signal, and end with 75; only for a command "
         "whose files are intact at any time (default: no limit)",
     )  # fmt: skip
+    parser.add_argument(
+        "--until", type=float, default=0.0, metavar="T",
+        help="stop the command, as SIGTERM does, at this time in seconds since 1970 (default: never)",
+    )  # fmt: skip
     own, _, command = _split(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(own)
     if not command:
         parser.error("no COMMAND was given, after --.")
     return Supervisor(
         command, title=options.title, index=options.index, restarts=options.restarts, pauses=options.pauses,
-        stop_within=options.stop_within,
+        stop_within=options.stop_within, until=options.until,
     ).run()  # fmt: skip
 
 
