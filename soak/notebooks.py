@@ -1,0 +1,197 @@
+"""`python -m soak.notebooks`: runs the notebooks from the first cell to the last on the stand-in for Colab
+(tests/colab), at preset `debug`, each in a new session with the same drive.
+
+    python -m soak.notebooks [--only train_amp,02,six,lost] [--output FILE]
+
+Beside the notebooks: `six`, a session of six minutes with a training that would take days, which must end verified
+before it; and `lost`, a session whose machine is gone in the middle of a training, on an empty disk afterwards: the
+same bytes are exported as without it. Needs a host where a FUSE file system can be mounted. Exit code 1 if one fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.harness import place
+from tests.colab.conftest import PROJECT, STANDIN, Session, no_fuse
+from tests.colab.running import papermill, parameters
+
+TOY = {"ATHANOR_DOMAINS": "tests.toy_domain.domain:TOY", "PYTHONPATH": f"{STANDIN}:{PROJECT}"}
+MINUTES = 20_000  # of the made-up market
+
+
+@dataclass(frozen=True)
+class Trial:
+    """`run` returns what was exported; it raises AssertionError if something is not as it should be."""
+
+    name: str
+    run: Callable[[Session], list[str]]
+    prepare: Callable[[Session], None] = lambda session: None
+
+
+def notebook(name: str, *, exports: bool = True, **more: object) -> Trial:
+    """A notebook that must end with files that are safe on the drive."""
+
+    def run(session: Session) -> list[str]:
+        code, text, errors = papermill(session, f"{name}.ipynb", parameters(session, ENDS="open", **more), timeout=7200)
+        assert code == 0, f"{text[-3000:]}\n{errors[-3000:]}"
+        return exported(session, text) if exports else []
+
+    return Trial(name, run, market if name.startswith("market/") else (lambda session: None))
+
+
+def exported(session: Session, text: str) -> list[str]:
+    """The exports that reached the drive of Google. Raises AssertionError if the notebook does not call them safe."""
+    assert "safe: everything in" in text, text[-3000:]
+    receipts = sorted((session.cloud / "MyDrive").rglob("exports/receipt.json"))
+    assert receipts, "no receipt was uploaded"
+    return sorted(path.name for path in receipts[-1].parent.iterdir() if path.is_file())
+
+
+def market(session: Session) -> None:
+    """Bars of a symbol on the drive, made by rules, as if they were somebody's."""
+    from training.domain import Job
+    from training.domains.market.demo.making import make_demo
+    from training.workspace import Workspace
+
+    raw = session.cloud / "MyDrive/ml_factory/data/raw"
+    if raw.exists():
+        return
+    raw.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as folder:
+        make_demo(Job(Workspace(Path(folder)), {"minutes": MINUTES}))
+        (made,) = Path(folder).rglob("PLANTED_1m.parquet")
+        shutil.copy(made, raw / "MES_1m.parquet")
+
+
+def six_minutes(session: Session) -> list[str]:
+    """A training of days in a session of six minutes: it ends verified, before the session does."""
+    began = time.time()
+    chosen = parameters(session, ENDS="finish", OPTIONS=["--epochs", "100000"])
+    day = 24 * 3600
+    code, text, errors = papermill(
+        session, "train_music_colab.ipynb", chosen, timeout=1200, ATHANOR_SESSION_STARTED=str(began - day + 360)
+    )
+    assert code == 0, f"{text[-3000:]}\n{errors[-3000:]}"
+    assert time.time() - began < 360, f"it took {time.time() - began:.0f} s"
+    return [f"ended after {time.time() - began:.0f} of 360 s", *exported(session, text)]
+
+
+def lost(session: Session) -> list[str]:
+    """The same job twice: once undisturbed, once on a machine that is gone after its first copies."""
+    options = {"DOMAIN": "toy", "ENDS": "open", "OPTIONS": ["--epochs", "30"]}
+    other = Session(make(session.folder / "undisturbed"))
+    try:
+        code, text, errors = papermill(other, "train_amp_colab.ipynb", parameters(other, **options), **TOY)
+        assert code == 0, text + errors
+    finally:
+        other.end()
+    stop = threading.Thread(target=kill_at_first_copy, args=(session,))
+    stop.start()
+    code, text, errors = papermill(session, "train_amp_colab.ipynb", parameters(session, **options), **TOY)
+    stop.join()
+    assert code != 0, "the machine was not lost"
+    session.lost(uploaded=True)
+    code, text, errors = papermill(session, "train_amp_colab.ipynb", parameters(session, **options), **TOY)
+    assert code == 0 and "resumed at step" in text, text + errors
+    one, two = (place.cloud / "MyDrive/athanor/exports" for place in (session, other))
+    names = sorted(path.name for path in two.glob("*.onnx"))
+    assert names and all((one / name).read_bytes() == (two / name).read_bytes() for name in names), names
+    return [f"{text[text.index('resumed at'):].splitlines()[0]}; same bytes:", *names]
+
+
+def kill_at_first_copy(session: Session) -> None:
+    """kill -9 of everything that the session runs, once a copy of a training's checkpoint is on the drive."""
+    until = time.monotonic() + 600
+    index = session.place / "checkpoints/boost/index.json"
+    while time.monotonic() < until and not index.exists():
+        time.sleep(0.02)
+    mine = str(session.content).encode()
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                command = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if mine in command and b"fuse_drive" not in command:
+                os.kill(int(folder.name), signal.SIGKILL)
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+TRIALS = (
+    notebook("train_music_colab"),
+    notebook("train_amp_colab", OPTIONS=["--only", "lead"]),
+    notebook("train_colab"),
+    notebook("train_market_colab", OPTIONS=["--only", "xgboost,gru"]),
+    notebook("train_brain_colab"),
+    notebook("market/00_setup", exports=False),
+    notebook("market/01_data_pipeline", exports=False),
+    notebook("market/02_train_tabular"),
+    notebook("market/03_train_sequence"),
+    notebook("market/04_train_advanced"),
+    notebook("market/05_train_ensemble"),
+    notebook("market/06_cross_validation"),
+    notebook("market/07_inference", exports=False, MODEL="xgboost"),
+    Trial("six", six_minutes),
+    Trial("lost", lost),
+)
+
+
+def chosen_trials(names: str | None) -> Iterator[Trial]:
+    """Those whose names contain one of the words."""
+    for trial in TRIALS:
+        if names is None or any(word in trial.name for word in names.split(",")):
+            yield trial
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the trials; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m soak.notebooks", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", metavar="A,B", help="parts of names (default: all)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="results as JSON")
+    options = parser.parse_args(arguments)
+    reason = no_fuse()
+    if reason:
+        parser.error(f"no drive can be mounted here: {reason}")
+    results = []
+    with tempfile.TemporaryDirectory(prefix="athanor-colab-", ignore_cleanup_errors=True) as scratch:
+        sessions: dict[str, Session] = {}  # the notebooks of market/ share a drive, the others have one each
+        for trial in chosen_trials(options.only):
+            drive = trial.name.partition("/")[0]
+            if drive not in sessions:
+                sessions[drive] = Session(make(Path(scratch, drive)))
+            session = sessions[drive]
+            trial.prepare(session)
+            began, problem, files = time.monotonic(), "", []
+            try:
+                files = trial.run(session)
+            except AssertionError as error:
+                problem = str(error)
+            finally:
+                session.lost(uploaded=False)
+            seconds = time.monotonic() - began
+            results.append({"name": trial.name, "seconds": seconds, "exported": files, "problem": problem})
+            print(f"{trial.name:<28}{seconds:6.0f} s  {problem or ', '.join(files) or 'ok'}", flush=True)
+            shutil.rmtree(session.folder / f"content{session.number - 1}", ignore_errors=True)
+    if options.output:
+        options.output.write_text(json.dumps({"host": place(), "results": results}, indent=1) + "\n", encoding="utf-8")
+    return int(any(result["problem"] for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
