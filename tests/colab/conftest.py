@@ -17,6 +17,7 @@ from training.colab import surroundings
 from training.colab.settings import ColabSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
+CAP_SYS_ADMIN = 21
 STANDIN = Path(__file__).parent / "standin"
 
 
@@ -128,4 +129,6 @@ def no_fuse() -> str:
         return "there is no /dev/fuse"
     if ctypes.util.find_library("fuse") is None:
         return "libfuse is not installed (apt-get install libfuse2)"
-    return "" if os.geteuid() == 0 else "only root mounts here without fusermount"
+    about = Path("/proc/self/status").read_text()
+    capabilities = int(next(line.split()[1] for line in about.splitlines() if line.startswith("CapEff:")), 16)
+    return "" if capabilities >> CAP_SYS_ADMIN & 1 else "this process may not mount (CAP_SYS_ADMIN)"
