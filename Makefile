@@ -10,9 +10,9 @@ PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 # the tests of every domain in the tree
 TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds wandb notebooks --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))
-SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh) .ci/run
+SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh clouds/*.sh) .ci/run
 
-.PHONY: help setup test test-docker test-ray bench bench-gpu soak soak-small image lint lock clean
+.PHONY: help setup test test-docker test-ray bench bench-gpu soak soak-small image check-clouds lint lock clean
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
@@ -24,6 +24,7 @@ help:
 	@echo "             REFERENCES=1 also installs TRL, MidiTok and others as references; ARGS='--small', or subjects"
 	@echo "make bench-gpu     the same on a GPU, in under ten minutes"
 	@echo "make image   the container image that fits this host"
+	@echo "make check-clouds  clouds/*.yaml and *.yml, with the schemas of SkyPilot and dstack (each in an environment of a minute)"
 	@echo "make lint    ruff, import-linter (the floors of the house), shellcheck"
 	@echo "make lock    pin the dependencies of pyproject.toml in requirements/ (ARGS=--upgrade: in their newest versions)"
 	@echo "make clean   remove caches of tools; never data, checkpoints or exports"
@@ -60,6 +61,10 @@ soak-small:
 
 image:
 	./train_cuda.sh --docker --skip-manifests --skip-spectocloud --skip-midi --skip-export
+
+check-clouds:
+	@python=$(PYTHON) && for of in skypilot==0.14.1 dstack==0.22.5; do \
+	"$$(dirname "$$python")/uv" run --quiet --no-project --isolated --python "$$python" --with $$of clouds/check.py $${of%%=*} || exit; done
 
 lint:
 	@python=$(PYTHON) && bin=$$(dirname "$$python") && \

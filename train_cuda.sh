@@ -81,6 +81,19 @@ pass_on() { # a request to stop, to the running stage
 }
 trap forward INT TERM HUP
 
+# -- the end of a rented host ------------------------------------------------------------------------------------------
+
+if [[ ${ATHANOR_STOP_HOST:-} == 1 && $dry_run == no && $estimate == no ]]; then
+    at_the_end() { # unless someone has stopped the job: that person may want to look at the host
+        local code=$?
+        ((signals == 0)) || exit "$code"
+        warn 'ATHANOR_STOP_HOST: the job has ended with %d.\n' "$code"
+        "$root/scripts/stop_host.sh" || warn 'warning: this host was NOT stopped, and costs further.\n'
+        exit "$code"
+    }
+    trap at_the_end EXIT
+fi
+
 # -- docker or native ----------------------------------------------------------------------------------------------
 
 case $mode in
@@ -130,7 +143,7 @@ else
     fi
     setup_options=(core) # or the domain's extra, where it has one
     [[ ! -f $root/requirements/$domain.lock ]] || setup_options=("$domain")
-    [[ $persist != *://* || $persist == /* ]] || setup_options+=(clouds)
+    [[ $uses_store == no ]] || setup_options+=(clouds)
     [[ $wandb == no ]] || setup_options+=(wandb)
     [[ $skip_build == no ]] || setup_options+=(--check)
     [[ $cpu == no ]] || setup_options+=(--cpu)

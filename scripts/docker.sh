@@ -34,7 +34,7 @@ choose_image() { # sets image, index, domains, inputs
     # the domain of the command, where it has its own lock file
     domains=${DOMAINS:-${domain:-${ATHANOR_JOB:-music}}}
     [[ -n ${DOMAINS:-} || -f $root/requirements/$domains.lock ]] || domains=core
-    if [[ ${persist:-/} != /* && " $domains " != *' clouds '* ]]; then # a URL: the image needs the client of object stores
+    if [[ ${uses_store:-no} == yes && " $domains " != *' clouds '* ]]; then
         domains+=' clouds'
     fi
     # a CPU build of torch is a quarter of the size of one that brings CUDA
@@ -157,19 +157,16 @@ To train on the CPU all the same: --cpu. Without Docker: --native."
 # -- the plan ------------------------------------------------------------------------------------------------------
 
 planned_in_image() { # planned_in_image WORDS...: the plan of a command, on a host that has Docker and no Python
-    local word before='' reason path paths=() look options=() cpu=no skip_build=no domain=${ATHANOR_JOB:-music}
-    local persist=${ATHANOR_PERSIST:-}
+    local word reason path paths=() look options=() cpu=no skip_build=no domain=${ATHANOR_JOB:-music}
+    local uses_store=no
     [[ ${1:---} == -* ]] || domain=$1
-    for word in "$@"; do
+    for word in "${ATHANOR_PERSIST:-}" "$@"; do
         case $word in
             --cpu) cpu=yes ;;
             --skip-build) skip_build=yes ;;
-            --persist=*) persist=${word#*=} ;;
+            s3://* | gs://* | az://* | --*=s3://* | --*=gs://* | --*=az://*) uses_store=yes ;;
         esac
-        [[ $before != --persist ]] || persist=$word
-        before=$word
     done
-    [[ $persist == *://* ]] || persist='' # only a URL changes what the image needs
     reason=$(why_no_engine)
     [[ -z $reason ]] || refuse "there is neither a Python (3.11 to 3.13) nor Docker here: $reason. On Debian or Ubuntu:
     sudo apt-get install python3 python3-venv"
@@ -257,7 +254,8 @@ prepare_container() { # sets container, the words before a stage's command, and 
         fi
         bound[$persist]=yes
         bind "$persist"
-    elif [[ -n ${persist:-} ]]; then
+    fi
+    if [[ ${uses_store:-no} == yes ]]; then
         passed='WANDB|AWS|GOOGLE|AZURE'
         for name in GOOGLE_APPLICATION_CREDENTIALS GOOGLE_SERVICE_ACCOUNT GOOGLE_SERVICE_ACCOUNT_PATH \
             AWS_WEB_IDENTITY_TOKEN_FILE AZURE_FEDERATED_TOKEN_FILE; do # these name files

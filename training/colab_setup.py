@@ -99,7 +99,7 @@ def follow_training(job: TrainingJob | None = None) -> int:
 
 
 def finish(unassign: bool = False, job: TrainingJob | None = None) -> int:
-    """Wait for the job, upload everything, mount the drive anew and compare; prints "safe" only then. `unassign`: end
+    """Wait for the job, upload everything, mount the drive again and compare; prints "safe" only then. `unassign`: end
     this session afterwards."""
     return finish_job(job or _job(), unassign)
 

@@ -14,7 +14,7 @@ follow_training()
 # %% [markdown]
 # ## 8. Safe?
 #
-# Waits until the Drive has uploaded everything, mounts it anew and compares every file. Only then does it print "safe".
+# Waits until the Drive has uploaded everything, mounts it again and compares every file. Only then does it print "safe".
 # `UNASSIGN` ends the session afterwards, so that it costs no more units. After "Everything is saved: run all cells again",
 # open this notebook in a new session and choose Run all: it continues.
 

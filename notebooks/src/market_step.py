@@ -4,8 +4,8 @@
 # @ABOUT@
 #
 # One of the steps of the market domain (docs/market.md); run `01_data_pipeline` first, once for a symbol. The steps share a
-# folder on Drive for each symbol, so they may run in one session or in several, and several models at once in sessions of
-# their own. Choose Runtime → Run all.
+# folder on Drive for each symbol, so they may run in one session or in several, and several models at once in separate
+# sessions. Choose Runtime → Run all.
 
 # %% tags=["parameters"]
 DOMAIN = "market"

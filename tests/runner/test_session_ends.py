@@ -73,8 +73,9 @@ def test_a_stage_that_runs_when_the_session_ends_saves_and_ends_with_75(supervis
 
 
 def test_no_stage_begins_after_the_session_has_ended(supervised):
-    code, _, output = supervised.run("wait()", options=("--until", "1"))
-    assert code == 75 and "this session ends" in output
+    process = supervised.start("wait()", options=("--until", "1"))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "this session ends" in output
 
 
 def test_a_stage_that_ends_before_is_left_alone(supervised):

@@ -43,7 +43,7 @@ def gpu(tmp_path, monkeypatch):
 # -- where it runs -------------------------------------------------------------------------------------------------
 
 
-def test_colab_colab_enterprise_and_other_hosts_are_told_apart(monkeypatch):
+def test_colab_colab_enterprise_and_other_hosts_are_distinguished(monkeypatch):
     assert detect_colab() == "colab"
     monkeypatch.setenv("VERTEX_PRODUCT", "COLAB_ENTERPRISE")
     assert detect_colab() == "enterprise"  # elsewhere: tests/colab/test_session.py

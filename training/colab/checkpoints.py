@@ -48,9 +48,8 @@ class CheckpointManager:
         except Exception as error:
             temporary.unlink()
             raise ColabError(
-                f"phase {phase}: the state holds something else than tensors, numbers, texts, lists and "
-                "dicts, "
-                "and could not be loaded again. Save model.state_dict(), not the model."
+                f"phase {phase}: the state holds something else than tensors, numbers, texts, lists and dicts, and "
+                "could not be loaded again. Save model.state_dict(), not the model."
             ) from error
         _sync(temporary)
         digest = _sha256(temporary)

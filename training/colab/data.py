@@ -45,8 +45,7 @@ def upload_data_files(
     lost = missing(target, files)
     if lost:
         raise ColabError(
-            f"{target} does not have {', '.join(lost)}; {source} has brought {_listed(target)}. Pack them "
-            "with "
+            f"{target} does not have {', '.join(lost)}; {source} has brought {_listed(target)}. Pack them with "
             "scripts/prepare_data_for_upload.sh (docs/training_colab_setup.md shows the three ways)."
         )
     count = sum(1 for path in target.rglob("*") if path.is_file())
@@ -94,9 +93,8 @@ def _copy(source: Path, target: Path, digest: str) -> None:
         _arrived(_copy_file(source, target / source.name), target, digest)
     else:
         raise ColabError(
-            f"{source} is not there. On the drive? Run the cell that mounts it first; is the path spelt "
-            "as in the "
-            "file browser on the left?"
+            f"{source} is not there. On the drive? Run the cell that mounts it first; is the path spelt as in the file "
+            "browser on the left?"
         )
 
 
@@ -132,9 +130,8 @@ def _arrived(path: Path, target: Path, digest: str) -> None:
     if digest and _sha256(path) != digest:
         path.unlink()
         raise ColabError(
-            f"{path.name} is another file than the one that was packed: its SHA-256 does not match "
-            f"{digest[:12]}"
-            "... Upload or download it again."
+            f"{path.name} is another file than the one that was packed: its SHA-256 does not match {digest[:12]}... "
+            "Upload or download it again."
         )
     if path.suffix == ".zip":
         unpack(path, target)
@@ -157,9 +154,8 @@ def unpack(archive: Path, target: Path) -> None:
                 place = os.path.normpath(target / member.filename)
                 if not Path(place).is_relative_to(target) or stat.S_ISLNK(member.external_attr >> 16):
                     raise ColabError(
-                        f"{archive.name} has an entry that is refused, '{member.filename}': it is a link, "
-                        "or "
-                        "leads out of the folder."
+                        f"{archive.name} has an entry that is refused, '{member.filename}': it is a link, or leads out "
+                        "of the folder."
                     )
             damaged = packed.testzip()
             if damaged:

@@ -58,14 +58,12 @@ def mount_google_drive(settings: ColabSettings | None = None, *, mount_path: str
             return _entered(at, target)
     except OSError as error:
         raise ColabError(
-            f"The drive at {at} cannot be used: {error.strerror or error} ({error.errno}). Run the cell "
-            "again; "
-            "or leave it out: persist='none', or 'gs://BUCKET/PREFIX'."
+            f"The drive at {at} cannot be used: {error.strerror or error} ({error.errno}). Run the cell again; or "
+            "leave it out: persist='none', or 'gs://BUCKET/PREFIX'."
         ) from error
     except (ValueError, RuntimeError) as error:  # what google.colab.drive raises, also for a refused login
         raise ColabError(
-            f"The drive was not mounted: {error}. Run the cell again and allow access; or go on without "
-            "it: "
+            f"The drive was not mounted: {error}. Run the cell again and allow access; or continue without it: "
             "persist='none', or 'gs://BUCKET/PREFIX'."
         ) from error
 
@@ -118,7 +116,7 @@ def remount(at: Path) -> None:
 
 
 def flush_and_mount_again(settings: ColabSettings, at: Path) -> None:
-    """Wait until everything is uploaded, and mount the drive anew, so that it shows what Google has and not a cache.
+    """Wait until everything is uploaded, and mount the drive again, so that it shows what Google has and not a cache.
 
     Raises ColabError if the upload does not end in time.
     """
@@ -127,9 +125,8 @@ def flush_and_mount_again(settings: ColabSettings, at: Path) -> None:
         drive.flush_and_unmount(timeout_ms=int(settings.drive.flush_seconds * 1000))
     except ValueError as error:
         raise ColabError(
-            f"The drive was not uploaded within {settings.drive.flush_seconds / 60:.0f} minutes "
-            f"({error}): NOT "
-            "safe. Keep this session, and run this cell again."
+            f"The drive was not uploaded within {settings.drive.flush_seconds / 60:.0f} minutes ({error}): NOT safe. "
+            "Keep this session, and run this cell again."
         ) from error
     if is_mounted(at):
         raise ColabError(f"{at} is still mounted after flush_and_unmount: NOT safe. Run this cell again.")
@@ -163,6 +160,6 @@ def _require_free(at: Path) -> None:
         found = sorted(path.name for path in at.iterdir())
         if found:
             raise ColabError(
-                f"{at} has files in it ({', '.join(found[:3])}) though no drive is mounted: something has "
-                f"written there while it was detached. Move them away: mv {at} {at}-local"
+                f"{at} has files in it ({', '.join(found[:3])}) though no drive is mounted: something has written "
+                f"there while it was detached. Move them away: mv {at} {at}-local"
             ) from None

@@ -39,9 +39,8 @@ def check_gpu(wanted: str = "", settings: ColabSettings | None = None, *, requir
         return Gpu("", 0.0, "", False, None, message)
     if any(word in name for word in BLACKWELL) and int(driver.split(".")[0] or 0) < BLACKWELL_DRIVER:
         raise ColabError(
-            f"{name} needs driver {BLACKWELL_DRIVER} or newer, and this session has {driver}: choose "
-            "another "
-            "GPU in Runtime -> Change runtime type."
+            f"{name} needs driver {BLACKWELL_DRIVER} or newer, and this session has {driver}: choose another GPU in "
+            "Runtime -> Change runtime type."
         )
     rate = rate_of(name, settings)
     message = f"{name}, {memory:.0f} GB, driver {driver}"

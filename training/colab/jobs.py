@@ -185,9 +185,8 @@ def finish_job(job: TrainingJob, unassign: bool = False) -> int:
         if problems:
             shown = "\n".join(f"  {problem}" for problem in problems[:8])
             raise ColabError(
-                f"NOT safe: {len(problems)} files are not on the drive as they are here:\n{shown}\nKeep "
-                "this "
-                "session, and run this cell again."
+                f"NOT safe: {len(problems)} files are not on the drive as they are here:\n{shown}\nKeep this session, "
+                "and run this cell again."
             )
     print(f"safe: everything in {job.out} that matters is in {job.persist}, compared after the upload.")
     if unassign and code in (0, SAVED):

@@ -44,8 +44,8 @@ def run(
 ) -> int:
     """Run a command with its output in this cell; returns 0, or 75: saved, run the same again.
 
-    It has a session of its own, so that the stop button reaches it once, as SIGTERM; this function then waits until it
-    has saved. `printed` gets what it prints. Raises CommandFailed for every other exit code.
+    It runs in a separate session, so that the stop button reaches it once, as SIGTERM; this function then waits until
+    it has saved. `printed` gets what it prints. Raises CommandFailed for every other exit code.
     """
     words = [str(word) for word in command]
     with subprocess.Popen(

@@ -47,9 +47,8 @@ def budget_flags(
     margin = (settings.session.margin_minutes if margin_minutes is None else margin_minutes) / 60
     if left <= margin:
         raise ColabError(
-            f"{max(0.0, left) * 60:.0f} min of this session are left, and its end needs "
-            f"{margin * 60:.0f}: start "
-            "a new session (Runtime -> Disconnect and delete runtime), and run all cells again."
+            f"{max(0.0, left) * 60:.0f} min of this session are left, and its end needs {margin * 60:.0f}: start a new "
+            "session (Runtime -> Disconnect and delete runtime), and run all cells again."
         )
     if finish:
         flags = ["--max-hours", f"{used_hours(out or default_out()) + left - margin:.4f}"]
@@ -62,9 +61,8 @@ def budget_flags(
     if units is not None:
         if gpu.units_per_hour is None:
             raise ColabError(
-                f"units={units:g}: it is not known how many units an hour of {gpu.name or 'no GPU'} "
-                "costs: add "
-                "it to compute.units_per_hour in training/configs/colab_setup.yaml."
+                f"units={units:g}: it is not known how many units an hour of {gpu.name or 'no GPU'} costs: add it to "
+                "compute.units_per_hour in training/configs/colab_setup.yaml."
             )
         flags += ["--budget-usd", f"{units * settings.subscription.usd_per_unit:.2f}"]
     return flags
@@ -92,7 +90,6 @@ def runs_a_month(hours: float, units_per_hour: float, settings: ColabSettings | 
     if units <= 0:
         raise ColabError(f"hours and units per hour must be above 0, not {hours:g} and {units_per_hour:g}.")
     return (
-        f"{units:.0f} compute units ({units * plan.usd_per_unit:.2f} USD); {plan.compute_units / units:.0f} such "
-        "runs of "
-        f"{plan.compute_units:g} units a month ({plan.tier}, {plan.cost_per_month_usd:g} USD, {plan.prices_of})"
+        f"{units:.0f} compute units ({units * plan.usd_per_unit:.2f} USD); {plan.compute_units / units:.0f} such runs "
+        f"of {plan.compute_units:g} units a month ({plan.tier}, {plan.cost_per_month_usd:g} USD, {plan.prices_of})"
     )

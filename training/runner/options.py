@@ -4,10 +4,11 @@ quick to import."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from training.data.objects.address import Address, is_url
@@ -49,6 +50,27 @@ docs/docker.md lists the variables of Docker mode."""
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Data that an option names by a URL, and where it is downloaded to."""
+
+    option: str  # its name
+    address: Address
+    folder: str
+    path: str  # the option's value: the folder, or a file in it
+
+    @classmethod
+    def of(cls, option: Option, address: Address, out: str) -> Fetched:
+        """A separate folder for each address, so that data of two never mix. Raises UsageError."""
+        if option.kind == "path":
+            raise UsageError(f"{option.flag} takes no URL. First: python -m training fetch {address} DIR")
+        name = PurePosixPath(address.prefix).name
+        if option.kind == "file" and not name:
+            raise UsageError(f"{option.flag} {address} names a bucket, not a file in it.")
+        folder = f"{out}/data/fetched/{option.name}-{hashlib.sha256(str(address).encode()).hexdigest()[:8]}"
+        return cls(option.name, address, folder, f"{folder}/{name}" if option.kind == "file" else folder)
+
+
+@dataclass(frozen=True)
 class Command:
     """The options of one call of the runner. Paths are absolute."""
 
@@ -76,10 +98,16 @@ class Command:
     price_per_hour: str | None = None
     estimate: bool = False
     persist: str | None = None
+    fetched: tuple[Fetched, ...] = ()
     session_ends: int | None = None  # when this host ends, in seconds since 1970
     wandb: str | None = None  # a project of Weights & Biases
     dry_run: bool = False
     help: bool = False
+
+    @property
+    def uses_store(self) -> bool:
+        """Whether it needs the client of object stores."""
+        return bool(self.fetched) or (self.persist is not None and is_url(self.persist))
 
     @property
     def money(self) -> list[str]:
@@ -113,8 +141,10 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
         raise UsageError(f"there is no domain '{word}'; there are {', '.join(known)}.")
     domain = known[word]
     values = vars(parser_of(domain).parse_args(given))
-    options = {option.attribute: _value(option, values.pop(option.attribute), checking) for option in domain.options
-               if option.runner and option.name != ONLY}  # fmt: skip
+    out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
+    fetched: list[Fetched] = []
+    options = {option.attribute: _value(option, values.pop(option.attribute), checking, out, fetched)
+               for option in domain.options if option.runner and option.name != ONLY}  # fmt: skip
     for option in domain.options:
         options.setdefault(option.attribute, None)
     skip = {name for name in names_of(domain) if values.pop(_skip_attribute(name), False)}
@@ -125,7 +155,6 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
         else:
             skip |= _other_families(domain, values[ONLY])
         values[ONLY] = None
-    out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     persist = values.pop("persist") or os.environ.get("ATHANOR_PERSIST") or None
     if persist is not None:
         persist = str(Address.parse(persist)) if is_url(persist) else second_place(absolute(persist), checking)
@@ -137,7 +166,8 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     values["session_ends"] = moment(values["session_ends"] or os.environ.get("ATHANOR_SESSION_ENDS") or None)
     for name in ("max_hours", "budget_usd", "price_per_hour"):
         values[name] = amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
-    command = Command(domain=domain, options=options, out=out, persist=persist, skip=frozenset(skip), **values)
+    command = Command(domain=domain, options=options, out=out, persist=persist, skip=frozenset(skip),
+                      fetched=tuple(fetched), **values)  # fmt: skip
     _check_together(command)
     return command
 
@@ -149,7 +179,7 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
         description=f"{domain.sentence}\n\n{ABOUT}", epilog=CODES.format(variables=", ".join(variables(domain))),
         usage=argparse.SUPPRESS, formatter_class=_Formatter,
     )  # fmt: skip
-    group = parser.add_argument_group("data")
+    group = parser.add_argument_group("data", "paths may be URLs (s3://, gs://, az://): they are fetched first")
     for option in domain.options:
         if option.runner and option.name != ONLY:
             add_option(group, option)
@@ -325,13 +355,16 @@ def _skip_attribute(name: str) -> str:
     return f"skip {name}"
 
 
-def _value(option: Option, value: Any, checking: bool) -> Any:
+def _value(option: Option, value: Any, checking: bool, out: str, fetched: list[Fetched]) -> Any:
     if value is None and option.environment:
         value = os.environ.get(option.environment) or None
         if value is not None and option.kind == "number":
             value = number(value)
     if value is None or not option.mounted:
         return option.default if value is None else value
+    if is_url(value):
+        fetched.append(Fetched.of(option, Address.parse(value), out))
+        return fetched[-1].path
     value = absolute(value)
     if checking:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from training.domain import Domain, FamilyFacts, Node, Request
 from training.errors import UsageError
-from training.runner.options import Command
+from training.runner.options import Command, Fetched
 
 #: Options of the supervisor for every step except a training: no restarts, and it is killed if it has not stopped after
 #: 8 s. That is safe, as the files of these steps are complete at any moment.
@@ -101,7 +101,9 @@ def plan_of(command: Command, *, checking: bool = True) -> Plan:
     mounts = [
         Mount(option.name, str(request.options[option.attribute]), option.kind)
         for option in domain.options
-        if option.mounted and request.options.get(option.attribute) is not None
+        if option.mounted
+        and request.options.get(option.attribute) is not None
+        and option.name not in {one.option for one in command.fetched}  # those are below --out
     ]
     steps = _Steps(command, domain, request).all()
     return Plan(command, request, tuple(mounts), tuple(notes), tuple(steps))
@@ -122,7 +124,7 @@ class _Steps:
 
     def all(self) -> list[Step]:
         command, only = self.command, self.command.only
-        steps = [self._doctor()]
+        steps = [self._fetch(one) for one in command.fetched] + [self._doctor()]
         if command.persist and self.main:
             steps.append(
                 self._step("restore", f"Restore from {command.persist}", ["restore", *self._out(), *self._persist()])
@@ -183,11 +185,18 @@ class _Steps:
 
     # steps
 
+    def _fetch(self, one: Fetched) -> Step:
+        """Before the check of the host, which also looks at the data."""
+        words = ["fetch", str(one.address), one.folder]
+        receipt = f"{one.folder}/.athanor-fetch.json"
+        return self._step(f"fetch {one.option}", f"Fetch {one.address}", words, receipt=receipt)
+
     def _doctor(self) -> Step:
+        before = [f"fetch {one.option}" for one in self.command.fetched]
         words = ["doctor", *self._domain(), *self._common("doctor"), *self._device()]
         if self.command.gpus is not None:
             words += ["--gpus", str(self.command.gpus)]
-        return self._step("doctor", "Check this host", words, device=True)
+        return self._step("doctor", "Check this host", words, before, device=True)
 
     def _prepare(self) -> Step:
         words = ["prepare", *self._domain(), *self._common("prepare")]
@@ -311,7 +320,8 @@ def _with_needs(steps: Sequence[Step]) -> list[Step]:
     out = []
     for step in steps:
         needs = tuple(name for name in step.needs if name in names)
-        out.append(replace(step, needs=needs or (() if step.name == "doctor" else ("doctor",))))
+        first = step.name == "doctor" or step.name.startswith("fetch ")
+        out.append(replace(step, needs=needs or (() if first else ("doctor",))))
     return out
 
 

@@ -14,7 +14,8 @@ from training.runner.plan import ONCE, Plan, Step
 def paths(command: Command) -> str:
     """The paths that planning looks at, one per line, quoted. On a host without Python, the plan is made in a container
     in which these must be mounted."""
-    options = [option.attribute for option in command.domain.options if option.mounted]
+    here = {one.option for one in command.fetched}  # below --out
+    options = [option.attribute for option in command.domain.options if option.mounted and option.name not in here]
     persist = None if command.persist is None or is_url(command.persist) else command.persist
     named = [command.out, persist, *(command.options.get(attribute) for attribute in options)]
     return "\n".join(quote(path) for path in named if path)
@@ -30,6 +31,7 @@ def script(plan: Plan) -> str:
     for name in ("cpu", "dry_run", "estimate", "skip_build"):
         lines.append(f"{name}={'yes' if getattr(command, name) else 'no'}")
     lines.append(f"until={command.session_ends or ''}")
+    lines.append(f"uses_store={'yes' if command.uses_store else 'no'}")
     lines.append(f"wandb={'yes' if command.wandb else 'no'}")
     lines.append(f"mounts=({' '.join(quote(mount.path) for mount in plan.mounts)})")
     lines.append(f"notes=({' '.join(map(quote, plan.notes))})")

@@ -1,0 +1,81 @@
+"""Data options that name a URL: fetched first, to a separate folder for each address, and used from there."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.toy_domain.domain import TOY
+from training.errors import UsageError
+from training.registry import domains
+from training.runner.options import parse
+from training.runner.plan import plan_of
+from training.runner.shell import paths, script
+
+KNOWN = {**domains(), "toy": TOY}
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("ATHANOR_")]:
+        monkeypatch.delenv(name)
+
+
+def plan(*words):
+    return plan_of(parse(list(map(str, words)), KNOWN))
+
+
+def test_a_url_is_fetched_before_the_host_is_checked_and_used_from_the_disk(tmp_path):
+    made = plan("music", "--midi-root", "s3://bucket/songs/midi", "--out", tmp_path)
+    first, second = made.steps[:2]
+    folder = first.command[-1]
+    assert first.command[:4] == ("-m", "training", "fetch", "s3://bucket/songs/midi")
+    assert folder.startswith(f"{tmp_path}/data/fetched/midi-root-") and not first.needs
+    assert second.name == "doctor" and second.needs == ("fetch midi-root",)
+    for step in made.steps:
+        if step.name in ("doctor", "prepare", "train midi_generator"):
+            assert step.command[step.command.index("--midi-root") + 1] == folder
+    assert made.mounts == () and "data/fetched" not in paths(made.command), "it is below --out, which is mounted"
+
+
+def test_each_address_has_a_folder_and_the_same_address_the_same_one(tmp_path):
+    def folder(url):
+        return plan("music", "--midi-root", url, "--out", tmp_path).steps[0].command[-1]
+
+    assert folder("s3://bucket/a") == folder("s3://bucket/a/") != folder("s3://bucket/b") != folder("gs://bucket/a")
+
+
+def test_a_file_is_fetched_alone_and_named(tmp_path):
+    made = plan("sql", "--train", "gs://bucket/data/train.jsonl", "--out", tmp_path)
+    prepare = next(step for step in made.steps if step.name == "prepare")
+    named = prepare.command[prepare.command.index("--train") + 1]
+    assert named == f"{made.steps[0].command[-1]}/train.jsonl"
+    with pytest.raises(UsageError, match=r"--train gs://bucket names a bucket, not a file"):
+        plan("sql", "--train", "gs://bucket")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("amp", "--captures", "s3://b", "--out", "."), "does not name a bucket"),
+        (("amp", "--captures", "ftp://bucket/a"), r"ftp:// is not supported: use s3://"),
+        (("amp", "--captures", "s3://bucket/a", "--di", "s3://bucket/di"), r"--di takes no URL. First: .* fetch s3://"),
+    ],
+)
+def test_addresses_that_cannot_be_fetched_are_refused(words, message):
+    with pytest.raises(UsageError, match=message):
+        plan(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [((), "no"), (("--midi-root", "s3://bucket/a"), "yes"), (("--persist", "s3://bucket/a"), "yes")],
+)
+def test_the_client_of_object_stores_is_installed_where_one_is_used(words, needed, tmp_path):
+    assert f"uses_store={needed}\n" in script(plan("music", *words, "--out", tmp_path))
+
+
+def test_a_variable_may_be_a_url_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("ATHANOR_MIDI_ROOT", "az://container/midi")
+    assert plan("music", "--out", tmp_path).steps[0].name == "fetch midi-root"
