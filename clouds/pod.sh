@@ -13,10 +13,10 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
 if ! command -v ffmpeg > /dev/null; then
     apt-get update -qq && apt-get install -y -qq ffmpeg python3-venv
 fi
-eval "words=($JOB)" # sets words
-# shellcheck disable=SC2154
+eval "words=($JOB)"
 exec > >(tee -a run.log) 2>&1
 code=0
+# shellcheck disable=SC2154  # eval sets words
 ./train_cuda.sh "${words[@]}" --native --persist "$COPIES" || code=$?
 # A job that was refused before it began has not stopped the pod; one that was interrupted is to be continued.
 if [[ ${ATHANOR_STOP_HOST:-} == 1 && $code != 0 && $code != 75 ]]; then

@@ -37,6 +37,7 @@ choose_image() { # sets image, index, domains, inputs
     if [[ ${uses_store:-no} == yes && " $domains " != *' clouds '* ]]; then
         domains+=' clouds'
     fi
+    [[ ${wandb:-no} == no || " $domains " == *' wandb '* ]] || domains+=' wandb'
     # a CPU build of torch is a quarter of the size of one that brings CUDA
     if ls "$root"/wheelhouse/torch-*.whl > /dev/null 2>&1; then
         index=''

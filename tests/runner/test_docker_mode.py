@@ -380,3 +380,14 @@ def test_a_host_with_neither_python_nor_docker_is_refused_with_what_to_install(h
     done, calls = host.run()
     assert done.returncode == 6 and not calls
     assert "sudo apt-get install python3 python3-venv" in done.stderr
+
+
+def test_an_image_has_what_data_by_url_and_wandb_need_and_only_then_the_keys(host):
+    host.has_docker()
+    key = {"AWS_ACCESS_KEY_ID": "a", "ATHANOR_MIDI_ROOT": "s3://bucket/midi"}
+    _, calls = host.run("--cpu", "--wandb", "project", **key)
+    assert "DOMAINS=music clouds wandb" in build(calls)
+    runs, verbs = stages(calls)
+    assert verbs[0] == "fetch" and all("AWS_ACCESS_KEY_ID" in run for run in runs)
+    _, calls = host.run("--cpu", AWS_ACCESS_KEY_ID="a")
+    assert all("AWS_ACCESS_KEY_ID" not in run for run in stages(calls)[0])
