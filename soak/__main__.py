@@ -26,6 +26,10 @@ from benchmarks.harness import place
 from soak.harness import Tally, tally
 from soak.listing import rows
 
+#: Rows whose trials start interpreters or decoders, or train for longer. Where several rows run at once they come
+#: first, so that none of them is left to run alone.
+LONG = (23, 11, 12, 5, 18, 27, 24, 1, 2)
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the rows; returns the exit code."""
@@ -79,6 +83,7 @@ def _counted(count: partial, numbers: list[int], at_once: int) -> Iterator[tuple
     if at_once == 1:
         yield from map(count, numbers)
         return
+    numbers = sorted(numbers, key=lambda number: LONG.index(number) if number in LONG else len(LONG))
     fork = multiprocessing.get_context("fork")  # what a row imports is there already
     with ProcessPoolExecutor(at_once, fork, initializer=_end_with_parent) as processes:
         for ended in as_completed([processes.submit(count, number) for number in numbers]):

@@ -169,7 +169,7 @@ def _try(case: Case, path: Path) -> TrialResult:
 ROWS = (
     Row(
         14, "every config key misspelt, mistyped, misplaced, doubled", "refused with the right name",
-        once(_judge, seconds=900), full=10**6, small=1500,
+        once(_judge, seconds=900), full=10**6, small=600,
         mutants=(
             Mutant("plain YAML, which keeps the last of two", patched(config, "_walk", lambda *a: None)),
             Mutant("no suggestion", patched(config, "_suggest", lambda kind, keys: "")),
