@@ -109,5 +109,5 @@ def test_the_metadata_describes_vocabulary_and_guidance(graphs):
 def test_coreml_is_written_for_the_full_graph_only(settings):
     recipe = MidiGeneratorRecipe(settings())
     model = recipe.build({})
-    assert "coreml" in full_graph(model, recipe.settings.export).formats
-    assert set(step_graph(model, recipe.settings.export).formats) == {"onnx", "int8"}
+    assert "coreml" in full_graph(model, recipe.settings.export, recipe.settings.generation).formats
+    assert set(step_graph(model, recipe.settings.export, recipe.settings.generation).formats) == {"onnx", "int8"}

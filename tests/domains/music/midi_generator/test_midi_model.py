@@ -233,5 +233,5 @@ def test_bfloat16_is_used_and_close():
 
 
 def test_a_graph_is_in_eval_mode(settings):
-    graph = full_graph(model().train(), settings().export)
+    graph = full_graph(model().train(), settings().export, settings().generation)
     assert not any(module.training for module in graph.module.modules())

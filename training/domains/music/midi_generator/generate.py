@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 #: (input_ids i64 [N, T], emotion f32 [N, 64], state) -> (logits f32 [N, T, 388], state for the next call). The first
 #: call's state is None.
 Step = Callable[[np.ndarray, np.ndarray, Any], tuple[np.ndarray, Any]]
+
+
+
+class Uniform(Protocol):
+    """A source of random numbers."""
+
+    def random(self) -> float:
+        """The next number, uniform in [0, 1)."""
+
 
 #: The most ids that a piece may still need to end: BAR TEMPO TEMPO POSITION INSTRUMENT NOTE VELOCITY DURATION EOS.
 CLOSING = 9
@@ -48,6 +57,7 @@ def generate(
     seed: int,
     prompt: np.ndarray | None = None,
     forbidden: list[float] | None = None,
+    randoms: Sequence[Uniform] | None = None,
 ) -> list[np.ndarray]:
     """A piece for each of `emotions` f32 [N, 64]: ids from BOS to EOS, uint16, at most settings.max_tokens long.
 
@@ -56,6 +66,8 @@ def generate(
     pieces in the batch (but for rounding in the model). `context` is the largest number of ids that `step` can cache;
     when it is reached, the cache is built again from the last half.
 
+    `randoms`: one source of uniform numbers for each piece, instead of those that `seed` gives.
+
     To `forbidden` is appended, for every token of every piece, the probability that the model gave to illegal tokens.
     """
     start = np.array([tokens.BOS] if prompt is None else prompt, np.int64)
@@ -63,7 +75,8 @@ def generate(
     grammar = Grammar(len(emotions), unisons=False, empty_bars=settings.max_empty_bars)
     for column in written.T:
         grammar.advance(column)
-    randoms = [np.random.default_rng((seed, index)) for index in range(len(emotions))]
+    if randoms is None:
+        randoms = [np.random.default_rng((seed, index)) for index in range(len(emotions))]
     guided = settings.guidance != 1.0
     # Classifier-free guidance runs every piece twice: with its emotion, and with zeros (no emotion).
     given = np.concatenate((emotions, np.zeros_like(emotions))) if guided else np.asarray(emotions)
@@ -106,7 +119,7 @@ def _towards_the_end(allowed: np.ndarray) -> np.ndarray:
     return out
 
 
-def draw(logits: np.ndarray, random: np.random.Generator, settings: Generation) -> int:
+def draw(logits: np.ndarray, random: Uniform, settings: Generation) -> int:
     """An id from logits f64 [388] (-inf: forbidden) by temperature, top-k, then top-p (Holtzman et al. 2020)."""
     if settings.temperature == 0:
         return int(logits.argmax())

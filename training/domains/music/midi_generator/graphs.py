@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from training.domains.music.midi import tokens
+from training.domains.music.midi import rules, tokens
 from training.domains.music.midi_generator.data import EMOTION
 from training.domains.music.midi_generator.model import FullGraph, StepGraph
 from training.recipe import Graph, Recurrence, TensorSpec
 
 if TYPE_CHECKING:
-    from training.domains.music.midi_generator.config import Export
+    from training.domains.music.midi_generator.config import Export, Generation
     from training.domains.music.midi_generator.model import MidiGenerator
 
 EMOTION_MEANING = (
@@ -44,13 +44,14 @@ def vocabulary() -> str:
     return json.dumps(table)
 
 
-def _metadata(model: MidiGenerator) -> dict[str, str]:
-    return {
+def _metadata(model: MidiGenerator, generation: Generation) -> dict[str, str]:
+    return rules.metadata(unisons=False, empty_bars=generation.max_empty_bars) | {
         "vocabulary": vocabulary(),
         "vocabulary_size": str(tokens.VOCABULARY),
         "grammar": "BOS (BAR [TEMPO TEMPO] (POSITION ([INSTRUMENT] NOTE VELOCITY DURATION)+)*)* EOS",
         "context": str(model.settings.context),
         "guidance": GUIDANCE,
+        "generation": generation.model_dump_json(),
     }
 
 
@@ -65,7 +66,7 @@ def _random_input(sizes: Mapping[str, int], axis: str, seed: int) -> tuple[np.ra
     return random, ids, emotion
 
 
-def full_graph(model: MidiGenerator, export: Export) -> Graph:
+def full_graph(model: MidiGenerator, export: Export, generation: Generation) -> Graph:
     context = model.settings.context
 
     def example(sizes: Mapping[str, int], seed: int) -> tuple[np.ndarray, ...]:
@@ -91,11 +92,11 @@ def full_graph(model: MidiGenerator, export: Export) -> Graph:
         ),
         tolerance=export.tolerance,
         formats=export.formats,
-        metadata=_metadata(model),
+        metadata=_metadata(model, generation),
     )
 
 
-def step_graph(model: MidiGenerator, export: Export) -> Graph:
+def step_graph(model: MidiGenerator, export: Export, generation: Generation) -> Graph:
     settings = model.settings
     past = ("batch", settings.heads, "past", settings.width // settings.heads)
     present = (*past[:2], "past + tokens", past[3])
@@ -136,5 +137,5 @@ def step_graph(model: MidiGenerator, export: Export) -> Graph:
             compare="logits",
             steps=min(200, settings.context),
         ),
-        metadata=_metadata(model) | {"limit": f"past + tokens must not exceed {settings.context}"},
+        metadata=_metadata(model, generation) | {"limit": f"past + tokens must not exceed {settings.context}"},
     )

@@ -188,8 +188,8 @@ class MidiGeneratorRecipe(Stepped):
         return read_preview(path, seconds)
 
     def graphs(self, model: torch.nn.Module) -> list[Graph]:
-        export = self.settings.export
-        return [full_graph(model, export), step_graph(model, export)]
+        export, generation = self.settings.export, self.settings.generation
+        return [full_graph(model, export, generation), step_graph(model, export, generation)]
 
     def int8_check(self, held_out: Sequence[Row]) -> Int8Check | None:
         opening = openings(held_out, min(INT8_TOKENS, self.settings.model.context), INT8_SONGS)
