@@ -11,7 +11,7 @@ from training.workspace import PROJECT
 TRAINING = PROJECT / "training"
 #: What must be neutral: the packages beside domains/, and the files.
 NEUTRAL = (
-    "engine", "data", "export", "report", "persist", "budget", "stages", "runner", "colab",
+    "engine", "data", "export", "report", "persist", "play", "budget", "stages", "runner", "colab",
     *sorted(path.name for path in TRAINING.glob("*.py") if path.name != "registry.py"),
 )  # fmt: skip
 #: Words of a domain, in names (song_by_song, midiRoot), strings and comments alike.

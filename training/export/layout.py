@@ -14,7 +14,7 @@ from training.export.files import folders_of
 
 #: Names at the top of exports/ that all runs share.
 RESERVED = ("receipt.json", "metrics.json", "report.html", "README.md")
-FOLDERS = ("golden", "samples")
+FOLDERS = ("golden", "samples", "play")
 
 
 def safe_part(text: str) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import DATA_VERBS, CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import DATA_VERBS, CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 
@@ -124,6 +124,14 @@ class Music(Domain):
         from training.domains.music.checks import store_bytes
 
         return store_bytes(job)
+
+    def commands(self) -> tuple[Command, ...]:
+        options = (
+            Option("port", "number", "of the server (default: 8765; 0: any that is free)", default=8765),
+            Option("write-only", "flag", "write exports/play/ and do not serve it"),
+        )
+        text = "play the exported models in the browser, on this host only"
+        return (Command("play", text, "training.domains.music.play:play", options=options),)
 
     def demo_text(self) -> DemoText:
         return DemoText(

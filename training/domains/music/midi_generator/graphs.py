@@ -10,6 +10,7 @@ import numpy as np
 
 from training.domains.music.midi import rules, tokens
 from training.domains.music.midi_generator.data import EMOTION
+from training.domains.music.midi_generator.generate import CLOSING, DIRECT
 from training.domains.music.midi_generator.model import FullGraph, StepGraph
 from training.recipe import Graph, Recurrence, TensorSpec
 
@@ -45,13 +46,15 @@ def vocabulary() -> str:
 
 
 def _metadata(model: MidiGenerator, generation: Generation) -> dict[str, str]:
+    kinds = tokens.kinds()
+    direct = [str(kinds[low]) for low, _ in DIRECT]
     return rules.metadata(unisons=False, empty_bars=generation.max_empty_bars) | {
         "vocabulary": vocabulary(),
         "vocabulary_size": str(tokens.VOCABULARY),
         "grammar": "BOS (BAR [TEMPO TEMPO] (POSITION ([INSTRUMENT] NOTE VELOCITY DURATION)+)*)* EOS",
         "context": str(model.settings.context),
         "guidance": GUIDANCE,
-        "generation": generation.model_dump_json(),
+        "generation": json.dumps(generation.model_dump() | {"closing": {"tokens": CLOSING, "direct": direct}}),
     }
 
 

@@ -1,0 +1,95 @@
+// audio_thread EXPORTS: plays both models as a plugin would. The audio thread allocates, frees and throws nothing, and
+// locks nothing: its allocations are counted, and pthread's locks called on it.
+#include <athanor/midi_generator.hpp>
+#include <athanor/spectocloud.hpp>
+
+#include <dlfcn.h>
+#include <pthread.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+#include <thread>
+
+namespace {
+thread_local bool counting = false;
+std::atomic<long> allocations{0}, locks{0};
+void count() {
+  if (counting) allocations.fetch_add(1, std::memory_order_relaxed);
+}
+}  // namespace
+
+#if !defined(__SANITIZE_THREAD__)  // which has its own allocator and locks
+// Not inlined: the compiler would take them for a pair that does not match.
+[[gnu::noinline]] void* operator new(std::size_t size) {
+  count();
+  if (void* out = std::malloc(size ? size : 1)) return out;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* data) noexcept {
+  count();
+  std::free(data);
+}
+[[gnu::noinline]] void operator delete(void* data, std::size_t) noexcept {
+  count();
+  std::free(data);
+}
+extern "C" int pthread_mutex_lock(pthread_mutex_t* mutex) {
+  using Lock = int (*)(pthread_mutex_t*);
+  static std::atomic<Lock> real{nullptr};
+  if (counting) locks.fetch_add(1, std::memory_order_relaxed);
+  Lock call = real.load(std::memory_order_relaxed);
+  if (call == nullptr) real.store(call = reinterpret_cast<Lock>(dlsym(RTLD_NEXT, "pthread_mutex_lock")));
+  return call(mutex);
+}
+#endif
+
+int main(int count_of, char** words) {
+  if (count_of != 2) return std::fprintf(stderr, "usage: audio_thread EXPORTS\n"), 2;
+  const std::string folder = words[1];
+  athanor::LiveGenerator music(folder + "/midi_generator_step.onnx", 7);
+  athanor::LiveSpectocloud clouds(folder);
+  std::atomic<bool> playing{true};
+  std::atomic<long> seen{0};
+  std::thread drawing([&] {
+    while (playing.load()) {
+      if (clouds.get() != nullptr) seen.fetch_add(1);
+      std::this_thread::sleep_for(std::chrono::milliseconds(4));
+    }
+  });
+
+  constexpr int kBlock = 512;
+  std::vector<float> block(kBlock);
+  long notes = 0, late = 0, samples = 0;
+  double phase = 0;
+  std::thread audio([&] {
+    athanor::Note note;
+    for (int at = 0; at < 400 || seen.load() < 3 || notes < 20; ++at) {  // as fast as a busy host allows
+      counting = true;
+      const float turn = static_cast<float>(std::sin(at * 0.01));
+      music.feed(turn, -turn, 0.5f);
+      clouds.feel(turn, -turn, 0.5f);
+      const double now = static_cast<double>(samples) / clouds.rate();
+      music.heard(now);
+      while (music.get(note)) {
+        ++notes;
+        late += note.onset < now - 1;
+      }
+      for (float& sample : block) sample = 0.3f * static_cast<float>(std::sin(phase += 0.06));
+      clouds.feed(block.data(), block.size());
+      samples += kBlock;
+      counting = false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      if (!music.failure().empty() || !clouds.failure().empty()) break;
+    }
+  });
+  audio.join();
+  playing.store(false);
+  drawing.join();
+  const std::string failure = music.failure() + clouds.failure();
+  std::printf("%ld notes, %ld clouds; on the audio thread: %ld allocations, %ld locks%s\n", notes, seen.load(), allocations.load(), locks.load(), failure.empty() ? "" : (" FAILED: " + failure).c_str());
+  return failure.empty() && notes > 0 && seen.load() > 0 && allocations.load() == 0 && locks.load() == 0 ? 0 : 1;
+}
