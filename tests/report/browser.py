@@ -85,7 +85,8 @@ class Browser:
         self._process = subprocess.Popen(
             [program, "--headless=new", "--no-sandbox", "--remote-debugging-pipe", f"--user-data-dir={profile}",
              "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio", "--no-first-run", "--disable-component-update",
-             "--disable-background-networking", "--autoplay-policy=no-user-gesture-required", "about:blank"],
+             "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
+             "--enable-unsafe-swiftshader", "about:blank"],
             close_fds=False, preexec_fn=hand_over, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_browser)
@@ -100,11 +101,11 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._ask(f"{domain}.enable")
 
-    def open(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
-        """Load a file, and wait until it is painted."""
+    def open(self, path: Path | str, *, width: int = 1280, height: int = 900, dark: bool = False) -> None:
+        """Load a file or an address, and wait until it is painted."""
         self.show(width=width, height=height, dark=dark)
         self._loaded = False
-        self._ask("Page.navigate", url=path.absolute().as_uri())
+        self._ask("Page.navigate", url=path if isinstance(path, str) else path.absolute().as_uri())
         until = time.monotonic() + PATIENCE
         while not self._loaded and time.monotonic() < until:
             self._listen(1.0)

@@ -17,12 +17,12 @@
 namespace {
 thread_local bool counting = false;
 std::atomic<long> allocations{0}, locks{0};
-void count() {
-  if (counting) allocations.fetch_add(1, std::memory_order_relaxed);
-}
 }  // namespace
 
 #if !defined(__SANITIZE_THREAD__)  // which has its own allocator and locks
+static void count() {
+  if (counting) allocations.fetch_add(1, std::memory_order_relaxed);
+}
 // Not inlined: the compiler would take them for a pair that does not match.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   count();

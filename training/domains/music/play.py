@@ -29,8 +29,9 @@ def play(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
         serve(folder, int(job.options["port"]), job.say)
 
 
-def write_page(exports: Path, runtime: Path | None = None) -> Path:
-    """Write the page for what is in `exports`; returns its folder. `runtime`: as write_site. Raises as `play`."""
+def write_page(exports: Path, folder: Path | None = None, runtime: Path | None = None) -> Path:
+    """Write the page for what is in `exports` into `folder` (default: exports/play), which is returned. `runtime`: as
+    write_site. Raises as `play`."""
     families = (read_receipt(exports) or {"families": {}})["families"]
     known = [family for family in GRAPHS if family in families]
     if not known:
@@ -39,7 +40,7 @@ def write_page(exports: Path, runtime: Path | None = None) -> Path:
             "of the job with --out DIR."
         )
     models = {graph: Layout(family).onnx(graph) for family in known for graph in GRAPHS[family]}
-    folder = exports / "play"
+    folder = folder or exports / "play"
     about = ", and ".join(TEXTS[family] for family in known) + ": the exported ONNX files, run by this browser."
     write_site(folder, PAGE, exports, models, about, runtime=runtime)
     return folder

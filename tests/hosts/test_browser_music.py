@@ -1,0 +1,135 @@
+"""The page of `play music` in a browser: the exported models give there what they give in Python."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from tests.hosts.reference import piece
+from tests.report.browser import CONTRAST, PROGRAM, Browser, needs_browser
+from training.domains.music.midi.reader import read_score
+from training.domains.music.play import write_page
+from training.export.golden import read_golden
+from training.play.runtime import INSTALLED
+from training.play.server import server_of
+
+needs_runtime = pytest.mark.skipif(
+    not INSTALLED.is_dir(), reason="NO RUNTIME FOR BROWSERS HERE: the live page is NOT TESTED (npm ci in hosts/browser)"
+)
+pytestmark = [needs_browser, needs_runtime]
+EMOTION = [0.7, 0.8, 0.6]
+
+
+@pytest.fixture(scope="module")
+def address(exports, tmp_path_factory):
+    folder = write_page(exports, tmp_path_factory.mktemp("site") / "play")
+    with server_of(folder, 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def page(address, tmp_path_factory):
+    """The page, opened once, with its models loaded; at the end: no error, and no request to another host."""
+    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
+    browser.open(address, width=1400, height=1000)
+    browser.run("athanor.ready")
+    yield browser
+    # of the graphics driver, about the screenshots: not of the page
+    assert [error for error in browser.errors if "GL Driver Message" not in error] == []
+    assert all(url.startswith((address, "data:", f"blob:{address}")) for url in browser.requests), browser.requests
+    browser.close()
+
+
+def call(page: Browser, function: str, about: dict) -> dict:
+    return page.run(f"athanor.{function}({json.dumps(about)})")
+
+
+def arrays(page: Browser, about: dict) -> dict[str, np.ndarray]:
+    """The outputs of the cloud's worker for arrays of numbers."""
+    given = ", ".join(f"{key}: Float32Array.from({json.dumps(np.ravel(a).tolist())})" for key, a in about.items())
+    made = page.run(f"athanor.arrays({{{given}}}).then(o => Object.fromEntries("
+                    "Object.entries(o).map(([k, v]) => [k, [...v]])))")  # fmt: skip
+    return {key: np.array(values, np.float32) for key, values in made.items()}
+
+
+def test_no_problem_is_shown_after_loading(page):
+    assert page.run("document.getElementById('problem').textContent") == ""
+    assert page.run("document.getElementById('play').disabled") is False
+    assert "onnxruntime-web 1.30.0" in page.run("document.getElementById('runtime').textContent")
+
+
+@pytest.mark.parametrize(("seed", "changes"), [(3, {}), (11, {"max_tokens": 200, "min_bars": 4, "guidance": 1.0})])
+def test_tokens_equal_those_of_python_for_the_same_seed(page, exports, seed, changes):
+    """200 tokens are more than the debug preset's context: the cache is rebuilt on the way."""
+    made = call(page, "piece", {"seed": seed, "emotion": EMOTION, "settings": changes})
+    assert made["ids"] == piece(exports, EMOTION, seed, **changes)
+
+
+def test_clouds_and_spectrograms_equal_the_golden_ones(page, exports):
+    inputs, outputs = read_golden(exports / "golden" / "spectocloud.npz").trials[0]
+    found = arrays(page, {"spectrogram": inputs["spectrogram"][0], "emotion": inputs["emotion"][0],
+                          "features": inputs["midi_features"][0]})  # fmt: skip
+    assert set(found) == set(outputs)
+    for name, want in outputs.items():
+        np.testing.assert_allclose(found[name], want[0].ravel(), atol=1e-3)
+    inputs, outputs = read_golden(exports / "golden" / "spectocloud_frontend.npz").trials[0]
+    found = arrays(page, {"waveform": inputs["waveform"][0]})
+    np.testing.assert_allclose(found["spectrogram"], outputs["spectrogram"][0].ravel(), atol=1e-3)
+
+
+def test_music_plays_without_a_late_note_and_the_file_has_what_was_played(page, tmp_path):
+    page.run("document.getElementById('play').click()")
+    page.run("document.getElementById('listen').click()")
+    page.run("new Promise(done => { const look = () => athanor.state().now > 4 ? done(1) : setTimeout(look, 100); "
+             "look(); })")  # fmt: skip
+    page.run("document.getElementById('play').click()")  # stop: the list of notes stays
+    state = page.run("athanor.state()")
+    assert state["late"] == 0 and state["notes"] > 4 and state["ahead"] > 0
+    assert page.run("Number(document.getElementById('rate').textContent)") > 0
+    page.run("document.getElementById('listen').click()")
+    (tmp_path / "a.mid").write_bytes(bytes(state["file"]))
+    score = read_score(tmp_path / "a.mid")
+    assert len(score.notes) == state["notes"]
+
+
+def test_the_cloud_is_drawn_and_arrow_keys_turn_it(page):
+    count = ("(() => { const c = document.getElementById('cloud'), g = c.getContext('webgl2'), "
+             "p = new Uint8Array(4 * c.width * c.height); g.readPixels(0, 0, c.width, c.height, 6408, 5121, p); "
+             "let s = 0, n = 0; for (let i = 0; i < p.length; i += 4) if (p[i] > 40) { s += i / 4 % c.width; n++; } "
+             "return [n, s / n]; })()")  # fmt: skip
+    page.frames()
+    before = page.run(count)
+    assert before[0] > 100
+    page.run("document.getElementById('cloud').focus()")
+    for _ in range(5):
+        page.press("ArrowRight")
+    assert page.run(count) != before
+
+
+@pytest.mark.parametrize(("width", "dark"), [(400, True), (1400, False)])
+def test_the_page_fits_the_screen_and_its_text_has_enough_contrast(page, width, dark):
+    page.show(width=width, height=900, dark=dark)
+    page.frames()
+    assert page.run("document.documentElement.scrollWidth") <= width
+    assert page.run(CONTRAST) == []
+
+
+def test_every_control_has_a_name_for_screen_readers_and_the_pad_moves_the_sliders(page):
+    page.show(width=1400, height=1000, dark=False)
+    page.frames()
+    roles = {"button", "slider", "spinbutton", "combobox", "Canvas", "image"}
+    unnamed = [node for node in page.tree() if node.get("role", {}).get("value") in roles
+               and not node.get("name", {}).get("value")]  # fmt: skip
+    assert unnamed == []
+    x, y, width = page.run("(() => { const b = document.getElementById('pad').getBoundingClientRect(); "
+                           "return [b.x, b.y, b.width]; })()")  # fmt: skip
+    page.drag(x + width / 2, y + width / 2, width / 4, width / 4)
+    assert page.run("[valence.value, arousal.value].map(Number)") == pytest.approx([0.5, -0.5], abs=0.06)
+    page.run("document.getElementById('arousal').focus()")
+    page.press("ArrowRight")
+    assert page.run("Number(arousal.value)") == pytest.approx(-0.45, abs=0.06)
