@@ -10,7 +10,7 @@ PYTHON = $$(scripts/setup_env.sh music sql market brain clouds --dev)
 # the tests of every domain in the tree
 TEST_PYTHON = $$(scripts/setup_env.sh music sql market brain clouds wandb notebooks --dev)
 BENCH_PYTHON = $$(scripts/setup_$(if $(REFERENCES),references.sh,env.sh music sql market --dev))
-SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh clouds/*.sh) .ci/run
+SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh clouds/*.sh hosts/*/*.sh) .ci/run
 
 .PHONY: help setup test test-docker test-ray bench bench-gpu soak soak-small image check-clouds lint lock clean
 

@@ -11,20 +11,27 @@ python=${2:-python3}
 library=$("$python" - << 'END'
 import glob, importlib.util, os
 package = importlib.util.find_spec("onnxruntime")
-found = sorted(glob.glob(os.path.join(os.path.dirname(package.origin), "capi", "libonnxruntime.so.*"))) if package else []
+folder = os.path.dirname(package.origin) if package else ""
+found = sorted(glob.glob(os.path.join(folder, "capi", "libonnxruntime.so.*")))
 print(found[-1] if found else "")
 END
 )
-[[ -n $library ]] || { echo "error: $python has no onnxruntime with a libonnxruntime.so: pip install onnxruntime" >&2; exit 1; }
+[[ -n $library ]] || {
+    echo "error: $python has no onnxruntime with a libonnxruntime.so: pip install onnxruntime" >&2
+    exit 1
+}
 ln -sfn -- "$library" "$root/lib/libonnxruntime.so"
 ln -sfn -- "$library" "$root/lib/libonnxruntime.so.1"
 
 [[ ! -f $root/include/onnxruntime_cxx_api.h ]] || exit 0
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} trixie main" \
-    > "$root/apt/sources.list"
+keys=/usr/share/keyrings/debian-archive-keyring.gpg
+echo "deb [signed-by=$keys] ${DEBIAN_MIRROR:-http://deb.debian.org/debian} trixie main" > "$root/apt/sources.list"
 options=(-qq -o Dir::Etc::sourcelist="$root/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o Dir::State::lists="$root/apt/lists" -o Dir::Cache="$root/apt/cache" -o APT::Sandbox::User=root)
 apt-get "${options[@]}" update
-(cd -- "$root/apt" && apt-get "${options[@]}" download libonnxruntime-dev && dpkg-deb -x libonnxruntime-dev_*.deb unpacked)
+cd -- "$root/apt"
+apt-get "${options[@]}" download libonnxruntime-dev
+dpkg-deb -x libonnxruntime-dev_*.deb unpacked
+cd -- "$root"
 cp -- "$root"/apt/unpacked/usr/include/onnxruntime/*.h "$root/include/"
 rm -rf -- "$root/apt"

@@ -26,8 +26,8 @@ def usable(folder: Path) -> bool:
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory) -> Path:
-    """The exports of a job: those that ATHANOR_TEST_EXPORTS names, or those in this project's folder (.ci/run's debug job
-    makes them), or of untrained models of the debug preset."""
+    """The exports of a job: those that ATHANOR_TEST_EXPORTS names, or those in this project's folder (.ci/run makes
+    them), or of untrained models of the debug preset."""
     named = Path(os.environ.get("ATHANOR_TEST_EXPORTS", PROJECT / "exports"))
     if usable(named):
         return named

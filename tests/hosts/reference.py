@@ -24,7 +24,7 @@ def settings_of(exports: Path) -> tuple[dict, int]:
 
 
 def piece(exports: Path, emotion: list[float], seed: int, **changes) -> list[int]:
-    """The ids of a piece by training/domains/music/midi_generator/generate.py, with a step through the exported graph."""
+    """The ids of a piece by training/domains/music/midi_generator/generate.py, stepping through the exported graph."""
     graph = session(exports / "midi_generator_step.onnx")
     settings, context = settings_of(exports)
     settings.pop("closing")

@@ -5,7 +5,6 @@
 #include <athanor/npy.hpp>
 #include <athanor/session.hpp>
 #include <athanor/sha256.hpp>
-
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -43,7 +42,8 @@ std::string digest(const fs::path& path) {
 Ort::Value value_of(Array& array) {
   static const Ort::MemoryInfo memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const auto type = array.type == "f4" ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64;
-  return Ort::Value::CreateTensor(memory, array.data.data(), array.data.size(), array.shape.data(), array.shape.size(), type);
+  return Ort::Value::CreateTensor(memory, array.data.data(), array.data.size(), array.shape.data(), array.shape.size(),
+                                  type);
 }
 
 Named run(athanor::Session& session, Named& inputs) {
@@ -108,7 +108,8 @@ Array first_state(const Json& graph, const Json& spec, const Named& inputs, cons
     const auto found = inputs.find(other["name"].text());
     if (is_state.count(other["name"].text()) || found == inputs.end()) continue;
     for (std::size_t axis = 0; axis < other["shape"].list().size(); ++axis)
-      if (other["shape"][axis].kind() == Json::Kind::text) sizes[other["shape"][axis].text()] = found->second.shape[axis];
+      if (other["shape"][axis].kind() == Json::Kind::text)
+        sizes[other["shape"][axis].text()] = found->second.shape[axis];
   }
   Array out{spec["dtype"].text() == "float32" ? "f4" : "i8", {}, {}};
   for (const Json& axis : spec["shape"].list()) {
@@ -123,7 +124,8 @@ Array first_state(const Json& graph, const Json& spec, const Named& inputs, cons
   }
   out.shape.resize(1);
   out.shape.insert(out.shape.end(), start->second.shape.begin(), start->second.shape.end());
-  for (std::int64_t row = 0; row < out.shape[0]; ++row) out.data.insert(out.data.end(), start->second.data.begin(), start->second.data.end());
+  for (std::int64_t row = 0; row < out.shape[0]; ++row)
+    out.data.insert(out.data.end(), start->second.data.begin(), start->second.data.end());
   return out;
 }
 
@@ -142,7 +144,8 @@ double stepped(athanor::Session& session, const Json& graph, const Named& golden
   for (const auto& [name, array] : streams) fixed[name] = slice(array, 0, block);
   for (const Json& pair : recurrence["state"].list())
     for (const Json& spec : graph["inputs"].list())
-      if (spec["name"].text() == pair[0].text()) state[pair[0].text()] = first_state(graph, spec, fixed, golden, recurrence["state"]);
+      if (spec["name"].text() == pair[0].text())
+        state[pair[0].text()] = first_state(graph, spec, fixed, golden, recurrence["state"]);
   const std::string compare = recurrence["compare"].text();
   const Array& want = golden.at("steps/out/" + compare);
   double worst = 0, scale = 0;
@@ -168,7 +171,8 @@ double stepped(athanor::Session& session, const Json& graph, const Named& golden
 }
 
 /// What was compared, as a text. Throws std::runtime_error if a file differs from its model.
-std::string check(const fs::path& folder, const std::string& name, const Json& file, const Json& graph, const std::string& golden_name) {
+std::string check(const fs::path& folder, const std::string& name, const Json& file, const Json& graph,
+                  const std::string& golden_name) {
   athanor::Session session((folder / name).string());
   const Named golden = athanor::read_npz((folder / golden_name).string());
   double worst = 0;
@@ -181,7 +185,8 @@ std::string check(const fs::path& folder, const std::string& name, const Json& f
     if (inputs.empty()) break;
     const Named outputs = run(session, inputs);
     for (const auto& [key, want] : golden)
-      if (key.rfind(group + "out/", 0) == 0) worst = std::max(worst, relative_error(outputs.at(key.substr(group.size() + 4)), want));
+      if (key.rfind(group + "out/", 0) == 0)
+        worst = std::max(worst, relative_error(outputs.at(key.substr(group.size() + 4)), want));
   }
   if (trials == 0) throw std::runtime_error(golden_name + " has no trials");
   const bool recurrent = graph.has("recurrence") && !graph["recurrence"].is_null();
@@ -189,8 +194,11 @@ std::string check(const fs::path& folder, const std::string& name, const Json& f
   const bool exact = file["kind"].text() == "onnx";
   const double allowed = exact ? graph["tolerance"].number() : 1e30;
   char text[160];
-  std::snprintf(text, sizeof text, "%s by %.1e at most, in %d trials%s", exact ? "differs" : "int8: outputs move", worst, trials, recurrent ? " and a sequence" : "");
-  if (!(worst <= allowed)) throw std::runtime_error(std::string("is not the model that was exported: ") + text + ", allowed " + std::to_string(allowed));
+  std::snprintf(text, sizeof text, "%s by %.1e at most, in %d trials%s", exact ? "differs" : "int8: outputs move",
+                worst, trials, recurrent ? " and a sequence" : "");
+  if (!(worst <= allowed))
+    throw std::runtime_error(std::string("is not the model that was exported: ") + text + ", allowed " +
+                             std::to_string(allowed));
   return text;
 }
 
@@ -209,14 +217,17 @@ int run_all(const command::Words& words) {
       try {
         const fs::path path = folder / name;
         for (const auto& part : fs::path(name))
-          if (part == ".." || fs::path(name).is_absolute()) throw std::runtime_error("its name leads out of the folder");
+          if (part == ".." || fs::path(name).is_absolute())
+            throw std::runtime_error("its name leads out of the folder");
         if (fs::is_symlink(path)) throw std::runtime_error("is a symbolic link");
         if (!fs::exists(path)) throw std::runtime_error("is missing");
-        if (digest(path) != file["sha256"].text()) throw std::runtime_error("is not the file that was exported: its SHA-256 differs from the receipt's");
+        if (digest(path) != file["sha256"].text())
+          throw std::runtime_error("is not the file that was exported: its SHA-256 differs from the receipt's");
         const std::string kind = file["kind"].text();
         if (kind == "onnx" || kind == "int8") {
           const std::string graph = file["graph"].text(), golden = item + "golden/" + graph + ".npz";
-          if (!entry["files"].has(golden) || digest(folder / golden) != entry["files"][golden]["sha256"].text()) throw std::runtime_error("cannot be checked: " + golden + " is not the file that was exported");
+          if (!entry["files"].has(golden) || digest(folder / golden) != entry["files"][golden]["sha256"].text())
+            throw std::runtime_error("cannot be checked: " + golden + " is not the file that was exported");
           result = check(folder, name, file, entry["graphs"][graph], golden);
         } else {
           result = "SHA-256 matches";
@@ -225,7 +236,8 @@ int run_all(const command::Words& words) {
         problem = error.what();
         ++bad;
       }
-      std::printf("  %-44s %s\n", name.c_str(), problem.empty() ? ("ok   " + result).c_str() : ("BAD  " + problem).c_str());
+      std::printf("  %-44s %s\n", name.c_str(),
+                  problem.empty() ? ("ok   " + result).c_str() : ("BAD  " + problem).c_str());
     }
   }
   if (bad > 0) std::fprintf(stderr, "error: %d of %d files do not match\n", bad, files);

@@ -36,14 +36,17 @@ struct Words {
     if (found == options.end()) return otherwise;
     char* end = nullptr;
     const double out = std::strtod(found->second.c_str(), &end);
-    if (found->second.empty() || *end != '\0' || !(out >= 0)) throw Usage(name + " needs a number from 0 up, not " + found->second);
+    if (found->second.empty() || *end != '\0' || !(out >= 0))
+      throw Usage(name + " needs a number from 0 up, not " + found->second);
     return out;
   }
 };
 
 class Clock {
  public:
-  double milliseconds() const { return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began_).count(); }
+  double milliseconds() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - began_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
@@ -54,7 +57,8 @@ inline std::string times(std::vector<double> all) {
   if (all.empty()) return "nothing timed";
   std::sort(all.begin(), all.end());
   char text[64];
-  std::snprintf(text, sizeof text, "p50 %.2f ms, p99 %.2f ms", all[all.size() / 2], all[std::min(all.size() - 1, all.size() * 99 / 100)]);
+  std::snprintf(text, sizeof text, "p50 %.2f ms, p99 %.2f ms", all[all.size() / 2],
+                all[std::min(all.size() - 1, all.size() * 99 / 100)]);
   return text;
 }
 
@@ -69,8 +73,8 @@ inline long peak_mebibytes() {
 #endif
 }
 
-inline int main(int count, char** given, const std::string& usage, const std::set<std::string>& known, std::size_t files,
-                const std::function<int(const Words&)>& run) {
+inline int main(int count, char** given, const std::string& usage, const std::set<std::string>& known,
+                std::size_t files, const std::function<int(const Words&)>& run) {
   try {
     Words words;
     for (int at = 1; at < count; ++at) {
@@ -83,7 +87,8 @@ inline int main(int count, char** given, const std::string& usage, const std::se
       if (at + 1 == count) throw Usage(word + " needs a value");
       words.options[word] = given[++at];
     }
-    if (words.files.size() != files) throw Usage(std::to_string(files) + " file(s) needed, " + std::to_string(words.files.size()) + " given");
+    if (words.files.size() != files)
+      throw Usage(std::to_string(files) + " file(s) needed, " + std::to_string(words.files.size()) + " given");
     words.last = words.files.back();
     return run(words);
   } catch (const Usage& error) {

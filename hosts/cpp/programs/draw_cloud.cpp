@@ -2,9 +2,10 @@
 //
 // OUT.npy: float32 [clouds, 1200, 10]: x, y, z, red, green, blue, alpha, size, glow, depth. Cloud i shows the window
 // that begins at i * SECONDS.
+#include <sndfile.h>
+
 #include <athanor/npy.hpp>
 #include <athanor/spectocloud.hpp>
-#include <sndfile.h>
 
 #include "command.hpp"
 
@@ -19,11 +20,13 @@ std::vector<float> sound_of(const std::string& path, int rate) {
   const sf_count_t read = sf_readf_float(file, all.data(), about.frames);
   sf_close(file);
   if (about.samplerate != rate)
-    throw std::runtime_error(path + " has " + std::to_string(about.samplerate) + " samples a second; the model takes " + std::to_string(rate) +
-                             ". Convert it first: ffmpeg -i " + path + " -ar " + std::to_string(rate) + " OUT.wav");
+    throw std::runtime_error(path + " has " + std::to_string(about.samplerate) + " samples a second; the model takes " +
+                             std::to_string(rate) + ". Convert it first: ffmpeg -i " + path + " -ar " +
+                             std::to_string(rate) + " OUT.wav");
   std::vector<float> mono(static_cast<std::size_t>(read), 0.0f);
   for (std::size_t at = 0; at < mono.size(); ++at)
-    for (int channel = 0; channel < about.channels; ++channel) mono[at] += all[at * about.channels + channel] / static_cast<float>(about.channels);
+    for (int channel = 0; channel < about.channels; ++channel)
+      mono[at] += all[at * about.channels + channel] / static_cast<float>(about.channels);
   return mono;
 }
 
@@ -33,9 +36,12 @@ int run(const command::Words& words) {
     throw command::Usage("--emotion needs valence, arousal and intensity, such as .7,.8,.6");
   athanor::Spectocloud model(words.option("--exports", "exports"), static_cast<int>(words.number("--threads", 2)));
   const std::vector<float> sound = sound_of(words.files[0], model.rate);
-  const std::size_t every = static_cast<std::size_t>(words.number("--every", 0.25) * model.rate), window = model.samples - 2 * model.hop;
+  const std::size_t every = static_cast<std::size_t>(words.number("--every", 0.25) * model.rate),
+                    window = model.samples - 2 * model.hop;
   if (every == 0) throw command::Usage("--every needs more than 0 seconds");
-  if (sound.size() < window) throw std::runtime_error(words.files[0] + " is shorter than one window of " + std::to_string(static_cast<double>(window) / model.rate) + " s");
+  if (sound.size() < window)
+    throw std::runtime_error(words.files[0] + " is shorter than one window of " +
+                             std::to_string(static_cast<double>(window) / model.rate) + " s");
   std::vector<float> heard(model.samples), out;
   std::vector<double> times;
   athanor::Cloud cloud;
@@ -56,13 +62,15 @@ int run(const command::Words& words) {
     }
   }
   athanor::Array::write(words.last, out, {clouds, particles, 10});
-  std::printf("%s: %zu clouds of %zu particles; %s a cloud; %ld MiB of memory at most\n", words.last.c_str(), clouds, particles, command::times(times).c_str(), command::peak_mebibytes());
+  std::printf("%s: %zu clouds of %zu particles; %s a cloud; %ld MiB of memory at most\n", words.last.c_str(), clouds,
+              particles, command::times(times).c_str(), command::peak_mebibytes());
   return 0;
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  return command::main(count, words, "draw_cloud [--emotion V,A,I] [--every SECONDS] [--exports DIR] [--threads N] SONG.wav OUT.npy",
+  return command::main(count, words,
+                       "draw_cloud [--emotion V,A,I] [--every SECONDS] [--exports DIR] [--threads N] SONG.wav OUT.npy",
                        {"--emotion", "--every", "--exports", "--threads"}, 2, run);
 }

@@ -1,6 +1,5 @@
 // play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--threads N] [--tokens FILE] OUT.mid
 #include <athanor/midi_generator.hpp>
-
 #include <cstdio>
 #include <fstream>
 
@@ -11,16 +10,19 @@ namespace {
 athanor::Emotion emotion_of(const std::string& text) {
   athanor::Emotion out{};
   int used = 0;
-  if (std::sscanf(text.c_str(), "%f,%f,%f%n", &out[0], &out[1], &out[2], &used) != 3 || used != static_cast<int>(text.size()) ||
-      out[0] < -1 || out[0] > 1 || out[1] < -1 || out[1] > 1 || out[2] < 0 || out[2] > 1)
-    throw command::Usage("--emotion needs valence and arousal from -1 to 1 and intensity from 0 to 1, such as .7,.8,.6; not " + text);
+  if (std::sscanf(text.c_str(), "%f,%f,%f%n", &out[0], &out[1], &out[2], &used) != 3 ||
+      used != static_cast<int>(text.size()) || out[0] < -1 || out[0] > 1 || out[1] < -1 || out[1] > 1 || out[2] < 0 ||
+      out[2] > 1)
+    throw command::Usage(
+        "--emotion needs valence and arousal from -1 to 1 and intensity from 0 to 1, such as .7,.8,.6; not " + text);
   return out;
 }
 
 int run(const command::Words& words) {
   const athanor::Emotion emotion = emotion_of(words.option("--emotion", "0,0,.5"));
   const double seconds = words.number("--seconds", 0);
-  athanor::Generator generator(words.option("--exports", "exports") + "/midi_generator_step.onnx", static_cast<int>(words.number("--threads", 2)));
+  athanor::Generator generator(words.option("--exports", "exports") + "/midi_generator_step.onnx",
+                               static_cast<int>(words.number("--threads", 2)));
   athanor::Uniform uniform(static_cast<std::uint64_t>(words.number("--seed", 1)));
   athanor::NoteReader reader(generator.decoding, generator.vocabulary);
   std::vector<athanor::Note> notes;
@@ -49,13 +51,17 @@ int run(const command::Words& words) {
   }
   double length = 0;
   for (const double bar : bars) length += bar;
-  std::printf("%s: %zu notes, %zu bars, %.1f s; %zu tokens, %s a token; %ld MiB of memory at most\n", words.last.c_str(), notes.size(), bars.size(), length, tokens.size(), command::times(times).c_str(), command::peak_mebibytes());
+  std::printf("%s: %zu notes, %zu bars, %.1f s; %zu tokens, %s a token; %ld MiB of memory at most\n",
+              words.last.c_str(), notes.size(), bars.size(), length, tokens.size(), command::times(times).c_str(),
+              command::peak_mebibytes());
   return 0;
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  return command::main(count, words, "play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--threads N] [--tokens FILE] OUT.mid",
-                       {"--emotion", "--seconds", "--seed", "--exports", "--threads", "--tokens"}, 1, run);
+  return command::main(
+      count, words,
+      "play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--threads N] [--tokens FILE] OUT.mid",
+      {"--emotion", "--seconds", "--seed", "--exports", "--threads", "--tokens"}, 1, run);
 }

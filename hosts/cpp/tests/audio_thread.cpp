@@ -1,11 +1,10 @@
 // audio_thread EXPORTS: plays both models as a plugin would. The audio thread allocates, frees and throws nothing, and
 // locks nothing: its allocations are counted, and pthread's locks called on it.
-#include <athanor/midi_generator.hpp>
-#include <athanor/spectocloud.hpp>
-
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include <athanor/midi_generator.hpp>
+#include <athanor/spectocloud.hpp>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -90,6 +89,7 @@ int main(int count_of, char** words) {
   playing.store(false);
   drawing.join();
   const std::string failure = music.failure() + clouds.failure();
-  std::printf("%ld notes, %ld clouds; on the audio thread: %ld allocations, %ld locks%s\n", notes, seen.load(), allocations.load(), locks.load(), failure.empty() ? "" : (" FAILED: " + failure).c_str());
+  std::printf("%ld notes, %ld clouds; on the audio thread: %ld allocations, %ld locks%s\n", notes, seen.load(),
+              allocations.load(), locks.load(), failure.empty() ? "" : (" FAILED: " + failure).c_str());
   return failure.empty() && notes > 0 && seen.load() > 0 && allocations.load() == 0 && locks.load() == 0 ? 0 : 1;
 }

@@ -1,7 +1,6 @@
 // The queue and the newest value between two threads: nothing is lost, torn or out of order. Meant to be built with
 // -DSANITIZE=thread as well.
 #include <athanor/ring.hpp>
-
 #include <cstdio>
 #include <thread>
 #include <vector>

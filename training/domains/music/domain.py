@@ -7,7 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import DATA_VERBS, CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import (
+    DATA_VERBS,
+    CardText,
+    Command,
+    DemoText,
+    Domain,
+    Finding,
+    Inspected,
+    Job,
+    Option,
+    Request,
+    Section,
+)
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
 

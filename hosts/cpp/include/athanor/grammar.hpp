@@ -20,7 +20,7 @@ struct Vocabulary {
   };
 
   std::map<std::string, Block> blocks;
-  std::vector<int> kind, value;  // of each id
+  std::vector<int> kind, value;    // of each id
   std::vector<std::string> names;  // of each kind
 
   Vocabulary(const Json& table, int size) : kind(size, -1), value(size, 0) {
@@ -35,7 +35,8 @@ struct Vocabulary {
       names.push_back(name);
       blocks[name] = block;
     }
-    if (std::find(kind.begin(), kind.end(), -1) != kind.end()) throw std::runtime_error("the vocabulary has ids without a kind");
+    if (std::find(kind.begin(), kind.end(), -1) != kind.end())
+      throw std::runtime_error("the vocabulary has ids without a kind");
   }
 
   const Block& block(const std::string& name) const {
@@ -69,7 +70,8 @@ class Grammar {
     for (const Json& rule : rules["forbidden"].list())
       for (std::size_t stage = 0; stage < stages_.size(); ++stage)
         if (rule[0].text() == "*" || rule[0].text() == stages_[stage])
-          for (const Json& kind : rule[1].list()) conditions_[stage].push_back(condition_of(vocabulary.kind_of(kind.text()), rule[2]));
+          for (const Json& kind : rule[1].list())
+            conditions_[stage].push_back(condition_of(vocabulary.kind_of(kind.text()), rule[2]));
     start_ = stage_of(rules["start"].text());
     end_ = stage_of(rules["end"].text());
     restart();
@@ -87,7 +89,8 @@ class Grammar {
     for (std::size_t id = 0; id < allowed.size(); ++id) {
       const int kind = vocabulary_->kind[id], value = vocabulary_->value[id];
       bool may = next_[stage_][kind] >= 0;
-      for (const Condition& condition : conditions_[stage_]) may = may && !(condition.kind == kind && holds(condition, value));
+      for (const Condition& condition : conditions_[stage_])
+        may = may && !(condition.kind == kind && holds(condition, value));
       allowed[id] = may;
     }
   }
@@ -95,7 +98,8 @@ class Grammar {
   /// Reads an id that the mask allows. Throws std::runtime_error for one that may not follow.
   void advance(int id) {
     const int kind = vocabulary_->kind.at(id), value = vocabulary_->value[id];
-    if (next_[stage_][kind] < 0) throw std::runtime_error("id " + std::to_string(id) + " is not legal after " + stages_[stage_]);
+    if (next_[stage_][kind] < 0)
+      throw std::runtime_error("id " + std::to_string(id) + " is not legal after " + stages_[stage_]);
     stage_ = next_[stage_][kind];
     for (const Effect& effect : effects_[stage_]) {
       int& target = now_[effect.target];
@@ -103,7 +107,8 @@ class Grammar {
       else if (effect.what == Effect::add) target += effect.number;
       else if (effect.what == Effect::value) target = value;
       else if (effect.what == Effect::digits) target = now_[effect.other] * effect.number + value;
-      else if (value != target) for (const int other : effect.others) now_[other] = -1;
+      else if (value != target)
+        for (const int other : effect.others) now_[other] = -1;
     }
   }
 
@@ -137,7 +142,8 @@ class Grammar {
   }
   Condition condition_of(int kind, const Json& rule) const {
     const std::vector<std::string> names{"below", "above", "value below", "value is", "digits are"};
-    Condition out{static_cast<Condition::What>(index(names, rule[0].text(), "condition")), kind, register_of(rule[1].text())};
+    Condition out{static_cast<Condition::What>(index(names, rule[0].text(), "condition")), kind,
+                  register_of(rule[1].text())};
     if (out.what <= Condition::value_below) out.number = rule[2].integer();
     if (out.what == Condition::digits_are) out.other = register_of(rule[2].text()), out.number = rule[3].integer();
     return out;
@@ -145,11 +151,16 @@ class Grammar {
   bool holds(const Condition& condition, int value) const {
     const int now = now_[condition.target];
     switch (condition.what) {
-      case Condition::below: return now < condition.number;
-      case Condition::above: return now > condition.number;
-      case Condition::value_below: return value < now + condition.number;
-      case Condition::value_is: return value == now;
-      case Condition::digits_are: return now_[condition.other] * condition.number + value == now;
+      case Condition::below:
+        return now < condition.number;
+      case Condition::above:
+        return now > condition.number;
+      case Condition::value_below:
+        return value < now + condition.number;
+      case Condition::value_is:
+        return value == now;
+      case Condition::digits_are:
+        return now_[condition.other] * condition.number + value == now;
     }
     return false;
   }

@@ -119,7 +119,10 @@ class Json {
       unsigned code = 0;
       for (int digit = 0; digit < 4; ++digit) {
         const char c = next();
-        const int n = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+        const int n = c >= '0' && c <= '9'   ? c - '0'
+                      : c >= 'a' && c <= 'f' ? c - 'a' + 10
+                      : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                             : -1;
         if (n < 0) fail("\\u needs four hexadecimal digits");
         code = code * 16 + static_cast<unsigned>(n);
       }
@@ -141,7 +144,8 @@ class Json {
           out += means[found];
         } else if (c == 'u') {
           unsigned code = hex();
-          if (code >= 0xD800 && code < 0xDC00 && take("\\u")) code = 0x10000 + ((code - 0xD800) << 10) + (hex() - 0xDC00);
+          if (code >= 0xD800 && code < 0xDC00 && take("\\u"))
+            code = 0x10000 + ((code - 0xD800) << 10) + (hex() - 0xDC00);
           utf8(out, code);
         } else {
           fail("an unknown escape");

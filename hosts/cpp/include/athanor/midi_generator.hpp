@@ -1,9 +1,10 @@
 // The MIDI generator: writes music token by token with midi_generator_step.onnx.
 //
-//     athanor::LiveGenerator music("exports/midi_generator_step.onnx", seed);   // not on the audio thread: loads, allocates
-//     music.feed(valence, arousal, intensity);                                 // audio thread: the emotion from now on
-//     music.heard(seconds);                                                    // audio thread: how far the piece has sounded
-//     while (music.get(note)) ...                                              // audio thread: notes, in order
+//     athanor::LiveGenerator music("exports/midi_generator_step.onnx", seed);   // not on the audio thread: loads,
+//     allocates music.feed(valence, arousal, intensity);                                 // audio thread: the emotion
+//     from now on music.heard(seconds);                                                    // audio thread: how far the
+//     piece has sounded while (music.get(note)) ...                                              // audio thread:
+//     notes, in order
 #pragma once
 
 #include <array>
@@ -130,9 +131,11 @@ class Generator {
     const float* conditional = all + (count - 1) * size_;
     const float* plain = all + (2 * count - 1) * size_;
     for (int id = 0; id < size_; ++id)
-      logits_[id] = guided ? plain[id] + guidance * (static_cast<double>(conditional[id]) - plain[id]) : conditional[id];
+      logits_[id] =
+          guided ? plain[id] + guidance * (static_cast<double>(conditional[id]) - plain[id]) : conditional[id];
     past_.clear();
-    for (const std::size_t at : states_) past_.push_back(std::move(results[session_.output("present_" + session_.inputs[at].substr(5))]));
+    for (const std::size_t at : states_)
+      past_.push_back(std::move(results[session_.output("present_" + session_.inputs[at].substr(5))]));
     cached_ += static_cast<std::size_t>(count);
   }
 
@@ -202,9 +205,11 @@ class LiveGenerator {
           std::this_thread::sleep_for(std::chrono::milliseconds(5));
           continue;
         }
-        const Emotion emotion{valence_.load(std::memory_order_relaxed), arousal_.load(std::memory_order_relaxed), intensity_.load(std::memory_order_relaxed)};
+        const Emotion emotion{valence_.load(std::memory_order_relaxed), arousal_.load(std::memory_order_relaxed),
+                              intensity_.load(std::memory_order_relaxed)};
         if (reader.feed(generator_.next(emotion, uniform_.next(), true), note))
-          while (!notes_.push(note) && !ended_.load(std::memory_order_relaxed)) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+          while (!notes_.push(note) && !ended_.load(std::memory_order_relaxed))
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
         written_.store(reader.start, std::memory_order_relaxed);
       }
     } catch (const std::exception& error) {

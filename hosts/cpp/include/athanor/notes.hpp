@@ -16,7 +16,8 @@ namespace athanor {
 
 /// What the values of tokens mean: `decoding` in the metadata.
 struct Decoding {
-  int positions, velocity_scale, velocity_offset, drums, drum_channel, tempo_base, tempo_count, ticks_per_quarter, quarters;
+  int positions, velocity_scale, velocity_offset, drums, drum_channel, tempo_base, tempo_count, ticks_per_quarter,
+      quarters;
   double slowest, ratio;
   std::vector<int> durations, programs;
 
@@ -47,10 +48,15 @@ struct Note {
 class NoteReader {
  public:
   NoteReader(const Decoding& decoding, const Vocabulary& vocabulary)
-      : decoding_(&decoding), vocabulary_(&vocabulary),
-        bar_(vocabulary.kind_of("bar")), tempo_(vocabulary.kind_of("tempo")), position_(vocabulary.kind_of("position")),
-        instrument_(vocabulary.kind_of("instrument")), note_(vocabulary.kind_of("note")),
-        velocity_(vocabulary.kind_of("velocity")), duration_(vocabulary.kind_of("duration")) {}
+      : decoding_(&decoding),
+        vocabulary_(&vocabulary),
+        bar_(vocabulary.kind_of("bar")),
+        tempo_(vocabulary.kind_of("tempo")),
+        position_(vocabulary.kind_of("position")),
+        instrument_(vocabulary.kind_of("instrument")),
+        note_(vocabulary.kind_of("note")),
+        velocity_(vocabulary.kind_of("velocity")),
+        duration_(vocabulary.kind_of("duration")) {}
 
   /// Reads the next id; true if it completes a note, which is then written to `out`.
   bool feed(int id, Note& out) {
@@ -63,7 +69,8 @@ class NoteReader {
       if (coarse_ < 0) {
         coarse_ = value;
       } else {
-        seconds = decoding_->slowest * std::pow(decoding_->ratio, -(coarse_ * decoding_->tempo_base + value) / (decoding_->tempo_count - 1.0));
+        seconds = decoding_->slowest * std::pow(decoding_->ratio, -(coarse_ * decoding_->tempo_base + value) /
+                                                                      (decoding_->tempo_count - 1.0));
         coarse_ = -1;
       }
     } else if (kind == position_) {
@@ -87,7 +94,7 @@ class NoteReader {
     return false;
   }
 
-  int bars = 0;  // that have begun
+  int bars = 0;                   // that have begun
   double start = 0, seconds = 2;  // of the current bar
 
  private:
@@ -102,14 +109,16 @@ class NoteReader {
 class MidiFile {
  public:
   /// `bars`: the seconds of each bar that a note starts in, and of those before it.
-  MidiFile(const std::vector<Note>& notes, const std::vector<double>& bars, const Decoding& decoding) : decoding_(decoding) {
+  MidiFile(const std::vector<Note>& notes, const std::vector<double>& bars, const Decoding& decoding)
+      : decoding_(decoding) {
     const int per_bar = decoding.ticks_per_quarter * decoding.quarters;
     const double step = static_cast<double>(per_bar) / decoding.positions;
     std::vector<Placed> placed;
     for (const Note& note : notes) {
       const long start = std::lrint(note.bar * static_cast<double>(per_bar) + note.position * step);
       const long end = std::lrint(note.bar * static_cast<double>(per_bar) + (note.position + note.length) * step);
-      placed.push_back({start, std::max(start + 1, end), note.pitch, note.velocity, note.drum ? 0 : decoding.programs.at(note.family), note.drum});
+      placed.push_back({start, std::max(start + 1, end), note.pitch, note.velocity,
+                        note.drum ? 0 : decoding.programs.at(note.family), note.drum});
     }
     std::stable_sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) { return a.start < b.start; });
     std::map<Voice, std::vector<Placed>> voices;
@@ -150,7 +159,8 @@ class MidiFile {
       const long tempo = std::clamp(std::lrint(seconds * (1e6 / decoding_.quarters)), 1l, (1l << 24) - 1);
       if (tempo != last) {
         varint(conductor, waited);
-        for (const long byte : {0xffl, 0x51l, 3l, tempo >> 16 & 255, tempo >> 8 & 255, tempo & 255}) conductor.push_back(static_cast<std::uint8_t>(byte));
+        for (const long byte : {0xffl, 0x51l, 3l, tempo >> 16 & 255, tempo >> 8 & 255, tempo & 255})
+          conductor.push_back(static_cast<std::uint8_t>(byte));
         waited = 0;
       }
       last = tempo;
@@ -199,7 +209,9 @@ class MidiFile {
       events.push_back({one.start, true, one.pitch, one.velocity});
       events.push_back({one.end, false, one.pitch, 0});
     }
-    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return std::tie(a.tick, a.starts) < std::tie(b.tick, b.starts); });
+    std::stable_sort(events.begin(), events.end(), [](const Event& a, const Event& b) {
+      return std::tie(a.tick, a.starts) < std::tie(b.tick, b.starts);
+    });
     Bytes out;
     int status = -1;
     const auto message = [&](long wait, int kind, int first, int second) {
@@ -228,8 +240,12 @@ class MidiFile {
     bytes.insert(bytes.end(), track.begin(), track.end());
   }
   static void text(Bytes& out, const std::string& word) { out.insert(out.end(), word.begin(), word.end()); }
-  static void u16(Bytes& out, int n) { out.push_back(static_cast<std::uint8_t>(n >> 8)), out.push_back(static_cast<std::uint8_t>(n)); }
-  static void u32(Bytes& out, std::uint32_t n) { u16(out, static_cast<int>(n >> 16)), u16(out, static_cast<int>(n & 0xffff)); }
+  static void u16(Bytes& out, int n) {
+    out.push_back(static_cast<std::uint8_t>(n >> 8)), out.push_back(static_cast<std::uint8_t>(n));
+  }
+  static void u32(Bytes& out, std::uint32_t n) {
+    u16(out, static_cast<int>(n >> 16)), u16(out, static_cast<int>(n & 0xffff));
+  }
   static void varint(Bytes& out, long n) {
     Bytes digits{static_cast<std::uint8_t>(n & 127)};
     while ((n >>= 7) > 0) digits.push_back(static_cast<std::uint8_t>((n & 127) | 128));

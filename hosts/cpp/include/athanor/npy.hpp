@@ -51,7 +51,8 @@ class Inflate {
       for (const std::uint8_t length : lengths) ++count[length];
       count[0] = 0;
       std::array<std::uint16_t, 16> at{};
-      for (int length = 1; length < 15; ++length) at[length + 1] = static_cast<std::uint16_t>(at[length] + count[length]);
+      for (int length = 1; length < 15; ++length)
+        at[length + 1] = static_cast<std::uint16_t>(at[length] + count[length]);
       symbols.resize(lengths.size());
       for (std::size_t symbol = 0; symbol < lengths.size(); ++symbol)
         if (lengths[symbol]) symbols[at[lengths[symbol]]++] = static_cast<std::uint16_t>(symbol);
@@ -160,13 +161,15 @@ struct Array {
 
   /// Throws std::runtime_error for a file that is not such an array.
   static Array parse(const Bytes& file) {
-    if (file.size() < 10 || std::memcmp(file.data(), "\x93NUMPY\x01", 7) != 0) throw std::runtime_error("not a .npy file of version 1");
+    if (file.size() < 10 || std::memcmp(file.data(), "\x93NUMPY\x01", 7) != 0)
+      throw std::runtime_error("not a .npy file of version 1");
     const std::size_t length = file[8] | file[9] << 8, begin = 10 + length;
     if (begin > file.size()) throw std::runtime_error("a .npy file that ends in its header");
     const std::string header(file.begin() + 10, file.begin() + static_cast<long>(begin));
     Array out;
     const auto type = header.find("'descr': '<");
-    if (type == std::string::npos || header.find("'fortran_order': False") == std::string::npos) throw std::runtime_error("an array of another kind: " + header);
+    if (type == std::string::npos || header.find("'fortran_order': False") == std::string::npos)
+      throw std::runtime_error("an array of another kind: " + header);
     out.type = header.substr(type + 11, 2);
     if (out.type != "f4" && out.type != "i8") throw std::runtime_error("an array of another type: " + header);
     for (std::size_t at = header.find('(') + 1; header[at] != ')';) {
@@ -179,7 +182,8 @@ struct Array {
       at += used;
     }
     out.data.assign(file.begin() + static_cast<long>(begin), file.end());
-    if (out.data.size() != out.size() * (out.type == "f4" ? 4 : 8)) throw std::runtime_error("an array of another size than its header says");
+    if (out.data.size() != out.size() * (out.type == "f4" ? 4 : 8))
+      throw std::runtime_error("an array of another size than its header says");
     return out;
   }
 
@@ -201,7 +205,9 @@ struct Array {
 /// The arrays of an .npz file. Throws std::runtime_error.
 inline std::map<std::string, Array> read_npz(const std::string& path) {
   const Bytes file = read_file(path);
-  const auto u16 = [&](std::size_t at) -> std::size_t { return at + 2 <= file.size() ? file[at] | file[at + 1] << 8 : throw std::runtime_error(path + " ends too early"); };
+  const auto u16 = [&](std::size_t at) -> std::size_t {
+    return at + 2 <= file.size() ? file[at] | file[at + 1] << 8 : throw std::runtime_error(path + " ends too early");
+  };
   const auto u32 = [&](std::size_t at) -> std::size_t { return u16(at) | u16(at + 2) << 16; };
   std::size_t end = file.size() < 22 ? 0 : file.size() - 22;
   while (end > 0 && u32(end) != 0x06054b50) --end;
@@ -210,12 +216,16 @@ inline std::map<std::string, Array> read_npz(const std::string& path) {
   std::size_t at = u32(end + 16);
   for (std::size_t left = u16(end + 10); left > 0; --left) {
     if (u32(at) != 0x02014b50) throw std::runtime_error(path + " is damaged");
-    const std::size_t method = u16(at + 10), packed = u32(at + 20), plain = u32(at + 24), name = u16(at + 28), place = u32(at + 42);
+    const std::size_t method = u16(at + 10), packed = u32(at + 20), plain = u32(at + 24), name = u16(at + 28),
+                      place = u32(at + 42);
     const std::size_t begin = place + 30 + u16(place + 26) + u16(place + 28);
-    if (at + 46 + name > file.size() || begin + packed > file.size() || (method != 0 && method != 8)) throw std::runtime_error(path + " is damaged");
+    if (at + 46 + name > file.size() || begin + packed > file.size() || (method != 0 && method != 8))
+      throw std::runtime_error(path + " is damaged");
     std::string key(file.begin() + static_cast<long>(at + 46), file.begin() + static_cast<long>(at + 46 + name));
     if (key.size() > 4 && key.substr(key.size() - 4) == ".npy") key.resize(key.size() - 4);
-    const Bytes content = method == 8 ? Inflate::run(file.data() + begin, packed, plain) : Bytes(file.begin() + static_cast<long>(begin), file.begin() + static_cast<long>(begin + packed));
+    const Bytes content =
+        method == 8 ? Inflate::run(file.data() + begin, packed, plain)
+                    : Bytes(file.begin() + static_cast<long>(begin), file.begin() + static_cast<long>(begin + packed));
     out[key] = Array::parse(content);
     at += 46 + name + u16(at + 30) + u16(at + 32);
   }

@@ -31,7 +31,8 @@ struct Sampling {
 
 /// An id by temperature, top-k, then top-p (Holtzman et al. 2020). `allowed`: one byte an id, at least one of them set;
 /// `uniform`: a number in [0, 1).
-inline int draw(const std::vector<double>& logits, const std::vector<std::uint8_t>& allowed, double uniform, const Sampling& settings) {
+inline int draw(const std::vector<double>& logits, const std::vector<std::uint8_t>& allowed, double uniform,
+                const Sampling& settings) {
   std::vector<int> order;
   for (std::size_t id = 0; id < logits.size(); ++id)
     if (allowed[id]) order.push_back(static_cast<int>(id));
@@ -40,7 +41,8 @@ inline int draw(const std::vector<double>& logits, const std::vector<std::uint8_
   std::partial_sort(order.begin(), order.begin() + kept, order.end(), before);
   if (settings.temperature == 0) return order[0];
   std::vector<double> totals(kept);
-  for (std::size_t at = 0; at < kept; ++at) totals[at] = std::exp((logits[order[at]] - logits[order[0]]) / settings.temperature);
+  for (std::size_t at = 0; at < kept; ++at)
+    totals[at] = std::exp((logits[order[at]] - logits[order[0]]) / settings.temperature);
   const double sum = std::accumulate(totals.begin(), totals.end(), 0.0);
   double total = 0;
   std::size_t count = 0;

@@ -36,7 +36,8 @@ class Session {
   /// An entry of the metadata. Throws std::runtime_error if the file has none of this name.
   const std::string& about(const std::string& key) const {
     const auto found = metadata_.find(key);
-    if (found == metadata_.end()) throw std::runtime_error(path_ + " has no `" + key + "` in its metadata: export it again");
+    if (found == metadata_.end())
+      throw std::runtime_error(path_ + " has no `" + key + "` in its metadata: export it again");
     return found->second;
   }
 

@@ -58,7 +58,8 @@ class Sha256 {
     filled_ = 0;
     std::array<std::uint32_t, 64> w{};
     for (int at = 0; at < 16; ++at)
-      w[at] = static_cast<std::uint32_t>(block_[4 * at]) << 24 | block_[4 * at + 1] << 16 | block_[4 * at + 2] << 8 | block_[4 * at + 3];
+      w[at] = static_cast<std::uint32_t>(block_[4 * at]) << 24 | block_[4 * at + 1] << 16 | block_[4 * at + 2] << 8 |
+              block_[4 * at + 3];
     for (int at = 16; at < 64; ++at) {
       const std::uint32_t a = turn(w[at - 15], 7) ^ turn(w[at - 15], 18) ^ (w[at - 15] >> 3);
       const std::uint32_t b = turn(w[at - 2], 17) ^ turn(w[at - 2], 19) ^ (w[at - 2] >> 10);
@@ -68,13 +69,15 @@ class Sha256 {
     for (int at = 0; at < 64; ++at) {
       const std::uint32_t e = turn(s[4], 6) ^ turn(s[4], 11) ^ turn(s[4], 25), choose = (s[4] & s[5]) ^ (~s[4] & s[6]);
       const std::uint32_t one = s[7] + e + choose + constants()[at] + w[at];
-      const std::uint32_t a = turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22), most = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
+      const std::uint32_t a = turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22),
+                          most = (s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]);
       s = {one + a + most, s[0], s[1], s[2], s[3] + one, s[4], s[5], s[6]};
     }
     for (int at = 0; at < 8; ++at) state_[at] += s[at];
   }
 
-  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+  std::array<std::uint32_t, 8> state_{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                                      0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   std::array<std::uint8_t, 64> block_{};
   std::size_t filled_ = 0;
   std::uint64_t total_ = 0;

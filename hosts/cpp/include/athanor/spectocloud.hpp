@@ -30,8 +30,10 @@ class Spectocloud {
 
   /// `folder`: the exports. Throws Ort::Exception or std::runtime_error.
   explicit Spectocloud(const std::string& folder, int threads = 2)
-      : frontend_(folder + "/spectocloud_frontend.onnx", threads), core_(folder + "/spectocloud.onnx", threads),
-        rate(std::stoi(frontend_.about("sample_rate"))), hop(std::stoi(frontend_.about("hop"))),
+      : frontend_(folder + "/spectocloud_frontend.onnx", threads),
+        core_(folder + "/spectocloud.onnx", threads),
+        rate(std::stoi(frontend_.about("sample_rate"))),
+        hop(std::stoi(frontend_.about("hop"))),
         samples(static_cast<std::size_t>(frontend_.shapes.at(0).at(1))) {}
 
   /// `sound`: `samples` samples, mono; the window begins `hop` samples after the first.
@@ -59,7 +61,8 @@ class Spectocloud {
   }
 
   Session frontend_, core_;
-  std::vector<float> emotion_ = std::vector<float>(kEmotion), features_ = std::vector<float>(kFeatures);  // zeros: no score
+  std::vector<float> emotion_ = std::vector<float>(kEmotion),
+                     features_ = std::vector<float>(kFeatures);  // zeros: no score
 
  public:
   const int rate, hop;
@@ -114,7 +117,10 @@ class LiveSpectocloud {
         }
         std::move(window.begin() + static_cast<long>(fresh.size()), window.end(), window.begin());
         std::copy(fresh.begin(), fresh.end(), window.end() - static_cast<long>(fresh.size()));
-        model_.draw(window, {valence_.load(std::memory_order_relaxed), arousal_.load(std::memory_order_relaxed), intensity_.load(std::memory_order_relaxed)}, clouds_.next());
+        model_.draw(window,
+                    {valence_.load(std::memory_order_relaxed), arousal_.load(std::memory_order_relaxed),
+                     intensity_.load(std::memory_order_relaxed)},
+                    clouds_.next());
         clouds_.publish();
       }
     } catch (const std::exception& error) {

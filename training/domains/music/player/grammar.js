@@ -2,7 +2,7 @@
 // describes their form).
 
 export class Grammar {
-  /** `rules`, `vocabulary`: the parsed texts `grammar_rules` and `vocabulary` of the metadata; `size`: number of ids. */
+  /** `rules`, `vocabulary`: the parsed texts `grammar_rules` and `vocabulary` of the metadata; `size`: how many ids. */
   constructor(rules, vocabulary, size) {
     this.rules = rules;
     this.kinds = new Array(size);
