@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import json
-import threading
 
 import numpy as np
 import pytest
 
+from tests.hosts.pages import needs_runtime, opened, unnamed_controls
 from tests.hosts.reference import piece
-from tests.report.browser import CONTRAST, PROGRAM, Browser, needs_browser
+from tests.report.browser import CONTRAST, Browser, needs_browser
 from training.domains.music.midi.reader import read_score
 from training.domains.music.play import write_page
 from training.export.golden import read_golden
-from training.play.runtime import INSTALLED
-from training.play.server import server_of
 
-needs_runtime = pytest.mark.skipif(
-    not INSTALLED.is_dir(), reason="NO RUNTIME FOR BROWSERS HERE: the live page is NOT TESTED (npm ci in hosts/browser)"
-)
 pytestmark = [needs_browser, needs_runtime]
 EMOTION = [0.7, 0.8, 0.6]
 
 
 @pytest.fixture(scope="module")
-def address(exports, tmp_path_factory):
+def page(exports, tmp_path_factory):
     folder = write_page(exports, tmp_path_factory.mktemp("site") / "play")
-    with server_of(folder, 0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def page(address, tmp_path_factory):
-    """The page, opened once, with its models loaded; at the end: no error, and no request to another host."""
-    browser = Browser(PROGRAM, tmp_path_factory.mktemp("profile"))
-    browser.open(address, width=1400, height=1000)
-    browser.run("athanor.ready")
-    yield browser
-    # of the graphics driver, about the screenshots: not of the page
-    assert [error for error in browser.errors if "GL Driver Message" not in error] == []
-    assert all(url.startswith((address, "data:", f"blob:{address}")) for url in browser.requests), browser.requests
-    browser.close()
+    with opened(folder, tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
 
 
 def call(page: Browser, function: str, about: dict) -> dict:
@@ -122,10 +102,7 @@ def test_the_page_fits_the_screen_and_its_text_has_enough_contrast(page, width, 
 def test_every_control_has_a_name_for_screen_readers_and_the_pad_moves_the_sliders(page):
     page.show(width=1400, height=1000, dark=False)
     page.frames()
-    roles = {"button", "slider", "spinbutton", "combobox", "Canvas", "image"}
-    unnamed = [node for node in page.tree() if node.get("role", {}).get("value") in roles
-               and not node.get("name", {}).get("value")]  # fmt: skip
-    assert unnamed == []
+    assert unnamed_controls(page) == []
     x, y, width = page.run("(() => { const b = document.getElementById('pad').getBoundingClientRect(); "
                            "return [b.x, b.y, b.width]; })()")  # fmt: skip
     page.drag(x + width / 2, y + width / 2, width / 4, width / 4)

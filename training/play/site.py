@@ -18,6 +18,7 @@ from training.errors import UsageError
 from training.export.receipt import read_receipt
 from training.play.runtime import bring, integrity
 
+SHARED = Path(__file__).parent / "shared"  # what every page may load
 CDN = "CDN"  # in the page's Content-Security-Policy: replaced by the origin of the runtime, if it is not local
 
 
@@ -25,36 +26,36 @@ def write_site(
     folder: Path,
     page: Path,
     exports: Path,
-    models: Mapping[str, str],
+    models: Mapping[str, Path],
     about: str,
     extra: Mapping[str, Any] | None = None,
     runtime: Path | None = None,
 ) -> None:
     """Write the page in `folder`, replacing one that is there.
 
-    `page`: the folder with index.html and what it loads; `models`: graph -> name of its file below `exports`;
-    `runtime`: the folder of an installed runtime, instead of hosts/browser's.
+    `page`: the folder with index.html and what it loads beside the files of shared/; `models`: name -> its ONNX file;
+    `exports`: where the receipt is; `runtime`: the folder of an installed runtime, instead of hosts/browser's.
 
     Raises UsageError if a file of `models` has not been exported, ExportError for a damaged receipt, HostError.
     """
     receipt = read_receipt(exports)
     if receipt is None:
         raise UsageError(f"There are no exports in {exports}. Train and export first, or name the job with --out DIR.")
-    for name in models.values():
-        if not (exports / name).is_file():
-            raise UsageError(f"{exports / name} is missing: `python -m training export` makes it.")
+    for path in models.values():
+        if not path.is_file():
+            raise UsageError(f"{path} is missing: `python -m training export` makes it.")
     with disk_errors(folder):
         if folder.is_dir() and (folder / "play.json").is_file():
             shutil.rmtree(folder)
         (folder / "models").mkdir(parents=True, exist_ok=True)
         engine = bring(folder) if runtime is None else bring(folder, runtime)
         origin = "" if engine["local"] else engine["base"].split("/npm/")[0]
-        for path in sorted(page.iterdir()):
+        for path in sorted([*SHARED.iterdir(), *page.iterdir()]):
             text = path.read_text(encoding="utf-8")
             if path.name == "index.html":
                 text = text.replace(CDN, origin)
             write_atomic(folder / path.name, text.encode())
-        entries = {graph: _model(exports / name, folder) for graph, name in models.items()}
+        entries = {name: _model(path, folder, f"models/{name}.onnx") for name, path in models.items()}
     facts = {
         "about": about,
         "synthetic": bool(receipt.get("synthetic")),
@@ -65,11 +66,12 @@ def write_site(
     write_atomic(folder / "play.json", (json.dumps(facts, indent=1) + "\n").encode())
 
 
-def _model(source: Path, folder: Path) -> dict[str, Any]:
+def _model(source: Path, folder: Path, name: str) -> dict[str, Any]:
     """Copy a model into the page's folder, as a link to the same data where the disk allows it; its entry."""
-    target = folder / "models" / source.name
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
         shutil.copyfile(source, target)
-    return {"file": f"models/{source.name}", "bytes": target.stat().st_size, "integrity": integrity(target)}
+    return {"file": name, "bytes": target.stat().st_size, "integrity": integrity(target)}

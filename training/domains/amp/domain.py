@@ -10,6 +10,7 @@ from training.domain import CardText, Command, DemoText, Domain, Finding, Inspec
 from training.domains.amp.families import AMP as FAMILY
 from training.domains.amp.families import TONE
 from training.errors import UsageError
+from training.play.command import play_command
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
@@ -101,7 +102,11 @@ class Amp(Domain):
         )
         text = "guitar through a capture before and after, and the difference, as .wav files"
         writes = "a folder: before.wav, after.wav, difference.wav"
-        return (Command("render", text, "training.domains.amp.render:render", options=options, writes=writes),)
+        pages = "play the captures in the browser before and after, on this host only"
+        return (
+            Command("render", text, "training.domains.amp.render:render", options=options, writes=writes),
+            play_command(pages, "training.domains.amp.play:play"),
+        )
 
     def demo_text(self) -> DemoText:
         return DemoText(

@@ -22,6 +22,7 @@ from training.domain import (
 )
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
+from training.play.command import play_command
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
@@ -138,12 +139,8 @@ class Music(Domain):
         return store_bytes(job)
 
     def commands(self) -> tuple[Command, ...]:
-        options = (
-            Option("port", "number", "of the server (default: 8765; 0: any that is free)", default=8765),
-            Option("write-only", "flag", "write exports/play/ and do not serve it"),
-        )
         text = "play the exported models in the browser, on this host only"
-        return (Command("play", text, "training.domains.music.play:play", options=options),)
+        return (play_command(text, "training.domains.music.play:play"),)
 
     def demo_text(self) -> DemoText:
         return DemoText(

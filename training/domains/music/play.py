@@ -39,7 +39,7 @@ def write_page(exports: Path, folder: Path | None = None, runtime: Path | None =
             f"There are no exports of {' or '.join(GRAPHS)} in {exports}. Train and export first, or name the folder "
             "of the job with --out DIR."
         )
-    models = {graph: Layout(family).onnx(graph) for family in known for graph in GRAPHS[family]}
+    models = {graph: exports / Layout(family).onnx(graph) for family in known for graph in GRAPHS[family]}
     folder = folder or exports / "play"
     about = ", and ".join(TEXTS[family] for family in known) + ": the exported ONNX files, run by this browser."
     write_site(folder, PAGE, exports, models, about, runtime=runtime)

@@ -1,0 +1,17 @@
+"""The command `play` of domains that have a page. Importing this is as cheap as importing a domain."""
+
+from __future__ import annotations
+
+from training.domain import Command, Option
+
+PORT = 8765
+
+
+def play_command(help: str, run: str) -> Command:
+    """`python -m training play WORD [--port N] [--write-only]`; `run`: "module:function" of the domain, whose Job has
+    the options `port` and `write_only`."""
+    options = (
+        Option("port", "number", f"of the server (default: {PORT}; 0: any that is free)", default=PORT),
+        Option("write-only", "flag", "write exports/play/ and do not serve it"),
+    )
+    return Command("play", help, run, options=options)
