@@ -63,7 +63,7 @@ def test_blocks_sound_as_in_torch(page, pairs, name, side):
 
 def test_it_plays_through_the_audio_thread_and_sides_can_be_changed(page):
     page.run("play.click()")
-    page.run("new Promise(done => { const look = () => load.textContent.includes('%') ? done(1) : setTimeout(look, 99); "
+    page.run("new Promise(done => { const look = () => /%/.test(load.textContent) ? done(1) : setTimeout(look, 90); "
              "look(); })")  # fmt: skip
     page.run("document.querySelector('input[value=student]').click()")
     assert page.run("a.disabled") is False
