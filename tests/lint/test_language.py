@@ -38,9 +38,8 @@ ALLOWED = (
     ("training/flags.py", '"--rival-steps"', "the option's name before --baseline-steps"),
     ("training/engine/loop/progress.py", '"retreats"', "the key of `rollbacks` in checkpoints of older versions"),
 )
-PLACES = ("training", "scripts", "hosts", "notebooks", "clouds", "soak", "benchmarks", "tests", "docs", ".ci", "README.md",
-          "Makefile",
-          "train_cuda.sh", "Dockerfile.cuda", "docker-compose.yml")  # fmt: skip
+PLACES = ("training", "scripts", "hosts", "notebooks", "clouds", "soak", "benchmarks", "tests", "docs", ".ci",
+          "README.md", "Makefile", "train_cuda.sh", "Dockerfile.cuda", "docker-compose.yml")  # fmt: skip
 SUFFIXES = {"", ".py", ".md", ".j2", ".css", ".html", ".js", ".cpp", ".hpp", ".swift", ".yaml", ".yml", ".sh", ".cuda",
             ".toml"}  # fmt: skip
 THIS = Path(__file__).relative_to(PROJECT).as_posix()
