@@ -15,6 +15,7 @@ DRIVE = "/content/drive"
 PERSIST = "drive"  # @param ["drive", "none"] {allow-input: true}
 DATA = ""  # @param {type:"string"}
 PRESET = "@PRESET@"  # @param ["full", "small", "demo", "debug"]
+SAVE_STEPS = @SAVE_STEPS@  # @param {type:"integer"}
 ENDS = "finish"  # @param ["finish", "save", "open"]
 WANDB = ""  # @param {type:"string"}
 TENSORBOARD = True  # @param {type:"boolean"}
@@ -49,10 +50,12 @@ assert environment.ok, environment.problems
 # ## 6. Train
 #
 # Returns at the first step; the job runs on in the background, also if this kernel is restarted. `ENDS = "finish"`: the job ends
-# with verified exports before the session does. `"save"`: it trains until then, and the next session continues.
+# with verified exports before the session does. `"save"`: it trains until then, and the next session continues. A
+# checkpoint is saved every ten minutes, and every `SAVE_STEPS` steps if that is above 0.
 
 # %%
-options = ["--preset", PRESET, *setup_checkpointing(settings=settings), *DATA_OPTIONS, *OPTIONS]
+saving = setup_checkpointing(steps=SAVE_STEPS, settings=settings) if SAVE_STEPS else []
+options = ["--preset", PRESET, *saving, *DATA_OPTIONS, *OPTIONS]
 job = start_training(DOMAIN, *options, persist=PERSIST, out=OUT, ends=ENDS, wandb=WANDB, settings=settings)
 
 # %% include common_finish
