@@ -83,3 +83,20 @@ def path() -> str:
     from .conftest import STANDIN
 
     return f"{STANDIN}:{PROJECT}"
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name.startswith("train_")])
+def test_the_data_options_of_a_notebook_are_those_of_its_domain(name, tmp_path):
+    """With a folder that has what the notebook asks for."""
+    from training.registry import domains
+    from training.runner.options import parse
+
+    for file in ("train.jsonl", "val.jsonl", "test.jsonl", "movie.mp4", "audio/a", "midi/a", "bids/a"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    cells = [cell.source for cell in nbformat.read(PROJECT / "notebooks" / name, 4).cells if cell.cell_type == "code"]
+    (line,) = [line for cell in cells for line in cell.splitlines() if line.startswith("DATA_OPTIONS = ")]
+    (word,) = [line for cell in cells for line in cell.splitlines() if line.startswith("DOMAIN = ")]
+    words = eval(line.partition(" = ")[2], {"data": tmp_path})
+    command = parse([json.loads(word.partition(" = ")[2]), *map(str, words)], domains())
+    assert command.domain.given(command.options), "data was named, so this is no demo"

@@ -36,6 +36,7 @@ def mount(mountpoint, force_remount=False, timeout_ms=120000, readonly=False):
         daemon = subprocess.Popen(
             [sys.executable, DAEMON, cache, at, control()], start_new_session=True, stdout=log, stderr=log
         )
+    (control() / "mountpoint").write_text(str(at))
     (control() / "daemon.pid").write_text(str(daemon.pid))
     until = time.monotonic() + 60
     while not (at / "MyDrive").is_dir():
@@ -48,8 +49,8 @@ def mount(mountpoint, force_remount=False, timeout_ms=120000, readonly=False):
 
 
 def flush_and_unmount(timeout_ms=24 * 60 * 60 * 1000):
-    at = next((line.split()[1] for line in Path("/proc/mounts").read_text().splitlines() if "standin" in line), None)
-    if at is None:
+    at = (control() / "mountpoint").read_text() if (control() / "mountpoint").exists() else ""
+    if f" {at} " not in Path("/proc/mounts").read_text():
         print("Drive not mounted, so nothing to flush and unmount.")
         return
     if (control() / "upload_fails").exists():
