@@ -28,6 +28,7 @@ MODULES: tuple[str, ...] = (
     "containers",
     "stores",
     "market.folds",
+    "brain.regressions",
 )
 
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.domains.brain.evaluation.judging import Fitting, held_of, judge, linear_baselines, not_below
+from training.domains.brain.evaluation.judging import (
+    Fitting,
+    beyond_the_beginning,
+    held_of,
+    judge,
+    linear_baselines,
+    not_below,
+)
 from training.domains.brain.material import Material, Rows
 from training.domains.brain.regression.baselines import BANDED, ORACLE, REDUCED, ROLLED
 from training.judgement import About, Interval, Metric
@@ -89,3 +96,28 @@ def test_the_comparison_with_banded_ridge_is_in_words(gap, mark, word):
     assert not_below(replace(metric, estimated=False)).mark == "fair"
     found = not_below(metric)
     assert found.mark == mark and word in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sentence"),
+    [(0.01, 0.02, "Training has added 0.015"), (-0.02, -0.01, "Training has taken 0.015"),
+     (-0.01, 0.04, "Training has added nothing that can be shown")],
+)  # fmt: skip
+def test_what_training_adds_to_its_warm_start_is_stated(low, high, sentence):
+    about = About("higher", "", "")
+    metric = Metric(about, Interval(0.2, 0.1, 0.3), {REDUCED: Interval(0.185, 0.1, 0.3)},
+                    {REDUCED: Interval((low + high) / 2, low, high)})  # fmt: skip
+    assert beyond_the_beginning(metric).startswith(sentence) and "with which it begins" in beyond_the_beginning(metric)
+
+
+def test_baselines_are_fitted_once_for_both_splits(material, splits, monkeypatch):
+    fitted = {}
+    zero = np.zeros((1, len(material.train.voxels)), np.float32)
+
+    def predict(subject, run, begin, end):
+        return np.repeat(zero, end - begin, 0)
+
+    before = judge(predict, material, splits["val"], FITTING, fitted).metrics["voxel_r"].baselines
+    monkeypatch.setattr("training.domains.brain.evaluation.judging.linear_baselines", None)
+    again = judge(predict, material, splits["val"], FITTING, fitted).metrics["voxel_r"].baselines
+    assert again == before

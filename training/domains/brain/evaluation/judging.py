@@ -127,7 +127,8 @@ def judge(
     gap = material.gap(rows)
     findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
     why = verdict(findings)
-    return Judgement(metrics, Verdict(why.word, why.why), {"brain": more | {"gap": gap, "blocks": len(held.blocks)}})
+    sentences = [*why.why, beyond_the_beginning(metrics["voxel_r"])]
+    return Judgement(metrics, Verdict(why.word, sentences), {"brain": more | {"gap": gap, "blocks": len(held.blocks)}})
 
 
 def _draws(
@@ -182,6 +183,18 @@ def not_below(metric: Metric, name: str = BANDED, title: str = TITLES[BANDED]) -
     if gap.high < 0:
         return Finding("fair", f"Below {title}, by {gap.size().formatted()}: {figures}. Use the ridge instead.")
     return Finding("good", f"No better than {title}, and not worse: {figures}.")
+
+
+def beyond_the_beginning(metric: Metric) -> str:
+    """What training has added to ridge of reduced rank, which the network was before step 1. It does not change the
+    verdict: that ridge is a part of the product."""
+    gap, title = metric.gaps[REDUCED], f"{TITLES[REDUCED]}, with which it begins"
+    figures = f"{metric.model.formatted()} beside {metric.baselines[REDUCED].formatted()}"
+    if metric.estimated and gap.low > 0:
+        return f"Training has added {gap.formatted()} to {title}: {figures}."
+    if metric.estimated and gap.high < 0:
+        return f"Training has taken {gap.size().formatted()} from {title}: {figures}."
+    return f"Training has added nothing that can be shown to {title}: {figures}."
 
 
 def leaking(gap: int | None, material: Material) -> list[Finding]:
