@@ -11,7 +11,7 @@ from training.domains.brain.decoding import linear
 from training.domains.brain.decoding.judging import Held, judge
 from training.domains.brain.decoding.recipe import DecodingRecipe
 from training.domains.brain.decoding.settings import DecodingSettings
-from training.domains.brain.evaluation.measures import Moments, recognised
+from training.domains.brain.evaluation.measures import Moments, matching_p, recognised
 from training.domains.brain.features.bank import joined
 from training.domains.brain.material import Material, Rows, stretches
 from training.domains.brain.regression import dual, ridge
@@ -191,6 +191,17 @@ def test_a_segment_is_recognised_if_it_is_most_like_its_own_measurement():
     assert recognised(predicted, measured).tolist() == [True] * 5
     predicted[0][:9], predicted[0][9:18] = measured[0][9:18], measured[0][:9].copy()
     assert recognised(predicted, measured).tolist() == [False, False, True, True, True]
+
+
+def test_subjects_that_err_alike_are_no_evidence():
+    """Four subjects who choose the same segments count as one in the permutations: by a binomial they would not."""
+    random = np.random.default_rng(0)
+    found = []
+    for seed in range(200):
+        chosen = np.tile(random.integers(0, 9, 9), (4, 1))
+        found.append(matching_p(chosen, seed, permutations=200))
+    assert np.mean(np.array(found) < 0.05) <= 0.08
+    assert matching_p(np.tile(np.arange(9), (4, 1)), 0) < 0.001
 
 
 def test_features_are_given_back_as_what_they_stand_for(model, material):

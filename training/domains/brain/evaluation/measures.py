@@ -200,8 +200,14 @@ def match_segments(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarra
 
 
 def recognised(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], length: int = SEGMENT) -> np.ndarray:
-    """Cut the test blocks (float [t, V] each) into segments; a segment is right if its predicted pattern over time and
-    voxels correlates most with its own measured one among all segments: bool [segments]."""
+    """Whether each segment is right, bool [segments]; see `most_alike`."""
+    chosen = most_alike(predicted, measured, length)
+    return chosen == np.arange(len(chosen))
+
+
+def most_alike(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], length: int = SEGMENT) -> np.ndarray:
+    """Cut the test blocks (float [t, V] each) into segments. For each measured one, the predicted one among all whose
+    pattern over time and voxels correlates most with it: int64 [segments]. A segment is right if that is its own."""
 
     def cut(parts: Sequence[np.ndarray]) -> np.ndarray:
         pieces = [part[at : at + length] for part in parts for at in range(0, len(part) - length + 1, length)]
@@ -209,5 +215,16 @@ def recognised(predicted: Sequence[np.ndarray], measured: Sequence[np.ndarray], 
         flat -= flat.mean(1, keepdims=True)
         return flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-9)
 
-    similarity = cut(measured) @ cut(predicted).T
-    return similarity.argmax(1) == np.arange(len(similarity))
+    return (cut(measured) @ cut(predicted).T).argmax(1)
+
+
+def matching_p(chosen_SN: np.ndarray, seed: int, permutations: int = 5_000) -> float:
+    """The probability of as many right segments if it were unknown which is which: the segments are permuted, in the
+    same way for all subjects, whose errors are alike since they saw the same film. `chosen_SN`: `most_alike` of each
+    subject."""
+    count = chosen_SN.shape[1]
+    right = (chosen_SN == np.arange(count)).sum()
+    random = np.random.default_rng([seed, 0x5E6])
+    orders = np.stack([random.permutation(count) for _ in range(permutations)])
+    found = (chosen_SN[None] == orders[:, None]).sum((1, 2))
+    return float(((found >= right).sum() + 1) / (permutations + 1))
