@@ -29,6 +29,7 @@ MODULES: tuple[str, ...] = (
     "stores",
     "market.folds",
     "brain.regressions",
+    "amp.captures",
 )
 
 

@@ -12,7 +12,7 @@ import torch
 from training.config import Layer, build, read_yaml
 from training.data.rows import Row
 from training.domains.amp.captures import weights_of
-from training.domains.amp.demo.fitting import folded, network
+from training.domains.amp.demo.fitting import GAIN, folded, network, stored
 from training.domains.amp.demo.making import document
 from training.domains.amp.families import AMP
 from training.domains.amp.guitar import DI_PATH
@@ -30,6 +30,11 @@ def wavenet(gain: float = 30.0, seed: int = 0) -> bytes:
         torch.manual_seed(seed)
         made = network(RATE)
     return json.dumps(document(folded(made, gain), "small", gain)).encode()
+
+
+def fitted(gain: float = 20.0) -> bytes:
+    """The .nam file of the demo's capture at a gain: a few updates make it alias less."""
+    return json.dumps(document(folded(stored()[0], gain / GAIN), "fitted", gain)).encode()
 
 
 def lstm(gain: float = 20.0, seed: int = 0) -> bytes:

@@ -44,6 +44,21 @@ def test_the_context_in_front_replaces_the_state(name):
         torch.testing.assert_close(got, expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_pass_of_training_gives_the_same_answers_and_gradients(name):
+    for network in parse_capture(NETWORKS[name]).networks:
+        x = 0.5 * torch.randn(3, network.receptive_field + 80, generator=torch.Generator().manual_seed(0))
+        found = []
+        for way in (network.valid, network.training_pass):
+            network.zero_grad()
+            y = way(x)
+            y.square().sum().backward()
+            found.append([y.detach(), *(value.grad for value in network.parameters() if value.grad is not None)])
+        assert len(found[0]) == len(found[1])
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(one.abs().max()))
+
+
 @pytest.mark.parametrize("name", ["a1", "a2", "gated", "blended"])
 def test_no_sample_before_the_receptive_field_matters_and_its_first_does(name):
     network = parse_capture(NETWORKS[name]).network

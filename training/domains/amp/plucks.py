@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import lfilter
 
 _LOWEST, _HIGHEST = 40, 84  # MIDI notes: from the open E string to the 20th fret of the upper one
 
@@ -14,6 +13,8 @@ _SHARES = (0.5, 0.2, 0.15, 0.1, 0.05)
 
 def pluck(note: float, seconds: float, rate: int, random: np.random.Generator) -> np.ndarray:
     """One string: float32 [n], full scale 1, peak 1. `note`: MIDI number, 69 is 440 Hz."""
+    from scipy.signal import lfilter  # takes seconds to import, and few processes pluck
+
     period = rate / (440.0 * 2 ** ((note - 69) / 12))
     length = int(period)
     burst = random.uniform(-1, 1, length)

@@ -52,7 +52,9 @@ class Tones:
         exact = in_float64(network)
         device = next(exact.parameters()).device
         every = (self.cycles, self.amplitude, torch.zeros(len(self.note), dtype=torch.float64))
-        parts = zip(*(values.to(device).split(BATCH) for values in every), strict=True)
+        # a recurrence takes as long for all tones as for one
+        batch = BATCH if network.receptive_field else len(self.note)
+        parts = zip(*(values.to(device).split(batch) for values in every), strict=True)
         return torch.cat([
             settled(exact, *part, self.length, dtype=torch.float64, delay=delay) for part in parts
         ])  # fmt: skip

@@ -8,11 +8,13 @@ the unchanged rate. So the phases are put into the batch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 
-from training.domains.amp.networks.network import Network
+from training.domains.amp.networks.network import Network, State
+from training.domains.amp.signal import measures
 from training.domains.amp.signal.filters import (
     OVERSAMPLED_ATTENUATION,
     OVERSAMPLED_PASSED,
@@ -21,7 +23,9 @@ from training.domains.amp.signal.filters import (
 )
 from training.domains.amp.signal.tones import tone
 
-SETTLING = 1.0  # seconds that a recurrent network gets to settle before its answer to a tone is measured
+BLOCK = 4_096  # samples of a recurrent network's answer that are computed at a time
+SETTLING = 1.0  # seconds that a recurrent network gets at most to settle before its answer to a tone is measured
+REPEATED = 1e-14  # it has settled as soon as two periods of its answer differ by less, in energy
 
 
 def settling(network: Network, seconds: float = SETTLING) -> int:
@@ -35,8 +39,26 @@ def settled(
 ) -> torch.Tensor:  # fmt: skip
     """One period of the settled answer to tones: [B, length] in `dtype`, which is the network's."""
     before = settling(network, seconds)
-    x = tone(cycles_B, amplitude_B, phase_B, length, -before, length, delay).to(dtype)
-    return network.valid(x)[:, -length:]
+    if network.receptive_field:
+        x = tone(cycles_B, amplitude_B, phase_B, length, -before, length, delay).to(dtype)
+        return network.training_pass(x)[:, -length:]
+    period = tone(cycles_B, amplitude_B, phase_B, length, 0, length, delay).to(dtype)
+    state, last = network.start(len(period)), None
+    for _ in range(1 + math.ceil(before / length)):
+        y, state = _answered(network, period, state)
+        if last is not None and bool((measures.esr(y, last) < REPEATED).all()):
+            break
+        last = y
+    return y
+
+
+def _answered(network: Network, x_BT: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    """The answer and the state after it, computed in blocks, which bound the memory."""
+    parts = []
+    for part in x_BT.split(BLOCK, 1):
+        y, state = network(part, state)
+        parts.append(y)
+    return torch.cat(parts, 1), state
 
 
 def settled_oversampled(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from training.config import Section
+from training.domains.amp.signal.tones import TRAINING_LENGTH, next_prime
 from training.settings import AtLeastOne, Fraction, Positive, RunSettings
 
 Weight = Annotated[float, Field(ge=0)]
@@ -17,6 +18,7 @@ Level = Annotated[float, Field(le=0)]
 class Material(Section):
     """What the network is trained with: tones, made as they are needed, and parts of the guitar recordings."""
 
+    length: Annotated[int, Field(ge=2_203)] = TRAINING_LENGTH  # samples of a tone, a prime, and of a part of a recording
     samples: AtLeastOne = 1_600  # in an epoch, tones and parts of recordings together
     mix_di: Fraction = 0.3  # share of parts of recordings
     lowest: Note = 21.0  # MIDI notes
@@ -25,6 +27,13 @@ class Material(Section):
     loudest: Level = 0.0
     level: Literal["db", "amplitude"] = "db"  # what is uniform between quietest and loudest
     oversampling: Annotated[int, Field(ge=2, le=64)] = 8  # of the teacher whose answer to a recording is the target
+
+    @field_validator("length")
+    @classmethod
+    def _prime(cls, length: int) -> int:
+        if next_prime(length) != length:
+            raise ValueError(f"a prime number, so that aliases meet no harmonic; the next one is {next_prime(length)}")
+        return length
 
     @model_validator(mode="after")
     def _ordered(self) -> Material:

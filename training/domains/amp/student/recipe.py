@@ -64,7 +64,7 @@ class AmpRecipe(Stepped):
 
     def _shape_of(self, capture) -> Shape:
         before = max(network.receptive_field for network in capture.networks)
-        return Shape(capture.sample_rate, before or self.settings.lstm.warmup)
+        return Shape(capture.sample_rate, before or self.settings.lstm.warmup, self.settings.material.length)
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class AmpRecipe(Stepped):
         sums: dict[str, Loss] = {}
         for number, (student, teacher) in enumerate(model.both()):
             target = targets.of(teacher, number, x, batch, TRAINING)
-            y = student.valid(x[:, shape.before - student.receptive_field :])
+            y = student.training_pass(x[:, shape.before - student.receptive_field :])
             sums = _added(sums, criterion(y, criterion.reference(target)))
         return sums
 
@@ -122,7 +122,7 @@ class AmpRecipe(Stepped):
 
         for number, (student, teacher) in enumerate(model.both()):
             target = targets.of(teacher, number, x, batch, VALIDATION)
-            y = student.valid(x[:, max(0, shape.before - student.receptive_field) :])[:, -shape.length :]
+            y = student.training_pass(x[:, max(0, shape.before - student.receptive_field) :])[:, -shape.length :]
             reference = criterion.reference(target)
             for name, loss in criterion(y, reference).items():
                 sums[name] = (sums.get(name, (0.0,))[0] + loss.total, sums.get(name, (0, 0.0))[1] + float(len(y)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn import functional
 
 from training.domains.amp.networks.network import Network
 from training.domains.amp.signal.running import oversampled
@@ -26,7 +27,7 @@ class Targets:
         tones, length = len(batch["tone"]), self.shape.length
         out = []
         if tones:
-            answer = teacher.valid(x[:tones])[:, -length:]
+            answer = teacher.training_pass(x[:tones])[:, -length:]
             out.append(without_aliases(answer.double(), batch["tone"][:, 0].long()).float())
         numbers = batch["number"].tolist()
         out += [self._of_part(teacher, (which, split, n), batch["sound"][at])[None] for at, n in enumerate(numbers)]
@@ -36,8 +37,15 @@ class Targets:
         known = self._kept.get(key)
         if known is not None:
             return known
-        answer = oversampled(teacher.play, sound[None], self.factor)[0]
+        answer = oversampled(lambda phases: _from_rest(teacher, phases), sound[None], self.factor)[0]
         target = answer[self.shape.lead : self.shape.complete - EDGE].clone()
         if (len(self._kept) + 1) * target.numel() * target.element_size() <= KEPT:
             self._kept[key] = target
         return target
+
+
+def _from_rest(network: Network, x: torch.Tensor) -> torch.Tensor:
+    """The answer [B, T] to sound [B, T] after silence."""
+    if not network.receptive_field:
+        return network.play(x)
+    return network.training_pass(functional.pad(x, (network.receptive_field, 0)))
