@@ -112,7 +112,7 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
         asked.append((recipe.settings.loss.nmr, name, begin, steps))
         return made.build(made.fit_constants(small.rows(content)))
 
-    monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(lambda rate, length: TONES)}))
+    monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(lambda rate, length, *rest: TONES)}))
     held_out = small.rows(content)
     found = made.evaluate(EvaluationContext(model, held_out, held_out, 100, train_baseline, 0.2))
     assert asked == [(0.0, ESR_ONLY, None, 20)]
@@ -122,6 +122,7 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
     assert found.verdict.word == "not learnt"  # the student is the teacher
     more = found.more["amp"]
     assert len(more["tones"]) == len(TONES.note) and len(more["clips"]) == 3
+    assert more["levels"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", STUDENT}
     assert more["tones"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY, STUDENT}
 
 

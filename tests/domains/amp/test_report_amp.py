@@ -24,10 +24,12 @@ def judged(offset: float, instead: bool = False) -> dict:
         for level in (-20.0, 0.0)
         for note in range(40, 60)
     ]  # fmt: skip
+    levels = [one | {"level": level} for level in (-40.0, -20.0, 0.0) for one in tones[:2]]
     return {
         "title": "Anti-aliased capture", "synthetic": False, "rows": {"train": 4, "held_out": 1}, "metrics": {},
         "verdict": {"word": "weak", "why": ["beats the original"]},
-        "amp": {"rate": 48_000, "length": 4099, "tones": tones, "clips": [], "oversample_instead": instead},
+        "amp": {"rate": 48_000, "length": 4099, "tones": tones, "levels": levels, "clips": [],
+                "oversample_instead": instead},
     }  # fmt: skip
 
 
@@ -49,7 +51,9 @@ def test_the_capture_with_the_most_noise_comes_first(workspace):
     facts = by_name(workspace)["fretboard"].facts
     assert [one["item"] for one in facts["captures"]] == ["loud & clear", "quiet"]
     first = facts["captures"][0]
-    assert first["oversample"] and first["before"] == pytest.approx(39) and len(first["charts"]) == 4
+    assert first["oversample"] and first["before"] == pytest.approx(39) and len(first["charts"]) == 6
+    by_level = first["charts"][-1]
+    assert "by level" in by_level.title and [len(line.dots) for line in by_level.lines] == [3, 3, 3, 2]
     assert [line.name for line in first["charts"][0].lines] == ["before", "after", "2x oversampling",
                                                                "audible above -10 dB"]  # fmt: skip
 

@@ -201,7 +201,7 @@ def test_a_wavenet_learns_to_alias_less_and_sounds_the_same():
 
 def test_an_lstm_is_updated_once_for_each_window():
     content = small.lstm()
-    made, rows = small.recipe(lstm={"warmup": 64, "window": 4100}), small.rows(content)
+    made, rows = small.recipe(lstm={"warmup": 64, "window": 4100}, material={"length": 8209}), small.rows(content)
     _, context, data, plan = context_of(made, rows)
     updates, update = [], context.update
     context.update = lambda *report: updates.append(1) or update(*report)
@@ -220,7 +220,7 @@ def test_an_lstm_is_updated_once_for_each_window():
 def test_the_windows_of_an_lstm_give_the_answer_of_one_pass():
     """With a rate of 0 and one window a part, the loss is that of the complete answer."""
     content = small.lstm()
-    made, rows = small.recipe(lstm={"warmup": 512, "window": 8209}), small.rows(content)
+    made, rows = small.recipe(lstm={"warmup": 512, "window": 8209}, material={"length": 8209}), small.rows(content)
     state, context, data, plan = context_of(made, rows)
     for group in state.optimizer.param_groups:
         group["lr"] = 0.0

@@ -37,6 +37,8 @@ TITLES = {
     "T_4": "4x oversampling", "T_8": "8x oversampling", ESR_ONLY: "a network trained for the error alone",
 }  # fmt: skip
 SHARE, KEPT, GOOD = 90.0, -15.0, -20.0
+#: Of the sweep over levels, which decides nothing: C5 and C7, dB of full scale.
+SWEPT_NOTES, SWEPT_LEVELS = (72, 96), tuple(range(-50, 1, 5))
 ABOUT = {
     "excess_db": About("lower", "dB", "How far aliases are above the threshold of hearing, on average over tones.",
                        title="Excess"),
@@ -70,7 +72,7 @@ def judge(recipe: AmpRecipe, context: EvaluationContext) -> Judgement:
     word = verdict(found)
     more = {
         "rate": tones.rate, "length": tones.length, "oversample_instead": instead,
-        "tones": _tones_plain(tones, scores), "clips": _clips_plain(guitar),
+        "tones": _tones_plain(tones, scores), "levels": _sweep(tones, teacher, student), "clips": _clips_plain(guitar),
     }  # fmt: skip
     return Judgement(metrics, Verdict(word.word, word.why), {"amp": more})
 
@@ -202,6 +204,14 @@ def _tones_plain(tones: Tones, scores: Mapping[str, Scores]) -> list[dict[str, A
         }
         for n in range(len(tones.note))
     ]  # fmt: skip
+
+
+def _sweep(tones: Tones, teacher: Any, student: Any) -> list[dict[str, Any]]:
+    """How NMR and HESR follow the level: a player turns the input up or down."""
+    swept = Tones.of(tones.rate, tones.length, SWEPT_NOTES, [float(level) for level in SWEPT_LEVELS])
+    target, answers = references(swept, teacher)
+    answers[STUDENT] = swept.answers(student)
+    return _tones_plain(swept, score(swept, target, answers))
 
 
 def _clips_plain(guitar: Mapping[str, ClipScores]) -> list[dict[str, Any]]:

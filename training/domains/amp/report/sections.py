@@ -68,7 +68,10 @@ def _judged(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "item": item, "verdict": verdict.get("word", ""), "why": verdict.get("why", []),
             "nmr": _excess(tones, "student"), "before": _excess(tones, "teacher"), "twice": _excess(tones, "T_2"),
             "oversample": bool(about.get("oversample_instead")),
-            "charts": [one for level in _levels(tones) for one in _charts(tones, level)],
+            "charts": [
+                *(one for level in _levels(tones) for one in _charts(tones, level)),
+                *_by_level(about.get("levels", [])),
+            ],
         }  # fmt: skip
 
 
@@ -90,6 +93,21 @@ def _charts(tones: Sequence[Mapping[str, Any]], level: float) -> Iterator[Any]:
         else:
             lines = [line for line in lines if line[0] != LINES["teacher"]]
         found = chart(f"{title}, by MIDI note, tones at {level:g} dB", lines) if lines else None
+        if found is not None:
+            yield found
+
+
+def _by_level(tones: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """Noise over the level, a chart a note."""
+    for note in sorted({tone["note"] for tone in tones}):
+        chosen = sorted((tone for tone in tones if tone["note"] == note), key=lambda tone: tone["level"])
+        levels = [float(tone["level"]) for tone in chosen]
+        lines = [
+            (name, levels, [max(LOWEST, float(tone["nmr"][predictor])) for tone in chosen])
+            for predictor, name in LINES.items()
+        ]
+        lines.append((f"audible above {AUDIBLE:g} dB", [levels[0], levels[-1]], [AUDIBLE, AUDIBLE]))
+        found = chart(f"Noise-to-mask ratio, dB, by level in dB, a tone of {chosen[0]['f0']:,.0f} Hz", lines)
         if found is not None:
             yield found
 

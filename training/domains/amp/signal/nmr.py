@@ -108,7 +108,7 @@ class Ear(nn.Module):
         count = len(self.slope)
         # 10^(-slope * distance), to the power 0.4
         steep = torch.where(self.apart > 0, -up[..., None], 2.7) * self.apart
-        falls = torch.pow(10.0, POWER * steep)  # [..., from, to]
+        falls = torch.exp(POWER * math.log(10) * steep)  # [..., from, to]; pow(10, x) takes 4 times as long
         lower = 10 ** (-2.7 * STEP)
         upper = torch.pow(10.0, -up * STEP)
         number = torch.arange(count, device=energy.device, dtype=energy.dtype)

@@ -18,7 +18,7 @@ Level = Annotated[float, Field(le=0)]
 class Material(Section):
     """What the network is trained with: tones, made as they are needed, and parts of the guitar recordings."""
 
-    length: Annotated[int, Field(ge=2_203)] = TRAINING_LENGTH  # samples of a tone, a prime, and of a part of a recording
+    length: Annotated[int, Field(ge=2_203)] = TRAINING_LENGTH  # samples of a tone (a prime) and of a part of guitar
     samples: AtLeastOne = 1_600  # in an epoch, tones and parts of recordings together
     mix_di: Fraction = 0.3  # share of parts of recordings
     lowest: Note = 21.0  # MIDI notes
