@@ -1,4 +1,4 @@
-"""Row 28: trainings of a WaveNet and of an LSTM are killed with SIGKILL inside an optimizer step, and must end in the
+"""Row 29: trainings of a WaveNet and of an LSTM are killed with SIGKILL inside an optimizer step, and must end in the
 same files."""
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _item_of_the_process(self: Samples, epoch: int, index: int) -> dict[str, Any
 
 ROWS = (
     Row(
-        28, "kill -9 in a step of a capture's training, WaveNet and LSTM, each after a save",
+        29, "kill -9 in a step of a capture's training, WaveNet and LSTM, each after a save",
         "the same command ends with the same bytes of both files",
         _run, full=20, small=1,
         mutants=(

@@ -47,17 +47,19 @@ class Kill:
 
 
 def rows(item: str) -> dict[str, list[Row]]:
-    """Rows of three seconds of guitar, the last of which is held out."""
-    every = [Row(row.values, row.place, {key: _record(f"{item} {key}", arrays) for key, arrays in row.records.items()})
-             for row in small.rows(CAPTURES[item]())]  # fmt: skip
-    return {"train": every[:2], "val": every[2:]}
+    """Rows of three seconds of guitar, the last of which is held out. Their arrays have a key, as those of a store:
+    another one a split, since nothing here knows spans."""
+    every = small.rows(CAPTURES[item]())
+    return {"train": [_keyed(row, "train") for row in every[:2]], "val": [_keyed(row, "val") for row in every[2:]]}
 
 
-def _record(name: str, arrays: Any) -> Record:
-    """Arrays with a key, as those of a store."""
-    record = Record(None, hashlib.sha256(name.encode()).digest())  # type: ignore[arg-type]  no store
-    record._arrays = arrays
-    return record
+def _keyed(row: Row, split: str) -> Row:
+    records = {}
+    for key, arrays in row.records.items():
+        record = Record(None, hashlib.sha256(f"{split} {key}".encode()).digest())  # type: ignore[arg-type]  no store
+        record._arrays = dict(arrays)
+        records[key] = record
+    return Row({**row.values, **{key: f"/x/{split} {key}" for key in records}}, row.place, records)
 
 
 def run(root: Path, kill: Kill | None = None) -> None:

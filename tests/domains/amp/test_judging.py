@@ -90,7 +90,7 @@ def test_baselines_of_tones_are_the_network_at_multiples_of_its_rate():
     assert means == sorted(means, reverse=True) and means[0] > means[-1] + 10
     assert (found[TEACHER].hesr < 1e-12).all()  # its harmonics are the target
     assert found[LOWPASS].asr.mean() < found[TEACHER].asr.mean()
-    assert made.settings.judging.length == 2503
+    assert made.settings.judging.length == 2203
 
 
 def test_guitar_is_judged_against_the_original_at_8_times_its_rate():

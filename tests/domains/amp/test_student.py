@@ -56,7 +56,7 @@ def test_held_out_samples_are_the_same_in_every_epoch():
 @pytest.mark.parametrize(("level", "quiet"), [("db", 0.6), ("amplitude", 0.1)])
 def test_levels_are_uniform_in_decibels_or_in_amplitude(level, quiet):
     """-50 to 0 dB: of levels in dB, 60 % are below -20; of amplitudes, 10 %."""
-    material = {"level": level, "samples": 2000, "mix_di": 0.0}
+    material = {"level": level, "samples": 2000, "mix_di": 0.0, "length": 8209}
     dataset = small.recipe(material=material).dataset(small.rows(small.wavenet()), training=True)
     tones = np.stack([dataset.item(0, index)["tone"] for index in range(2000)])
     assert (20 * np.log10(tones[:, 1]) < -20).mean() == pytest.approx(quiet, abs=0.04)
@@ -183,7 +183,7 @@ def test_training_moves_the_student_and_never_the_teacher(content):
 
 def test_a_wavenet_learns_to_alias_less_and_sounds_the_same():
     content = small.wavenet(gain=60.0)
-    material = {"samples": 64, "lowest": 70.0, "mix_di": 0.0}
+    material = {"samples": 64, "lowest": 70.0, "mix_di": 0.0, "length": 8209}
     made, model, _ = trained(content, 30, material=material, optim={"lr": 3e-3}, data={"batch_size": 8})
     held_out = made.dataset(small.rows(content), training=False)
     with torch.no_grad():
