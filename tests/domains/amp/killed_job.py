@@ -34,7 +34,8 @@ LOSSES = {"wavenet": 1, "lstm": 2}
 COMMON = ("logging.tensorboard=false", "training.save_minutes=1e-9", f"training.max_steps={STEPS}",
           "training.epochs=9", "material.length=4409", "lstm.window=2204", "lstm.warmup=256", "material.samples=12",
           "material.oversampling=2", "optim.lr=4e-3", "scheduler.warmup_steps=1", "training.eval_every=1",
-          "data.batch_size=4")  # fmt: skip
+          "data.batch_size=4",
+          "training.early_stopping.constraint.at_most=0")  # fmt: skip
 
 
 @dataclass(frozen=True)
