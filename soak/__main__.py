@@ -28,7 +28,7 @@ from soak.listing import rows
 
 #: Rows whose trials start interpreters or decoders, or train for longer. Where several rows run at once they come
 #: first, so that none of them is left to run alone.
-LONG = (23, 11, 12, 5, 18, 27, 24, 1, 2)
+LONG = (23, 11, 12, 5, 18, 28, 27, 24, 1, 2)
 
 
 def main(arguments: list[str] | None = None) -> int:
