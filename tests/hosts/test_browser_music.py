@@ -11,6 +11,7 @@ from tests.hosts.pages import needs_runtime, opened, unnamed_controls
 from tests.hosts.reference import piece
 from tests.report.browser import CONTRAST, Browser, needs_browser
 from training.domains.music.midi.reader import read_score
+from training.domains.music.midi.tokens import decode
 from training.domains.music.play import write_page
 from training.export.golden import read_golden
 
@@ -48,6 +49,21 @@ def test_tokens_equal_those_of_python_for_the_same_seed(page, exports, seed, cha
     """200 tokens are more than the debug preset's context: the cache is rebuilt on the way."""
     made = call(page, "piece", {"seed": seed, "emotion": EMOTION, "settings": changes})
     assert made["ids"] == piece(exports, EMOTION, seed, **changes)
+
+
+def test_the_file_of_a_piece_has_its_notes(page, exports, tmp_path):
+    """Onset, pitch, velocity and program of each; a note ends where its pitch is struck again."""
+    ids = piece(exports, EMOTION, 11, max_tokens=200, min_bars=4)
+    (tmp_path / "a.mid").write_bytes(bytes(page.run(f"athanor.file({ids})")))
+    got, want = read_score(tmp_path / "a.mid"), decode(np.array(ids))
+    names = ["bar", "pitch", "velocity", "program", "drum"]
+    order = [np.lexsort((notes["program"], notes["pitch"], notes["position"], notes["bar"]))
+             for notes in (got.notes, want.notes)]  # fmt: skip
+    assert len(got.notes) == len(want.notes) > 20
+    for name in names:
+        np.testing.assert_array_equal(got.notes[name][order[0]], want.notes[name][order[1]])
+    np.testing.assert_allclose(got.notes["position"][order[0]], want.notes["position"][order[1]], atol=1e-9)
+    np.testing.assert_allclose(got.bars[: len(want.bars)], want.bars, rtol=1e-5)
 
 
 def test_clouds_and_spectrograms_equal_the_golden_ones(page, exports):

@@ -82,6 +82,12 @@ def test_the_command_needs_exports_and_writes_below_them(exports, tmp_path, caps
     assert main(["verify", str(tmp_path / "exports")]) in (0, 4)  # samples are missing here; the page is no model
 
 
+@pytest.mark.parametrize("port", ["-1", "80.5", "70000", "nan"])
+def test_a_port_that_is_none_is_refused(port, tmp_path, capsys):
+    assert main(["play", "music", f"--port={port}", "--out", str(tmp_path)]) == 2
+    assert "whole number from 0" in capsys.readouterr().err
+
+
 def test_the_server_answers_this_host_only_and_never_leaves_its_folder(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "page.js").write_text("1")

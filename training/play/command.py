@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from training.domain import Command, Option
+from training.errors import UsageError
 
 PORT = 8765
 
@@ -15,3 +16,10 @@ def play_command(help: str, run: str) -> Command:
         Option("write-only", "flag", "write exports/play/ and do not serve it"),
     )
     return Command("play", help, run, options=options)
+
+
+def port_of(value: float) -> int:
+    """The value of `--port` as a whole number. Raises UsageError for another than 0 to 65535."""
+    if not (0 <= value <= 65535 and value == int(value)):
+        raise UsageError(f"--port is {value:g}; a port is a whole number from 0 (any that is free) to 65535.")
+    return int(value)

@@ -22,6 +22,7 @@ from training.export.onnx import write_onnx
 from training.export.ready import is_ready, write_ready
 from training.export.receipt import read_receipt
 from training.export.trace import trace
+from training.play.command import port_of
 from training.play.server import serve
 from training.play.site import write_site
 
@@ -34,10 +35,11 @@ def play(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
 
     Raises UsageError without exported captures, ExportError for a damaged receipt, HostError.
     """
+    port = port_of(job.options["port"])
     folder = write_page(job.workspace.exports, load)
     job.say(f"Written: {job.workspace.relative(folder)}/ (a static folder; any web server can serve it)")
     if not job.options["write_only"]:
-        serve(folder, int(job.options["port"]), job.say)
+        serve(folder, port, job.say)
 
 
 def write_page(

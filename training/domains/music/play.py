@@ -10,6 +10,7 @@ from training.domain import Job
 from training.errors import UsageError
 from training.export.layout import Layout
 from training.export.receipt import read_receipt
+from training.play.command import port_of
 from training.play.server import serve
 from training.play.site import write_site
 
@@ -23,10 +24,11 @@ def play(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
 
     Raises UsageError without exports of a family, ExportError for a damaged receipt, HostError.
     """
+    port = port_of(job.options["port"])
     folder = write_page(job.workspace.exports)
     job.say(f"Written: {job.workspace.relative(folder)}/ (a static folder; any web server can serve it)")
     if not job.options["write_only"]:
-        serve(folder, int(job.options["port"]), job.say)
+        serve(folder, port, job.say)
 
 
 def write_page(exports: Path, folder: Path | None = None, runtime: Path | None = None) -> Path:

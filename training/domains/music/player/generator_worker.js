@@ -16,7 +16,7 @@ let times = [];
 async function load(about) {
   const ort = await loadRuntime(about.runtime);
   generator = await Generator.load(ort, await loadModel(about.models.midi_generator_step));
-  postMessage({ ready: { decoding: generator.decoding, settings: generator.settings } });
+  postMessage({ ready: { decoding: generator.decoding, vocabulary: generator.vocabulary } });
 }
 
 /** Write while the music is less than `ahead` seconds in front of the sound. */

@@ -4,11 +4,12 @@ import { CloudView } from "./cloud_view.js";
 import { drawRoll, emotionControls } from "./controls.js";
 import { Listening } from "./listening.js";
 import { Music } from "./music.js";
+import { midiFile, NoteReader } from "./notes.js";
 
 const find = id => document.getElementById(id);
 const show = (id, text) => { find(id).textContent = text; };
 const workers = {};
-let music, listening, view;
+let music, listening, view, vocabulary;
 
 function problem(text) {
   const place = find("problem");
@@ -48,7 +49,8 @@ function ask(name, message, key) {
 }
 
 async function startMusic(about) {
-  const { decoding } = await started("generator", "generator_worker.js", about);
+  const { decoding, ...tables } = await started("generator", "generator_worker.js", about);
+  vocabulary = tables.vocabulary;
   music = new Music(workers.generator, decoding, () => {
     show("token", `${music.token.toFixed(1)} ms`);
     show("count", String(music.notes.length));
@@ -190,6 +192,11 @@ const ready = main().catch(error => problem(error.message));
 globalThis.athanor = {
   ready,
   piece: once => ask("generator", { once }, "piece"),
+  file: ids => {
+    const reader = new NoteReader(music.decoding, vocabulary);
+    const notes = ids.map(id => reader.feed(id)).filter(note => note);
+    return [...midiFile(notes, reader.bars, music.decoding)];
+  },
   arrays: exact => ask("cloud", { exact }, "arrays"),
   state: () => music && { notes: music.notes.length, late: music.late, ahead: music.ahead, now: music.now,
     token: music.token, file: [...music.file()] },
