@@ -28,7 +28,7 @@ from tests.colab.conftest import PROJECT, STANDIN, Session, no_fuse
 from tests.colab.running import papermill, parameters
 
 TOY = {"ATHANOR_DOMAINS": "tests.toy_domain.domain:TOY", "PYTHONPATH": f"{STANDIN}:{PROJECT}"}
-MINUTES = 20_000  # of the made-up market
+MINUTES = 150_000  # of the made-up market: `prepare` needs 20,000 bars of five minutes
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def exported(session: Session, text: str) -> list[str]:
     assert "safe: everything in" in text, text[-3000:]
     receipts = sorted((session.cloud / "MyDrive").rglob("exports/receipt.json"))
     assert receipts, "no receipt was uploaded"
-    return sorted(path.name for path in receipts[-1].parent.iterdir() if path.is_file())
+    folder = receipts[-1].parent
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def market(session: Session) -> None:

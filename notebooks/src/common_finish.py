@@ -27,5 +27,6 @@ finish(unassign=UNASSIGN)
 # The models, the report (`report.html`: download it, and open it) and the metrics.
 
 # %%
-for path in sorted((job.out / "exports").glob("*")):
-    print(f"{path.stat().st_size / 1e6:9.2f} MB  {path.name}")
+for path in sorted((job.out / "exports").rglob("*")):
+    if path.is_file():
+        print(f"{path.stat().st_size / 1e6:9.2f} MB  {path.relative_to(job.out)}")
