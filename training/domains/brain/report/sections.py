@@ -86,7 +86,7 @@ def _decoding(entry: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "segments": of["segments"], "volumes": of["volumes"],
         "interval": f"Mean of the subjects: {100 * matching['value']:.0f} % ({low} to {high}); chance "
-                    f"{100 * of['chance']:.1f} %; permutations of the segments: p = {of['p']:.2g}.",
+                    f"{100 * of['chance']:.1f} %" + (f"; permutations: p = {of['p']:.2g}." if "p" in of else "."),
     }  # fmt: skip
 
 
