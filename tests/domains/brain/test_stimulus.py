@@ -185,3 +185,9 @@ def test_the_domain_is_imported_without_numpy_and_decoders():
     code = f"import sys, training.domains.brain.domain; print([m for m in {names} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_words_are_counted_from_the_onset_of_the_run():
+    words = [(1.0, "sea"), (4.0, "sea"), (4.4, "boat"), (9.0, "sea")]
+    found = bins.binned(None, words, ("boat", "sea"), volumes=3, tr=1.5, onset=3.0).bands["words"]
+    assert found.tolist() == [[1, 1], [0, 0], [0, 0]]
