@@ -7,6 +7,7 @@
 # %% tags=["parameters"]
 DOMAIN = "market"
 SYMBOL = "MES"  # @param {type:"string"}
+HORIZON = 20  # @param [5, 10, 15, 20] {type:"raw"}
 MODEL = "ensemble"  # @param {type:"string"}
 REPOSITORY = "https://github.com/YOUR_USERNAME/athanor.git"  # @param {type:"string"}
 REF = "main"  # @param {type:"string"}
@@ -24,15 +25,16 @@ OUT = "/content/ml_factory"
 # %% [markdown]
 # ## 4. The models and the bars
 #
-# The symbol's models are restored from Drive, verified, and the bars copied to the session's disk.
+# The symbol's models are restored from Drive, verified, and its bars prepared again, with the horizon of the training.
 
 # %%
 environment = setup_colab_environment(persist=f"{DRIVE}/{FACTORY}/{SYMBOL}", needs_gpu=False, settings=settings)
 assert environment.ok, environment.problems
 python, out = environment_python(), f"{OUT}/{SYMBOL}"
-run([python, "-m", "training", "restore", "--out", out, "--persist", environment.persist])
-bars = Path(NEW_BARS) if NEW_BARS else next(iter(sorted(Path(DRIVE, FACTORY, "data/raw").glob(f"{SYMBOL}_1m.*"))))
-data = upload_data_files(bars, settings=settings)
+trained = upload_data_files(next(iter(sorted(Path(DRIVE, FACTORY, "data/raw").glob(f"{SYMBOL}_1m.*")))), settings=settings)
+words = ["--bars", trained, "--symbols", SYMBOL, "--horizon", HORIZON, "--only", "prepare", "--native"]
+run(["./train_cuda.sh", DOMAIN, *words, "--out", out, "--persist", environment.persist])
+data = upload_data_files(NEW_BARS, folder=Path(OUT) / "new", settings=settings) if NEW_BARS else trained
 
 # %% [markdown]
 # ## 5. Predict
