@@ -109,7 +109,7 @@ def lost(session: Session) -> list[str]:
     one, two = (place.cloud / "MyDrive/athanor/exports" for place in (session, other))
     names = sorted(path.name for path in two.glob("*.onnx"))
     assert names and all((one / name).read_bytes() == (two / name).read_bytes() for name in names), names
-    return [f"{text[text.index('resumed at'):].splitlines()[0]}; same bytes:", *names]
+    return [f"{text[text.index('resumed at') :].splitlines()[0]}; same bytes:", *names]
 
 
 def kill_at_first_copy(session: Session) -> None:

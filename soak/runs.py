@@ -227,12 +227,13 @@ def step_of(root: Path, family: str = "toy") -> int:
 
 
 def kill_somewhere(
-    run: Callable[[], Any], root: Path, source: random.Random, steps: range, family: str = "toy", seconds: float = 60.0
-) -> int:
-    """Start `run`, and kill it with SIGKILL at a random moment: during its start, or some time after one of `steps` (in
-    the step that follows, its save, its validation). Returns the step of the newest checkpoint then; ENDED if the run
-    ended before it was killed."""
-    goal = source.choice([-2, *steps])  # -2: before anything is saved
+    run: Callable[[], Any], root: Path, source: random.Random, steps: range, family: str = "toy",
+    seconds: float = 60.0, start_too: bool = True,
+) -> int:  # fmt: skip
+    """Start `run`, and kill it with SIGKILL at a random moment: during its start (if `start_too`), or some time after
+    one of `steps` (in the step that follows, its save, its validation). Returns the step of the newest checkpoint then;
+    ENDED if the run ended before it was killed."""
+    goal = source.choice([*([-2] if start_too else []), *steps])  # -2: before anything is saved
     child = start(run)
     until = time.monotonic() + seconds
     while child.running and goal > -2 and step_of(root, family) < goal and time.monotonic() < until:
