@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -32,6 +31,7 @@ def stop(number, _frame):
     print("saved", flush=True)
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
+(here / "ready").touch()
 print("setting up", flush=True)
 print("step 1/100  loss 3", flush=True)
 while not (here / "end").exists():
@@ -73,24 +73,52 @@ def test_saved_is_no_failure_and_what_to_do_is_printed(capsys):
     assert run(["true"]) == 0
 
 
-def test_the_stop_button_reaches_the_command_once_and_its_save_is_waited_for(project, capsys):
-    """Two clicks: the kernel gets SIGINT for each."""
-    clicks = threading.Thread(target=lambda: [click(project, n) for n in (0, 1)])
-    clicks.start()
+@pytest.fixture
+def stop_button():
+    """Presses: SIGINT to this process, as the kernel gets it. One that nothing takes would end the test's worker."""
+    stray = []
+    before = signal.signal(signal.SIGINT, lambda *_: stray.append("a press that `run` did not take"))
+    try:
+        yield lambda: os.kill(os.getpid(), signal.SIGINT)
+        assert not stray
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def pressed_when(press, condition) -> threading.Thread:
+    def wait() -> None:
+        until = time.monotonic() + 60
+        while not condition() and time.monotonic() < until:
+            time.sleep(0.01)
+        press()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_the_stop_button_reaches_the_command_once_and_its_save_is_waited_for(project, stop_button, capsys):
+    first = pressed_when(stop_button, (project / "ready").exists)
+    second = pressed_when(stop_button, (project / "signals").exists)  # while it saves
     assert run([project / "train_cuda.sh"]) == 75
-    clicks.join()
+    first.join()
+    second.join()
     printed = capsys.readouterr().out
-    assert "Saving first" in printed and "saved" in printed
+    assert "Saving first" in printed and "Still saving" in printed and "saved" in printed
     assert (project / "signals").read_text() == f"{signal.SIGTERM.value} "
 
 
-def click(project: Path, number: int) -> None:
-    """SIGINT to this process, once the command runs, and again while it saves."""
-    until = time.monotonic() + 60
-    while number and not (project / "signals").exists() and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0 if number else 0.5)
-    os.kill(os.getpid(), signal.SIGINT)
+def test_a_press_before_there_is_a_command_stops_it_once_it_is_there(stop_button, capsys, monkeypatch):
+    real = subprocess.Popen
+
+    def slow(*arguments, **named):
+        stop_button()
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(processes.subprocess, "Popen", slow)
+    with pytest.raises(CommandFailed, match="SIGTERM"):
+        run(["sleep", "600"])
+    assert "Saving first" in capsys.readouterr().out
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def out(library, tmp_path):
 def test_the_overfit_alarm_fires_on_a_set_that_is_learnt_by_heart(out, base, capsys):
     settings = (
         "training.max_steps=60", "training.epochs=100", "training.eval_every=100", "training.eval_steps=15",
-        "training.appraise_rows=0", "optim.lr=5e-3", "optim.grad_clip=1", "lora.r=16", "lora.alpha=32",
+        "training.appraise_rows=0", "optim.lr=2e-3", "optim.grad_clip=1", "lora.r=16", "lora.alpha=32",
         "lora.dropout=0", "logging.tensorboard=false", "prompt.bundle=6", "data.batch_size=1",
         "scheduler.min_lr_ratio=1",
     )  # fmt: skip
