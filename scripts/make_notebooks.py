@@ -4,7 +4,7 @@
     python scripts/make_notebooks.py [--check]
 
 --check writes nothing, and ends with 1 if a notebook is not as generated. Needs the extra `notebooks`:
-scripts/setup_env.sh notebooks. `# %% include NAME` stands for the cells of src/NAME.py, and @NAME@ for a value of
+scripts/setup_env.sh notebooks. `# %% include NAME` stands for the cells of src/NAME.py, and __NAME__ for a value of
 src/notebooks.yaml. Ids of cells come from the notebook's name and the cell's position, so that the same source always
 gives the same file. Refused: a code cell without an explanation before it, and a placeholder without a value.
 """
@@ -25,7 +25,7 @@ import yaml
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = NOTEBOOKS / "src"
 INCLUDE = re.compile(r"^# %% include (\w+)\n", re.M)
-PLACEHOLDER = re.compile(r"@([A-Z_]+)@")
+PLACEHOLDER = re.compile(r"__([A-Z]+(?:_[A-Z]+)*)__")
 METADATA = {
     "accelerator": "GPU",
     "colab": {"provenance": [], "toc_visible": True},

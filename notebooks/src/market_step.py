@@ -1,7 +1,7 @@
 # %% [markdown]
-# # @TITLE@
+# # __TITLE__
 #
-# @ABOUT@
+# __ABOUT__
 #
 # One of the steps of the market domain (docs/market.md); run `01_data_pipeline` first, once for a symbol. The steps share a
 # folder on Drive for each symbol, so they may run in one session or in several, and several models at once in separate
@@ -11,7 +11,7 @@
 DOMAIN = "market"
 SYMBOL = "MES"  # @param {type:"string"}
 HORIZON = 20  # @param [5, 10, 15, 20] {type:"raw"}
-MODEL = "@MODEL@"  # @param {type:"string"}
+MODEL = "__MODEL__"  # @param {type:"string"}
 PRESET = "full"  # @param ["full", "small", "demo", "debug"]
 REPOSITORY = "https://github.com/YOUR_USERNAME/athanor.git"  # @param {type:"string"}
 REF = "main"  # @param {type:"string"}
@@ -47,16 +47,16 @@ data = upload_data_files(bars, [bars.name], settings=settings)
 # One table: host, Drive, GPU, the time that is left. A training refuses to start while there is a problem.
 
 # %%
-environment = setup_colab_environment(persist=place, needs_gpu=@NEEDS_GPU@ and PRESET == "full", settings=settings)
+environment = setup_colab_environment(persist=place, needs_gpu=__NEEDS_GPU__ and PRESET == "full", settings=settings)
 assert environment.ok, environment.problems
 
 # %% [markdown]
-# ## 6. @STEP@
+# ## 6. __STEP__
 #
-# @STEP_ABOUT@
+# __STEP_ABOUT__
 
 # %%
-step = @STEP_OPTIONS@
+step = __STEP_OPTIONS__
 options = ["--bars", data, "--symbols", SYMBOL, "--horizon", HORIZON, "--preset", PRESET, *step, *OPTIONS]
 job = start_training(DOMAIN, *options, persist=place, out=f"{OUT}/{SYMBOL}", ends=ENDS, wandb=WANDB, settings=settings)
 

@@ -1,21 +1,21 @@
 # %% [markdown]
-# # @TITLE@ on Google Colab
+# # __TITLE__ on Google Colab
 #
-# @ABOUT@
+# __ABOUT__
 #
 # Choose Runtime → Run all. You may close the lid: Colab Pro+ continues in the background, and a session that ends is continued
 # by the next one, with the same cells. docs/training_colab_setup.md explains every step.
 
 # %% tags=["parameters"]
-DOMAIN = "@WORD@"
+DOMAIN = "__WORD__"
 REPOSITORY = "https://github.com/YOUR_USERNAME/athanor.git"  # @param {type:"string"}
 REF = "main"  # @param {type:"string"}
 CODE = "/content/athanor"
 DRIVE = "/content/drive"
 PERSIST = "drive"  # @param ["drive", "none"] {allow-input: true}
 DATA = ""  # @param {type:"string"}
-PRESET = "@PRESET@"  # @param ["full", "small", "demo", "debug"]
-SAVE_STEPS = @SAVE_STEPS@  # @param {type:"integer"}
+PRESET = "__PRESET__"  # @param ["full", "small", "demo", "debug"]
+SAVE_STEPS = __SAVE_STEPS__  # @param {type:"integer"}
 ENDS = "finish"  # @param ["finish", "save", "open"]
 WANDB = ""  # @param {type:"string"}
 TENSORBOARD = True  # @param {type:"boolean"}
@@ -30,12 +30,12 @@ OUT = "/content/athanor-job"
 # %% [markdown]
 # ## 4. Data
 #
-# @DATA@ `DATA` empty: demo data, made by rules; every result says so. It is copied to the session's disk once: reading from
+# __DATA__ `DATA` empty: demo data, made by rules; every result says so. It is copied to the session's disk once: reading from
 # Drive is slow. The three ways to bring data are in docs/training_colab_setup.md.
 
 # %%
 data = upload_data_files(DATA, settings=settings) if DATA else None
-DATA_OPTIONS = @DATA_OPTIONS@ if data else []
+DATA_OPTIONS = __DATA_OPTIONS__ if data else []
 
 # %% [markdown]
 # ## 5. Is everything there?

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -46,9 +47,14 @@ def test_a_cell_without_an_explanation_and_a_placeholder_without_a_value_are_ref
     (tmp_path / "a.py").write_text("# %% [markdown]\n# # A\n\n# %%\nx = 1\n\n# %%\ny = 1\n")
     with pytest.raises(module.SourceError, match=r"cell 3 of a.ipynb has no explanation"):
         module.generated("a.ipynb", "a.py", {})
-    (tmp_path / "a.py").write_text("# %% [markdown]\n# # @NAME@\n")
+    (tmp_path / "a.py").write_text("# %% [markdown]\n# # __NAME__\n")
     with pytest.raises(module.SourceError, match="no value for NAME"):
         module.generated("a.ipynb", "a.py", {})
+
+
+@pytest.mark.parametrize("source", sorted((PROJECT / "notebooks/src").glob("*.py")), ids=lambda path: path.stem)
+def test_sources_are_python_so_that_linters_and_editors_read_them(source):
+    ast.parse(source.read_text())
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

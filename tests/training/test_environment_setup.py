@@ -9,10 +9,12 @@ import http.server
 import sys
 import threading
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from tests.colab.conftest import drive, session  # noqa: F401  fixtures
+from training import colab_setup
 from training.colab.surroundings import ColabError
 from training.colab_setup import (
     check_gpu,
@@ -208,7 +210,11 @@ def test_the_notebooks_folder_has_the_same_functions():
 
     sys.path.insert(0, str(PROJECT / "notebooks"))
     try:
-        from utils.colab_setup import estimate_training_time_remaining, setup_colab_environment  # noqa: F401
+        from utils import colab_setup as found
+
+        assert Path(found.__file__) == PROJECT / "notebooks/utils/colab_setup.py"
+        for name in ("estimate_training_time_remaining", "setup_colab_environment"):
+            assert getattr(found, name) is getattr(colab_setup, name)
     finally:
         sys.path.remove(str(PROJECT / "notebooks"))
         for name in [name for name in sys.modules if name == "utils" or name.startswith("utils.")]:

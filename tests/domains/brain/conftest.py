@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from training.data.identity import MARKER
 from training.data.rows import Row
@@ -72,6 +73,18 @@ def splits(prepared) -> dict[str, list[Row]]:
         rows = load_split(recipe, job.workspace, split, schema=BRAIN.schema(), opening=opening, workers=1, say=str)
         out[split] = [rows[number] for number in range(len(rows))]
     return out
+
+
+@pytest.fixture(scope="module")
+def constants(recipe, splits):
+    """Of the module's own fixture `recipe`."""
+    return recipe.fit_constants(splits["train"])
+
+
+@pytest.fixture
+def model(recipe, constants):
+    torch.manual_seed(0)
+    return recipe.build(constants).eval()
 
 
 def changed(rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> list[Row]:

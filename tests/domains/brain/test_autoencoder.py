@@ -26,17 +26,6 @@ def recipe() -> AutoencoderRecipe:
     return AutoencoderRecipe(SETTINGS)
 
 
-@pytest.fixture(scope="module")
-def constants(recipe, splits):
-    return recipe.fit_constants(splits["train"])
-
-
-@pytest.fixture
-def model(recipe, constants):
-    torch.manual_seed(0)
-    return recipe.build(constants).eval()
-
-
 @pytest.fixture
 def batch(recipe, splits):
     dataset = recipe.dataset(splits["train"], training=False)

@@ -31,17 +31,6 @@ def recipe() -> DecodingRecipe:
 
 
 @pytest.fixture(scope="module")
-def constants(recipe, splits):
-    return recipe.fit_constants(splits["train"])
-
-
-@pytest.fixture
-def model(recipe, constants):
-    torch.manual_seed(0)
-    return recipe.build(constants).eval()
-
-
-@pytest.fixture(scope="module")
 def material(splits):
     return Material.of(splits["train"])
 

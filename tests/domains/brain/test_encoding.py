@@ -28,17 +28,6 @@ def recipe() -> EncodingRecipe:
     return EncodingRecipe(SETTINGS)
 
 
-@pytest.fixture(scope="module")
-def constants(recipe, splits):
-    return recipe.fit_constants(splits["train"])
-
-
-@pytest.fixture
-def model(recipe, constants):
-    torch.manual_seed(0)
-    return recipe.build(constants).eval()
-
-
 def test_garbage_in_held_out_volumes_changes_no_constant(recipe, splits, constants):
     held = [(row.values["begin"], row.values["end"]) for split in ("val", "test") for row in splits[split]]
     after = recipe.fit_constants(changed(splits["train"], held))

@@ -22,7 +22,8 @@ ROLL = 0.5  # of a run, by which the features are rolled for the null
 
 
 def delays_of(tr: float) -> tuple[int, ...]:
-    """Volumes after a moment whose voxels tell of it: those that begin 2 to 8 s later, or the one nearest to 5 s."""
+    """Volumes after a moment in which its response is measured: those that begin 2 to 8 s later, or the one nearest to
+    5 s."""
     found = tuple(lag for lag in range(1, int(LATEST / tr + 1e-6) + 1) if lag * tr >= EARLIEST - 1e-6)
     return found or (max(1, round(5.0 / tr)),)
 
