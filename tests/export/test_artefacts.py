@@ -11,7 +11,7 @@ from tests.export import toy, toy_fitted
 from tests.export.test_export_stage import receipt_of, stamps
 from tests.export.test_verify import accept, edit_receipt, problems_of
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 from training.stages import export as stage
 from training.stages.verify import verify
 from training.workspace import Workspace

@@ -16,7 +16,7 @@ from training.export import proof
 from training.export.onnx import OPSET, interface_problems, read_model, write_onnx
 from training.export.signature import Signature
 from training.export.trace import example_sizes, plain_attention, trace
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from training import threads
 from training.export import plain, proof
 from training.export.onnx import write_onnx
 from training.export.trace import trace
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 
 
 class Layer(nn.Module):

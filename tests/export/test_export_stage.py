@@ -16,7 +16,7 @@ from tests.export.conftest import toy_workspace
 from training import cli
 from training.errors import ExportError, HostError, Interrupted, UsageError
 from training.export import coreml, proof
-from training.recipe import Graph
+from training.graphs import Graph
 from training.stages import export as stage
 from training.stages.verify import verify
 from training.workspace import Workspace, exclusive

@@ -10,7 +10,8 @@ from torch import nn
 from training.config import Section
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
 from training.engine.checkpoints.index import BEST, FORMAT
-from training.recipe import Graph, Int8Check, Recurrence, Stepped, TensorSpec
+from training.graphs import Graph, Int8Check, Recurrence, TensorSpec
+from training.recipe import Stepped
 from training.settings import RunSettings
 from training.workspace import Workspace
 

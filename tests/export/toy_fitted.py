@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 from tests.export.toy import ToySettings
 from training.data.files import sha256
 from training.errors import ExportError
-from training.recipe import Artefact, Fitted, Graph, Recurrence, TensorSpec
+from training.graphs import Artefact, Graph, Recurrence, TensorSpec
+from training.recipe import Fitted
 from training.registry import item_of
 from training.stages.trained import Trained
 from training.workspace import Workspace

@@ -8,8 +8,9 @@ import torch
 from tests.gauges_domain.domain import GAUGES
 from tests.gauges_domain.levels import LEVELS, levels_of
 from training.config import Section
+from training.graphs import Graph, TensorSpec
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
-from training.recipe import Graph, Loss, Stepped, TensorSpec
+from training.recipe import Loss, Stepped
 from training.settings import RunSettings
 
 LAGS = 6  # levels that the network gets as input

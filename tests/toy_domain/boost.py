@@ -10,8 +10,9 @@ import numpy as np
 
 from tests.toy_domain.readings import LIMITS, READINGS, pairs
 from training.config import Section
+from training.graphs import Graph, TensorSpec
 from training.judgement import Judgement, Verdict
-from training.recipe import Fitted, Graph, TensorSpec
+from training.recipe import Fitted
 from training.settings import RunSettings
 
 

@@ -16,9 +16,10 @@ from training.config import Section
 from training.data.files import write_atomic
 from training.domain import Job
 from training.errors import ExportError, UsageError
+from training.graphs import Artefact, Graph, TensorSpec
 from training.judgement import About, Judgement, Resampling, against, compare, resample, verdict
 from training.pretrained import Base
-from training.recipe import Artefact, Graph, Loss, Room, Stepped, TensorSpec
+from training.recipe import Loss, Room, Stepped
 from training.settings import RunSettings
 
 POINTS = 33  # of the exported table

@@ -15,7 +15,7 @@ from training.data.files import disk_errors
 from training.errors import ExportError
 from training.export.files import files_below, sha256, writer_errors
 from training.export.receipt import finite
-from training.recipe import Artefact, Prover
+from training.graphs import Artefact, Prover
 
 
 def write_artefact(artefact: Artefact, path: Path) -> None:

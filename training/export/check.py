@@ -21,7 +21,7 @@ from training.export.receipt import figure
 from training.export.signature import Signature
 from training.export.table import measured_text
 from training.export.weights import inspect_weights
-from training.recipe import Prover
+from training.graphs import Prover
 
 #: Relative difference that a metric may have from the receipt's, since other processors round differently. It is
 #: larger for int8, where a value close to the middle of two quantisation steps may be rounded to either.

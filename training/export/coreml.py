@@ -24,7 +24,7 @@ from training.export.onnx import units
 from training.export.proof import Trial
 from training.export.signature import Signature
 from training.export.trace import plain_attention
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 from training.workspace import PROJECT
 
 #: macOS 13 and iOS 16 are the first versions in which float masks and flexible shapes work.

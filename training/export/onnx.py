@@ -16,7 +16,7 @@ from training.data.files import write_atomic
 from training.errors import ExportError
 from training.export.plain import written_out
 from training.export.signature import Signature, shape_text
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 
 #: The exporter's native opset, so no operator is converted. With IR version 8, ONNX Runtime 1.14 (2023) or newer loads
 #: it.

@@ -20,7 +20,8 @@ from training.export.signature import Signature
 from training.export.table import file_summary
 from training.export.trace import trace
 from training.export.weights import plain_names, write_weights
-from training.recipe import Artefact, Graph, Int8Check, Recipe
+from training.graphs import Artefact, Graph, Int8Check
+from training.recipe import Recipe
 
 if TYPE_CHECKING:
     import numpy as np

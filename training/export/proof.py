@@ -16,7 +16,7 @@ from training.export.onnx import read_model
 from training.export.ready import is_ready, reference_run
 from training.export.signature import Signature
 from training.export.trace import example_sizes, plain_attention
-from training.recipe import Graph
+from training.graphs import Graph
 
 Named = dict[str, np.ndarray]
 Run = Callable[[Mapping[str, np.ndarray]], Named]

@@ -13,7 +13,7 @@ from training.data.files import write_atomic
 from training.errors import ExportError
 from training.export.files import writer_errors
 from training.export.onnx import finish, read_model
-from training.recipe import Graph
+from training.graphs import Graph
 
 Named = dict[str, np.ndarray]
 

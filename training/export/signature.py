@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from training.errors import ExportError
-from training.recipe import Graph, Recurrence, TensorSpec
+from training.graphs import Graph, Recurrence, TensorSpec
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as recipe.Graph defines them. Of the start
+    """Inputs, outputs, dynamic axes, tolerance and recurrence of a Graph, as graphs.Graph defines them. Of the start
     states of a recurrence it has only the names; the values are in the golden file."""
 
     name: str

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from training.errors import ExportError
-from training.recipe import Graph
+from training.graphs import Graph
 
 # Odd, different from each other and from the sizes of trials (1, 2, 7); torch would specialise on the sizes 0 and 1.
 _SIZES = (3, 5, 11, 13, 19, 23, 29, 31)

@@ -19,7 +19,7 @@ from training.export import proof
 from training.export.int8 import write_int8
 from training.export.onnx import write_onnx
 from training.export.trace import trace
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 
 WIDTH, LENGTH, HEADS, LAYERS = 64, 32, 4, 2
 STEPS, ROWS = 12, 32  # of training, for what computes rather than converts

@@ -12,7 +12,7 @@ import torch
 from training.domains.amp.networks.network import Network
 from training.domains.amp.plucks import playing
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 NAME = "sounds"
 SECONDS = 1.0

@@ -11,7 +11,7 @@ from training.domains.amp.captures import Capture
 from training.domains.amp.exports import cost, golden, native
 from training.domains.amp.networks.network import Network
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 COST = "cost.json"
 

@@ -17,7 +17,7 @@ from training.domains.amp.formats.document import parse
 from training.domains.amp.networks.network import Network
 from training.domains.amp.plucks import playing
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 TOLERANCE = 1e-5  # of the largest value, between the file read again and what was trained
 _SECONDS, _SEED, _KEPT = 0.25, 1, 64  # of the sound that both play, and how many of its samples the receipt has

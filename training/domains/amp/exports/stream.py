@@ -12,7 +12,7 @@ from torch import nn
 from training.domains.amp.exports.lstm_onnx import reference_lstm, write_lstm
 from training.domains.amp.networks.lstm import LSTM
 from training.domains.amp.networks.network import Network
-from training.recipe import Graph, Recurrence, TensorSpec
+from training.graphs import Graph, Recurrence, TensorSpec
 
 NAME = "amp_stream"
 LONGEST = 65_536  # samples of a block

@@ -15,8 +15,9 @@ from training.domains.brain.autoencoder.settings import AutoencoderSettings
 from training.domains.brain.encoding.recipe import MEANINGS, EncodingRecipe
 from training.domains.brain.material import Material, Rows
 from training.domains.brain.moments import correlations_of, sums_of
+from training.graphs import Graph, TensorSpec
 from training.judgement import Judgement, Verdict
-from training.recipe import Graph, Loss, TensorSpec
+from training.recipe import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,8 @@ from training.domains.brain.encoding.recipe import LONGEST, MEANINGS
 from training.domains.brain.material import Fitted, encoders
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
-from training.recipe import Graph, Loss, Stepped, TensorSpec
+from training.graphs import Graph, TensorSpec
+from training.recipe import Loss, Stepped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

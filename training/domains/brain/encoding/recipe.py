@@ -19,7 +19,8 @@ from training.domains.brain.material import Fitted, Rows, encoders
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.domains.brain.stimulus.bins import Stimulus
-from training.recipe import Graph, Loss, Stepped, TensorSpec
+from training.graphs import Graph, TensorSpec
+from training.recipe import Loss, Stepped
 
 if TYPE_CHECKING:
     from training.data.rows import Row

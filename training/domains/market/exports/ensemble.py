@@ -17,7 +17,7 @@ from training.domains.market.stacking.combining import Combination
 from training.domains.market.stacking.members import LEAST, log_probabilities, window_of
 from training.export.onnx import write_onnx
 from training.export.trace import trace
-from training.recipe import Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
 
 WINDOW = "window"
 

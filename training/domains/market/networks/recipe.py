@@ -20,7 +20,8 @@ from training.domains.market.networks.together import Final, Together
 from training.domains.market.networks.windows import Windows
 from training.domains.market.stacking.judging import judged
 from training.errors import DataError
-from training.recipe import Graph, Loss, Stepped, TensorSpec
+from training.graphs import Graph, TensorSpec
+from training.recipe import Loss, Stepped
 
 if TYPE_CHECKING:
     from training.data.rows import Row

@@ -25,7 +25,8 @@ from training.domains.market.trees.growing import Chunk, Library, seed_of
 from training.domains.market.trees.settings import Trees, TreeSettings
 from training.domains.market.trees.state import Boosted, Fit, Known
 from training.engine.process.heartbeat import beat
-from training.recipe import Fitted, Graph, TensorSpec
+from training.graphs import Graph, TensorSpec
+from training.recipe import Fitted
 
 if TYPE_CHECKING:
     from training.data.rows import Row

@@ -12,7 +12,7 @@ from training.domains.music.midi import rules, tokens
 from training.domains.music.midi_generator.data import EMOTION
 from training.domains.music.midi_generator.generate import CLOSING, DIRECT
 from training.domains.music.midi_generator.model import FullGraph, StepGraph
-from training.recipe import Graph, Recurrence, TensorSpec
+from training.graphs import Graph, Recurrence, TensorSpec
 
 if TYPE_CHECKING:
     from training.domains.music.midi_generator.config import Export, Generation

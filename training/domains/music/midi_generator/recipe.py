@@ -28,8 +28,9 @@ from training.domains.music.midi_generator.generate import CLOSING, generate, to
 from training.domains.music.midi_generator.graphs import full_graph, step_graph
 from training.domains.music.midi_generator.model import MidiGenerator
 from training.domains.music.picture import draw_piano_roll
+from training.graphs import Graph, Int8Check
 from training.judgement import Judgement, verdict
-from training.recipe import Batch, Dataset, EvaluationContext, Graph, Int8Check, Loss, Stepped, TrainingProgress
+from training.recipe import Batch, Dataset, EvaluationContext, Loss, Stepped, TrainingProgress
 
 if TYPE_CHECKING:
     from training.data.encode import Encoder

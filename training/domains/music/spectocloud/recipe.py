@@ -32,18 +32,9 @@ from training.domains.music.spectocloud.model import (
     levelled,
 )
 from training.domains.music.spectocloud.show import write_samples
+from training.graphs import Arrays, Graph, Int8Check, TensorSpec
 from training.judgement import Judgement
-from training.recipe import (
-    Arrays,
-    Batch,
-    EvaluationContext,
-    Graph,
-    Int8Check,
-    Loss,
-    Stepped,
-    TensorSpec,
-    TrainingProgress,
-)
+from training.recipe import Batch, EvaluationContext, Loss, Stepped, TrainingProgress
 
 if TYPE_CHECKING:
     from training.data.encode import Encoder

@@ -23,20 +23,10 @@ from training.domains.sql.text_to_sql.exports import adapter, gguf, golden, merg
 from training.domains.sql.text_to_sql.model import TextToSql, adapter_names
 from training.domains.sql.text_to_sql.predictors import Predictors
 from training.domains.sql.text_to_sql.rows import questions_of
+from training.graphs import Artefact, Graph
 from training.judgement import Judgement, verdict
 from training.pretrained import Base
-from training.recipe import (
-    Artefact,
-    Batch,
-    Dataset,
-    DtypePolicy,
-    EvaluationContext,
-    Graph,
-    Loss,
-    Room,
-    Stepped,
-    TrainingProgress,
-)
+from training.recipe import Batch, Dataset, DtypePolicy, EvaluationContext, Loss, Room, Stepped, TrainingProgress
 from training.report.measures import ROWS
 from training.sampling_unit import Unit
 

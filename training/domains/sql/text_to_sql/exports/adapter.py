@@ -16,7 +16,7 @@ from training.domains.sql.text_to_sql.config import TextToSqlConfig
 from training.domains.sql.text_to_sql.exports import golden
 from training.domains.sql.text_to_sql.model import ADAPTER, TextToSql, is_adapter
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 #: Environment variable: where the base is, if it was moved since the export.
 MOVED = "ATHANOR_BASE"

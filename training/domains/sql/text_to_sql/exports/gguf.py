@@ -31,7 +31,7 @@ from training.domains.sql.text_to_sql.exports.modelfile import modelfile, prompt
 from training.domains.sql.text_to_sql.exports.vocabulary import UnknownTokenizerError, Vocabulary, vocabulary_of
 from training.domains.sql.text_to_sql.model import TextToSql
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 NAME, MODELFILE = "gguf", "Modelfile"
 F16, Q8_0 = gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.Q8_0

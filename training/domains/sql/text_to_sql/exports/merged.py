@@ -15,7 +15,7 @@ from training.domains.sql.prompting.tokens import end_of
 from training.domains.sql.text_to_sql.exports import golden
 from training.domains.sql.text_to_sql.model import ADAPTER, TextToSql
 from training.errors import ExportError
-from training.recipe import Artefact
+from training.graphs import Artefact
 
 #: The share of golden answers that must be the same token by token, or of their tokens each after the right ones.
 LEAST_ANSWERS, LEAST_TOKENS = 0.5, 0.9

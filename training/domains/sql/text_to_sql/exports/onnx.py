@@ -21,7 +21,7 @@ from training.domains.sql.text_to_sql.exports.merged import merged_state
 from training.domains.sql.text_to_sql.exports.onnx_nodes import reference, write_decoder
 from training.domains.sql.text_to_sql.model import TextToSql, is_adapter
 from training.export.onnx import LARGEST
-from training.recipe import Graph, Recurrence, TensorSpec
+from training.graphs import Graph, Recurrence, TensorSpec
 
 NAME = "text_to_sql"
 #: Bytes of float32 weights: an ONNX file is one message, of which they must leave some room to the graph itself.

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from training.domains.sql.text_to_sql.exports.decoder import HIDDEN, Decoder, head_width
 from training.export.onnx import IR_VERSION, OPSET
-from training.recipe import TensorSpec
+from training.graphs import TensorSpec
 
 _TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
 
