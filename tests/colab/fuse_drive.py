@@ -104,4 +104,7 @@ class Drive(Operations):
 
 if __name__ == "__main__":
     backing, mountpoint, control = sys.argv[1:]
-    FUSE(Drive(backing, Path(control)), mountpoint, foreground=True, nothreads=False, fsname="standin", ro=False)
+    # hard_remove: the release of a closed file arrives late, and libfuse would keep a file that is deleted before it,
+    # as .fuse_hidden....
+    options = {"foreground": True, "nothreads": False, "fsname": "standin", "ro": False, "hard_remove": True}
+    FUSE(Drive(backing, Path(control)), mountpoint, **options)
