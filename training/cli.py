@@ -290,6 +290,11 @@ def _refresh_report(workspace: Workspace) -> Path | None:
 
 
 def _restore(options: argparse.Namespace) -> None:
+    if options.from_wandb is not None:
+        from training.stages.from_wandb import restore_from_wandb
+
+        restore_from_wandb(Workspace(options.out), options.from_wandb)
+        return
     from training.stages.persist import restore
 
     restore(Workspace(options.out), options.persist)

@@ -73,8 +73,7 @@ def start_training(
 ) -> TrainingJob:
     """Start ./train_cuda.sh DOMAIN in the background; returns at its first step.
 
-    `options`: further ones of the runner. `ends`: "finish": verified exports before this session ends; "save": it "
-                                                   "trains
+    `options`: further ones of the runner. `ends`: "finish": verified exports before this session ends; "save": it trains
     until then and is saved, for a next session; "open": no limit. `units`: at most so many compute units. `wandb`: a
     project of Weights & Biases. Raises ColabError if too little time is left, CommandFailed if it ends with an error.
     """
@@ -87,7 +86,8 @@ def start_training(
         words += ["--persist", job.persist]
     if ends != "open":
         words += budget_flags(ends == "finish", settings, out=job.out, units=units)
-    if wandb and setup_wandb():
+    keyed = (wandb or "--from-wandb" in words) and setup_wandb()
+    if wandb and keyed:
         words += ["--wandb", wandb]
     _current[:] = [start_job(job, words)]
     return job

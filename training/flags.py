@@ -18,6 +18,7 @@ from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import UsageError
 from training.registry import domains, families, family_of
+from training.wandb_address import WandbRun
 from training.workspace import PROJECT
 
 COMMAND = "a command of a domain"  # the key of the function that runs those of `Domain.commands`
@@ -161,7 +162,12 @@ class Verbs:
 
     def _of_jobs(self) -> None:
         verb = self._add("restore", "copy back what an earlier host saved in a second place", self.out)
-        _add_persist(verb, required=True)
+        source = verb.add_mutually_exclusive_group(required=True)
+        _add_persist(source, required=False)
+        source.add_argument(
+            "--from-wandb", type=_wandb_run, metavar="RUN",
+            help="a trained family from Weights & Biases: ENTITY/PROJECT/RUN, optionally @SHA256 of its checkpoint",
+        )  # fmt: skip
         verb = self._add("persist", "copy what matters to a second place, and verify it", self.out)
         _add_persist(verb, required=True)
         verb = self._add("watch", "the state of the job: progress, losses, budget, GPUs", self.out)
@@ -315,7 +321,7 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def _add_persist(parser: argparse.ArgumentParser, *, required: bool) -> None:
+def _add_persist(parser: Any, *, required: bool) -> None:
     parser.add_argument(
         "--persist", type=_persist_target, metavar="DIR|URL", required=required,
         help="a second place for what is saved, which outlives this host: a folder, which may be slow, or a network "
@@ -355,6 +361,13 @@ def _persist_target(text: str) -> Path | Address:
 def _address(text: str) -> Address:
     try:
         return Address.parse(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _wandb_run(text: str) -> WandbRun:
+    try:
+        return WandbRun.parse(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -32,9 +32,8 @@ def upload_data_files(
 ) -> Path:
     """Bring data to the session's disk once; returns its folder, /content/data by default.
 
-    `source`: a file or folder on the drive; a URL (a release's data.zip, http, s3://, gs://, az://); or "browser". A "
-                                                                                                         ".zip is
-    unpacked. `sha256`: of the file; a file NAME.sha256 beside it on the drive is used if this is empty. `files`: names
+    `source`: a file or folder on the drive; a URL (a release's data.zip, http, s3://, gs://, az://); or "browser". A .zip
+    is unpacked. `sha256`: of the file; a file NAME.sha256 beside it on the drive is used if this is empty. `files`: names
     that must be there afterwards. Raises ColabError that names what is missing, too large or another content.
     """
     settings = settings or ColabSettings()

@@ -25,6 +25,7 @@ from training.runner.values import (
     second_place,
     text,
 )
+from training.wandb_address import WandbRun
 
 JOB = "ATHANOR_JOB"  # environment variable: the domain's word, if the command gives none
 PARTS = ("prepare", "train", "export")  # of a job, for --only
@@ -101,6 +102,7 @@ class Command:
     fetched: tuple[Fetched, ...] = ()
     session_ends: int | None = None  # when this host ends, in seconds since 1970
     wandb: str | None = None  # a project of Weights & Biases
+    from_wandb: tuple[WandbRun, ...] = ()  # runs of Weights & Biases, whose trained models are used
     dry_run: bool = False
     help: bool = False
 
@@ -163,6 +165,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
             raise UsageError(f"--set {family}:{setting}: {domain.word} has no model {family}, but "
                              f"{', '.join(_families(domain))}.")  # fmt: skip
     values["set"] = (*_wandb(values["wandb"]), *values["set"])
+    values["from_wandb"] = tuple(map(WandbRun.parse, values["from_wandb"]))
     values["session_ends"] = moment(values["session_ends"] or os.environ.get("ATHANOR_SESSION_ENDS") or None)
     for name in ("max_hours", "budget_usd", "price_per_hour"):
         values[name] = amount(name, values[name] or os.environ.get(f"ATHANOR_{name.upper()}") or None)
@@ -208,6 +211,11 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
     group.add_argument(
         "--wandb", metavar="PROJECT", type=text,
         help="log to this project of Weights & Biases (key: WANDB_API_KEY; WANDB_MODE=offline: on this disk only)",
+    )  # fmt: skip
+    group.add_argument(
+        "--from-wandb", action="append", default=[], metavar="RUN", type=text,
+        help="use the trained model of this run of Weights & Biases, ENTITY/PROJECT/RUN, where none newer is here; may "
+        "be repeated. RUN@SHA256: only if its checkpoint has this SHA-256",
     )  # fmt: skip
     mode = group.add_mutually_exclusive_group()
     where = (

@@ -14,6 +14,7 @@ from typing import Any
 from training.domain import Domain, FamilyFacts, Node, Request
 from training.errors import UsageError
 from training.runner.options import Command, Fetched
+from training.wandb_address import WandbRun
 
 #: Options of the supervisor for every step except a training: no restarts, and it is killed if it has not stopped after
 #: 8 s. That is safe, as the files of these steps are complete at any moment.
@@ -129,6 +130,8 @@ class _Steps:
             steps.append(
                 self._step("restore", f"Restore from {command.persist}", ["restore", *self._out(), *self._persist()])
             )
+        if self.main:
+            steps += [self._from_wandb(one) for one in command.from_wandb]
         if not self.request.skip_prepare:
             steps.append(self._prepare())
         if only != "prepare":
@@ -191,6 +194,11 @@ class _Steps:
         receipt = f"{one.folder}/.athanor-fetch.json"
         return self._step(f"fetch {one.option}", f"Fetch {one.address}", words, receipt=receipt)
 
+    def _from_wandb(self, one: WandbRun) -> Step:
+        """After the restore from --persist: the newer of two runs is used."""
+        words = ["restore", *self._out(), "--from-wandb", str(one)]
+        return self._step(f"restore {one.path}", f"Restore {one.path} from W&B", words, ["restore"])
+
     def _doctor(self) -> Step:
         before = [f"fetch {one.option}" for one in self.command.fetched]
         words = ["doctor", *self._domain(), *self._common("doctor"), *self._device()]
@@ -238,7 +246,8 @@ class _Steps:
         if command.persist and self.main:
             words += self._persist()
         name, title, out = f"train {facts.name}", f"Train {facts.name}", command.out
-        needs = ("restore", "prepare", *self._trained(facts.after))
+        restored = ("restore", *(f"restore {one.path}" for one in command.from_wandb))
+        needs = (*restored, "prepare", *self._trained(facts.after))
         index = f"{out}/checkpoints/{facts.name}/index.json"
         if facts.fan_out:
             at_once = [] if command.gpus is None else ["--at-once", str(command.gpus)]

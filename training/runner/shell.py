@@ -32,7 +32,7 @@ def script(plan: Plan) -> str:
         lines.append(f"{name}={'yes' if getattr(command, name) else 'no'}")
     lines.append(f"until={command.session_ends or ''}")
     lines.append(f"uses_store={'yes' if command.uses_store else 'no'}")
-    lines.append(f"wandb={'yes' if command.wandb else 'no'}")
+    lines.append(f"wandb={'yes' if command.wandb or command.from_wandb else 'no'}")
     lines.append(f"mounts=({' '.join(quote(mount.path) for mount in plan.mounts)})")
     lines.append(f"notes=({' '.join(map(quote, plan.notes))})")
     lines.append(f"own_data={quote(plan.own_data)}")

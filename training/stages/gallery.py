@@ -1,10 +1,11 @@
 """Shows an export's samples (pictures, sounds) in the TensorBoard and W&B run of its training, and adds the exported
-files to the W&B run as an artifact."""
+files to the W&B run as an artifact, and its checkpoints as another one, from which other hosts restore them."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import tempfile
 import wave
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ from training.workspace import Workspace
 
 PICTURES, SOUNDS = (".png",), (".wav", ".mp3")
 LONGEST = 20.0  # seconds of a sound that are shown in TensorBoard, which takes only uncompressed ones
-UPLOAD_SECONDS = 120.0  # how long an export waits for W&B to upload its files
+UPLOAD_SECONDS = 120.0  # how long an export waits for W&B to upload its files, beside the time that follows from ...
+UPLOAD_RATE = 1e6  # ... bytes a second, of checkpoints
 
 
 def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace, folder: Path) -> None:
@@ -34,7 +36,7 @@ def show_exports(recipe: Recipe, entry: Mapping[str, Any], workspace: Workspace,
     if logging.tensorboard:
         _to_board(recipe, run, step, samples)
     if logging.wandb != "off":
-        _to_wandb(recipe, entry, run, step, samples, folder)
+        _to_wandb(recipe, entry, run, step, samples, folder, workspace)
 
 
 def _to_board(recipe: Recipe, run: Path, step: int, samples: Mapping[str, Path]) -> None:
@@ -75,11 +77,13 @@ def _cut(path: Path) -> bytes:
 
 
 def _to_wandb(
-    recipe: Recipe, entry: Mapping[str, Any], run: Path, step: int, samples: Mapping[str, Path], folder: Path
-) -> None:
+    recipe: Recipe, entry: Mapping[str, Any], run: Path, step: int, samples: Mapping[str, Path], folder: Path,
+    workspace: Workspace,
+) -> None:  # fmt: skip
     from training.engine.checkpoints.provenance import plain
     from training.engine.tracking.tracker import require_wandb, wandb_options
     from training.engine.tracking.wandb_process import WandbProcess
+    from training.persist.wandb_artifact import TYPE, pack, size_of
 
     require_wandb(recipe.settings.logging)
     options = wandb_options(run, plain(recipe.settings), recipe.settings.logging, recipe.title)
@@ -89,5 +93,13 @@ def _to_wandb(
     beside = [name for name in ("receipt.json", "metrics.json") if (folder / name).is_file()]
     files = {name: folder / name for name in [*entry["files"], *beside]}
     about = {key: entry[key] for key in ("title", "synthetic", "checkpoint", "metrics")}
-    wandb.artifact(f"{recipe.run.replace('/', '-')}-{run.name}", files, about)
-    wandb.close(UPLOAD_SECONDS)
+    name = f"{recipe.run.replace('/', '-')}-{run.name}"
+    wandb.artifact(name, files, about)
+    if recipe.settings.logging.wandb == "offline":  # checkpoints would only be copied, on the disk that they are on
+        wandb.close(UPLOAD_SECONDS)
+        return
+    with tempfile.TemporaryDirectory(prefix="wandb-", dir=run) as packed:  # on their disk: the checkpoints are linked
+        about = pack(workspace, recipe.run, run.name, Path(packed))
+        if about:
+            wandb.artifact(f"{name}-checkpoint", {path: Path(packed, path) for path in about["files"]}, about, TYPE)
+        wandb.close(UPLOAD_SECONDS + size_of(Path(packed)) / UPLOAD_RATE)  # the process reads the files until then

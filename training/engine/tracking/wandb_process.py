@@ -58,10 +58,10 @@ class WandbProcess:
         """Log images (.png) and sounds (.mp3, .wav) under their names. The process reads the files."""
         self._hand_over({"media": {name: str(path.absolute()) for name, path in files.items()}, "step": step})
 
-    def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any]) -> None:
-        """Log files and folders under their names, as one artifact of type `model` with the metadata `about`."""
+    def artifact(self, name: str, files: Mapping[str, Path], about: Mapping[str, Any], kind: str = "model") -> None:
+        """Log files and folders under their names, as one artifact of type `kind` with the metadata `about`."""
         listed = {key: str(path.absolute()) for key, path in files.items()}
-        self._hand_over({"artifact": name, "files": listed, "about": dict(about)})
+        self._hand_over({"artifact": name, "kind": kind, "files": listed, "about": dict(about)})
 
     def close(self, seconds: float = LAST_SECONDS) -> None:
         """Send the waiting records, and let the process finish; kill it after `seconds`."""
@@ -168,7 +168,7 @@ def _log(wandb: Any, run: Any, record: Mapping[str, Any]) -> None:
         kinds = {name: wandb.Image if path.endswith(".png") else wandb.Audio for name, path in record["media"].items()}
         run.log({name: kinds[name](path, caption=caption) for name, path in record["media"].items()})
     elif "artifact" in record:
-        artifact = wandb.Artifact(record["artifact"], type="model", metadata=record["about"])
+        artifact = wandb.Artifact(record["artifact"], type=record["kind"], metadata=record["about"])
         for name, path in record["files"].items():
             (artifact.add_dir if os.path.isdir(path) else artifact.add_file)(path, name=name)  # noqa: PTH112
         run.log_artifact(artifact)
