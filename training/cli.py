@@ -310,7 +310,11 @@ def _doctor(options: argparse.Namespace) -> None:
     from training.stages.doctor import doctor
 
     command_limit(options)
-    doctor(Workspace(options.out), options.of, data_options(options), device=options.device, gpus=options.gpus)
+    doctor(
+        Workspace(options.out), options.of, data_options(options),
+        device=options.device, gpus=options.gpus, as_json=options.json,
+    )  # fmt: skip
+    _require_printed()
 
 
 def _each(options: argparse.Namespace) -> None:

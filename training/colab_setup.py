@@ -73,9 +73,10 @@ def start_training(
 ) -> TrainingJob:
     """Start ./train_cuda.sh DOMAIN in the background; returns at its first step.
 
-    `options`: further ones of the runner. `ends`: "finish": verified exports before this session ends; "save": it trains
-    until then and is saved, for a next session; "open": no limit. `units`: at most so many compute units. `wandb`: a
-    project of Weights & Biases. Raises ColabError if too little time is left, CommandFailed if it ends with an error.
+    `options`: further ones of the runner. `ends`: "finish": verified exports before this session ends; "save": it
+    trains until then and is saved, for a next session; "open": no limit. `units`: at most so many compute units.
+    `wandb`: a project of Weights & Biases. Raises ColabError if too little time is left, CommandFailed if it ends with
+    an error.
     """
     settings = settings or load_settings()
     job = job_of(settings, persist, None if out is None else Path(out))

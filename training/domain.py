@@ -58,6 +58,9 @@ class Option:
     default: Any = None
     verbs: tuple[str, ...] = DATA_VERBS  # the verbs of `python -m training` that accept it; ("",): only the runner does
     runner: bool = True  # whether train_cuda.sh accepts it
+    #: Attributes of other options -> subfolders that are their values, where this one has a URL. Of a folder on this
+    #: host, the domain looks which there are (`arrange`).
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def flag(self) -> str:

@@ -78,6 +78,7 @@ class Verbs:
     def _of_data(self) -> None:
         verb = self._add("doctor", "check this host: what is missing", self.out, self.device, self.money)
         verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
+        verb.add_argument("--json", action="store_true", help="as JSON, for programs")
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
 

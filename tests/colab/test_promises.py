@@ -6,11 +6,15 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import nbformat
 import pytest
 import yaml
+
+from training.colab.data import upload_data_files
+from training.colab.surroundings import ColabError
 
 from .conftest import PROJECT
 
@@ -192,6 +196,65 @@ def test_an_archive_beyond_the_limit_is_refused_unless_it_is_wanted(data, tmp_pa
     assert not (data.parents[1] / "data.zip").exists()
     done = subprocess.run([script, "--allow-large"], cwd=data.parents[1], capture_output=True, text=True)
     assert done.returncode == 0 and (data.parents[1] / "data.zip").exists()
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A folder of many small files, in folders of their own."""
+    folder = tmp_path / "project/songs"
+    for number in range(30):
+        path = folder / f"{'audio' if number % 2 else 'midi'}/ä {number:02}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes([number]) * 40_000)
+    return folder
+
+
+def test_many_small_files_become_a_few_large_ones_that_are_read_straight_from_the_drive(many, tmp_path, capsys):
+    done = pack(many.parent / "data/x", "--out", "songs.tar", "--split", "1", "songs", ".")
+    assert done.returncode == 0, done.stderr
+    assert 'DATA = "/content/drive/MyDrive/FOLDER/songs-*.tar"' in done.stdout
+    parts = sorted(many.parent.glob("songs-*.tar"))
+    assert [path.name for path in parts] == ["songs-000.tar", "songs-001.tar"]
+    before = [path.read_bytes() for path in parts]
+    for path in many.rglob("*.bin"):
+        os.utime(path, (1, 1))
+    pack(many.parent / "data/x", "--out", "songs.tar", "--split", "1", "songs", ".")
+    assert [path.read_bytes() for path in parts] == before
+    target = upload_data_files(many.parent / "songs-*.tar", ["audio", "midi"], folder=tmp_path / "content")
+    names = sorted(path.relative_to(many).as_posix() for path in many.rglob("*.bin"))
+    assert sorted(path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()) == names
+    assert all((target / name).read_bytes() == (many / name).read_bytes() for name in names)
+    with pytest.raises(ColabError, match=r"has no file songs-\*.tgz"):
+        upload_data_files(many.parent / "songs-*.tgz", folder=tmp_path / "other")
+
+
+@pytest.mark.parametrize("damage", ["bit", "cut", "other"])
+def test_a_damaged_tar_leaves_nothing(damage, many, tmp_path):
+    assert pack(many.parent / "data/x", "--out", "songs.tar", "songs", ".").returncode == 0
+    archive = many.parent / "songs.tar"
+    content = bytearray(archive.read_bytes())
+    content[600] ^= 1
+    archive.write_bytes({"bit": bytes(content), "cut": archive.read_bytes()[:700_000], "other": b"x" * 20_000}[damage])
+    with pytest.raises(ColabError, match=r"another file than the one that was packed|is damaged or no .tar"):
+        upload_data_files(archive, folder=tmp_path / "content")
+    assert list((tmp_path / "content").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../planted", "/planted", "link", "device"])
+def test_a_tar_with_an_entry_that_leads_elsewhere_is_refused(name, tmp_path):
+    kinds = {"link": tarfile.SYMTYPE, "device": tarfile.CHRTYPE}
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        entry = tarfile.TarInfo(name)
+        entry.type, entry.linkname = kinds.get(name, tarfile.REGTYPE), "/etc/passwd"
+        archive.addfile(entry)
+    with pytest.raises(ColabError, match=f"has an entry that is refused, '{name}'"):
+        upload_data_files(tmp_path / "data.tar", folder=tmp_path / "content")
+    assert list((tmp_path / "content").iterdir()) == [] and not (tmp_path / "planted").exists()
+
+
+def test_parts_need_a_tar_and_a_number(data):
+    assert pack(data, "--split", "1").returncode == 2
+    assert pack(data, "--out", "a.tar", "--split", "0").returncode == 2
 
 
 # -- what the page explains ----------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from tests.toy_domain.domain import TOY
+from tests.toy_domain.domain import TOY, Toy
+from training.domain import Option
 from training.errors import UsageError
 from training.registry import domains
 from training.runner.options import parse
@@ -60,7 +61,7 @@ def test_a_file_is_fetched_alone_and_named(tmp_path):
     [
         (("amp", "--captures", "s3://b", "--out", "."), "does not name a bucket"),
         (("amp", "--captures", "ftp://bucket/a"), r"ftp:// is not supported: use s3://"),
-        (("amp", "--captures", "s3://bucket/a", "--di", "s3://bucket/di"), r"--di takes no URL. First: .* fetch s3://"),
+        (("music", "--data-mount", "s3://b", "--out", "."), "does not name a bucket"),
     ],
 )
 def test_addresses_that_cannot_be_fetched_are_refused(words, message):
@@ -79,3 +80,39 @@ def test_the_client_of_object_stores_is_installed_where_one_is_used(words, neede
 def test_a_variable_may_be_a_url_too(tmp_path, monkeypatch):
     monkeypatch.setenv("ATHANOR_MIDI_ROOT", "az://container/midi")
     assert plan("music", "--out", tmp_path).steps[0].name == "fetch midi-root"
+
+
+@pytest.mark.parametrize(("url", "name"), [("s3://bucket/di", ""), ("s3://bucket/di/take 1.wav", "/take 1.wav")])
+def test_an_option_for_a_file_or_a_folder_takes_either(url, name, tmp_path):
+    for words, verb in ((("amp", "--captures", "s3://bucket/a", "--di"), "prepare"), (("toy", "--readings"), "doctor")):
+        made = plan(*words, url, "--out", tmp_path)
+        fetch = next(step for step in made.steps if step.command[3:4] == (url,))
+        step = next(step for step in made.steps if step.name == verb)
+        assert step.command[step.command.index(words[-1]) + 1] == f"{fetch.command[-1]}{name}"
+
+
+class Archive(Toy):
+    options = (*Toy.options, Option("archive", "folder", "", environment="ATHANOR_ARCHIVE", verbs=(),
+                                    parts={"readings": "csv"}))  # fmt: skip
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_url_of_several_parts_stands_for_the_options_that_are_not_given(by, tmp_path, monkeypatch):
+    def fetched(*words):
+        command = parse(["toy", *words, "--out", str(tmp_path)], {"toy": Archive()})
+        return [str(one.address) for one in command.fetched]
+
+    words = ["--archive", "s3://bucket/x/"] if by == "option" else []
+    if by == "variable":
+        monkeypatch.setenv("ATHANOR_ARCHIVE", "s3://bucket/x/")
+    assert fetched(*words) == ["s3://bucket/x/csv"]
+    assert fetched(*words, "--readings", "gs://bucket/other") == ["gs://bucket/other"]
+    monkeypatch.setenv("ATHANOR_TOY_READINGS", "az://container/third")
+    assert fetched(*words) == ["az://container/third"]
+
+
+def test_a_music_dataset_in_a_bucket_is_named_once(tmp_path):
+    made = plan("music", "--data-mount", "s3://bucket/songs", "--out", tmp_path)
+    assert [step.command[3] for step in made.steps[:2]] == ["s3://bucket/songs/audio", "s3://bucket/songs/midi"]
+    prepare = next(step for step in made.steps if step.name == "prepare").command
+    assert prepare[prepare.index("--audio-root") + 1] == made.steps[0].command[-1] and made.mounts == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import json
 import os
 import shutil
 import subprocess
@@ -306,3 +307,16 @@ def test_the_build_is_read_without_importing_torch(tmp_path):
 
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU"
     assert f"torch {torch.__version__}, built for {built}; no GPU is requested" in done.stdout
+
+
+def test_programs_get_the_findings_as_json_also_of_a_host_that_is_not_ready(tmp_path, capsys):
+    words = ["doctor", "--out", str(tmp_path), "--json"]
+    assert main([*words, "--device", "cpu"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["ready"] and {"state": "ok", "about": "torch"}.items() <= report["findings"][1].items()
+    (tmp_path / "file").touch()
+    assert main(["doctor", "--out", str(tmp_path / "file"), "--device", "cpu", "--json"]) == 6
+    out = capsys.readouterr()
+    report = json.loads(out.out)
+    failed = [finding for finding in report["findings"] if finding["state"] == "fails"]
+    assert not report["ready"] and failed and failed[0]["do"] and failed[0]["text"] in out.err

@@ -8,16 +8,19 @@ import os
 import shutil
 import stat
 import subprocess
+import tarfile
 import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from training.colab.settings import ColabSettings
 from training.colab.surroundings import PROJECT, ColabError, colab_module, environment_python
 
 OBJECT_STORES = ("s3://", "gs://", "az://")
+REFUSED = "{} has an entry that is refused, '{}': it is a link, or leads out of the folder."
 MOST_UNPACKED = 200e9  # bytes: Colab's disks are not larger
 BLOCK = 1 << 20
 
@@ -32,9 +35,10 @@ def upload_data_files(
 ) -> Path:
     """Bring data to the session's disk once; returns its folder, /content/data by default.
 
-    `source`: a file or folder on the drive; a URL (a release's data.zip, http, s3://, gs://, az://); or "browser". A .zip
-    is unpacked. `sha256`: of the file; a file NAME.sha256 beside it on the drive is used if this is empty. `files`: names
-    that must be there afterwards. Raises ColabError that names what is missing, too large or another content.
+    `source`: a file or folder on the drive; a URL (a release's data.zip, http, s3://, gs://, az://); or "browser". A
+    .zip or .tar is unpacked. `sha256`: of the file; a file NAME.sha256 beside it on the drive is used if this is empty.
+    `files`: names that must be there afterwards. Raises ColabError that names what is missing, too large or another
+    content.
     """
     settings = settings or ColabSettings()
     target = Path(folder or settings.data.local_path)
@@ -81,7 +85,13 @@ def _bring(source: str, target: Path, digest: str) -> None:
 
 def _copy(source: Path, target: Path, digest: str) -> None:
     """From a mounted drive. A folder is copied with what is below it."""
-    if source.is_dir():
+    if "*" in source.name:
+        parts = sorted(path for path in source.parent.glob(source.name) if path.suffix != ".sha256")
+        if not parts:
+            raise ColabError(f"{source.parent} has no file {source.name}: is the drive mounted, and the name right?")
+        for path in parts:
+            _copy(path, target, "")
+    elif source.is_dir():
         for path in sorted(source.rglob("*")):
             if path.is_file():
                 _copy_file(path, target / path.relative_to(source))
@@ -89,7 +99,10 @@ def _copy(source: Path, target: Path, digest: str) -> None:
         listed = source.with_name(f"{source.name}.sha256")
         if not digest and listed.is_file():
             digest = listed.read_text(encoding="utf-8").split()[0]
-        _arrived(_copy_file(source, target / source.name), target, digest)
+        if source.suffix == ".tar":  # straight from the drive: the disk needs room for the files alone
+            unpack_tar(source, target, digest)
+        else:
+            _arrived(_copy_file(source, target / source.name), target, digest)
     else:
         raise ColabError(
             f"{source} is not there. On the drive? Run the cell that mounts it first; is the path spelt as in the file "
@@ -126,14 +139,11 @@ def _download(url: str, target: Path) -> Path:
 
 def _arrived(path: Path, target: Path, digest: str) -> None:
     """Verify one file, and unpack it if it is a .zip."""
-    if digest and _sha256(path) != digest:
+    if digest and (found := _sha256(path)) != digest:
         path.unlink()
-        raise ColabError(
-            f"{path.name} is another file than the one that was packed: its SHA-256 does not match {digest[:12]}... "
-            "Upload or download it again."
-        )
-    if path.suffix == ".zip":
-        unpack(path, target)
+        _require_digest(path, found, digest)
+    if path.suffix in (".zip", ".tar"):
+        (unpack if path.suffix == ".zip" else unpack_tar)(path, target)
         path.unlink()
 
 
@@ -152,16 +162,63 @@ def unpack(archive: Path, target: Path) -> None:
             for member in members:
                 place = os.path.normpath(target / member.filename)
                 if not Path(place).is_relative_to(target) or stat.S_ISLNK(member.external_attr >> 16):
-                    raise ColabError(
-                        f"{archive.name} has an entry that is refused, '{member.filename}': it is a link, or leads out "
-                        "of the folder."
-                    )
+                    raise ColabError(REFUSED.format(archive.name, member.filename))
             damaged = packed.testzip()
             if damaged:
                 raise ColabError(f"{archive.name} is damaged at {damaged}: upload or download it again.")
             packed.extractall(target)
     except zipfile.BadZipFile as error:
         raise ColabError(f"{archive.name} is damaged or no .zip ({error}): upload or download it again.") from error
+
+
+def unpack_tar(archive: Path, target: Path, digest: str = "") -> None:
+    """Unpack a .tar in one pass, without a copy of it. Raises ColabError as `unpack`, and if the SHA-256 of what was
+    read is not `digest`; nothing of it is left then."""
+    room, needed = shutil.disk_usage(target).free, archive.stat().st_size
+    if needed > room:
+        raise ColabError(f"{archive.name} unpacks to {needed / 1e9:.1f} GB, and the disk has {room / 1e9:.1f} GB free.")
+    begun = target / f".{archive.name}.unpacking"
+    shutil.rmtree(begun, ignore_errors=True)
+    try:
+        with archive.open("rb") as file:
+            reader = _Hashing(file)
+            with tarfile.open(fileobj=reader, mode="r|", bufsize=BLOCK) as packed:
+                for member in packed:
+                    inside = Path(os.path.normpath(begun / member.name)).is_relative_to(begun)
+                    if not inside or not (member.isfile() or member.isdir()):
+                        raise ColabError(REFUSED.format(archive.name, member.name))
+                    packed.extract(member, begun, filter="data")
+            while reader.read(BLOCK):  # what follows the last entry
+                pass
+        _require_digest(archive, reader.sum.hexdigest(), digest)
+        for path in sorted(begun.rglob("*")):
+            if path.is_file():
+                (target / path.relative_to(begun)).parent.mkdir(parents=True, exist_ok=True)
+                path.replace(target / path.relative_to(begun))
+    except (tarfile.TarError, EOFError) as error:
+        raise ColabError(f"{archive.name} is damaged or no .tar ({error}): upload or download it again.") from error
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+
+
+class _Hashing:
+    """A file that is read once, with the SHA-256 of what was read."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.sum = file, hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        block = self.file.read(size)
+        self.sum.update(block)
+        return block
+
+
+def _require_digest(path: Path, found: str, digest: str) -> None:
+    if digest and found != digest:
+        raise ColabError(
+            f"{path.name} is another file than the one that was packed: its SHA-256 does not match {digest[:12]}... "
+            "Upload or download it again."
+        )
 
 
 def _listed(folder: Path) -> str:

@@ -61,14 +61,15 @@ class Fetched:
 
     @classmethod
     def of(cls, option: Option, address: Address, out: str) -> Fetched:
-        """A separate folder for each address, so that data of two never mix. Raises UsageError."""
-        if option.kind == "path":
-            raise UsageError(f"{option.flag} takes no URL. First: python -m training fetch {address} DIR")
+        """A separate folder for each address, so that data of two never mix. Where the option takes a file or a
+        folder, a URL whose last part has a suffix (take1.wav) is a file. Raises UsageError."""
         name = PurePosixPath(address.prefix).name
         if option.kind == "file" and not name:
             raise UsageError(f"{option.flag} {address} names a bucket, not a file in it.")
+        # Of a `path`, which may be either, the name decides, as nothing was fetched yet.
+        is_file = option.kind == "file" or (option.kind == "path" and PurePosixPath(name).suffix != "")
         folder = f"{out}/data/fetched/{option.name}-{hashlib.sha256(str(address).encode()).hexdigest()[:8]}"
-        return cls(option.name, address, folder, f"{folder}/{name}" if option.kind == "file" else folder)
+        return cls(option.name, address, folder, f"{folder}/{name}" if is_file else folder)
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     values = vars(parser_of(domain).parse_args(given))
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     fetched: list[Fetched] = []
+    values |= _parts(domain, values)
     options = {option.attribute: _value(option, values.pop(option.attribute), checking, out, fetched)
                for option in domain.options if option.runner and option.name != ONLY}  # fmt: skip
     for option in domain.options:
@@ -363,13 +365,34 @@ def _skip_attribute(name: str) -> str:
     return f"skip {name}"
 
 
+def _given(option: Option, values: Mapping[str, Any]) -> Any:
+    """The value of an option on the command line or, if it has none there, in its environment variable."""
+    value = values.get(option.attribute)
+    return os.environ.get(option.environment) or None if value is None and option.environment else value
+
+
+def _parts(domain: Domain, values: Mapping[str, Any]) -> dict[str, str]:
+    """The options for which another one stands that has a URL, with the URLs of its parts; without those that have a
+    value of their own."""
+    found = {}
+    for option in domain.options:
+        url = _given(option, values) if option.parts else None
+        if url is not None and is_url(url):
+            missing = [other for other in domain.options if _given(other, values) is None]
+            names = {other.attribute for other in missing} & {*option.parts}
+            found |= {name: f"{Address.parse(url)}/{option.parts[name]}" for name in names}
+    return found
+
+
 def _value(option: Option, value: Any, checking: bool, out: str, fetched: list[Fetched]) -> Any:
-    if value is None and option.environment:
-        value = os.environ.get(option.environment) or None
+    if value is None:
+        value = _given(option, {})
         if value is not None and option.kind == "number":
             value = number(value)
     if value is None or not option.mounted:
         return option.default if value is None else value
+    if is_url(value) and option.parts:
+        return option.default  # see _parts
     if is_url(value):
         fetched.append(Fetched.of(option, Address.parse(value), out))
         return fetched[-1].path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -13,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,11 @@ def doctor(
     *,
     device: str = "auto",
     gpus: int | None = None,
+    as_json: bool = False,
 ) -> list[Finding]:
     """Run all checks; print and return their findings. `options`: the domain's, by attribute. `device`, `gpus`: what
-    the run is going to request.
+    the run is going to request. `as_json`: print them at the end as one JSON object, {"ready": bool, "findings":
+    [{"state", "about", "text", "do"}]}, for programs.
 
     Raises HostError naming everything that would make the run fail.
     """
@@ -58,9 +62,12 @@ def doctor(
         _inputs([path for option in domain.options if option.mounted and (path := job.path(option.attribute))]),
     ):
         for finding in check:
-            print(finding, flush=True)
             findings.append(finding)
+            if not as_json:
+                print(finding, flush=True)
     failed = [finding for finding in findings if finding.state == "fails"]
+    if as_json:
+        print(json.dumps({"ready": not failed, "findings": [asdict(finding) for finding in findings]}, indent=1))
     if failed:
         raise HostError("this host is not ready: " + "; ".join(f"{f.about}: {f.text}" for f in failed))
     return findings

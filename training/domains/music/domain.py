@@ -57,6 +57,7 @@ class Music(Domain):
             "data-mount", "folder",
             "a dataset folder: DIR/audio and DIR/midi serve as roots that are not given; links inside it may lead "
             "anywhere in it", environment="ATHANOR_DATA_MOUNT", verbs=(),
+            parts={"audio_root": "audio", "midi_root": "midi"},
         ),
         Option(
             "labels", "file", "emotions by hand: CSV, JSON or JSONL", verbs=(*PREPARE, "inspect"), runner=False
