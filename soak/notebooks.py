@@ -4,8 +4,10 @@
     python -m soak.notebooks [--only train_amp,02,six,lost] [--output FILE]
 
 Beside the notebooks: `six`, a session of six minutes with a training that would take days, which must end verified
-before it; and `lost`, a session whose machine is gone in the middle of a training, on an empty disk afterwards: the
-same bytes are exported as without it. Needs a host where a FUSE file system can be mounted. Exit code 1 if one fails.
+before it; `saved_six`, the same for several sessions, which must be saved and copied before it; and `lost`, sessions
+whose machine is gone in the middle of a training, on an empty disk afterwards, with copies on Drive and in a bucket:
+the same bits are exported as without it. Needs a host where a FUSE file system can be mounted. Exit code 1 if one
+fails.
 """
 
 from __future__ import annotations
@@ -19,15 +21,22 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.harness import place
 from tests.colab.conftest import PROJECT, STANDIN, Session, no_fuse
 from tests.colab.running import papermill, parameters
+from tests.colab.test_notebooks import NODES
+from tests.object_server import BUCKET, ObjectServer, environment
+from training.data.objects.address import Address
+from training.data.objects.store import ObjectStore
 
 TOY = {"ATHANOR_DOMAINS": "tests.toy_domain.domain:TOY", "PYTHONPATH": f"{STANDIN}:{PROJECT}"}
+BOOST = ["--only", "boost"] + [word for name in NODES for word in ("--skip", name)]  # a family that is trained quickly
+INDEX = "checkpoints/boost/index.json"
+DAY = 24 * 3600  # seconds, of a session in colab_setup.yaml
 MINUTES = 150_000  # of the made-up market: `prepare` needs 20,000 bars of five minutes
 
 
@@ -78,45 +87,105 @@ def market(session: Session) -> None:
 
 def six_minutes(session: Session) -> list[str]:
     """A training of days in a session of six minutes: it ends verified, before the session does."""
+    seconds, text = in_six_minutes(session, ENDS="finish", DOMAIN="toy", OPTIONS=["--epochs", "100000", *BOOST])
+    assert "The job is done." in text, text[-3000:]
+    return [f"ended after {seconds:.0f} of 360 s", *exported(session, text)]
+
+
+def six_minutes_saved(session: Session) -> list[str]:
+    """A job that needs several sessions, in one of six minutes: it is saved and copied before the session ends."""
+    seconds, text = in_six_minutes(session, "train_music_colab", ENDS="save", OPTIONS=["--epochs", "100000"])
+    assert "Everything is saved: run all cells again to continue." in text, text[-3000:]
+    assert "safe: everything in" in text, text[-3000:]
+    runs = sorted(path.parent.name for path in (session.cloud / "MyDrive/athanor/checkpoints").glob("*/index.json"))
+    return [f"ended after {seconds:.0f} of 360 s", "saved:", *runs]
+
+
+def in_six_minutes(session: Session, name: str = "train_amp_colab", **more: object) -> tuple[float, str]:
+    """Run a notebook in a session that has six minutes left; returns its seconds, and what it printed."""
     began = time.time()
-    chosen = parameters(session, ENDS="finish", OPTIONS=["--epochs", "100000"])
-    day = 24 * 3600
+    toy = TOY if more.get("DOMAIN") == "toy" else {}
     code, text, errors = papermill(
-        session, "train_music_colab.ipynb", chosen, timeout=1200, ATHANOR_SESSION_STARTED=str(began - day + 360)
-    )
+        session, f"{name}.ipynb", parameters(session, **more), timeout=1200,
+        ATHANOR_SESSION_STARTED=str(began - DAY + 360), **toy,
+    )  # fmt: skip
     assert code == 0, f"{text[-3000:]}\n{errors[-3000:]}"
     assert time.time() - began < 360, f"it took {time.time() - began:.0f} s"
-    return [f"ended after {time.time() - began:.0f} of 360 s", *exported(session, text)]
+    return time.time() - began, text
 
 
 def lost(session: Session) -> list[str]:
-    """The same job twice: once undisturbed, once on a machine that is gone after its first copies."""
-    options = {"DOMAIN": "toy", "ENDS": "open", "OPTIONS": ["--epochs", "30"]}
+    """The same job three times: undisturbed; on a machine that is gone after its first copies to the drive; and on one
+    that had copied to a bucket (a real S3 server). The next machine begins with an empty disk."""
     other = Session(make(session.folder / "undisturbed"))
     try:
-        code, text, errors = papermill(other, "train_amp_colab.ipynb", parameters(other, **options), **TOY)
-        assert code == 0, text + errors
+        run_boost(other)
+        expected = bits(other.content / "job/exports")
     finally:
         other.end()
-    stop = threading.Thread(target=kill_at_first_copy, args=(session,))
-    stop.start()
-    code, text, errors = papermill(session, "train_amp_colab.ipynb", parameters(session, **options), **TOY)
-    stop.join()
-    assert code != 0, "the machine was not lost"
-    session.lost(uploaded=True)
-    code, text, errors = papermill(session, "train_amp_colab.ipynb", parameters(session, **options), **TOY)
-    assert code == 0 and "resumed at step" in text, text + errors
-    one, two = (place.cloud / "MyDrive/athanor/exports" for place in (session, other))
-    names = sorted(path.name for path in two.glob("*.onnx"))
-    assert names and all((one / name).read_bytes() == (two / name).read_bytes() for name in names), names
-    return [f"{text[text.index('resumed at') :].splitlines()[0]}; same bytes:", *names]
+    server = ObjectServer(session.folder / "server")
+    reports = []
+    try:
+        keys = environment(server.endpoint)
+        store = opened(Address("s3", BUCKET, "lost"), keys)
+        drive, bucket = session.place / INDEX, lambda: store.head(INDEX) is not None
+        for place, url, copied in (("Drive", "drive", drive.exists), ("S3", str(store.address), bucket)):
+            stop = threading.Thread(target=kill_at_first_copy, args=(session, copied))
+            stop.start()
+            code, text, _ = run_boost(session, url, keys, required=None)
+            stop.join()
+            assert code != 0, "the machine was not lost"
+            session.lost(uploaded=True)
+            _, text, _ = run_boost(session, url, keys)
+            assert "resumed at step" in text, text
+            found = bits(session.content / "job/exports")
+            assert found == expected, f"{place}: {sorted(found)} differ from {sorted(expected)}"
+            reports.append(f"{place}: {text[text.index('resumed at') :].splitlines()[0]}, the same bits")
+            session.lost(uploaded=False)
+    finally:
+        server.close()
+    return [*reports, *sorted(expected)]
 
 
-def kill_at_first_copy(session: Session) -> None:
-    """kill -9 of everything that the session runs, once a copy of a training's checkpoint is on the drive."""
+def run_boost(
+    session: Session, persist: str = "drive", keys: Mapping[str, str] | None = None, required: int | None = 0
+) -> tuple[int, str, str]:
+    """The notebook with a small job of the toy domain."""
+    chosen = parameters(session, DOMAIN="toy", ENDS="open", PERSIST=persist, OPTIONS=["--epochs", "100", *BOOST])
+    done = papermill(session, "train_amp_colab.ipynb", chosen, **TOY, **(keys or {}))
+    assert required is None or done[0] == required, f"{done[1][-3000:]}\n{done[2][-3000:]}"
+    return done
+
+
+def opened(address: Address, keys: Mapping[str, str]) -> ObjectStore:
+    os.environ.update(keys)
+    return ObjectStore(address)
+
+
+def bits(folder: Path) -> dict[str, bytes]:
+    """Models and golden files: name -> content, of an .onnx without the SHA-256 of its checkpoint, which also holds how
+    many seconds the training took."""
+    import onnx
+
+    found = {}
+    for path in (*folder.glob("*.onnx"), *folder.glob("golden/*.npz")):
+        if path.suffix == ".onnx":
+            model = onnx.load(path)
+            kept = [prop for prop in model.metadata_props if prop.key != "checkpoint_sha256"]
+            assert len(kept) == len(model.metadata_props) - 1, path
+            del model.metadata_props[:]
+            model.metadata_props.extend(kept)
+            found[path.name] = model.SerializeToString()
+        else:
+            found[path.name] = path.read_bytes()
+    assert any(name.endswith(".onnx") for name in found), f"nothing was exported to {folder}"
+    return found
+
+
+def kill_at_first_copy(session: Session, copied: Callable[[], bool]) -> None:
+    """kill -9 of everything that the session runs, once a copy of a training's checkpoint is in its second place."""
     until = time.monotonic() + 600
-    index = session.place / "checkpoints/boost/index.json"
-    while time.monotonic() < until and not index.exists():
+    while time.monotonic() < until and not copied():
         time.sleep(0.02)
     mine = str(session.content).encode()
     for folder in Path("/proc").iterdir():
@@ -149,6 +218,7 @@ TRIALS = (
     notebook("market/06_cross_validation"),
     notebook("market/07_inference", exports=False, MODEL="xgboost"),
     Trial("six", six_minutes),
+    Trial("saved_six", six_minutes_saved),
     Trial("lost", lost),
 )
 
