@@ -133,6 +133,19 @@ def test_a_job_is_started_up_to_its_first_step_and_followed_to_its_end(project, 
     assert follow_job(job) == 0 and capsys.readouterr().out == "the end\nThe job is done.\n"
 
 
+def test_less_than_two_hours_left_is_reported_once(project, job, capsys, monkeypatch):
+    left = iter([2.1, 1.9, 1.8])
+    monkeypatch.setattr(jobs, "estimate_training_time_remaining", lambda settings: next(left, None) or ended())
+
+    def ended() -> float:
+        (project / "end").write_text("0")
+        return 1.7
+
+    start_job(job, ["toy"])
+    assert follow_job(job) == 0
+    assert capsys.readouterr().out.count("Note: less than 2 hours of this session are left (1.9).") == 1
+
+
 def test_a_job_that_fails_says_so_where_it_is_started_and_where_it_is_followed(project, job, capsys):
     start_job(job, ["toy"])
     (project / "end").write_text("5")
