@@ -12,13 +12,18 @@ import torch
 from tests import toys
 from tests.engine import toy
 from training import threads
+from training.data import manifest
 from training.data.manifest import Row
+from training.data.schema import ID, Key, Schema
 from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
 from training.stages import splits, trained
 from training.stages.evaluate import evaluate
 from training.workspace import Workspace
 
 SECTIONS = {"training": {"epochs": 4, "ema_decay": 0.9}}
+
+
+TABLED = Schema(f"{__name__}:TABLED", (), {"number": Key(int), "table": Key(str)}, names=(ID, "table"))
 
 
 class Judged(toy.ToyRecipe):
@@ -85,6 +90,20 @@ def test_nothing_is_measured_twice_and_other_families_are_kept(workspace):
     assert len(Judged.contexts) == 1
     evaluate("toy", workspace, device="cpu", share=1.0)  # another question
     assert len(Judged.contexts) == 2
+
+
+def test_a_changed_name_of_the_rows_is_measured_again(workspace, tmp_path, monkeypatch):
+    """It is no input of the model, but the judgement may use it."""
+
+    def rows_of(split: str, table: str):
+        path = tmp_path / f"{split}_{table}.jsonl"
+        path.write_text("".join(json.dumps({"id": str(n), "number": n, "table": table}) + "\n" for n in range(9)))
+        return manifest.load(path, TABLED, path_keys=())
+
+    for table, measured in (("first", 1), ("first", 1), ("second", 2)):
+        monkeypatch.setattr(splits, "load_split", lambda recipe, place, split, table=table, **_: rows_of(split, table))
+        evaluate("toy", workspace, device="cpu")
+        assert len(Judged.contexts) == measured, table
 
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from training.data.files import sha256, write_atomic
-from training.data.identity import refuse_leak
+from training.data.identity import refuse_leak, schema_of
 from training.errors import DataError
 from training.export.receipt import finite
 from training.registry import domain_of, families, family_of
@@ -82,7 +82,7 @@ class _Judge:
         # The sealed split is identified by its manifest, so that an earlier result is read back without opening it.
         sealed = split == "test"
         held_out = None if sealed else self._rows(split)
-        which = sha256(self._manifest(split)) if held_out is None else sorted(str(row.values["id"]) for row in held_out)
+        which = sha256(self._manifest(split)) if held_out is None else _names_of(held_out)
         subject = {
             "checkpoint_sha256": self.trained.sha256,
             "held_out": which,
@@ -143,6 +143,15 @@ class _Judge:
         if not path.is_file():
             raise DataError(f"There is no {split} split of {self.recipe.title}: `prepare` has not written {path}.")
         return path
+
+
+def _names_of(rows: Sequence[Row]) -> list[str]:
+    """What identifies each row: its `Schema.names` but for paths, which differ between hosts. A judgement may depend on
+    a name, such as the version of a table by which its results are grouped, while the trained model does not."""
+    schema = schema_of(rows)
+    paths = {key.name for key in schema.paths}
+    names = [name for name in schema.names if name not in paths]
+    return sorted(" ".join(str(row.values[name]) for name in names if name in row.values) for row in rows)
 
 
 def unit_of(run: str) -> Unit:

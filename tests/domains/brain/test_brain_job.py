@@ -7,11 +7,14 @@ from pathlib import Path
 
 import nibabel
 import pytest
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from training import cli
+from training.domains.brain.report.sections import sections
 from training.registry import domains
 from training.runner.options import parse
 from training.runner.plan import plan_of
+from training.workspace import Workspace
 
 VOLUMES = "300"
 
@@ -57,3 +60,19 @@ def test_the_report_shows_alignment_splits_and_the_ceiling(out):
     page = (out / "exports/report.html").read_text(encoding="utf-8")
     for text in ("Is the film where the BOLD says?", "sealed test", "Ceiling and segments", "lower bound"):
         assert text in page, text
+
+
+def test_the_report_of_measured_bold_has_no_truth_and_lists_the_sealed_test_by_region(out, tmp_path):
+    entry = of(out, "exports/metrics.json")["families"]["encoding"]
+    region = {"name": "V1 <left>", "number": 1, "voxels": 1200, "r": 0.21, "low": 0.1, "high": 0.3,
+              "banded_ridge": 0.2, "ceiling": None, "share": None, "q": 0.003}  # fmt: skip
+    entry["brain"].pop("truth")
+    entry["test"] = {**entry, "brain": {**entry["brain"], "regions": [region], "blocks": 9}}
+    workspace = Workspace(tmp_path)
+    workspace.exports.mkdir(parents=True)
+    (workspace.exports / "metrics.json").write_text(json.dumps({"format": 1, "families": {"encoding": entry}}))
+    (section,) = sections(workspace)
+    page = Environment(loader=FileSystemLoader(section.template.parent), autoescape=True, undefined=StrictUndefined)
+    text = page.get_template(section.template.name).render(facts=section.facts)
+    assert "Of the sealed test, 9 time blocks." in text and "Simulated" not in text
+    assert "V1 &lt;left&gt;" in text and "1,200" in text and "0.1 to 0.3" in text

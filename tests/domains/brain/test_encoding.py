@@ -168,8 +168,9 @@ def test_a_planted_voxel_comes_back_in_its_place_in_a_map(recipe, splits, model,
         return out
 
     written = maps.write(predict, model, splits["val"], tmp_path)
-    assert [path.name for path in written] == [*(f"r_sub-{number:02}.nii.gz" for number in (1, 2, 3)), "r.png"]
-    assert written[-1].read_bytes().startswith(b"\x89PNG")
+    names = [f"{kind}_sub-{number:02}.nii.gz" for number in (1, 2, 3) for kind in ("r", "ceiling", "share", "q")]
+    assert [path.name for path in written] == [*names, "r.png", "slices.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[-2:])
     image = nibabel.load(written[0])
     source = nibabel.load(splits["val"][0].values[BOLD_PATH])
     assert np.array_equal(image.affine, source.affine) and image.shape == source.shape[:3]
@@ -178,6 +179,14 @@ def test_a_planted_voxel_comes_back_in_its_place_in_a_map(recipe, splits, model,
     assert place == np.unravel_index(rows.voxels[planted], values.shape)
     assert values.max() == pytest.approx(1, abs=1e-3)
     assert not values[~world.mask].any()
+    assert image.header["sform_code"] == source.header["sform_code"]
+    q = nibabel.load(tmp_path / "q_sub-01.nii.gz")
+    assert q.header.get_intent()[0] == "p value" and (q.get_fdata()[~world.mask] == 1).all()
+    assert np.argwhere(q.get_fdata() < 0.05).tolist() == [[*map(int, place)]]
+    ceiling, share = (nibabel.load(tmp_path / f"{kind}_sub-01.nii.gz").get_fdata() for kind in ("ceiling", "share"))
+    known = ceiling >= 0.05
+    assert known.any() and share[known] == pytest.approx(values[known] / ceiling[known], rel=1e-4)
+    assert not share[~known].any()
 
 
 def test_moments_of_an_empty_choice_are_an_error():

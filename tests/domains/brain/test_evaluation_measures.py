@@ -87,7 +87,7 @@ def test_null_voxels_are_rarely_significant_and_responsive_ones_are_found():
 
     predicted, measured = noise(600), noise(600)
     measured[:, :200] += predicted[:, :200]
-    q = measures.false_discovery(measures.shifted_p(predicted, measured, [100, 100]))
+    q = measures.false_discovery(measures.pooled_p(*measures.shifted(predicted, measured, [100, 100])))
     assert (q[:200] < 0.05).mean() > 0.9
     assert (q[200:] < 0.05).mean() < 0.06
 
@@ -104,3 +104,20 @@ def test_segments_are_recognised_only_by_a_prediction_that_knows_them():
     other, _ = blocks(count=2, length=45, voxels=60)
     unrelated = [np.random.default_rng(n).standard_normal(p.shape) for n, p in enumerate(other)]
     assert measures.match_segments(unrelated, measured).right <= 4
+
+
+@pytest.mark.parametrize("blocks_of", [[30], [45, 60]])
+def test_noise_is_not_significant_however_few_shifts_there_are(blocks_of):
+    found = []
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        predicted, measured = (random.standard_normal((sum(blocks_of), 300)) for _ in range(2))
+        q = measures.false_discovery(measures.pooled_p(*measures.shifted(predicted, measured, blocks_of)))
+        found.append((q < 0.05).any())
+    assert np.mean(found) <= 0.15
+
+
+@pytest.mark.parametrize(("count", "estimated"), [(2, False), (3, False), (4, True)])
+def test_an_interval_needs_four_blocks(count, estimated):
+    """Two blocks have three different draws: their interval would end at the value itself."""
+    assert Moments.of(*blocks(count=count)).mean_draws(Resampling(count, 0)).estimated is estimated

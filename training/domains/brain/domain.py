@@ -42,6 +42,9 @@ class Brain(Domain):
         Option("onset", "text", "seconds of the film at the first volume, one number for each run (default: 0)",
                "SECONDS", verbs=PREPARE),
         Option("mask", "file", "1 in the voxels that are used (default: those with signal in all runs)", verbs=PREPARE),
+        Option("atlas", "file", "regions as numbers, .nii.gz: results are listed by region", verbs=PREPARE),
+        Option("hold-out-subject", "text", "left out of training; only its head is fitted (several: 05,07)", "ID",
+               verbs=PREPARE),
         Option("volumes", "number", "of the demo's run (default: 900)", verbs=PREPARE, runner=False),
         Option("null-world", "flag", "the demo's subjects saw another film: nothing can be predicted", verbs=PREPARE),
     )  # fmt: skip

@@ -16,7 +16,7 @@ from training.domains.brain.bold.files import natural
 from training.domains.brain.bold.values import Normaliser, columns, raw
 from training.domains.brain.features.bank import Bank, joined
 from training.domains.brain.features.haemodynamics import with_response
-from training.domains.brain.rows import BOLD_PATH, MASK_PATH, STIMULUS_PATH
+from training.domains.brain.rows import BOLD_PATH, MASK_PATH, STIMULUS_PATH, UNSEEN
 from training.domains.brain.splits.blocks import smallest_gap
 from training.domains.brain.stimulus import bins
 from training.errors import DataError
@@ -31,6 +31,17 @@ def encoders() -> Mapping[str, Encoder]:
     from training.domains.brain.bold import masks, reading
 
     return {BOLD_PATH: reading.ENCODER, STIMULUS_PATH: bins.ENCODER, MASK_PATH: masks.OWN}
+
+
+def seen(rows: Sequence[Row]) -> Sequence[Row]:
+    """The rows without those of subjects who are left out of training (--hold-out-subject)."""
+    some = [row for row in rows if UNSEEN not in row.values]
+    return rows if len(some) == len(rows) else some
+
+
+def unseen(rows: Sequence[Row]) -> list[Row]:
+    """The rows of subjects who are left out of training."""
+    return [row for row in rows if UNSEEN in row.values]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +83,20 @@ class Rows:
     def spans(self) -> list[tuple[str, int, int]]:
         """(run, begin, end) of every row, each once."""
         return sorted({(name, *span) for name, run in self.runs.items() for of in run.spans.values() for span in of})
+
+    def held(self) -> list[tuple[str, int, int]]:
+        """The blocks of held-out rows that all subjects of the rows have: the units of the bootstrap. Raises DataError
+        if there is none."""
+        found = [
+            (name, begin, end) for name, begin, end in self.spans()
+            if all((begin, end) in self.runs[name].spans.get(subject, ()) for subject in self.subjects)
+        ]  # fmt: skip
+        if not found:
+            raise DataError(
+                "No held-out block is there for all subjects: each run is missing for one of them. Leave out the "
+                "subjects without a run that the others have."
+            )
+        return found
 
 
 def _run(name: str, rows: Sequence[Row]) -> RunRows:
@@ -164,13 +189,6 @@ class Material:
                 y.append(self.bold(self.train, subject, name, begin, end))
                 lengths.append(end - begin)
         return np.concatenate(x), np.concatenate(y), lengths
-
-    def held(self, rows: Rows) -> list[tuple[str, int, int]]:
-        """The blocks of held-out rows that all subjects of the rows have. They are the units of the bootstrap."""
-        return [
-            (name, begin, end) for name, begin, end in rows.spans()
-            if all((begin, end) in rows.runs[name].spans.get(subject, ()) for subject in rows.subjects)
-        ]  # fmt: skip
 
     def gap(self, rows: Rows) -> int | None:
         """The fewest volumes between a training row and one of these rows."""

@@ -19,6 +19,11 @@ def mask_path(workspace: Workspace) -> Path:
     return workspace.root / "data" / "voxels.mask"
 
 
+def regions_path(mask: Path) -> Path:
+    """The regions of --atlas, beside the mask whose voxels they divide."""
+    return mask.with_name("regions.safetensors")
+
+
 def alarms_path(workspace: Workspace) -> Path:
     """What the alarms found, with the digest of what they depend on. JSON."""
     return workspace.root / "data" / "alarms.json"

@@ -10,22 +10,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from training.data.encode import Quarantined
-from training.data.files import printable, write_atomic
+from training.data.encode import Quarantined, encode_files
+from training.data.files import printable, sha256, write_atomic
 from training.data.identity import is_marked_synthetic
 from training.data.writing import file_name, write_manifests
 from training.domain import Job
 from training.domains.brain import places
 from training.domains.brain.alarms.running import run_alarms
-from training.domains.brain.bold import masks
+from training.domains.brain.bold import atlas, masks
 from training.domains.brain.bold.files import natural
 from training.domains.brain.collecting import Collected, collect, facts
 from training.domains.brain.presenting import Presented, present, source
-from training.domains.brain.rows import BOLD_PATH, MASK_PATH, STIMULUS_PATH
+from training.domains.brain.rows import BOLD_PATH, MASK_PATH, REGIONS, STIMULUS_PATH, UNSEEN
 from training.domains.brain.splits.blocks import Block, blocks, gap_of, rows_of
 from training.domains.brain.stimulus import bins
 from training.domains.brain.summary import report
-from training.errors import DataError
+from training.errors import DataError, UsageError
 
 LISTED = 50  # quarantined files in the summary; all are in quarantine.jsonl
 CODE = ("alarms", "bold", "features", "regression", "splits", "stimulus")  # what decides what the alarms find
@@ -39,20 +39,22 @@ def prepare(job: Job) -> None:
     collected = _without(collected, presented.refused)
     split = _split(job, collected, presented)
     masks.write(places.mask_path(job.workspace), collected.voxels, collected.shape, collected.affine)
-    rows = _rows(job, collected, presented, split)
+    regions, remarks = _regions(job, collected)
+    rows = _rows(job, collected, presented, split, regions)
     found = _alarms(job, collected, presented, split)
     digest = _digest(job, collected, presented)
     folders = (job.path("fmri"), job.path("bids"), job.path("movie"), job.path("frames"), job.path("annotations"))
     summary = {
         "synthetic": is_marked_synthetic(*(path for path in folders if path is not None)),
         **facts(collected),
+        "left_out": _left_out(job, collected),
         "volumes": dict(presented.volumes),
         "onsets": dict(presented.onsets),
         "bands": sorted(_stimulus(presented, next(iter(presented.paths))).bands),
         "gap": gap_of(collected.tr.seconds),
         "splits": _counts(split),
         "blocks": {name: [[one.split, one.begin, one.end] for one in of] for name, of in split.items()},
-        "notes": [*collected.notes, *presented.notes],
+        "notes": [*collected.notes, *presented.notes, *remarks],
         "alarms": found["alarms"],
         "remarks": found["remarks"],
         "scans": found["runs"],
@@ -84,24 +86,64 @@ def _split(job: Job, collected: Collected, presented: Presented) -> dict[str, li
     return out
 
 
+def _regions(job: Job, collected: Collected) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Write the regions of --atlas; the keys that rows get, and remarks. Raises DataError for an atlas of no use."""
+    path, place = job.path("atlas"), places.regions_path(places.mask_path(job.workspace))
+    if path is None:
+        place.unlink(missing_ok=True)
+        return {}, ()
+    records, refused = encode_files([path], masks.GIVEN, job.workspace.cache, job.workers, job.say)
+    if path in refused:
+        raise DataError(f"--atlas {printable(path)} {refused[path].reason}.")
+    found, notes = atlas.regions_of(path, records[path], collected.voxels, collected.shape, collected.affine)
+    atlas.write(place, found)
+    return {REGIONS: sha256(place)}, notes
+
+
+def _left_out(job: Job, collected: Collected) -> list[str]:
+    """The subjects of --hold-out-subject. Raises UsageError for one that is not there, or if nobody is left."""
+    text = job.options.get("hold_out_subject")
+    known = sorted({run.subject for run in collected.runs}, key=natural)
+    if text is None:
+        return []
+    found = [part.strip().removeprefix("sub-") for part in str(text).split(",")]
+    missing = [subject for subject in found if subject not in known]
+    if missing:
+        raise UsageError(
+            f"--hold-out-subject {text}: there is no subject {', '.join(missing)}; there are {', '.join(known)}. For "
+            "each of them in turn, give the command once for each, with another folder (--out)."
+        )
+    if len(set(found)) == len(known):
+        raise UsageError(f"--hold-out-subject {text}: no subject is left to train on.")
+    return sorted(set(found), key=natural)
+
+
 def _rows(
-    job: Job, collected: Collected, presented: Presented, split: Mapping[str, Sequence[Block]]
-) -> dict[str, list[dict[str, Any]]]:
+    job: Job, collected: Collected, presented: Presented, split: Mapping[str, Sequence[Block]],
+    more: Mapping[str, str],
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
     """File name of a manifest -> its rows, in order of run, time and subject."""
     out: dict[str, list[dict[str, Any]]] = {file_name(places.MANIFEST, one): [] for one in ("train", "val", "test")}
-    subjects = sorted({run.subject for run in collected.runs}, key=natural)
+    left_out = _left_out(job, collected)
+    every = sorted({run.subject for run in collected.runs}, key=natural)
+    subjects = [subject for subject in every if subject not in left_out]
     for place, (name, of_run) in enumerate(split.items(), 1):
         for number, block in enumerate(of_run):
             for begin, end in rows_of(block):
                 for run in collected.of_run(name):
+                    unseen = run.subject in left_out
+                    number_of = len(subjects) + 1 + left_out.index(run.subject) if unseen else (
+                        subjects.index(run.subject) + 1
+                    )  # fmt: skip
                     out[file_name(places.MANIFEST, block.split)].append({
                         "id": f"sub-{run.subject} run-{name} {begin}-{end}",
                         BOLD_PATH: str(run.path), STIMULUS_PATH: str(presented.paths[name]),
                         MASK_PATH: str(places.mask_path(job.workspace)), "subject": run.subject, "run": name,
                         "tr": collected.tr.seconds, "volumes": presented.volumes[name],
-                        "subject_number": subjects.index(run.subject) + 1, "subjects": len(subjects),
+                        "subject_number": number_of, "subjects": len(subjects),
                         "run_number": place, "runs": len(split), "begin": begin, "end": end,
-                        "block": f"{name} {block.split} {number}",
+                        "block": f"{name} {block.split} {number}", **more,
+                        **({UNSEEN: True} if unseen else {}),
                     })  # fmt: skip
     return out
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from training.data.schema import Key, PathKey, Schema, is_number, text
+from training.data.schema import ID, Key, PathKey, Schema, is_number, text
 
 BOLD_PATH, STIMULUS_PATH, MASK_PATH = "bold_path", "stimulus_path", "mask_path"
+UNSEEN = "unseen"  # true: of a subject who is left out of training; its training rows fit its own head alone
+REGIONS = "regions"  # SHA-256 of the file of regions beside the mask; missing without --atlas
 
 
 def _seconds(name: str) -> Key:
@@ -36,6 +38,12 @@ def _count(name: str) -> Key:
     return Key(check)
 
 
+def _yes(value: Any) -> bool:
+    if value is not True:
+        raise ValueError(f"`{UNSEEN}` is true, or left out; it is {value!r}")
+    return value
+
+
 SCHEMA = Schema(
     place="training.domains.brain.rows:SCHEMA",
     paths=(
@@ -54,8 +62,11 @@ SCHEMA = Schema(
         "subjects": _count("subjects"),
         "run_number": _count("run_number"),
         "runs": _count("runs"),
+        REGIONS: text(REGIONS),
+        UNSEEN: Key(_yes),
     },
     required=("subject", "run", "tr", "volumes", "subject_number", "subjects", "run_number", "runs"),
+    names=(ID, REGIONS),  # no model depends on the regions by which results are listed
     spans={BOLD_PATH: ("begin", "end"), STIMULUS_PATH: ("begin", "end")},
     group="block",  # "1 val 0": the volumes of a block of time are in one split, for all subjects
     example='{"bold_path": ..., "stimulus_path": ..., "mask_path": ..., "subject": "01", "run": "1", "tr": 1.5, '

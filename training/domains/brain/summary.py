@@ -19,6 +19,8 @@ def report(summary: Mapping[str, Any], folder: str, changed: bool, say: Callable
         f"  {len(subjects)} subjects, {len(runs)} {'run' if len(runs) == 1 else 'runs'}, {summary['voxels']:,} voxels "
         f"({summary['mask']} mask), TR {summary['tr']:g} s ({summary['tr_source']})"
     )
+    if summary["left_out"]:
+        say(f"  left out of training: subject {', '.join(summary['left_out'])}")
     listed = ", ".join(f"{name} {volumes}" for name, volumes in summary["volumes"].items())
     say(f"  volumes by run: {listed}; features: {', '.join(summary['bands'])}")
     parts = ", ".join(f"{name} {of['volumes']} volumes in {of['blocks']}" for name, of in summary["splits"].items())

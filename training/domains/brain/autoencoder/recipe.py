@@ -13,7 +13,7 @@ from training.domains.brain.autoencoder.objective import coefficients, fmri_coun
 from training.domains.brain.autoencoder.reconstruction import judge_reconstruction
 from training.domains.brain.autoencoder.settings import AutoencoderSettings
 from training.domains.brain.encoding.recipe import MEANINGS, EncodingRecipe
-from training.domains.brain.material import Material, Rows
+from training.domains.brain.material import Material, Rows, seen
 from training.domains.brain.moments import correlations_of, sums_of
 from training.graphs import Graph, TensorSpec
 from training.judgement import Judgement, Verdict
@@ -34,6 +34,7 @@ class AutoencoderRecipe(EncodingRecipe):
     settings: AutoencoderSettings
 
     def fit_constants(self, rows):
+        rows = seen(rows)
         out = dict(super().fit_constants(rows))
         features = np.concatenate([
             Material.of(rows).features[name][begin:end] for name, begin, end in Rows.of(rows).spans()
@@ -92,7 +93,7 @@ class AutoencoderRecipe(EncodingRecipe):
 
     def evaluate(self, context):
         found = super().evaluate(context)
-        material, rows = self.fitted.of(context.train), Rows.of(context.held_out)
+        material, rows = self.fitted.of(seen(context.train)), Rows.of(seen(context.held_out))
         kept = judge_reconstruction(context.model, material, rows, self.settings.seed)
         share = self.share(context.model, context.train)
         sentences = [f"The bottleneck gives back {_listed(kept)} of the variance on held-out time."]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def judge_reconstruction(model: Autoencoder, material: Material, rows: Rows, seed: int) -> dict[str, Metric]:
     """R2 of each modality against the mean of the training rows, drawn by held-out blocks."""
     sums: dict[str, list[tuple[float, int]]] = {}
-    for name, begin, end in material.held(rows):
+    for name, begin, end in rows.held():
         for key, of in _errors(model, rows, name).items():
             sums.setdefault(key, []).append((float(of[begin:end].sum()), end - begin))
     blocks = Resampling(len(next(iter(sums.values()))), seed)

@@ -33,6 +33,7 @@ def decode(path: Path) -> dict[str, np.ndarray]:
     """The volumes of a run, in the voxels that hold any signal.
 
     data: int16 [T, n]; the values are data * scale[t // BLOCK] + offset[t // BLOCK], scale and offset float32 [B, n].
+    codes: int16 [2], qform_code and sform_code of the header: the space of the affine.
     index: int32 [n], of the voxels in the flattened grid (C order). shape: int32 [3]; affine: float64 [4, 4].
     tr: float64 [1], seconds of the header, nan where its unit is unknown; unit_value: float64 [1], as it is written.
     constant: int64 [1], voxels inside the head that never change; nonfinite: int64 [1], voxels with NaN or infinity.
@@ -151,7 +152,8 @@ def _volumes(stream: BinaryIO, header: Nifti1Header, affine: np.ndarray) -> dict
         "data": np.concatenate(parts)[:, kept],
         "scale": np.stack(scales)[:, kept], "offset": np.stack(offsets)[:, kept],
         "index": inside[kept].astype(np.int32), "shape": np.array(header.get_data_shape()[:3], np.int32),
-        "affine": affine, "tr": np.array([seconds]), "unit_value": np.array([value]),
+        "affine": affine, "codes": np.array([header["qform_code"], header["sform_code"]], np.int16),
+        "tr": np.array([seconds]), "unit_value": np.array([value]),
         "constant": np.array([(finite & ~varies).sum()]), "nonfinite": np.array([(~finite).sum()]),
         "mean_size": np.array([np.median(np.abs(mean[kept]))]), "mean_spread": np.array([np.median(spread[kept])]),
     }  # fmt: skip
@@ -177,5 +179,5 @@ def _repetition(header: Any) -> tuple[float, float]:
     return value, value * _TO_SECONDS[unit] if unit in _TO_SECONDS else float("nan")
 
 
-ENCODER = Encoder("bold", "bold 1", decode, seconds=600.0, processor=30.0, bytes_per_second=2e6, megabytes=8192,
+ENCODER = Encoder("bold", "bold 2", decode, seconds=600.0, processor=30.0, bytes_per_second=2e6, megabytes=8192,
                   imports=("nibabel",))  # fmt: skip

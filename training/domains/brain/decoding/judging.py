@@ -49,7 +49,7 @@ class Held:
     @classmethod
     def of(cls, material: Material, rows: Rows, ahead: int) -> Held:
         """Raises DataError if no held-out stretch is longer than the delays and a segment."""
-        every = material.held(rows)
+        every = rows.held()
         found = [(name, *span) for name in rows.runs
                  for span in stretches([(begin, end) for run, begin, end in every if run == name])]  # fmt: skip
         ends = {(name, begin): end for name, begin, end in found}

@@ -13,7 +13,7 @@ from training.domains.brain.decoding.model import Decoding, Readout, SubjectMap
 from training.domains.brain.decoding.settings import DecodingSettings
 from training.domains.brain.decoding.windows import DecodingWindows
 from training.domains.brain.encoding.recipe import LONGEST, MEANINGS
-from training.domains.brain.material import Fitted, encoders
+from training.domains.brain.material import Fitted, encoders, seen
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.graphs import Graph, TensorSpec
@@ -41,9 +41,10 @@ class DecodingRecipe(Stepped):
         return encoders()
 
     def fit_constants(self, rows):
-        return constants_of(rows, self.settings.model.rank)
+        return constants_of(seen(rows), self.settings.model.rank)
 
     def dataset(self, rows, training):
+        rows = seen(rows)
         delays = delays_of(float(rows[0].values["tr"]))
         return DecodingWindows(rows, self.settings.windows.volumes, delays, self.settings.seed, training)
 
@@ -71,9 +72,10 @@ class DecodingRecipe(Stepped):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, context):
-        material = self.fitted.of(context.train)
-        decode = self.decoder(context.model, [*context.train, *context.held_out])
-        return judge(decode, material, context.held_out, self.settings.seed, self.fitted.models)
+        train, held_out = seen(context.train), seen(context.held_out)
+        material = self.fitted.of(train)
+        decode = self.decoder(context.model, [*train, *held_out])
+        return judge(decode, material, held_out, self.settings.seed, self.fitted.models)
 
     def decoder(self, model: Decoding, rows: Sequence[Row]) -> Decode:
         """(subject, standardised BOLD float32 [T, V]) -> decoded features, float32 [T - last delay, F]."""

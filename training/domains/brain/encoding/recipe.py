@@ -14,12 +14,14 @@ from training.domains.brain.encoding.settings import EncodingSettings
 from training.domains.brain.encoding.warm_start import constants_of
 from training.domains.brain.encoding.windows import BoldWindows
 from training.domains.brain.evaluation.judging import Fitting, judge
+from training.domains.brain.evaluation.unseen import judge_unseen, sentence
 from training.domains.brain.features.haemodynamics import kernel
-from training.domains.brain.material import Fitted, Rows, encoders
+from training.domains.brain.material import Fitted, Material, Rows, encoders, seen, unseen
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
 from training.domains.brain.stimulus.bins import Stimulus
 from training.graphs import Graph, TensorSpec
+from training.judgement import Judgement, Verdict
 from training.recipe import Loss, Stepped
 
 if TYPE_CHECKING:
@@ -45,9 +47,10 @@ class EncodingRecipe(Stepped):
 
     def fit_constants(self, rows):
         settings = self.settings
-        return constants_of(rows, settings.model.rank, settings.warm_start.searches, settings.seed)
+        return constants_of(seen(rows), settings.model.rank, settings.warm_start.searches, settings.seed)
 
     def dataset(self, rows, training):
+        rows = seen(rows)
         history = len(kernel(float(rows[0].values["tr"]))) - 1
         return BoldWindows(rows, self.settings.windows.volumes, history, self.settings.seed, training)
 
@@ -76,12 +79,29 @@ class EncodingRecipe(Stepped):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def evaluate(self, context):
-        material = self.fitted.of(context.train)
-        predict = self.predictor(context.model, [*context.train, *context.held_out])
+        train, held_out = seen(context.train), seen(context.held_out)
+        material = self.fitted.of(train)
+        predict = self.predictor(context.model, [*train, *held_out])
         device = next(context.model.parameters()).device.type
         settings = self.settings
         fitting = Fitting(settings.seed, settings.warm_start.searches, settings.model.rank, device)
-        return judge(predict, material, context.held_out, fitting, self.fitted.models)
+        found = judge(predict, material, held_out, fitting, self.fitted.models)
+        return self._with_unseen(found, context, material)
+
+    def _with_unseen(self, found: Judgement, context, material: Material) -> Judgement:
+        """Adds the subjects who are left out of training."""
+        train = unseen(context.train)
+        if not train:
+            return found
+        runs = Rows.of(train).runs
+
+        def latent(run: str) -> np.ndarray:
+            with torch.no_grad():
+                return latent_of(context.model, runs[run].stimulus).float().cpu().numpy()
+
+        entries = judge_unseen(latent, material, train, unseen(context.held_out), self.settings.seed)
+        verdict = Verdict(found.verdict.word, [*found.verdict.why, *(sentence(entry) for entry in entries)])
+        return Judgement(found.metrics, verdict, {"brain": {**found.more["brain"], "unseen": entries}})
 
     def predictor(self, model: Encoding, rows: Sequence[Row]) -> Callable[[str, str, int, int], np.ndarray]:
         """(subject, run, begin, end) -> predicted BOLD of the rows' runs, standardised: float32 [t, V]."""
@@ -98,8 +118,9 @@ class EncodingRecipe(Stepped):
         return predict
 
     def samples(self, model, held_out, folder, seed):
-        """Maps of the correlation of each subject's voxels on the held-out rows, as NIfTI on the grid of its BOLD."""
-        return maps.write(self.predictor(model, held_out), model, held_out, folder)
+        """Maps of the subjects' voxels on the held-out rows, as NIfTI on the grid of the BOLD; results by region."""
+        held_out = seen(held_out)
+        return maps.write(self.predictor(model, held_out), model, held_out, folder, seed)
 
     # -- export --------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from training.domains.brain.bold.atlas import Regions
 from training.domains.brain.evaluation import measures
 from training.domains.brain.evaluation.measures import Ceiling, Moments
+from training.domains.brain.evaluation.regions import by_region, regions_of
 from training.domains.brain.evaluation.truth import Truth, truth_of
 from training.domains.brain.families import BLOCK
 from training.domains.brain.material import Material, Rows
@@ -62,6 +64,23 @@ class Held:
         """Of the voxels of all subjects side by side."""
         return measures.joined([Moments.of(predicted[one], self.measured[one]) for one in self.subjects])
 
+    def joined(self, parts: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
+        """The blocks one after another, float32 [S, T, V]."""
+        return np.stack([np.concatenate(parts[one]) for one in self.subjects])
+
+    def ceiling(self) -> Ceiling:
+        """Of the measured BOLD of the blocks."""
+        return measures.ceiling_of(self.joined(self.measured))
+
+    def shifted(self, predicted: Mapping[str, Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray] | None:
+        """measures.shifted of the voxels of all subjects side by side; None if the stretches are too short for it."""
+        lengths = self.lengths()
+        if min(lengths) < measures.SHORTEST:
+            return None
+        pairs = zip(self.joined(predicted), self.joined(self.measured), strict=True)
+        found = [measures.shifted(p, y, lengths) for p, y in pairs]
+        return np.concatenate([own for own, _ in found]), np.concatenate([null for _, null in found], 1)
+
     def lengths(self) -> list[int]:
         """Volumes of the stretches without a gap, in order."""
         out: list[int] = []
@@ -76,8 +95,8 @@ class Held:
 
 
 def held_of(material: Material, rows: Rows) -> Held:
-    """Measured BOLD of held-out rows."""
-    blocks = material.held(rows)
+    """Measured BOLD of held-out rows. Raises DataError if there is no block that all subjects have."""
+    blocks = rows.held()
     return Held(blocks, rows.subjects, {
         subject: [material.bold(rows, subject, *block) for block in blocks] for subject in rows.subjects
     })  # fmt: skip
@@ -123,7 +142,8 @@ def judge(
     found = {name: _draws(held, held.predicted(one), reliable, resampling) for name, one in others.items()}
     found[MEAN] = {name: _nothing(one) for name, one in draws.items()}
     metrics = compare(ABOUT, draws, found)
-    more = _more(held, own, truth, material.train.subjects)
+    banded = held.moments(held.predicted(others[BANDED]))
+    more = _more(held, own, truth, material.train.subjects, regions_of(held_out), banded, resampling)
     gap = material.gap(rows)
     findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
     why = verdict(findings)
@@ -210,20 +230,22 @@ def leaking(gap: int | None, material: Material) -> list[Finding]:
 
 
 def _more(
-    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], truth: Truth | None, subjects: Sequence[str]
-) -> dict[str, Any]:
-    measured = np.stack([np.concatenate(held.measured[one]) for one in held.subjects])
-    own = np.stack([np.concatenate(predicted[one]) for one in held.subjects])
-    r_SV = np.stack([Moments.of([p], [y]).correlations() for p, y in zip(own, measured, strict=True)])
-    ceiling = measures.ceiling_of(measured)
+    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], truth: Truth | None, subjects: Sequence[str],
+    regions: Regions | None, banded: Moments, resampling: Resampling,
+) -> dict[str, Any]:  # fmt: skip
+    r_SV = np.split(held.moments(predicted).correlations(), len(held.subjects))
+    r_SV, ceiling, shifted = np.stack(r_SV), held.ceiling(), held.shifted(predicted)
     matching = [measures.match_segments(*_stretched(held, predicted[one], held.measured[one])) for one in held.subjects]
     out: dict[str, Any] = {
         "r_by_subject": {one: float(r) for one, r in zip(held.subjects, r_SV.mean(1), strict=True)},
         "ceiling": _ceiling(ceiling, r_SV),
         "matching": {"right": [one.right for one in matching], "of": matching[0].of, "chance": matching[0].chance,
                      "volumes": measures.SEGMENT},
-        "significant": _significant(own, measured, held.lengths()),
+        "significant": _significant(shifted, len(held.subjects), held.lengths()),
     }  # fmt: skip
+    if regions is not None:
+        ceilings = ceiling.values_SV
+        out["regions"] = by_region(regions, held.moments(predicted), banded, ceilings, shifted, resampling)
     if truth is not None:
         out["truth"] = truth.beside(r_SV, subjects)
     return out
@@ -246,10 +268,16 @@ def _ceiling(ceiling: Ceiling, r_SV: np.ndarray) -> dict[str, Any]:
     return {"kind": ceiling.kind, "bound": ceiling.bound, "mean": mean, "share": share}
 
 
-def _significant(own: np.ndarray, measured: np.ndarray, lengths: Sequence[int]) -> dict[str, Any]:
+def discoveries(shifted: tuple[np.ndarray, np.ndarray], subjects: int) -> np.ndarray:
+    """q of each subject's voxels, float64 [S, V], over the voxels of all subjects. `shifted`: of `Held.shifted`."""
+    return measures.false_discovery(measures.pooled_p(*shifted)).reshape(subjects, -1)
+
+
+def _significant(
+    shifted: tuple[np.ndarray, np.ndarray] | None, subjects: int, lengths: Sequence[int]
+) -> dict[str, Any]:
     """Voxels with a significant correlation at a false discovery rate of 5 %, by subject."""
-    if min(lengths) < 2 * measures.LEAST_SHIFT + 5:
+    if shifted is None:
         return {"counts": None, "why": f"held-out stretches of {min(lengths)} volumes are too short for shifts"}
-    p = np.stack([measures.shifted_p(a, b, lengths) for a, b in zip(own, measured, strict=True)])
-    q = measures.false_discovery(p)
-    return {"counts": [int((of < DISCOVERY).sum()) for of in q], "of": int(p.shape[1]), "rate": DISCOVERY}
+    q = discoveries(shifted, subjects)
+    return {"counts": [int((of < DISCOVERY).sum()) for of in q], "of": int(q.shape[1]), "rate": DISCOVERY}

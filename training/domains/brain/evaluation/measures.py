@@ -14,6 +14,9 @@ import numpy as np
 from training.judgement import BootstrapDraws, Resampling
 
 LEAST_SHIFT = 10  # volumes, of the circular shifts that make the null distribution
+SHIFTS = 100  # that are drawn where there is more than one block
+SHORTEST = 2 * LEAST_SHIFT + 4  # volumes of a block of which there are five such shifts
+LEAST_BLOCKS = 4  # a bootstrap of fewer has next to no different draws, and its interval would be too narrow
 SEGMENT = 9  # volumes, of segment matching
 _CHUNK = 8_192  # voxels at a time
 _TINY = 1e-12
@@ -59,7 +62,7 @@ class Moments:
 
     def mean_draws(self, resampling: Resampling, chosen: np.ndarray | None = None) -> BootstrapDraws:
         """The mean correlation of the chosen voxels (bool [V]; None: all): over all blocks, over each draw, and with
-        each block left out."""
+        each block left out. With fewer than LEAST_BLOCKS it is not estimated."""
         voxels = np.arange(self.p.shape[1]) if chosen is None else np.flatnonzero(chosen)
         if not len(voxels):
             raise ValueError("no voxel is chosen")
@@ -71,7 +74,8 @@ class Moments:
             total += some.correlations(every).sum(1)
         total /= len(voxels)
         draws = len(resampling.counts)
-        return BootstrapDraws(float(total[0]), total[1 : 1 + draws], total[1 + draws :], resampling.varies)
+        enough = resampling.varies and len(self.n) >= LEAST_BLOCKS
+        return BootstrapDraws(float(total[0]), total[1 : 1 + draws], total[1 + draws :], enough)
 
 
 def joined(parts: Sequence[Moments]) -> Moments:
@@ -145,29 +149,57 @@ def _columns(a_TV: np.ndarray, b_TV: np.ndarray) -> np.ndarray:
 # -- significance ------------------------------------------------------------------------------------------------------
 
 
-def shifted_p(predicted_TV: np.ndarray, measured_TV: np.ndarray, blocks: Sequence[int]) -> np.ndarray:
-    """The p value of each voxel's correlation, float64 [V], by circular shifts of the prediction within each block.
+def pooled_p(own_V: np.ndarray, null_NV: np.ndarray) -> np.ndarray:
+    """The p value of each column of `shifted`, float64 [V]. Null distributions are divided by their spread and pooled
+    over columns, since there are fewer shifts than a false discovery rate over thousands of voxels needs. The spread of
+    a column includes its own value, which without an effect is one of the shifts: else few shifts would have too small
+    a spread by chance, and voxels of noise would be found."""
+    spread = np.maximum(np.sqrt((own_V**2 + (null_NV**2).sum(0)) / (len(null_NV) + 1)), 1e-9)
+    pooled = np.sort((null_NV / spread).ravel())
+    above = len(pooled) - np.searchsorted(pooled, own_V / spread, side="left")
+    return (above + 1) / (len(pooled) + 1)
 
-    Shifts keep the autocorrelation of both, which a permutation of volumes would destroy. The null distribution of a
-    voxel is standardised by its spread over the shifts and pooled over voxels, since there are fewer shifts than a
-    false discovery rate over thousands of voxels needs. `blocks`: the length of each.
+
+def shifted(
+    predicted_TV: np.ndarray, measured_TV: np.ndarray, blocks: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fisher's z of each voxel's correlation, float32 [V], and with the prediction moved by each of N circular shifts
+    within the blocks, [N, V]. Shifts keep the autocorrelation of both, which a permutation of volumes would destroy.
+
+    Each block is moved by another shift, so that there are many; they are the same for all subjects, who saw the
+    same film. `blocks`: the length of each. Raises ValueError for blocks too short to be shifted.
     """
+    if min(blocks) < SHORTEST:
+        raise ValueError(f"test blocks of {min(blocks)} volumes are too short for shifts of at least {LEAST_SHIFT}")
     starts = np.cumsum([0, *blocks])
     spans = list(itertools.pairwise(starts))
-    most = min(blocks)
-    shifts = range(LEAST_SHIFT, most - LEAST_SHIFT + 1)
-    if len(shifts) < 5:
-        raise ValueError(f"test blocks of {most} volumes are too short for shifts of at least {LEAST_SHIFT}")
-    own = np.arctanh(np.clip(_columns(predicted_TV, measured_TV), -0.999999, 0.999999))
-    null = []
-    for shift in shifts:
-        moved = np.concatenate([np.roll(predicted_TV[begin:end], shift, 0) for begin, end in spans])
-        null.append(np.arctanh(np.clip(_columns(moved, measured_TV), -0.999999, 0.999999)))
-    null_NV = np.stack(null)
-    spread = np.maximum(np.sqrt((null_NV**2).mean(0)), 1e-9)
-    pooled = np.sort((null_NV / spread).ravel())
-    above = len(pooled) - np.searchsorted(pooled, own / spread, side="left")
-    return (above + 1) / (len(pooled) + 1)
+    predicted, measured = _unit(predicted_TV), _unit(measured_TV)
+
+    def z(moved: np.ndarray) -> np.ndarray:
+        return np.arctanh(np.clip(np.einsum("tv,tv->v", moved, measured), -0.999999, 0.999999))
+
+    null = [
+        z(np.concatenate([np.roll(predicted[begin:end], by, 0) for (begin, end), by in zip(spans, shift, strict=True)]))
+        for shift in _shifts(blocks)
+    ]  # fmt: skip
+    return z(predicted), np.stack(null)
+
+
+def _shifts(blocks: Sequence[int]) -> np.ndarray:
+    """The shift of each block, int64 [N, blocks]; of a single block all that there are."""
+    ranges = [np.arange(LEAST_SHIFT, length - LEAST_SHIFT + 1) for length in blocks]
+    if len(ranges) == 1:
+        return ranges[0][:, None]
+    random = np.random.default_rng(0x5417)
+    return np.stack([random.choice(of, SHIFTS) for of in ranges], 1)
+
+
+def _unit(values_TV: np.ndarray) -> np.ndarray:
+    """Each column centred and of norm 1, float32; 0 where it is constant. A circular shift changes neither."""
+    centred = values_TV - values_TV.mean(0, dtype=np.float64)
+    size = np.linalg.norm(centred, axis=0)
+    good = size**2 > _TINY * np.maximum((values_TV.astype(np.float64) ** 2).sum(0), 1)
+    return np.divide(centred, size, out=np.zeros_like(centred), where=good).astype(np.float32)
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:

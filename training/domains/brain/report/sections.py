@@ -14,7 +14,7 @@ from training.workspace import Workspace
 
 HERE = Path(__file__).parent
 STYLE = HERE / "brain.css"
-PICTURE = "r.png"  # of encoding/projections.py, which imports numpy
+PICTURE, SLICES = "r.png", "slices.png"  # of encoding/projections.py and slices.py, which import numpy
 BANDS = {"pixels": "picture (principal components)", "motion": "motion", "sound": "sound (log-mel)", "words": "words"}
 
 
@@ -22,7 +22,8 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     """The sections of the job in `workspace`; those without data yet are left out."""
     metrics = attempt(lambda: read_json(workspace.exports / "metrics.json"), []) or {}
     judged = [
-        {"title": str(entry.get("title") or run), **_figures(entry["brain"]), "map": _picture(workspace, run)}
+        {"title": str(entry.get("title") or run), **_figures(entry), "map": _picture(workspace, run, PICTURE),
+         "slices": _picture(workspace, run, SLICES)}
         for run, entry in objects(metrics.get("families")) if "brain" in entry
     ]  # fmt: skip
     if judged:
@@ -46,13 +47,16 @@ def sections(workspace: Workspace) -> Iterator[Section]:
                   "data", style=STYLE, problems=tuple(problems))  # fmt: skip
 
 
-def _picture(workspace: Workspace, run: str) -> str:
-    """The picture of a family's maps as a data URI; empty before it is exported."""
-    path = workspace.exports / "samples" / run / PICTURE
+def _picture(workspace: Workspace, run: str, name: str) -> str:
+    """A picture of a family's maps as a data URI; empty before it is exported."""
+    path = workspace.exports / "samples" / run / name
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else ""
 
 
-def _figures(of: Mapping[str, Any]) -> dict[str, Any]:
+def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the sealed test once it was opened, else of the validation blocks."""
+    tested = entry.get("test")
+    of = (tested or entry)["brain"]
     ceiling, matching, significant = of["ceiling"], of["matching"], of["significant"]
     return {
         "ceiling": None if ceiling["mean"] is None else number(ceiling["mean"], 3),
@@ -66,7 +70,32 @@ def _figures(of: Mapping[str, Any]) -> dict[str, Any]:
         "segments": matching["of"], "chance": matching["chance"], "volumes": matching["volumes"],
         "voxels": significant.get("of"), "why": significant.get("why", ""),
         "truth": {name: number(value, 3) for name, value in of.get("truth", {}).items()},
-        "blocks": of["blocks"],
+        "blocks": of["blocks"], "split": "the sealed test" if tested else "validation",
+        "unseen": [_unseen(one) for one in of.get("unseen", [])],
+        "regions": [_region(row) for row in of.get("regions", [])],
+    }  # fmt: skip
+
+
+def _unseen(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The rows of a subject who was left out of training."""
+
+    def text(of: Mapping[str, Any]) -> str:
+        return number(of["r"], 3) + (f" ({number(of['low'], 3)} to {number(of['high'], 3)})" if of["estimated"] else "")
+
+    return {"subject": entry["subject"], "of": [
+        {"minutes": f"{one['minutes']:g}", **{name: text(one[name]) for name in ("shared", "own", "null", "gap")}}
+        for one in entry["of"]
+    ]}  # fmt: skip
+
+
+def _region(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": row["name"], "voxels": f"{row['voxels']:,}", "r": number(row["r"], 3),
+        "interval": f"{number(row['low'], 3)} to {number(row['high'], 3)}",
+        "ridge": "" if row["banded_ridge"] is None else number(row["banded_ridge"], 3),
+        "ceiling": "unknown" if row["ceiling"] is None else number(row["ceiling"], 3),
+        "share": "" if row["share"] is None else f"{100 * row['share']:.0f} %",
+        "q": "not computed" if row["q"] is None else f"{row['q']:.2g}",
     }  # fmt: skip
 
 
