@@ -33,6 +33,8 @@ class Brain(Domain):
         Option("frames", "folder", "its frames as pictures, instead of --movie", verbs=PREPARE),
         Option("frame-rate", "number", "frames a second of --frames", verbs=PREPARE),
         Option("annotations", "file", "words with times: .xlsx, .tsv, .csv, .srt or .vtt", verbs=PREPARE),
+        Option("features", "path", "your own features of the film: .npy, .npz, .csv, .tsv, or a folder of them",
+               verbs=PREPARE),
         Option("fmri", "folder", "one .nii.gz for each subject and run", verbs=READING, environment="ATHANOR_FMRI"),
         Option("bids", "folder", "a BIDS data set, or derivatives of fMRIPrep, instead of --fmri", verbs=READING),
         Option("task", "text", "of a BIDS data set (default: its only one)", "NAME", verbs=READING),
@@ -52,13 +54,16 @@ class Brain(Domain):
     def arrange(self, request: Request) -> Request:
         options = request.options
         named = [name for name in ("fmri", "bids") if options.get(name) is not None]
-        shown = [name for name in ("movie", "frames", "annotations") if options.get(name) is not None]
+        shown = [name for name in ("movie", "frames", "annotations", "features") if options.get(name) is not None]
         if len(named) == 2:
             raise UsageError("Name the BOLD by either --fmri or --bids.")
         if shown and not named and not request.skip_prepare:
             raise UsageError(f"--{shown[0]} needs the BOLD: --fmri DIR or --bids DIR.")
         if named and not shown and not request.skip_prepare:
-            raise UsageError(f"--{named[0]} needs what was shown: --movie FILE, --frames DIR, or --annotations FILE.")
+            raise UsageError(
+                f"--{named[0]} needs what was shown: --movie FILE, --frames DIR, --annotations FILE, or --features "
+                "FILE."
+            )
         return request
 
     def given(self, options: Mapping[str, Any]) -> bool:

@@ -84,6 +84,11 @@ class Rows:
         """(run, begin, end) of every row, each once."""
         return sorted({(name, *span) for name, run in self.runs.items() for of in run.spans.values() for span in of})
 
+    def repeated(self) -> dict[str, str]:
+        """Run -> the first of the runs that show the same part of the film: itself, if it is no repeat."""
+        first: dict[float, str] = {}
+        return {name: first.setdefault(run.stimulus.onset, name) for name, run in self.runs.items()}
+
     def held(self) -> list[tuple[str, int, int]]:
         """The blocks of held-out rows that all subjects of the rows have: the units of the bootstrap. Raises DataError
         if there is none."""

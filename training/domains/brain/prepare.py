@@ -43,7 +43,7 @@ def prepare(job: Job) -> None:
     rows = _rows(job, collected, presented, split, regions)
     found = _alarms(job, collected, presented, split)
     digest = _digest(job, collected, presented)
-    folders = (job.path("fmri"), job.path("bids"), job.path("movie"), job.path("frames"), job.path("annotations"))
+    folders = [job.path(name) for name in ("fmri", "bids", "movie", "frames", "annotations", "features")]
     summary = {
         "synthetic": is_marked_synthetic(*(path for path in folders if path is not None)),
         **facts(collected),
@@ -76,11 +76,16 @@ def _without(collected: Collected, refused: Mapping[Path, str]) -> Collected:
 
 
 def _split(job: Job, collected: Collected, presented: Presented) -> dict[str, list[Block]]:
-    """The blocks of every run."""
-    out = {}
+    """The blocks of every run. Runs that repeat a part of the film have the same."""
+    out: dict[str, list[Block]] = {}
+    known: dict[float, list[Block]] = {}  # second of the film at which a run begins -> its blocks
     for number, (name, volumes) in enumerate(presented.volumes.items()):
+        onset = presented.onsets[name]
+        if onset in known:
+            out[name] = known[onset]
+            continue
         try:
-            out[name] = blocks(volumes, collected.tr.seconds, job.seed, number)
+            out[name] = known[onset] = blocks(volumes, collected.tr.seconds, job.seed, number)
         except DataError as error:
             raise DataError(f"run {name}: {error}. Name longer runs.") from None
     return out

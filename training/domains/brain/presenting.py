@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from training.data.files import printable
 from training.domain import Job
 from training.domains.brain import places
 from training.domains.brain.collecting import Collected
+from training.domains.brain.splits.blocks import gap_of
 from training.domains.brain.stimulus import annotations, bins
 from training.domains.brain.stimulus.film import FILM, HEIGHT, PICTURE, PICTURES, WIDTH, frame_files
+from training.domains.brain.stimulus.own import ENCODER as OWN
+from training.domains.brain.stimulus.own import Own, bands_of, check_names, files_of
 from training.errors import DataError, UsageError
 
 MISMATCH = 0.05  # relative difference of length above which the user must say where the film begins
@@ -31,6 +34,7 @@ class Source:
     words: Sequence[tuple[float, str]]
     vocabulary: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    own: tuple[Own, ...] = ()  # the user's features
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +54,32 @@ def source(job: Job) -> Source:
     movie, frames, path = job.path("movie"), job.path("frames"), job.path("annotations")
     if movie is not None and frames is not None:
         raise UsageError("Name either --movie or --frames.")
-    if movie is None and frames is None and path is None:
-        raise UsageError("Name what was shown: --movie FILE, --frames DIR, or at least --annotations FILE.")
+    own = _own(job)
+    if movie is None and frames is None and path is None and not own:
+        raise UsageError("Name what was shown: --movie FILE, --frames DIR, --annotations FILE, or --features FILE.")
     film = _decoded(job, movie, FILM, "--movie") if movie else _frames(job, frames) if frames else None
     if path is None:
-        return Source(film, (), (), ("no annotations: there are no features of words",))
+        return Source(film, (), (), ("no annotations: there are no features of words",), own)
     record = _decoded(job, path, annotations.ENCODER, "--annotations")
     vocabulary = annotations.vocabulary_of(record)
     words = [(float(at), vocabulary[number]) for at, number in zip(record["onset"], record["word"], strict=True)]
     skipped = int(record["skipped"][0])
     notes = (f"{path.name}: {skipped} rows without a time or text are left out",) if skipped else ()
-    return Source(film, words, tuple(vocabulary), notes)
+    return Source(film, words, tuple(vocabulary), notes, own)
+
+
+def _own(job: Job) -> tuple[Own, ...]:
+    """The bands of --features. Raises DataError for a file that cannot be read."""
+    path = job.path("features")
+    if path is None:
+        return ()
+    files = files_of(path)
+    records, refused = encode_files(files, OWN, job.workspace.cache, job.workers, job.say)
+    for file, why in refused.items():
+        raise DataError(f"--features {printable(file)}: {why.reason}.")
+    found = tuple(band for file in files for band in bands_of(file, records[file]))
+    check_names(found)
+    return found
 
 
 def _decoded(job: Job, path: Path, encoder: Any, flag: str) -> Mapping[str, np.ndarray]:
@@ -110,7 +129,8 @@ def present(job: Job, collected: Collected, shown: Source) -> Presented:
     onsets: dict[str, float] = {}
     refused: dict[Path, str] = {}
     notes = list(shown.notes)
-    following = 0.0
+    following, first = 0.0, 0
+    spans: dict[str, tuple[int, int]] = {}
     for name in names:
         lengths = {run.path: len(collected.records[run.path]["data"]) for run in collected.of_run(name)}
         middle = statistics.median(lengths.values())
@@ -118,6 +138,12 @@ def present(job: Job, collected: Collected, shown: Source) -> Presented:
             path: f"has {length} volumes, the others of run {name} {middle:.0f}: name a file of the same film"
             for path, length in lengths.items() if abs(length - middle) > MISMATCH * middle
         }  # fmt: skip
+        if all(path in refused for path in lengths):
+            listed = ", ".join(f"{printable(path.name)} {length}" for path, length in lengths.items())
+            raise DataError(
+                f"run {name}: the numbers of volumes differ by more than {MISMATCH:.0%}, and none is that of most "
+                f"files: {listed}. Leave out the files that are not of the complete run."
+            )
         shortest = min(length for path, length in lengths.items() if path not in refused)
         longest = max(length for path, length in lengths.items() if path not in refused)
         if longest > shortest:
@@ -128,12 +154,42 @@ def present(job: Job, collected: Collected, shown: Source) -> Presented:
         following = onset + shortest * tr
         volumes[name], onsets[name] = count, onset
         paths[name] = places.stimulus_path(job.workspace, name)
-        stimulus = bins.binned(shown.film, shown.words, shown.vocabulary, volumes=count, tr=tr, onset=onset)
-        bins.write(paths[name], stimulus)
+        spans[name] = shortest, longest
+    notes += _repeats(volumes, onsets, tr)
+    for one in shown.own:
+        one.check_rows(spans)
+        notes.append(one.remark(tr))
+    for name, count in volumes.items():
+        stimulus = bins.binned(shown.film, shown.words, shown.vocabulary, volumes=count, tr=tr, onset=onsets[name])
+        own = {one.band: one.binned(count, tr, onsets[name], first, name) for one in shown.own}
+        bins.write(paths[name], replace(stimulus, bands={**stimulus.bands, **own}))
+        first += spans[name][0]
     if len(names) > 1 and given is None:
         starts = ", ".join(f"run {name} at {onsets[name]:.1f} s" for name in names)
         notes.append(f"runs are taken as parts of the film that follow each other: {starts}. If not, give --onset")
     return Presented(volumes, paths, refused, tuple(notes), onsets)
+
+
+def _repeats(volumes: dict[str, int], onsets: Mapping[str, float], tr: float) -> list[str]:
+    """Runs that begin at the same second of the film repeat it: trims them to the shortest of them, and returns notes.
+    Raises DataError for runs that share a part of the film otherwise."""
+    groups: dict[float, list[str]] = {}
+    for name, onset in onsets.items():
+        groups.setdefault(onset, []).append(name)
+    for onset, names in groups.items():
+        volumes |= dict.fromkeys(names, min(volumes[name] for name in names))
+        for other, (after, *_) in groups.items():
+            if onset < other < onset + (volumes[names[0]] - gap_of(tr)) * tr:
+                raise DataError(
+                    f"run {after} begins {other:g} s into the film, which run {names[0]} shows from {onset:g} to "
+                    f"{onset + volumes[names[0]] * tr:g} s: held-out volumes of one would be training volumes of "
+                    "the other. Runs may repeat the film from the same second, or follow each other; correct --onset, "
+                    "or leave a run out."
+                )
+    return [
+        f"runs {', '.join(names)} begin at second {onset:g} of the film: they are repeats, with the same blocks"
+        for onset, names in groups.items() if len(names) > 1
+    ]  # fmt: skip
 
 
 def _onsets(job: Job, names: Sequence[str]) -> dict[str, float] | None:
@@ -159,10 +215,11 @@ def _fitting(
     """How many volumes of a run have a stimulus, and what the user should know. Nothing is ever stretched."""
     lasts = bins.available(shown.film, onset, tr)
     if lasts is None:
-        end = max(at for at, _ in shown.words)
+        end = max((at for at, _ in shown.words), default=math.inf)
         lasts = max(volumes, 0) if end > onset else 0
     if lasts == 0:
-        raise DataError(f"run {name} would begin {onset:g} s into a film that is over by then: give --onset.")
+        raise DataError(f"run {name} would begin {onset:g} s into a film that is over by then: give --onset "
+                        "SECONDS,SECONDS,... for the runs (0,0 if both show the film from its beginning).")
     used = min(volumes, lasts)
     bold, film = volumes * tr, lasts * tr
     differs = bold / film - 1 if alone else max(0.0, bold / film - 1)

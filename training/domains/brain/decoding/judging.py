@@ -48,8 +48,10 @@ class Held:
 
     @classmethod
     def of(cls, material: Material, rows: Rows, ahead: int) -> Held:
-        """Raises DataError if no held-out stretch is longer than the delays and a segment."""
-        every = rows.held()
+        """Of runs that repeat the film, the first. Raises DataError if no held-out stretch is longer than the delays
+        and a segment."""
+        first = rows.repeated()  # of repeats, which have the same features, one is decoded
+        every = [block for block in rows.held() if first[block[0]] == block[0]]
         found = [(name, *span) for name in rows.runs
                  for span in stretches([(begin, end) for run, begin, end in every if run == name])]  # fmt: skip
         ends = {(name, begin): end for name, begin, end in found}
@@ -163,8 +165,8 @@ def _recognised(metric: Metric, p: float) -> Finding:
 
 def _about(bands: Mapping[str, np.ndarray]) -> dict[str, About]:
     of_band = {
-        f"{band}_r": About("higher", "", f"The same over the features of {TITLE_OF[band]}.",
-                           title=f"correlation, {TITLE_OF[band]}")
+        f"{band}_r": About("higher", "", f"The same over the features of {TITLE_OF.get(band, band)}.",
+                           title=f"correlation, {TITLE_OF.get(band, band)}")
         for band in bands
     }  # fmt: skip
     return {

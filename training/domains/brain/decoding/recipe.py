@@ -12,7 +12,7 @@ from training.domains.brain.decoding.linear import constants_of, delays_of
 from training.domains.brain.decoding.model import Decoding, Readout, SubjectMap
 from training.domains.brain.decoding.settings import DecodingSettings
 from training.domains.brain.decoding.windows import DecodingWindows
-from training.domains.brain.encoding.recipe import LONGEST, MEANINGS
+from training.domains.brain.encoding.recipe import LONGEST, meaning_of
 from training.domains.brain.material import Fitted, encoders, seen
 from training.domains.brain.moments import correlations_of, squared_errors, sums_of
 from training.domains.brain.places import MANIFEST
@@ -102,7 +102,7 @@ class DecodingRecipe(Stepped):
         means = {band: getattr(model.features, f"mean_{band}") for band in bands}
         outputs = (
             TensorSpec("features", "float32", ("time", count), f"standardised, side by side: {', '.join(bands)}"),
-            *(TensorSpec(band, "float32", ("time", len(means[band])), MEANINGS[band]) for band in bands),
+            *(TensorSpec(band, "float32", ("time", len(means[band])), meaning_of(band)) for band in bands),
         )
         maps = [
             Graph(f"decoding_map_{number + 1:02}", SubjectMap(model, number).eval(), (z,), (shared,), axes,

@@ -76,7 +76,7 @@ def write(
     predicted = held.predicted(predict)
     moments = held.moments(predicted)
     r_SV = np.stack(np.split(moments.correlations(), len(held.subjects)))
-    ceiling_SV, shifted = held.ceiling().values_SV, held.shifted(predicted)
+    ceiling_SV, shifted = held.ceilings()[0].values_SV, held.shifted(predicted)
     q_SV = None if shifted is None else discoveries(shifted, len(held.subjects))
     out, drawn = [], []
     for place, subject in enumerate(held.subjects[:MOST]):
@@ -96,7 +96,7 @@ def write(
                                       mean_bold(record, rows.shape), rows.affine))  # fmt: skip
     regions = regions_of(held_out)
     if regions is not None:
-        table = by_region(regions, moments, None, ceiling_SV, shifted, Resampling(len(held.blocks), seed))
+        table = by_region(regions, moments, None, ceiling_SV, shifted, Resampling(len(held.units), seed))
         out += write_regions(folder, table, regions, grid)
     titles = [one.title for one in drawn]
     maps = [path for path in out if path.name.startswith("r_sub-")][:DRAWN]
@@ -117,7 +117,7 @@ def held_by_model(model: Encoding, held_out: Sequence[Row], rows: Rows) -> Held:
             spread = model.spread[number[subject], place[name]].cpu().numpy()
             values = raw(run.bold[subject], columns(run.bold[subject], rows.voxels), begin, end)
             measured[subject].append((values - basis[begin:end] @ drift[: basis.shape[1]]) / spread)
-    return Held(blocks, rows.subjects, measured)
+    return Held(blocks, rows.subjects, measured, rows.repeated())
 
 
 def mean_bold(record: Mapping[str, np.ndarray], shape: Sequence[int]) -> np.ndarray:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from training.domains.brain.encoding.settings import Model
-from training.domains.brain.features.bank import BANDS
+from training.domains.brain.features.bank import bands_of
 
 
 class Features(nn.Module):
@@ -18,7 +18,7 @@ class Features(nn.Module):
 
     def __init__(self, constants: Mapping[str, np.ndarray]):
         super().__init__()
-        self.bands = tuple(band for band in BANDS if f"projection_{band}" in constants)
+        self.bands = bands_of(constants)
         for band in self.bands:
             for name in ("mean", "projection", "centre", "spread"):
                 self.register_buffer(f"{name}_{band}", torch.as_tensor(np.array(constants[f"{name}_{band}"])))

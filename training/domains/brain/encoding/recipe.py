@@ -128,7 +128,7 @@ class EncodingRecipe(Stepped):
         bands = model.features.bands
         widths = {band: getattr(model.features, f"mean_{band}").shape[0] for band in bands}
         rank, voxels = model.heads.shape[1:]
-        inputs = tuple(TensorSpec(band, "float32", ("time", widths[band]), MEANINGS[band]) for band in bands)
+        inputs = tuple(TensorSpec(band, "float32", ("time", widths[band]), meaning_of(band)) for band in bands)
         latent = TensorSpec("bottleneck", "float32", ("time", rank), "shared by all subjects")
         axes = {"time": (1, LONGEST)}
         trials = ({"time": 1}, {"time": 3}, {"time": 40}, {"time": 317})
@@ -147,10 +147,16 @@ class EncodingRecipe(Stepped):
         return [encoder, *heads]
 
 
+LEAST = {"pixels": 0.0, "motion": 0.0, "sound": -8.0, "words": 0.0}  # value of each band
 MEANINGS = {
     "pixels": "mean picture of the volume, 24 x 32 RGB, 0 to 255", "motion": "log of 1 + mean change of 3 x 4 cells",
     "sound": "log10 of the power in 32 mel bands", "words": "how often each word of the vocabulary begins",
 }  # fmt: skip
+
+
+def meaning_of(band: str) -> str:
+    """The content of a band, for the users of an exported file."""
+    return MEANINGS.get(band, f"features {band} of the user's own, mean of the volume")
 
 
 def latent_of(model: Encoding, stimulus: Stimulus) -> torch.Tensor:
@@ -168,7 +174,7 @@ def _example(model: Encoding, widths: Mapping[str, int]):
         random = np.random.default_rng(seed)
         return tuple(
             np.maximum(
-                mean[band] + random.standard_normal((sizes["time"], width)), 0 if band != "sound" else -8
+                mean[band] + random.standard_normal((sizes["time"], width)), LEAST.get(band, -np.inf)
             ).astype(np.float32)
             for band, width in widths.items()
         )

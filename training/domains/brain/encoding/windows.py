@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from training.domains.brain.bold.values import columns, raw, slow_cosines
-from training.domains.brain.features.bank import BANDS
 from training.domains.brain.material import stretches
 from training.domains.brain.rows import BOLD_PATH, MASK_PATH, STIMULUS_PATH
 from training.domains.brain.stimulus import bins
@@ -99,7 +98,7 @@ class BoldWindows:
         at = np.arange(begin - self.history, begin + self.window)
         known = (at >= 0) & (at < len(stimulus))
         place = np.clip(at, 0, len(stimulus) - 1)
-        out = {f"band_{band}": stimulus.bands[band][place] for band in BANDS if band in stimulus.bands}
+        out = {f"band_{band}": stimulus.bands[band][place] for band in stimulus.bands}
         return out | {"known": known.astype(np.float32)}
 
     def _bold(self, subject: int, run: int, begin: int, end: int) -> np.ndarray:

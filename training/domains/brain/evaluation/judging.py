@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,21 +56,47 @@ class Held:
     blocks: Sequence[tuple[str, int, int]]  # run, begin, end
     subjects: Sequence[str]
     measured: Mapping[str, Sequence[np.ndarray]]  # subject -> float32 [t, V] by block
+    first: Mapping[str, str] = field(default_factory=dict)  # run -> the run that it repeats; missing: no repeat
+
+    @property
+    def units(self) -> list[list[int]]:
+        """The blocks of each part of the film: more than one where runs repeat it. They are the units of the
+        bootstrap."""
+        out: dict[tuple[str, int, int], list[int]] = {}
+        for number, (run, begin, end) in enumerate(self.blocks):
+            out.setdefault((self.first.get(run, run), begin, end), []).append(number)
+        return [*out.values()]
+
+    def once(self) -> Held:
+        """The first block of each part of the film."""
+        chosen = [of[0] for of in self.units]
+        return Held([self.blocks[number] for number in chosen], self.subjects,
+                    {subject: [of[number] for number in chosen] for subject, of in self.measured.items()})  # fmt: skip
 
     def predicted(self, predict: Predict) -> dict[str, list[np.ndarray]]:
         return {subject: [predict(subject, *block) for block in self.blocks] for subject in self.subjects}
 
     def moments(self, predicted: Mapping[str, Sequence[np.ndarray]]) -> Moments:
         """Of the voxels of all subjects side by side."""
-        return measures.joined([Moments.of(predicted[one], self.measured[one]) for one in self.subjects])
+        found = measures.joined([Moments.of(predicted[one], self.measured[one]) for one in self.subjects])
+        return found.summed(self.units)
 
     def joined(self, parts: Mapping[str, Sequence[np.ndarray]]) -> np.ndarray:
         """The blocks one after another, float32 [S, T, V]."""
         return np.stack([np.concatenate(parts[one]) for one in self.subjects])
 
-    def ceiling(self) -> Ceiling:
-        """Of the measured BOLD of the blocks."""
-        return measures.ceiling_of(self.joined(self.measured))
+    def ceilings(self) -> list[Ceiling]:
+        """The noise ceilings of the measured BOLD, the best kind first: from repeats, where a part of the film was
+        shown more than once, and between subjects."""
+        between = measures.ceiling_of(self.joined(self.measured))
+        repeated = [of for of in self.units if len(of) > 1]
+        if not repeated:
+            return [between]
+        count = min(len(of) for of in repeated)
+        repeats = [self.joined({one: [self.measured[one][of[place]] for of in repeated] for one in self.subjects})
+                   for place in range(count)]  # fmt: skip
+        found = measures.ceiling_of(repeats[0], np.stack(repeats))
+        return [found] if between.values_SV is None else [found, between]
 
     def shifted(self, predicted: Mapping[str, Sequence[np.ndarray]]) -> tuple[np.ndarray, np.ndarray] | None:
         """measures.shifted of the voxels of all subjects side by side; None if the stretches are too short for it."""
@@ -97,9 +123,8 @@ class Held:
 def held_of(material: Material, rows: Rows) -> Held:
     """Measured BOLD of held-out rows. Raises DataError if there is no block that all subjects have."""
     blocks = rows.held()
-    return Held(blocks, rows.subjects, {
-        subject: [material.bold(rows, subject, *block) for block in blocks] for subject in rows.subjects
-    })  # fmt: skip
+    measured = {subject: [material.bold(rows, subject, *block) for block in blocks] for subject in rows.subjects}
+    return Held(blocks, rows.subjects, measured, rows.repeated())
 
 
 @dataclass(frozen=True)
@@ -131,7 +156,7 @@ def judge(
     `fitted`: the baselines, if they were fitted for another split; they are added to it."""
     rows = Rows.of(held_out)
     held = held_of(material, rows)
-    resampling = Resampling(len(held.blocks), fitting.seed)
+    resampling = Resampling(len(held.units), fitting.seed)
     reliable = _reliable(material)
     truth = truth_of(Path(held_out[0].values[BOLD_PATH]))
     others = fitted if fitted else linear_baselines(material, fitting, truth)
@@ -148,7 +173,7 @@ def judge(
     findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
     why = verdict(findings)
     sentences = [*why.why, beyond_the_beginning(metrics["voxel_r"])]
-    return Judgement(metrics, Verdict(why.word, sentences), {"brain": more | {"gap": gap, "blocks": len(held.blocks)}})
+    return Judgement(metrics, Verdict(why.word, sentences), {"brain": more | {"gap": gap, "blocks": len(held.units)}})
 
 
 def _draws(
@@ -234,18 +259,22 @@ def _more(
     regions: Regions | None, banded: Moments, resampling: Resampling,
 ) -> dict[str, Any]:  # fmt: skip
     r_SV = np.split(held.moments(predicted).correlations(), len(held.subjects))
-    r_SV, ceiling, shifted = np.stack(r_SV), held.ceiling(), held.shifted(predicted)
-    matching = [measures.match_segments(*_stretched(held, predicted[one], held.measured[one])) for one in held.subjects]
+    r_SV, ceilings, shifted = np.stack(r_SV), held.ceilings(), held.shifted(predicted)
+    single = held.once()
+    once = {one: [predicted[one][of[0]] for of in held.units] for one in held.subjects}
+    matching = [
+        measures.match_segments(*_stretched(single, once[one], single.measured[one])) for one in held.subjects
+    ]  # fmt: skip
     out: dict[str, Any] = {
         "r_by_subject": {one: float(r) for one, r in zip(held.subjects, r_SV.mean(1), strict=True)},
-        "ceiling": _ceiling(ceiling, r_SV),
+        "ceiling": _ceiling(ceilings[0], r_SV), "other_ceilings": [_ceiling(one, r_SV) for one in ceilings[1:]],
         "matching": {"right": [one.right for one in matching], "of": matching[0].of, "chance": matching[0].chance,
                      "volumes": measures.SEGMENT},
         "significant": _significant(shifted, len(held.subjects), held.lengths()),
     }  # fmt: skip
     if regions is not None:
-        ceilings = ceiling.values_SV
-        out["regions"] = by_region(regions, held.moments(predicted), banded, ceilings, shifted, resampling)
+        of = ceilings[0].values_SV
+        out["regions"] = by_region(regions, held.moments(predicted), banded, of, shifted, resampling)
     if truth is not None:
         out["truth"] = truth.beside(r_SV, subjects)
     return out

@@ -46,6 +46,13 @@ class Moments:
             sums(lambda p, y: p * p), sums(lambda p, y: y * y), sums(lambda p, y: p * y),
         )  # fmt: skip
 
+    def summed(self, groups: Sequence[Sequence[int]]) -> Moments:
+        """The blocks of each group as one."""
+        def of(part: np.ndarray) -> np.ndarray:
+            return np.stack([part[list(group)].sum(0) for group in groups])
+
+        return Moments(*(of(getattr(self, name)) for name in ("n", "p", "y", "pp", "yy", "py")))
+
     def correlations(self, weights: np.ndarray | None = None) -> np.ndarray:
         """Pearson r of each voxel over all blocks: float64 [V]; with weights [D, U], of each draw: [D, V]. 0 where
         prediction or measurement is constant."""

@@ -32,8 +32,8 @@ def by_region(
     regions: Regions, own: Moments, banded: Moments | None, ceiling_SV: np.ndarray | None,
     shifted: tuple[np.ndarray, np.ndarray] | None, resampling: Resampling,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """A row for each region: name, number, voxels; r with its interval, the r of banded ridge, the ceiling (means over
-    voxels and subjects), the share of it; q.
+    """A row for each region: name, number, voxels; r with its interval (None: of too few blocks), the r of banded
+    ridge, the ceiling (means over voxels and subjects), the share of it; q.
 
     `own`, `banded`: of the voxels of all S subjects side by side. `shifted`: Fisher's z of S x V correlations, float
     [S V], and under N shifts, [N, S V]. A region's p is that of the mean z of its voxels and subjects; shifts are the
@@ -45,10 +45,12 @@ def by_region(
     for place, (name, number) in enumerate(zip(regions.names, regions.numbers, strict=True)):
         chosen = regions.voxels(place)
         every = np.tile(chosen, subjects)
-        r = own.mean_draws(resampling, every).interval()
+        draws = own.mean_draws(resampling, every)
+        r = draws.interval()
         ceiling = None if ceiling_SV is None else float(ceiling_SV[:, chosen].mean())
         out.append({
-            "name": name, "number": number, "voxels": int(chosen.sum()), "r": r.value, "low": r.low, "high": r.high,
+            "name": name, "number": number, "voxels": int(chosen.sum()), "r": r.value,
+            "low": r.low if draws.estimated else None, "high": r.high if draws.estimated else None,
             "banded_ridge": None if banded is None else float(banded.correlations()[every].mean()),
             "ceiling": ceiling,
             "share": None if ceiling is None or ceiling < LEAST_CEILING else r.value / ceiling,

@@ -57,7 +57,7 @@ def judge_unseen(
     for subject in Rows.of(train).subjects:
         own = Material(Rows.of([row for row in train if row.values["subject"] == subject]), material.bank)
         held = held_of(own, Rows.of([row for row in held_out if row.values["subject"] == subject]))
-        resampling = Resampling(len(held.blocks), seed)
+        resampling = Resampling(len(held.units), seed)
         latents = {name: latent(name) for name in own.train.runs}
         rolled = {name: np.roll(of, int(ROLL * len(of)), 0) for name, of in latents.items()}
         tables = {SHARED: latents, OWN: own.responses, NULL: rolled}
@@ -69,7 +69,7 @@ def judge_unseen(
                      for name, table in tables.items()}  # fmt: skip
             entry = {name: _plain(one) for name, one in draws.items()}
             found.append({"minutes": minutes, **entry, "gap": _plain(draws[SHARED] - draws[OWN])})
-        out.append({"subject": subject, "blocks": len(held.blocks), "of": found})
+        out.append({"subject": subject, "blocks": len(held.units), "of": found})
     return out
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from training.domains.brain.stimulus.bins import Stimulus
+from training.domains.brain.stimulus.bins import BANDS, Stimulus, ordered
 
 COMPONENTS = 24  # of the picture
 WORDS = 64  # the most frequent ones, at most
+WIDEST = 128  # columns of the user's own band; of a wider one, as many components
 LEAST_COUNT = 3  # of a word in the training rows
 _TINY = 1e-6  # spread below which a column is constant
 
-BANDS = ("pixels", "motion", "sound", "words")
+
+def bands_of(arrays: Iterable[str]) -> tuple[str, ...]:
+    """The bands of `Bank.arrays`, by their names; other names are ignored."""
+    return ordered(name.removeprefix("projection_") for name in arrays if name.startswith("projection_"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,7 @@ class Bank:
 
     @property
     def bands(self) -> tuple[str, ...]:
-        return tuple(band for band in BANDS if band in self.projection)
+        return ordered(self.projection)
 
     @property
     def widths(self) -> dict[str, int]:
@@ -40,7 +44,7 @@ class Bank:
         """Fit on the rows (int64 each) of the runs' stimuli. A band that one of them has not, or that never changes, is
         left out. Raises ValueError if no band is left."""
         parts: dict[str, tuple[np.ndarray, ...]] = {}
-        for band in BANDS:
+        for band in ordered(name for stimulus in stimuli for name in stimulus.bands):
             if not all(band in stimulus.bands for stimulus in stimuli):
                 continue
             values = np.concatenate([stimulus.bands[band][own] for stimulus, own in zip(stimuli, rows, strict=True)])
@@ -72,7 +76,7 @@ class Bank:
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> Bank:
         """The inverse of `arrays`; other keys are ignored."""
-        bands = [band for band in BANDS if f"projection_{band}" in arrays]
+        bands = bands_of(arrays)
         return cls(*({band: arrays[f"{name}_{band}"] for band in bands} for name in
                      ("mean", "projection", "centre", "spread")))  # fmt: skip
 
@@ -82,6 +86,8 @@ def _fitted(band: str, values: np.ndarray) -> tuple[np.ndarray, ...] | None:
     mean = values.mean(0)
     if band == "pixels":
         projection = principal(values - mean, COMPONENTS)
+    elif band not in BANDS and values.shape[1] > WIDEST:
+        projection = principal(values - mean, WIDEST)
     else:
         chosen = _frequent(values) if band == "words" else np.flatnonzero(values.std(0) > _TINY)
         projection = np.eye(values.shape[1])[:, chosen]
@@ -118,4 +124,4 @@ def principal(centred: np.ndarray, components: int) -> np.ndarray:
 
 def joined(features: Mapping[str, np.ndarray]) -> np.ndarray:
     """All bands side by side, float32 [T, sum of P]."""
-    return np.concatenate([features[band] for band in BANDS if band in features], 1)
+    return np.concatenate([features[band] for band in ordered(features)], 1)

@@ -62,6 +62,8 @@ def _figures(entry: Mapping[str, Any]) -> dict[str, Any]:
         "ceiling": None if ceiling["mean"] is None else number(ceiling["mean"], 3),
         "share": None if ceiling["share"] is None else f"{100 * ceiling['share']:.0f} %",
         "kind": ceiling["kind"], "bound": ceiling["bound"],
+        "others": [{"kind": one["kind"], "bound": one["bound"], "mean": number(one["mean"], 3)}
+                   for one in of.get("other_ceilings", [])],
         "subjects": [
             {"name": name, "r": number(r, 3), "right": matching["right"][place],
              "significant": significant["counts"][place] if significant["counts"] else None}
@@ -91,7 +93,7 @@ def _unseen(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _region(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": row["name"], "voxels": f"{row['voxels']:,}", "r": number(row["r"], 3),
-        "interval": f"{number(row['low'], 3)} to {number(row['high'], 3)}",
+        "interval": "too few blocks" if row["low"] is None else f"{number(row['low'], 3)} to {number(row['high'], 3)}",
         "ridge": "" if row["banded_ridge"] is None else number(row["banded_ridge"], 3),
         "ceiling": "unknown" if row["ceiling"] is None else number(row["ceiling"], 3),
         "share": "" if row["share"] is None else f"{100 * row['share']:.0f} %",

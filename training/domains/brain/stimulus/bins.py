@@ -6,7 +6,7 @@ It is stored once for all subjects, as one safetensors file a run.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,9 @@ from training.data.files import write_atomic
 from training.domains.brain.stimulus.film import LEVELS, PICTURES
 
 CELLS = (3, 4)  # of the picture in which motion is measured, down and across
-_BANDS = ("pixels", "motion", "sound", "words")
+BANDS = ("pixels", "motion", "sound", "words")  # of the film; others are the user's own
+_TIMING, _VOCABULARY = "timing", "vocabulary"
+RESERVED = (*BANDS, _TIMING, _VOCABULARY)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +33,12 @@ class Stimulus:
 
     def __len__(self) -> int:
         return len(next(iter(self.bands.values())))
+
+
+def ordered(bands: Iterable[str]) -> tuple[str, ...]:
+    """Names of bands: those of the film first, then the user's own."""
+    names = set(bands)
+    return (*(band for band in BANDS if band in names), *sorted(names - set(BANDS)))
 
 
 def available(film: Mapping[str, np.ndarray] | None, onset: float, tr: float) -> int | None:
@@ -108,8 +116,8 @@ def write(path: Path, stimulus: Stimulus) -> bool:
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(values, np.float32) for name, values in stimulus.bands.items()}
-    arrays["timing"] = np.array([stimulus.tr, stimulus.onset])
-    arrays["vocabulary"] = np.frombuffer(json.dumps(stimulus.vocabulary, ensure_ascii=False).encode(), np.uint8)
+    arrays[_TIMING] = np.array([stimulus.tr, stimulus.onset])
+    arrays[_VOCABULARY] = np.frombuffer(json.dumps(stimulus.vocabulary, ensure_ascii=False).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_atomic(path, save(arrays))
 
@@ -123,16 +131,16 @@ def decode(path: Path) -> dict[str, np.ndarray]:
         arrays = load(path.read_bytes())
     except SafetensorError as error:
         raise ValueError(f"is no stimulus of a run: {error}. Run prepare again") from None
-    if not {"timing", "vocabulary"} <= set(arrays) or not set(arrays) & set(_BANDS):
+    if not {_TIMING, _VOCABULARY} < set(arrays):
         raise ValueError("is no stimulus of a run. Run prepare again")
     return arrays
 
 
 def of(arrays: Mapping[str, np.ndarray]) -> Stimulus:
     """The stimulus in the arrays of `decode`."""
-    tr, onset = map(float, arrays["timing"])
-    bands = {name: np.asarray(arrays[name]) for name in _BANDS if name in arrays}
-    return Stimulus(tr, onset, bands, tuple(json.loads(np.asarray(arrays["vocabulary"]).tobytes())))
+    tr, onset = map(float, arrays[_TIMING])
+    bands = {name: np.asarray(arrays[name]) for name in ordered(set(arrays) - {_TIMING, _VOCABULARY})}
+    return Stimulus(tr, onset, bands, tuple(json.loads(np.asarray(arrays[_VOCABULARY]).tobytes())))
 
 
 ENCODER = Encoder("stimulus", "stimulus 1", decode, seconds=60.0, processor=30.0, bytes_per_second=20e6, megabytes=4096,
