@@ -78,6 +78,13 @@ def test_voxels_with_nan_and_voxels_that_never_change_are_left_out_and_counted(t
     assert len(record["index"]) == 4 * 6 * 4 - 3
 
 
+def test_a_volume_of_nan_is_named_as_the_cause(tmp_path):
+    data = values()
+    data[..., 70] = np.nan
+    with pytest.raises(ValueError, match="every voxel holds NaN or infinity at some time"):
+        decode(write(tmp_path / "a.nii", data))
+
+
 def test_standardised_data_keeps_its_voxels_and_shows(tmp_path):
     data = values("float64")
     inside = data[1:]

@@ -102,6 +102,31 @@ def test_more_than_5_percent_needs_an_onset(copy):
     assert summary["volumes"] == {"1": 280}
 
 
+def test_files_of_which_no_length_is_that_of_most_are_refused_with_their_volumes(copy):
+    rewrite(copy / "bold" / "sub-02_bold.nii.gz", lambda data: data[..., :-100])
+    (copy / "bold" / "sub-03_bold.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"run 1: .* sub-01_bold.nii.gz 300, sub-02_bold.nii.gz 200. Leave out"):
+        prepared_of(copy)
+
+
+def test_a_subject_without_a_run_is_noted(copy):
+    for number in (1, 2):
+        shutil.copy(copy / "bold" / f"sub-0{number}_bold.nii.gz", copy / "bold" / f"sub-0{number}_run-2_bold.nii.gz")
+    summary, _ = prepared_of(copy, onset="0,0")
+    assert any("subject 03 has no run 2" in note for note in summary["notes"])
+
+
+def test_annotations_in_milliseconds_are_refused_and_a_few_words_too_late_are_noted(copy):
+    lines = (copy / "words.tsv").read_text().splitlines()
+    table = [line.split("\t") for line in lines[1:]]
+    (copy / "ms.tsv").write_text("\n".join([lines[0], *(f"{1000 * float(at)}\t300\t{word}" for at, _, word in table)]))
+    with pytest.raises(DataError, match=r"ms.tsv: .* words begin after the end of the film \(450 s\).*milliseconds"):
+        prepared_of(copy, annotations=copy / "ms.tsv")
+    (copy / "late.tsv").write_text("\n".join([*lines, "999\t1\tsea\n"]))
+    summary, _ = prepared_of(copy, annotations=copy / "late.tsv")
+    assert any("late.tsv: 1 of" in note and "not used" in note for note in summary["notes"])
+
+
 def test_a_planted_shift_is_named_before_training(copy):
     """The first ten volumes are missing, and no one has noticed: BOLD is 15 s early."""
     for path in (copy / "bold").iterdir():

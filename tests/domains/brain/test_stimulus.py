@@ -145,6 +145,7 @@ def test_sherlocks_sheet_is_read_by_its_columns(tmp_path):
         ("a.srt", "1\n00:00:01,000 --> 00:00:02,000\n<i>Hello</i>\nyou\n\n"),
         ("a.vtt", "WEBVTT\n\n00:01.000 --> 00:02.000 align:start\nHello you\n"),
         ("c.csv", "\ufeffStart Time (s),End Time (s),Text\n1,2,Hello you\n"),
+        ("d.csv", "Annotations of the film;;\n;;\nonset;end;Text\n1;2;Hello you\n"),
     ],
 )
 def test_every_format_gives_the_same_words(tmp_path, name, text):
@@ -155,10 +156,10 @@ def test_every_format_gives_the_same_words(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"begin_of_it,text\n1,hello\n", "no column of start times: it has begin_of_it, text"),
+        ("a.csv", b"begin_of_it,text\n1,hello\n", "no row .* column of start times: the first has begin_of_it, text"),
         ("a.csv", b"start,end,text\n5,3,hello\n", "row 2 ends at 3 s, before it begins at 5 s"),
         ("a.csv", b"start,end\n5,6\n", "no column of text"),
-        ("a.csv", b"start,text\nx,hello\ny,hello\n", "more than half.*row 2: 'x' is no time"),
+        ("a.csv", b"start,text\nx,hello\ny,hello\n", "more than half.*row 2: 'x' is no time: write seconds"),
         ("a.csv", b"start,text\n1,caf\xe9\n", "line 2 is no UTF-8"),
         ("a.srt", b"1\n00:00:05,000 --> 00:00:01,000\nhello\n", "line 2 ends at 1 s"),
         ("a.srt", b"no cue\n", "no word with a time"),

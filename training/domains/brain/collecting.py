@@ -15,7 +15,7 @@ from training.data.files import printable
 from training.data.store import Record
 from training.domain import Job
 from training.domains.brain.bold import masks
-from training.domains.brain.bold.files import Run, in_bids, in_folder
+from training.domains.brain.bold.files import Run, entities, in_bids, in_folder
 from training.domains.brain.bold.reading import ENCODER
 from training.domains.brain.bold.timing import Repetition, repetition
 from training.errors import DataError, UsageError
@@ -81,7 +81,10 @@ def collect(job: Job) -> Collected:
             "mask covers the brain (--mask)."
         )
     one = records[kept[0].path]
-    notes = [*dict.fromkeys(note for run in kept for note in repetitions[run.path].notes), *_remarks(kept, records)]
+    notes = [
+        *dict.fromkeys(note for run in kept for note in repetitions[run.path].notes), *_remarks(kept, records),
+        *_missing(kept), *_unaligned(job, kept),
+    ]  # fmt: skip
     return Collected(
         tuple(kept), records, tr, voxels.astype(np.int32), tuple(int(n) for n in one["shape"]),
         np.array(one["affine"]), kind, tuple(quarantine), tuple(notes),
@@ -222,6 +225,28 @@ def _remarks(runs: Sequence[Run], records: Mapping[Path, Record]) -> list[str]:
                 "are in the training rows. Use the file from before the standardisation: it is done here."
             )
     return out
+
+
+def _missing(runs: Sequence[Run]) -> list[str]:
+    """A note for each subject without a run that others have."""
+    names = [*dict.fromkeys(run.run for run in runs)]
+    have: dict[str, set[str]] = {}
+    for run in runs:
+        have.setdefault(run.subject, set()).add(run.run)
+    return [
+        f"subject {subject} has no run {', '.join(name for name in names if name not in of)}: held-out results are of "
+        "the runs that all subjects have"
+        for subject, of in have.items() if len(of) < len(names)
+    ]  # fmt: skip
+
+
+def _unaligned(job: Job, runs: Sequence[Run]) -> list[str]:
+    if job.path("bids") is None or any("space" in entities(run.path) for run in runs):
+        return []
+    return [
+        "the files have no space- in their names: BOLD that is not preprocessed, in each subject's own space. Ceilings "
+        "between subjects and regions then compare different places; run fMRIPrep, and give --space NAME"
+    ]
 
 
 def facts(collected: Collected) -> dict[str, Any]:

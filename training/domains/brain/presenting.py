@@ -65,6 +65,8 @@ def source(job: Job) -> Source:
     words = [(float(at), vocabulary[number]) for at, number in zip(record["onset"], record["word"], strict=True)]
     skipped = int(record["skipped"][0])
     notes = (f"{path.name}: {skipped} rows without a time or text are left out",) if skipped else ()
+    if film is not None:
+        notes += _beyond(path, [at for at, _ in words], float(film["seconds"].max()))
     return Source(film, words, tuple(vocabulary), notes, own)
 
 
@@ -80,6 +82,22 @@ def _own(job: Job) -> tuple[Own, ...]:
     found = tuple(band for file in files for band in bands_of(file, records[file]))
     check_names(found)
     return found
+
+
+def _beyond(path: Path, times: Sequence[float], lasts: float) -> tuple[str, ...]:
+    """A note on words after the end of the film. Raises DataError if these are more than half: another unit, or another
+    film."""
+    late = sum(at > lasts for at in times)
+    if not late:
+        return ()
+    text = (
+        f"{late:,} of {len(times):,} words begin after the end of the film ({lasts:.0f} s), the last at "
+        f"{max(times):,.0f} s"
+    )
+    if late <= len(times) / 2:
+        return (f"{path.name}: {text}; they are not used",)
+    unit = " They may be milliseconds: divide them by 1,000." if max(times) / 1000 <= 1.05 * lasts else ""
+    raise DataError(f"--annotations {printable(path)}: {text}. Times are seconds of the film.{unit}")
 
 
 def _decoded(job: Job, path: Path, encoder: Any, flag: str) -> Mapping[str, np.ndarray]:

@@ -143,6 +143,11 @@ def _volumes(stream: BinaryIO, header: Nifti1Header, affine: np.ndarray) -> dict
     volumes = header.get_data_shape()[3]
     varies = high > low
     kept = finite & varies
+    if not finite.any():
+        raise ValueError(
+            "every voxel holds NaN or infinity at some time, as after a step that failed for a volume: repeat the step "
+            "of preprocessing, or leave the run out"
+        )
     if not kept.any():
         raise ValueError("no voxel changes over time and is finite everywhere: it is empty, or no BOLD run")
     mean = total / volumes

@@ -21,6 +21,7 @@ _DURATION = ("duration", "duration (s)", "length")
 _CUE = re.compile(r"^\s*(?P<begin>[\d:.,]+)\s*-->\s*(?P<end>[\d:.,]+)")
 _TAG = re.compile(r"<[^>]*>|\{[^}]*\}")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
+_TITLE_ROWS = 10  # among which the header of a table is looked for
 _MOST_TEXT = 50_000_000  # characters of a file
 
 
@@ -118,12 +119,17 @@ def _table(rows: list[tuple[int, list[str]]]) -> tuple[list[tuple[float, float, 
     """(begin, end, text) of every row, and the number of rows without a time or text. All columns of text count."""
     if len(rows) < 2:
         raise ValueError("holds no rows below its header")
-    header = [" ".join(cell.lower().split()) for cell in rows[0][1]]
+    header = _titles(rows[0][1])
+    for place, (_, row) in enumerate(rows[:_TITLE_ROWS]):  # a table may have a title and remarks above its header
+        if _column(_titles(row), _BEGIN) is not None:
+            rows, header = rows[place:], _titles(row)
+            break
     begin = _column(header, _BEGIN)
     if begin is None:
         raise ValueError(
-            f"its first row has no column of start times: it has {', '.join(filter(None, header))[:200]}; expected is "
-            "`Start Time (s)`, `onset` or `start`"
+            f"no row of the first {_TITLE_ROWS} has a column of start times: the first has "
+            f"{', '.join(filter(None, header))[:200]}. Name the column `Start Time (s)`, `onset` or `start`; it holds "
+            "seconds of the film"
         )
     end, duration = _column(header, _END), _column(header, _DURATION)
     timing = {begin, end, duration} - {None}
@@ -154,6 +160,10 @@ def _table(rows: list[tuple[int, list[str]]]) -> tuple[list[tuple[float, float, 
     return found, skipped
 
 
+def _titles(row: Sequence[str]) -> list[str]:
+    return [" ".join(cell.lower().split()) for cell in row]
+
+
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
     return next((header.index(name) for name in names if name in header), None)
 
@@ -176,9 +186,9 @@ def seconds(text: str) -> float:
     try:
         values = [float(part) for part in parts]
     except ValueError:
-        raise ValueError(f"{text!r} is no time") from None
+        raise ValueError(f"{text!r} is no time: write seconds, or minutes:seconds, without a date") from None
     if len(parts) > 3 or not all(np.isfinite(values)) or min(values) < 0:
-        raise ValueError(f"{text!r} is no time")
+        raise ValueError(f"{text!r} is no time: write seconds, or minutes:seconds, without a date")
     total = 0.0
     for value in values:
         total = 60 * total + value
@@ -211,4 +221,4 @@ def _subtitles(text: str) -> list[tuple[float, float, str]]:
     return found
 
 
-ENCODER = Encoder("annotations", "annotations 1", decode, megabytes=2048, imports=("openpyxl",))
+ENCODER = Encoder("annotations", "annotations 2", decode, megabytes=2048, imports=("openpyxl",))
