@@ -123,7 +123,15 @@ def test_every_key_of_the_loss_changes_the_gradient(splits, key):
     assert not torch.allclose(*gradients)
 
 
+@pytest.mark.parametrize("family", RECIPES)
+def test_coreml_is_a_format_of_every_graph_or_of_none(splits, family):
+    for wanted in (True, False):
+        recipe = changed(family, "export.coreml", wanted)
+        model = recipe.build(recipe.fit_constants(splits["train"]))
+        assert {"coreml" in graph.formats for graph in recipe.graphs(model)} == {wanted}
+
+
 def test_every_own_key_is_proved_here():
-    proved = {family: {*keys, "model.dropout"} for family, keys in VALUES.items()}
+    proved = {family: {*keys, "model.dropout", "export.coreml"} for family, keys in VALUES.items()}
     proved["autoencoder"] |= set(LOSSES)
     assert {family: own(family) for family in RECIPES} == proved

@@ -129,7 +129,7 @@ class AutoencoderRecipe(EncodingRecipe):
         bottleneck = Graph("bottleneck", Bottleneck(model).eval(), encoder.inputs, (u,), axes, encoder.example, trials)
         decoder = Graph("decoder", Decoder(model).eval(), (u,), outputs, axes, heads[0].example, trials)
         every = (encoder, bottleneck, decoder, *heads)
-        return [replace(graph, name=PREFIX + graph.name) for graph in every]
+        return [replace(graph, name=PREFIX + graph.name, formats=encoder.formats) for graph in every]
 
 
 def _modalities(batch: Mapping[str, torch.Tensor]) -> list[str]:

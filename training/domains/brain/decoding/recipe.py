@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +111,8 @@ class DecodingRecipe(Stepped):
             for number in range(model.maps.shape[0])
         ]  # fmt: skip
         readout = Readout(model).eval()
-        return [*maps, Graph("decoding_features", readout, (shared,), outputs, axes, _example(rank), trials)]
+        features = Graph("decoding_features", readout, (shared,), outputs, axes, _example(rank), trials)
+        return [replace(graph, formats=self.settings.export.formats) for graph in (*maps, features)]
 
 
 def _example(width: int):

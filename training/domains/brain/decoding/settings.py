@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from training.config import Section
+from training.domains.brain.encoding.settings import Export
 from training.settings import AtLeastOne, RunSettings
 
 
@@ -23,3 +24,4 @@ class Windows(Section):
 class DecodingSettings(RunSettings):
     model: Model = Model()
     windows: Windows = Windows()
+    export: Export = Export()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,7 +145,7 @@ class EncodingRecipe(Stepped):
             )
             for number in range(model.heads.shape[0])
         ]  # fmt: skip
-        return [encoder, *heads]
+        return [replace(graph, formats=self.settings.export.formats) for graph in (encoder, *heads)]
 
 
 LEAST = {"pixels": 0.0, "motion": 0.0, "sound": -8.0, "words": 0.0}  # value of each band

@@ -24,7 +24,17 @@ class Windows(Section):
     volumes: Annotated[int, Field(ge=8)] = 64  # of a sample
 
 
+class Export(Section):
+    coreml: bool = True  # an .mlpackage beside each .onnx
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Those of Graph.formats."""
+        return ("onnx", "coreml") if self.coreml else ("onnx",)
+
+
 class EncodingSettings(RunSettings):
     model: Model = Model()
     warm_start: WarmStart = WarmStart()
     windows: Windows = Windows()
+    export: Export = Export()
