@@ -27,6 +27,16 @@ def material(splits):
     return Material.of(splits["train"])
 
 
+def halved(rows):
+    """Each row as two blocks: an interval needs four, and the laboratory's test has two."""
+    out = []
+    for row in rows:
+        begin, end = row.values["begin"], row.values["end"]
+        middle = (begin + end) // 2
+        out += [replace(row, values={**row.values, "begin": a, "end": b}) for a, b in ((begin, middle), (middle, end))]
+    return out
+
+
 def test_the_measured_signal_is_learnt_and_the_truth_stands_beside_it(material, splits):
     """A prediction that has half of the measured signal in it is better than every baseline."""
     rows = Rows.of(splits["test"])
@@ -35,7 +45,7 @@ def test_the_measured_signal_is_learnt_and_the_truth_stands_beside_it(material, 
         noise = np.random.default_rng(begin).standard_normal((end - begin, len(rows.voxels)))
         return (material.bold(rows, subject, run, begin, end) + noise).astype(np.float32)
 
-    found = judge(predict, material, splits["test"], FITTING)
+    found = judge(predict, material, halved(splits["test"]), FITTING)
     assert found.verdict.word == "learnt", found.verdict
     metric = found.metrics["voxel_r"]
     assert metric.model.value == pytest.approx(0.7, abs=0.1)

@@ -106,7 +106,7 @@ def _regions(job: Job, collected: Collected) -> tuple[dict[str, str], tuple[str,
 
 
 def _left_out(job: Job, collected: Collected) -> list[str]:
-    """The subjects of --hold-out-subject. Raises UsageError for one that is not there, or if nobody is left."""
+    """The subjects of --hold-out-subject. Raises UsageError for one that is not there, or if no subject is left."""
     text = job.options.get("hold_out_subject")
     known = sorted({run.subject for run in collected.runs}, key=natural)
     if text is None:
