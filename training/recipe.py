@@ -288,8 +288,9 @@ class Stepped(Recipe):
         """Under "fsdp": the modules that are sharded, such as the layers of a transformer. A rank holds its share of
         all of them, and one complete block at a time.
 
-        Every forward pass must call each once, in this order, and `losses` must run as many passes for every batch. A
-        parameter must be in one block or in none; those in none are replicated."""
+        Every forward pass must call each once, in this order, and `losses` must run as many passes for every batch, and
+        no backward pass, whose order could differ between ranks. A parameter must be in one block or in none; those in
+        none are replicated."""
         return ()
 
     def saved(self, model: torch.nn.Module) -> Collection[str] | None:

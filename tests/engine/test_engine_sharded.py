@@ -50,6 +50,7 @@ def ran(tmp_path_factory):
         "adapted from one continued": {**PART, "continues": "adapted from one"},
         "misordered": {**TWO, "kind": "Misordered"},
         "out of memory": {**ALL, "kind": "HUNGRY"},
+        "one batch held out": {**ALL, "val_rows": 2},
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += [str(Path(toy.__file__).with_name("toy_ranks.py")), str(root), json.dumps(runs)]
@@ -170,6 +171,14 @@ def test_a_step_that_is_not_finite_is_skipped_by_all(ran, tmp_path):
 def test_blocks_in_another_order_than_they_are_called_are_reported(ran):
     for rank in ran[1]["misordered"]:
         assert rank["exit"] == 5 and "it was the turn of block 0" in rank["error"]
+
+
+def test_an_evaluation_in_which_one_rank_has_nothing_to_do_is_followed_by_training(ran):
+    """Its gathering for the others is no forward pass of its own: torch must not order the backward pass by it."""
+    root, output = ran
+    assert [rank["step"] for rank in output["one batch held out"]] == [6, 6]
+    one, other = (tensors(content(root / name)) for name in ("one batch held out", "sharded"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_memory_that_runs_out_ends_the_run_with_a_remedy(ran):

@@ -101,10 +101,19 @@ class Sharding:
             parameter.data = parameter.data.to(ranks.device)
         # This shards nothing more, and moves the buffers. The blocks of one root gather ahead of the computation.
         fully_shard(model, mesh=self._mesh, ignored_params=replicated)
+        self._fix_order_of_backward()
         ranks.broadcast(_tensors(model))
         trained = [p for p in model.parameters() if is_sharded(p) and p.requires_grad]
         self.rows = [Rows(parameter, torch.nn.Parameter(local(parameter))) for parameter in trained]
         self._of_own = {rows.own: rows.parameter for rows in self.rows}
+
+    def _fix_order_of_backward(self) -> None:
+        """A block that is gathered in the backward pass gathers the one before it ahead. By default torch takes what
+        was before it in all forward passes since the last backward pass. Those of an evaluation are among them, and
+        ranks may have run differently many: one would gather the last block once more, and wait for the others."""
+        first = self.blocks[:1]  # gathers itself ahead, which does nothing: for an empty list torch's default holds
+        for before, block in zip([*first, *self.blocks[:-1]], self.blocks, strict=True):
+            block.set_modules_to_backward_prefetch([before])
 
     def parameter_groups(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """AdamW groups of the model's parameters, with this rank's rows in place of sharded ones."""
