@@ -163,5 +163,7 @@ def joined(device: str = "auto") -> Iterator[Ranks]:
     )
     try:
         yield Ranks(rank, world, chosen, dist.PrefixStore(f"first/{turn}", store))
+        # Without torchrun, whose agent holds the store, rank 0 does: it must not end before the others have read it.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
