@@ -174,7 +174,7 @@ def test_blocks_in_another_order_than_they_are_called_are_reported(ran):
 
 
 def test_an_evaluation_in_which_one_rank_has_nothing_to_do_is_followed_by_training(ran):
-    """Its gathering for the others is no forward pass of its own: torch must not order the backward pass by it."""
+    """Its gathering for the others is no forward pass, by which torch could order the backward pass."""
     root, output = ran
     assert [rank["step"] for rank in output["one batch held out"]] == [6, 6]
     one, other = (tensors(content(root / name)) for name in ("one batch held out", "sharded"))

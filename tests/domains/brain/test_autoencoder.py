@@ -112,7 +112,8 @@ def test_a_step_trains_bottleneck_heads_and_decoder(recipe, model, batch):
     sum(loss.total * loss.coefficient / counts[name] for name, loss in terms.items()).backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None
                and parameter.grad.any()}  # fmt: skip
-    assert {"bottleneck", "kernels", "heads", "decoder", "residual.4.weight", "decoder_residual.4.weight"} <= trained
+    assert {"bottleneck", "kernels", "decoder", "residual.4.weight", "decoder_residual.4.weight"} <= trained
+    assert {f"heads.{number}.weight" for number in range(conftest.SUBJECTS)} <= trained
 
 
 def test_reconstruction_is_judged_beside_the_mean(recipe, splits, model):

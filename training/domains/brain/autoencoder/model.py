@@ -66,7 +66,7 @@ class Autoencoder(Encoding):
         with torch.autocast(batch["bold"].device.type, enabled=False):
             features = self.features({band: batch[f"band_{band}"] for band in self.features.bands})
         u = self.inner(features)
-        predicted = torch.einsum("btk,skv->bstv", self.filtered(u, features, batch["known"]), self.heads)
+        predicted = self.bold(self.filtered(u, features, batch["known"]))
         measured = standardised(batch, self.drift, self.spread)
         return predicted, measured, u, self.errors(self.decode(u[:, self.history :]), features[:, self.history :])
 

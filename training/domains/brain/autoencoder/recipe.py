@@ -51,9 +51,20 @@ class AutoencoderRecipe(EncodingRecipe):
     def counts(self, batch):
         volumes = float(batch["present"].amax(1).sum())
         fmri = fmri_count(self.settings.loss.fmri, batch["present"], batch["bold"].shape[-1])
-        return {"fmri": fmri, **dict.fromkeys(_modalities(batch), volumes), "share_fmri": 1.0}
+        share = {} if self.parallel == "fsdp" else {"share_fmri": 1.0}
+        return {"fmri": fmri, **dict.fromkeys(_modalities(batch), volumes), **share}
 
     def losses(self, model, batch, progress):
+        out, bottleneck = self._terms(model, batch)
+        if self.parallel == "fsdp":
+            # A second backward pass over sharded heads gathers them in an order that can differ between ranks, which
+            # then wait for each other for ever. The evaluation, in one process, reports the share.
+            return out
+        share = self._share(out, bottleneck, self.counts(batch))
+        return out | {"share_fmri": Loss(bottleneck.new_tensor(share), 0.0)}
+
+    def _terms(self, model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> tuple[dict[str, Loss], torch.Tensor]:
+        """The terms of the loss, and the bottleneck [B, H + T, K]."""
         predicted, measured, bottleneck, errors = model(batch)
         present = batch["present"]
         totals = {"fmri": fmri_total(self.settings.loss.fmri, predicted, measured, present)}
@@ -62,13 +73,16 @@ class AutoencoderRecipe(EncodingRecipe):
                 totals[modality] = (errors[modality] * present.amax(1)).sum()
             else:  # its features are constant over the training rows
                 totals[modality] = predicted.new_zeros(())
-        weights, counts = coefficients(self.settings.loss, list(errors)), self.counts(batch)
-        share = 0.0
-        if bottleneck.requires_grad:
-            terms = {name: totals[name] * (weights[name] / max(counts[name], 1)) for name in weights}
-            share = shares(terms, bottleneck)["fmri"]
-        out = {name: Loss(total, weights.get(name, 0.0)) for name, total in totals.items()}
-        return out | {"share_fmri": Loss(predicted.new_tensor(share), 0.0)}
+        weights = coefficients(self.settings.loss, list(errors))
+        return {name: Loss(total, weights.get(name, 0.0)) for name, total in totals.items()}, bottleneck
+
+    @staticmethod
+    def _share(losses: Mapping[str, Loss], bottleneck: torch.Tensor, counts: Mapping[str, float]) -> float:
+        """The share of the BOLD in the gradient at the bottleneck; 0 where there are no gradients."""
+        if not bottleneck.requires_grad:
+            return 0.0
+        terms = {name: loss.total * (loss.coefficient / max(counts[name], 1)) for name, loss in losses.items()}
+        return shares(terms, bottleneck)["fmri"]
 
     def validate(self, model, batch):
         predicted, measured, _, errors = model(batch)
@@ -113,7 +127,7 @@ class AutoencoderRecipe(EncodingRecipe):
         for number in range(min(8, len(dataset))):
             batch = {name: of.to(device) for name, of in dataset.collate([dataset.item(0, number)]).items()}
             with torch.enable_grad():
-                found.append(float(self.losses(model, batch, None)["share_fmri"].total))
+                found.append(self._share(*self._terms(model, batch), counts=self.counts(batch)))
         return float(np.mean(found))
 
     # -- export --------------------------------------------------------------------------------------------------------

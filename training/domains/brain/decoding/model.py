@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,10 +13,28 @@ from training.domains.brain.decoding.settings import Model
 from training.domains.brain.encoding.model import Features, standardised
 
 
+class DelayedMap(nn.Module):
+    """Standardised BOLD of a subject [..., T, V] -> shared space [..., T - last delay, K].
+
+    A module, since it is what "fsdp" shards: the maps hold nearly all parameters.
+    """
+
+    def __init__(self, weights: np.ndarray, delays: Sequence[int]):
+        super().__init__()
+        self.delays = tuple(delays)
+        # [D V, K] and not [D, V, K]: ranks divide the first dimension, and there may be fewer delays than ranks
+        self.weight = nn.Parameter(torch.as_tensor(np.array(weights)).flatten(0, 1))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        count = z.shape[-2] - max(self.delays)
+        parts = self.weight.unflatten(0, (len(self.delays), -1))
+        return sum(z[..., delay : delay + count, :] @ part for delay, part in zip(self.delays, parts, strict=True))
+
+
 class Decoding(nn.Module):
     """BOLD of S subjects -> a map of each to a shared space of width K -> F features of the stimulus.
 
-    Shared space at t: sum over delays d of z(t + d) M_d, with a map M [D, V, K] for each subject. Features: a linear
+    Shared space at t: sum over delays d of z(t + d) M_d, with maps M_d [V, K] for each subject. Features: a linear
     readout, and the residual.
     """
 
@@ -24,7 +42,7 @@ class Decoding(nn.Module):
         super().__init__()
         self.features = Features(constants)
         self.delays = tuple(int(delay) for delay in np.asarray(constants["delays"]))
-        self.maps = nn.Parameter(torch.as_tensor(np.array(constants["maps"])).clone())  # [S, D, V, K]
+        self.maps = nn.ModuleList(DelayedMap(weights, self.delays) for weights in constants["maps"])
         self.readout = nn.Parameter(torch.as_tensor(np.array(constants["readout"])).clone())  # [K, F]
         rank, count = self.readout.shape
         self.residual = nn.Sequential(
@@ -41,11 +59,6 @@ class Decoding(nn.Module):
         """Volumes after a moment that its decoding looks at."""
         return max(self.delays)
 
-    def shared(self, z: torch.Tensor, maps: torch.Tensor) -> torch.Tensor:
-        """Standardised BOLD [..., S, T, V] and maps [S, D, V, K] -> [..., S, T - ahead, K]."""
-        count = z.shape[-2] - self.ahead
-        return sum(z[..., delay : delay + count, :] @ maps[:, place] for place, delay in enumerate(self.delays))
-
     def read(self, shared: torch.Tensor) -> torch.Tensor:
         """Shared space [..., K] -> standardised features [..., F]."""
         return shared @ self.readout + self.residual(shared)
@@ -55,7 +68,9 @@ class Decoding(nn.Module):
         bands = {band: batch[f"band_{band}"] for band in self.features.bands}
         with torch.autocast(batch["bold"].device.type, enabled=False):
             true = self.features(bands)[:, : batch["bold"].shape[2] - self.ahead]
-        decoded = self.read(self.shared(standardised(batch, self.drift, self.spread), self.maps))
+        z = standardised(batch, self.drift, self.spread)
+        shared = torch.stack([of(z[:, number]) for number, of in enumerate(self.maps)], 1)
+        decoded = self.read(shared)
         return decoded, true[:, None].expand_as(decoded)
 
 
@@ -67,8 +82,7 @@ class SubjectMap(nn.Module):
         self.model, self.subject = model, subject
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        padded = functional.pad(z, (0, 0, 0, self.model.ahead))[None]
-        return self.model.shared(padded, self.model.maps[self.subject : self.subject + 1])[0]
+        return self.model.maps[self.subject](functional.pad(z, (0, 0, 0, self.model.ahead)))
 
 
 class Readout(nn.Module):

@@ -52,6 +52,13 @@ class DecodingRecipe(Stepped):
     def build(self, constants):
         return Decoding(constants, self.settings.model)
 
+    @property
+    def parallel(self):
+        return self.settings.model.parallel
+
+    def blocks(self, model):
+        return list(model.maps)
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def counts(self, batch):
@@ -86,15 +93,15 @@ class DecodingRecipe(Stepped):
         def decode(subject: str, bold_TV: np.ndarray) -> np.ndarray:
             place = number[subject]
             with torch.no_grad():
-                z = torch.from_numpy(bold_TV).to(device)[None]
-                return model.read(model.shared(z, model.maps[place : place + 1]))[0].cpu().numpy()
+                z = torch.from_numpy(bold_TV).to(device)
+                return model.read(model.maps[place](z)).cpu().numpy()
 
         return decode
 
     # -- export --------------------------------------------------------------------------------------------------------
 
     def graphs(self, model):
-        bands, voxels = model.features.bands, model.maps.shape[2]
+        bands, voxels = model.features.bands, model.drift.shape[-1]
         rank, count = model.readout.shape
         shared = TensorSpec("shared", "float32", ("time", rank), "the space that all subjects share")
         z = TensorSpec("z", "float32", ("time", voxels), "standardised BOLD, without drift")
@@ -108,7 +115,7 @@ class DecodingRecipe(Stepped):
         maps = [
             Graph(f"decoding_map_{number + 1:02}", SubjectMap(model, number).eval(), (z,), (shared,), axes,
                   _example(voxels), trials)
-            for number in range(model.maps.shape[0])
+            for number in range(len(model.maps))
         ]  # fmt: skip
         readout = Readout(model).eval()
         features = Graph("decoding_features", readout, (shared,), outputs, axes, _example(rank), trials)

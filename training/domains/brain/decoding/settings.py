@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from training.config import Section
-from training.domains.brain.encoding.settings import Export
+from training.domains.brain.encoding import settings as encoding
 from training.settings import AtLeastOne, RunSettings
 
 
-class Model(Section):
+class Model(encoding.Model):
     rank: AtLeastOne = 64  # width of the space that all subjects share
-    width: AtLeastOne = 256  # of the hidden layer of the learned residual
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # of the residual
 
 
 class Windows(Section):
@@ -22,6 +20,8 @@ class Windows(Section):
 
 
 class DecodingSettings(RunSettings):
+    resumable: ClassVar[tuple[str, ...]] = ("model.parallel",)
+
     model: Model = Model()
     windows: Windows = Windows()
-    export: Export = Export()
+    export: encoding.Export = encoding.Export()

@@ -57,6 +57,20 @@ def standardised(batch: Mapping[str, torch.Tensor], drift: torch.Tensor, spread:
         return (batch["bold"] - torch.einsum("btc,bscv->bstv", batch["basis"], own)) / size[:, :, None]
 
 
+class SubjectHead(nn.Module):
+    """Bottleneck [..., K] -> a subject's standardised BOLD [..., V].
+
+    A module, since it is what "fsdp" shards: the heads hold nearly all parameters.
+    """
+
+    def __init__(self, weight: np.ndarray):
+        super().__init__()
+        self.weight = nn.Parameter(torch.as_tensor(np.array(weight)))  # [K, V]
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        return latent @ self.weight
+
+
 class Encoding(nn.Module):
     """Stimulus -> bottleneck (rank K) -> causal kernels -> a head for each of S subjects.
 
@@ -72,7 +86,7 @@ class Encoding(nn.Module):
         self.bottleneck = nn.Parameter(bottleneck.clone())
         # conv1d is a correlation: reversed, its last weight belongs to lag 0
         self.kernels = nn.Parameter(kernels.flip(1)[:, None].repeat(1, bottleneck.shape[2], 1))  # [2, K, L]
-        self.heads = nn.Parameter(torch.as_tensor(np.array(constants["heads"])).clone())  # [S, K, V]
+        self.heads = nn.ModuleList(SubjectHead(weight) for weight in constants["heads"])
         self.residual = nn.Sequential(
             nn.LayerNorm(bottleneck.shape[1]), nn.Linear(bottleneck.shape[1], settings.width), nn.GELU(),
             nn.Dropout(settings.dropout), nn.Linear(settings.width, bottleneck.shape[2]),
@@ -99,17 +113,20 @@ class Encoding(nn.Module):
         """The bottleneck of `inner` [B, H + T, K] and of the derivative part, after the response: [B, T, K]."""
         known = known[..., None]
         u, w = inner * known, (features @ self.bottleneck[1]) * known
-        rank = self.heads.shape[1]
+        rank = self.bottleneck.shape[2]
         both = torch.cat([u, w], -1).transpose(1, 2)  # [B, 2 K, H + T]
         out = functional.conv1d(both, self.kernels.reshape(2 * rank, 1, -1), groups=2 * rank)
         return (out[:, :rank] + out[:, rank:]).transpose(1, 2)
+
+    def bold(self, latent: torch.Tensor) -> torch.Tensor:
+        """Bottleneck [B, T, K] -> standardised BOLD of all subjects [B, S, T, V], also of those who are absent."""
+        return torch.stack([head(latent) for head in self.heads], 2).transpose(1, 2)
 
     def forward(self, batch: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """A batch of windows.py -> predicted and measured BOLD, both standardised: [B, S, T, V]."""
         features = self.features({band: batch[f"band_{band}"] for band in self.features.bands})
         latent = self.latent(features, batch["known"])
-        predicted = torch.einsum("btk,skv->bstv", latent, self.heads)
-        return predicted, standardised(batch, self.drift, self.spread)
+        return self.bold(latent), standardised(batch, self.drift, self.spread)
 
 
 class Encoder(nn.Module):
@@ -131,7 +148,7 @@ class Head(nn.Module):
 
     def __init__(self, model: Encoding, subject: int):
         super().__init__()
-        self.register_buffer("weight", model.heads[subject].detach().clone())
+        self.register_buffer("weight", model.heads[subject].weight.detach().clone())
         self.register_buffer("mean", model.drift[subject, 0, 0].clone())
         self.register_buffer("spread", model.spread[subject, 0].clone())
 

@@ -58,6 +58,13 @@ class EncodingRecipe(Stepped):
     def build(self, constants):
         return Encoding(constants, self.settings.model)
 
+    @property
+    def parallel(self):
+        return self.settings.model.parallel
+
+    def blocks(self, model):
+        return list(model.heads)
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def counts(self, batch):
@@ -114,7 +121,7 @@ class EncodingRecipe(Stepped):
             with torch.no_grad():
                 if run not in known:
                     known[run] = latent_of(model, runs[run].stimulus)
-                return (known[run][begin:end] @ model.heads[number[subject]]).float().cpu().numpy()
+                return model.heads[number[subject]](known[run][begin:end]).float().cpu().numpy()
 
         return predict
 
@@ -128,7 +135,7 @@ class EncodingRecipe(Stepped):
     def graphs(self, model):
         bands = model.features.bands
         widths = {band: getattr(model.features, f"mean_{band}").shape[0] for band in bands}
-        rank, voxels = model.heads.shape[1:]
+        rank, voxels = model.heads[0].weight.shape
         inputs = tuple(TensorSpec(band, "float32", ("time", widths[band]), meaning_of(band)) for band in bands)
         latent = TensorSpec("bottleneck", "float32", ("time", rank), "shared by all subjects")
         axes = {"time": (1, LONGEST)}
@@ -143,7 +150,7 @@ class EncodingRecipe(Stepped):
                  TensorSpec("bold", "float32", ("time", voxels), "in the units of the subject's first run")),
                 axes, _latent_example(rank), trials,
             )
-            for number in range(model.heads.shape[0])
+            for number in range(len(model.heads))
         ]  # fmt: skip
         return [replace(graph, formats=self.settings.export.formats) for graph in (encoder, *heads)]
 

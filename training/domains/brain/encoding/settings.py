@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ class Model(Section):
     rank: AtLeastOne = 32  # width of the bottleneck that all subjects share
     width: AtLeastOne = 256  # of the hidden layer of the learned residual
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2  # of the residual
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # on several GPUs; "fsdp" shards what belongs to each subject over them
 
 
 class WarmStart(Section):
@@ -34,6 +35,8 @@ class Export(Section):
 
 
 class EncodingSettings(RunSettings):
+    resumable: ClassVar[tuple[str, ...]] = ("model.parallel",)
+
     model: Model = Model()
     warm_start: WarmStart = WarmStart()
     windows: Windows = Windows()
