@@ -187,3 +187,72 @@ def test_bars_outside_of_the_usual_hours_are_used_where_most_are_inside(raw):
     kept = {name: values[keep] if len(values) > 1 else values for name, values in raw.items()}
     found, _ = clean("MES", kept)
     assert len(found) == keep.sum() and 0.1 < 1 - found.session.covers(found.time).mean() < 0.4
+
+
+def test_a_file_without_one_usable_bar_is_refused_with_the_remedy(raw):
+    raw["time"] += 59_000_000_000
+    with pytest.raises(DataError, match=r"4,000 of 4,000 bars are faulty[^$]*second 59"):
+        clean("MES", raw)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "remedy"), [("volume", -1, "write 0"), ("low", -3, "adjust them by ratios")]
+)
+def test_many_faulty_bars_are_refused_with_a_remedy_for_their_fault(raw, column, value, remedy):
+    raw[column][:1_000] = value
+    with pytest.raises(DataError, match=remedy):
+        clean("MES", raw)
+
+
+@pytest.mark.parametrize("step", [5, 60])
+def test_bars_of_another_length_are_refused(raw, step):
+    longer = {name: values[::step] if len(values) > 1 else values for name, values in raw.items()}
+    more = {name: np.concatenate([values] * 2) if len(values) > 1 else values for name, values in longer.items()}
+    more["time"] = raw["time"][0] + np.arange(len(more["time"])) * step * MINUTE
+    with pytest.raises(DataError, match=f"{step} minutes apart"):
+        clean("MES", more)
+
+
+def contracts(*names: bytes) -> np.ndarray:
+    return np.array(names, "S8").view(np.uint8).reshape(len(names), -1)
+
+
+def test_nothing_crosses_the_bar_from_which_the_file_names_another_contract(raw):
+    raw["contract"] = contracts(*[b"MESH4"] * 3_000, *[b"MESM4"] * 1_000)
+    for name in PRICES:
+        raw[name][3_000:] += 40  # no jump that is seen by its size
+    found, health = clean("MES", raw)
+    assert np.flatnonzero(np.diff(found.segment)).tolist() == [2_999]
+    assert [jump["about"] for jump in health.jumps] == ["MESH4 to MESM4, as the file says"]
+
+
+def test_bars_of_several_contracts_at_once_are_refused(raw):
+    more = with_rows(raw, [5, 9], volume=raw["volume"][[5, 9]] + 1)
+    more["contract"] = contracts(*[b"MESH4"] * 4_000, *[b"MESM4"] * 2)
+    with pytest.raises(DataError, match=r"2 minutes have bars of several contracts \(MESH4, MESM4\)"):
+        clean("MES", more)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name", "fits"),
+    [("MES", b"MESH4", True), ("BTCUSDT", b"BTC/USDT", True), ("EURUSD", b"C:EURUSD", True), ("MES", b"@MES#C", True),
+     ("MES", b"5602", True), ("MES", b"", True), ("MES", b"NQH4", False), ("BTC", b"ETH/USD", False)],
+)  # fmt: skip
+def test_bars_of_another_symbol_are_refused(raw, symbol, name, fits):
+    raw["contract"] = contracts(*[name] * 4_000)
+    if fits:
+        clean(symbol, raw)
+    else:
+        with pytest.raises(DataError, match=f"bars are of {name.decode()}"):
+            clean(symbol, raw)
+
+
+def test_minutes_that_a_program_filled_in_are_reported(raw):
+    for at in np.arange(100, 200):
+        for name in PRICES:
+            raw[name][at] = raw["close"][99]
+        raw["volume"][at] = 0
+    found, health = clean("MES", raw)
+    assert len(found) == 4_000 and "2% of the bars repeat the last price" in health.remarks[0]
+    raw["volume"][:] = 0
+    assert clean("MES", raw)[1].remarks == ["there are no volumes: the features of volume are 0"]

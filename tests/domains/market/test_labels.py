@@ -10,7 +10,17 @@ from training.domains.market.bars.cleaning import Minutes, clean
 from training.domains.market.bars.timeframes import bars_of, stretches
 from training.domains.market.bars.times import MINUTE
 from training.domains.market.labels.barriers import DOWN, FLAT, UP, label, uniqueness
-from training.domains.market.labels.costs import COSTS, Barriers, Costs, barriers_of, costs_of, read_costs
+from training.domains.market.labels.costs import (
+    COSTS,
+    Barriers,
+    Costs,
+    barriers_of,
+    costs_of,
+    read_costs,
+    remark_on_tick,
+    step_of,
+    unused_costs,
+)
 from training.errors import DataError, UsageError
 
 
@@ -161,17 +171,40 @@ def test_a_symbol_without_costs_is_refused_with_the_line_to_write(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "why"),
     [
-        "SPY: 3",
-        "SPY: {tick: 0.01}",
-        "SPY: {tick: 0, spread: 1, slippage: [1, 1]}",
-        "- a",
-        "SPY: [",
-        "SPY: {tick: x, spread: 1, slippage: [1, 1]}",
+        ("SPY: 3", "costs.yaml:1: SPY: the keys are"),
+        ("MES: {tick: 1, spread: 1, slippage: [1, 1]}\nSPY: {tick: 0.01}", "costs.yaml:2: SPY: the keys are"),
+        ("SPY: {tick: 0, spread: 1, slippage: [1, 1]}", "a tick is above 0"),
+        ("- a", "list"),
+        ("", "a line for each symbol"),
+        ("SPY: [", "costs.yaml is not valid YAML"),
+        ("SPY: {tick: x, spread: 1, slippage: [1, 1]}", "'x' is no number"),
+        ("SPY: {tick: true, spread: 1, slippage: [1, 1]}", "True is no number"),
+        ("SPY: {tick: 1, spread: false, slippage: [1, 1]}", "False is no number"),
+        ("SPY: {tick: 1, spread: 1, slippage: '05'}", "slippage is two numbers"),
+        ("SPY: {tick: 1, spread: 1, slippage: 1}", "slippage is two numbers"),
+        ("SPY: {tick: 1, spread: 1, slippage: [1, 1]}\nSPY: {tick: 2, spread: 1, slippage: [1, 1]}", "set twice"),
+        ("6: {tick: 1, spread: 1, slippage: [1, 1]}", "write it in quotes"),
     ],
 )
-def test_a_faulty_file_of_costs_is_refused(tmp_path, text):
+def test_a_faulty_file_of_costs_is_refused_with_its_line(tmp_path, text, why):
     (tmp_path / "costs.yaml").write_text(text)
-    with pytest.raises(DataError, match=r"costs\.yaml"):
+    with pytest.raises((DataError, UsageError), match=why):
         read_costs(tmp_path / "costs.yaml")
+
+
+def test_costs_of_a_symbol_without_bars_are_named():
+    costs = COSTS["MES"]
+    assert unused_costs({"mes": costs, "ES": costs}, ["MES", "ES"]) == "costs of mes: there are no such bars"
+    assert unused_costs({"ES": costs}, ["MES", "ES"]) is None
+
+
+def test_a_tick_that_is_not_the_step_of_the_prices_is_noticed():
+    """Twelve fifty is what a step of ES is worth in dollars; costs would be fifty times too high."""
+    prices = 4_500 + 0.25 * np.random.default_rng(0).integers(0, 400, 5_000)
+    assert remark_on_tick(prices, 0.25) is None
+    assert "steps of 0.25, but its costs have a tick of 12.5" in remark_on_tick(prices, 12.5)
+    assert "a tick of 0.01" in remark_on_tick(prices, 0.01)
+    adjusted = prices * np.linspace(1, 1.3, len(prices))  # a step that changes is none
+    assert step_of(adjusted) is None and remark_on_tick(adjusted, 12.5) is None

@@ -44,6 +44,7 @@ def folder(tmp_path_factory):
     raw["volume"][77] = -5
     write_bars(place / "bars" / "MES_1m.parquet", raw)
     write_bars(place / "bars" / "MGC_1m.parquet", raw_bars(3_000))
+    (place / "bars" / "MES_5m.csv").write_text("bars of five minutes")
     return place
 
 
@@ -52,6 +53,16 @@ def prepared(folder):
     job, lines = job_of(folder)
     prepare(job)
     return job, lines
+
+
+def test_files_and_costs_that_are_not_used_are_named(folder, tmp_path):
+    costs = tmp_path / "costs.yaml"
+    costs.write_text("mes: {tick: 0.25, spread: 0.5, slippage: [0.5, 1.0]}\n")
+    job, lines = job_of(tmp_path, bars=folder / "bars", symbols="MGC", costs=costs)
+    with pytest.raises(DataError):
+        prepare(job)
+    assert any("not SYMBOL_1m: MES_5m.csv" in line for line in lines)
+    assert any("costs of mes: there are no such bars" in line for line in lines)
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from training.domain import Finding, Job
-from training.domains.market.bars.files import files_of
-from training.domains.market.labels.costs import costs_of, read_costs
+from training.domains.market.bars.files import files_of, others_in
+from training.domains.market.labels.costs import costs_of, read_costs, unused_costs
 from training.errors import AthanorError
 
 STORED = 6.0  # bytes in stores and decisions per byte of a Parquet file of bars
@@ -24,10 +24,16 @@ def checks(job: Job) -> Iterator[Finding]:
         yield Finding("fails", "bars", str(error))
         return
     yield Finding("ok", "bars", f"{len(paths)} symbols in {folder}: {', '.join(paths)}")
+    others = others_in(folder)
+    if others:
+        yield Finding("note", "bars", f"not used, as their names are not SYMBOL_1m: {', '.join(others)}")
     try:
         own = read_costs(job.path("costs"))
         for symbol in paths:
             costs_of(symbol, own)
+        unused = unused_costs(own, files_of(folder))
+        if unused:
+            yield Finding("note", "costs", unused)
     except AthanorError as error:
         yield Finding("fails", "costs", str(error))
 

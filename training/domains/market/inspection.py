@@ -21,15 +21,17 @@ def inspect(path: Path) -> Inspected:
     would refuse the file."""
     raw = decode(path)
     symbol = symbol_of(path) or path.stem
-    naive = bool(raw["naive"][0])
+    named = bytes(raw["zone"]).decode() if "zone" in raw else ""
+    naive = bool(raw["naive"][0]) and not named
     known = raw["time"][raw["time"] != NO_TIME]
+    prices = raw["close"][np.isfinite(raw["close"])]
     facts = {
         "symbol": symbol,
         "rows": len(raw["time"]),
         "first time": as_text(int(known.min())) if len(known) else None,
         "last time": as_text(int(known.max())) if len(known) else None,
-        "zone": "none: --timezone is needed" if naive else "UTC",
-        "median close": float(np.nanmedian(raw["close"])),
+        "zone": "none: --timezone is needed" if naive else named or "UTC",
+        "median close": float(np.median(prices)) if len(prices) else None,
     }
     try:
         minutes, health = clean(symbol, raw, zone="UTC" if naive else None, adjusted=True)
@@ -58,6 +60,6 @@ def _remarks(path: Path, naive: bool, health: Health) -> list[str]:
         out.append("the name is not SYMBOL_1m.parquet or SYMBOL_1m.csv: prepare does not read this file")
     if naive:
         out.append("times have no zone, and are shown as if they were UTC")
-    if health.jumps:
+    if any("as the file says" not in str(jump["about"]) for jump in health.jumps):
         out.append("jumps like splits or rolls: prepare refuses them without --adjusted or --rolls")
-    return out
+    return [*out, *health.remarks]

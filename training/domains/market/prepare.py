@@ -21,13 +21,20 @@ from training.domains.market import building, places
 from training.domains.market import decisions as of_market
 from training.domains.market.bars import keeping
 from training.domains.market.bars.cleaning import Health, Minutes, clean
-from training.domains.market.bars.files import files_of, read_cuts
+from training.domains.market.bars.files import files_of, others_in, read_cuts
 from training.domains.market.bars.reading import ENCODER
 from training.domains.market.bars.times import zone_of
 from training.domains.market.decisions import CLASSES, Decisions
 from training.domains.market.demo.making import state_path
 from training.domains.market.features.declared import described
-from training.domains.market.labels.costs import Costs, barriers_of, costs_of, read_costs
+from training.domains.market.labels.costs import (
+    Costs,
+    barriers_of,
+    costs_of,
+    read_costs,
+    remark_on_tick,
+    unused_costs,
+)
 from training.domains.market.rows import DECISIONS_PATH
 from training.domains.market.splits.purging import EMBARGO, PURGE, Spans, overlapping, split_in_time
 from training.domains.market.summary import report
@@ -78,6 +85,7 @@ def prepare(job: Job) -> None:
         raise UsageError("--bars is needed: the folder of SYMBOL_1m.parquet or SYMBOL_1m.csv.")
     settings = Settings.of(job)
     paths = files_of(folder, job.options.get("symbols"))
+    _say_unused(job, folder, settings)
     for symbol in paths:
         settings.trade(symbol)  # costs that are missing are reported before anything is computed
     records, refused = encode_files([*paths.values()], ENCODER, job.workspace.cache, job.workers, job.say)
@@ -114,6 +122,15 @@ def prepare(job: Job) -> None:
     }
     changed = write_manifests(job.workspace.manifests, rows, summary, quarantine)
     report(summary, job.workspace.relative(job.workspace.manifests), changed, job.say)
+
+
+def _say_unused(job: Job, folder: Path, settings: Settings) -> None:
+    others = others_in(folder)
+    if others:
+        job.say(f"  not used, as their names are not SYMBOL_1m: {', '.join(map(printable, others))}")
+    unused = unused_costs(settings.costs, files_of(folder))
+    if unused:
+        job.say(f"  {unused}")
 
 
 def _json(value: Any) -> bytes:
@@ -175,6 +192,8 @@ def _computed(
         symbol, record, zone=settings.zone, stamp=settings.stamp, adjusted=settings.adjusted,
         cuts=settings.cuts.get(symbol, ()),
     )  # fmt: skip
+    remark = remark_on_tick(minutes.close, trade.costs.tick)
+    health.remarks += [remark] if remark else []
     decisions = building.build(minutes, trade)
     bars = len(np.unique(minutes.time // (5 * 60 * SECOND)))
     if bars < LEAST_BARS:

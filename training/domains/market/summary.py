@@ -24,6 +24,8 @@ def report(summary: Mapping[str, Any], folder: str, changed: bool, say: Callable
         } | health["reasons"]  # fmt: skip
         listed = ", ".join(f"{name} {count:,}" for name, count in found.items() if count)
         say(f"    {listed or 'no faults'}")
+        for remark in health["remarks"]:
+            say(f"    note: {remark}")
         parts = ", ".join(f"{name} {of['decisions']:,} ({of['from']} to {of['to']})" for name, of in splits.items())
         say(f"    {about['decisions']:,} decisions, {about['features']} features: {parts}")
         total = sum(about["labels"].values())

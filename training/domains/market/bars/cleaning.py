@@ -7,6 +7,9 @@
 | NaN, a price <= 0, high < max(o, c), low > min(o, c), a volume < 0, no time | quarantined; refused above 1 % |
 | bad tick | kept and marked: no label touches it, no order is filled by it |
 | jump like a split, gap like a roll | refused, unless the prices are adjusted or the times are listed |
+| a column names another contract from some bar on | nothing crosses that time |
+| bars of several contracts at once, or of another symbol | refused |
+| bars of seconds, five minutes, a day | refused |
 | constant price | refused |
 | most bars outside of the hours that most weeks have | refused |
 """
@@ -18,13 +21,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from training.domains.market.bars import times
+from training.domains.market.bars import contracts, times
 from training.domains.market.bars.faults import bad_ticks, jumps
 from training.domains.market.bars.reading import PRICES
 from training.domains.market.bars.sessions import Session, find_session
 from training.domains.market.bars.times import MINUTE, Stamp, as_text
 from training.errors import DataError, UsageError
 
+MOST_FILLED = 0.01  # share of bars without trading above which a remark says so
+SPACING_BARS = 100  # fewer bars tell nothing about how far apart they are
 MOST_CONFLICTS, MOST_INVALID = 0.001, 0.01  # shares of the bars above which a symbol is refused
 LEAST_COVERED = 0.5  # share of the bars that must lie in the session
 SHOWN = 5
@@ -76,6 +81,7 @@ class Health:
     gaps: int = 0  # gaps of more than five minutes of the session
     missing: int = 0  # minutes of the session without a bar
     faults: list[Fault] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # what is used as it is, and should be known
 
 
 def clean(
@@ -90,43 +96,77 @@ def clean(
 ) -> tuple[Minutes, Health]:
     """The bars that can be used, and what was found.
 
-    `raw`: arrays of `reading.decode`. `zone`: of naive times. `adjusted`: the user states that no split or roll is left
-    in the prices. `cuts`: times (nanoseconds UTC) of splits and rolls that the user lists. `session`: of the symbol, if
-    it is known.
+    `raw`: arrays of `reading.decode`. `zone`: of naive times, unless the file names it. `adjusted`: the user states
+    that no split or roll is left in the prices. `cuts`: times (nanoseconds UTC) of splits and rolls that the user
+    lists. `session`: of the symbol, if it is known.
 
     Raises UsageError (naive times without a zone), DataError (refused, with the counts and the remedy).
     """
+    zone = bytes(raw["zone"]).decode() if "zone" in raw else zone
     if raw["naive"][0] and zone is None:
         raise UsageError(
             f"{symbol}: the times have no zone. Give --timezone, such as --timezone America/New_York or --timezone UTC."
         )
     health = Health(rows=len(raw["time"]))
+    contract, names = contracts.of(symbol, raw)
     lines = int(raw["first_line"][0]) + np.arange(health.rows)
     time, why = times.opens(raw["time"], zone if raw["naive"][0] else None, stamp)
     reasons = np.array([times.REASONS.get(code, "") for code in range(5)], object)[why]
     _mark_invalid(raw, reasons)
     order = np.argsort(time, kind="stable")
     table = np.stack([raw[name][order] for name in (*PRICES, "volume")], 1)
-    time, lines, reasons = time[order], lines[order], reasons[order]
+    time, lines, reasons, contract = time[order], lines[order], reasons[order], contract[order]
     keep = _drop_duplicates(time, table, reasons, health)
-    time, table, lines, reasons = time[keep], table[keep], lines[keep], reasons[keep]
+    time, table, lines, reasons, contract = (of[keep] for of in (time, table, lines, reasons, contract))
+    contracts.refuse_several(symbol, time[reasons == ""], contract[reasons == ""], names)
     _mark_conflicts(time, reasons)
     _quarantine(symbol, time, lines, reasons, health)
     good = reasons == ""
-    time, table = time[good], table[good]
+    time, table, contract = time[good], table[good], contract[good]
     if len(time) < 2:
         raise DataError(f"{symbol}: no usable bar is left of {health.rows:,} rows.")
     if np.ptp(table[:, :4]) == 0:
         raise DataError(f"{symbol}: the price never changes ({table[0, 0]:g}): there is nothing to learn.")
+    _refuse_other_spacing(symbol, time)
     session = session or _session(symbol, time)
     columns = dict(zip((*PRICES, "volume"), np.ascontiguousarray(table.T), strict=True))
     missing = session.missing(time)
     bad = bad_ticks(time, columns["high"], columns["low"], columns["close"])
-    segment = _segments(symbol, time, columns, bad, adjusted, cuts, health)
+    changes = contracts.changes(time, contract, names)
+    segment = _segments(symbol, time, columns, bad, adjusted, cuts, changes, health)
+    health.remarks = _remarks(columns)
     health.used, health.gaps = len(time), int((missing > 5).sum())
     health.missing = int(missing.clip(0).sum())
     health.bad_ticks = [as_text(at) for at in time[bad].tolist()]
     return Minutes(symbol, time, **columns, bad=bad, segment=segment, session=session), health
+
+
+def _refuse_other_spacing(symbol: str, time: np.ndarray) -> None:
+    """Raise DataError for bars of another length: trading hours would still be found in them."""
+    if len(time) < SPACING_BARS:
+        return
+    steps, counts = np.unique(np.diff(time) // MINUTE, return_counts=True)
+    usual = int(steps[np.argmax(counts)])
+    if usual != 1:
+        raise DataError(
+            f"{symbol}: the bars are {usual:,} minutes apart ({counts.max():,} of {len(time):,} times); one-minute "
+            "bars are needed. Longer ones are computed from them."
+        )
+
+
+def _remarks(columns: Mapping[str, np.ndarray]) -> list[str]:
+    """What can be used, but is not what it seems."""
+    volume, close = columns["volume"], columns["close"]
+    if not volume.any():
+        return ["there are no volumes: the features of volume are 0"]
+    still = np.concatenate([[False], close[1:] == close[:-1]]) & (volume == 0)
+    share = (still & (columns["high"] == columns["low"])).mean()
+    if share <= MOST_FILLED:
+        return []
+    return [
+        f"{share:.0%} of the bars repeat the last price without volume: a program filled in minutes without a trade, "
+        "and features and labels take them for trading. Export without them"
+    ]
 
 
 def _session(symbol: str, time: np.ndarray) -> Session:
@@ -149,15 +189,18 @@ def _session(symbol: str, time: np.ndarray) -> Session:
     )
 
 
+NOT_POSITIVE, NEGATIVE_VOLUME = "a price is 0 or less", "the volume is below 0"
+
+
 def _mark_invalid(raw: Mapping[str, np.ndarray], reasons: np.ndarray) -> None:
     prices = np.stack([raw[name] for name in PRICES])
     first, high, low, last = prices
     checks = {
         "a price or the volume is no number": ~np.isfinite(prices).all(0) | ~np.isfinite(raw["volume"]),
-        "a price is 0 or less": (prices <= 0).any(0),
+        NOT_POSITIVE: (prices <= 0).any(0),
         "the high is below another price": high < np.maximum(np.maximum(first, last), low),
         "the low is above another price": low > np.minimum(first, last),
-        "the volume is below 0": raw["volume"] < 0,
+        NEGATIVE_VOLUME: raw["volume"] < 0,
     }
     for reason, found in checks.items():
         reasons[found & (reasons == "")] = reason
@@ -181,8 +224,27 @@ CONFLICT = "one minute has two different bars"
 
 def _mark_conflicts(time: np.ndarray, reasons: np.ndarray) -> None:
     good = np.flatnonzero(reasons == "")
+    if not len(good):
+        return
     same = np.diff(time[good]) == 0
     reasons[good[np.concatenate([same, [False]]) | np.concatenate([[False], same])]] = CONFLICT
+
+
+#: Why most bars of a file are faulty -> what helps.
+REMEDIES = {
+    CONFLICT: "Export it again with UTC times.",
+    times.REASONS[times.TWICE]: "Export it again with UTC times.",
+    times.REASONS[times.OFF_MINUTE]: "Bars of one minute are needed, at full minutes: these times lie between, as "
+    "those of ticks, of bars of seconds, or of a close at second 59.",
+    NOT_POSITIVE: "Prices of 0 or less, as of futures that are back-adjusted by differences, have no returns: adjust "
+    "them by ratios.",
+    NEGATIVE_VOLUME: "Where -1 stands for no volume, as at Interactive Brokers, write 0.",
+}
+REPAIR = "Repair the file, or export it again."
+
+
+def _remedy(reasons: set[str]) -> str:
+    return " ".join(dict.fromkeys(REMEDIES.get(reason, REPAIR) for reason in sorted(reasons)))
 
 
 def _quarantine(symbol: str, time: np.ndarray, lines: np.ndarray, reasons: np.ndarray, health: Health) -> None:
@@ -201,21 +263,23 @@ def _quarantine(symbol: str, time: np.ndarray, lines: np.ndarray, reasons: np.nd
             more = f"\n  ... and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
             raise DataError(
                 f"{symbol}: {len(faults):,} of {health.rows:,} bars are faulty; more than {most:.1%} is refused.\n"
-                f"{shown}{more}\nRepair the file, or export it again with UTC times."
+                f"{shown}{more}\n{_remedy({fault.reason for fault in faults})}"
             )
 
 
 def _segments(
     symbol: str, time: np.ndarray, columns: Mapping[str, np.ndarray], bad: np.ndarray,
-    adjusted: bool, cuts: Sequence[int], health: Health,
+    adjusted: bool, cuts: Sequence[int], changes: Mapping[int, str], health: Health,
 ) -> np.ndarray:  # fmt: skip
-    """int32 [n], increasing at every split and roll. Raises DataError if one is found that the user has not named."""
+    """int32 [n], increasing at every split and roll. `changes`: index of the first bar of another contract -> what the
+    file says about it. Raises DataError if one is found that the user has not named."""
     found = jumps(time, columns["open"], columns["close"], bad)
     begins = np.zeros(len(time), bool)
     listed = np.asarray(sorted(cuts), np.int64)
     places = np.searchsorted(time, listed)
     begins[places[(places > 0) & (places < len(time))]] = True
-    named = set(places.tolist())
+    begins[[*changes]] = True
+    named = {*places.tolist(), *changes}
     unnamed = [jump for jump in found if not any(index in named for index in range(jump.index - 2, jump.index + 3))]
     if unnamed and not adjusted:
         shown = "\n".join(f"  {as_text(time[jump.index])}: {jump.about}" for jump in unnamed[:SHOWN])
@@ -226,5 +290,6 @@ def _segments(
         )
     begins[[jump.index for jump in found]] = True
     begins[0] = False
-    health.jumps = [{"time": as_text(time[jump.index]), "about": jump.about} for jump in found]
+    about = {jump.index: jump.about for jump in found} | changes
+    health.jumps = [{"time": as_text(time[index]), "about": about[index]} for index in sorted(about)]
     return np.cumsum(begins).astype(np.int32)

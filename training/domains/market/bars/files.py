@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from training.data.files import printable
-from training.domains.market.bars.reading import NAME
+from training.domains.market.bars.reading import NAME, SUFFIXES
 from training.errors import DataError, UsageError
 
 
@@ -35,8 +35,8 @@ def files_of(folder: Path, symbols: str | None = None) -> dict[str, Path]:
         found[symbol] = path
     if not found:
         raise DataError(
-            f"{printable(folder)} holds no file of bars. Their names are SYMBOL_1m.parquet, SYMBOL_1m.csv or "
-            "SYMBOL_1m.csv.gz."
+            f"{printable(folder)} holds no file of bars. Their names are SYMBOL_1m.parquet, SYMBOL_1m.csv, .txt, "
+            f".csv.gz or .zip.{_seen(folder)}"
         )
     if symbols is None:
         return found
@@ -46,6 +46,17 @@ def files_of(folder: Path, symbols: str | None = None) -> dict[str, Path]:
         missing = ", ".join(absent) or "symbol"
         raise UsageError(f"--symbols {symbols}: there is no {missing}; there are {', '.join(found)}.")
     return {name: found[name] for name in dict.fromkeys(wanted)}
+
+
+def others_in(folder: Path) -> list[str]:
+    """Files of the folder that may hold bars by their suffix, and are not used because of their name; sorted."""
+    names = (path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(name for name in names if name.lower().endswith(SUFFIXES) and NAME.match(name) is None)
+
+
+def _seen(folder: Path) -> str:
+    others = others_in(folder)
+    return f" It has {', '.join(map(printable, others[:3]))}{', ...' if len(others) > 3 else ''}." if others else ""
 
 
 def read_cuts(path: Path) -> dict[str, list[int]]:

@@ -7,21 +7,30 @@ on options, and a stored record depends on the file alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from training.data.encode import Encoder
+from training.domains.market.bars.numbers import numbers_of
+from training.domains.market.bars.stamps import NO_TIME, stamps_of
+from training.domains.market.bars.tables import PRICES, table_of
 
 if TYPE_CHECKING:
     import polars as pl
 
-NAME = re.compile(r"^(?P<symbol>[^_].*)_1m\.(parquet|csv|csv\.gz)$", re.I)
+__all__ = ["ENCODER", "NAME", "NO_TIME", "PRICES", "SUFFIXES", "decode"]
+
+#: What files of bars end with; the names of others are listed as not used.
+SUFFIXES = (".parquet", ".csv", ".txt", ".csv.gz", ".txt.gz", ".csv.zip", ".zip")
+NAME = re.compile(r"^(?P<symbol>[^_].*)_1m(" + "|".join(map(re.escape, SUFFIXES)) + r")$", re.I)
 #: Column -> its names in files, in lower case without brackets, spaces and underscores.
 ALIASES = {
     "time": ("open time", "opentime", "time", "datetime", "timestamp", "ts", "date time", "ts_event", "index",
-             "index level 0", "unix", "date"),
+             "index level 0", "unix", "window start", "gmt time", "utc time", "time utc", "date utc", "datetime utc",
+             "timestamp utc", "local time", "start time", "t", "date"),
     "clock": ("time", "clock"),  # beside a column `date`
     "open": ("open", "o", "open price", "first"),
     "high": ("high", "h", "high price", "max"),
@@ -29,20 +38,13 @@ ALIASES = {
     "close": ("close", "c", "close price", "last"),
     # MetaTrader: the real volume is 0 for most symbols, beside a tick volume
     "volume": ("volume", "tick volume", "tickvol", "tick vol", "vol", "v", "real volume", "total volume", "size"),
+    "contract": ("symbol", "ticker", "contract", "instrument", "raw symbol"),
 }  # fmt: skip
-PRICES = ("open", "high", "low", "close")
-#: Without a header: the columns in order, by their number.
-HEADERLESS = {6: ("time", *PRICES, "volume"), 7: ("date", "clock", *PRICES, "volume")}
-FORMATS = (
-    "%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M", "%Y%m%d %H%M%S", "%Y%m%d %H%M",
-    "%Y%m%d %H:%M:%S", "%Y%m%d %H:%M", "%Y%m%d%H%M%S", "%Y.%m.%d %H:%M:%S", "%Y.%m.%d %H:%M",
-    "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%d.%m.%Y %H:%M:%S%.f", "%d.%m.%Y %H:%M",
-)  # fmt: skip
-#: Both orders of day and month are read; the one that does not fit the file is refused by its values.
-SLASHED = (("%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S"), ("%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M"))
-EPOCHS = ((1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000), (1e20, 1))  # below -> nanoseconds in a unit
-LINES_TRIED = 2_000
-NO_TIME = np.iinfo(np.int64).min
+NEEDED = ("time", *PRICES, "volume")
+TRADESTATION = ("up", "down")  # volumes at rising and falling prices
+DATABENTO = {"rtype", "publisher id"}
+DATABENTO_PARTS = 1e9  # its prices are integers of this part, unless it is requested to write decimals
+MOST_CONTRACT = 32  # bytes of a contract's name
 
 
 def decode(path: Path) -> dict[str, np.ndarray]:
@@ -50,70 +52,37 @@ def decode(path: Path) -> dict[str, np.ndarray]:
 
     time: int64 [n], nanoseconds since 1970: UTC, or wall-clock time of an unknown zone; NO_TIME: not readable.
     open, high, low, close, volume: float64 [n]; nan where it is no number.
-    naive: uint8 [1], whether the zone is unknown. first_line: int64 [1], the line or row number of the first row.
+    naive: uint8 [1], whether the times are wall-clock time. first_line: int64 [1], the line or row number of the first
+    row. Where the file has them: zone, uint8 [k], the name of the times' zone; contract: uint8 [n, k], the symbol or
+    contract of each row, padded with zeros.
 
     Raises ValueError, with the reason and the remedy, for a file that has no such columns.
     """
-    table, first_line = _table(path)
+    table, first_line, separator = table_of(path)
     if not len(table):
         raise ValueError("holds no rows")
     names = _columns(table.columns)
-    time, naive = _times(table, names)
-    out = {name: _numbers(table[names[name]]) for name in (*PRICES, "volume")}
-    return {
-        "time": time, **out, "naive": np.array([naive], np.uint8), "first_line": np.array([first_line], np.int64),
+    stamps = stamps_of(table[names["time"]], table[names["clock"]] if "clock" in names else None)
+    columns = (*PRICES, "volume", *(name for name in TRADESTATION if name in names))
+    out = dict(zip(columns, numbers_of([table[names[name]] for name in columns], separator), strict=True))
+    if TRADESTATION[0] in out:
+        out["volume"] = out.pop(TRADESTATION[0]) + out.pop(TRADESTATION[1])
+    if _in_parts(table, names):
+        out |= {name: out[name] / DATABENTO_PARTS for name in PRICES}
+    in_utc = stamps.naive and {"utc", "gmt"} & set(_plain(names["time"]).split())
+    out |= {
+        "time": stamps.time, "naive": np.array([stamps.naive and not in_utc], np.uint8),
+        "first_line": np.array([first_line], np.int64),
     }  # fmt: skip
-
-
-def _table(path: Path) -> tuple[pl.DataFrame, int]:
-    """All columns of a file as they are (Parquet) or as texts (CSV), and the number of the first row."""
-    import polars as pl
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            return pl.read_parquet(path), 1
-        return _csv(path)
-    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        raise ValueError(f"cannot be read: {str(error).splitlines()[0][:200]}") from None
-
-
-def _csv(path: Path) -> tuple[pl.DataFrame, int]:
-    import gzip
-
-    import polars as pl
-
-    content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        try:
-            text = content.decode("utf-16")  # MetaTrader 5
-        except UnicodeError:
-            raise ValueError(f"is not UTF-8 text (byte {error.start + 1})") from None
-    head = text.lstrip().partition("\n")[0].strip()
-    separator = max(";\t,", key=head.count)
-    if not head or not head.count(separator):
-        raise ValueError("has no columns: separate them by commas, semicolons or tabs")
-    has_header = sum(map(_is_number, head.split(separator))) < len(PRICES)
-    table = pl.read_csv(
-        text.encode(), separator=separator, has_header=has_header, infer_schema_length=0, truncate_ragged_lines=True,
-    )  # fmt: skip
-    if not has_header:
-        if len(table.columns) not in HEADERLESS:
-            known = " or ".join(",".join(names) for names in HEADERLESS.values())
-            raise ValueError(f"has no header and {len(table.columns)} columns; without a header: {known}")
-        table.columns = list(HEADERLESS[len(table.columns)])
-    if separator == ";":  # the decimal sign may be a comma then
-        table = table.with_columns(pl.col(pl.String).str.replace(r"^(-?\d+),(\d+)$", "${1}.${2}"))
-    return table, 2 if has_header else 1
-
-
-def _is_number(field: str) -> bool:
-    return re.fullmatch(r"\s*-?\d+([.,]\d*)?\s*", field) is not None
+    if stamps.zone:
+        out["zone"] = np.frombuffer(stamps.zone.encode(), np.uint8)
+    if "contract" in names:
+        out["contract"] = _texts(table[names["contract"]])
+    return out
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_]+", " ", name.strip().strip("<>").lower()).strip()
+    return re.sub(r"[\s_()\[\]]+", " ", name.strip().strip("<>").lower()).strip()
 
 
 def _columns(columns: list[str]) -> dict[str, str]:
@@ -128,93 +97,47 @@ def _columns(columns: list[str]) -> dict[str, str]:
         found["time"] = known["date"]
     else:
         found.pop("clock", None)
-    missing = [name for name in ("time", *PRICES, "volume") if name not in found]
+    if "volume" not in found:
+        found |= _volume(known)
+    missing = [name for name in NEEDED if name not in found]
     if missing:
         accepted = "; ".join(f"{name}: {', '.join(ALIASES[name])}" for name in missing)
-        raise ValueError(f"has no column {', '.join(missing)} (it has {', '.join(columns)}). Accepted: {accepted}")
+        hint = " Where volumes are not known, add a column of zeros." if missing == ["volume"] else ""
+        raise ValueError(
+            f"has no column {', '.join(missing)} (it has {', '.join(columns)}). Accepted: {accepted}.{hint}"
+        )
     return found
 
 
-def _numbers(column: pl.Series) -> np.ndarray:
+def _volume(known: Mapping[str, str]) -> dict[str, str]:
+    """The volume under less usual names: `Volume BTC`, or TradeStation's two columns."""
+    named = [column for name, column in known.items() if name.startswith("volume ")]
+    if named:
+        return {"volume": named[0]}
+    if all(name in known for name in TRADESTATION):
+        return {"volume": known[TRADESTATION[0]]} | {name: known[name] for name in TRADESTATION}
+    return {}
+
+
+def _in_parts(table: pl.DataFrame, names: Mapping[str, str]) -> bool:
+    """Whether prices are Databento's integers ("fixed-precision integers" in its reference of the DBN encoding)."""
     import polars as pl
 
-    return column.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy().astype(np.float64)
+    column = table[names["close"]]
+    integers = column.str.contains(r"^-?\d+$").all() if column.dtype == pl.String else column.dtype.is_integer()
+    return bool(integers) and {_plain(name) for name in table.columns} >= DATABENTO
 
 
-def _times(table: pl.DataFrame, names: dict[str, str]) -> tuple[np.ndarray, bool]:
-    """Nanoseconds, and whether their zone is unknown."""
+def _texts(column: pl.Series) -> np.ndarray:
+    """uint8 [n, k]: the texts, padded with zeros."""
     import polars as pl
 
-    column = table[names["time"]]
-    if isinstance(column.dtype, pl.Datetime):
-        naive = column.dtype.time_zone is None
-        if not naive:
-            column = column.dt.convert_time_zone("UTC")
-        return _filled(column.cast(pl.Datetime("ns", column.dtype.time_zone)).to_physical()), naive
-    if column.dtype.is_numeric():
-        return _epochs(column.cast(pl.Int64, strict=False)), False
-    if column.dtype != pl.String:
-        raise ValueError(f"has times of type {column.dtype}; a datetime, a text or a number since 1970 is needed")
-    if "clock" in names:
-        column = column + " " + table[names["clock"]].cast(pl.String)
-    column = column.str.strip_chars()
-    tried = column.drop_nulls().head(LINES_TRIED)
-    if tried.str.contains(r"^\d{9,}(\.\d+)?$").mean() > 0.5 and tried.str.len_chars().max() != 14:
-        integers = column.cast(pl.Int64, strict=False)  # a float has too few digits for nanoseconds
-        return _epochs(integers.fill_null(column.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False))), False
-    return _texts(column, tried)
+    names = column.cast(pl.String).fill_null("").str.strip_chars()
+    of = names.unique().sort()
+    table = np.array([name.encode()[:MOST_CONTRACT] for name in of.to_list()], np.bytes_)
+    place = names.replace_strict(of, range(len(of)), return_dtype=pl.Int64).to_numpy()
+    return table.view(np.uint8).reshape(len(table), -1)[place]
 
 
-def _filled(column: pl.Series) -> np.ndarray:
-    return column.fill_null(NO_TIME).to_numpy().astype(np.int64)
-
-
-def _epochs(column: pl.Series) -> np.ndarray:
-    """Seconds, milliseconds, microseconds or nanoseconds since 1970, by their size."""
-    values = _filled(column)
-    good = values[values != NO_TIME]
-    size = float(np.median(good)) if len(good) else 0.0
-    for bound, scale in EPOCHS:
-        if 1e8 <= size < bound:
-            return np.where(values == NO_TIME, NO_TIME, values * scale)
-    raise ValueError(f"has times like {size:.0f}, which are no seconds, ms, µs or ns since 1970")
-
-
-def _texts(column: pl.Series, tried: pl.Series) -> tuple[np.ndarray, bool]:
-    """Times in one of the known formats, with an offset to UTC or without."""
-    import polars as pl
-
-    offset = r"\s?(Z|UTC|[+-]\d{2}:?\d{2})$"
-    aware = tried.str.contains(offset).mean() > 0.5
-    plain = column.str.replace(offset, "") if aware else column
-    form = _format_of(tried.str.replace(offset, "") if aware else tried, plain)
-    time = plain.str.to_datetime(form, strict=False, time_unit="ns").to_physical()
-    if aware:
-        marks = column.str.extract(offset).replace({"Z": "+00:00", "UTC": "+00:00"})
-        sign = pl.when(marks.str.starts_with("-")).then(-1).otherwise(1)
-        digits = marks.str.replace(":", "").str.slice(1)
-        shift = (digits.str.slice(0, 2).cast(pl.Int64) * 60 + digits.str.slice(2, 2).cast(pl.Int64)) * 60_000_000_000
-        time = time - shift * pl.select(sign).to_series()
-    return _filled(time), not aware
-
-
-def _format_of(tried: pl.Series, complete: pl.Series) -> str:
-    """The format of a column of times. Raises ValueError if it is none, or day and month cannot be distinguished."""
-
-    def read(form: str, column: pl.Series = tried) -> int:
-        return column.str.to_datetime(form, strict=False, time_unit="ns").count()
-
-    best = max(FORMATS, key=read)
-    if read(best) > 0.5 * len(tried):
-        return best
-    for american, european in SLASHED:
-        counts = {form: read(form, complete) for form in (american, european)}
-        if max(counts.values()) > 0.5 * len(complete):
-            if len(set(counts.values())) == 1:
-                raise ValueError("has dates like 01/02/2024 alone, which may be January or February: write 2024-01-02")
-            return max(counts, key=counts.get)
-    raise ValueError(f"has times like {tried[0]!r}; use 2024-01-02 09:30:00, 2024-01-02T09:30Z or seconds since 1970")
-
-
-ENCODER = Encoder("bars", "bars 1", decode, seconds=300.0, processor=60.0, bytes_per_second=5e6, megabytes=16384,
+ENCODER = Encoder("bars", "bars 2", decode, seconds=300.0, processor=60.0, bytes_per_second=5e6, megabytes=16384,
                   imports=("polars",))  # fmt: skip

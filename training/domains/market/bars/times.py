@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 
-from training.domains.market.bars.reading import NO_TIME
+from training.domains.market.bars.stamps import NO_TIME
 from training.errors import UsageError
 
 MINUTE = 60_000_000_000  # nanoseconds

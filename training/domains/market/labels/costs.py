@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from training.config import read_yaml
 from training.data.files import printable
 from training.errors import DataError, UsageError
 
@@ -81,27 +81,71 @@ def costs_of(symbol: str, own: Mapping[str, Costs]) -> Costs:
 
 
 def read_costs(path: Path | None) -> dict[str, Costs]:
-    """Symbol -> its costs, from the user's YAML file. Raises DataError that names the symbol and the key."""
+    """Symbol -> its costs, from the user's YAML file. Raises UsageError for no YAML or a symbol with two lines,
+    DataError that names line, symbol and key."""
     if path is None:
         return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataError(f"{printable(path)} is no YAML: {error}") from None
-    if not isinstance(content, dict):
+    layer = read_yaml(path)
+    if not layer.values:
         raise DataError(f"{printable(path)}: a line for each symbol is needed: {EXAMPLE.format(symbol='MES')}")
-    return {str(symbol): _costs(path, str(symbol), entry) for symbol, entry in content.items()}
+    for name in layer.values:
+        if not isinstance(name, str):  # NO is false in YAML, and 6 a number
+            raise DataError(f"{printable(path)}: YAML reads the name of a symbol as {name!r}; write it in quotes.")
+    return {name: _costs(layer.places[name], name, entry) for name, entry in layer.values.items()}
 
 
-def _costs(path: Path, symbol: str, entry: Any) -> Costs:
+def _costs(place: str, symbol: str, entry: Any) -> Costs:
     known = {"tick", "spread", "slippage"}
     try:
         if not isinstance(entry, dict) or set(entry) != known:
             raise ValueError(f"the keys are {', '.join(sorted(known))}")
-        calm, wild = entry["slippage"]
-        numbers = [float(entry["tick"]), float(entry["spread"]), float(calm), float(wild)]
+        slippage = entry["slippage"]
+        if not isinstance(slippage, list) or len(slippage) != 2:
+            raise ValueError("slippage is two numbers, calm and wild: [0.5, 1.0]")
+        values = [entry["tick"], entry["spread"], *slippage]
+        wrong = [value for value in values if isinstance(value, bool) or not isinstance(value, (int, float))]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} is no number")
+        numbers = [float(value) for value in values]
         if not all(np.isfinite(numbers)) or numbers[0] <= 0 or min(numbers) < 0:
             raise ValueError("a tick is above 0, and costs are not below it")
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{printable(path)}: {symbol}: {error}. A line is {EXAMPLE.format(symbol=symbol)}") from None
+    except ValueError as error:
+        raise DataError(f"{place}: {symbol}: {error}. A line is {EXAMPLE.format(symbol=symbol)}") from None
     return Costs(*numbers)
+
+
+def unused_costs(own: Mapping[str, Costs], symbols: Iterable[str]) -> str | None:
+    """A line about symbols of the costs file that no file of bars has: their names may be misspelt."""
+    absent = [name for name in own if name not in set(symbols)]
+    return f"costs of {', '.join(map(printable, absent))}: there are no such bars" if absent else None
+
+
+# -- the tick ----------------------------------------------------------------------------------------------------------
+
+LEAST_STEP = 1e-9  # prices relative to which nothing is a step
+
+
+def step_of(prices: np.ndarray) -> float | None:
+    """The step of which the prices (float64 [n]) are multiples, but for one in a hundred; None where there is none, as
+    in prices that are adjusted by ratios."""
+    levels = np.unique(prices)
+    if len(levels) < 3:
+        return None
+    gaps = np.diff(levels)
+    gaps = gaps[gaps > LEAST_STEP * levels[-1]]
+    if not len(gaps):
+        return None
+    step = float(np.quantile(gaps, 0.01))
+    off = np.abs(prices / step - np.round(prices / step))
+    return step if (off < 0.01).mean() >= 0.99 else None
+
+
+def remark_on_tick(prices: np.ndarray, tick: float) -> str | None:
+    """A line where the prices move in other steps than the tick of the costs; None where they fit, or tell nothing."""
+    step = step_of(prices)
+    if step is None or 0.67 < step / tick < 1.5:
+        return None
+    return (
+        f"the prices move in steps of {step:.6g}, but its costs have a tick of {tick:g}, which is a step of the price "
+        "and not its value in money. Costs are counted in ticks"
+    )
