@@ -174,7 +174,7 @@ def test_inspect_reports_what_prepare_would_do(folder):
 
 def test_doctor_finds_symbols_and_missing_costs(folder, tmp_path):
     found = list(MARKET.checks(job_of(folder)[0]))
-    assert [finding.state for finding in found] == ["ok"]
+    assert [finding.state for finding in found] == ["ok", "note"] and "MES_5m.csv" in found[1].text
     write_bars(tmp_path / "bars" / "SPY_1m.parquet", raw_bars(100))
     assert [finding.state for finding in MARKET.checks(job_of(tmp_path)[0])] == ["ok", "fails"]
 

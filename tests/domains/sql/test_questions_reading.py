@@ -45,6 +45,8 @@ def test_a_chat_with_database_schema_and_question_is_split_into_parts(tmp_path):
     ([("system", f"### Schema:\n{SCHEMA}"), ("user", "### Question: How many?\n### SQL:")], "How many?", SCHEMA, ""),
     ([("user", f"Hint: a is b\nQuestion: How many?\nSchema: {SCHEMA}")], "How many?", SCHEMA, "a is b"),
     ([("user", f"Translate to SQL.\n{SCHEMA}\nQuestion: How many?\nAnswer:")], "How many?", SCHEMA, ""),
+    ([("user", f"How many?\n\n{SCHEMA}")], "How many?", SCHEMA, ""),
+    ([("user", f"{SCHEMA}\n\nHow many?")], "How many?", SCHEMA, ""),
 ])  # fmt: skip
 def test_chats_of_other_forms(tmp_path, messages, question, schema, evidence):
     found = only(jsonl(tmp_path / "q.jsonl", chat(*messages, ("assistant", "SELECT 1"))))
@@ -67,6 +69,33 @@ def test_columns_by_any_of_their_names(tmp_path, row):
     assert found.extra == {"note": 3}
 
 
+@pytest.mark.parametrize("row", [
+    {"conversations": [{"from": "human", "value": SEED_TEXT}, {"from": "gpt", "value": "SELECT 1"}]},
+    {"system": "You write SQL.", "conversations": [{"role": "user", "content": SEED_TEXT},
+                                                   {"role": "assistant", "content": "SELECT 1"}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": SEED_TEXT}]},
+                  {"role": "assistant", "content": "SELECT 1"}]},
+    {"prompt": SEED_TEXT, "completion": " SELECT 1"},
+    {"prompt": [{"role": "user", "content": SEED_TEXT}],
+     "completion": [{"role": "assistant", "content": "```sql\nSELECT 1\n```"}]},
+    {"instruction": "Write a SQL query.", "input": SEED_TEXT, "output": "SELECT 1"},
+    {"instruction": "How many singers\ndo we have?", "input": SCHEMA, "output": "SELECT 1", "db_id": "concert_singer"},
+    {"instruction": SEED_TEXT, "input": "", "output": "SELECT 1"},
+    {"Question": "How many singers\ndo we have?", "Answer": "SELECT 1", "Context": SCHEMA, "DB_ID": "concert_singer"},
+    {"sql_prompt": "How many singers\ndo we have?", "sql": "SELECT 1", "sql_context": SCHEMA, "db": "concert_singer"},
+])  # fmt: skip
+def test_rows_of_data_sets_for_fine_tuning(tmp_path, row):
+    """ShareGPT, TRL's prompts and completions, Alpaca, sql-create-context, and a table with other names."""
+    found = only(jsonl(tmp_path / "q.jsonl", row))
+    assert (found.database, found.schema_text, found.sql) == ("concert_singer", SCHEMA, "SELECT 1")
+    assert found.question == "How many singers\ndo we have?" and not found.extra
+
+
+def test_of_an_instruction_and_an_input_without_headings_nothing_is_lost(tmp_path):
+    row = {"instruction": "Translate to SQL.", "input": "How many?", "output": "SELECT 1"}
+    assert only(jsonl(tmp_path / "q.jsonl", row)).question == "Translate to SQL.\nHow many?"
+
+
 INST, CHATML = (
     "<s>[INST] {user} [/INST] {sql}</s>",
     (
@@ -81,6 +110,10 @@ INST, CHATML = (
     INST.replace("[INST]", "[INST] <<SYS>>\nYou write SQL.\n<</SYS>>\n"), CHATML[CHATML.index("<|im_start|>user") :],
     CHATML.removesuffix("<|im_end|>\n"), CHATML.replace("user\n", "user ") + "<|endoftext|>",
     INST.replace("{sql}", "```sql\n{sql}\n```"),
+    "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou write SQL.<|eot_id|><|start_header_id|>user"
+    "<|end_header_id|>\n\n{user}<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n{sql}<|eot_id|>",
+    "<bos><start_of_turn>user\n{user}<end_of_turn>\n<start_of_turn>model\n{sql}<end_of_turn>\n",
+    "Below is an instruction.\n\n### Instruction:\nYou write SQL.\n\n### Input:\n{user}\n\n### Response:\n{sql}</s>",
 ])  # fmt: skip
 def test_a_conversation_in_one_text_is_split_into_parts(tmp_path, form):
     text = form.format(user=SEED_TEXT, sql="SELECT COUNT(*) FROM singer;")
@@ -99,7 +132,8 @@ def test_a_text_without_headings_is_the_question_and_columns_name_its_database(t
 
 @pytest.mark.parametrize(("text", "reason"), [
     ("How many? SELECT 1", "the form of `text` is not known"), ("", "the form of `text` is not known"),
-    ("### Instruction:\nHow many?\n### Response:\nSELECT 1", "it begins with '### Instruction:"),
+    ("### Question:\nHow many?\n### SQL:\nSELECT 1", "it begins with '### Question:"),
+    ("### Instruction:\nHow many?\n", "the form of `text` is not known"),
     ("<s>[INST] How many? SELECT 1</s>", "the form of `text` is not known"),
     ("[INST] a [/INST] b [/INST] c", "the form of `text` is not known"),
     ("Text before. [INST] How many? [/INST] SELECT 1", "the form of `text` is not known"),
@@ -141,7 +175,7 @@ def test_lists_of_spider_and_bird_and_csv_with_line_breaks(tmp_path):
 def test_rows_without_a_question_are_refused_with_line_and_reason(tmp_path):
     good = {"question": "How many?", "sql": "SELECT 1"}
     path = jsonl(
-        tmp_path / "q.jsonl", good, "", "{broken", '"text"', {"question": "How many?", "answer": "SELECT 1"},
+        tmp_path / "q.jsonl", good, "", "{broken", '"text"', {"question": "How many?", "result": "SELECT 1"},
         {"question": "", "sql": "SELECT 1"}, chat(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")),
         chat(("user", "a")), {"messages": [{"role": "user"}]}, chat(("user", "a"), ("assistant", "")), good,
     )  # fmt: skip
@@ -151,18 +185,18 @@ def test_rows_without_a_question_are_refused_with_line_and_reason(tmp_path):
     reasons = {item.place.partition(":")[2]: item.reason for item in refused}
     assert all(item.path == str(path) and item.kind == "question" for item in refused)
     expected = {
-        "3": "is not valid JSON", "4": "is a str, not an object", "5": "no sql: the row needs `sql`, `query`, `SQL`",
+        "3": "is not valid JSON", "4": "is a str, not an object", "5": "no sql: the row needs `sql`, `query`,",
         "6": "no question", "7": "has 2 questions", "8": "its last role is 'user'", "9": "`messages` should be a list",
         "10": "no sql", "12": "is not UTF-8 text (byte 15)",
     }  # fmt: skip
     assert reasons.keys() == expected.keys()
     for line, reason in expected.items():
         assert reason in reasons[line], (line, reasons[line])
-    assert "`question`, `answer`" in reasons["5"]  # the keys that it has
+    assert "`question`, `result`" in reasons["5"]  # the keys that it has
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("q.txt", "a", "are read from .jsonl, .json and .csv"), ("q.jsonl", "\n", "holds no questions"),
+    ("q.txt", "a", "are read from .jsonl, .ndjson, .json, .csv, .tsv"), ("q.jsonl", "\n", "holds no questions"),
     ("q.json", "{}", "is a dict; a .json file is a list"), ("q.json", "[", "is not valid JSON"),
     ("q.csv", 'question,sql\n"a', "is not valid CSV"), ("absent.jsonl", None, "no such file"),
 ])  # fmt: skip
@@ -185,3 +219,38 @@ def test_databases_are_found_beside_each_other_and_in_folders_of_their_own(tmp_p
     (tmp_path / "a/a.db").write_bytes(b"")
     with pytest.raises(DataError, match="The database a has two files"):
         databases_in(tmp_path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_with_any_usual_separator_and_lines_in_its_fields(tmp_path, separator):
+    path = tmp_path / ("q.tsv" if separator == "\t" else "q.csv")
+    rows = [("db_id", "question", "sql"), ("d", '"How many,\n""quickly""?"', '"SELECT 1;\r\nSELECT\t2"')]
+    path.write_bytes("\n".join(separator.join(row) for row in rows).encode())
+    found = only(path)
+    assert (found.question, found.sql) == ('How many,\n"quickly"?', "SELECT 1;\r\nSELECT\t2")
+
+
+def test_a_list_within_an_object_is_read(tmp_path):
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"question": "How many?", "sql": "SELECT 1"}]}))
+    assert only(path).sql == "SELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("q.parquet", b"PAR1", r"Write it as JSONL first:\n.*read_parquet\('q\.parquet'\)"),
+        ("q.jsonl", "{}".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
+        ("q.csv", "question;sql\nfür;x".encode("cp1252"), "save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_read_is_refused_with_the_remedy(tmp_path, name, content, why):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=why):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("value", [" ", None, 5])
+def test_a_column_without_a_text_is_named(tmp_path, value):
+    _, refused = read(jsonl(tmp_path / "q.jsonl", {"question": "How many?", "sql": value}))
+    assert refused[0].reason == "no sql: `sql` is empty, or no text"

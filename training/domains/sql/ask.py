@@ -26,7 +26,9 @@ def ask(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     from training.domains.sql.text_to_sql.rows import Prompts
     from training.engine.process.distributed import choose_device
 
-    question = " ".join(words)
+    question = " ".join(words).strip()
+    if not question:
+        raise UsageError("The question is empty.")
     place = _place(job.options["database"])
     schema = _schema(place)
     trained = load("text_to_sql")

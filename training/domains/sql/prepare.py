@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -173,9 +173,15 @@ class _Preparation:
     def _refuse(self, hopeless: bool, why: str) -> None:
         if hopeless:
             write_quarantine(self.job.workspace.manifests / QUARANTINE, self.quarantine)
-            lines = [f"  {item.place or item.path}: {item.reason}" for item in self.quarantine[:_SHOWN]]
-            more = len(self.quarantine) - _SHOWN
-            raise DataError("\n".join([why, *lines, *([f"  ... and {more} more"] if more > 0 else [])]))
+            alike: dict[str, list[str]] = defaultdict(list)  # a reason once, with the first place
+            for item in self.quarantine:
+                alike[item.reason].append(item.place or item.path)
+            lines = [
+                f"  {places[0]}{f' and {len(places) - 1} more' if places[1:] else ''}: {reason}"
+                for reason, places in list(alike.items())[:_SHOWN]
+            ]
+            more = sum(map(len, list(alike.values())[_SHOWN:]))
+            raise DataError("\n".join([why, *lines, *([f"  ... and {more} more"] if more else [])]))
 
     # splitting
 

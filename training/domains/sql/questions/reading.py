@@ -1,22 +1,21 @@
 """Reads questions with their SQL from JSONL, JSON and CSV files, and finds the files of their databases.
 
-Known rows: chat messages whose last answer is the SQL; one text with such a conversation (texts.py); columns
-`question`, `sql` (or `query`, `SQL`), `db_id` (or `database`), `schema` (or `context`), `evidence`; the train.json and
-dev.json of Spider and BIRD, which have the same.
+Known rows: a conversation whose last answer is the SQL (conversations.py), or one text with it (texts.py); an
+instruction with its output; columns (_COLUMNS), as in the train.json and dev.json of Spider and BIRD.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from training.data.encode import Quarantined
-from training.data.files import printable, regular_file
+from training.data.files import printable
+from training.domains.sql.questions.conversations import asked_and_answer, list_in, pair_in
+from training.domains.sql.questions.files import rows_of
 from training.domains.sql.questions.texts import messages_of
 from training.errors import DataError
 
@@ -24,15 +23,14 @@ from training.errors import DataError
 KIND = "question"
 DATABASE_SUFFIXES = (".sqlite", ".sqlite3", ".db")
 TEXT = "text"  # the usual name of the column of a text with a complete conversation
-_CSV_FIELD = 16 << 20  # characters of one field; the csv module's default is too short for a large schema
 
-#: Names that a column may have, the first that holds a text being used. (Spider's `sql` is a parsed query.)
+#: Names that a column may have, in any case, the first that holds a text being used. (Spider's `sql` is no text.)
 _COLUMNS = {
-    "question": ("question",),
-    "sql": ("sql", "query", "SQL"),
-    "database": ("db_id", "database"),
-    "schema": ("schema", "context"),
-    "evidence": ("evidence",),
+    "question": ("question", "sql_prompt", "nl", "utterance"),
+    "sql": ("sql", "query", "gold_sql", "answer"),  # sql-create-context has it in `answer`
+    "database": ("db_id", "database", "db"),
+    "schema": ("schema", "context", "sql_context", "ddl"),
+    "evidence": ("evidence", "hint"),
 }
 #: Heading of a part of a chat message -> the part; None: it begins the answer's place, and nothing follows.
 _HEADINGS = {
@@ -69,16 +67,10 @@ def read(path: Path, text_column: str | None = None) -> tuple[list[Question], li
 
     Raises DataError if the file cannot be read, is of no known kind, or holds no row.
     """
-    reason = regular_file(path)
-    if reason:
-        raise DataError(f"{printable(path)}: {reason}")
-    readers = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{printable(path)}: questions are read from .jsonl, .json and .csv files.")
     questions: list[Question] = []
     refused: list[Quarantined] = []
     name = printable(path.name)
-    for number, row in readers[path.suffix.lower()](path):
+    for number, row in rows_of(path):
         place = f"{name}:{number}"
         try:
             if isinstance(row, ValueError):
@@ -91,59 +83,6 @@ def read(path: Path, text_column: str | None = None) -> tuple[list[Question], li
     return questions, refused
 
 
-# -- files -------------------------------------------------------------------------------------------------------------
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, row), or the ValueError of a line that holds none."""
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not line.strip(b"\xef\xbb\xbf \t\r"):
-            continue
-        try:
-            yield number, json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            yield number, ValueError(f"is not UTF-8 text (byte {error.start + 1})")
-        except json.JSONDecodeError as error:
-            yield number, ValueError(f"is not valid JSON: {error.msg} (column {error.colno})")
-        except RecursionError:
-            yield number, ValueError("is nested too deeply")
-
-
-def _json(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number of the entry, row) of a list."""
-    try:
-        rows = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"{printable(path)} is not valid JSON: {error}") from None
-    if not isinstance(rows, list):
-        raise DataError(f"{printable(path)} is a {type(rows).__name__}; a .json file is a list of questions.")
-    yield from enumerate(rows, 1)
-
-
-def _csv(path: Path) -> Iterator[tuple[int, Any]]:
-    """(number of the first line, row), by the names in the first line."""
-    csv.field_size_limit(_CSV_FIELD)
-    reader = csv.DictReader(_text(path).splitlines(keepends=True), strict=True)
-    begin = 2
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                count = len(reader.fieldnames or ())
-                yield begin, ValueError(f"has another number of columns than the first line, which has {count}")
-            else:
-                yield begin, row
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise DataError(f"{printable(path)}:{reader.line_num}: is not valid CSV: {error}") from None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{printable(path)} is not UTF-8 text (byte {error.start + 1})") from None
-
-
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
@@ -154,10 +93,14 @@ def _question(row: Any, place: str, text_column: str | None) -> Question:
     parts, used = _parts(row, text_column)
     for name in ("question", "sql"):
         if not parts.get(name):
+            present = [key for key in row if str(key).lower() in _COLUMNS[name]]
+            if present:
+                raise ValueError(f"no {name}: `{printable(str(present[0]))}` is empty, or no text")
             known = ", ".join(f"`{column}`" for column in _COLUMNS[name])
             has = ", ".join(f"`{printable(str(key))}`" for key in list(row)[:8]) or "none"
             text = f"a `{text_column or TEXT}` with both"
-            raise ValueError(f"no {name}: the row needs {known}, chat messages or {text}; its keys are {has}")
+            other = "chat messages, a prompt and its completion, an instruction and its output,"
+            raise ValueError(f"no {name}: the row needs {known}, {other} or {text}; its keys are {has}")
     extra = {str(key): value for key, value in row.items() if key not in used}
     return Question(
         place, place, parts["question"], parts["sql"], parts.get("database") or None, parts.get("schema") or None,
@@ -169,72 +112,108 @@ def _parts(row: Mapping[str, Any], text_column: str | None) -> tuple[dict[str, s
     """The parts of a row, and the keys that hold them. Raises ValueError."""
     if text_column is not None and isinstance(row.get(text_column), str):
         return _from_text(row, text_column)
-    if "messages" in row:
-        return _from_messages(row)
+    messages = list_in(row)
+    if messages is not None:
+        return _from_messages(row, *messages)
     parts, used = _from_columns(row)
-    if isinstance(row.get(TEXT), str) and not (parts["question"] and parts["sql"]):
+    if parts["question"] and parts["sql"]:
+        return parts, used
+    pair = pair_in(row)
+    if pair is not None:
+        return _from_messages(row, *pair)
+    if all(isinstance(row.get(name), str) and row[name].strip() for name in ("instruction", "output")):
+        return _from_instruction(row)
+    if isinstance(row.get(TEXT), str):
         return _from_text(row, TEXT)
     return parts, used
 
 
 def _from_text(row: Mapping[str, Any], column: str) -> tuple[dict[str, str], set[str]]:
     """The parts of a row with a conversation in one text; further columns may name the database and its schema."""
-    parts, used = _from_messages({**row, "messages": messages_of(row[column], column)})
-    return parts, used | {column}
+    return _from_messages(row, messages_of(row[column], column), {column})
 
 
 def _from_columns(row: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
     """The parts of a row with columns, and the columns that hold them."""
     parts, used = {}, set()
     for part, names in _COLUMNS.items():
-        used.update(name for name in names if name in row)
-        found = next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), "")
+        keys = sorted((key for key in row if str(key).lower() in names), key=lambda key: names.index(str(key).lower()))
+        used.update(keys)
+        found = next((row[key] for key in keys if isinstance(row[key], str) and row[key].strip()), "")
         parts[part] = found.strip()
     parts["sql"] = unfenced(parts["sql"])
     return parts, used
 
 
-def _from_messages(row: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
-    """The parts of a chat: its one question, and its answer, which is the SQL."""
-    messages = row["messages"]
-    form = "`messages` should be a list of {role, content} that ends with the assistant's SQL"
-    if not isinstance(messages, list) or not messages:
-        raise ValueError(form)
-    for message in messages:
-        if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise ValueError(form)
-    if messages[-1]["role"] != "assistant":
-        raise ValueError(f"{form}; its last role is {printable(messages[-1]['role'])!r}")
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    if len(asked) != 1:
-        raise ValueError(f"has {len(asked)} questions; a row is one question and its SQL")
-    system = "\n".join(message["content"] for message in messages if message["role"] == "system")
+def _from_messages(
+    row: Mapping[str, Any], messages: list[dict[str, str]], keys: set[str]
+) -> tuple[dict[str, str], set[str]]:
+    """The parts of a chat: its one question, and its answer, which is the SQL. `keys` of the row hold it."""
+    system, asked, answer = asked_and_answer(messages)
     about = _split_text(system)
     about.pop("question", None)  # instructions
+    named, used = _named(row)
+    return named | about | _split_text(asked) | {"sql": unfenced(answer)}, used | keys
+
+
+def _named(row: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
+    """What columns beside a conversation state: the database, its schema, evidence."""
     columns, used = _from_columns(row)
-    named = {key: value for key, value in columns.items() if value and key not in ("question", "sql")}
-    parts = named | about | _split_text(asked[0]) | {"sql": unfenced(messages[-1]["content"])}
-    return parts, used | {"messages"}
+    return {key: value for key, value in columns.items() if value and key not in ("question", "sql")}, used
+
+
+def _from_instruction(row: Mapping[str, Any]) -> tuple[dict[str, str], set[str]]:
+    """The parts of Alpaca's row. The question is the part of the input that says so, else the instruction with what the
+    input holds besides a schema: one of the two may be the same in all rows, and which one a row does not show."""
+    first, more = row["instruction"], row["input"] if isinstance(row.get("input"), str) else ""
+    about, second = _split_text(first), _split_text(more)
+    headed = any(_part(heading) == "question" for heading in _HEADING.finditer(more))
+    if "question" in about and "question" in second and not headed:
+        second["question"] = f"{about['question']}\n{second['question']}"
+    if row.get("history"):
+        raise ValueError("has a `history`; a row is one question and its SQL")
+    named, used = _named(row)
+    parts = named | about | second | {"sql": unfenced(row["output"])}
+    return parts, used | {"instruction", "input", "output", "history"}
 
 
 def _split_text(text: str) -> dict[str, str]:
-    """The parts of a text "Database: ... Schema: ... Question: ..."; a text without headings is a question, or a schema
-    if it holds CREATE TABLE."""
+    """The parts of a text "Database: ... Schema: ... Question: ..."; a text without headings is a question, and
+    what it holds from CREATE TABLE on is a schema."""
     parts: dict[str, str] = {}
     headings = list(_HEADING.finditer(text))
     ends = [*(heading.start() for heading in headings), len(text)]
     for heading, end in zip(headings, ends[1:], strict=True):
-        part = _HEADINGS[" ".join(heading[1].lower().split())]
+        part = _part(heading)
         content = text[heading.end() : end].strip()
         if part and content:
             parts.setdefault(part, content)
     before = text[: ends[0]].strip()
     statements = re.search(r"\bcreate\s+table\b", before, re.IGNORECASE)
     if statements and "schema" not in parts:
-        parts["schema"] = before[statements.start() :]
-    elif before and "question" not in parts:
-        parts["question"] = before
+        schema, after = _statements(before[statements.start() :])
+        parts["schema"] = schema
+        before = "\n".join(filter(None, (before[: statements.start()].strip(), after)))
+    if before:
+        parts.setdefault("question", before)
     return parts
+
+
+#: What may end the last statement where a text continues.
+_END = re.compile(r"\)\s*;[ \t]*\n|;[ \t]*\n\s*\n|\)[ \t]*\n\s*\n")
+
+
+def _statements(text: str) -> tuple[str, str]:
+    """A text that begins with CREATE TABLE: the statements, and what follows them."""
+    ends = [0, *(found.end() for found in _END.finditer(text))]
+    after = text[ends[-1] :].strip() if ends[-1] else ""
+    if re.match(r"(create|insert|alter|comment|/\*|--|\))", after, re.IGNORECASE):
+        return text, ""
+    return (text[: ends[-1]].strip() if after else text), after
+
+
+def _part(heading: re.Match[str]) -> str | None:
+    return _HEADINGS[" ".join(heading[1].lower().split())]
 
 
 def unfenced(sql: str) -> str:
