@@ -18,7 +18,7 @@ from training.domains.market.features.computing import compute
 from training.domains.market.labels.costs import Barriers, Costs
 from training.domains.market.predicting.blocks import NEEDED, blocks
 from training.domains.market.predicting.command import predict
-from training.errors import UsageError
+from training.errors import DataError, UsageError
 from training.workspace import Workspace
 
 from .making import minutes
@@ -76,7 +76,8 @@ def job(bars, tmp_path):
     frame = polars.DataFrame({"ts": bars.time, **columns})
     frame.write_parquet(folder / "MES_1m.parquet")
     workspace = Workspace(tmp_path / "out")
-    about = {"barriers": asdict(TRADE.barriers), "costs": asdict(TRADE.costs), "session": bars.session.plain()}
+    about = {"barriers": asdict(TRADE.barriers), "costs": asdict(TRADE.costs), "session": bars.session.plain(),
+             "usual_gap": 2e-4}  # fmt: skip
     write_atomic(places.about_path(workspace, "MES"), json.dumps(about).encode())
     options = {"bars": str(folder), "symbol": "MES", "family": None, "timezone": None, "stamp": None, "adjusted": False,
                "rolls": None, "device": "cpu", "out": str(tmp_path / "scores.parquet")}  # fmt: skip
@@ -103,6 +104,20 @@ def test_the_file_has_the_probabilities_of_the_prepared_decisions_bit_by_bit(job
     written = found.select("p_down", "p_flat", "p_up").to_numpy()[rows]
     assert len(rows) > 500 and np.array_equal(written, proba[kept])
     assert np.array_equal(np.sign(found["edge"].to_numpy()[rows]), sides(proba[kept], decisions.take(kept)))
+
+
+def test_a_roll_is_found_by_the_usual_gap_of_the_prepared_bars(job, tmp_path):
+    """A file of a few days has too few pauses to know how large a gap usually is, and features must not cross it."""
+    path = tmp_path / "new" / "MES_1m.parquet"
+    frame = polars.read_parquet(path).tail(14 * 1_380)
+    pause = int(np.flatnonzero(np.diff(frame["ts"]) > 30 * 60_000_000_000)[-3]) + 1
+    later = polars.int_range(polars.len()) >= pause
+    frame.with_columns(
+        polars.when(later).then(polars.col(name) * 1.012).otherwise(polars.col(name)).alias(name)
+        for name in ("open", "high", "low", "close")
+    ).write_parquet(path)
+    with pytest.raises(DataError, match=r"\+1\.\d+% over a pause(?s:.*)--rolls"):
+        predict(job, [], lambda run: SimpleNamespace(model=Model(), sha256="0" * 64))
 
 
 def test_what_is_missing_is_named(job):

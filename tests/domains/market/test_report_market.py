@@ -91,7 +91,7 @@ def test_an_empty_job_has_no_sections(tmp_path):
 
 def test_the_bars_are_shown_with_what_was_found_in_them(tmp_path):
     health = {"rows": 10, "used": 9, "duplicates": 1, "reasons": {"no number": 2}, "bad_ticks": 3, "jumps": [],
-              "gaps": 4, "missing": 30}  # fmt: skip
+              "gaps": 4, "missing": 30, "remarks": ["there are no volumes"]}  # fmt: skip
     about = {
         "decisions": 5_000, "features": 150, "first": "2024-01-01", "last": "2024-02-01", "days": 30, "cost": 0.17,
         "labels": {"down": 50, "flat": 10, "up": 40}, "splits": {"train": {"decisions": 7, "from": "a", "to": "b"}},
@@ -103,5 +103,6 @@ def test_the_bars_are_shown_with_what_was_found_in_them(tmp_path):
     made.manifests.mkdir(parents=True)
     (made.manifests / "summary.json").write_text(json.dumps(summary))
     html = shown(made)["bars"]
+    assert "there are no volumes" in html
     assert "50% / 10% / 40%" in html and "no number 2" in html
     assert "<script>" not in html

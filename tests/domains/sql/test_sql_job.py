@@ -132,6 +132,7 @@ def test_ask_prints_a_query_and_its_rows_and_those_of_the_base(out, library, cap
     printed = capsys.readouterr().out
     assert "-- model" in printed and "-- base" in printed and "it does not run" in printed
     assert cli.main([*words[:5], "--out", str(out)]) == 2 and "--database is needed" in capsys.readouterr().err
+    assert cli.main(["ask", "sql", " ", *words[5:]]) == 2 and "question is empty" in capsys.readouterr().err
     bad = library.with_name("bad.sqlite")
     bad.write_bytes(b"no database")
     assert cli.main([*words[:6], str(bad), "--out", str(out)]) == 3 and "bad.sqlite" in capsys.readouterr().err

@@ -215,6 +215,7 @@ def _computed(
         "barriers": asdict(trade.barriers),
         "costs": asdict(trade.costs),
         "session": minutes.session.plain(),
+        "usual_gap": health.usual_gap,
         "splits": {name: {"decisions": len(index)} | _edges(decisions, index) for name, index in splits.items()},
         "health": _health(health),
     }

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from training.domains.market.bars import contracts, times
-from training.domains.market.bars.faults import bad_ticks, jumps
+from training.domains.market.bars.faults import bad_ticks, jumps, usual_gap
 from training.domains.market.bars.reading import PRICES
 from training.domains.market.bars.sessions import Session, find_session
 from training.domains.market.bars.times import MINUTE, Stamp, as_text
@@ -78,6 +78,7 @@ class Health:
     reasons: dict[str, int] = field(default_factory=dict)  # why bars were quarantined -> how many
     bad_ticks: list[str] = field(default_factory=list)
     jumps: list[dict[str, object]] = field(default_factory=list)  # splits and rolls
+    usual_gap: float | None = None  # robust standard deviation of log returns over pauses; larger gaps may be rolls
     gaps: int = 0  # gaps of more than five minutes of the session
     missing: int = 0  # minutes of the session without a bar
     faults: list[Fault] = field(default_factory=list)
@@ -93,12 +94,13 @@ def clean(
     adjusted: bool = False,
     cuts: Sequence[int] = (),
     session: Session | None = None,
+    usual: float | None = None,
 ) -> tuple[Minutes, Health]:
     """The bars that can be used, and what was found.
 
     `raw`: arrays of `reading.decode`. `zone`: of naive times, unless the file names it. `adjusted`: the user states
     that no split or roll is left in the prices. `cuts`: times (nanoseconds UTC) of splits and rolls that the user
-    lists. `session`: of the symbol, if it is known.
+    lists. `session`, `usual`: of the symbol, if they are known: its hours, and its usual gap over a pause (see Health).
 
     Raises UsageError (naive times without a zone), DataError (refused, with the counts and the remedy).
     """
@@ -133,6 +135,7 @@ def clean(
     missing = session.missing(time)
     bad = bad_ticks(time, columns["high"], columns["low"], columns["close"])
     changes = contracts.changes(time, contract, names)
+    health.usual_gap = usual_gap(time, columns["open"], columns["close"], bad) if usual is None else usual
     segment = _segments(symbol, time, columns, bad, adjusted, cuts, changes, health)
     health.remarks = _remarks(columns)
     health.used, health.gaps = len(time), int((missing > 5).sum())
@@ -273,7 +276,7 @@ def _segments(
 ) -> np.ndarray:  # fmt: skip
     """int32 [n], increasing at every split and roll. `changes`: index of the first bar of another contract -> what the
     file says about it. Raises DataError if one is found that the user has not named."""
-    found = jumps(time, columns["open"], columns["close"], bad)
+    found = jumps(time, columns["open"], columns["close"], bad, health.usual_gap)
     begins = np.zeros(len(time), bool)
     listed = np.asarray(sorted(cuts), np.int64)
     places = np.searchsorted(time, listed)

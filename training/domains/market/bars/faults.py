@@ -69,9 +69,21 @@ def _bad_ticks(high, low, close, sigma):
     return bad
 
 
-def jumps(time: np.ndarray, first: np.ndarray, close: np.ndarray, bad: np.ndarray) -> list[Jump]:
+def usual_gap(time: np.ndarray, first: np.ndarray, close: np.ndarray, bad: np.ndarray) -> float | None:
+    """Robust standard deviation of the log returns over pauses of the market; None where there are too few."""
+    good = np.flatnonzero(~bad)
+    pauses = np.flatnonzero(np.diff(time[good]) > PAUSE)
+    if len(pauses) < ROLL_PAUSES:
+        return None
+    gaps = np.log(first[good[pauses + 1]] / close[good[pauses]])
+    return float(NORMAL * np.median(np.abs(gaps)))
+
+
+def jumps(
+    time: np.ndarray, first: np.ndarray, close: np.ndarray, bad: np.ndarray, usual: float | None
+) -> list[Jump]:
     """Jumps like a split: from one close to the next open by a factor near 2, 3, 5, 10 or its inverse. Jumps like a
-    roll: over a pause of the market, more than ROLL_SIGMAS robust standard deviations of such gaps."""
+    roll: over a pause of the market, more than ROLL_SIGMAS times the `usual` gap; None: none is known."""
     good = np.flatnonzero(~bad)
     ratio = first[good[1:]] / close[good[:-1]]
     size = np.maximum(ratio, 1 / ratio)
@@ -80,11 +92,10 @@ def jumps(time: np.ndarray, first: np.ndarray, close: np.ndarray, bad: np.ndarra
         for place in np.flatnonzero(np.abs(size / factor - 1) < SPLIT_NEAR).tolist():
             what = "multiplied" if ratio[place] > 1 else "divided"
             found[int(good[place + 1])] = f"the price is {what} by {factor:g}"
-    pauses = np.flatnonzero(np.diff(time[good]) > PAUSE)
-    gaps = np.log(ratio[pauses])
-    if len(pauses) >= ROLL_PAUSES:
-        sigma = NORMAL * np.median(np.abs(gaps))
-        for place in np.flatnonzero(np.abs(gaps) > max(ROLL_SIGMAS * sigma, ROLL_LEAST)).tolist():
+    if usual is not None:
+        pauses = np.flatnonzero(np.diff(time[good]) > PAUSE)
+        gaps = np.log(ratio[pauses])
+        for place in np.flatnonzero(np.abs(gaps) > max(ROLL_SIGMAS * usual, ROLL_LEAST)).tolist():
             index = int(good[pauses[place] + 1])
-            found.setdefault(index, f"{np.expm1(gaps[place]):+.2%} over a pause, usual is {sigma:.2%}")
+            found.setdefault(index, f"{np.expm1(gaps[place]):+.2%} over a pause, usual is {usual:.2%}")
     return [Jump(index, about) for index, about in sorted(found.items())]

@@ -43,7 +43,7 @@ def predict(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     trained = load(f"{job.options['family'] or FAMILY}/{symbol}")
     place(trained.model, choose_device(job.options["device"]))
     trade = building.Trade(Barriers(**about["barriers"]), Costs(**about["costs"]))
-    minutes = _minutes(job, symbol, Session.of(about["session"]))
+    minutes = _minutes(job, symbol, Session.of(about["session"]), about["usual_gap"])
     columns = _predicted(trained, trade, minutes)
     count = len(columns["ts"])
     if not count:
@@ -63,9 +63,9 @@ def _about(job: Job, symbol: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _minutes(job: Job, symbol: str, session: Session) -> Minutes:
-    """The new bars, read as `prepare` read the others: with the same session, and the same stamp and zone unless the
-    options say otherwise."""
+def _minutes(job: Job, symbol: str, session: Session, usual: float | None) -> Minutes:
+    """The new bars, read as `prepare` read the others: with the same session and the same usual gap, so that rolls are
+    found in them wherever they begin; and the same stamp and zone unless the options say otherwise."""
     before = summary_of(job.workspace) or {}
     path = files_of(Path(job.options["bars"]), symbol)[symbol]
     records, refused = encode_files([path], ENCODER, job.workspace.cache, job.workers, job.say)
@@ -77,6 +77,7 @@ def _minutes(job: Job, symbol: str, session: Session) -> Minutes:
         symbol, records[path], zone=zone_of(zone) if zone else before.get("timezone"),
         stamp=job.options["stamp"] or before.get("stamp") or "open", adjusted=bool(job.options["adjusted"]),
         cuts=(read_cuts(rolls) if rolls else {}).get(symbol, ()), session=session,
+        usual=usual,
     )[0]  # fmt: skip
 
 
