@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -35,6 +36,7 @@ from training.data.objects.store import ObjectStore
 
 TOY = {"ATHANOR_DOMAINS": "tests.toy_domain.domain:TOY", "PYTHONPATH": f"{STANDIN}:{PROJECT}"}
 BOOST = ["--only", "boost"] + [word for name in NODES for word in ("--skip", name)]  # a family that is trained quickly
+SAVING = ["--set", "training.save_steps=20"]
 INDEX = "checkpoints/boost/index.json"
 DAY = 24 * 3600  # seconds, of a session in colab_setup.yaml
 MINUTES = 150_000  # of the made-up market: `prepare` needs 20,000 bars of five minutes
@@ -128,16 +130,16 @@ def lost(session: Session) -> list[str]:
     try:
         keys = environment(server.endpoint)
         store = opened(Address("s3", BUCKET, "lost"), keys)
-        drive, bucket = session.place / INDEX, lambda: store.head(INDEX) is not None
-        for place, url, copied in (("Drive", "drive", drive.exists), ("S3", str(store.address), bucket)):
-            stop = threading.Thread(target=kill_at_first_copy, args=(session, copied))
+        indexes = (lambda: on_drive(session)), (lambda: (store.get(INDEX) or [None])[0])
+        for place, url, index in zip(("Drive", "S3"), ("drive", str(store.address)), indexes, strict=True):
+            stop = threading.Thread(target=kill_at_a_copy, args=(session, index))
             stop.start()
             code, text, _ = run_boost(session, url, keys, required=None)
             stop.join()
             assert code != 0, "the machine was not lost"
             session.lost(uploaded=True)
             _, text, _ = run_boost(session, url, keys)
-            assert "resumed at step" in text, text
+            assert re.search(r"resumed at step [1-9]", text), text
             found = bits(session.content / "job/exports")
             assert found == expected, f"{place}: {sorted(found)} differ from {sorted(expected)}"
             reports.append(f"{place}: {text[text.index('resumed at') :].splitlines()[0]}, the same bits")
@@ -151,7 +153,9 @@ def run_boost(
     session: Session, persist: str = "drive", keys: Mapping[str, str] | None = None, required: int | None = 0
 ) -> tuple[int, str, str]:
     """The notebook with a small job of the toy domain."""
-    chosen = parameters(session, DOMAIN="toy", ENDS="open", PERSIST=persist, OPTIONS=["--epochs", "100", *BOOST])
+    chosen = parameters(
+        session, DOMAIN="toy", ENDS="open", PERSIST=persist, OPTIONS=["--epochs", "400", *SAVING, *BOOST]
+    )
     done = papermill(session, "train_amp_colab.ipynb", chosen, **TOY, **(keys or {}))
     assert required is None or done[0] == required, f"{done[1][-3000:]}\n{done[2][-3000:]}"
     return done
@@ -182,10 +186,11 @@ def bits(folder: Path) -> dict[str, bytes]:
     return found
 
 
-def kill_at_first_copy(session: Session, copied: Callable[[], bool]) -> None:
-    """kill -9 of everything that the session runs, once a copy of a training's checkpoint is in its second place."""
+def kill_at_a_copy(session: Session, index: Callable[[], bytes | None]) -> None:
+    """kill -9 of everything that the session runs, once its second place has a checkpoint that is not of the start.
+    `index`: what that place lists; None: nothing yet."""
     until = time.monotonic() + 600
-    while time.monotonic() < until and not copied():
+    while time.monotonic() < until and steps_of(index()) == 0:
         time.sleep(0.02)
     mine = str(session.content).encode()
     for folder in Path("/proc").iterdir():
@@ -196,6 +201,20 @@ def kill_at_first_copy(session: Session, copied: Callable[[], bool]) -> None:
                 continue
             if mine in command and b"fuse_drive" not in command:
                 os.kill(int(folder.name), signal.SIGKILL)
+
+
+def on_drive(session: Session) -> bytes | None:
+    """The index of the copies; None while there is none, or the drive is not mounted."""
+    try:
+        return (session.place / INDEX).read_bytes()
+    except OSError:
+        return None
+
+
+def steps_of(index: bytes | None) -> int:
+    """The step of the newest checkpoint that an index lists; 0 if there is none, or it is being written."""
+    found = re.search(rb'"last.pt": *\{[^}]*"step": *(\d+)', index or b"")
+    return int(found[1]) if found else 0
 
 
 def make(folder: Path) -> Path:
@@ -224,10 +243,11 @@ TRIALS = (
 
 
 def chosen_trials(names: str | None) -> Iterator[Trial]:
-    """Those whose names contain one of the words."""
-    for trial in TRIALS:
-        if names is None or any(word in trial.name for word in names.split(",")):
-            yield trial
+    """Those whose names contain one of the words, in the order of the words."""
+    if names is None:
+        yield from TRIALS
+    else:
+        yield from dict.fromkeys(trial for word in names.split(",") for trial in TRIALS if word in trial.name)
 
 
 def main(arguments: list[str] | None = None) -> int:
