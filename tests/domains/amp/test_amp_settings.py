@@ -52,6 +52,7 @@ def test_every_preset_is_valid_and_not_longer_than_the_full_settings(preset):
 
 #: Key -> another value, which must change what `effects` gives.
 CHANGED: dict[str, Any] = {
+    "student.size": "nano",
     "material.length": 4099, "material.samples": 12, "material.mix_di": 0.6, "material.lowest": 60.0,
     "material.highest": 70.0, "material.quietest": -20.0, "material.loudest": -10.0, "material.level": "amplitude",
     "material.oversampling": 2,
@@ -71,7 +72,7 @@ def effects(**sections: Any) -> list[Any]:
     return [
         [(sorted(item), *(np.asarray(item[key]).tolist() for key in sorted(item))) for item in samples],
         {name: (float(loss.total), loss.coefficient) for name, loss in losses.items()},
-        [group["lr"] for group in made.parameter_groups(model)],
+        [(group["lr"], group["params"][0].numel()) for group in made.parameter_groups(model)],
         windows_of(data.shape.length, made.settings.lstm.window),
         made._prepared(torch.device("cpu"))[2].factor,
     ]

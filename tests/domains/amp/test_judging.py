@@ -155,3 +155,27 @@ def test_a_student_that_aliases_less_is_written(monkeypatch):
         for weight in input_weights(model.students[0]):
             weight.mul_(0.9)
     assert worse.checked(model).worse is None
+
+
+def test_a_capture_of_very_high_gain_is_better_oversampled_and_says_so(monkeypatch):
+    """Figures of an evaluation: the demo's network with an input gain of 400, after twelve updates."""
+    content = small.fitted(gain=400.0)
+    material = {"samples": 8, "mix_di": 0.0, "lowest": 60.0, "highest": 108.0, "quietest": -24.0}
+    made, model, data = small.built(content, material=material, loss={"esr": 2.0, "nmr": 0.04, "floor_db": -12.0})
+    of = Tones.of
+    few = staticmethod(lambda rate, length, *rest: of(rate, 2_503, range(60, 108, 6), (-20.0, 0.0)))
+    monkeypatch.setattr(judging.Tones, "of", few)
+    assert worse.checked(model).worse, "before training it is no improvement: the original comes back"
+    optimizer = torch.optim.Adam(model.students.parameters(), lr=1e-3)
+    for epoch in range(12):
+        terms = made.losses(model, small.batch_of(data, range(8), epoch), None)
+        optimizer.zero_grad()
+        sum(term.total * term.coefficient for term in terms.values()).backward()
+        optimizer.step()
+    again = made.build({"capture": np.frombuffer(content, np.uint8), "rate": np.array(small.RATE)})
+    found = made.evaluate(EvaluationContext(model, data.rows, data.rows[:1], 12, lambda *words: again, 0.2))
+    assert found.verdict.word == "weak" and found.more["amp"]["oversample_instead"]
+    assert any(why.startswith("Oversample instead") for why in found.verdict.why)
+    for name in ("excess_db", "nmr_mean_db"):
+        student, others = found.metrics[name].model.value, found.metrics[name].baselines
+        assert others["T_2"].value < student < others[TEACHER].value

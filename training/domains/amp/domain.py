@@ -39,6 +39,8 @@ class Amp(Domain):
         Option("only", "text", "the captures whose name matches, such as 'JCM*' (default: all)", "GLOB",
                verbs=READING),
         Option("level", "number", "of the loudest tones, in dB of full scale (default: 0)", "DB", verbs=TRAINING),
+        Option("student", "choice", "the network that is trained: the capture's architecture (same, the default), or a "
+               "smaller one of the same format (nano)", choices=("same", "nano"), verbs=TRAINING),
         Option("sample-rate", "number", "of captures without one inside (default: 44100 for .json, 48000 for .nam)",
                "HZ", verbs=READING),
     )  # fmt: skip
@@ -56,8 +58,9 @@ class Amp(Domain):
         return options.get("captures") is not None
 
     def settings(self, job: Job, family: str, settings: RunSettings) -> Mapping[str, Any]:
-        level = job.options.get("level")
-        return {} if level is None else {"material": {"loudest": float(level)}}
+        level, student = job.options.get("level"), job.options.get("student")
+        given = {} if level is None else {"material": {"loudest": float(level)}}
+        return given if student is None else {**given, "student": {"size": student}}
 
     def schema(self) -> Schema:
         from training.domains.amp.rows import SCHEMA

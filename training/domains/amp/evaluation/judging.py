@@ -11,8 +11,10 @@ import numpy as np
 from training.domains.amp.evaluation.guitar import ClipScores, clips_of, score_clips
 from training.domains.amp.evaluation.tones import LOWPASS, TEACHER, Scores, Tones, references, score
 from training.domains.amp.families import TONE
+from training.domains.amp.networks.network import Network
 from training.domains.amp.signal.nmr import AUDIBLE
 from training.domains.amp.signal.tones import judged_length
+from training.domains.amp.student.smaller import share
 from training.judgement import (
     About,
     Finding,
@@ -69,9 +71,11 @@ def judge(recipe: AmpRecipe, context: EvaluationContext) -> Judgement:
     seed = recipe.settings.seed
     metrics = compare_all(tones, scores, guitar, seed)
     found, instead = findings(metrics)
+    if recipe.nano:
+        found.append(_smaller(student, teacher))
     word = verdict(found)
     more = {
-        "rate": tones.rate, "length": tones.length, "oversample_instead": instead,
+        "rate": tones.rate, "length": tones.length, "share": share(student, teacher), "oversample_instead": instead,
         "tones": _tones_plain(tones, scores), "levels": _sweep(tones, teacher, student), "clips": _clips_plain(guitar),
     }  # fmt: skip
     return Judgement(metrics, Verdict(word.word, word.why), {"amp": more})
@@ -169,6 +173,15 @@ def findings(metrics: Mapping[str, Metric]) -> tuple[list[Finding], bool]:
         twice.insert(0, Finding("fair", instead))
     share = floor(metrics["inaudible"], "The share of tones without audible aliases")
     return [first, *twice, share, *_kept(metrics)], lost
+
+
+def _smaller(student: Network, teacher: Network) -> Finding:
+    """That it is another architecture, and what that saves: a player multiplies by each weight once a sample."""
+    sentence = (
+        f"It is a smaller network of the same format, with {100 * share(student, teacher):.0f} % of the original's "
+        "weights, by each of which a player multiplies once a sample. Times are in cost.json."
+    )
+    return Finding("good", sentence)
 
 
 def _softened(found: Finding) -> Finding:

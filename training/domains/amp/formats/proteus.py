@@ -36,7 +36,7 @@ def read(document: Mapping[str, Any], sample_rate: int | None = None) -> Read:
     if not flag(data.get("bias_fl", True), "bias_fl"):
         raise ValueError("`bias_fl` false is not supported")
     state = mapping(document.get("state_dict"), "state_dict")
-    names = _names(layers, hidden)
+    names = tensors(layers, hidden)
     missing = [name for name in names if name not in state]
     if missing:
         raise ValueError(f"truncated: `state_dict` has no `{missing[0]}`")
@@ -61,7 +61,7 @@ def with_weights(
     the top level that readers do not know, `athanor`, takes what a .nam file has in its metadata."""
     out = copy.deepcopy(dict(document))
     data, state, at = out["model_data"], out["state_dict"], 0
-    names = _names(int(data.get("num_layers", 1)), int(data["hidden_size"]))
+    names = tensors(int(data.get("num_layers", 1)), int(data["hidden_size"]))
     for name, shape in names.items():
         size = int(np.prod(shape))
         state[name] = _like(state[name], new[0][at : at + size].reshape(shape))
@@ -71,7 +71,7 @@ def with_weights(
     return out
 
 
-def _names(layers: int, hidden: int) -> dict[str, tuple[int, ...]]:
+def tensors(layers: int, hidden: int) -> dict[str, tuple[int, ...]]:
     """The tensors of the state_dict in the order of `Model.weights`, with their shapes."""
     names: dict[str, tuple[int, ...]] = {}
     for layer in range(layers):

@@ -40,7 +40,7 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     if judged:
         facts = {"captures": judged, "audible": AUDIBLE}
         yield Section("fretboard", "Noise over the fretboard", HERE / "fretboard.html.j2", facts, style=STYLE)
-    costs = [found for one in judged if (found := _cost(workspace, one["item"])) is not None]
+    costs = [found | {"share": one["share"]} for one in judged if (found := _cost(workspace, one["item"])) is not None]
     if costs:
         yield Section("cpu", "What playing costs", HERE / "cost.html.j2", {"captures": costs}, style=STYLE)
     summary = attempt(lambda: read_json(workspace.manifests / "summary.json"), [])
@@ -68,6 +68,7 @@ def _judged(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "item": item, "verdict": verdict.get("word", ""), "why": verdict.get("why", []),
             "nmr": _excess(tones, "student"), "before": _excess(tones, "teacher"), "twice": _excess(tones, "T_2"),
             "oversample": bool(about.get("oversample_instead")),
+            "share": float(about.get("share", 1.0)),
             "charts": [
                 *(one for level in _levels(tones) for one in _charts(tones, level)),
                 *_by_level(about.get("levels", [])),

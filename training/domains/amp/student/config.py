@@ -15,6 +15,12 @@ Note = Annotated[float, Field(ge=0, le=135)]
 Level = Annotated[float, Field(le=0)]
 
 
+class Student(Section):
+    """The network that is trained."""
+
+    size: Literal["same", "nano"] = "same"  # the original's architecture, or a smaller one. See smaller.py
+
+
 class Material(Section):
     """What the network is trained with: tones, made as they are needed, and parts of the guitar recordings."""
 
@@ -75,6 +81,7 @@ class Judging(Section):
 
 class AmpSettings(RunSettings):
     resumable = ("judging",)
+    student: Student = Student()
     material: Material = Material()
     loss: Objective = Objective()
     lstm: Recurrent = Recurrent()

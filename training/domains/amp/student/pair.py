@@ -10,16 +10,22 @@ from torch import nn
 
 from training.domains.amp.captures import Capture
 from training.domains.amp.networks.network import Network
+from training.domains.amp.student.smaller import smaller
 
 
 class Pair(nn.Module):
-    """`students` are trained, `teachers` are as in the file. Both have one network, or those of a container."""
+    """`students` are trained, `teachers` are as in the file. Both have one network, or those of a container.
 
-    def __init__(self, capture: Capture):
+    `original`: the capture as given. `capture`: what the students' file is written from: the same, or (`nano`) one of a
+    smaller architecture.
+    """
+
+    def __init__(self, capture: Capture, nano: bool = False):
         super().__init__()
-        self.capture = capture
         self.teachers = nn.ModuleList(copy.deepcopy(network) for network in capture.networks)
-        self.students = nn.ModuleList(copy.deepcopy(network) for network in capture.networks)
+        self.original = capture
+        self.capture, first = smaller(capture) if nano else (capture, capture.networks)
+        self.students = nn.ModuleList(copy.deepcopy(network) for network in first)
         self.teachers.requires_grad_(False)
 
     def both(self) -> Iterator[tuple[Network, Network]]:

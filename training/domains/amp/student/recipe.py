@@ -30,7 +30,6 @@ class AmpRecipe(Stepped):
     family, title, manifest, settings_type = "amp", "Anti-aliased capture", "amp", AmpSettings
     settings: AmpSettings
     provers = leaving.PROVERS
-    starts_trained = True  # the student begins as the capture
     dtype_policy = "float32"
     dtype_reason = (
         "aliases are smaller than bfloat16's rounding errors (an NMR of -29 dB becomes +1, one of -18 becomes +12), "
@@ -43,6 +42,16 @@ class AmpRecipe(Stepped):
         self._criterion: Criterion | None = None
         self._targets: Targets | None = None
         self._recurrent = False
+
+    @property
+    def nano(self) -> bool:
+        """Whether the student is a smaller network than the capture's."""
+        return self.settings.student.size == "nano"
+
+    @property
+    def starts_trained(self) -> bool:  # type: ignore[override]
+        """The student begins as the capture, unless it is a smaller one."""
+        return not self.nano
 
     # -- data ------------------------------------------------------------------------------------------------------
 
@@ -69,8 +78,9 @@ class AmpRecipe(Stepped):
     # -- training --------------------------------------------------------------------------------------------------
 
     def build(self, constants):
-        pair = Pair(parse_capture(np.asarray(constants["capture"]).tobytes(), self.item, int(constants["rate"])))
-        self._shape = self._shape_of(pair.capture)
+        capture = parse_capture(np.asarray(constants["capture"]).tobytes(), self.item, int(constants["rate"]))
+        pair = Pair(capture, self.nano)
+        self._shape = self._shape_of(capture)
         self._recurrent = pair.recurrent
         return pair
 
@@ -194,7 +204,9 @@ class AmpRecipe(Stepped):
         from training.domains.amp.evaluation.worse import checked
 
         found = checked(model)
-        return leaving.artefacts(model.capture, list(model.students), list(model.teachers), found.figures, found.worse)
+        capture = model.original if found.worse else model.capture
+        figures = {**found.figures, "student": self.settings.student.size} if self.nano else found.figures
+        return leaving.artefacts(capture, list(model.students), list(model.teachers), figures, found.worse)
 
 
 def _added(sums: Mapping[str, Loss], more: Mapping[str, Loss]) -> dict[str, Loss]:
