@@ -34,6 +34,7 @@ SUBJECTS = {
     "boosting": "benchmarks.market.boosting",
     "market_data": "benchmarks.market.preparing",
     "amp_step": "benchmarks.amp.training_step",
+    "amp_playing": "benchmarks.amp.playing",
 }
 QUIET = 0.5  # load average up to which figures are meaningful
 

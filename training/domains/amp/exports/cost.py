@@ -16,8 +16,8 @@ _SECONDS, _ROUNDS = 0.25, 5  # of sound in each round; the fastest round counts
 
 
 def costs(teacher: Network, student: Network) -> list[dict[str, Any]]:
-    """For every block length: real-time factors (seconds of computing per second of sound, below 1: faster than real
-    time) by torch on one thread of this host, measured in turns. `T_2` and `T_4` are the teacher at 2 and 4 times the
+    """For every block length: real-time factors (seconds of processor time per second of sound, below 1: faster than
+    real time) by torch on one thread of this host, measured in turns. `T_2` and `T_4` are the teacher at 2 and 4 times the
     rate, without the filters that oversampling needs too."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -41,10 +41,10 @@ def _timed(network: Network, block: int, factor: int) -> float:
     x = 0.1 * torch.randn(1, block * factor, generator=torch.Generator().manual_seed(0))
     count = max(1, int(_SECONDS * network.sample_rate / block))
     state = network.start(1)
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone: what else runs on the host does not count
     for _ in range(count):
         _, state = network(x, state)
-    return (time.perf_counter() - began) / (count * block / network.sample_rate)
+    return (time.thread_time() - began) / (count * block / network.sample_rate)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
