@@ -43,7 +43,8 @@ def measure(small: bool) -> list[Row]:
         capture = parse_capture(making.content(document), "capture")
         trained = _trained(capture)
         of = next(row for row in costs(capture.network, trained.network) if row["block"] == BLOCK)
-        note = f"torch; at 2x: {of['T_2'] / of['teacher']:.2f}x, at 4x: {of['T_4'] / of['teacher']:.2f}x, without filters"
+        twice, four = (of[name] / of["teacher"] for name in ("T_2", "T_4"))
+        note = f"torch; at 2x: {twice:.2f}x, at 4x: {four:.2f}x, without filters"
         rows.append(_row(f"16{letters[0]}", f"{what}: playing what was trained", of["student"], of["teacher"], note))
         rows += _by_the_core(letters[1:], what, capture, trained, 1 if small else SECONDS)
     return rows

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from training.domains.amp.captures import Capture
+from training.domains.amp.networks.network import one_thread
 
 LOUDEST = 100.0  # a larger output is damage; full scale is 1
 _SILENT = 1e-6
@@ -31,7 +32,8 @@ class Behaviour:
 @torch.no_grad()
 def behaviour_of(capture: Capture) -> Behaviour:
     """Raises ValueError for a capture that is silent, not finite, or louder than LOUDEST."""
-    found = [_of(network) for network in capture.networks]
+    with one_thread():
+        found = [_of(network) for network in capture.networks]
     silence, drift = (max(values) for values in zip(*found, strict=True))
     notes = []
     if drift > _SETTLED:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from training.domains.amp.networks.network import Network
+from training.domains.amp.networks.network import Network, one_thread
 
 BLOCKS = (64, 128, 512)  # samples
 OVERSAMPLING = (2, 4)
@@ -17,14 +17,10 @@ _SECONDS, _ROUNDS = 0.25, 5  # of sound in each round; the fastest round counts
 
 def costs(teacher: Network, student: Network) -> list[dict[str, Any]]:
     """For every block length: real-time factors (seconds of processor time per second of sound, below 1: faster than
-    real time) by torch on one thread of this host, measured in turns. `T_2` and `T_4` are the teacher at 2 and 4 times the
-    rate, without the filters that oversampling needs too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    real time) by torch on one thread of this host, measured in turns. `T_2` and `T_4` are the teacher at 2 and 4 times
+    the rate, without the filters that oversampling needs too."""
+    with one_thread():
         return [_of_block(teacher, student, block) for block in BLOCKS]
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _of_block(teacher: Network, student: Network, block: int) -> dict[str, Any]:

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 State = tuple[Tensor, ...]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: those of small networks gain little from several, and where other processes use the
+    host, each of their many short operations would wait for the last thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class Network(nn.Module, ABC):
