@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 
-from tests.domains.brain.conftest import VOLUMES, job_of, options_of
+from tests.domains.brain import test_autoencoder, test_decoding
+from tests.domains.brain.conftest import SETTINGS, VOLUMES, job_of, options_of
 from training.data.summary import summary_of
 from training.domains.brain import places
+from training.domains.brain.autoencoder.recipe import AutoencoderRecipe
+from training.domains.brain.decoding.recipe import DecodingRecipe
+from training.domains.brain.encoding.recipe import EncodingRecipe
 from training.domains.brain.features.bank import Bank, joined
 from training.domains.brain.prepare import prepare
+from training.domains.brain.rows import STIMULUS_PATH
 from training.domains.brain.stimulus import bins, own
 from training.domains.brain.stimulus.bins import Stimulus
 from training.domains.brain.stimulus.own import Own
 from training.errors import DataError
+from training.recipe import TrainingProgress
 
 
 def read(path):
@@ -115,3 +124,25 @@ def test_own_features_are_a_band_of_the_stimulus(laboratory, prepared, tmp_path)
     np.save(tmp_path / "short.npy", values[:-9])
     with pytest.raises(DataError, match=r"short.npy: short has 291 rows without times, and run 1 has 300"):
         prepare(job_of(tmp_path, **options, features=tmp_path / "short.npy")[0])
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [EncodingRecipe(SETTINGS), AutoencoderRecipe(test_autoencoder.SETTINGS), DecodingRecipe(test_decoding.SETTINGS)],
+    ids=lambda recipe: recipe.family,
+)
+def test_every_family_trains_on_an_own_band_and_names_it_in_its_files(splits, recipe):
+    net = np.random.default_rng(0).standard_normal((VOLUMES, 4)).astype(np.float32)
+    rows = [
+        replace(row, records={**row.records, STIMULUS_PATH: {**dict(row.records[STIMULUS_PATH]), "net": net}})
+        for row in splits["train"]
+    ]  # fmt: skip
+    model = recipe.build(recipe.fit_constants(rows))
+    assert model.features.bands == ("pixels", "motion", "sound", "words", "net")
+    dataset = recipe.dataset(rows, training=True)
+    losses = recipe.losses(model, dataset.collate([dataset.item(0, 0)]), TrainingProgress(0, 1))
+    assert all(torch.isfinite(loss.total) for loss in losses.values())
+    named = {spec.name: spec for graph in recipe.graphs(model) for spec in (*graph.inputs, *graph.outputs)}
+    assert "net" in named["net"].meaning and named["net"].shape == ("time", 4)
+    graph = recipe.graphs(model)[0]
+    assert all(np.isfinite(np.asarray(part)).all() for part in graph.example({"time": 3}, 0))

@@ -116,6 +116,15 @@ def test_a_subject_without_a_run_is_noted(copy):
     assert any("subject 03 has no run 2" in note for note in summary["notes"])
 
 
+def test_bids_files_of_the_scanner_are_noted_as_not_aligned(copy):
+    for path in (copy / "bold").iterdir():
+        folder = copy / "ds" / path.name[:6] / "func"
+        folder.mkdir(parents=True)
+        path.rename(folder / path.name.replace("_bold", "_task-movie_bold"))
+    summary, _ = prepared_of(copy, fmri=None, bids=copy / "ds")
+    assert any("no space- in their names" in note and "--space" in note for note in summary["notes"])
+
+
 def test_annotations_in_milliseconds_are_refused_and_a_few_words_too_late_are_noted(copy):
     lines = (copy / "words.tsv").read_text().splitlines()
     table = [line.split("\t") for line in lines[1:]]
