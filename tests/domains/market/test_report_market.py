@@ -53,11 +53,34 @@ def workspace(tmp_path):
 
 def test_the_answer_is_shown_for_each_symbol(workspace):
     html = shown(workspace)
-    assert "An edge is left after costs: Good." in html["edge"]
+    assert "An edge is left after costs: Good. The sealed test has not been opened." in html["edge"]
     rows = html["edge"].split("<tr>")
     assert any("Good" in row and "edge after costs" in row for row in rows)
     assert any("Volatile" in row and "no edge" in row for row in rows)
     assert "volatility only" in html["edge"] and "tried so far: 2." in html["edge"]
+
+
+def test_an_edge_on_held_out_days_is_confirmed_by_the_sealed_test_or_not(workspace):
+    path = workspace.exports / "metrics.json"
+    metrics = json.loads(path.read_text())
+    good, volatile = metrics["families"]["good/MES"], metrics["families"]["volatile/MES"]
+    good["test"] = {name: good[name] for name in ("metrics", "market")}
+    path.write_text(json.dumps(metrics))
+    html = shown(workspace)["edge"]
+    assert "Good. The sealed test confirms it." in html and html.count("<td>edge after costs</td>") == 2
+    good["test"] = {name: volatile[name] for name in ("metrics", "market")}
+    path.write_text(json.dumps(metrics))
+    assert "The sealed test does not confirm it: Good." in shown(workspace)["edge"]
+
+
+def test_a_few_days_are_called_few(workspace):
+    assert "trading days are few" not in shown(workspace)["edge"]
+    path = workspace.exports / "metrics.json"
+    metrics = json.loads(path.read_text())
+    for entry in metrics["families"].values():
+        entry["market"]["days"] = 5
+    path.write_text(json.dumps(metrics))
+    assert "But 5 trading days are few" in shown(workspace)["edge"]
 
 
 def test_trades_reliability_and_leaks_are_shown(workspace):

@@ -8,6 +8,7 @@ from training.domain import Finding, Job
 from training.domains.market.bars.files import files_of, others_in
 from training.domains.market.labels.costs import costs_of, read_costs, unused_costs
 from training.errors import AthanorError
+from training.units import counted
 
 STORED = 6.0  # bytes in stores and decisions per byte of a Parquet file of bars
 CSV_SHARE = 2.0  # the same per byte of CSV
@@ -23,7 +24,7 @@ def checks(job: Job) -> Iterator[Finding]:
     except AthanorError as error:
         yield Finding("fails", "bars", str(error))
         return
-    yield Finding("ok", "bars", f"{len(paths)} symbols in {folder}: {', '.join(paths)}")
+    yield Finding("ok", "bars", f"{counted(len(paths), 'symbol')} in {folder}: {', '.join(paths)}")
     others = others_in(folder)
     if others:
         yield Finding("note", "bars", f"not used, as their names are not SYMBOL_1m: {', '.join(others)}")

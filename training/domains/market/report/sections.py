@@ -20,7 +20,8 @@ from training.workspace import Workspace
 HERE = Path(__file__).parent
 STYLE = HERE / "market.css"
 MOST_LINES = 6  # of a chart
-BEFORE_COSTS = "edge before costs"
+AFTER_COSTS, BEFORE_COSTS, NONE = "edge after costs", "edge before costs", "no edge"
+FEW_DAYS = 20  # trading days; from fewer, intervals and the deflated ratio are rough
 
 
 def sections(workspace: Workspace) -> Iterator[Section]:
@@ -78,16 +79,16 @@ def _table(workspace: Workspace, symbol: str, runs: Mapping[str, Mapping[str, An
     return {
         "symbol": symbol, "rows": rows, "baselines": baselines, "tried": tried, "days": first["market"]["days"],
         "decisions": first["market"]["decisions"], "detectable": number(first["market"]["detectable_ic"], 2),
-        "oracle": bool(oracle), "answer": _answer(rows),
+        "oracle": bool(oracle), "answer": _answer(rows), "tested": any(row["sealed"] for row in rows),
+        "few": first["market"]["days"] < FEW_DAYS,
     }  # fmt: skip
 
 
 def _row(title: str, entry: Mapping[str, Any], tried: int) -> dict[str, Any]:
     loss, ic, market = entry["metrics"]["log_loss"], entry["metrics"]["ic"], entry["market"]
     trading = market["trading"]
-    ratio = deflated(Daily(**trading["daily"]), tried)
-    gap = loss["baselines"][VOLATILITY].get("gap") or {"high": 0.0}
-    has_edge = gap["high"] < 0 and ic["model"]["low"] > 0
+    edge, ratio = _edge(entry, tried)
+    test = entry.get("test")
     return {
         "name": title, "loss": loss["model"]["value"], "log_loss": number(loss["model"]["value"]),
         "ic": number(ic["model"]["value"], 2), "ic_bounds": _bounds(ic["model"]), "trades": trading["trades"],
@@ -95,8 +96,18 @@ def _row(title: str, entry: Mapping[str, Any], tried: int) -> dict[str, Any]:
         "deflated": f"{ratio:.2f}", "total": number(trading["total"], 3), "drawdown": number(trading["drawdown"], 3),
         "random": f"{trading['random']['better']:.0%}",
         "skill": f"{market['oracle']['skill']:.0%}" if market.get("oracle") else "",
-        "edge": "edge after costs" if has_edge and ratio > PROVED else BEFORE_COSTS if has_edge else "no edge",
+        "edge": edge, "sealed": _edge(test, tried)[0] if test else "",
     }  # fmt: skip
+
+
+def _edge(entry: Mapping[str, Any], tried: int) -> tuple[str, float]:
+    """Whether there is an edge on the days of an evaluation, and the deflated Sharpe ratio."""
+    loss, ic = entry["metrics"]["log_loss"], entry["metrics"]["ic"]
+    ratio = deflated(Daily(**entry["market"]["trading"]["daily"]), tried)
+    gap = loss["baselines"][VOLATILITY].get("gap") or {"high": 0.0}
+    if gap["high"] >= 0 or ic["model"]["low"] <= 0:
+        return NONE, ratio
+    return AFTER_COSTS if ratio > PROVED else BEFORE_COSTS, ratio
 
 
 def _bounds(interval: Mapping[str, float]) -> str:
@@ -104,11 +115,18 @@ def _bounds(interval: Mapping[str, float]) -> str:
 
 
 def _answer(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The answer for a symbol in a sentence."""
+    """The answer for a symbol. Held-out days have chosen checkpoints and are read for every family, so an edge on them
+    is confirmed or not by the sealed test."""
     words = [row["edge"] for row in rows]
-    if "edge after costs" in words:
-        names = ", ".join(row["name"] for row in rows if row["edge"] == "edge after costs")
-        return f"An edge is left after costs: {names}."
+    found = [row for row in rows if row["edge"] == AFTER_COSTS]
+    if found:
+        answer = f"An edge is left after costs: {', '.join(row['name'] for row in found)}."
+        if not all(row["sealed"] for row in found):
+            return f"{answer} The sealed test has not been opened."
+        refuted = [row["name"] for row in found if row["sealed"] != AFTER_COSTS]
+        if not refuted:
+            return f"{answer} The sealed test confirms it."
+        return f"{answer} The sealed test does not confirm it: {', '.join(refuted)}."
     if BEFORE_COSTS in words:
         return "There is an edge before costs; after costs, none is proved."
     return "No edge: what the models know is volatility, or nothing."
