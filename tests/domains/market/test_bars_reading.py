@@ -216,10 +216,25 @@ def test_files_that_are_not_used_because_of_their_names_are_known(tmp_path):
     assert others_in(tmp_path) == ["MGC_5m.csv", "es.parquet"]
 
 
-def test_the_list_of_rolls_is_read_and_a_bad_line_is_named(tmp_path):
+@pytest.mark.parametrize("time", ["2024-01-02T09:30", "2024-01-02 09:30:00Z", "2024-01-02T04:30-05:00"])
+def test_the_list_of_rolls_is_read(tmp_path, time):
     path = tmp_path / "rolls.csv"
-    path.write_text("symbol,time\nMES,2024-01-02T09:30\nMES,2024-03-15\n")
-    assert read_cuts(path)["MES"][0] == FIRST
-    path.write_text("symbol,time\nMES,soon\n")
-    with pytest.raises(DataError, match=r"rolls\.csv:2"):
-        read_cuts(path)
+    path.write_text(f"symbol,time\nMES,{time}\nMES,2024-03-15\n")
+    assert read_cuts(path)["MES"][0] == FIRST and len(read_cuts(path)["MES"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"symbol,time\nMES,2024-03-15\nMES,soon\n", r"rolls\.csv:3: Invalid isoformat"),
+        (b"symbol,time\nMES,1710509400\n", r"rolls\.csv:2"),  # seconds since 1970, which numpy takes for a year
+        (b"symbol,time\nMES\n", r"rolls\.csv:2"),
+        (b"symbol;time\nMES;2024-03-15\n", "no column 'symbol'"),
+        (b"symbol,time\n", "holds no times"),
+        (b"\xff\xfe\x00", "is no CSV"),
+    ],
+)
+def test_a_faulty_list_of_rolls_is_refused_with_its_line(tmp_path, content, why):
+    (tmp_path / "rolls.csv").write_bytes(content)
+    with pytest.raises(DataError, match=why):
+        read_cuts(tmp_path / "rolls.csv")

@@ -36,7 +36,10 @@ def ask(job: Job, words: Sequence[str], load: Callable[[str], Any]) -> None:
     limit = settings.generation.max_new_tokens
     prompt = Prompts(model.tokenizer, settings).of(schema, question, job.options["evidence"] or "", limit)
     if prompt is None:
-        raise UsageError("The question is too long for model.max_tokens, even with a single table.")
+        raise UsageError(
+            "The question with a single table of the database takes more than the model's "
+            f"{settings.model.max_tokens:,} tokens (model.max_tokens)."
+        )
     ids = prompt_ids(model.tokenizer, prompt)
     for name in ("model", "base") if job.options["beside_base"] else ("model",):
         with model.without_adapters() if name == "base" else nullcontext():

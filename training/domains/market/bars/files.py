@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import csv
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import numpy as np
 
 from training.data.files import printable
 from training.domains.market.bars.reading import NAME, SUFFIXES
@@ -65,14 +64,26 @@ def read_cuts(path: Path) -> dict[str, list[int]]:
 
     Raises DataError that names the line.
     """
+    example = "The columns are symbol,time; a line is MES,2024-03-15T13:30."
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8-sig").splitlines()))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{printable(path)} is no CSV: {error}. {example}") from None
+    if not rows:
+        raise DataError(f"{printable(path)} holds no times. {example}")
     out: dict[str, list[int]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        for number, row in enumerate(csv.DictReader(stream), 2):
-            try:
-                time = np.datetime64(row["time"].strip().removesuffix("Z"), "ns").astype(np.int64)
-                out.setdefault(row["symbol"].strip(), []).append(int(time))
-            except (KeyError, ValueError, AttributeError) as error:
-                raise DataError(
-                    f"{printable(path)}:{number}: {error}. The columns are symbol,time; a line is MES,2024-03-15T13:30."
-                ) from None
+    for number, row in enumerate(rows, 2):
+        try:
+            out.setdefault(row["symbol"].strip(), []).append(_instant(row["time"].strip()))
+        except KeyError as error:
+            raise DataError(f"{printable(path)}:{number}: no column {error}. {example}") from None
+        except (ValueError, AttributeError) as error:
+            raise DataError(f"{printable(path)}:{number}: {error}. {example}") from None
     return out
+
+
+def _instant(text: str) -> int:
+    """Nanoseconds UTC of an ISO 8601 time, which is UTC without an offset. Raises ValueError."""
+    at = datetime.fromisoformat(text)
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) * 1_000

@@ -23,6 +23,8 @@ def numbers_of(columns: Sequence[pl.Series], separator: str) -> list[np.ndarray]
     decimal sign if fields are separated by semicolons or tabs, else it separates thousands.
     """
     texts = [column for column in columns if _is_text(column)]
+    if not any(column.str.contains(",", literal=True).any() for column in texts):  # most files, quickly
+        return [_plain(column) for column in columns]
     european, american = (any(column.str.contains(form).any() for column in texts) for form in (_EUROPEAN, _AMERICAN))
     if european and american:
         return [_plain(column) for column in columns]  # what has a comma is no number

@@ -54,7 +54,9 @@ def stamps_of(column: pl.Series, clock: pl.Series | None) -> Stamps:
         raise ValueError(f"has times of type {column.dtype}; a datetime, a text or a number since 1970 is needed")
     if clock is not None:
         column = column.cast(pl.String) + " " + clock.cast(pl.String)
-    column = column.str.strip_chars().str.replace_all(r"\s+", " ")
+    column = column.str.strip_chars()
+    if column.str.contains("  ", literal=True).any():
+        column = column.str.replace_all(r"\s+", " ")
     tried = column.drop_nulls().head(LINES_TRIED)
     if not len(tried):
         raise ValueError("has no times: the column is empty")
