@@ -128,6 +128,24 @@ def test_a_baseline_is_trained_as_the_judged_model_was_and_once(workspace, monke
     assert all((a == b).all() for a, b in zip(again.state_dict().values(), same.state_dict().values(), strict=True))
 
 
+class Begun(Judged):
+    """Its weights do not change, so that the evaluation before the first step stays the best."""
+
+    starts_trained = True
+
+
+def test_a_training_that_a_limit_shortened_has_the_steps_that_it_took(workspace, tmp_path, monkeypatch):
+    """Its best checkpoint may be from before, when more were planned: baselines would train for far too long."""
+    allowed = iter([1e9] * 4)
+    place = Workspace(tmp_path / "limited")
+    sections = SECTIONS | {"optim": {"lr": 1e-12}}
+    done = toy.run(place.root, Begun, left=lambda: next(allowed, 0.0), limit=100.0, **sections)
+    best = torch.load(place.checkpoints("toy") / "best.pt", weights_only=True)["progress"]
+    assert (best["step"], best["total_steps"]) == (0, 24) and 0 < done.step < 24
+    evaluate("toy", place, device="cpu")
+    assert Judged.contexts[-1].steps == done.step
+
+
 def test_a_baseline_that_continues_from_the_model_stays_near_it(workspace):
     evaluate("toy", workspace, device="cpu", share=0.1)
     context = Judged.contexts[-1]

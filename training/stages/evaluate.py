@@ -103,6 +103,7 @@ class _Judge:
         from training.engine.loop.baselines import TrainedBaselines
         from training.engine.process.distributed import choose_device
         from training.recipe import EvaluationContext, Fitted
+        from training.stages.trained import steps_of_training
 
         trained, recipe = self.trained, self.recipe
         chosen = choose_device(self.device)
@@ -117,7 +118,7 @@ class _Judge:
             self.workspace.cache / "baselines" / recipe.run, trained.sha256, constants, train, chosen_on, self.device,
             recipe.needed,
         )  # fmt: skip
-        steps = trained.content["progress"]["total_steps"]
+        steps = steps_of_training(trained, self.workspace)
         needed = {name: one.model for name, one in recipe.needed.items()}
         judged = recipe.evaluate(
             EvaluationContext(model, train, held_out, steps, baselines, self.share, needed, split)

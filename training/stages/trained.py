@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from training.config import Layer, build
 from training.data.files import sha256
 from training.domain import Job
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
+from training.engine.checkpoints.index import Index
 from training.engine.checkpoints.partial import load_state
 from training.engine.checkpoints.provenance import decisive_settings, plain
 from training.engine.fit import fitted
@@ -76,6 +79,18 @@ def load_trained(
             f"({content['provenance'].get('code_version', 'not recorded')}), or train it again."
         ) from None
     return Trained(checkpoint, sha256(checkpoint), content, recipe, model)
+
+
+def steps_of_training(trained: Trained, workspace: Workspace) -> int:
+    """The steps of the complete training that `trained` is a checkpoint of. A limit of time shortens the plan while the
+    model trains, so the newest checkpoint of the same training has the number, and an older one may have a larger."""
+    folder = CheckpointFolder(workspace.checkpoints(trained.recipe.run))
+    newest, index = folder.latest(), Index.read(folder.path)
+    own = index.of_content(trained.sha256)
+    progress = trained.content["progress"]
+    if own and newest and (last := index.of_content(sha256(newest))) and last.run_id == own.run_id:
+        progress = torch.load(newest, weights_only=True, mmap=True, map_location="cpu")["progress"]
+    return progress["total_steps"]
 
 
 def _with_options(run: str, workspace: Workspace, options: Mapping[str, Any], settings: RunSettings) -> RunSettings:
