@@ -54,9 +54,10 @@ def test_every_preset_is_valid_and_not_longer_than_the_full_settings(preset):
 CHANGED: dict[str, Any] = {
     "student.size": "nano",
     "material.length": 4099, "material.samples": 12, "material.mix_di": 0.6, "material.lowest": 60.0,
-    "material.highest": 70.0, "material.quietest": -20.0, "material.loudest": -10.0, "material.level": "amplitude",
+    "material.highest": 70.0, "material.favour_high": 1.0, "material.quietest": -20.0, "material.loudest": -10.0,
+    "material.level": "amplitude",
     "material.oversampling": 2,
-    "loss.space": "linear", "loss.esr": 1.0, "loss.nmr": 0.5, "loss.dc": 2.0, "loss.floor_db": 3.0,
+    "loss.space": "linear", "loss.esr": 0.5, "loss.nmr": 0.5, "loss.dc": 2.0, "loss.floor_db": 3.0,
     "lstm.warmup": 2048, "lstm.window": 2200, "rates.input": 3.0, "rates.relative": 0.5,
 }  # fmt: skip
 
@@ -86,7 +87,7 @@ def plain() -> list[Any]:
 @pytest.mark.parametrize("key", LEAVES)
 def test_every_key_changes_something(key, plain):
     if key.startswith("judging."):
-        return  # of the evaluation: test_judging_settings
+        return  # of the evaluation: test_judging.py
     section, name = key.split(".")
     assert effects(**{section: {name: CHANGED[key]}}) != plain
 

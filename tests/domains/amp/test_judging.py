@@ -21,17 +21,18 @@ from training.recipe import EvaluationContext
 TONES = Tones.of(small.RATE, 2_503, notes=range(60, 108, 4), levels=(-20.0, 0.0))
 
 
-def scores(nmr: float, hesr_db: float = -30.0, spread: float = 0.5) -> Scores:
+def scores(nmr: float | np.ndarray, hesr_db: float = -30.0, spread: float = 0.5) -> Scores:
     random = np.random.default_rng(1)
     values = nmr + spread * random.standard_normal(len(TONES.note))
     return Scores(values, values, np.full(len(values), 10 ** (hesr_db / 10)), np.full(len(values), 0.01))
 
 
-def judged(student: float, twice: float, teacher: float = 20.0, hesr_db: float = -30.0, di_esr_db: float = -25.0):
+def judged(student, twice, teacher=20.0, hesr_db: float = -30.0, di_esr_db: float = -25.0, di_nmr: float = -15.0):
+    """(verdict, whether 2x is the better way). The first three: NMR in dB, of all tones or of each."""
     others = {TEACHER: scores(teacher), LOWPASS: scores(teacher), "T_2": scores(twice), "T_4": scores(-20.0),
               "T_8": scores(-40.0), ESR_ONLY: scores(teacher), STUDENT: scores(student, hesr_db)}  # fmt: skip
     clips = {
-        name: ClipScores(np.full(8, -8.0) + np.arange(8), np.full(8, 10 ** (di_esr_db / 10)))
+        name: ClipScores((di_nmr if name == STUDENT else -30.0) + np.arange(4), np.full(4, 10 ** (di_esr_db / 10)))
         for name in (TEACHER, "T_2", ESR_ONLY, STUDENT)
     }
     found, lost = findings(compare_all(TONES, others, clips, seed=0))
@@ -43,10 +44,45 @@ def test_a_capture_that_beats_2x_and_sounds_the_same_is_learnt():
     assert found.word == "learnt" and not lost
 
 
-def test_audible_aliases_are_weak_even_below_those_of_2x():
-    found, lost = judged(student=-2.0, twice=5.0)
+def spread_over_the_fretboard(loudest: float, audible: float) -> np.ndarray:
+    """NMR of each tone: -40 dB, and up to `loudest` in that share of the notes, the highest ones."""
+    place = np.argsort(np.argsort(TONES.note, kind="stable")) / len(TONES.note)
+    return np.where(place >= 1 - audible, loudest * (0.2 + 0.8 * place), -40.0)
+
+
+def test_2x_is_beaten_by_the_difference_on_the_same_notes_where_the_intervals_overlap():
+    found, _ = judged(spread_over_the_fretboard(20.0, 0.5), spread_over_the_fretboard(24.0, 0.5), teacher=40.0)
+    assert found.word == "learnt"
+    (excess, nmr) = (why for why in found.why if why.startswith("Better than 2x"))
+    assert excess.endswith("The intervals of the two overlap; that of the difference decides.")
+    assert "on the same notes by 1.57 dB (0.7" in excess and "on the same notes by 3.41 dB (3.0" in nmr
+    assert any("misses what is required: at least 90 %. With this capture 2x" in why for why in found.why)
+
+
+def test_a_difference_to_2x_that_may_be_chance_is_weak():
+    twice = spread_over_the_fretboard(20.0, 0.5)
+    found, _ = judged(twice + np.where(np.arange(len(twice)) % 4 < 2, 3.0, -3.2), twice, teacher=40.0)
+    assert found.word == "weak"
+    assert any(why.startswith("Not significantly better than 2x oversampling, the difference on") for why in found.why)
+
+
+def test_fewer_inaudible_tones_than_with_2x_are_weak_though_excess_and_nmr_are_lower():
+    found, lost = judged(np.full(len(TONES.note), -5.0), spread_over_the_fretboard(30.0, 0.5), teacher=40.0)
     assert found.word == "weak" and not lost
-    assert any("at least 90 %" in why for why in found.why)
+    assert sum(why.startswith("Better than 2x") for why in found.why) == 2
+    assert any("at least 90 %. With 2x oversampling it is 50 %" in why for why in found.why)
+
+
+def test_where_nothing_is_audible_2x_need_not_be_beaten():
+    found, lost = judged(student=-20.0, twice=-30.0)
+    assert found.word == "learnt" and not lost and any("No audible aliases are left" in why for why in found.why)
+
+
+def test_an_error_on_guitar_counts_where_it_is_heard():
+    found, _ = judged(student=-14.0, twice=5.0)
+    assert any("nothing differs audibly" in why and "neither is audible" in why for why in found.why)
+    found, _ = judged(student=-14.0, twice=5.0, di_nmr=-11.5)
+    assert found.word == "weak" and any("On guitar 50 %" in why for why in found.why)
 
 
 def test_where_2x_wins_the_advice_is_to_oversample():
@@ -112,11 +148,20 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
         asked.append((recipe.settings.loss.nmr, name, begin, steps))
         return made.build(made.fit_constants(small.rows(content)))
 
-    monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(lambda rate, length, *rest: TONES)}))
+    taken: list[tuple[int, int]] = []
+
+    def few(rate, length, notes, *rest):
+        taken.append((length, len(notes)))
+        return TONES
+
+    monkeypatch.setattr(judging, "Tones", type("Few", (), {"of": staticmethod(few)}))
     held_out = small.rows(content)
     found = made.evaluate(EvaluationContext(model, held_out, held_out, 100, train_baseline, 0.2))
     assert asked == [(0.0, ESR_ONLY, None, 20)]
-    assert set(found.metrics) == {"excess_db", "nmr_mean_db", "inaudible", "hesr_db", "di_nmr_db", "di_esr_db"}
+    assert taken[0] == (2203, 8) == (made.settings.judging.length, made.settings.judging.notes)
+    assert set(found.metrics) == {
+        "excess_db", "nmr_mean_db", "inaudible", "hesr_db", "di_nmr_db", "di_esr_db", "di_inaudible"
+    }  # fmt: skip
     assert set(found.metrics["nmr_mean_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY}
     assert set(found.metrics["di_esr_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", ESR_ONLY}
     assert found.verdict.word == "not learnt"  # the student is the teacher

@@ -137,7 +137,7 @@ def test_the_loss_is_that_of_its_definition(space):
     assert terms["nmr"].total.item() == pytest.approx(float(wanted), rel=1e-3)
     assert terms["esr"].total.item() == pytest.approx(float(esr.sum()), rel=1e-3)
     assert terms["dc"].total.item() == pytest.approx(float(dc.sum()), rel=1e-2, abs=1e-9)
-    assert [terms[name].coefficient for name in ("esr", "nmr", "dc")] == [0.5, 0.1, 1.0]
+    assert [terms[name].coefficient for name in ("esr", "nmr", "dc")] == [1.0, 0.1, 1.0]
 
 
 def context_of(made, rows, steps=10):
@@ -184,7 +184,8 @@ def test_training_moves_the_student_and_never_the_teacher(content):
 def test_a_wavenet_learns_to_alias_less_and_sounds_the_same():
     content = small.wavenet(gain=60.0)
     material = {"samples": 64, "lowest": 70.0, "mix_di": 0.0, "length": 8209}
-    made, model, _ = trained(content, 30, material=material, optim={"lr": 3e-3}, data={"batch_size": 8})
+    loss = {"esr": 0.5, "floor_db": -25.0}
+    made, model, _ = trained(content, 30, material=material, optim={"lr": 3e-3}, data={"batch_size": 8}, loss=loss)
     held_out = made.dataset(small.rows(content), training=False)
     with torch.no_grad():
         before, after = (

@@ -13,6 +13,7 @@ import numpy as np
 from training.domain import Section
 from training.domains.amp.families import AMP, SIDES
 from training.export.layout import Layout
+from training.judgement import Interval
 from training.report.plots import chart
 from training.report.reading import attempt, objects, read_json
 from training.workspace import Workspace
@@ -69,11 +70,25 @@ def _judged(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "nmr": _excess(tones, "student"), "before": _excess(tones, "teacher"), "twice": _excess(tones, "T_2"),
             "oversample": bool(about.get("oversample_instead")),
             "share": float(about.get("share", 1.0)),
+            "rows": list(_beside_twice(entry.get("metrics") or {})),
             "charts": [
                 *(one for level in _levels(tones) for one in _charts(tones, level)),
                 *_by_level(about.get("levels", [])),
             ],
         }  # fmt: skip
+
+
+def _beside_twice(metrics: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Each figure of the student and of 2x oversampling, and their difference on the same notes or clips."""
+    for name, metric in metrics.items():
+        other = metric["baselines"].get("T_2", {})
+        if "gap" in other:
+            unit = " %" if metric["unit"] == "%" else f" {metric['unit']}"
+            sides = {"after": metric["model"], "twice": other, "gap": other["gap"]}
+            texts = {
+                side: Interval(one["value"], one["low"], one["high"]).formatted(unit) for side, one in sides.items()
+            }
+            yield {"name": metric.get("title", name), "better": metric["better"], **texts}
 
 
 def _levels(tones: Sequence[Mapping[str, Any]]) -> list[float]:

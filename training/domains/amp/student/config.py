@@ -29,6 +29,7 @@ class Material(Section):
     mix_di: Fraction = 0.3  # share of parts of recordings
     lowest: Note = 21.0  # MIDI notes
     highest: Note = 127.0
+    favour_high: Weight = 0.0  # their density rises as this power from lowest to highest; 0: uniform
     quietest: Level = -50.0  # dB of full scale
     loudest: Level = 0.0
     level: Literal["db", "amplitude"] = "db"  # what is uniform between quietest and loudest
@@ -52,10 +53,10 @@ class Objective(Section):
     """The loss: weights of its terms. See objective.py."""
 
     space: Literal["db", "linear"] = "db"  # of the term of the NMR
-    esr: Weight = 0.5
+    esr: Weight = 1.0
     nmr: Weight = 0.02  # for each dB; with `linear` 0.5 is usual
     dc: Weight = 1.0
-    floor_db: float = -25.0  # `db` only: a lower NMR is not heard, and not trained for
+    floor_db: float = -15.0  # `db` only: a lower NMR is not heard, and not trained for
 
 
 class Recurrent(Section):
@@ -76,6 +77,7 @@ class Judging(Section):
     """The evaluation."""
 
     length: Annotated[int, Field(ge=2_049)] | None = None  # samples of a tone, a prime; None: about a second
+    notes: Annotated[int, Field(ge=2, le=88)] = 88  # of a piano, evenly taken
     clips: AtLeastOne = 30  # of the held-out recordings
 
 

@@ -107,7 +107,8 @@ class Samples:
             note, level = self.fixed[index]
             return self._tone(note, 10 ** (level / 20), 0.0)
         material = self.settings.material
-        note = random.uniform(material.lowest, material.highest)
+        place = random.uniform() ** (1 / (1 + material.favour_high))
+        note = material.lowest + (material.highest - material.lowest) * place
         ends = np.array([material.quietest, material.loudest])
         if material.level == "db":
             amplitude = 10 ** (random.uniform(*ends) / 20)
