@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +39,131 @@ from training.errors import DataError, UsageError
 PROJECT = Path(__file__).resolve().parents[1]
 NOISE = torch.randn(40, 18, generator=torch.Generator().manual_seed(0))
 KEYS = tuple(one.name for one in dataclasses.fields(TrainingConfig))
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+# -- what the guide shows ----------------------------------------------------------------------------------------------
+
+QUICK_START = """
+from giblet.models.autoencoder import create_autoencoder
+from giblet.data.dataset import SherlockDataset
+from giblet.training import Trainer, TrainingConfig
+
+model = create_autoencoder()
+train_dataset = SherlockDataset('data/', split='train')
+val_dataset = SherlockDataset('data/', split='val')
+config = TrainingConfig(
+    learning_rate=1e-4,
+    batch_size=64,
+    num_epochs=100,
+    use_mixed_precision=True
+)
+trainer = Trainer(model, train_dataset, val_dataset, config)
+history = trainer.train()
+"""
+RESUME = """
+config = TrainingConfig(
+    resume_from='checkpoints/checkpoint_epoch_50.pt',
+)
+trainer = Trainer(model, train_dataset, val_dataset, config)
+trainer.train()
+"""
+TRAINER = """
+trainer = Trainer(
+    model=model,
+    train_dataset=train_dataset,
+    val_dataset=val_dataset,
+    config=config,
+    distributed=False,
+    local_rank=0,
+    world_size=1
+)
+history = trainer.train()
+print(f"Best validation loss: {history['best_val_loss']}")
+print(f"Train losses: {history['train_history']}")
+print(f"Val losses: {history['val_history']}")
+"""
+BY_HAND = """
+import torch.distributed as dist
+from giblet.training import setup_distributed, cleanup_distributed
+
+setup_distributed(rank=local_rank, world_size=world_size)
+trainer = Trainer(
+    model=model,
+    train_dataset=train_dataset,
+    val_dataset=val_dataset,
+    config=config,
+    distributed=True,
+    local_rank=local_rank,
+    world_size=world_size
+)
+trainer.train()
+cleanup_distributed()
+"""
+LOSSES = """
+from giblet.training.losses import ReconstructionLoss
+loss_fn = ReconstructionLoss(
+    video_weight=1.0,
+    audio_weight=1.0,
+    text_weight=1.0
+)
+loss, loss_dict = loss_fn(
+    video_recon, video_target,
+    audio_recon, audio_target,
+    text_recon, text_target
+)
+from giblet.training.losses import FMRIMatchingLoss
+loss_fn = FMRIMatchingLoss(loss_type='mse')
+loss_fn = FMRIMatchingLoss(loss_type='correlation')
+loss = loss_fn(predicted_fmri, target_fmri)
+
+from giblet.training.losses import CombinedAutoEncoderLoss
+loss_fn = CombinedAutoEncoderLoss(
+    reconstruction_weight=1.0,
+    fmri_weight=1.0
+)
+outputs = {"video_recon": video_recon, "audio_recon": audio_recon, "text_recon": text_recon,
+           "predicted_fmri": predicted_fmri}
+loss, loss_dict = loss_fn(outputs, video_target, audio_target, text_target, fmri_target)
+"""
+LOSSES_TAKE = ("video_recon", "video_target", "audio_recon", "audio_target", "text_recon", "text_target",
+               "predicted_fmri", "target_fmri", "fmri_target")  # fmt: skip
+PREPARING = """
+from giblet.data.dataset import SherlockDataset
+train_ds = SherlockDataset('data/', split='train', preprocess=True)
+val_ds = SherlockDataset('data/', split='val', preprocess=True)
+print(f'Train: {len(train_ds)}, Val: {len(val_ds)}')
+"""
+CONFIGURATION = """
+# Optimizer parameters
+learning_rate: 1.0e-4
+batch_size: 64
+num_epochs: 100
+weight_decay: 1.0e-5
+
+# Loss weights
+reconstruction_weight: 1.0
+fmri_weight: 1.0
+video_weight: 1.0
+audio_weight: 1.0
+text_weight: 1.0
+
+# Learning rate scheduling
+scheduler_type: 'cosine'  # 'cosine', 'step', or 'none'
+warmup_epochs: 5
+min_lr: 1.0e-6
+
+# Training settings
+gradient_clip_val: 1.0
+use_mixed_precision: true
+num_workers: 4
+
+# Checkpointing
+checkpoint_dir: 'checkpoints'
+save_every: 5
+
+# Early stopping
+early_stopping_patience: 10
+"""
 
 
 def script():
@@ -229,6 +357,15 @@ def sherlock(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def typing(sherlock, tmp_path, monkeypatch) -> Path:
+    """The current folder, with data/ and scripts/ in it."""
+    shutil.copytree(sherlock, tmp_path / "data")
+    (tmp_path / "scripts").symlink_to(PROJECT / "scripts")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 class TestSherlock:
     def test_items_are_volumes_of_the_split(self, sherlock):
         train_set, val_set = (SherlockDataset(sherlock, split=split) for split in ("train", "val"))
@@ -270,20 +407,43 @@ class TestSherlock:
         with pytest.raises(UsageError, match=next(iter(named))):
             create_autoencoder(**named)
 
-    def test_the_script_trains_and_continues(self, sherlock, tmp_path, monkeypatch):
+    def test_the_script_trains_in_two_processes_and_in_one(self, typing, capsys):
         own = yaml.safe_load((PROJECT / "examples" / "train_config.yaml").read_text())
-        own |= {"num_epochs": 1, "num_workers": 0, "save_every": 1}
-        own |= {"checkpoint_dir": str(tmp_path / "c"), "log_dir": str(tmp_path / "l")}
+        own |= {"num_epochs": 2, "num_workers": 0, "save_every": 1}
         own["model"] = {"bottleneck_dim": 6, "decoder_hidden_dim": 8, "decoder_dropout": 0.0}
-        own["data"]["data_dir"] = str(sherlock)
-        path = tmp_path / "train_config.yaml"
-        path.write_text(yaml.safe_dump(own))
-        command = [sys.executable, str(PROJECT / "scripts" / "train.py"), "--config", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=PROJECT)
+        (typing / "examples").mkdir()
+        (typing / "examples" / "train_config.yaml").write_text(yaml.safe_dump(own))
+        words = "torchrun --nproc_per_node=2 scripts/train.py --config examples/train_config.yaml --distributed".split()
+        words[0] = str(Path(sys.executable).with_name("torchrun"))
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **ONE_THREAD})
         assert done.returncode == 0, done.stderr
-        assert "Best validation loss: " in done.stdout
-        names = {one.name for one in (tmp_path / "c").glob("*.pt")}
-        assert {"best_checkpoint.pt", "final_checkpoint.pt", "checkpoint_epoch_1.pt"} <= names
+        assert "float32 on CPU x 2" in done.stdout and done.stdout.count("Best validation loss: ") == 1
+        folder = typing / own["checkpoint_dir"]
+        names = {"best_checkpoint.pt", "final_checkpoint.pt", "checkpoint_epoch_1.pt", "checkpoint_epoch_2.pt"}
+        assert names <= {one.name for one in folder.glob("*.pt")}
+        assert script().run(["--config", "examples/train_config.yaml", "--distributed"]) == 0
+        assert "is one process" in capsys.readouterr().out and "WORLD_SIZE" not in os.environ
+
+    def test_what_the_guide_shows_runs_as_it_is_typed(self, typing, capsys):
+        """The blocks of code, one after the other, with the names that those before them leave."""
+        known: dict[str, object] = {"local_rank": 0, "world_size": 1}
+        exec(QUICK_START, known)
+        assert known["history"].keys() == {"best_val_loss", "train_history", "val_history"}
+        assert len(known["history"]["val_history"]) > 1 and known["model"].get_parameter_count()["total"] > 0
+        folder = typing / "checkpoints"
+        assert {"best_checkpoint.pt", "final_checkpoint.pt"} <= {one.name for one in folder.glob("*.pt")}
+        early = shutil.copy(folder / "checkpoint_epoch_5.pt", folder / "checkpoint_epoch_50.pt")  # it stops before 50
+        step = torch.load(early, weights_only=True)["progress"]["step"]
+        exec(RESUME, known)
+        assert f"resumed at step {step} of" in capsys.readouterr().out
+        exec(TRAINER, known)
+        assert "Best validation loss: " in capsys.readouterr().out
+        before = dict(os.environ)
+        exec(BY_HAND, known)
+        assert dict(os.environ) == before
+        exec(LOSSES, known | {name: torch.randn(4, 3) for name in LOSSES_TAKE})
+        exec(PREPARING, known)
+        assert re.fullmatch(r"Train: [1-9]\d*, Val: [1-9]\d*", capsys.readouterr().out.splitlines()[-1])
 
     def test_the_model_has_its_weights_after_training(self, sherlock, tmp_path):
         model = create_autoencoder(bottleneck_dim=4, decoder_hidden_dim=8, n_voxels=None)
@@ -310,6 +470,12 @@ class TestSherlock:
 
 
 class TestConfiguration:
+    def test_the_configuration_of_the_guide_is_read_as_it_is(self, tmp_path):
+        path = tmp_path / "train_config.yaml"
+        path.write_text(CONFIGURATION)
+        found, sections = script().sections_of(path)
+        assert found == TrainingConfig() and not any(sections.values())
+
     def test_the_example_names_every_key_and_is_valid(self):
         path = PROJECT / "examples" / "train_config.yaml"
         found, sections = script().sections_of(path)
