@@ -9,6 +9,7 @@ import dataclasses
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -413,8 +414,8 @@ class TestSherlock:
         own["model"] = {"bottleneck_dim": 6, "decoder_hidden_dim": 8, "decoder_dropout": 0.0}
         (typing / "examples").mkdir()
         (typing / "examples" / "train_config.yaml").write_text(yaml.safe_dump(own))
-        words = "torchrun --nproc_per_node=2 scripts/train.py --config examples/train_config.yaml --distributed".split()
-        words[0] = str(Path(sys.executable).with_name("torchrun"))
+        command = "torchrun --nproc_per_node=2 scripts/train.py --config examples/train_config.yaml --distributed"
+        words = shlex.split(command.replace("torchrun", str(Path(sys.executable).with_name("torchrun"))))
         done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **ONE_THREAD})
         assert done.returncode == 0, done.stderr
         assert "float32 on CPU x 2" in done.stdout and done.stdout.count("Best validation loss: ") == 1

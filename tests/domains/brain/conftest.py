@@ -101,3 +101,13 @@ def changed(rows: Sequence[Row], spans: Sequence[tuple[int, int]]) -> list[Row]:
             known[path] = record
         out.append(replace(row, records={**row.records, BOLD_PATH: known[path]}))
     return out
+
+
+def halved(rows: Sequence[Row]) -> list[Row]:
+    """Each row as two blocks: an interval needs four, and the laboratory's test has two."""
+    out = []
+    for row in rows:
+        begin, end = row.values["begin"], row.values["end"]
+        middle = (begin + end) // 2
+        out += [replace(row, values={**row.values, "begin": a, "end": b}) for a, b in ((begin, middle), (middle, end))]
+    return out

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from tests.domains.brain.conftest import changed
 from training.domains.brain.decoding import linear
 from training.domains.brain.decoding.judging import Held, judge
 from training.domains.brain.decoding.recipe import DecodingRecipe
@@ -66,14 +65,6 @@ def test_each_feature_has_the_penalty_that_its_folds_prefer():
     signal, noise = x[:, 0] * 3, random.standard_normal(200)
     found = dual.fit(dual.gram([x]), np.stack([signal, noise], 1), [200])
     assert found.alpha[0] == min(dual.RELATIVE) and found.alpha[1] > 10
-
-
-def test_garbage_in_held_out_volumes_changes_no_constant(recipe, splits, constants):
-    spans = [(row.values["begin"], row.values["end"]) for split in ("val", "test") for row in splits[split]]
-    after = recipe.fit_constants(changed(splits["train"], spans))
-    assert after.keys() == constants.keys()
-    for name, value in constants.items():
-        assert np.array_equal(value, after[name]), name
 
 
 def test_it_begins_as_ridge_from_delayed_voxels(recipe, splits, model, material, held):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel
 import numpy as np
 import pytest
@@ -26,14 +28,6 @@ from training.recipe import TrainingProgress
 @pytest.fixture(scope="module")
 def recipe() -> EncodingRecipe:
     return EncodingRecipe(SETTINGS)
-
-
-def test_garbage_in_held_out_volumes_changes_no_constant(recipe, splits, constants):
-    held = [(row.values["begin"], row.values["end"]) for split in ("val", "test") for row in splits[split]]
-    after = recipe.fit_constants(changed(splits["train"], held))
-    assert after.keys() == constants.keys()
-    for name, value in constants.items():
-        assert np.array_equal(value, after[name]), name
 
 
 def test_garbage_in_training_volumes_does(recipe, splits, constants):
@@ -102,6 +96,35 @@ def test_absent_subjects_count_nothing(recipe, splits, model):
     before = recipe.losses(model, batch, TrainingProgress(0, 1))["mse"].total
     batch["bold"][0, 1] = 1e6
     assert recipe.losses(model, batch, TrainingProgress(0, 1))["mse"].total == before
+
+
+def test_volumes_that_a_subject_has_not_within_a_window_count_nothing(recipe, splits, model):
+    """The subject stopped in the middle of the window: neither loss nor gradient nor metric depends on the rest."""
+    (row, *_) = [row for row in splits["val"] if row.values["subject"] == "02"]
+    begin, end = row.values["begin"], row.values["end"]
+    middle = (begin + end) // 2
+    short = replace(row, values={**row.values, "end": middle})
+    dataset = recipe.dataset([short if other is row else other for other in splits["val"]], training=False)
+    place = next(number for number, of in enumerate(dataset.places) if of[2] == begin)
+    batch = dataset.collate([dataset.item(0, place)])
+    present = batch["present"][0, 1]
+    assert present[: middle - begin].all() and not present[middle - begin :][: end - middle].any()
+    assert batch["present"][0, 0, : end - begin].all()
+    count = recipe.counts(batch)["mse"]
+    assert count == float(batch["present"].sum()) * batch["bold"].shape[-1]
+
+    def outcome() -> list[torch.Tensor]:
+        model.zero_grad()
+        loss = recipe.losses(model, batch, TrainingProgress(0, 1))["mse"].total
+        loss.backward()
+        sums = [total.detach() for total, _ in recipe.validate(model, batch).values()]
+        return [loss.detach(), *(parameter.grad.clone() for parameter in model.parameters()), *sums]
+
+    before = outcome()
+    batch["bold"][0, 1, middle - begin : end - begin] = 1e6
+    assert all(torch.equal(one, other) for one, other in zip(before, outcome(), strict=True))
+    batch["bold"][0, 1, 0] += 1e3
+    assert not torch.equal(before[0], outcome()[0])
 
 
 def test_the_validated_correlation_is_that_of_the_evaluation(recipe, splits, model):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.domains.brain.conftest import halved
 from training.domains.brain.evaluation.judging import (
     Fitting,
     beyond_the_beginning,
@@ -25,16 +26,6 @@ FITTING = Fitting(seed=0, searches=2, rank=6)
 @pytest.fixture(scope="module")
 def material(splits):
     return Material.of(splits["train"])
-
-
-def halved(rows):
-    """Each row as two blocks: an interval needs four, and the laboratory's test has two."""
-    out = []
-    for row in rows:
-        begin, end = row.values["begin"], row.values["end"]
-        middle = (begin + end) // 2
-        out += [replace(row, values={**row.values, "begin": a, "end": b}) for a, b in ((begin, middle), (middle, end))]
-    return out
 
 
 def test_the_measured_signal_is_learnt_and_the_truth_stands_beside_it(material, splits):

@@ -117,7 +117,7 @@ class AutoencoderRecipe(EncodingRecipe):
                 "learns. Lower loss.reconstruction_weight."
             )
         verdict = Verdict(found.verdict.word, [*found.verdict.why, *sentences])
-        more = {"brain": {**found.more["brain"], "share_fmri": share}}
+        more = {**found.more, "brain": {**found.more["brain"], "share_fmri": share}}
         return Judgement({**found.metrics, **kept}, verdict, more)
 
     def share(self, model, rows) -> float:

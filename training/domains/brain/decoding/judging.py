@@ -23,6 +23,7 @@ from training.domains.brain.material import Material, Rows, stretches
 from training.domains.brain.regression.baselines import MEAN, RIDGE, ROLLED
 from training.errors import DataError
 from training.judgement import About, BootstrapDraws, Finding, Judgement, Metric, Resampling, against, compare, verdict
+from training.report.measures import ROWS
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -145,7 +146,8 @@ def judge(
         "bands": {band: {"r": metrics[f"{band}_r"].model.value, "ridge": metrics[f"{band}_r"].baselines[RIDGE].value,
                          "null": metrics[f"{band}_r"].baselines[ROLLED].value} for band in bands},
     }  # fmt: skip
-    return Judgement(metrics, verdict(findings), {"decoding": more})
+    counts = {"train": len(material.train.spans()), "held_out": len(held.blocks)}
+    return Judgement(metrics, verdict(findings), {"decoding": more, ROWS: counts})
 
 
 def _tr(material: Material) -> float:

@@ -109,7 +109,7 @@ class EncodingRecipe(Stepped):
 
         entries = judge_unseen(latent, material, train, unseen(context.held_out), self.settings.seed)
         verdict = Verdict(found.verdict.word, [*found.verdict.why, *(sentence(entry) for entry in entries)])
-        return Judgement(found.metrics, verdict, {"brain": {**found.more["brain"], "unseen": entries}})
+        return Judgement(found.metrics, verdict, {**found.more, "brain": {**found.more["brain"], "unseen": entries}})
 
     def predictor(self, model: Encoding, rows: Sequence[Row]) -> Callable[[str, str, int, int], np.ndarray]:
         """(subject, run, begin, end) -> predicted BOLD of the rows' runs, standardised: float32 [t, V]."""

@@ -33,6 +33,7 @@ from training.judgement import (
     compare,
     verdict,
 )
+from training.report.measures import ROWS
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -173,7 +174,11 @@ def judge(
     findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
     why = verdict(findings)
     sentences = [*why.why, beyond_the_beginning(metrics["voxel_r"])]
-    return Judgement(metrics, Verdict(why.word, sentences), {"brain": more | {"gap": gap, "blocks": len(held.units)}})
+    blocks = len(held.units)
+    counts = {"train": len(material.train.spans()), "held_out": blocks}  # a manifest has each for every subject
+    return Judgement(
+        metrics, Verdict(why.word, sentences), {"brain": more | {"gap": gap, "blocks": blocks}, ROWS: counts}
+    )
 
 
 def _draws(
