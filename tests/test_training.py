@@ -355,13 +355,14 @@ def sherlock(tmp_path_factory) -> Path:
     (folder / "words.tsv").rename(folder / "annotations.tsv")
     (folder / "bold").rename(folder / "sherlock_nii")
     (folder / "mask.nii.gz").unlink()
+    SherlockDataset(folder)  # prepared, for the tests that read it as it is
     return folder
 
 
 @pytest.fixture
 def typing(sherlock, tmp_path, monkeypatch) -> Path:
     """The current folder, with data/ and scripts/ in it."""
-    shutil.copytree(sherlock, tmp_path / "data")
+    shutil.copytree(sherlock, tmp_path / "data", ignore=shutil.ignore_patterns("prepared"))
     (tmp_path / "scripts").symlink_to(PROJECT / "scripts")
     monkeypatch.chdir(tmp_path)
     return tmp_path
