@@ -1,7 +1,7 @@
 """Makes a folder of twelve captures, of which three are broken, for a job under a budget:
 
     python -m soak.amp.folder DIR
-    ./train_cuda.sh amp --native --captures DIR --preset small --max-hours 0.3
+    ./train_cuda.sh amp --native --captures DIR --preset small --max-hours 1
 
 Their weights are those with which torch begins, with a raised input gain, so that they alias; one was fitted to a
 circuit. neural-amp-modeler writes the .nam files (0.12.2: version 0.5 and LSTM; 0.13.0: version 0.7), except for the
