@@ -13,13 +13,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
 from training.data.files import disk_errors, write_atomic
 from training.errors import UsageError
 from training.export.receipt import read_receipt
 from training.play.runtime import bring, integrity
 
-SHARED = Path(__file__).parent / "shared"  # what every page may load
-CDN = "CDN"  # in the page's Content-Security-Policy: replaced by the origin of the runtime, if it is not local
+HERE = Path(__file__).parent  # page.html.j2: what all pages have alike
+SHARED = HERE / "shared"  # what every page may load
+PAGE = "index.html.j2"
 
 
 def write_site(
@@ -33,7 +36,7 @@ def write_site(
 ) -> None:
     """Write the page in `folder`, replacing one that is there.
 
-    `page`: the folder with index.html and what it loads beside the files of shared/; `models`: name -> its ONNX file;
+    `page`: the folder with index.html.j2 and what it loads beside those of shared/; `models`: name -> its ONNX file;
     `exports`: where the receipt is; `runtime`: the folder of an installed runtime, instead of hosts/browser's.
 
     Raises UsageError if a file of `models` has not been exported, ExportError for a damaged receipt, HostError.
@@ -50,11 +53,14 @@ def write_site(
         (folder / "models").mkdir(parents=True, exist_ok=True)
         engine = bring(folder) if runtime is None else bring(folder, runtime)
         origin = "" if engine["local"] else engine["base"].split("/npm/")[0]
-        for path in sorted([*SHARED.iterdir(), *page.iterdir()]):
-            text = path.read_text(encoding="utf-8")
-            if path.name == "index.html":
-                text = text.replace(CDN, origin)
-            write_atomic(folder / path.name, text.encode())
+        for path in [*SHARED.iterdir(), *page.iterdir()]:
+            if path.name != PAGE:
+                write_atomic(folder / path.name, path.read_bytes())
+        templates = Environment(
+            loader=FileSystemLoader([page, HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        )
+        # `origin`: of the runtime, if it is not local: in the page's Content-Security-Policy
+        write_atomic(folder / "index.html", templates.get_template(PAGE).render(origin=origin).encode())
         entries = {name: _model(path, folder, f"models/{name}.onnx") for name, path in models.items()}
     facts = {
         "about": about,
