@@ -26,6 +26,7 @@ from training.domains.amp.networks.wavenet import ArrayShape, LayerShape, WaveNe
 from training.domains.amp.plucks import playing
 from training.domains.amp.signal.measures import esr
 from training.domains.amp.student.groups import input_weights
+from training.engine.step.optimizer import AdamW
 
 STORED = Path(__file__).parent / "fitted.json"
 GAIN, SAMPLE_RATE, STEPS, SEED = 4.0, 48_000, 3_000, 42  # of the stored fit
@@ -75,7 +76,8 @@ def fit(gain: float, sample_rate: int, steps: int, seed: int) -> WaveNet:
         torch.manual_seed(seed)
         made = network(sample_rate)
     before = made.receptive_field
-    optimizer = torch.optim.Adam(made.parameters())
+    # Adam; torch's own imports the compiler at the first step, for seconds
+    optimizer = AdamW(made.parameters(), weight_decay=0.0)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
