@@ -1,4 +1,4 @@
-"""GELU and attention are exported in a form that ONNX Runtime fuses, and compute the same as torch's."""
+"""GELU, attention and RMSNorm are exported in a form that ONNX Runtime fuses, and compute the same as torch's."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from training.graphs import Graph, TensorSpec
 
 
 class Layer(nn.Module):
-    """x [batch, 6, 8] -> [batch, 6, 8]: attention of two heads, then linear and GELU."""
+    """x [batch, 6, 8] -> [batch, 6, 8]: RMSNorm, attention of two heads, then linear and GELU."""
 
     def __init__(self):
         super().__init__()
+        self.scale = nn.Parameter(torch.linspace(0.5, 2.0, 8))
         self.up = nn.Linear(8, 8)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.scale
         heads = x.unflatten(-1, (2, 4)).transpose(1, 2)
         return F.gelu(self.up(F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)))
 
@@ -51,7 +53,7 @@ def test_the_runtime_fuses_the_decomposed_operations(tmp_path):
     options.optimized_model_filepath = str(tmp_path / "fused.onnx")
     onnxruntime.InferenceSession(tmp_path / "layer.onnx", options, providers=["CPUExecutionProvider"])
     fused = operators(tmp_path / "fused.onnx")
-    assert {"BiasGelu", "FusedMatMul"} <= fused and not {"Erf", "Div"} & fused
+    assert {"BiasGelu", "FusedMatMul", "SimplifiedLayerNormalization"} <= fused and not {"Erf", "Div"} & fused
 
     run, truth = proof.session(tmp_path / "layer.onnx"), proof.module_run(graph)
     trials = proof.compare(run, [(sizes, given, truth(given)) for sizes, given in proof.trial_inputs(graph)])

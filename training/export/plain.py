@@ -1,9 +1,9 @@
-"""GELU and attention, decomposed into the pattern of operators that ONNX Runtime fuses when it loads a file.
+"""GELU, attention and RMSNorm as the patterns of operators that ONNX Runtime fuses when it loads a file.
 
 The exporter's decomposition is correct, but it is not a pattern that runtimes recognise: GELU remains five nodes, and
-attention transposes the keys through shapes computed at run time, ten nodes per layer. Decomposed as here, they become
-one Gelu (with the bias before it) and one matrix product that reads its right side transposed. The file contains
-standard ONNX operators only.
+attention transposes the keys through shapes computed at run time, ten nodes per layer, and RMSNorm is seven nodes.
+Decomposed as here, they become one Gelu (with the bias before it), one matrix product that reads its right side
+transposed, and one SimplifiedLayerNormalization. The file contains standard ONNX operators only.
 """
 
 from __future__ import annotations
@@ -15,13 +15,26 @@ from torch import Tensor
 
 
 def written_out(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
-    """`program` with GELU and attention decomposed, and everything else unchanged."""
-    return program.run_decompositions(
+    """`program` with GELU and attention decomposed, x * rsqrt(y) as x / sqrt(y), and everything else unchanged."""
+    out = program.run_decompositions(
         {
             torch.ops.aten.gelu.default: _gelu,
             torch.ops.aten.scaled_dot_product_attention.default: _attention,
         }
     )
+    for node in out.graph.nodes:
+        if node.target == torch.ops.aten.rsqrt.default and all(_multiplies_by(user, node) for user in node.users):
+            node.target = torch.ops.aten.sqrt.default
+            for user in list(node.users):
+                user.target = torch.ops.aten.div.Tensor
+                user.args = (*(factor for factor in user.args if factor is not node), node)
+    out.graph_module.recompile()
+    return out
+
+
+def _multiplies_by(user: torch.fx.Node, node: torch.fx.Node) -> bool:
+    """Whether `user` is the product of something else and `node`."""
+    return user.target == torch.ops.aten.mul.Tensor and user.args.count(node) == 1
 
 
 def _gelu(x: Tensor, approximate: str = "none") -> Tensor:
