@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from training.domains.amp.exports.stream import graphs
+from training.domains.amp.networks.network import Network
 from training.export.package import Package
 from training.registry import recipe_with, settings_layers
 
@@ -24,3 +27,16 @@ def export_untrained(family: str, folder: Path, merge: Callable[..., None]) -> N
     entry = {"title": recipe.title, "synthetic": True, "checkpoint": {"sha256": "0" * 64}, "files": package.files,
              "graphs": package.graphs, **package.expected_files}  # fmt: skip
     merge(folder, family, entry)
+
+
+def export_capture(network: Network, name: str, folder: Path, merge: Callable[..., None]) -> None:
+    """Write the ONNX and golden file of an amplifier's network, and its receipt."""
+    recipe = SimpleNamespace(
+        title=name, run=f"amp/{name}", weights=lambda model: None, graphs=lambda model: graphs([model]),
+        artefacts=lambda model: [],
+    )  # fmt: skip
+    package = Package(folder, recipe, {"checkpoint_sha256": "0" * 64, "synthetic": "true"}, say=lambda line: None)
+    package.make(network, None)
+    entry = {"title": name, "synthetic": True, "checkpoint": {"sha256": "0" * 64}, "files": package.files,
+             "graphs": package.graphs, **package.expected_files}  # fmt: skip
+    merge(folder, recipe.run, entry)

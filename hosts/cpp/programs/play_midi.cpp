@@ -30,6 +30,7 @@ int run(const command::Words& words) {
   std::vector<int> tokens = generator.written;
   athanor::Note note;
   for (const int id : tokens) reader.feed(id, note);
+  const double before = command::processor_milliseconds();
   while (!generator.finished()) {
     const bool ending = seconds > 0 && reader.start >= seconds;
     const command::Clock clock;
@@ -39,6 +40,7 @@ int run(const command::Words& words) {
     if (reader.feed(id, note)) notes.push_back(note);
     if (reader.bars > 0) bars.resize(static_cast<std::size_t>(reader.bars), 0), bars.back() = reader.seconds;
   }
+  const double processor = (command::processor_milliseconds() - before) / static_cast<double>(times.size());
   if (!notes.empty()) bars.resize(static_cast<std::size_t>(notes.back().bar) + 1);
   const athanor::MidiFile midi(notes, bars, generator.decoding);
   std::ofstream file(words.last, std::ios::binary);
@@ -51,9 +53,9 @@ int run(const command::Words& words) {
   }
   double length = 0;
   for (const double bar : bars) length += bar;
-  std::printf("%s: %zu notes, %zu bars, %.1f s; %zu tokens, %s a token; %ld MiB of memory at most\n",
+  std::printf("%s: %zu notes, %zu bars, %.1f s; %zu tokens, %s a token, %.2f ms of processor time; %ld MiB of memory at most\n",
               words.last.c_str(), notes.size(), bars.size(), length, tokens.size(), command::times(times).c_str(),
-              command::peak_mebibytes());
+              processor, command::peak_mebibytes());
   return 0;
 }
 

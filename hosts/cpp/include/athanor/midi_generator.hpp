@@ -1,10 +1,9 @@
 // The MIDI generator: writes music token by token with midi_generator_step.onnx.
 //
-//     athanor::LiveGenerator music("exports/midi_generator_step.onnx", seed);   // not on the audio thread: loads,
-//     allocates music.feed(valence, arousal, intensity);                                 // audio thread: the emotion
-//     from now on music.heard(seconds);                                                    // audio thread: how far the
-//     piece has sounded while (music.get(note)) ...                                              // audio thread:
-//     notes, in order
+//     athanor::LiveGenerator music("exports/midi_generator_step.onnx", seed);  // not on the audio thread: it loads
+//     music.feed(valence, arousal, intensity);                                 // audio thread: the emotion from now on
+//     music.heard(seconds);            // audio thread: how far the piece has sounded
+//     while (music.get(note)) { ... }  // audio thread: notes, in order
 #pragma once
 
 #include <array>

@@ -32,6 +32,12 @@ class Ring {
     return true;
   }
 
+  /// How many items are in it; the writer may have added more since. Called by the reader only.
+  std::size_t size() const noexcept {
+    const std::size_t at = read_.load(std::memory_order_relaxed), end = written_.load(std::memory_order_acquire);
+    return end >= at ? end - at : end + items_.size() - at;
+  }
+
  private:
   std::vector<T> items_;
   alignas(64) std::atomic<std::size_t> written_{0};
