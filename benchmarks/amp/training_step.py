@@ -131,7 +131,7 @@ def _row(
     both = paired(ours.step, other, repeats, warm=1)
     own, reference = float(np.median(both.ours)) / ours.seconds, float(np.median(both.reference))
     ratio = reference / own
-    note = f"{batch} tones; float32 against float64; a second of sound of each tone; 2 threads"
+    note = f"{batch} tones; float32 against float64; a second of sound of each tone; threads: {torch.get_num_threads()}"
     return Row(bar, f"{what}: a training step", own, reference, "s", ratio, f">= {least:g}x", ratio >= least, note,
                both.spread)  # fmt: skip
 
