@@ -19,10 +19,11 @@ from training.stages.trained import load_trained
 from training.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
-#: A frozen bfloat16 base with float32 adapters, and layers that are computed again in the backward pass.
+#: A frozen bfloat16 base with float32 adapters, and layers that are computed again in the backward pass. With AdamW's
+#: usual eps the sign of a gradient decides a step, also where it is nothing but what bfloat16 rounds differently.
 SETTINGS = (
     "model.dtype=bfloat16", "model.gradient_checkpointing=true", "training.max_steps=2", "training.appraise_rows=3",
-    "generation.batch_size=1",
+    "generation.batch_size=1", "optim.eps=0.01",
 )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
         assert sharded["metrics"][name] == pytest.approx(value, rel=1e-3), name
     assert replicated["model"].keys() == sharded["model"].keys()
     for name, value in replicated["model"].items():
-        torch.testing.assert_close(sharded["model"][name], value, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(sharded["model"][name], value, rtol=1e-3, atol=1e-7)
     assert load_trained("text_to_sql", Workspace(tmp_path / "fsdp")).model is not None
 
 
