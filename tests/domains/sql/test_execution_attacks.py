@@ -90,7 +90,7 @@ ENDLESS_ONES = {
     "nested loops in conditions": "SELECT a FROM big x WHERE a < (SELECT count(*) FROM big y, big z WHERE y.a <> x.a)",
     "one step: a search": "SELECT instr(printf('%.*c', 9000000, 'a'), printf('%.*c', 4500000, 'a') || 'b')",
     "one step: a format": "SELECT " + " + ".join(["length(printf('%.*c', 100000000, 'x'))"] * 20),
-    "many steps of few": "SELECT " + ",".join(["length(replace(printf('%.*c',9000000,'a'),'a','b'))"] * 100),
+    "few steps, each long": "SELECT sum(length(replace(printf('%.*c', 9000000, 'a'), 'a', substr(a, 1, 1)))) FROM big",
 }  # fmt: skip
 
 

@@ -36,7 +36,6 @@ def rows_of(path: Path) -> Iterator[tuple[int, Any]]:
     return reader(path)
 
 
-
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, row), or the ValueError of a line that holds none."""
     content = path.read_bytes()
