@@ -164,6 +164,7 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
     }  # fmt: skip
     assert set(found.metrics["nmr_mean_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY}
     assert set(found.metrics["di_esr_db"].baselines) == {TEACHER, LOWPASS, "T_2", "T_4", ESR_ONLY}
+    assert found.more["rows"]["held_out"] == len(found.more["amp"]["tones"])  # not the clips of guitar
     assert found.verdict.word == "not learnt"  # the student is the teacher
     more = found.more["amp"]
     assert len(more["tones"]) == len(TONES.note) and len(more["clips"]) == 3

@@ -29,6 +29,7 @@ from training.judgement import (
     verdict,
 )
 from training.recipe import EvaluationContext
+from training.report.measures import ROWS
 
 if TYPE_CHECKING:
     from training.domains.amp.student.recipe import AmpRecipe
@@ -84,7 +85,8 @@ def judge(recipe: AmpRecipe, context: EvaluationContext) -> Judgement:
         "rate": tones.rate, "length": tones.length, "share": share(student, teacher), "oversample_instead": instead,
         "tones": _tones_plain(tones, scores), "levels": _sweep(tones, teacher, student), "clips": _clips_plain(guitar),
     }  # fmt: skip
-    return Judgement(metrics, Verdict(word.word, word.why), {"amp": more})
+    # Not the rows of the manifests, which are clips of guitar.
+    return Judgement(metrics, Verdict(word.word, word.why), {"amp": more, ROWS: {"held_out": len(tones.note)}})
 
 
 def _esr_only(recipe: AmpRecipe, context: EvaluationContext) -> Any:
