@@ -33,6 +33,7 @@ from giblet.training import (
     cleanup_distributed,
     setup_distributed,
 )
+from tests.domains.brain import guide_code
 from training.domains.brain.demo.making import write_world
 from training.domains.brain.demo.world import simulate
 from training.errors import DataError, UsageError
@@ -41,130 +42,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 NOISE = torch.randn(40, 18, generator=torch.Generator().manual_seed(0))
 KEYS = tuple(one.name for one in dataclasses.fields(TrainingConfig))
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-
-# -- what the guide shows ----------------------------------------------------------------------------------------------
-
-QUICK_START = """
-from giblet.models.autoencoder import create_autoencoder
-from giblet.data.dataset import SherlockDataset
-from giblet.training import Trainer, TrainingConfig
-
-model = create_autoencoder()
-train_dataset = SherlockDataset('data/', split='train')
-val_dataset = SherlockDataset('data/', split='val')
-config = TrainingConfig(
-    learning_rate=1e-4,
-    batch_size=64,
-    num_epochs=100,
-    use_mixed_precision=True
-)
-trainer = Trainer(model, train_dataset, val_dataset, config)
-history = trainer.train()
-"""
-RESUME = """
-config = TrainingConfig(
-    resume_from='checkpoints/checkpoint_epoch_50.pt',
-)
-trainer = Trainer(model, train_dataset, val_dataset, config)
-trainer.train()
-"""
-TRAINER = """
-trainer = Trainer(
-    model=model,
-    train_dataset=train_dataset,
-    val_dataset=val_dataset,
-    config=config,
-    distributed=False,
-    local_rank=0,
-    world_size=1
-)
-history = trainer.train()
-print(f"Best validation loss: {history['best_val_loss']}")
-print(f"Train losses: {history['train_history']}")
-print(f"Val losses: {history['val_history']}")
-"""
-BY_HAND = """
-import torch.distributed as dist
-from giblet.training import setup_distributed, cleanup_distributed
-
-setup_distributed(rank=local_rank, world_size=world_size)
-trainer = Trainer(
-    model=model,
-    train_dataset=train_dataset,
-    val_dataset=val_dataset,
-    config=config,
-    distributed=True,
-    local_rank=local_rank,
-    world_size=world_size
-)
-trainer.train()
-cleanup_distributed()
-"""
-LOSSES = """
-from giblet.training.losses import ReconstructionLoss
-loss_fn = ReconstructionLoss(
-    video_weight=1.0,
-    audio_weight=1.0,
-    text_weight=1.0
-)
-loss, loss_dict = loss_fn(
-    video_recon, video_target,
-    audio_recon, audio_target,
-    text_recon, text_target
-)
-from giblet.training.losses import FMRIMatchingLoss
-loss_fn = FMRIMatchingLoss(loss_type='mse')
-loss_fn = FMRIMatchingLoss(loss_type='correlation')
-loss = loss_fn(predicted_fmri, target_fmri)
-
-from giblet.training.losses import CombinedAutoEncoderLoss
-loss_fn = CombinedAutoEncoderLoss(
-    reconstruction_weight=1.0,
-    fmri_weight=1.0
-)
-outputs = {"video_recon": video_recon, "audio_recon": audio_recon, "text_recon": text_recon,
-           "predicted_fmri": predicted_fmri}
-loss, loss_dict = loss_fn(outputs, video_target, audio_target, text_target, fmri_target)
-"""
-LOSSES_TAKE = ("video_recon", "video_target", "audio_recon", "audio_target", "text_recon", "text_target",
-               "predicted_fmri", "target_fmri", "fmri_target")  # fmt: skip
-PREPARING = """
-from giblet.data.dataset import SherlockDataset
-train_ds = SherlockDataset('data/', split='train', preprocess=True)
-val_ds = SherlockDataset('data/', split='val', preprocess=True)
-print(f'Train: {len(train_ds)}, Val: {len(val_ds)}')
-"""
-CONFIGURATION = """
-# Optimizer parameters
-learning_rate: 1.0e-4
-batch_size: 64
-num_epochs: 100
-weight_decay: 1.0e-5
-
-# Loss weights
-reconstruction_weight: 1.0
-fmri_weight: 1.0
-video_weight: 1.0
-audio_weight: 1.0
-text_weight: 1.0
-
-# Learning rate scheduling
-scheduler_type: 'cosine'  # 'cosine', 'step', or 'none'
-warmup_epochs: 5
-min_lr: 1.0e-6
-
-# Training settings
-gradient_clip_val: 1.0
-use_mixed_precision: true
-num_workers: 4
-
-# Checkpointing
-checkpoint_dir: 'checkpoints'
-save_every: 5
-
-# Early stopping
-early_stopping_patience: 10
-"""
 
 
 def script():
@@ -429,22 +306,22 @@ class TestSherlock:
     def test_what_the_guide_shows_runs_as_it_is_typed(self, typing, capsys):
         """The blocks of code, one after the other, with the names that those before them leave."""
         known: dict[str, object] = {"local_rank": 0, "world_size": 1}
-        exec(QUICK_START, known)
+        exec(guide_code.QUICK_START, known)
         assert known["history"].keys() == {"best_val_loss", "train_history", "val_history"}
         assert len(known["history"]["val_history"]) > 1 and known["model"].get_parameter_count()["total"] > 0
         folder = typing / "checkpoints"
         assert {"best_checkpoint.pt", "final_checkpoint.pt"} <= {one.name for one in folder.glob("*.pt")}
         early = shutil.copy(folder / "checkpoint_epoch_5.pt", folder / "checkpoint_epoch_50.pt")  # it stops before 50
         step = torch.load(early, weights_only=True)["progress"]["step"]
-        exec(RESUME, known)
+        exec(guide_code.RESUME, known)
         assert f"resumed at step {step} of" in capsys.readouterr().out
-        exec(TRAINER, known)
+        exec(guide_code.TRAINER, known)
         assert "Best validation loss: " in capsys.readouterr().out
         before = dict(os.environ)
-        exec(BY_HAND, known)
+        exec(guide_code.BY_HAND, known)
         assert dict(os.environ) == before
-        exec(LOSSES, known | {name: torch.randn(4, 3) for name in LOSSES_TAKE})
-        exec(PREPARING, known)
+        exec(guide_code.LOSSES, known | {name: torch.randn(4, 3) for name in guide_code.LOSSES_TAKE})
+        exec(guide_code.PREPARING, known)
         assert re.fullmatch(r"Train: [1-9]\d*, Val: [1-9]\d*", capsys.readouterr().out.splitlines()[-1])
 
     def test_the_model_has_its_weights_after_training(self, sherlock, tmp_path):
@@ -474,7 +351,7 @@ class TestSherlock:
 class TestConfiguration:
     def test_the_configuration_of_the_guide_is_read_as_it_is(self, tmp_path):
         path = tmp_path / "train_config.yaml"
-        path.write_text(CONFIGURATION)
+        path.write_text(guide_code.CONFIGURATION)
         found, sections = script().sections_of(path)
         assert found == TrainingConfig() and not any(sections.values())
 

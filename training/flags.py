@@ -7,18 +7,15 @@ from its words: `--domain WORD`, else the domain of the family that it names, el
 from __future__ import annotations
 
 import argparse
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from training.budget.limit import amount
-from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
-from training.errors import UsageError
+from training.flag_values import KINDS, absolute, address, count, persist_target, run_name, share, wandb_run
 from training.registry import domains, families, family_of
-from training.wandb_address import WandbRun
 from training.workspace import PROJECT
 
 COMMAND = "a command of a domain"  # the key of the function that runs those of `Domain.commands`
@@ -73,7 +70,7 @@ class Verbs:
         return verb
 
     def _family(self, verb: argparse.ArgumentParser) -> None:
-        verb.add_argument("family", type=_run_name, metavar="FAMILY", help=f"{', '.join(families())}; or FAMILY/ITEM")
+        verb.add_argument("family", type=run_name, metavar="FAMILY", help=f"{', '.join(families())}; or FAMILY/ITEM")
 
     def _of_data(self) -> None:
         verb = self._add("doctor", "check this host: what is missing", self.out, self.device, self.money)
@@ -83,8 +80,8 @@ class Verbs:
         add_manifest_options(verb, self.domain)
 
         verb = self._add("fetch", "download data from an object store; an interrupted download continues")
-        verb.add_argument("address", type=_address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
-        verb.add_argument("folder", type=_absolute, metavar="DIR")
+        verb.add_argument("address", type=address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
+        verb.add_argument("folder", type=absolute, metavar="DIR")
 
         verb = self._add("inspect", "show what is read from files of yours")
         verb.add_argument("word", choices=tuple(domains()), metavar="WORD", help=", ".join(domains()))
@@ -105,12 +102,12 @@ class Verbs:
         text = "kill a short run repeatedly; compare it with an uninterrupted one"
         verb = self._add("prove-resume", text, self.out, self.device)
         self._family(verb)
-        verb.add_argument("--steps", type=_count, default=30, metavar="N", help="steps of both runs (default: 30)")
+        verb.add_argument("--steps", type=count, default=30, metavar="N", help="steps of both runs (default: 30)")
         verb.add_argument(
-            "--kills", type=_count, default=3, metavar="K", help="number of kill -9 at random moments (default: 3)"
+            "--kills", type=count, default=3, metavar="K", help="number of kill -9 at random moments (default: 3)"
         )
         verb.add_argument(
-            "--ranks", type=_count, default=1, metavar="R", help="processes that train together (default: 1)"
+            "--ranks", type=count, default=1, metavar="R", help="processes that train together (default: 1)"
         )
         verb.add_argument(
             "--kill-seed", type=int, metavar="N", help="seed for the kill times (default: another each time)"
@@ -123,17 +120,17 @@ class Verbs:
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
         verb.add_argument("--test", action="store_true", help="open the sealed test split; each opening is recorded")
         verb.add_argument(
-            "--baseline-steps", "--rival-steps", dest="baseline_steps", type=_share, default=0.2, metavar="SHARE",
+            "--baseline-steps", "--rival-steps", dest="baseline_steps", type=share, default=0.2, metavar="SHARE",
             help="of the model's own steps, for models trained only to be compared with it (default: 0.2, continuing "
             "from its weights; 1: as long as it, from the start)",
         )  # fmt: skip
 
         verb = self._add("each", "a verb for every item of a family that trains one model an item", self.out)
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
+            "--at-once", type=count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
         verb.add_argument("verb", choices=FAN_OUT)
-        verb.add_argument("family", type=_run_name, metavar="FAMILY")
+        verb.add_argument("family", type=run_name, metavar="FAMILY")
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="further options of the verb")
 
         verb = self._add(
@@ -145,7 +142,7 @@ class Verbs:
         )
         verb.add_argument("--seed", type=int, default=42, metavar="N")
         verb.add_argument(
-            "--at-once", type=_count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
+            "--at-once", type=count, default=1, metavar="N", help="how many run at a time, each with its own GPU"
         )
         verb.add_argument("--ray", metavar="ADDRESS", help="run independent nodes on the hosts of this Ray cluster")
 
@@ -153,7 +150,7 @@ class Verbs:
         known = [facts.name for facts in self.domain.families]
         verb = self._add("export", "write ONNX, int8, CoreML, weights, artefacts, goldens", self.out, self.money)
         verb.add_argument(
-            "families", nargs="*", metavar="FAMILY", type=_run_name, help=f"{', '.join(known)} (default: all)"
+            "families", nargs="*", metavar="FAMILY", type=run_name, help=f"{', '.join(known)} (default: all)"
         )
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: each family's best.pt")
         verb.add_argument("--output-dir", type=Path, metavar="DIR", help="default: exports/ under --out")
@@ -166,7 +163,7 @@ class Verbs:
         source = verb.add_mutually_exclusive_group(required=True)
         _add_persist(source, required=False)
         source.add_argument(
-            "--from-wandb", type=_wandb_run, metavar="RUN",
+            "--from-wandb", type=wandb_run, metavar="RUN",
             help="a trained family from Weights & Biases: ENTITY/PROJECT/RUN, optionally @SHA256 of its checkpoint",
         )  # fmt: skip
         verb = self._add("persist", "copy what matters to a second place, and verify it", self.out)
@@ -240,7 +237,7 @@ def _add_option(group: Any, option: Option, **more: Any) -> None:
     if option.kind == "flag":
         group.add_argument(option.flag, action="store_true", default=option.default, help=option.help, **more)
     else:
-        kind, choices = _KINDS[option.kind], option.choices or None
+        kind, choices = KINDS[option.kind], option.choices or None
         group.add_argument(
             option.flag,
             type=kind,
@@ -304,7 +301,7 @@ def add_manifest_options(parser: argparse.ArgumentParser, domain: Domain) -> Non
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the split (default: 42)")
     hosts = parser.add_mutually_exclusive_group()
     hosts.add_argument("--shard", metavar="I/N", help="only decode the I-th of N shares; then --merge N on one host")
-    hosts.add_argument("--merge", type=_count, metavar="N", help="put N shares together first, then prepare as usual")
+    hosts.add_argument("--merge", type=count, metavar="N", help="put N shares together first, then prepare as usual")
     hosts.add_argument("--ray", metavar="ADDRESS", help="a share for every node of this Ray cluster, then --merge")
 
 
@@ -317,87 +314,14 @@ def add_train_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="continue a run that is there")
     parser.add_argument(
-        "--families-left", type=_count, default=1, metavar="N",
+        "--families-left", type=count, default=1, metavar="N",
         help="how many trainings, this one included, share what the limit leaves for training (default: 1)",
     )  # fmt: skip
 
 
 def _add_persist(parser: Any, *, required: bool) -> None:
     parser.add_argument(
-        "--persist", type=_persist_target, metavar="DIR|URL", required=required,
+        "--persist", type=persist_target, metavar="DIR|URL", required=required,
         help="a second place for what is saved, which outlives this host: a folder, which may be slow, or a network "
         "drive; or s3://BUCKET/PREFIX, gs://..., az://... (docs/object-stores.md)",
     )  # fmt: skip
-
-
-# -- values --------------------------------------------------------------------------------------------------------
-
-
-def _run_name(text: str) -> str:
-    if family_of(text) not in families():
-        raise argparse.ArgumentTypeError(f"invalid choice: '{text}' (choose from {', '.join(families())})")
-    return text
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a share above 0, up to 1")
-    return value
-
-
-def _persist_target(text: str) -> Path | Address:
-    return _address(text) if is_url(text) else _absolute(text)
-
-
-def _address(text: str) -> Address:
-    try:
-        return Address.parse(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _wandb_run(text: str) -> WandbRun:
-    try:
-        return WandbRun.parse(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _absolute(text: str) -> Path:
-    return Path(text).absolute()
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if not path.is_dir():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a folder")
-    return path.absolute()
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
-        raise argparse.ArgumentTypeError(f"'{text}' is not a file")
-    return path.absolute()
-
-
-def _path(text: str) -> Path:
-    path = Path(text)
-    if not (path.is_file() or path.is_dir()):
-        raise argparse.ArgumentTypeError(f"'{text}' is neither a file nor a folder")
-    return path.absolute()
-
-
-_KINDS: dict[str, Callable[[str], Any]] = {
-    "folder": _folder, "file": _file, "path": _path, "number": float, "text": str, "choice": str, "url": str,
-}  # fmt: skip

@@ -54,7 +54,7 @@ def test_a_cell_without_an_explanation_and_a_placeholder_without_a_value_are_ref
 
 @pytest.mark.parametrize("source", sorted((PROJECT / "notebooks/src").glob("*.py")), ids=lambda path: path.stem)
 def test_sources_are_python_so_that_linters_and_editors_read_them(source):
-    ast.parse(source.read_text())
+    assert ast.parse(source.read_text()).body
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

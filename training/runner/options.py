@@ -4,16 +4,16 @@ quick to import."""
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NoReturn
 
 from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
+from training.runner.fetched import Fetched, given, parts_of
 from training.runner.values import (
     absolute,
     amount,
@@ -48,28 +48,6 @@ same command again.
 
 Environment variables can be used instead of options, for pods and Compose: {variables}.
 docs/docker.md lists the variables of Docker mode."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """Data that an option names by a URL, and where it is downloaded to."""
-
-    option: str  # its name
-    address: Address
-    folder: str
-    path: str  # the option's value: the folder, or a file in it
-
-    @classmethod
-    def of(cls, option: Option, address: Address, out: str) -> Fetched:
-        """A separate folder for each address, so that data of two never mix. Where the option takes a file or a
-        folder, a URL whose last part has a suffix (take1.wav) is a file. Raises UsageError."""
-        name = PurePosixPath(address.prefix).name
-        if option.kind == "file" and not name:
-            raise UsageError(f"{option.flag} {address} names a bucket, not a file in it.")
-        # Of a `path`, which may be either, the name decides, as nothing was fetched yet.
-        is_file = option.kind == "file" or (option.kind == "path" and PurePosixPath(name).suffix != "")
-        folder = f"{out}/data/fetched/{option.name}-{hashlib.sha256(str(address).encode()).hexdigest()[:8]}"
-        return cls(option.name, address, folder, f"{folder}/{name}" if is_file else folder)
 
 
 @dataclass(frozen=True)
@@ -146,7 +124,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     values = vars(parser_of(domain).parse_args(given))
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     fetched: list[Fetched] = []
-    values |= _parts(domain, values)
+    values |= parts_of(domain, values)
     options = {option.attribute: _value(option, values.pop(option.attribute), checking, out, fetched)
                for option in domain.options if option.runner and option.name != ONLY}  # fmt: skip
     for option in domain.options:
@@ -365,34 +343,15 @@ def _skip_attribute(name: str) -> str:
     return f"skip {name}"
 
 
-def _given(option: Option, values: Mapping[str, Any]) -> Any:
-    """The value of an option on the command line or, if it has none there, in its environment variable."""
-    value = values.get(option.attribute)
-    return os.environ.get(option.environment) or None if value is None and option.environment else value
-
-
-def _parts(domain: Domain, values: Mapping[str, Any]) -> dict[str, str]:
-    """The options for which another one stands that has a URL, with the URLs of its parts; without those that have a
-    value of their own."""
-    found = {}
-    for option in domain.options:
-        url = _given(option, values) if option.parts else None
-        if url is not None and is_url(url):
-            missing = [other for other in domain.options if _given(other, values) is None]
-            names = {other.attribute for other in missing} & {*option.parts}
-            found |= {name: f"{Address.parse(url)}/{option.parts[name]}" for name in names}
-    return found
-
-
 def _value(option: Option, value: Any, checking: bool, out: str, fetched: list[Fetched]) -> Any:
     if value is None:
-        value = _given(option, {})
+        value = given(option, {})
         if value is not None and option.kind == "number":
             value = number(value)
     if value is None or not option.mounted:
         return option.default if value is None else value
     if is_url(value) and option.parts:
-        return option.default  # see _parts
+        return option.default  # see parts_of
     if is_url(value):
         fetched.append(Fetched.of(option, Address.parse(value), out))
         return fetched[-1].path

@@ -13,7 +13,8 @@ from typing import Any
 
 from training.domain import Domain, FamilyFacts, Node, Request
 from training.errors import UsageError
-from training.runner.options import Command, Fetched
+from training.runner.fetched import Fetched
+from training.runner.options import Command
 from training.wandb_address import WandbRun
 
 #: Options of the supervisor for every step except a training: no restarts, and it is killed if it has not stopped after
