@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from training.colab.drive import differences, flush_and_mount_again, is_mounted, mount_google_drive, probe, remount
@@ -36,6 +39,29 @@ def test_a_drive_that_fails_fills_up_or_hangs_is_noticed(drive, fault, number):
     drive.fault("")
     assert found.value.errno == number
     probe(drive.place)
+
+
+def test_a_probe_that_timed_out_does_not_delete_the_file_of_the_next_one(tmp_path, monkeypatch):
+    unlink, read, answers, late = Path.unlink, Path.read_bytes, threading.Event(), []
+
+    def unlink_hangs_once(path):
+        if not late:
+            late.append(threading.current_thread())
+            assert answers.wait(60)
+        unlink(path)
+
+    def read_once_the_first_has_ended(path):
+        if late:
+            answers.set()
+            late[0].join(60)
+        return read(path)
+
+    monkeypatch.setattr(Path, "unlink", unlink_hangs_once)
+    monkeypatch.setattr(Path, "read_bytes", read_once_the_first_has_ended)
+    with pytest.raises(OSError, match="has not answered"):
+        probe(tmp_path, 0.2)
+    probe(tmp_path)
+    assert not late[0].is_alive() and list(tmp_path.iterdir()) == []
 
 
 def test_a_drive_whose_process_died_is_mounted_again_with_what_was_written(drive):

@@ -87,7 +87,8 @@ def probe(folder: Path, seconds: float = PROBE_SECONDS) -> None:
     ended: list[OSError | None] = []
 
     def attempt() -> None:
-        path, content = folder / PROBE, os.urandom(16)
+        # Not one name for all: a probe that timed out may still end, and delete the file, while the next one runs.
+        path, content = folder / f"{PROBE}-{os.urandom(6).hex()}", os.urandom(16)
         try:
             path.write_bytes(content)
             if path.read_bytes() != content:
