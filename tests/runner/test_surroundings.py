@@ -18,7 +18,7 @@ import os, sys
 here = os.environ["HERE"]
 if sys.argv[2] == "training.runner.supervisor":
     os.execv({sys.executable!r}, [{sys.executable!r}, *sys.argv[1:]])
-code = "import random, training.workspace, sys; print(random.__file__, training.workspace.__file__, sys.flags.optimize)"
+code = "import random, training.workspace, sys; print(random.__file__, training.workspace.__file__, *sys.flags[3:5])"
 os.system({sys.executable!r} + f" -c '{{code}}' >> '{{here}}/imported'")
 with open(here + "/verbs", "a") as file:
     print(sys.argv[3], repr(os.environ.get("PYTHONPATH")), file=file)
@@ -62,7 +62,7 @@ class User:
 
     def imported_ours(self) -> bool:
         lines = set((self.folder / "imported").read_text().splitlines())
-        return lines == {f"{Path(os.__file__).parent / 'random.py'} {PROJECT / 'training' / 'workspace.py'} 0"}
+        return lines == {f"{Path(os.__file__).parent / 'random.py'} {PROJECT / 'training' / 'workspace.py'} 0 0"}
 
 
 @pytest.fixture
@@ -94,6 +94,7 @@ EXPORTED = {
     "warnings as errors": {"PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
     "another Python": {"PYTHONHOME": "/nowhere", "PYTHONPLATLIBDIR": "lib64", "PYTHONHASHSEED": "any"},
     "without asserts": {"PYTHONOPTIMIZE": "2", "PYTHONINSPECT": "1", "PYTHONSTARTUP": "noise"},
+    "no bytecode kept": {"PYTHONDONTWRITEBYTECODE": "1"},
     "another encoding": {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
     "the current folder on the path": {"PYTHONPATH": ":", "PYTHONSAFEPATH": None},
 }
@@ -171,12 +172,17 @@ def test_a_console_that_cannot_be_written_ends_no_job(user, how):
 def test_make_finds_its_environment_whatever_is_exported(tmp_path):
     """`cd` by an exported CDPATH prints where it went, and goes elsewhere."""
     (tmp_path / "scripts").mkdir()
+    python = tmp_path / "python"
     exported = {"CDPATH": str(tmp_path), "BASH_ENV": str(tmp_path / "noise"), "PYTHONSAFEPATH": "1",
-                "PYTHONHOME": "/nowhere", "POSIXLY_CORRECT": "1", "ATHANOR_PYTHON": sys.executable}  # fmt: skip
+                "PYTHONHOME": "/nowhere", "POSIXLY_CORRECT": "1", "PYTHONDONTWRITEBYTECODE": "1",
+                "ATHANOR_PYTHON": str(python)}  # fmt: skip
     (tmp_path / "noise").write_text("echo noise\n")
+    python.write_text(f'#!/bin/sh\necho "${{PYTHONDONTWRITEBYTECODE-bytecode is kept}}"\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     words = ["make", "-C", PROJECT, "soak-small", "ARGS=--help"]
     done = subprocess.run(words, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "noise" not in done.stdout, done.stderr
+    assert "bytecode is kept" in done.stdout
     words = [PROJECT / "scripts" / "setup_env.sh", "--check"]
     venv = {"ATHANOR_PYTHON": "", "ATHANOR_VENV": str(tmp_path / "none")}
     done = subprocess.run(words, env={**os.environ, **exported, **venv}, capture_output=True, text=True, timeout=60)
