@@ -11,7 +11,7 @@ true >&2 || exec 2> /dev/null
 
 unset -v BASH_ENV ENV CDPATH GLOBIGNORE TMOUT GREP_OPTIONS POSIXLY_CORRECT _POSIX2_VERSION TAR_OPTIONS GZIP XZ_OPT
 # Python: another library, another program at its start or end, other semantics of the code, warnings as errors; and no
-# bytecode kept (images of Python set it), for which every process would compile torch and the rest anew, for seconds
+# bytecode kept (images of Python set it), for which every process would compile torch and the rest again, for seconds
 unset -v PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONSTARTUP PYTHONINSPECT PYTHONOPTIMIZE PYTHONWARNINGS \
     PYTHONDEVMODE PYTHONHASHSEED PYTHONIOENCODING PYTHONCASEOK PYTHONDONTWRITEBYTECODE
 # Sorting, ranges and upper case are not a matter of language, and names of files are UTF-8 (or bytes).
