@@ -12,17 +12,16 @@ from pathlib import Path
 
 from training import console
 from training.budget import book as books
-from training.budget.account import Account, ledger_path, plain, table
-from training.budget.ledger import RecordedJob
+from training.budget.account import ledger_path, plain, table
 from training.domain import Job
 from training.engine.process.heartbeat import note_crash
 from training.engine.process.signals import follow_parent, interrupt_on_signals, stopped
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import COMMAND, attribute_of, data_options, parser_of
 from training.registry import domain, domains, require_one_model
-from training.stages.command_budget import allowance, command_limit, counted_stage, endings_of, preset_of, time_host
+from training.stages.command_budget import allowance, command_limit, counted_stage, preset_of, time_host
 from training.stages.outputs import environment_error, require_out
-from training.stages.run_names import exported, left_out, others, require_trained, trained_runs
+from training.stages.run_names import exported, left_out, require_trained, trained_runs
 from training.workspace import PROJECT, Workspace
 
 
@@ -125,25 +124,9 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _estimate(options: argparse.Namespace) -> None:
-    from training.stages.estimate import estimate, show
+    from training.stages.command_estimate import estimate_command
 
-    workspace = Workspace(options.out)
-    recipe = recipe_of(options, workspace)
-    rest = others(options.of, workspace, options.family)
-    endings = endings_of(options, [options.family, *rest])
-    account = Account(workspace, command_limit(options), RecordedJob(ledger_path(workspace)), endings=endings)
-    found = estimate(
-        recipe,
-        workspace,
-        device=options.device,
-        resume=options.resume,
-        options=data_options(options),
-        ending=lambda millions, seconds: sum(
-            account.kept_back([options.family], {options.family: seconds}, **{options.family: millions}).values()
-        ),
-    )
-    if found is not None:
-        show(found, account, options.family, options.families_left, rest)
+    estimate_command(options, data_options(options), recipe_of)
 
 
 def _prove_resume(options: argparse.Namespace) -> None:

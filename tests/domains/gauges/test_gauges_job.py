@@ -72,3 +72,17 @@ def test_a_broken_file_is_quarantined_with_its_reason(steps, tmp_path):
     (line,) = (manifests / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
     assert "bad.txt" in line and "line 2 is not a number" in line
     assert json.loads((manifests / "summary.json").read_text(encoding="utf-8"))["items"] == ["fine", "good"]
+
+
+def test_an_estimate_is_that_of_each_gauge_and_their_sum(steps, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("training.stages.timing.SECONDS", 0.1)
+    plan = steps("--estimate", "--price-per-hour", "2")
+    assert list(plan) == ["doctor", "prepare", "estimate level"]
+    for name in ("prepare", "estimate level"):
+        assert cli.main(plan[name]) == 0, name
+    text = capsys.readouterr().out
+    assert [f"level/{gauge}, {number} of 3:" in text for number, gauge in enumerate(GAUGES, 1)] == [True] * 3
+    assert text.count("nothing was kept") == 3
+    last = text.strip().splitlines()[-1]
+    assert last.startswith("level, 3 of 3 items to train, one after the other:") and last.endswith("USD at 2 USD/h")
+    assert not list((tmp_path / "out").glob("checkpoints/level/*"))
