@@ -1,4 +1,4 @@
-"""The documents name tests as evidence: each named test exists."""
+"""The documents name tests as evidence: each named test exists, and each promise of a guide has one, or a reason."""
 
 from __future__ import annotations
 
@@ -42,6 +42,41 @@ def missing(text: str, known: dict[str, set[str]]) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_test_that_a_document_names_exists(page):
     assert missing(page.read_text(), defined()) == []
+
+
+#: What protects a promise besides a named test: a folder of tests, a row of the soak, CI, or the reason that nothing does.
+OTHERWISE = re.compile(r"`tests/[\w/]+/`|\[row \d+\]\(reliability.md#results\)|`\.ci/run`|^none: \w+")
+
+
+def unproven(text: str) -> list[str]:
+    """The promises in tables of the header `| promise ... | ... | test |` of which nothing is named."""
+    lost, inside = [], False
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            inside = False
+        elif cells[0].startswith("promise"):
+            inside = cells[-1] == "test"
+        elif inside and not set(cells[0]) <= set("-: "):
+            proof = cells[-1]
+            named = any(file or name for file, name in NAMED.findall(proof))
+            folders = re.findall(r"`(tests/[\w/]+/)`", proof)
+            if not (named or OTHERWISE.search(proof)) or not all((PROJECT / folder).is_dir() for folder in folders):
+                lost.append(cells[0])
+    return lost
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_promise_of_a_guide_has_a_test_or_a_reason(page):
+    assert unproven(page.read_text()) == []
+
+
+def test_a_promise_without_a_test_or_a_reason_is_found():
+    head = "| promise of the guide | how it is met | test |\n|---|---|---|\n"
+    good = "| a | b | `test_x.py` |\n| a | b | none: no GPU |\n| a | b | `tests/lint/` |\n"
+    assert unproven(head + good) == []
+    assert unproven(head + good + "| c | d | none |\n| e | f | |\n| g | h | `tests/nowhere/` |\n") == ["c", "e", "g"]
+    assert unproven("| promise | how |\n|---|---|\n| c | d |\n") == []
 
 
 def test_a_name_that_does_not_exist_is_found():

@@ -15,6 +15,9 @@ from training.domains.amp.families import AMP
 from training.domains.amp.student.objective import Criterion
 from training.domains.amp.student.recipe import AmpRecipe
 from training.domains.amp.student.recurrent import windows_of
+from training.registry import domains
+from training.runner.options import parse
+from training.runner.plan import plan_of
 from training.settings import RunSettings
 
 OWN = sorted(set(dotted_keys(AmpRecipe.settings_type)) - set(dotted_keys(RunSettings)))
@@ -98,3 +101,12 @@ def test_settings_that_do_not_fit_together_are_refused():
             small.recipe(material=material)
     with pytest.raises(Exception, match=r"prime number.*the next one is 4099"):
         small.recipe(material={"length": 4096})
+
+
+def test_the_guides_command_in_the_words_of_this_program(tmp_path):
+    """`train.py --config 3 --wandb --max_epochs 100`, where 3 was the number of one capture."""
+    words = ["amp", "--captures", str(tmp_path), "--only", "JCM800*", "--wandb", "caps", "--epochs", "100"]
+    steps = {step.name: " ".join(step.command) for step in plan_of(parse(words, domains())).steps}
+    assert "--only JCM800*" in steps["prepare"] and "--epochs 100" in steps["train amp"]
+    assert "--set=logging.wandb=online --set=logging.wandb_project=caps" in steps["train amp"]
+    assert "--only" not in steps["train amp"], "the manifests have the chosen captures alone"
