@@ -97,6 +97,8 @@ def test_files_without_a_rate_get_that_of_their_players_or_the_given_one():
     read = parse_capture(making.content(making.proteus()))
     assert read.sample_rate == 44_100 and "no sample rate inside: 44,100 Hz" in read.notes[0]
     assert parse_capture(making.content(making.proteus()), sample_rate=96_000).sample_rate == 96_000
+    assert not any("skip" in note for note in read.notes)
+    assert "Proteus adds the guitar" in parse_capture(making.content(making.proteus(skip=0))).notes[-1]
     assert parse_capture(making.content(making.a1()), sample_rate=96_000).sample_rate == 48_000, "it holds its own"
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.domains.amp import small
+from tests.domains.amp import making, small
+from training.domains.amp.captures import parse_capture
 from training.domains.amp.evaluation import judging, worse
 from training.domains.amp.evaluation.guitar import ClipScores, clips_of, score_clips
 from training.domains.amp.evaluation.judging import ESR_ONLY, STUDENT, compare_all, findings
 from training.domains.amp.evaluation.tones import LOWPASS, TEACHER, Scores, Tones, nmr_mean, references, score
 from training.domains.amp.signal.running import settled_oversampled
 from training.domains.amp.student.groups import input_weights
+from training.domains.amp.student.smaller import smaller
 from training.judgement import verdict
 from training.recipe import EvaluationContext
 
@@ -89,6 +91,21 @@ def test_where_2x_wins_the_advice_is_to_oversample():
     found, lost = judged(student=8.0, twice=3.0)
     assert found.word == "weak" and lost
     assert any(why.startswith("Oversample instead") for why in found.why)
+
+
+def test_2x_wins_by_what_is_heard_though_the_loudest_tones_are_level():
+    """The loudest three notes decide the mean in power, and are not significantly quieter than with 2x oversampling;
+    all others have audible aliases, which 2x oversampling has not."""
+    loud, some = TONES.note >= 96, TONES.note == 100
+    twice = np.where(loud, 30.0, -12.0)
+    level = np.where(some, 31.5, 28.0)
+    found, lost = judged(np.where(loud, level, 8.0), twice, teacher=40.0)
+    assert found.word == "weak" and lost and found.why[0].startswith("Oversample instead")
+    assert any(why.startswith("Not significantly better than 2x oversampling") and "NMR" in why for why in found.why)
+    _, lost = judged(np.where(loud, 22.0, 8.0), twice, teacher=40.0)
+    assert not lost, "the loudest tones are clearly quieter, so that neither is better in all"
+    _, lost = judged(np.where(loud, level, -12.0), twice, teacher=40.0)
+    assert not lost, "there is no more to hear"
 
 
 def test_what_aliases_no_less_than_the_original_is_not_learnt():
@@ -170,6 +187,24 @@ def test_a_recipe_judges_its_model_beside_every_baseline(monkeypatch):
     assert len(more["tones"]) == len(TONES.note) and len(more["clips"]) == 3
     assert more["levels"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", STUDENT}
     assert more["tones"][0]["nmr"].keys() == {TEACHER, LOWPASS, "T_2", "T_4", "T_8", ESR_ONLY, STUDENT}
+
+
+def test_the_verdict_of_a_smaller_network_says_that_it_is_one_and_what_it_saves(monkeypatch):
+    made, model, data = small.built(small.fitted(gain=12.0), student={"size": "nano"})
+    of = Tones.of
+    few = staticmethod(lambda rate, length, *rest: of(rate, 2_503, (84, 96), (0.0,)))
+    monkeypatch.setattr(judging.Tones, "of", few)
+    again = made.build(made.fit_constants(data.rows))
+    found = made.evaluate(EvaluationContext(model, data.rows, data.rows[:1], 12, lambda *words: again, 0.2))
+    (sentence,) = (why for why in found.verdict.why if why.startswith("It is a smaller network of the same format"))
+    assert "with 28 % of the original's weights" in sentence and "Proteus" not in sentence
+    assert found.more["amp"]["share"] == pytest.approx(0.28, abs=0.005)
+
+
+def test_a_smaller_network_of_guitarml_is_named_as_one_that_proteus_cannot_play():
+    original = parse_capture(making.content(making.proteus(hidden=40)))
+    _, (network,) = smaller(original)
+    assert "Proteus cannot play it" in judging.smaller_network(network, original.network, "proteus").sentence
 
 
 def few_tones(monkeypatch):

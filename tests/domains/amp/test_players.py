@@ -1,4 +1,5 @@
-"""Captures sound here as in the programs of the field: neural-amp-modeler bit for bit, and the players' C++ core."""
+"""Captures sound here as in the programs of the field: neural-amp-modeler bit for bit, the players' C++ core, and the
+equations that GuitarML's players compute."""
 
 from __future__ import annotations
 
@@ -101,3 +102,35 @@ def test_the_core_of_the_players_plays_a_trained_file_as_it_sounds_here(document
     assert np.abs(got - expected).max() < differs * scale
     error, change = (float(np.square(one - expected).mean()) for one in (got, before))
     assert error < 0.3 * change, "the core plays the trained weights, not the original ones"
+
+
+def played_by_proteus(content: bytes, sound: np.ndarray, skip: bool) -> np.ndarray:
+    """float64 [n] through a GuitarML file: the equations of an LSTM, a sample at a time, with the six tensors that
+    GuitarML's Proteus reads by their names (RT_LSTM::set_weights in src/RTNeuralLSTM.cpp); the gates are in the order
+    of torch, and both biases are added. The state begins with zeros. Nothing of this project's reader is used."""
+    state = {name: np.array(value, np.float64) for name, value in json.loads(content)["state_dict"].items()}
+    of_input, of_hidden = state["rec.weight_ih_l0"][:, 0], state["rec.weight_hh_l0"]
+    bias = state["rec.bias_ih_l0"] + state["rec.bias_hh_l0"]
+    hidden = cell = np.zeros(of_hidden.shape[1])
+    out = []
+    for x in sound.astype(np.float64):
+        enter, forget, new, leave = np.split(of_input * x + of_hidden @ hidden + bias, 4)
+        cell = cell / (1 + np.exp(-forget)) + np.tanh(new) / (1 + np.exp(-enter))
+        hidden = np.tanh(cell) / (1 + np.exp(-leave))
+        out.append(state["lin.weight"][0] @ hidden + state["lin.bias"][0] + (x if skip else 0.0))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("skip", [1, 0])
+def test_a_trained_guitarml_file_sounds_by_the_equations_of_its_players_as_it_does_here(skip, tmp_path):
+    original, trained = (parse_capture(making.content(making.proteus(hidden=40, skip=skip))) for _ in range(2))
+    with torch.no_grad():
+        for parameter in trained.network.parameters():
+            parameter.mul_(1.02)
+    write_capture(original, trained.networks, tmp_path / "new.json", {"figure": 1.0})
+    got = played_by_proteus((tmp_path / "new.json").read_bytes(), SOUND.numpy(), bool(skip))
+    with torch.no_grad():
+        expected, before = (one.network.play(SOUND[None])[0].numpy() for one in (trained, original))
+    scale = float(np.abs(expected).max())
+    assert np.abs(got - expected).max() < EXACT * scale
+    assert np.abs(got - before).max() > 100 * EXACT * scale, "the file has the trained weights, not the original ones"

@@ -84,6 +84,13 @@ def test_the_same_data_again_changes_no_file(tmp_path, run, lines):
     assert any("unchanged in" in line for line in lines)
 
 
+def test_the_file_that_marks_a_folder_as_synthetic_is_no_refused_capture(tmp_path, run):
+    making.save(tmp_path / "captures", "one", making.a1())
+    making.save(tmp_path / "captures", "synthetic.json", b'{"synthetic": true}')
+    summary = run()
+    assert summary["items"] == ["one"] and summary["quarantined"] == [] and summary["synthetic"]
+
+
 def test_only_names_captures_by_a_pattern(tmp_path, run):
     for number, name in enumerate(("JCM 800", "JCM 900", "Twin")):
         making.save(tmp_path / "captures", name, making.a1(seed=number))

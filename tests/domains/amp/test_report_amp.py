@@ -77,5 +77,18 @@ def test_the_page_escapes_names_and_shows_costs(workspace, monkeypatch):
     assert "0.0410" in text and 'id="cpu"' in text and "Oversampling by 2 is the better choice" in text
 
 
+def test_a_smaller_network_is_named_beside_what_playing_it_costs(workspace):
+    families = {"amp/quiet": judged(0), "amp/small": judged(0)}
+    families["amp/small"]["amp"]["share"] = 0.28
+    (workspace.exports / "metrics.json").write_text(json.dumps({"families": families}))
+    rows = [{"block": 512, "teacher": 0.02, "student": 0.012, "T_2": 0.041, "T_4": 0.08}]
+    for item in ("quiet", "small"):
+        (workspace.exports / item).mkdir()
+        (workspace.exports / item / "cost.json").write_text(json.dumps({"rows": rows}))
+    text = " ".join(write_report(workspace).read_text().split())
+    sentence = "small after training is a smaller network</strong>, with 28 % of the weights: 0.60 times the processor"
+    assert sentence in text and "quiet after training is" not in text
+
+
 def test_before_anything_is_there_no_section_is(tmp_path):
     assert by_name(Workspace(tmp_path)) == {}

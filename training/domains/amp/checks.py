@@ -8,6 +8,7 @@ from pathlib import Path
 from training.data.files import scan
 from training.domain import Finding, Job
 from training.domains.amp import guitar
+from training.domains.amp.files import capture_files
 from training.domains.amp.formats.checking import SUFFIXES
 
 _NAME = "Name a folder with .nam or GuitarML .json files."
@@ -18,7 +19,7 @@ def checks(job: Job) -> Iterator[Finding]:
     folder, di = job.path("captures"), job.path("di")
     if folder is not None:
         try:
-            found, refused = scan(folder, SUFFIXES)
+            found, refused = capture_files(folder)
         except OSError as error:
             yield Finding("fails", "captures", f"{folder} cannot be read: {error.strerror}", _NAME)
             return

@@ -19,6 +19,7 @@ from training.domains.amp import guitar
 from training.domains.amp.behaviour import Behaviour, behaviour_of
 from training.domains.amp.captures import Capture, item_name, parse_capture
 from training.domains.amp.families import AMP
+from training.domains.amp.files import capture_files
 from training.domains.amp.formats.checking import CAPTURE, SUFFIXES
 from training.domains.amp.plucked import plucked_folder
 from training.domains.amp.rows import CAPTURE_PATH
@@ -79,7 +80,7 @@ class _Preparation:
         """Item -> file, capture, and how it behaves; without those that are refused, and without doubles."""
         job = self.job
         try:
-            found, refused = scan(folder, SUFFIXES)
+            found, refused = capture_files(folder)
         except OSError as error:
             raise DataError(f"{printable(folder)} cannot be read: {error.strerror}") from None
         self.quarantine += [Quarantined(one.path, KIND, one.reason) for one in refused]

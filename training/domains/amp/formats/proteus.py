@@ -44,11 +44,13 @@ def read(document: Mapping[str, Any], sample_rate: int | None = None) -> Read:
     if unknown:
         raise ValueError(f"`state_dict.{unknown[0]}` is not supported")
     numbers = np.concatenate([_tensor(state[name], shape, name) for name, shape in names.items()])
-    notes = () if sample_rate else (f"no sample rate inside: {RATE:,} Hz, GuitarML's (--sample-rate sets another)",)
+    notes = [] if sample_rate else [f"no sample rate inside: {RATE:,} Hz, GuitarML's (--sample-rate sets another)"]
+    if not skip:  # RT_LSTM::process in its src/RTNeuralLSTM.cpp
+        notes.append("`skip` is 0, and so it is trained; GuitarML's Proteus adds the guitar to the output all the same")
     model = Model(
         "LSTM", sample_rate or RATE, numbers, layers=layers, hidden=hidden, skip=bool(skip), split_bias=True
     )  # fmt: skip
-    return Read("", "LSTM", (model,), notes)
+    return Read("", "LSTM", (model,), tuple(notes))
 
 
 def with_weights(
