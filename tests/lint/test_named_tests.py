@@ -44,7 +44,7 @@ def test_every_test_that_a_document_names_exists(page):
     assert missing(page.read_text(), defined()) == []
 
 
-#: What protects a promise besides a named test: a folder of tests, a row of the soak, CI, or the reason that nothing does.
+#: What protects a promise besides a named test: a folder of tests, a row of the soak, CI, or why there is no test.
 OTHERWISE = re.compile(r"`tests/[\w/]+/`|\[row \d+\]\(reliability.md#results\)|`\.ci/run`|^none: \w+")
 
 
