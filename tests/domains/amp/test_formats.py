@@ -161,6 +161,7 @@ def test_what_is_not_supported_is_refused_with_the_key(what):
         (b"RIFF\x00\x00\x00\xffWAVE", "no capture: it is not text"),
         (b"hello there", "no JSON"),
         (b'{"weights": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"weights": [' + b"9" * 5_000 + b"]}", "an integer of more than 4,300 digits"),
     ],
 )
 def test_what_is_no_json_is_refused(content, reason):

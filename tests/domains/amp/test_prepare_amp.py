@@ -13,6 +13,7 @@ from training.domain import Job
 from training.domains.amp.guitar import DI, clip, decode
 from training.domains.amp.prepare import prepare
 from training.errors import DataError, UsageError
+from training.export.layout import safe_item
 from training.workspace import Workspace
 
 from . import making
@@ -82,6 +83,16 @@ def test_the_same_data_again_changes_no_file(tmp_path, run, lines):
     run()
     assert {path: path.read_bytes() for path in files} == files
     assert any("unchanged in" in line for line in lines)
+
+
+def test_any_file_name_becomes_the_name_of_a_run(tmp_path, run):
+    """Runs, checkpoints and exports are folders of these names, which are also words of commands."""
+    names = ("-rf", "golden", "a b", "a_b", "Überdrive \"hot\" 🎸", "五月", "new\nline", "x" * 240)
+    for number, name in enumerate(names):
+        making.save(tmp_path / "captures", f"{name}.nam", making.a1(seed=number))
+    items = run()["items"]
+    assert {"rf", "golden_2", "a_b", "a_b_2", "berdrive__hot", "new_line", "x" * 80} < set(items) and len(items) == 8
+    assert all(item.isascii() and safe_item(item) for item in items)
 
 
 def test_the_file_that_marks_a_folder_as_synthetic_is_no_refused_capture(tmp_path, run):

@@ -156,4 +156,4 @@ def item_name(path: Path, root: Path) -> str:
     """A name for the runs of a capture: letters, digits, dots, dashes and underscores of its path under `root`."""
     text = path.relative_to(root).with_suffix("").as_posix()
     kept = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in text)
-    return kept.strip("._")[:80] or f"capture_{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"
+    return kept.strip("._-")[:80].rstrip("._-") or f"capture_{hashlib.sha256(os.fsencode(text)).hexdigest()[:8]}"

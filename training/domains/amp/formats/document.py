@@ -36,6 +36,8 @@ def parse(content: bytes) -> dict[str, Any]:
         if error.pos >= len(error.doc.rstrip()) - 1 or error.msg.startswith("Unterminated"):
             raise ValueError(f"truncated: its JSON ends in line {error.lineno}, column {error.colno}") from None
         raise ValueError(f"no JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except ValueError:  # of int(): JSON has no limit of digits
+        raise ValueError("no capture: its JSON has an integer of more than 4,300 digits") from None
     except RecursionError:
         raise ValueError("no capture: its JSON is nested too deeply") from None
     if not isinstance(document, dict):
