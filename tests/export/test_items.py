@@ -125,6 +125,18 @@ def test_the_code_digest_of_an_export_covers_only_its_own_domain(tmp_path, monke
     assert receipt.code_version(own) == before != receipt.code_version(other)
 
 
+@pytest.mark.parametrize("changed", ["graphs.py", "export/onnx.py", "stages/export.py", "data/store.py"])
+def test_files_of_an_older_exporter_are_made_again(changed, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    kept = shutil.ignore_patterns("domains", "colab", "play", "report", "__pycache__")
+    shutil.copytree(PROJECT / "training", tmp_path / "training", ignore=kept)
+    before = receipt.code_version()
+    monkeypatch.setattr(receipt, "PROJECT", tmp_path)
+    assert receipt.code_version() == before
+    (tmp_path / "training" / changed).write_text("# changed")
+    assert receipt.code_version() != before
+
+
 def test_a_number_that_is_not_finite_is_null_in_the_receipt_and_shown_as_infinite(tmp_path):
     from training.export.table import file_summary
 

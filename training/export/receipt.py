@@ -35,6 +35,9 @@ FORMAT = 1
 NAME = "receipt.json"
 LIBRARIES = ("torch", "onnx", "onnxruntime", "onnxscript", "coremltools", "safetensors", "numpy")
 
+#: What decides the content of every domain's files, below training/: how a model is loaded, traced and written.
+MAKERS = ("recipe.py", "graphs.py", "pretrained.py", "export", "data", "stages/export.py", "stages/trained.py")
+
 
 def read_receipt(folder: Path) -> dict[str, Any] | None:
     """The receipt in `folder`, or None if there is none. Raises ExportError if it cannot be read."""
@@ -101,11 +104,10 @@ def hardware() -> dict[str, Any]:
 
 
 def code_version(*folders: Path) -> str:
-    """A digest of the sources that decide the content of a run's files: recipe.py, export/, data/, and the run's domain
-    (`folders`). It does not depend on the folder that the project is in."""
+    """A digest of the sources that decide the content of a run's files: MAKERS, and the run's domain (`folders`). It
+    does not depend on the folder that the project is in."""
     total = hashlib.sha256()
-    root = PROJECT / "training"
-    for source in (root / "recipe.py", root / "export", root / "data", *folders):
+    for source in (*(PROJECT / "training" / name for name in MAKERS), *folders):
         for path in [source] if source.is_file() else sorted(source.rglob("*")):
             if path.suffix in (".py", ".yaml"):
                 name = path.relative_to(source.parent).as_posix()
