@@ -29,7 +29,7 @@ class ExportError(AthanorError):
 
 
 class TrainingError(AthanorError):
-    """Training failed: numbers went non-finite, or memory ran out at the smallest batch."""
+    """Training failed: numbers went non-finite, memory ran out at the smallest batch, or the limit leaves no time."""
 
     exit_code = 5
 

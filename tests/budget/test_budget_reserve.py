@@ -14,7 +14,7 @@ from training.budget import reserve as reserves
 from training.budget.account import counted, ledger_path
 from training.budget.ending import STAGES, Ending, Line
 from training.budget.limit import Limit
-from training.errors import UsageError
+from training.errors import TrainingError
 from training.workspace import Workspace
 
 
@@ -256,7 +256,7 @@ def test_a_limit_too_small_to_train_is_refused_unless_something_can_be_exported(
     space = Workspace(tmp_path)
     with counted(space, "train", ["one"], Limit(hours=0.005)) as account:
         left = account.training_left("one", 1, [])
-        with pytest.raises(UsageError, match=r"--max-hours 0\.\d\d"):
+        with pytest.raises(TrainingError, match=r"--max-hours 0\.\d\d"):
             account.require_time(left(), FAMILIES)
         trained(space, "two")
         account.require_time(left(), FAMILIES)

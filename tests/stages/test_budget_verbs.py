@@ -13,7 +13,7 @@ from training.budget import limit as limits
 from training.budget.account import ledger_path
 from training.cli import main
 from training.engine.loop.progress import ALL_STEPS, OUT_OF_BUDGET
-from training.errors import DataError, ExportError
+from training.errors import DataError, ExportError, TrainingError
 from training.stages import trial
 from training.workspace import Workspace
 
@@ -141,6 +141,6 @@ def test_a_host_on_which_a_fixed_export_fails_is_refused_before_anything_is_trai
 
 def test_a_limit_that_leaves_no_time_is_refused_with_what_to_do(stage, tmp_path, capsys):
     code, arguments = stage("train", "spectocloud", "--preset=debug", "--max-hours=0.001")
-    assert code == 2 and arguments is None
+    assert code == TrainingError.exit_code and arguments is None
     output = capsys.readouterr().err
     assert "leaves no time to train" in output and "--max-hours 0." in output and "--resume never" in output

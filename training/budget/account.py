@@ -16,7 +16,7 @@ from training.budget.ending import STAGES, Ending
 from training.budget.ledger import Ledger, RecordedJob
 from training.budget.limit import CURRENCY, HOUR, Limit
 from training.budget.reserve import TRIAL, Due, due, expected, is_measured, reserves, slowness
-from training.errors import AthanorError, Interrupted, UsageError
+from training.errors import AthanorError, Interrupted, TrainingError
 from training.units import duration
 from training.workspace import Workspace
 
@@ -148,7 +148,7 @@ class Account:
         return left
 
     def require_time(self, left: float, families: Sequence[str]) -> None:
-        """Raise UsageError where there is no time to train at all, and nothing trained that could be exported."""
+        """Raise TrainingError where there is no time to train at all, and nothing trained that could be exported."""
         if left > 0 or any(any(self.workspace.checkpoints(name).glob("*.pt")) for name in families):
             return
         used = self.ledger.used()
@@ -157,7 +157,7 @@ class Account:
         hint = f"--max-hours {needed / HOUR * 1.1:.2f}"
         if self.limit.money is not None and self.limit.price is not None:
             hint += f" or --budget-usd {needed / HOUR * 1.1 * self.limit.price:.2f}"
-        raise UsageError(
+        raise TrainingError(
             f"The limit leaves no time to train: of {duration(self.seconds)}, {duration(used.seconds)} are used "
             f"({ledger_path(self.workspace)}), and {duration(kept)} are kept back for evaluating, "
             f"exporting and verifying. It takes more than {hint}; `--resume never` begins a new job at zero."

@@ -65,7 +65,7 @@ def preset_of(options: argparse.Namespace, workspace: Workspace) -> str | None:
 
 def allowance(options: argparse.Namespace, account: Account | None):
     """(a function that returns the seconds that this training may still use, the job's limit in seconds), or
-    (None, None) without a limit. Raises UsageError if there is no time to train."""
+    (None, None) without a limit. Raises TrainingError if there is no time to train."""
     if options.max_hours is None and options.budget_usd is None:
         return None, None
     if account is None:  # not rank 0, which decides for all
