@@ -134,6 +134,21 @@ def test_the_word_comes_from_the_environment_where_the_command_has_none(monkeypa
         plan()
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("Musik", "no domain 'Musik'.*Did you mean music\\?"),
+        ("toy --readngs x", "toy has no option --readngs. Did you mean --readings\\?"),
+        ("music --bars=x", "--bars is an option of market, not of music: ./train_cuda.sh market --bars"),
+        ("--cpu toy", "the domain's word comes first: ./train_cuda.sh toy"),
+        ("toy --cpu my songs", "'my' is the value of no option. A value with spaces needs quotes"),
+    ],
+)
+def test_a_word_that_is_not_known_is_refused_with_what_it_may_have_been(words, message):
+    with pytest.raises(UsageError, match=message):
+        plan(*words.split(" "))
+
+
 def test_nodes_that_may_run_at_once_are_one_step_where_there_are_several_gpus():
     text = script(plan("toy", "--gpus", "2"))
     (line,) = [line for line in text.splitlines() if "training node" in line]

@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
     except AthanorError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.exit_code == 2:
-            print("Try ./train_cuda.sh --help", file=sys.stderr)
+            word = f"{words[0]} " if words[:1] and words[0] in domains() else ""
+            print(f"Try ./train_cuda.sh {word}--help", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: {error.filename}: {error.strerror}. Make it accessible for this user.", file=sys.stderr)

@@ -8,12 +8,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
 from training.runner.fetched import Fetched, given, parts_of
+from training.runner.parser import Formatter, Parser, wrapped
+from training.runner.unknown import unknown_domain, unknown_word
 from training.runner.values import (
     absolute,
     amount,
@@ -46,7 +48,8 @@ Exit codes: 0 all done and verified, 2 wrong usage or configuration, 3 data refu
 5 training failed, 6 the environment (no GPU, no disk, folder in use), 75 interrupted with everything saved: run the
 same command again.
 
-Environment variables can be used instead of options, for pods and Compose: {variables}.
+Environment variables can be used instead of options, for pods and Compose:
+{variables}.
 docs/docker.md lists the variables of Docker mode."""
 
 
@@ -101,16 +104,6 @@ class Command:
         return [word for flag, value in named.items() if value for word in (flag, value)]
 
 
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=32, width=118)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message.removesuffix('.')}.")
-
-
 def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool = True) -> Command:
     """Parse a command. `checking`: whether named folders must exist (false in a container where they are not mounted
     yet). Raises UsageError, HostError for a folder that cannot be reached."""
@@ -119,9 +112,13 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     if given and not given[0].startswith("-"):
         word = given.pop(0)
     if word not in known:
-        raise UsageError(f"there is no domain '{word}'; there are {', '.join(known)}.")
+        raise UsageError(unknown_domain(word, known))
     domain = known[word]
-    values = vars(parser_of(domain).parse_args(given))
+    parser = parser_of(domain)
+    parsed, unknown = parser.parse_known_args(given)
+    if unknown:
+        raise UsageError(unknown_word(unknown, domain, parser.flags(), known))
+    values = vars(parsed)
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     fetched: list[Fetched] = []
     values |= parts_of(domain, values)
@@ -155,12 +152,12 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     return command
 
 
-def parser_of(domain: Domain) -> argparse.ArgumentParser:
+def parser_of(domain: Domain) -> Parser:
     """The parser for commands about one domain."""
-    parser = _Parser(
+    parser = Parser(
         prog=f"./train_cuda.sh {domain.word}", add_help=False, allow_abbrev=False,
-        description=f"{domain.sentence}\n\n{ABOUT}", epilog=CODES.format(variables=", ".join(variables(domain))),
-        usage=argparse.SUPPRESS, formatter_class=_Formatter,
+        description=f"{domain.sentence}\n\n{ABOUT}", epilog=CODES.format(variables=wrapped(variables(domain))),
+        usage=argparse.SUPPRESS, formatter_class=Formatter,
     )  # fmt: skip
     group = parser.add_argument_group("data", "paths may be URLs (s3://, gs://, az://): they are fetched first")
     for option in domain.options:
@@ -228,8 +225,11 @@ def parser_of(domain: Domain) -> argparse.ArgumentParser:
 def help_of(domain: Domain, known: Mapping[str, Domain]) -> str:
     """The text of --help."""
     words = "\n".join(f"  {one.word:<8} {one.sentence}" for one in known.values())
-    head = f"Usage: ./train_cuda.sh [WORD] [options]\n\nWORD, default {next(iter(known))} (or {JOB}):\n{words}"
-    return f"{head}\n\n{parser_of(domain).format_help()}"
+    parts = (
+        "Usage: ./train_cuda.sh [WORD] [options]", f"For example: {domain.demo_text().next}",
+        f"WORD, default {next(iter(known))} (or {JOB}):\n{words}", parser_of(domain).format_help(),
+    )  # fmt: skip
+    return "\n\n".join(parts)
 
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
