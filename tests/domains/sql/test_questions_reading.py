@@ -1,6 +1,8 @@
 """Reading questions from files of every known form, with the reason and the place of every row that holds none."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -239,7 +241,6 @@ def test_a_list_within_an_object_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "why"),
     [
-        ("q.parquet", b"PAR1", r"Write it as JSONL first:\n.*read_parquet\('q\.parquet'\)"),
         ("q.jsonl", "{}".encode("utf-16"), "UTF-16 text; save it as UTF-8"),
         ("q.csv", "question;sql\nfür;x".encode("cp1252"), "save it as UTF-8"),
     ],
@@ -248,6 +249,21 @@ def test_a_file_that_is_not_read_is_refused_with_the_remedy(tmp_path, name, cont
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=why):
         read(tmp_path / name)
+
+
+def test_the_remedy_for_parquet_can_be_pasted_into_a_shell(tmp_path):
+    path = tmp_path / "it's mine.parquet"
+    path.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="Write it as JSONL first") as caught:
+        read(path)
+    (tmp_path / "polars.py").write_text(
+        "class read_parquet:\n"
+        "    def __init__(self, name): self.name = name\n"
+        "    def write_ndjson(self, name): open(name, 'w').write(open(self.name).read())\n"
+    )
+    command = str(caught.value).splitlines()[-1].replace("/tmp/polars/bin/python", sys.executable)
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)  # noqa: S602
+    assert path.with_suffix(".jsonl").read_bytes() == b"PAR1"
 
 
 @pytest.mark.parametrize("value", [" ", None, 5])

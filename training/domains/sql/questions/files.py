@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,6 @@ from training.errors import DataError
 
 _CSV_FIELD = 16 << 20  # characters of one field; the csv module's default is too short for a large schema
 _SEPARATORS = ",;\t"
-_TO_JSONL = (
-    "python -c \"import pandas; "
-    "pandas.read_parquet('{name}').to_json('{stem}.jsonl', orient='records', lines=True)\""
-)
 
 
 def rows_of(path: Path) -> Iterator[tuple[int, Any]]:
@@ -30,10 +27,18 @@ def rows_of(path: Path) -> Iterator[tuple[int, Any]]:
         raise DataError(f"{printable(path)}: {reason}")
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        how = _TO_JSONL.format(name=path.name, stem=path.stem) if path.suffix.lower() == ".parquet" else ""
-        more = f" Write it as JSONL first:\n  {how}" if how else ""
+        more = f" Write it as JSONL first:\n{_to_jsonl(path)}" if path.suffix.lower() == ".parquet" else ""
         raise DataError(f"{printable(path)}: questions are read from {', '.join(_READERS)} files.{more}")
     return reader(path)
+
+
+def _to_jsonl(path: Path) -> str:
+    """The commands that write a Parquet file as JSONL, in an environment that they make."""
+    code = f"import polars; polars.read_parquet({str(path)!r}).write_ndjson({str(path.with_suffix('.jsonl'))!r})"
+    return (
+        "  python3 -m venv /tmp/polars && /tmp/polars/bin/pip install polars\n"
+        f"  /tmp/polars/bin/python -c {shlex.quote(code)}"
+    )
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
