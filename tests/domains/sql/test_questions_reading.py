@@ -262,7 +262,7 @@ def test_the_remedy_for_parquet_can_be_pasted_into_a_shell(tmp_path):
         "    def write_ndjson(self, name): open(name, 'w').write(open(self.name).read())\n"
     )
     command = str(caught.value).splitlines()[-1].replace("/tmp/polars/bin/python", sys.executable)
-    subprocess.run(command, shell=True, check=True, cwd=tmp_path)  # noqa: S602
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
     assert path.with_suffix(".jsonl").read_bytes() == b"PAR1"
 
 
