@@ -65,7 +65,7 @@ class Verbs:
             verb.set_defaults(run=runs.get(name, runs[COMMAND]), of=domain)
 
     def _add(self, name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        verb = self.verbs.add_parser(name, parents=list(parents), help=text)
+        verb = self.verbs.add_parser(name, parents=list(parents), help=text, description=_sentence(text))
         add_domain_options(verb, self.domain, name)
         return verb
 
@@ -138,7 +138,11 @@ class Verbs:
         )
         names = [node.name for node in self.domain.nodes()]
         verb.add_argument(
-            "nodes", nargs="+", metavar="NODE", choices=names or None, help=", ".join(names) or "it has none"
+            "nodes",
+            nargs="+",
+            metavar="NODE",
+            choices=names or None,
+            help=", ".join(names) or f"{self.domain.word} has none",
         )
         verb.add_argument("--seed", type=int, default=42, metavar="N")
         verb.add_argument(
@@ -174,7 +178,8 @@ class Verbs:
         verb = self._add("budget", "what the job has used, by stage, and what is left", self.out)
         verb.add_argument("--done", action="store_true", help="the job is over: the next run starts a new job")
         verb.add_argument("--json", action="store_true", help="hours used, and the limit, as JSON, for programs")
-        verb = self.verbs.add_parser("plan", help="the job of a command as JSON: mounts and nodes", add_help=False)
+        text = "the job of a command as JSON: mounts and nodes"  # its words are all the runner's, also the first flag
+        verb = self.verbs.add_parser("plan", help=text, add_help=False, prefix_chars="\0")
         verb.add_argument("words", nargs=argparse.REMAINDER, metavar="[WORD] ...", help="as after train_cuda.sh")
 
     def _of_domains(self) -> None:
@@ -187,7 +192,8 @@ class Verbs:
             owner = self.domain if self.domain in having else having[0]
             command = next(command for command in owner.commands() if command.name == name)
             parents = [self.device] if command.writes else [self.out, self.device]
-            verb = self.verbs.add_parser(name, parents=parents, help=command.help)
+            verb = self.verbs.add_parser(name, parents=parents, help=command.help,
+                                         description=_sentence(command.help))  # fmt: skip
             if command.writes:
                 verb.add_argument("--out", dest="written", type=Path, required=True, metavar="FILE",
                                   help=command.writes)  # fmt: skip
@@ -211,6 +217,10 @@ def parser_of(
     return Verbs(runs, domain_of(words)).parser
 
 
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 # -- groups of options ---------------------------------------------------------------------------------------------
 
 
@@ -222,7 +232,10 @@ def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str)
     group = verb.add_argument_group(f"data ({domain.word})")
     if name != "inspect":  # whose first word is the domain
         group.add_argument(
-            "--domain", choices=tuple(domains()), default=domain.word, help=f"default: {next(iter(domains()))}"
+            "--domain",
+            choices=tuple(domains()),
+            default=domain.word,
+            help=f"default: that of the named model, else {next(iter(domains()))}",
         )
     for option in options:
         _add_option(group, option)

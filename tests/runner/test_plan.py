@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.toy_domain.domain import TOY
+from training.cli import main
 from training.domain import Node, Option
 from training.errors import UsageError
 from training.registry import domains
@@ -192,3 +193,10 @@ def test_compose_and_its_settings_follow_from_the_options():
     for name, parts in compose.FILES.items():
         text = (PROJECT / name).read_text(encoding="utf-8")
         assert compose.rewritten(text, parts) == text, f"{name} is out of date: python -m training.runner.compose"
+
+
+@pytest.mark.parametrize("words", [["--cpu"], ["music", "--cpu"]])
+def test_the_verb_plan_takes_the_words_of_the_runner_also_a_flag_first(words, capsys):
+    assert main(["plan", *words]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["word"] == "music" and shown["nodes"][0]["name"] == "doctor"
