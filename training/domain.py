@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from training.budget.ending import Ending
-from training.errors import UsageError
+from training.errors import HostError, UsageError
 from training.sampling_unit import UNIT, Unit
 
 if TYPE_CHECKING:
@@ -198,12 +198,14 @@ class Command:
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of doctor's report. `state`: ok, note (it works, with a remark) or fails (a job would fail)."""
+    """One line of doctor's report. `state`: ok, note (it works, with a remark) or fails (a job would fail).
+    `exit_code`: of what fails, as the stage would end that meets it later (errors.py)."""
 
     state: Literal["ok", "note", "fails"]
     about: str
     text: str
     do: str = ""
+    exit_code: int = HostError.exit_code
 
     def __str__(self) -> str:
         mark = {"ok": "  ok   ", "note": "  note ", "fails": "  FAILS"}[self.state]
@@ -323,8 +325,6 @@ class Domain(ABC):
         """Decode the `number`-th of `of` shares of the data, on one of several hosts; returns a line about it.
         `prepare` with options["merge"] = `of` merges the shares. Raises UsageError if the domain does not support
         it."""
-        from training.errors import UsageError
-
         raise UsageError(f"{self.title} does not prepare data on several hosts: leave out --shard, --merge and --ray.")
 
     def items(self, workspace: Workspace) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Option, Unit
+from training.errors import DataError
 
 if TYPE_CHECKING:
     from training.data.schema import Schema
@@ -61,7 +62,8 @@ class Gauges(Domain):
         folder = job.path("series")
         count = len(list(folder.glob("*.txt"))) if folder else 0
         if folder and not count:
-            yield Finding("fails", "series", f"{folder} holds no .txt file", "Name the folder of the series.")
+            yield Finding("fails", "series", f"{folder} holds no .txt file", "Name the folder of the series.",
+                          DataError.exit_code)  # fmt: skip
         elif folder:
             yield Finding("ok", "series", f"{count} gauges")
 

@@ -16,7 +16,7 @@ import pytest
 from training.cli import main
 from training.data.rows import NO_SCHEMA
 from training.domain import Domain, FamilyFacts, Finding, Option
-from training.errors import HostError
+from training.errors import DataError, HostError
 from training.stages import doctor as room
 from training.stages.doctor import doctor
 from training.workspace import PROJECT, Workspace
@@ -48,6 +48,8 @@ class Photos(Domain):
             yield Finding("ok", "develop", "installed")
         elif job.path("photo_root") is not None:
             yield Finding("fails", "develop", "missing", "Install it.")
+        if job.path("photo_root") is not None and job.path("photo_root").name == "empty":
+            yield Finding("fails", "photographs", "there are none", "Take some.", DataError.exit_code)
 
     def store_bytes(self, job):
         root = job.path("photo_root")
@@ -138,6 +140,18 @@ def test_a_check_of_the_domain_can_refuse_the_host(look, monkeypatch, tmp_path):
     (tmp_path / "photos").mkdir()
     with pytest.raises(HostError, match="develop: missing"):
         look(photo_root=tmp_path / "photos")
+
+
+def test_data_that_cannot_be_used_end_with_the_code_of_refused_data_unless_the_host_is_at_fault_too(
+    look, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(room.shutil, "which", lambda name: f"/bin/{name}")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="photographs: there are none"):
+        look(photo_root=tmp_path / "empty")
+    monkeypatch.setattr(room.shutil, "which", lambda name: None if name == "develop" else f"/bin/{name}")
+    with pytest.raises(HostError, match="not ready: develop: missing; photographs"):
+        look(photo_root=tmp_path / "empty")
 
 
 def test_a_missing_compiler_is_noted(look, monkeypatch):

@@ -21,6 +21,7 @@ from training.domain import (
     Section,
     Unit,
 )
+from training.errors import DataError
 
 if TYPE_CHECKING:
     from training.config import Layer
@@ -106,7 +107,8 @@ class Toy(Domain):
         folder = job.path("readings")
         count = (1 if folder.is_file() else len(list(folder.glob("*.csv")))) if folder else 0
         if folder and not count:
-            yield Finding("fails", "readings", f"{folder} holds no .csv file", "Name the folder of the readings.")
+            yield Finding("fails", "readings", f"{folder} holds no .csv file", "Name the folder of the readings.",
+                          DataError.exit_code)  # fmt: skip
         elif folder:
             yield Finding("ok", "readings", f"{count} devices")
 

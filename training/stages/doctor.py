@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.domain import Domain, Finding, Job
-from training.errors import HostError
+from training.errors import DataError, HostError, UsageError
 from training.host import available_cpus, available_memory, nvidia_smi
 from training.workspace import PARTS, PROJECT, Workspace, why_no_folder
 
@@ -46,7 +46,8 @@ def doctor(
     the run is going to request. `as_json`: print them at the end as one JSON object, {"ready": bool, "findings":
     [{"state", "about", "text", "do"}]}, for programs.
 
-    Raises HostError naming everything that would make the run fail.
+    Raises HostError naming everything that would make the run fail; where nothing is wrong with the host, DataError or
+    UsageError, as the stage would raise that meets it.
     """
     job = Job(workspace, options or {})
     findings: list[Finding] = []
@@ -69,7 +70,11 @@ def doctor(
     if as_json:
         print(json.dumps({"ready": not failed, "findings": [asdict(finding) for finding in findings]}, indent=1))
     if failed:
-        raise HostError("this host is not ready: " + "; ".join(f"{f.about}: {f.text}" for f in failed))
+        text = "; ".join(f"{finding.about}: {finding.text}" for finding in failed)
+        codes = {finding.exit_code for finding in failed}
+        if codes <= {UsageError.exit_code, DataError.exit_code}:
+            raise UsageError(text) if UsageError.exit_code in codes else DataError(text)
+        raise HostError(f"this host is not ready: {text}")
     return findings
 
 

@@ -18,6 +18,7 @@ from training import cli
 from training.data.identity import leaking_ids
 from training.data.sealed import openings
 from training.engine.checkpoints.checkpoint_file import read
+from training.errors import DataError
 from training.registry import load_recipe
 from training.stages.fan_out import quarantined
 from training.stages.fork_server import ForkServer
@@ -162,7 +163,7 @@ def test_a_curve_that_begins_as_a_line_is_judged_before_it_is_trained(fresh):
 def test_a_damaged_file_is_quarantined_with_its_reason_and_an_empty_folder_refused(fresh, tmp_path, capsys):
     folder = tmp_path / "readings"
     folder.mkdir()
-    assert fresh.run("doctor", "--readings", folder) == 6
+    assert fresh.run("doctor", "--readings", folder) == DataError.exit_code
     assert "holds no .csv file" in capsys.readouterr().err
     good = "".join(f"{i / 64},{i / 32}\n" for i in range(64))
     (folder / "good.csv").write_text(good)

@@ -10,6 +10,7 @@ from training.domain import Finding, Job
 from training.domains.amp import guitar
 from training.domains.amp.files import capture_files
 from training.domains.amp.formats.checking import SUFFIXES
+from training.errors import DataError
 
 _NAME = "Name a folder with .nam or GuitarML .json files."
 
@@ -24,7 +25,8 @@ def checks(job: Job) -> Iterator[Finding]:
             yield Finding("fails", "captures", f"{folder} cannot be read: {error.strerror}", _NAME)
             return
         if not found:
-            yield Finding("fails", "captures", f"{folder} holds no {' or '.join(SUFFIXES)} file", _NAME)
+            yield Finding("fails", "captures", f"{folder} holds no {' or '.join(SUFFIXES)} file", _NAME,
+                          DataError.exit_code)  # fmt: skip
         else:
             more = f", {len(refused)} that cannot be read" if refused else ""
             yield Finding("ok", "captures", f"{len(found)} files in {folder}{more}")
@@ -34,7 +36,7 @@ def checks(job: Job) -> Iterator[Finding]:
             yield Finding("ok", "guitar", f"{len(recordings)} recordings in {di}")
         else:
             yield Finding("fails", "guitar", f"{di} holds no {' or '.join(guitar.SUFFIXES)} file",
-                          "Name a recording of a guitar without its amplifier.")  # fmt: skip
+                          "Name a recording of a guitar without its amplifier.", DataError.exit_code)  # fmt: skip
     elif di is None and folder is not None:
         yield Finding("note", "guitar", "no --di: synthetic plucks are used",
                       "A recording of your guitar without its amplifier gives results for real playing.")  # fmt: skip

@@ -19,7 +19,7 @@ def checks(job: Job) -> Iterator[Finding]:
     try:
         runs = _runs(job)
     except AthanorError as error:
-        yield Finding("fails", "BOLD", str(error))
+        yield Finding("fails", "BOLD", str(error), exit_code=error.exit_code)
         return
     subjects, names = {run.subject for run in runs}, {run.run for run in runs}
     yield Finding("ok", "BOLD", f"{len(runs)} files of {len(subjects)} subjects, {len(names)} runs")

@@ -22,7 +22,7 @@ def checks(job: Job) -> Iterator[Finding]:
     try:
         paths = files_of(folder, job.options.get("symbols"))
     except AthanorError as error:
-        yield Finding("fails", "bars", str(error))
+        yield Finding("fails", "bars", str(error), exit_code=error.exit_code)
         return
     yield Finding("ok", "bars", f"{counted(len(paths), 'symbol')} in {folder}: {', '.join(paths)}")
     others = others_in(folder)
@@ -36,7 +36,7 @@ def checks(job: Job) -> Iterator[Finding]:
         if unused:
             yield Finding("note", "costs", unused)
     except AthanorError as error:
-        yield Finding("fails", "costs", str(error))
+        yield Finding("fails", "costs", str(error), exit_code=error.exit_code)
 
 
 def store_bytes(job: Job) -> int:

@@ -24,14 +24,16 @@ def checks(job: Job) -> Iterator[Finding]:
         try:
             count = len(databases_in(folder))
         except DataError as error:
-            yield Finding("fails", "databases", str(error), "Leave one file for each database.")
+            yield Finding("fails", "databases", str(error), "Leave one file for each database.",
+                          error.exit_code)  # fmt: skip
         else:
             if count:
                 yield Finding("ok", "databases", f"{count} in {folder}")
             else:
                 yield Finding(
-                    "fails", "databases", f"{folder} holds none", "Name a folder of <id>.sqlite or <id>/<id>.sqlite."
-                )
+                    "fails", "databases", f"{folder} holds none", "Name a folder of <id>.sqlite or <id>/<id>.sqlite.",
+                    DataError.exit_code,
+                )  # fmt: skip
     if job.options.get("download"):
         yield _download(job, job.options["download"])
     if job.options.get("database_url"):
@@ -53,7 +55,7 @@ def _download(job: Job, text: str) -> Finding:
             return Finding("ok", "base", f"{wanted} is in {folder}")
         remote = hub.look(wanted)
     except AthanorError as error:
-        return Finding("fails", "base", str(error))
+        return Finding("fails", "base", str(error), exit_code=error.exit_code)
     return Finding("ok", "base", f"{wanted}: {size(remote.bytes)}, licence: {remote.licence}; commit {remote.commit}")
 
 
