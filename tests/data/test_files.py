@@ -12,7 +12,7 @@ import pytest
 from tests.data.users import mode, public_folder, without_rights
 from training.data import digests, files
 from training.data.digests import Digest, Ledger
-from training.data.files import printable, scan, write_atomic
+from training.data.files import append_line, printable, scan, write_atomic
 from training.errors import HostError
 
 WAV = (".wav", ".mp3")
@@ -302,6 +302,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_file(tmp_path):
         write_atomic(path, fail)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_line_that_a_full_disk_cut_short_is_reported_and_does_not_merge_with_the_next(tmp_path, monkeypatch):
+    path = tmp_path / "lines"
+    append_line(path, "first")
+    write, left = os.write, [3]
+
+    def short(handle, data):
+        if not left[0]:
+            raise OSError(28, "No space left on device")
+        count = write(handle, data[: left[0]])
+        left[0] -= count
+        return count
+
+    monkeypatch.setattr(os, "write", short)
+    with pytest.raises(OSError, match="No space left"):
+        append_line(path, "second")
+    monkeypatch.undo()
+    append_line(path, "third")
+    assert path.read_text() == "first\nsec\nthird\n"
 
 
 def test_equal_bytes_are_not_written_again(tmp_path):

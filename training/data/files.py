@@ -321,6 +321,22 @@ def write_atomic(path: Path, data: bytes | Callable[[Path], None]) -> bool:
     return True
 
 
+def append_line(path: Path, text: str) -> None:
+    """Append a line to a file that other processes may append to as well, and fsync it. A crash or a full disk may have
+    left an incomplete last line: a newline ends that first, so that the two do not merge. Raises OSError."""
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+        rest = (b"\n" if incomplete else b"") + text.encode() + b"\n"
+        while rest:  # one call, but for a disk that fills up: then a part is written, and the next call raises
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    sync(path.parent)
+
+
 def sync(path: Path) -> None:
     """Fsync a file, or a folder (which makes creations and renames of its entries durable)."""
     handle = os.open(path, os.O_RDONLY)

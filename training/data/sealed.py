@@ -6,12 +6,11 @@ runs/test_openings.jsonl is an append-only file with one JSON object per opening
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from training.data.files import disk_errors, printable, sync
+from training.data.files import append_line, disk_errors, printable
 from training.errors import DataError
 from training.workspace import Workspace
 
@@ -33,16 +32,7 @@ def record(workspace: Workspace, run: str, checkpoint_sha256: str, data_digest: 
     path = _path(workspace)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            # A crash may have left an incomplete last line. A newline ends it, so that it does not merge with this one.
-            size = os.fstat(handle).st_size
-            incomplete = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, (b"\n" if incomplete else b"") + json.dumps(asdict(opening)).encode() + b"\n")
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        sync(path.parent)
+        append_line(path, json.dumps(asdict(opening)))
     return opening
 
 

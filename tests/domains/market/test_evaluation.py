@@ -205,6 +205,8 @@ def test_every_model_is_counted_as_a_trial_once(tmp_path):
     with path.open("a") as stream:
         stream.write('{"symbol": "ME')  # a crash
     assert len(trials.lines(path, "MES")) == 2
+    assert trials.record(path, "MES", "c", "3") == 3
+    assert len(trials.lines(path, "MES")) == 3  # the next line is not lost in the incomplete one
 
 
 def test_more_trials_deflate_more(tmp_path):

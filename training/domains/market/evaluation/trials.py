@@ -4,10 +4,9 @@ lines decides what the best one is worth (`sharpe.deflated`)."""
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from training.data.files import disk_errors
+from training.data.files import append_line, disk_errors
 
 
 def record(path: Path, symbol: str, name: str, digest: str) -> int:
@@ -19,13 +18,7 @@ def record(path: Path, symbol: str, name: str, digest: str) -> int:
     if digest not in known:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                entry = {"symbol": symbol, "name": name, "digest": digest}
-                os.write(handle, json.dumps(entry).encode() + b"\n")  # one call: other processes append too
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            append_line(path, json.dumps({"symbol": symbol, "name": name, "digest": digest}))
         known.add(digest)
     return len(known)
 
