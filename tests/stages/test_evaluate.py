@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from training.data import manifest
 from training.data.manifest import Row
 from training.data.schema import ID, Key, Schema
 from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
+from training.stages import evaluate as stage
 from training.stages import splits, trained
 from training.stages.evaluate import evaluate
 from training.workspace import Workspace
@@ -104,6 +106,35 @@ def test_a_changed_name_of_the_rows_is_measured_again(workspace, tmp_path, monke
         monkeypatch.setattr(splits, "load_split", lambda recipe, place, split, table=table, **_: rows_of(split, table))
         evaluate("toy", workspace, device="cpu")
         assert len(Judged.contexts) == measured, table
+
+
+def test_changed_rows_of_the_same_names_are_measured_again(workspace, tmp_path, monkeypatch):
+    """As after a correction of a held-out label, without another training."""
+
+    def rows_of(split: str, first: int):
+        path = tmp_path / f"{split}_{first}.jsonl"
+        path.write_text("".join(json.dumps({"id": str(n), "number": first + n, "table": ""}) + "\n" for n in range(9)))
+        return manifest.load(path, TABLED, path_keys=())
+
+    for first, measured in ((1, 1), (1, 1), (2, 2)):
+        monkeypatch.setattr(splits, "load_split", lambda recipe, place, split, first=first, **_: rows_of(split, first))
+        evaluate("toy", workspace, device="cpu")
+        assert len(Judged.contexts) == measured, first
+
+
+def test_what_another_evaluation_has_written_meanwhile_is_kept(workspace, monkeypatch):
+    path = workspace.exports / "metrics.json"
+
+    @contextmanager
+    def after_another(file, patience, lock=stage.locked):
+        """The lock, once the other one has written and released it."""
+        with lock(file, patience):
+            file.write_text(json.dumps({"format": 1, "families": {"another": {"title": "Another"}}}))
+            yield
+
+    monkeypatch.setattr(stage, "locked", after_another)
+    evaluate("toy", workspace, device="cpu")
+    assert set(json.loads(path.read_text())["families"]) == {"another", "toy"}
 
 
 @pytest.mark.parametrize("content", ["{", '{"toy": {"model": {"val_loss": 1}}}'])

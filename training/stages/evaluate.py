@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from training.data.files import sha256, write_atomic
-from training.data.identity import refuse_leak, schema_of
+from training.budget.book import locked
+from training.data.files import disk_errors, sha256, write_atomic
+from training.data.identity import data_digest, refuse_leak, schema_of
 from training.errors import DataError
 from training.export.receipt import finite
 from training.registry import domain_of, families, family_of
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 METRICS = "metrics.json"
 FORMAT = 1
 #: Increment it when the measurements change: results of an older version are then measured again.
-VERSION = 3
+VERSION = 4
+PATIENCE = 60.0  # seconds to wait for an evaluation at the same time that is writing its result
 SHARE = 0.2
 SHOWN = 12  # metrics in the table on the console
 
@@ -59,13 +61,22 @@ def evaluate(
     result = judge.judged("val", read_metrics(path).get(run, {}))
     if test:
         result["test"] = judge.judged("test", result.get("test", {}))
-    known = read_metrics(path)
-    if result != known.get(run):
+    if _stored(path, run, result):
+        print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
+    return result
+
+
+def _stored(path: Path, run: str, result: dict[str, Any]) -> bool:
+    """Write the entry of a run, unless it is there; returns whether it was written. Entries of other runs are kept,
+    also those that evaluations at the same time write."""
+    with disk_errors(path), locked(path, PATIENCE):
+        known = read_metrics(path)
+        if result == known.get(run):
+            return False
         known[run] = result
         content = {"format": FORMAT, "families": known}
         write_atomic(path, (json.dumps(finite(content), indent=1, allow_nan=False) + "\n").encode())
-        print(f"Written to {workspace.relative(path)} after {time.monotonic() - started:.0f} s.")
-    return result
+    return True
 
 
 class _Judge:
@@ -82,13 +93,14 @@ class _Judge:
         # The sealed split is identified by its manifest, so that an earlier result is read back without opening it.
         sealed = split == "test"
         held_out = None if sealed else self._rows(split)
-        which = sha256(self._manifest(split)) if held_out is None else _names_of(held_out)
         subject = {
             "checkpoint_sha256": self.trained.sha256,
-            "held_out": which,
+            "held_out": sha256(self._manifest(split)) if held_out is None else _names_of(held_out),
             "share": self.share,
             "version": VERSION,
         }
+        if held_out is not None:
+            subject["data_digest"] = data_digest({split: held_out})
         if known.get("subject") == subject:
             print(f"{self.recipe.title}: up to date, measured before.")
             result = known
