@@ -291,6 +291,16 @@ def test_resume_from_another_folder_takes_weights_and_optimizer(tmp_path):
     assert source.exists()
 
 
+def test_resume_with_a_larger_batch_keeps_checkpoints_from_its_first_step_on(tmp_path):
+    """Its steps are counted from a smaller number, and so are those that `save_steps` keeps."""
+    toy.run(tmp_path / "a", training={"epochs": 2, "save_steps": 5})  # 12 steps, 6 an epoch
+    settings = {"epochs": 4, "save_steps": 4, "resume_from": str(folder(tmp_path / "a") / "last.pt")}
+    trained = toy.run(tmp_path / "b", data={"batch_size": 8}, training=settings)  # 3 an epoch: from step 6 to 12
+    assert trained.step == 12
+    kept = sorted(path.name for path in folder(tmp_path / "b").glob("checkpoint_step_*.pt"))
+    assert kept == ["checkpoint_step_12.pt", "checkpoint_step_8.pt"]
+
+
 def test_resume_from_a_finished_run_saves_its_state_in_the_new_folder(tmp_path):
     """Nothing is left to train; last.pt and best.pt are saved there all the same."""
     first = toy.run(tmp_path / "a", training={"epochs": 1})

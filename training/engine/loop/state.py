@@ -154,9 +154,12 @@ class State:
         """Adapt the saved progress to the present run: its data, its length, its rule for early stopping."""
         progress = self.progress
         if (progress.samples, progress.global_batch) != (self.plan.samples, self.plan.global_batch):
-            epochs = progress.step // max(1, math.ceil(progress.samples / progress.global_batch))
-            progress.step = epochs * self.plan.steps_per_epoch
+            before = max(1, math.ceil(progress.samples / progress.global_batch))
+            progress.step = progress.step // before * self.plan.steps_per_epoch
+            # in present steps, too: whether the requested run is longer is decided by it
+            progress.total_steps = round(progress.total_steps * self.plan.steps_per_epoch / before)
             progress.evaluated = min(progress.evaluated, progress.step)
+            progress.archived_step = min(progress.archived_step, progress.step)
             progress.samples, progress.global_batch = self.plan.samples, self.plan.global_batch
         settings = plain(self.recipe.settings)
         if checkpoint["settings"]["data"]["batch_size"] == settings["data"]["batch_size"]:
