@@ -58,6 +58,7 @@ class Option:
     default: Any = None
     verbs: tuple[str, ...] = DATA_VERBS  # the verbs of `python -m training` that accept it; ("",): only the runner does
     runner: bool = True  # whether train_cuda.sh accepts it
+    label: str = ""  # a word that may stand before the value, which it does not change: `video=DIR` is DIR
     #: Attributes of other options -> subfolders that are their values, where this one has a URL. Of a folder on this
     #: host, the domain looks which there are (`arrange`).
     parts: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +75,12 @@ class Option:
     def placeholder(self) -> str:
         """What stands for its value in help texts."""
         return self.metavar or METAVARS[self.kind]
+
+    def without_label(self, kind: Callable[[str], Any]) -> Callable[[str], Any]:
+        """The type of its value on a command line, as a function for argparse. `kind`: of a value without the label."""
+        if not self.label:
+            return kind
+        return lambda text: kind(text.removeprefix(f"{self.label}="))
 
     @property
     def mounted(self) -> bool:

@@ -250,7 +250,7 @@ def _add_option(group: Any, option: Option, **more: Any) -> None:
     if option.kind == "flag":
         group.add_argument(option.flag, action="store_true", default=option.default, help=option.help, **more)
     else:
-        kind, choices = KINDS[option.kind], option.choices or None
+        kind, choices = option.without_label(KINDS[option.kind]), option.choices or None
         group.add_argument(
             option.flag,
             type=kind,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from tests.toy_domain.domain import TOY
 from training.cli import main
 from training.domain import Node, Option
 from training.errors import UsageError
+from training.flags import add_domain_options
 from training.registry import domains
 from training.runner import compose
 from training.runner.options import parse
@@ -102,6 +104,11 @@ def test_options_of_a_domain_reach_the_verbs_that_take_them_and_become_mounts(tm
     assert "--noise" in words["prepare"] and "--noise" not in words["train boost"]
     assert words["train boost"][words["train boost"].index("--readings") + 1] == str(tmp_path)
     assert [(mount.option, mount.path) for mount in made.mounts] == [("readings", str(tmp_path))]
+    labelled = plan("toy", "--readings", f"csv={tmp_path}", "--noise", "0.5")
+    assert labelled.mounts == made.mounts and labelled.steps == made.steps
+    verb = argparse.ArgumentParser()
+    add_domain_options(verb, TOY, "prepare")
+    assert verb.parse_args(["--readings", f"csv={tmp_path}"]).readings == tmp_path
     monkeypatch.setenv("ATHANOR_TOY_READINGS", str(tmp_path))
     assert plan("toy").mounts == made.mounts
 

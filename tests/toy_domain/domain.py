@@ -59,7 +59,7 @@ class Toy(Domain):
     )
     options = (
         Option("readings", "path", "CSV files, one per device, or one of them; x,y per line", "DIR",
-               environment="ATHANOR_TOY_READINGS"),
+               environment="ATHANOR_TOY_READINGS", label="csv"),
         Option("noise", "number", "of the demo data (default: 0.05)", runner=True, verbs=("prepare",)),
         Option("width", "number", "of the curve's network", verbs=("train", "estimate", "prove-resume", "export")),
         Option("table", "text", "the name of the exported table", verbs=("export",)),

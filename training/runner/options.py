@@ -290,7 +290,7 @@ def add_option(group: Any, option: Option) -> None:
     elif option.kind == "choice":
         group.add_argument(option.flag, dest=option.attribute, choices=option.choices, help=about)
     else:
-        kind = number if option.kind == "number" else text
+        kind = option.without_label(number if option.kind == "number" else text)
         group.add_argument(option.flag, dest=option.attribute, type=kind, metavar=option.placeholder, help=about)
 
 
