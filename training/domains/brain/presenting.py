@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -11,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from training.data.encode import encode_files, refuse_if_too_many
+from training.data.encode import encode_files, ledger, refuse_if_too_many
 from training.data.files import printable
 from training.domain import Job
 from training.domains.brain import places
 from training.domains.brain.collecting import Collected
 from training.domains.brain.splits.blocks import gap_of
-from training.domains.brain.stimulus import annotations, bins
+from training.domains.brain.stimulus import annotations, backbone, bins
 from training.domains.brain.stimulus.film import FILM, HEIGHT, PICTURE, PICTURES, WIDTH, frame_files
 from training.domains.brain.stimulus.own import ENCODER as OWN
 from training.domains.brain.stimulus.own import Own, bands_of, check_names, files_of
 from training.errors import DataError, UsageError
+from training.threads import share
 
 MISMATCH = 0.05  # relative difference of length above which the user must say where the film begins
 
@@ -54,17 +56,19 @@ def source(job: Job) -> Source:
     movie, frames, path = job.path("movie"), job.path("frames"), job.path("annotations")
     if movie is not None and frames is not None:
         raise UsageError("Name either --movie or --frames.")
-    own = _own(job)
+    own, remarks = _own(job), ()
+    if job.path("backbone") is not None:
+        own, remarks = _with_backbone(job, movie, own)
     if movie is None and frames is None and path is None and not own:
         raise UsageError("Name what was shown: --movie FILE, --frames DIR, --annotations FILE, or --features FILE.")
     film = _decoded(job, movie, FILM, "--movie") if movie else _frames(job, frames) if frames else None
     if path is None:
-        return Source(film, (), (), ("no annotations: there are no features of words",), own)
+        return Source(film, (), (), ("no annotations: there are no features of words", *remarks), own)
     record = _decoded(job, path, annotations.ENCODER, "--annotations")
     vocabulary = annotations.vocabulary_of(record)
     words = [(float(at), vocabulary[number]) for at, number in zip(record["onset"], record["word"], strict=True)]
     skipped = int(record["skipped"][0])
-    notes = (f"{path.name}: {skipped} rows without a time or text are left out",) if skipped else ()
+    notes = remarks + ((f"{path.name}: {skipped} rows without a time or text are left out",) if skipped else ())
     if film is not None:
         notes += _beyond(path, [at for at, _ in words], float(film["seconds"].max()))
     return Source(film, words, tuple(vocabulary), notes, own)
@@ -82,6 +86,23 @@ def _own(job: Job) -> tuple[Own, ...]:
     found = tuple(band for file in files for band in bands_of(file, records[file]))
     check_names(found)
     return found
+
+
+def _with_backbone(job: Job, movie: Path | None, own: tuple[Own, ...]) -> tuple[tuple[Own, ...], tuple[str, ...]]:
+    """The bands with that of --backbone, and a note on it. Raises UsageError for a model that cannot be used, or
+    without a film, DataError if it fails on the film."""
+    if movie is None:
+        raise UsageError(f"{backbone.OPTION} needs --movie: it looks at the pictures of a film.")
+    layer = job.options.get("backbone_layer")
+    model = backbone.backbone_at(job.path("backbone"), None if layer is None else int(layer))
+    found = ledger(job.workspace.cache).of([str(path) for path in model.files])
+    if found.refused:
+        raise UsageError(f"{backbone.OPTION}: {printable(model.files[min(found.refused)])} cannot be read.")
+    digest = hashlib.sha256(found.sha256.tobytes()).hexdigest()
+    record = _decoded(job, movie, model.encoder(digest, job.workers or share()), backbone.OPTION)
+    band = Own(model.folder, backbone.BAND, np.asarray(record["values"]), np.asarray(record["times"]))
+    check_names([*own, band])
+    return (*own, band), (model.remark,)
 
 
 def _beyond(path: Path, times: Sequence[float], lasts: float) -> tuple[str, ...]:

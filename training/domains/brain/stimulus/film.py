@@ -63,7 +63,7 @@ def decode_picture(path: Path) -> dict[str, np.ndarray]:
 
 
 def _decoded(container: av.container.InputContainer) -> dict[str, np.ndarray]:
-    video = next((stream for stream in container.streams.video if not _is_cover(stream)), None)
+    video = next((stream for stream in container.streams.video if not is_cover(stream)), None)
     audio = next(iter(container.streams.audio), None)
     streams = [stream for stream in (video, audio) if stream is not None]
     if not streams:
@@ -74,7 +74,7 @@ def _decoded(container: av.container.InputContainer) -> dict[str, np.ndarray]:
     for packet in container.demux(streams):
         try:
             frames = packet.decode()
-        except _invalid_data():
+        except invalid_data():
             continue  # a damaged packet costs its frames; the times of the others are their own
         for frame in frames:
             if packet.stream is video:
@@ -92,13 +92,13 @@ def _decoded(container: av.container.InputContainer) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def _invalid_data() -> type[Exception]:
+def invalid_data() -> type[Exception]:
     import av
 
     return av.error.InvalidDataError
 
 
-def _is_cover(stream: av.VideoStream) -> bool:
+def is_cover(stream: av.VideoStream) -> bool:
     """Whether it is a cover picture of a sound file."""
     import av
 
