@@ -145,6 +145,21 @@ class TestTrainer:
         trained = torch.load(tmp_path / "checkpoints" / "best_checkpoint.pt", weights_only=True)
         assert torch.equal(trained["model"]["out.weight"], model.out.weight)
         assert {"optimizer", "scaler", "settings", "metrics", "progress"} <= trained.keys()
+        (log,) = (tmp_path / "logs").glob("*/log.txt")
+        assert "step 9/9" in log.read_text()
+
+    def test_a_module_is_in_the_mode_of_what_is_done_with_it(self, tmp_path):
+        """Dropout acts in steps and not in evaluations, and the trained model is ready for use."""
+        modes = set()
+
+        class Watched(Own):
+            def forward(self, *parts):
+                modes.add((torch.is_grad_enabled(), self.training))
+                return super().forward(*parts)
+
+        model = Watched()
+        Trainer(model, Volumes(24), Volumes(10, seed=1), config(tmp_path, num_epochs=2)).train()
+        assert modes == {(True, True), (False, False)} and not model.training
 
     def test_a_checkpoint_continues_to_the_same_weights(self, tmp_path):
         complete, _ = train(tmp_path / "complete")
@@ -297,6 +312,7 @@ class TestSherlock:
         done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, **ONE_THREAD})
         assert done.returncode == 0, done.stderr
         assert "float32 on CPU x 2" in done.stdout and done.stdout.count("Best validation loss: ") == 1
+        assert "step 1/" in done.stdout
         folder = typing / own["checkpoint_dir"]
         names = {"best_checkpoint.pt", "final_checkpoint.pt", "checkpoint_epoch_1.pt", "checkpoint_epoch_2.pt"}
         assert names <= {one.name for one in folder.glob("*.pt")}

@@ -113,8 +113,8 @@ class Trainer:
         """Train to the end, or until early stopping; a run of the same settings and data in `checkpoint_dir` is
         continued. Returns best_val_loss, and train_history and val_history: dictionaries by epoch and by evaluation.
 
-        `model` then has the best weights. Raises TrainingError, Interrupted (everything is saved) and others of
-        training/stages/train.py.
+        `model` then has the best weights, in the mode of evaluation. Raises TrainingError, Interrupted (everything is
+        saved) and others of training/stages/train.py.
         """
         done = train(self.recipe, self.workspace, device=self.device, load=self.load)
         if int(os.environ.get("RANK", 0)) == 0:
@@ -123,8 +123,9 @@ class Trainer:
         content = read(done.best)
         trained = self.recipe.build({name: of.numpy() for name, of in content["constants"].items()})
         load_state(self.recipe, trained, content, str(done.best), averaged=True)
+        trained.eval()
         if isinstance(self.model, SherlockAutoencoder):
-            self.model.network = trained.eval()
+            self.model.network = trained
         train_history, val_history = history(done)
         return {
             "best_val_loss": float(done.metrics["val_loss"]), "train_history": train_history,

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-_TINY = 1e-12
+_TINY = 1e-6  # share of a column's mean square that is rounding of float32
 _PARTS = ("p", "y", "pp", "yy", "py")
 
 
@@ -29,12 +29,15 @@ def sums_of(
 
 
 def correlations_of(means: Mapping[str, Any]) -> np.ndarray:
-    """The correlation of every column that has volumes, float64: 0 where prediction or measurement is constant."""
+    """The correlation of every column that has volumes, float64, whatever their scale: 0 where prediction or
+    measurement is constant."""
     n = np.asarray(means["n"], np.float64)
     some = n > 0
     p, y, pp, yy, py = (np.asarray(means[name], np.float64)[some] / n[some] for name in _PARTS)
-    size = np.sqrt(np.maximum(pp - p * p, 0) * np.maximum(yy - y * y, 0))
-    return np.divide(py - p * y, size, out=np.zeros_like(size), where=size > _TINY)
+    left, right = pp - p * p, yy - y * y
+    varies = (left > _TINY * pp) & (right > _TINY * yy)
+    size = np.sqrt(np.maximum(left, 0) * np.maximum(right, 0))
+    return np.divide(py - p * y, size, out=np.zeros_like(size), where=varies)
 
 
 def squared_errors(predicted: torch.Tensor, measured: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
