@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tests.domains.brain import conftest
+from training.domains.brain.autoencoder import pictures
 from training.domains.brain.autoencoder.objective import correlation, fmri_count, fmri_total, shares
 from training.domains.brain.autoencoder.recipe import AutoencoderRecipe
 from training.domains.brain.autoencoder.reconstruction import judge_reconstruction
@@ -118,13 +119,26 @@ def test_a_step_trains_bottleneck_heads_and_decoder(recipe, model, batch):
 
 def test_reconstruction_is_judged_beside_the_mean(recipe, splits, model):
     material, rows = Material.of(splits["train"]), Rows.of(splits["test"])
-    found = judge_reconstruction(model, material, rows, 0)
+    found = judge_reconstruction(model, rows)
     assert set(found) == {"video_r2", "audio_r2", "text_r2"}
     assert all(metric.baselines["mean"].value == 0 and metric.model.value < 1 for metric in found.values())
-    seen = judge_reconstruction(model, material, material.train, 0)  # rows on which the decoder is fitted
+    seen = judge_reconstruction(model, material.train)  # rows on which the decoder is fitted
     assert all(metric.model.value > 0.02 for metric in seen.values())
     torch.nn.init.zeros_(model.decoder)
-    assert all(abs(one.model.value) < 1e-6 for one in judge_reconstruction(model, material, rows, 0).values())
+    assert all(abs(one.model.value) < 1e-6 for one in judge_reconstruction(model, rows).values())
+
+
+def test_pictures_are_given_back_beside_those_that_were_shown_and_the_mean(splits, model, tmp_path):
+    rows = Rows.of(splits["val"])
+    shown, given, mean = (np.stack([of[place] for _, of in pictures.frames(model, rows)]) for place in range(3))
+    assert shown.shape == (pictures.SHOWN, 24, 32, 3) and (mean == mean[0]).all()
+    seconds, (first, *_) = pictures.frames(model, rows)[0]
+    run = rows.runs[rows.held()[0][0]].stimulus
+    row = round((seconds - run.onset) / run.tr)
+    assert np.abs(first.reshape(-1) - run.bands["pixels"][row]).max() <= 0.51
+    error = [((of.astype(float) - shown) ** 2).mean() for of in (given, mean)]
+    assert error[0] < error[1]
+    assert pictures.draw(model, rows, tmp_path).stat().st_size > 1_000
 
 
 def test_the_share_is_that_of_the_model_as_it_is_evaluated(recipe, splits, model):

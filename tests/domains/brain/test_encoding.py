@@ -215,4 +215,4 @@ def test_a_planted_voxel_comes_back_in_its_place_in_a_map(recipe, splits, model,
 def test_moments_of_an_empty_choice_are_an_error():
     moments = Moments.of([np.ones((3, 2), np.float32)], [np.ones((3, 2), np.float32)])
     with pytest.raises(ValueError, match="no voxel"):
-        moments.mean_draws(None, np.zeros(2, bool))
+        moments.mean_of(np.zeros(2, bool))

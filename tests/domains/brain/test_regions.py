@@ -22,7 +22,6 @@ from training.domains.brain.evaluation.regions import by_region
 from training.domains.brain.prepare import prepare
 from training.domains.brain.rows import REGIONS
 from training.errors import DataError
-from training.judgement import Resampling
 
 SHAPE, AFFINE = (6, 5, 4), np.diag([3.0, 3, 3, 1])
 VOXELS = np.arange(120, dtype=np.int32)
@@ -94,7 +93,7 @@ def test_a_region_that_is_predicted_is_found_and_one_of_noise_is_not():
     own = dict(zip(names, predicted, strict=True))
     moments: Moments = held.moments(own)
     ceiling = np.full((2, 60), 0.8)
-    seen, noise = by_region(regions, moments, moments, ceiling, held.shifted(own), Resampling(6, 0))
+    seen, noise = by_region(regions, moments, moments, ceiling, held.shifted(own))
     assert seen["r"] == pytest.approx(0.7, abs=0.05) and seen["low"] < seen["r"] < seen["high"]
     assert seen["share"] == pytest.approx(seen["r"] / 0.8) and seen["banded_ridge"] == pytest.approx(seen["r"])
     assert seen["q"] < 0.05 < noise["q"] and abs(noise["r"]) < 0.1

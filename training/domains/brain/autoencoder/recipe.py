@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from training.domains.brain.autoencoder import pictures
 from training.domains.brain.autoencoder.model import MODALITIES, Autoencoder, Bottleneck, Decoder
 from training.domains.brain.autoencoder.objective import coefficients, fmri_count, fmri_total, shares
 from training.domains.brain.autoencoder.reconstruction import judge_reconstruction
@@ -107,8 +108,7 @@ class AutoencoderRecipe(EncodingRecipe):
 
     def evaluate(self, context):
         found = super().evaluate(context)
-        material, rows = self.fitted.of(seen(context.train)), Rows.of(seen(context.held_out))
-        kept = judge_reconstruction(context.model, material, rows, self.settings.seed)
+        kept = judge_reconstruction(context.model, Rows.of(seen(context.held_out)))
         share = self.share(context.model, context.train)
         sentences = [f"The bottleneck gives back {_listed(kept)} of the variance on held-out time."]
         if share < LEAST_SHARE:
@@ -129,6 +129,11 @@ class AutoencoderRecipe(EncodingRecipe):
             with torch.enable_grad():
                 found.append(self._share(*self._terms(model, batch), counts=self.counts(batch)))
         return float(np.mean(found))
+
+    def samples(self, model, held_out, folder, seed):
+        """The maps of the encoding model, and pictures that the bottleneck gives back."""
+        out = super().samples(model, held_out, folder, seed)
+        return [*out, pictures.draw(model, Rows.of(seen(held_out)), folder)] if "video" in model.modalities else out
 
     # -- export --------------------------------------------------------------------------------------------------------
 

@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from training.domains.brain.material import Material, Rows
+from training.domains.brain.evaluation.measures import BlockEstimate, left_out
+from training.domains.brain.material import Rows
 from training.domains.brain.regression.baselines import MEAN
-from training.judgement import About, BootstrapDraws, Metric, Resampling, compare, resample
+from training.judgement import About, Metric, compare
 
 if TYPE_CHECKING:
     from training.domains.brain.autoencoder.model import Autoencoder
 
 
-def judge_reconstruction(model: Autoencoder, material: Material, rows: Rows, seed: int) -> dict[str, Metric]:
-    """R2 of each modality against the mean of the training rows, drawn by held-out blocks."""
-    sums: dict[str, list[tuple[float, int]]] = {}
+def judge_reconstruction(model: Autoencoder, rows: Rows) -> dict[str, Metric]:
+    """R2 of each modality against the mean of the training rows, with intervals by held-out blocks."""
+    sums: dict[str, list[float]] = {}
     for name, begin, end in rows.held():
         for key, of in _errors(model, rows, name).items():
-            sums.setdefault(key, []).append((float(of[begin:end].sum()), end - begin))
-    blocks = Resampling(len(next(iter(sums.values()))), seed)
-
-    def summarise(means: Mapping[str, float]) -> dict[str, float]:
-        return {f"{modality}_r2": 1 - means[modality] / means[f"{modality} none"] for modality in model.modalities}
-
-    draws = resample({key: np.array(of, np.float64) for key, of in sums.items()}, blocks, summarise)
-    nothing = {
-        name: BootstrapDraws(0.0, np.zeros_like(one.draws), np.zeros_like(one.without), one.estimated)
-        for name, one in draws.items()
-    }
+            sums.setdefault(key, []).append(float(of[begin:end].sum()))
+    found = {f"{one}_r2": _explained(np.array(sums[one]), np.array(sums[f"{one} none"])) for one in model.modalities}
+    nothing = {name: one.constant(0.0) for name, one in found.items()}
     about = {
         f"{modality}_r2": About("higher", "", f"Share of the variance of {modality} on held-out time that the "
                                 "bottleneck gives back; 0 for the mean of the training rows.",
                                 title=f"reconstruction R2, {modality}")
         for modality in model.modalities
     }  # fmt: skip
-    return compare(about, draws, {MEAN: nothing})
+    return compare(about, found, {MEAN: nothing})
+
+
+def _explained(error_U: np.ndarray, none_U: np.ndarray) -> BlockEstimate:
+    """1 - error / error of the training mean, from the sums of both over each block."""
+    some = left_out(len(error_U))
+    return BlockEstimate.of(1 - error_U.sum() / none_U.sum(), 1 - (some @ error_U) / (some @ none_U))
 
 
 def _errors(model: Autoencoder, rows: Rows, run: str) -> dict[str, np.ndarray]:

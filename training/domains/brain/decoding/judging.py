@@ -15,14 +15,13 @@ import numpy as np
 
 from training.domains.brain.decoding import linear
 from training.domains.brain.evaluation import measures
-from training.domains.brain.evaluation.judging import leaking, not_below
-from training.domains.brain.evaluation.measures import Moments
-from training.domains.brain.families import BLOCK
+from training.domains.brain.evaluation.judging import above_null, leaking, not_below
+from training.domains.brain.evaluation.measures import BlockEstimate, Moments
 from training.domains.brain.features.bank import joined
 from training.domains.brain.material import Material, Rows, stretches
 from training.domains.brain.regression.baselines import MEAN, RIDGE, ROLLED
 from training.errors import DataError
-from training.judgement import About, BootstrapDraws, Finding, Judgement, Metric, Resampling, against, compare, verdict
+from training.judgement import About, BootstrapDraws, Finding, Judgement, Metric, Resampling, compare, verdict
 from training.report.measures import ROWS
 
 if TYPE_CHECKING:
@@ -119,18 +118,17 @@ def judge(
     chosen = _chosen(held, own)
     segments = chosen == np.arange(chosen.shape[1])
     p = measures.matching_p(chosen, seed)
-    blocks, pieces = Resampling(len(held.blocks), seed), Resampling(segments.shape[1], seed)
-    draw = partial(_draws, held, bands, blocks, pieces)
+    draw = partial(_figures, held, bands, Resampling(segments.shape[1], seed))
     draws = draw(own)
     found = {name: draw(held.decoded(one.decode)) for name, one in models.items()}
-    found[MEAN] = {name: _constant(one, 0.0) for name, one in draws.items() if name != "matching"}
+    found[MEAN] = {name: one.constant(0.0) for name, one in draws.items() if isinstance(one, BlockEstimate)}
     chance = 1 / segments.shape[1]
     found[CHANCE] = {"matching": _constant(draws["matching"], chance)}
     metrics = compare(_about(bands), draws, found)
     r, matching = metrics["decode_r"], metrics["matching"]
     gap = material.gap(rows)
     findings = [
-        against(r, ROLLED, TITLES[ROLLED], "correlation", paired=True, unit=BLOCK),
+        above_null(r, TITLES[ROLLED], len(held.blocks)),
         not_below(r, RIDGE, TITLES[RIDGE]),
         _recognised(matching, p),
         *leaking(gap, material),
@@ -203,8 +201,8 @@ def _chosen(held: Held, decoded: Mapping[str, Sequence[np.ndarray]]) -> np.ndarr
     return np.stack([measures.most_alike(held.joined(decoded[one]), true) for one in held.subjects])
 
 
-def _draws(
-    held: Held, bands: Mapping[str, np.ndarray], blocks: Resampling, pieces: Resampling,
+def _figures(
+    held: Held, bands: Mapping[str, np.ndarray], pieces: Resampling,
     decoded: Mapping[str, Sequence[np.ndarray]],
 ) -> dict[str, BootstrapDraws]:  # fmt: skip
     true = held.measured()
@@ -217,8 +215,8 @@ def _draws(
 
     matching = BootstrapDraws(float(share.mean()), of(pieces.counts), of(pieces.without), pieces.varies)
     return {
-        "decode_r": moments.mean_draws(blocks),
-        **{f"{band}_r": moments.mean_draws(blocks, chosen) for band, chosen in bands.items()},
+        "decode_r": moments.mean_of(),
+        **{f"{band}_r": moments.mean_of(chosen) for band, chosen in bands.items()},
         "matching": matching,
     }  # fmt: skip
 

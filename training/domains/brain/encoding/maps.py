@@ -19,7 +19,6 @@ from training.domains.brain.encoding import projections, slices
 from training.domains.brain.evaluation.judging import DISCOVERY, Held, discoveries
 from training.domains.brain.evaluation.regions import LEAST_CEILING, by_region, regions_of
 from training.domains.brain.material import Rows
-from training.judgement import Resampling
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -66,7 +65,6 @@ class Grid:
 
 def write(
     predict: Callable[[str, str, int, int], np.ndarray], model: Encoding, held_out: Sequence[Row], folder: Path,
-    seed: int = 0,
 ) -> list[Path]:  # fmt: skip
     """Of up to MOST subjects, over the held-out rows: r_sub-<subject>.nii.gz, and ceiling_, share_, q_ where they can
     be computed (two subjects; stretches long enough for shifts). With an atlas regions.csv and r_by_region.nii.gz, over
@@ -96,7 +94,7 @@ def write(
                                       mean_bold(record, rows.shape), rows.affine))  # fmt: skip
     regions = regions_of(held_out)
     if regions is not None:
-        table = by_region(regions, moments, None, ceiling_SV, shifted, Resampling(len(held.units), seed))
+        table = by_region(regions, moments, None, ceiling_SV, shifted)
         out += write_regions(folder, table, regions, grid)
     titles = [one.title for one in drawn]
     maps = [path for path in out if path.name.startswith("r_sub-")][:DRAWN]

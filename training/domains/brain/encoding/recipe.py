@@ -107,7 +107,7 @@ class EncodingRecipe(Stepped):
             with torch.no_grad():
                 return latent_of(context.model, runs[run].stimulus).float().cpu().numpy()
 
-        entries = judge_unseen(latent, material, train, unseen(context.held_out), self.settings.seed)
+        entries = judge_unseen(latent, material, train, unseen(context.held_out))
         verdict = Verdict(found.verdict.word, [*found.verdict.why, *(sentence(entry) for entry in entries)])
         return Judgement(found.metrics, verdict, {**found.more, "brain": {**found.more["brain"], "unseen": entries}})
 
@@ -128,7 +128,7 @@ class EncodingRecipe(Stepped):
     def samples(self, model, held_out, folder, seed):
         """Maps of the subjects' voxels on the held-out rows, as NIfTI on the grid of the BOLD; results by region."""
         held_out = seen(held_out)
-        return maps.write(self.predictor(model, held_out), model, held_out, folder, seed)
+        return maps.write(self.predictor(model, held_out), model, held_out, folder)
 
     # -- export --------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from training.domains.brain.bold.atlas import Regions
 from training.domains.brain.evaluation import measures
-from training.domains.brain.evaluation.measures import Ceiling, Moments
+from training.domains.brain.evaluation.measures import BlockEstimate, Ceiling, Moments
 from training.domains.brain.evaluation.regions import by_region, regions_of
 from training.domains.brain.evaluation.truth import Truth, truth_of
 from training.domains.brain.families import BLOCK
@@ -23,11 +23,9 @@ from training.domains.brain.rows import BOLD_PATH
 from training.domains.brain.splits.blocks import gap_of
 from training.judgement import (
     About,
-    BootstrapDraws,
     Finding,
     Judgement,
     Metric,
-    Resampling,
     Verdict,
     against,
     compare,
@@ -157,21 +155,20 @@ def judge(
     `fitted`: the baselines, if they were fitted for another split; they are added to it."""
     rows = Rows.of(held_out)
     held = held_of(material, rows)
-    resampling = Resampling(len(held.units), fitting.seed)
     reliable = _reliable(material)
     truth = truth_of(Path(held_out[0].values[BOLD_PATH]))
     others = fitted if fitted else linear_baselines(material, fitting, truth)
     if fitted is not None:
         fitted.update(others)
     own = held.predicted(predict)
-    draws = _draws(held, own, reliable, resampling)
-    found = {name: _draws(held, held.predicted(one), reliable, resampling) for name, one in others.items()}
-    found[MEAN] = {name: _nothing(one) for name, one in draws.items()}
+    draws = _figures(held, own, reliable)
+    found = {name: _figures(held, held.predicted(one), reliable) for name, one in others.items()}
+    found[MEAN] = {name: one.constant(0.0) for name, one in draws.items()}
     metrics = compare(ABOUT, draws, found)
     banded = held.moments(held.predicted(others[BANDED]))
-    more = _more(held, own, truth, material.train.subjects, regions_of(held_out), banded, resampling)
+    more = _more(held, own, truth, material.train.subjects, regions_of(held_out), banded)
     gap = material.gap(rows)
-    findings = [*_findings(metrics["voxel_r"]), *leaking(gap, material)]
+    findings = [*_findings(metrics["voxel_r"], len(held.units)), *leaking(gap, material)]
     why = verdict(findings)
     sentences = [*why.why, beyond_the_beginning(metrics["voxel_r"])]
     blocks = len(held.units)
@@ -181,19 +178,14 @@ def judge(
     )
 
 
-def _draws(
-    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], reliable: np.ndarray | None, resampling: Resampling
-) -> dict[str, BootstrapDraws]:
+def _figures(
+    held: Held, predicted: Mapping[str, Sequence[np.ndarray]], reliable: np.ndarray | None
+) -> dict[str, BlockEstimate]:
     moments = held.moments(predicted)
-    out = {"voxel_r": moments.mean_draws(resampling)}
+    out = {"voxel_r": moments.mean_of()}
     if reliable is not None and reliable.any():
-        out["reliable_r"] = moments.mean_draws(resampling, reliable)
+        out["reliable_r"] = moments.mean_of(reliable)
     return out
-
-
-def _nothing(like: BootstrapDraws) -> BootstrapDraws:
-    """The correlation of a constant, which is 0 by definition."""
-    return BootstrapDraws(0.0, np.zeros_like(like.draws), np.zeros_like(like.without), like.estimated)
 
 
 def _reliable(material: Material) -> np.ndarray | None:
@@ -217,10 +209,21 @@ def _reliable(material: Material) -> np.ndarray | None:
 # -- the verdict -------------------------------------------------------------------------------------------------------
 
 
-def _findings(metric: Metric) -> list[Finding]:
+def _findings(metric: Metric, blocks: int) -> list[Finding]:
     """Above the null; not below banded ridge."""
-    null = against(metric, ROLLED, TITLES[ROLLED], "correlation", paired=True, unit=BLOCK)
-    return [null, not_below(metric)]
+    return [above_null(metric, TITLES[ROLLED], blocks), not_below(metric)]
+
+
+def above_null(metric: Metric, title: str, blocks: int) -> Finding:
+    """Whether anything is predicted. A few blocks cannot show it: where nothing can be predicted, they are above the
+    null half of the time."""
+    if metric.estimated:
+        return against(metric, ROLLED, title, "correlation", paired=True, unit=BLOCK)
+    figures = f"correlation {metric.model.formatted()}, {title} {metric.baselines[ROLLED].formatted()}"
+    return Finding(
+        "bad", f"Too few time blocks to show that anything is predicted: {blocks}, and {measures.LEAST_BLOCKS} are "
+        f"needed ({figures}). Name longer runs, or more of them."
+    )  # fmt: skip
 
 
 def not_below(metric: Metric, name: str = BANDED, title: str = TITLES[BANDED]) -> Finding:
@@ -261,7 +264,7 @@ def leaking(gap: int | None, material: Material) -> list[Finding]:
 
 def _more(
     held: Held, predicted: Mapping[str, Sequence[np.ndarray]], truth: Truth | None, subjects: Sequence[str],
-    regions: Regions | None, banded: Moments, resampling: Resampling,
+    regions: Regions | None, banded: Moments,
 ) -> dict[str, Any]:  # fmt: skip
     r_SV = np.split(held.moments(predicted).correlations(), len(held.subjects))
     r_SV, ceilings, shifted = np.stack(r_SV), held.ceilings(), held.shifted(predicted)
@@ -279,7 +282,7 @@ def _more(
     }  # fmt: skip
     if regions is not None:
         of = ceilings[0].values_SV
-        out["regions"] = by_region(regions, held.moments(predicted), banded, of, shifted, resampling)
+        out["regions"] = by_region(regions, held.moments(predicted), banded, of, shifted)
     if truth is not None:
         out["truth"] = truth.beside(r_SV, subjects)
     return out

@@ -14,7 +14,6 @@ from training.domains.brain.bold.atlas import Regions
 from training.domains.brain.evaluation import measures
 from training.domains.brain.evaluation.measures import Moments
 from training.domains.brain.rows import MASK_PATH, REGIONS
-from training.judgement import Resampling
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -30,7 +29,7 @@ def regions_of(rows: Sequence[Row]) -> Regions | None:
 
 def by_region(
     regions: Regions, own: Moments, banded: Moments | None, ceiling_SV: np.ndarray | None,
-    shifted: tuple[np.ndarray, np.ndarray] | None, resampling: Resampling,
+    shifted: tuple[np.ndarray, np.ndarray] | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """A row for each region: name, number, voxels; r with its interval (None: of too few blocks), the r of banded
     ridge, the ceiling (means over voxels and subjects), the share of it; q.
@@ -45,12 +44,12 @@ def by_region(
     for place, (name, number) in enumerate(zip(regions.names, regions.numbers, strict=True)):
         chosen = regions.voxels(place)
         every = np.tile(chosen, subjects)
-        draws = own.mean_draws(resampling, every)
-        r = draws.interval()
+        found = own.mean_of(every)
+        r = found.interval()
         ceiling = None if ceiling_SV is None else float(ceiling_SV[:, chosen].mean())
         out.append({
             "name": name, "number": number, "voxels": int(chosen.sum()), "r": r.value,
-            "low": r.low if draws.estimated else None, "high": r.high if draws.estimated else None,
+            "low": r.low if found.estimated else None, "high": r.high if found.estimated else None,
             "banded_ridge": None if banded is None else float(banded.correlations()[every].mean()),
             "ceiling": ceiling,
             "share": None if ceiling is None or ceiling < LEAST_CEILING else r.value / ceiling,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training.domains.brain.evaluation.judging import Held, held_of
+from training.domains.brain.evaluation.measures import BlockEstimate
 from training.domains.brain.material import Material, Rows, stretches
 from training.domains.brain.regression import ridge
-from training.judgement import BootstrapDraws, Resampling
 
 if TYPE_CHECKING:
     from training.data.rows import Row
@@ -44,7 +44,7 @@ class Head:
 
 
 def judge_unseen(
-    latent: Latent, material: Material, train: Sequence[Row], held_out: Sequence[Row], seed: int
+    latent: Latent, material: Material, train: Sequence[Row], held_out: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Of each subject of the rows `train` and `held_out`, who is in none of `material`: {"subject", "blocks", "of": for
     each number of minutes {"minutes", "shared", "own", "null", "gap"}}, correlations over all voxels with intervals.
@@ -57,7 +57,6 @@ def judge_unseen(
     for subject in Rows.of(train).subjects:
         own = Material(Rows.of([row for row in train if row.values["subject"] == subject]), material.bank)
         held = held_of(own, Rows.of([row for row in held_out if row.values["subject"] == subject]))
-        resampling = Resampling(len(held.units), seed)
         latents = {name: latent(name) for name in own.train.runs}
         rolled = {name: np.roll(of, int(ROLL * len(of)), 0) for name, of in latents.items()}
         tables = {SHARED: latents, OWN: own.responses, NULL: rolled}
@@ -65,7 +64,7 @@ def judge_unseen(
         found = []
         for volumes, minutes in _amounts(len(y), next(iter(own.train.runs.values())).tr):
             few = _first(lengths, volumes)
-            draws = {name: _draws(own, subject, table, y[:volumes], few, held, resampling)
+            draws = {name: _draws(own, subject, table, y[:volumes], few, held)
                      for name, table in tables.items()}  # fmt: skip
             entry = {name: _plain(one) for name, one in draws.items()}
             found.append({"minutes": minutes, **entry, "gap": _plain(draws[SHARED] - draws[OWN])})
@@ -87,18 +86,17 @@ def _first(lengths: Sequence[int], volumes: int) -> list[int]:
 
 def _draws(
     own: Material, subject: str, table: dict[str, np.ndarray], y: np.ndarray, lengths: Sequence[int], held: Held,
-    resampling: Resampling,
-) -> BootstrapDraws:  # fmt: skip
+) -> BlockEstimate:  # fmt: skip
     x = np.concatenate([
         table[name][begin:end] for name, run in own.train.runs.items()
         for begin, end in stretches(run.spans.get(subject, ()))
     ])  # fmt: skip
     head = Head.fitted(x[: len(y)], y, lengths)
     predicted = {subject: [head.predict(table[name][begin:end]) for name, begin, end in held.blocks]}
-    return held.moments(predicted).mean_draws(resampling)
+    return held.moments(predicted).mean_of()
 
 
-def _plain(draws: BootstrapDraws) -> dict[str, Any]:
+def _plain(draws: BlockEstimate) -> dict[str, Any]:
     interval = draws.interval()
     return {"r": interval.value, "low": interval.low, "high": interval.high, "estimated": draws.estimated}
 

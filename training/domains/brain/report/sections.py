@@ -14,7 +14,8 @@ from training.workspace import Workspace
 
 HERE = Path(__file__).parent
 STYLE = HERE / "brain.css"
-PICTURE, SLICES = "r.png", "slices.png"  # of encoding/projections.py and slices.py, which import numpy
+#: Of encoding/projections.py, encoding/slices.py and autoencoder/pictures.py, which import numpy.
+PICTURE, SLICES, FRAMES = "r.png", "slices.png", "frames.png"
 BANDS = {"pixels": "picture (principal components)", "motion": "motion", "sound": "sound (log-mel)", "words": "words"}
 
 
@@ -23,7 +24,7 @@ def sections(workspace: Workspace) -> Iterator[Section]:
     metrics = attempt(lambda: read_json(workspace.exports / "metrics.json"), []) or {}
     judged = [
         {"title": str(entry.get("title") or run), **_figures(entry), "map": _picture(workspace, run, PICTURE),
-         "slices": _picture(workspace, run, SLICES)}
+         "slices": _picture(workspace, run, SLICES), "frames": _picture(workspace, run, FRAMES)}
         for run, entry in objects(metrics.get("families")) if "brain" in entry
     ]  # fmt: skip
     if judged:
