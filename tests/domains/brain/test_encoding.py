@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
 import torch
 
-from tests.domains.brain.conftest import SETTINGS, SUBJECTS, changed
+from tests.domains.brain.conftest import SETTINGS, SUBJECTS, TR, VOLUMES, changed, options_of
 from training.domains.brain.bold.values import raw
 from training.domains.brain.encoding import maps
 from training.domains.brain.encoding.model import Encoder, Head, standardised
+from training.domains.brain.encoding.predict import predict
 from training.domains.brain.encoding.recipe import EncodingRecipe
 from training.domains.brain.evaluation.judging import held_of
 from training.domains.brain.evaluation.measures import Moments
 from training.domains.brain.material import Material, Rows, index_of
 from training.domains.brain.regression import baselines
 from training.domains.brain.rows import BOLD_PATH
+from training.errors import UsageError
 from training.export.onnx import write_onnx
 from training.export.proof import compare, module_run, session, trial_inputs
 from training.export.trace import trace
@@ -210,6 +213,29 @@ def test_a_planted_voxel_comes_back_in_its_place_in_a_map(recipe, splits, model,
     known = ceiling >= 0.05
     assert known.any() and share[known] == pytest.approx(values[known] / ceiling[known], rel=1e-4)
     assert not share[~known].any()
+
+
+def test_the_bold_that_a_film_would_evoke_is_that_of_the_model_on_the_grid(
+    recipe, splits, model, laboratory, prepared, tmp_path
+):
+    """The film of the training, as a new one: what the model predicts of the run."""
+    options = {name: path for name, path in options_of(laboratory).items() if name != "fmri"}
+    lines: list[str] = []
+    job = replace(prepared[0], options=options | {"out": tmp_path / "new"}, say=lines.append)
+
+    def load(name):
+        return SimpleNamespace(model=model)
+
+    predict(job, (), load)
+    rows = Rows.of(splits["val"])
+    expected = recipe.predictor(model, splits["val"])("02", "1", 0, VOLUMES)
+    image = nibabel.load(tmp_path / "new" / "sub-02_bold.nii.gz")
+    values = image.get_fdata(dtype=np.float32).reshape(-1, VOLUMES)
+    assert values[rows.voxels] == pytest.approx(expected.T, abs=1e-5) and image.header.get_zooms()[3] == TR
+    assert np.array_equal(image.affine, rows.affine) and not np.delete(values, rows.voxels, 0).any()
+    assert len(list((tmp_path / "new").iterdir())) == SUBJECTS and "3 subjects, 300 volumes" in lines[-1]
+    with pytest.raises(UsageError, match="trained on words, which are missing here: give --annotations"):
+        predict(replace(job, options={**job.options, "annotations": None}), (), load)
 
 
 def test_moments_of_an_empty_choice_are_an_error():

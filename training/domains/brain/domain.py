@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
 from training.domains.brain.families import BLOCK, FAMILIES
 from training.errors import UsageError
 
@@ -102,6 +103,15 @@ class Brain(Domain):
         from training.domains.brain.checks import store_bytes
 
         return store_bytes(job)
+
+    def commands(self) -> tuple[Command, ...]:
+        taken = ("movie", "annotations", "features", "backbone", "backbone-layer")
+        options = tuple(replace(option, verbs=()) for option in self.options if option.name in taken)
+        return (
+            Command("predict", "the BOLD that a film would evoke in each subject, as NIfTI",
+                    "training.domains.brain.encoding.predict:predict", options=options,
+                    writes="a folder: sub-01_bold.nii.gz ..., standardised"),
+        )  # fmt: skip
 
     def demo_text(self) -> DemoText:
         return DemoText(

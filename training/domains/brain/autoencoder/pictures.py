@@ -43,7 +43,9 @@ def draw(model: Autoencoder, rows: Rows, folder: Path) -> Path:
 def frames(model: Autoencoder, rows: Rows) -> list[tuple[float, tuple[np.ndarray, ...]]]:
     """(second of the film, uint8 [HEIGHT, WIDTH, 3] of each of TITLES) of held-out volumes. The model must have
     pictures among its modalities."""
-    volumes = [(name, volume) for name, begin, end in rows.held() for volume in range(begin, end)]
+    first = rows.repeated()  # runs that repeat the film show the same pictures
+    blocks = [block for block in rows.held() if first[block[0]] == block[0]]
+    volumes = [(name, volume) for name, begin, end in blocks for volume in range(begin, end)]
     chosen = np.unique(np.linspace(0, len(volumes) - 1, SHOWN).round().astype(int))
     band = model.features.bands.index("pixels")
     mean = _picture(model.features.mean_pixels)

@@ -85,7 +85,7 @@ def write(
             found |= {CEILING: ceiling_SV[place], SHARE: _share(r_SV[place], ceiling_SV[place])}
         if q_SV is not None:
             found[Q] = q_SV[place]
-        name = re.sub(r"[^A-Za-z0-9]+", "", subject) or str(place + 1)
+        name = safe_name(subject) or str(place + 1)
         for kind, values in found.items():
             out.append(write_map(folder / f"{kind.name}_sub-{name}.nii.gz", values, grid, kind))
         if place < DRAWN:
@@ -147,6 +147,26 @@ def write_map(path: Path, values_V: np.ndarray, grid: Grid, kind: Kind) -> Path:
     image.header.set_xyzt_units("mm")
     image.header.set_intent(kind.intent, name=kind.name)
     image.header["descrip"] = kind.meaning.encode()
+    nibabel.save(image, path)
+    return path
+
+
+def safe_name(subject: str) -> str:
+    """A subject in the name of a file."""
+    return re.sub(r"[^A-Za-z0-9]+", "", subject)
+
+
+def write_series(path: Path, values_TV: np.ndarray, grid: Grid, tr: float) -> Path:
+    """Write values of the voxels of a grid at T volumes, `tr` seconds apart, as float32, 0 outside of the mask."""
+    import nibabel
+
+    volumes = np.zeros((int(np.prod(grid.shape)), len(values_TV)), np.float32)
+    volumes[grid.voxels] = values_TV.T
+    image = nibabel.Nifti1Image(volumes.reshape(*grid.shape, -1), grid.affine)
+    image.set_sform(grid.affine, grid.code)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["pixdim"][4] = tr
+    image.header["descrip"] = b"predicted BOLD, standardised"
     nibabel.save(image, path)
     return path
 

@@ -105,6 +105,7 @@ def _region(row: Mapping[str, Any]) -> dict[str, Any]:
 def _decoding(entry: Mapping[str, Any]) -> dict[str, Any]:
     of, matching = entry["decoding"], entry["metrics"]["matching"]["model"]
     low, high = (f"{100 * matching[end]:.0f} %" for end in ("low", "high"))
+    interval = f" ({low} to {high})" if low != high else ""  # of a few segments, all right or all wrong, there is none
     return {
         "delays": f"{min(of['delays']):g} to {max(of['delays']):g}",
         "bands": [
@@ -117,7 +118,7 @@ def _decoding(entry: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in of["subjects"].items()
         ],
         "segments": of["segments"], "volumes": of["volumes"],
-        "interval": f"Mean of the subjects: {100 * matching['value']:.0f} % ({low} to {high}); chance "
+        "interval": f"Mean of the subjects: {100 * matching['value']:.0f} %{interval}; chance "
                     f"{100 * of['chance']:.1f} %" + (f"; permutations: p = {of['p']:.2g}." if "p" in of else "."),
     }  # fmt: skip
 
