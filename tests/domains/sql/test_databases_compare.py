@@ -43,6 +43,7 @@ FAILED = Result((), None, "timeout", 1.0)
         ([(10_000_001,)], [(10_000_002,)], False),  # integers are never nearly equal
         ([(10_000_001.0,)], [(10_000_002.0,)], False),
         ([(0.0,)], [(1e-9,)], False),
+        ([(0.1 + 0.2 - 0.3,)], [(0,)], True),  # what summing leaves where the sum is 0
         ([(NAN,)], [(NAN,)], True),
         ([(float("inf"),)], [(float("-inf"),)], False),
         ([(0.3, "b"), (0.1 + 0.2, "a")], [(0.3, "a"), (0.3, "b")], True),  # sorted by the float, they pair wrongly

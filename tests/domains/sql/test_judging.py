@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from types import SimpleNamespace
 
 import pytest
@@ -98,8 +100,6 @@ def test_an_answer_that_did_not_end_is_named(judge):
 
 
 def test_a_database_without_rows_judges_no_answer_by_its_rows(tmp_path):
-    import sqlite3
-
     path = tmp_path / "empty.sqlite"
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE authors (id INTEGER PRIMARY KEY, name TEXT, country TEXT)")
@@ -126,9 +126,9 @@ def test_without_a_database_an_answer_is_compared_with_the_right_query(tmp_path)
         wrong = judge.judge(answered(sql[1], "no query", sql[0]))
     assert [o.right for o in right] == [True] * 3 and [o.right for o in wrong] == [False] * 3
     assert {(o.exec, o.suite, o.valid, o.result) for o in [*right, *wrong]} == {(None,) * 4}
-    metrics = judging.metrics_of({TUNED: right, BASE: wrong}, rows, 1)
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong}, rows, set(), 1)
     assert set(metrics) == {"exact", "ended"} and metrics["exact"].baselines[BASE].value == 0
-    assert len(judging.findings(metrics, judging.QUESTION)) == 1
+    assert len(judging.findings(metrics)) == 1
     shown = judging.tables({TUNED: right, BASE: wrong}, rows)
     assert [answer["answer"] for answer in shown["answers"]] == list(sql) and shown["unjudged"] == 3
     assert shown["hardness"][0]["right"] == {TUNED: 100.0, BASE: 0.0}
@@ -139,12 +139,42 @@ def test_the_verdict_rests_on_every_baseline(judge, library):
     right, wrong = judge.judge(answered(*(sql for _, sql in GOLDS))) * 5, judge.judge(answered("", "", "", "")) * 5
     for number, row in enumerate(rows):
         row.values["database"] = f"d{number // 4}"
-    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: wrong}, rows, 1)
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: wrong}, rows, set(), 1)
     assert metrics["suite"].model.value == 100 and metrics["suite"].baselines[BASE].value == 0
-    assert {f.mark for f in judging.findings(metrics, judging.QUESTION)} == {"good"}
-    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: right}, rows, 1)
-    assert "bad" in {f.mark for f in judging.findings(metrics, judging.QUESTION)}
+    assert {f.mark for f in judging.findings(metrics)} == {"good"}
+    metrics = judging.metrics_of({TUNED: right, BASE: wrong, NEIGHBOUR: right}, rows, set(), 1)
+    assert "bad" in {f.mark for f in judging.findings(metrics)}
     assert NEIGHBOUR not in metrics["ended"].baselines
+
+
+def test_on_databases_of_training_the_forms_of_queries_decide_and_not_the_number_of_databases(judge, library):
+    """A user with one database can learn whether a model has learnt."""
+    rows = [row for _ in range(5) for row in rows_of(library)]
+    for number, row in enumerate(rows):
+        row.values["template"] = f"form {number % 4}"
+    outcomes = {
+        TUNED: judge.judge(answered(*(sql for _, sql in GOLDS))) * 5, BASE: judge.judge(answered("", "", "", "")) * 5
+    }  # fmt: skip
+    (known,) = judging.findings(judging.metrics_of(outcomes, rows, {"library"}, 1))
+    assert known.mark == "good"
+    (new,) = judging.findings(judging.metrics_of(outcomes, rows, {"another"}, 1))
+    assert new.mark == "fair" and "of too few databases" in new.sentence
+
+
+def test_a_copy_on_which_the_right_query_fails_does_not_count(tmp_path):
+    """A copy holds texts that differ in one letter from those of the original, which are no JSON any more."""
+    path = tmp_path / "shop.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE sales (id INTEGER PRIMARY KEY, item TEXT NOT NULL)")
+        connection.executemany("INSERT INTO sales (item) VALUES (?)", [(f'{{"price": {n}}}',) for n in range(40)])
+        connection.commit()
+    sql = "SELECT sum(json_extract(item, '$.price')) FROM sales"
+    rows = rows_of(path)[:1]
+    rows[0].values["sql"] = sql
+    with judging.Judge(rows, tmp_path / "copies", 5, 2.0, 7, workers=1) as judge:
+        assert len(judge.golds[0].copies) < 5
+        (right,), (wrong,) = judge.judge(answered(sql)), judge.judge(answered("SELECT count(*) FROM sales"))
+    assert right.suite and not right.error and not wrong.suite
 
 
 def test_a_code_fence_is_no_part_of_the_query():

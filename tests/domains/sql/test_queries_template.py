@@ -1,4 +1,4 @@
-"""Templates, canonical texts and literals: equal where the form or the meaning is the same, and only there."""
+"""Templates and canonical texts: equal where the form or the meaning is the same, and only there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from training.domains.sql.queries.conditions import Condition, conditions
 from training.domains.sql.queries.parsing import parse
-from training.domains.sql.queries.template import canonical, literals, template
+from training.domains.sql.queries.template import canonical, template
 
 
 def of(function, sql, dialect="sqlite"):
@@ -108,21 +108,6 @@ def test_templates_differ_where_the_form_does():
         "SELECT a FROM t WHERE NOT b IN (SELECT c FROM u)",
     ]
     assert len({of(template, sql) for sql in forms}) == len(forms)
-
-
-@pytest.mark.parametrize(
-    ("sql", "expected"),
-    [
-        ("SELECT a FROM t WHERE b = 'x' AND c > -2.5 AND d IN (3, 4) LIMIT 7 OFFSET 8", ("x", -2.5, 3, 4)),
-        ('SELECT a FROM t WHERE b LIKE "%x%" GROUP BY 1 ORDER BY 1', ("%x%",)),
-        ("SELECT a FROM t WHERE b = (SELECT max(c) FROM u WHERE d = 9) OR e = 1e3", (9, 1000.0)),
-        ("SELECT a FROM t", ()),
-    ],
-)
-def test_literals_are_found_with_their_types(sql, expected):
-    found = of(literals, sql)
-    assert found == expected
-    assert [type(value) for value in found] == [type(value) for value in expected]
 
 
 @pytest.mark.parametrize(

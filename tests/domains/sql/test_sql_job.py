@@ -184,6 +184,6 @@ def test_right_queries_of_other_questions_are_not_learnt_and_those_of_the_same_o
     with Judge(rows, out / "copies", 3, 5.0, 42) as judge:
         nothing = judge.judge([Answer((), True, "")] * len(rows))
         for name, answers in (("same", golds), ("other", [*golds[1:], golds[0]])):
-            found = metrics_of({TUNED: judge.judge(answers), BASE: nothing, NEIGHBOUR: nothing}, rows, 42)
-            words[name] = verdict(findings(found, domains()["sql"].unit)).word
+            found = metrics_of({TUNED: judge.judge(answers), BASE: nothing, NEIGHBOUR: nothing}, rows, set(), 42)
+            words[name] = verdict(findings(found)).word
     assert words == {"same": "learnt", "other": "not learnt"}

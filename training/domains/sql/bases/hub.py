@@ -33,7 +33,6 @@ FILES = re.compile(
     r"merges\.txt|special_tokens_map\.json|added_tokens\.json|chat_template\.(jinja|json)|README\.md|"
     r"model\.safetensors\.index\.json|(LICEN[SC]E|NOTICE|COPYING|USE_POLICY)[\w.-]*"
 )
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT = 30.0  # seconds for an answer of the Hub
 _SPARE = 1.05  # of the files' size that must be free
 

@@ -12,6 +12,8 @@ from training.domains.sql.databases.execution import Result
 #: Numbers of which at least one is no integer are equal within this relative difference: sums of floats depend on the
 #: order of summation. Integers, and floats of integral value, are equal only if they are the same number.
 TOLERANCE = 1e-6
+#: And within this absolute one: 0.1 + 0.2 - 0.3 is no 0.
+SMALLEST = 1e-12
 #: Extensions of a partial assignment of columns that are tried before two results are declared different.
 _MAX_STEPS = 2_000
 _EXACT = 2.0**53  # beyond, a float is no exact integer
@@ -105,7 +107,7 @@ def _clusters(numbers: set[int | float]) -> dict[int | float, int]:
 
 
 def _close(a: int | float, b: int | float) -> bool:
-    return not (_integral(a) and _integral(b)) and math.isclose(a, b, rel_tol=TOLERANCE)
+    return not (_integral(a) and _integral(b)) and math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=SMALLEST)
 
 
 def _integral(number: int | float) -> bool:

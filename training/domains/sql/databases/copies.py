@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from training.data.files import sha256
+from training.data.files import sha256, sync
 from training.domains.sql.databases.schema import ForeignKey, Table
 from training.domains.sql.databases.sqlite import SAMPLED_ROWS, introspect, uri
 from training.domains.sql.databases.values import ColumnValues
@@ -57,6 +57,10 @@ def make_copies(database: Path, golds: Sequence[str], folder: Path, count: int =
     try:
         for path in paths:
             _Copy(original, random.Random(f"{target.name} {path.name}")).write(temporary / path.name)
+            sync(
+                temporary / path.name
+            )  # before the rename: a power cut must not leave half a copy, which is used again
+        sync(temporary)
         shutil.rmtree(target, ignore_errors=True)
         os.replace(temporary, target)  # noqa: PTH105 - a folder
     except BaseException:

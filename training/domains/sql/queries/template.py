@@ -1,4 +1,4 @@
-"""The form of a query (its template), its text for exact match (canonical), and its literals."""
+"""The form of a query (its template), and its text for exact match (canonical)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sqlglot.optimizer.scope import Scope, traverse_scope
 from training.domains.sql.queries.parsing import Query, output_of
 
 _NAME, _VALUE = "x", "?"
-_POSITIONS = (exp.Limit, exp.Offset, exp.Fetch, exp.Ordered, exp.Group)
 _COMMUTATIVE = (exp.EQ, exp.NEQ, exp.Add, exp.Mul)
 _MIRRORED = {exp.GT: exp.LT, exp.GTE: exp.LTE}
 
@@ -51,18 +50,6 @@ def canonical(query: Query) -> str:
     for node in list(tree.walk(bfs=False))[::-1]:  # children first
         _sort(node, lambda part: part.sql(query.dialect))
     return _sql(tree, query)
-
-
-def literals(query: Query) -> tuple[str | int | float, ...]:
-    """The strings and numbers of the query, in the order of the text's tree, without
-    the numbers of LIMIT and OFFSET and of outputs in ORDER BY and GROUP BY."""
-    found = []
-    for node in query.tree.find_all(exp.Literal, bfs=False):
-        if isinstance(node.parent, _POSITIONS):
-            continue
-        value = value_of(node)
-        found.append(-value if isinstance(node.parent, exp.Neg) and not isinstance(value, str) else value)
-    return tuple(found)
 
 
 def value_of(literal: exp.Literal) -> str | int | float:

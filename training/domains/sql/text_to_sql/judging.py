@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from training.data.rows import Row
 
 QUESTION = Unit("question", "questions")
+CLUSTER = Unit("database or form of a query", "databases or forms of queries")  # what `metrics_of` draws
 ABOUT = {
     "exec": About("higher", "%", "Answers that give the same rows as the right query, on the database itself."),
     "suite": About("higher", "%", "Answers that give the right rows on the database and on each of its copies with "
@@ -57,7 +58,8 @@ class Outcome:
 
 @dataclass
 class Gold:
-    """The right query of a question, and what it gives on the database and its copies."""
+    """The right query of a question, and what it gives on the database and on those copies on which it runs (a copy's
+    values may be none that its functions take: half of a JSON text, say)."""
 
     row: Row
     ordered: bool
@@ -68,8 +70,11 @@ class Gold:
 
     @property
     def judged(self) -> bool:
-        """Whether any of the databases has rows for it: if not, an answer that gives nothing would be right."""
-        return any(found.rows for found in [self.result, *(result for _, result in self.copies)])
+        """Whether it runs, and any of the databases has rows for it: if not, an answer that gives nothing would be
+        right."""
+        return self.result.rows is not None and any(
+            found.rows for found in [self.result, *(result for _, result in self.copies)]
+        )
 
 
 class Judge:
@@ -106,10 +111,10 @@ class Judge:
         for row in self.rows:
             query = parse(row.values["sql"], row.values["dialect"], allow_writes=True)
             others = _places(row, copies)[1:]
-            first = next(results)
+            first, found = next(results), [(Path(place), next(results)) for place in others]
             golds.append(
                 Gold(row, ordered(query), order_columns(query), canonical(query), first,
-                     [(Path(place), next(results)) for place in others])
+                     [(path, result) for path, result in found if result.rows is not None])
             )  # fmt: skip
         return golds
 
@@ -184,11 +189,20 @@ def kind_of_error(gold: Gold, outcome: Outcome) -> str:
 # -- figures -------------------------------------------------------------------------------------------------------
 
 
-def metrics_of(outcomes: Mapping[str, Sequence[Outcome]], rows: Sequence[Row], seed: int) -> dict[str, Metric]:
-    """The figures of every predictor, by a bootstrap over databases and then over their questions."""
-    names = {database: number for number, database in enumerate(dict.fromkeys(row.values["database"] for row in rows))}
-    clusters = np.array([names[row.values["database"]] for row in rows])
-    resampling = Resampling(len(rows), seed, clusters=clusters)
+def metrics_of(
+    outcomes: Mapping[str, Sequence[Outcome]], rows: Sequence[Row], trained_on: Collection[str], seed: int
+) -> dict[str, Metric]:
+    """The figures of every predictor, by a bootstrap over databases and then over their questions. `trained_on`: the
+    databases of training. Of those among the held-out ones nothing is said about others, so their forms of queries
+    (templates) are drawn instead: what is new of their questions."""
+    names = [
+        (row.values["database"], row.values.get("template") or row.values["id"])
+        if row.values["database"] in trained_on
+        else row.values["database"]
+        for row in rows
+    ]
+    number = {name: at for at, name in enumerate(dict.fromkeys(names))}
+    resampling = Resampling(len(rows), seed, clusters=np.array([number[name] for name in names]))
     drawn = {name: resample(_sums(found), resampling, dict) for name, found in outcomes.items()}
     metrics = compare(ABOUT, drawn[TUNED], {name: of for name, of in drawn.items() if name != TUNED})
     if NEIGHBOUR in outcomes:
@@ -208,7 +222,7 @@ def _sums(outcomes: Sequence[Outcome]) -> dict[str, np.ndarray]:
     return out
 
 
-def findings(metrics: Mapping[str, Metric], unit: Unit) -> list[Finding]:
+def findings(metrics: Mapping[str, Metric]) -> list[Finding]:
     """The comparisons on which the verdict rests: `suite` (or what is judged of it) above every baseline."""
     titles = {
         "base": "the base model",
@@ -217,9 +231,9 @@ def findings(metrics: Mapping[str, Metric], unit: Unit) -> list[Finding]:
     }
     name = next(name for name in ("suite", "exec", "exact") if name in metrics)
     what = {"suite": "right answers", "exec": "right answers", "exact": "answers equal to the right query"}[name]
+    unit = QUESTION if metrics[name].estimated else CLUSTER
     return [
-        against(metrics[name], other, titles[other], what, paired=True, unit=QUESTION)
-        for other in metrics[name].baselines
+        against(metrics[name], other, titles[other], what, paired=True, unit=unit) for other in metrics[name].baselines
     ]
 
 

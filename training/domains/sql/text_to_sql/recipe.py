@@ -28,7 +28,6 @@ from training.judgement import Judgement, verdict
 from training.pretrained import Base
 from training.recipe import Batch, Dataset, DtypePolicy, EvaluationContext, Loss, Room, Stepped, TrainingProgress
 from training.report.measures import ROWS
-from training.sampling_unit import Unit
 
 if TYPE_CHECKING:
     from training.data.encode import Encoder
@@ -128,8 +127,9 @@ class TextToSqlRecipe(Stepped):
             judging.Judge(chosen, Path(place), rules.copies, rules.seconds, settings.seed) as judge,
         ):
             outcomes = {name: judge.judge(found) for name, found in answers.items()}
-        metrics = judging.metrics_of(outcomes, chosen, settings.seed)
-        word = verdict(judging.findings(metrics, Unit("database", "databases")))
+        known = {row.values["database"] for row in context.train}
+        metrics = judging.metrics_of(outcomes, chosen, known, settings.seed)
+        word = verdict(judging.findings(metrics))
         judged = {"train": len(context.train), "held_out": len(chosen)}
         return Judgement(metrics, word, {"sql": judging.tables(outcomes, chosen), ROWS: judged})
 
