@@ -68,6 +68,14 @@ def test_one_world_above_zero_is_no_flag_and_five_are():
     assert statistics.probability_of([0.05, 0.06, 0.04, 0.05, 0.07]) < 0.01
 
 
+@pytest.mark.parametrize(("symbols", "stopped"), [(1, True), (30, False)])
+def test_thirty_symbols_are_not_thirty_times_as_likely_to_stop_a_job(market, monkeypatch, symbols, stopped):
+    monkeypatch.setattr(statistics, "_worlds", lambda *_: [0.05, 0.03, 0.03, 0.05, 0.01])
+    monkeypatch.setattr(statistics, "correlation", lambda world, *_: world)
+    earned = statistics.examine(market, TRADE, MUTANTS["clean"], "labels", 1, symbols=symbols)
+    assert 0.01 / 30 < earned.probability < 0.01 and bool(earned.reasons) is stopped
+
+
 def test_a_flag_stops_the_job_with_what_was_found(tmp_path, monkeypatch):
     from training.domain import Job
     from training.domains.market import places
@@ -77,7 +85,7 @@ def test_a_flag_stops_the_job_with_what_was_found(tmp_path, monkeypatch):
 
     job = Job(Workspace(tmp_path), {}, say=lambda line: None)
     monkeypatch.setattr(node, "_symbols", lambda job: {"MES": {}})
-    monkeypatch.setattr(node, "_symbol", lambda job, symbol, about: {"reasons": ["features change"]})
+    monkeypatch.setattr(node, "_symbol", lambda job, symbol, about, symbols: {"reasons": ["features change"]})
     with pytest.raises(TrainingError, match=r"(?s)nothing is exported.*MES: features change") as error:
         node.look_for_leaks(job)
     assert error.value.exit_code == 5

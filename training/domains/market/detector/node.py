@@ -19,7 +19,8 @@ SIZE = 1 << 16  # of the seed of the worlds
 
 def look_for_leaks(job: Job) -> None:
     """Examine every symbol; writes runs/detector.json. Raises TrainingError where a leak is found."""
-    found = {symbol: _symbol(job, symbol, about) for symbol, about in _symbols(job).items()}
+    symbols = _symbols(job)
+    found = {symbol: _symbol(job, symbol, about, len(symbols)) for symbol, about in symbols.items()}
     write_atomic(places.detector_path(job.workspace), json.dumps(found, indent=1).encode() + b"\n")
     reasons = [f"  {symbol}: {reason}" for symbol, of in found.items() for reason in of["reasons"]]
     if reasons:
@@ -33,7 +34,7 @@ def _symbols(job: Job) -> dict[str, dict[str, Any]]:
     return (summary_of(job.workspace) or {})["symbols"]
 
 
-def _symbol(job: Job, symbol: str, about: dict[str, Any]) -> dict[str, Any]:
+def _symbol(job: Job, symbol: str, about: dict[str, Any], symbols: int) -> dict[str, Any]:
     from training.domains.market import decisions as of_market
     from training.domains.market.bars import keeping
     from training.domains.market.building import Trade
@@ -50,7 +51,7 @@ def _symbol(job: Job, symbol: str, about: dict[str, Any]) -> dict[str, Any]:
     null = job.options.get("null")
     if null:
         trade = Trade(Barriers(**about["barriers"]), Costs(**about["costs"]))
-        earned = statistics.examine(minutes, trade, pipeline, null, job.seed % SIZE)
+        earned = statistics.examine(minutes, trade, pipeline, null, job.seed % SIZE, symbols=symbols)
         out |= {"statistics": asdict(earned), "reasons": [*built.reasons, *earned.reasons]}
         job.say(
             f"  {symbol}, {null}: information coefficient {earned.mean:+.3f} on average of "

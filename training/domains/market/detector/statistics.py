@@ -22,7 +22,7 @@ from training.domains.market.splits.purging import Spans
 
 Null = Literal["signs", "labels"]
 WORLDS = 5
-LEVEL = 0.01
+LEVEL = 0.01  # of a job: the probability that one without leaks is stopped
 SHARE = 0.85  # of the bars, in time: the sealed test is not looked at
 ROUNDS, LEAVES, RATE = 80, 15, 0.08
 
@@ -32,17 +32,19 @@ Fitter = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Statistics:
-    """`correlations`: of each world. `probability`: of a mean at least as large if nothing leaks."""
+    """`correlations`: of each world. `probability`: of a mean at least as large if nothing leaks. `level`: the
+    probability below which there is a leak."""
 
     null: Null
     correlations: list[float]
     mean: float
     probability: float
+    level: float = LEVEL
 
     @property
     def reasons(self) -> list[str]:
         """What is wrong, a sentence; empty: nothing."""
-        if self.probability >= LEVEL:
+        if self.probability >= self.level:
             return []
         what = "minutes with random signs" if self.null == "signs" else "labels of other days"
         return [
@@ -53,14 +55,15 @@ class Statistics:
 
 def examine(
     minutes: Minutes, trade: Trade, pipeline: Pipeline, null: Null, seed: int, fitter: Fitter | None = None,
-    worlds: int = WORLDS,
+    worlds: int = WORLDS, symbols: int = 1,
 ) -> Statistics:  # fmt: skip
-    """Fit and predict in several null worlds. `fitter`: default is LightGBM."""
+    """Fit and predict in several null worlds. `fitter`: default is LightGBM. `symbols`: how many are examined in the
+    job; with each, chance has one more opportunity (Bonferroni's correction)."""
     known = minutes.between(0, int(len(minutes) * SHARE))
     found = [
         correlation(world, pipeline, fitter or boosted) for world in _worlds(known, trade, pipeline, null, seed, worlds)
     ]
-    return Statistics(null, found, float(np.mean(found)), probability_of(found))
+    return Statistics(null, found, float(np.mean(found)), probability_of(found), LEVEL / symbols)
 
 
 def _worlds(minutes: Minutes, trade: Trade, pipeline: Pipeline, null: Null, seed: int, worlds: int):
