@@ -52,11 +52,12 @@ def test_out_of_fold_predictions_are_those_of_the_model_that_does_not_know_the_d
     index = np.arange(2 * BARS, 20 * BARS)
     for one in members.values():
         found = out_of_fold(one, decisions, index)
-        every = one.model.probabilities(decisions.features, decisions.run, decisions.decided)
         for number, (fit, held) in enumerate(one.recipe.settings.folds.of(decisions, index)):
             assert not set(fit) & set(held)
-            assert np.array_equal(found[held], every[number, index[held]], equal_nan=True)
-        assert np.array_equal(final(one, decisions, index), every[-1, index], equal_nan=True)
+            every = one.model.predict(number, decisions.features, decisions.run, decisions.decided)
+            assert np.array_equal(found[held], every[index[held]], equal_nan=True)
+        every = one.model.predict(-1, decisions.features, decisions.run, decisions.decided)
+        assert np.array_equal(final(one, decisions, index), every[index], equal_nan=True)
 
 
 def test_the_ensemble_learns_from_out_of_fold_rows_and_is_restored(ensemble):

@@ -122,7 +122,8 @@ def test_probabilities_are_those_of_each_window_whatever_lies_beside_it(kind):
     model.eval()
 
     def given(begin: int, end: int) -> np.ndarray:
-        return model.probabilities(*(of[begin:end] for of in (decisions.features, decisions.run, decisions.decided)))
+        columns = [of[begin:end] for of in (decisions.features, decisions.run, decisions.decided)]
+        return np.stack([model.predict(number, *columns) for number in range(3)])
 
     found = given(0, len(decisions))
     assert found.shape == (3, len(decisions), 3) and len(decisions) > 2 * BATCH
@@ -146,7 +147,7 @@ def test_the_exported_file_gives_the_probabilities_of_the_final_network(kind, tm
     windows = views(decisions.features, made.settings.model.window)
     given = np.stack([windows[at - made.settings.model.window + 1] for at in index])
     found = session(tmp_path / "net.onnx")({"window": given})["proba"]
-    wanted = model.probabilities(decisions.features, decisions.run, decisions.decided)[-1, index]
+    wanted = model.predict(-1, decisions.features, decisions.run, decisions.decided)[index]
     assert np.abs(found - wanted).max() < 1e-6
 
 

@@ -63,7 +63,8 @@ def test_every_model_learns_and_predicts_what_it_was_scored_with(kind):
     known, loaded = state.known["val"], made.load(made.dump(state), None, {})
     features = known.features[known.rows]
     assert np.array_equal(loaded.margins(features, 2), known.margins)
-    given = loaded.probabilities(features, *np.zeros((2, len(features)), np.int64))
+    nothing = np.zeros(len(features), np.int64)
+    given = np.stack([loaded.predict(number, features, nothing, nothing) for number in range(3)])
     assert given.shape == (3, len(features), 3) and given.dtype == np.float32
     assert np.abs(given.sum(-1) - 1).max() < 1e-6
 

@@ -20,7 +20,7 @@ from training.domain import Job
 from training.domains.market import building, places
 from training.domains.market import decisions as of_market
 from training.domains.market.bars import keeping
-from training.domains.market.bars.cleaning import Health, Minutes, clean
+from training.domains.market.bars.cleaning import Health, clean
 from training.domains.market.bars.files import files_of, others_in, read_cuts
 from training.domains.market.bars.reading import ENCODER
 from training.domains.market.bars.times import zone_of
@@ -44,7 +44,7 @@ HORIZON = 20
 LEAST_BARS = 20_000  # base bars; with fewer, no split is left that could show anything
 LISTED = 50  # quarantined bars in the summary; all are in quarantine.jsonl
 SECOND = 1_000_000_000
-CODE = ("bars", "features", "labels", "building.py", "decisions.py", "demo")  # what decides the decisions
+CODE = ("bars", "features", "labels", "splits", "building.py", "decisions.py", "demo")  # what decides the decisions
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def prepare(job: Job) -> None:
             continue
         abouts[symbol] = about
         quarantine += faults
-        for split, of_split in _rows(job, symbol, about["splits"]).items():
+        for split, of_split in _rows(job, symbol).items():
             rows[file_name(f"{places.MANIFEST}/{symbol}", split)] = of_split
     if not abouts:
         reasons = "\n".join(item.reason for item in quarantine)
@@ -269,7 +269,7 @@ def _edges(decisions: Decisions, index: np.ndarray) -> dict[str, Any]:
     return {"from": _date(decisions.decided[index[0]]), "to": _date(decisions.decided[index[-1]])}
 
 
-def _rows(job: Job, symbol: str, splits: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def _rows(job: Job, symbol: str) -> dict[str, list[dict[str, Any]]]:
     """Split -> manifest rows, one for each trading day."""
     path = places.decisions_path(job.workspace, symbol)
     decisions = of_market.read(path)
@@ -291,8 +291,3 @@ def _days(decisions: Decisions, index: np.ndarray, symbol: str, path: Path) -> I
             "end": int(-(-decisions.ends[part].max() // SECOND)),
             "day": f"{symbol} {day}",
         }
-
-
-def symbol_minutes(job: Job, symbol: str) -> Minutes:
-    """The clean bars of a prepared symbol."""
-    return keeping.read(places.minutes_path(job.workspace, symbol))

@@ -134,7 +134,7 @@ def clean(
     columns = dict(zip((*PRICES, "volume"), np.ascontiguousarray(table.T), strict=True))
     missing = session.missing(time)
     bad = bad_ticks(time, columns["high"], columns["low"], columns["close"])
-    changes = contracts.changes(time, contract, names)
+    changes = contracts.changes(contract, names)
     health.usual_gap = usual_gap(time, columns["open"], columns["close"], bad) if usual is None else usual
     segment = _segments(symbol, time, columns, bad, adjusted, cuts, changes, health)
     health.remarks = _remarks(columns)

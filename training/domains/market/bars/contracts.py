@@ -57,7 +57,7 @@ def refuse_several(symbol: str, time: np.ndarray, contract: np.ndarray, names: l
         )
 
 
-def changes(time: np.ndarray, contract: np.ndarray, names: list[str]) -> dict[int, str]:
+def changes(contract: np.ndarray, names: list[str]) -> dict[int, str]:
     """Index of the first bar of another contract -> what changed."""
     places = np.flatnonzero(np.diff(contract)) + 1
     return {

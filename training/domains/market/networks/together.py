@@ -29,11 +29,6 @@ class Together(nn.Module):
     def forward(self, x_BTF: torch.Tensor) -> torch.Tensor:
         return torch.stack([network(x_BTF) for network in self.networks], 1)
 
-    def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
-        """The FoldModel interface: features float32 [N, F] of contiguous stretches `run` int [N], decided at ns int64
-        [N] -> float32 [K+1, N, C], the final network last; NaN where the window does not fit into the stretch."""
-        return np.stack([self.predict(number, features, run, decided) for number in range(len(self.networks))])
-
     @torch.no_grad()
     def predict(self, number: int, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
         """The probabilities float32 [N, C] of one of the networks; -1: the final one.

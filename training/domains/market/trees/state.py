@@ -52,10 +52,6 @@ class Boosted:
         self.forests[number].add_to(out, np.ascontiguousarray(features), rows)
         return out
 
-    def probabilities(self, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
-        """The FoldModel interface: features float32 [N, F] -> float32 [K+1, N, C], the final model last."""
-        return np.stack([self.predict(number, features, run, decided) for number in range(len(self.forests))])
-
     def predict(self, number: int, features: np.ndarray, run: np.ndarray, decided: np.ndarray) -> np.ndarray:
         """The probabilities float32 [N, C] of one of the models; -1: the final one. Trees look at one decision, so
         `run` and `decided` do not matter."""
