@@ -3,7 +3,7 @@
 Samples within one unit of a domain (training/sampling_unit.py) are alike, and only different units are independent. So
 complete units are drawn with replacement, and the model and its baselines are judged on the same draws. Intervals are
 BCa (bias-corrected and accelerated: Efron 1987, "Better bootstrap confidence intervals"; DiCiccio and Efron 1996), with
-95 % confidence and a fixed seed.
+95 % confidence and a fixed seed, and widened for few units (`bca`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from training.sampling_unit import UNIT, Unit
 
 DRAWS = 1_000
 COVERAGE = 0.95
+#: Fewer units (or clusters) show nothing: by chance, all of n lie on one side of the true value in 2 of 2^n cases.
+LEAST_UNITS = 4
+FEW = {"estimated": False}  # in metrics.json, of a metric whose intervals mean nothing
 
 #: Metric -> (sum, number of elements) of every unit: f64 [units, 2].
 Sums = Mapping[str, np.ndarray]
@@ -104,7 +107,7 @@ class Metric:
         for name, gap in self.gaps.items():
             baselines[name] = baselines[name] | {"gap": vars(gap)}
         about = {key: value for key, value in vars(self.about).items() if value is not None}
-        return {"model": vars(self.model), "baselines": baselines} | about
+        return {"model": vars(self.model), "baselines": baselines} | about | ({} if self.estimated else FEW)
 
 
 @dataclass(frozen=True)
@@ -170,6 +173,11 @@ class Resampling:
             self.without = self.without[:0]
 
     @property
+    def suffices(self) -> bool:
+        """Whether the draws show how certain a figure is: they differ, and are of LEAST_UNITS units or clusters."""
+        return self.varies and len(self.without) >= LEAST_UNITS
+
+    @property
     def varies(self) -> bool:
         """Whether the draws differ: with one unit, or one per stratum, all are equal, and there is no interval."""
         return bool((self.counts != 1).any())
@@ -186,7 +194,7 @@ class BootstrapDraws:
     value: float
     draws: np.ndarray  # f64 [draws]
     without: np.ndarray  # f64 [units]
-    estimated: bool = True  # False: the draws cannot differ (Resampling.varies), so there is no interval
+    estimated: bool = True  # False: of too few units (Resampling.suffices) for an interval that means anything
 
     def interval(self) -> Interval:
         return bca(self.value, self.draws, self.without)
@@ -200,8 +208,14 @@ class BootstrapDraws:
 
 def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
     """The BCa interval of a metric from its bootstrap draws and its jackknife; values that are not finite are
-    ignored."""
-    from scipy.special import ndtr, ndtri  # slow to import, and every verb imports this module
+    ignored.
+
+    Of n units, the normal distribution's quantiles are replaced by those of Student's t with n - 1 degrees of freedom,
+    times sqrt(n / (n - 1)), as in the expanded percentile interval of Hesterberg (2015, "What Teachers Should Know
+    About the Bootstrap"): the draws vary less than the figure does. Without that, a difference that is 0 on average has
+    an interval above 0 in 8 % of samples of six units and in 5 % of ten, and not in 2.5 %.
+    """
+    from scipy.special import ndtr, ndtri, stdtrit  # slow to import, and every verb imports this module
 
     draws, without = draws[np.isfinite(draws)], without[np.isfinite(without)]
     if len(draws) < 2 or np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):
@@ -211,9 +225,10 @@ def bca(value: float, draws: np.ndarray, without: np.ndarray) -> Interval:
     away = without.mean() - without if len(without) else np.zeros(1)
     spread = (away**2).sum() ** 1.5
     acceleration = (away**3).sum() / (6 * spread) if spread > 0 else 0.0
-    ends = []
-    for quantile in ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2):
-        z = bias + ndtri(quantile)
+    units, upper, ends = len(without), (1 + COVERAGE) / 2, []
+    reach = stdtrit(units - 1, upper) * math.sqrt(units / (units - 1)) if units > 1 else ndtri(upper)
+    for quantile in (-reach, reach):
+        z = bias + quantile
         ends.append(float(np.quantile(draws, ndtr(bias + z / (1 - acceleration * z)))))
     return Interval(value, *ends)
 
@@ -239,7 +254,7 @@ def resample(
         name: BootstrapDraws(
             float(value),
             *(np.array([one.get(name, math.nan) for one in many]) for many in (draws, without)),
-            resampling.varies,
+            resampling.suffices,
         )
         for name, value in values.items()
     }
@@ -249,7 +264,7 @@ def drawn(statistic: Callable[[np.ndarray], float], resampling: Resampling) -> B
     """The draws of any statistic, which gets the indices of a draw's units, with repetitions."""
     value = statistic(np.arange(resampling.units))
     many = ([statistic(resampling.indices(w)) for w in weights] for weights in (resampling.counts, resampling.without))
-    return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many), resampling.varies)
+    return BootstrapDraws(float(value), *(np.array(values, np.float64) for values in many), resampling.suffices)
 
 
 def compare(

@@ -31,10 +31,20 @@ def by_unit(values):
     return {"val_loss": np.stack([np.asarray(values, float), np.ones(len(values))], 1)}
 
 
+def scipys(values, statistic, draws):
+    """The BCa interval of scipy, with the confidence that few units need to have 95 %."""
+    n = len(values)
+    reach = scipy.stats.t.ppf(0.975, n - 1) * np.sqrt(n / (n - 1))
+    level = 2 * scipy.stats.norm.cdf(reach) - 1
+    return scipy.stats.bootstrap(
+        (values,), statistic, n_resamples=draws, random_state=1, confidence_level=level
+    ).confidence_interval
+
+
 def test_the_interval_equals_scipys_bca_interval():
     values = np.random.default_rng(0).gamma(1.0, size=40)
     ours = resample(by_unit(values), Resampling(40, 1, draws=20_000), dict)["val_loss"].interval()
-    theirs = scipy.stats.bootstrap((values,), np.mean, n_resamples=20_000, random_state=1).confidence_interval
+    theirs = scipys(values, np.mean, 20_000)
     assert ours.value == pytest.approx(values.mean())
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.025)  # the percentiles: 0.05 off
 
@@ -43,7 +53,7 @@ def test_the_bias_of_resampling_is_corrected():
     """The standard deviation of resampled units is too small on average, so BCa's bias correction matters."""
     values = np.random.default_rng(3).normal(size=15)
     ours = drawn(lambda units: float(values[units].std()), Resampling(15, 1, draws=9_000)).interval()
-    theirs = scipy.stats.bootstrap((values,), np.std, n_resamples=9_000, random_state=1).confidence_interval
+    theirs = scipys(values, np.std, 9_000)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.04)  # the percentiles: 0.1 off
 
 
@@ -55,6 +65,15 @@ def test_intervals_have_about_their_nominal_coverage():
         found = resample(by_unit(values), Resampling(12, trial, draws=400), dict)["val_loss"].interval()
         hits += found.low <= 3.0 <= found.high
     assert 0.85 <= hits / 200 <= 0.99
+
+
+def test_chance_is_rarely_above_zero_in_a_sample_of_six_units():
+    """Intervals with the quantiles of a normal distribution are above 0 in 8 % of such samples."""
+    random, above = np.random.default_rng(5), 0
+    for trial in range(400):
+        found = resample(by_unit(random.normal(size=6)), Resampling(6, trial, draws=300), dict)["val_loss"].interval()
+        above += found.low > 0
+    assert 0 < above < 0.06 * 400
 
 
 def test_complete_units_are_drawn():
@@ -175,9 +194,22 @@ def test_a_single_unit_proves_nothing(other, mark, words):
         and words in found.sentence
         and "of too few tones to say how certain that is" in found.sentence
     )
-    strata = Resampling(3, 0, np.arange(3))
-    assert not drawn(lambda units: float(units.sum()), strata).estimated
-    assert drawn(lambda units: float(units.sum()), Resampling(3, 0)).estimated
+    assert metric.plain()["estimated"] is False
+
+
+@pytest.mark.parametrize(
+    ("resampling", "estimated"),
+    [
+        (Resampling(4, 0, np.arange(4)), False),  # each drawn from itself alone
+        (Resampling(3, 0), False),
+        (Resampling(4, 0), True),
+        (Resampling(30, 0, clusters=np.arange(30) % 3), False),
+        (Resampling(30, 0, clusters=np.arange(30) % 4), True),
+    ],
+)
+def test_from_four_units_on_there_is_an_interval(resampling, estimated):
+    """Of three, all are better by chance in one of eight samples."""
+    assert drawn(lambda units: float(units.sum()), resampling).estimated is estimated
 
 
 def test_a_metric_is_plain_json_with_value_low_and_high():

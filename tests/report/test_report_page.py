@@ -270,6 +270,12 @@ def test_a_model_is_better_or_worse_where_the_paired_difference_says_so(better, 
     assert [row.against for row in metric.rows] == ["", expected]
 
 
+def test_no_model_is_called_better_where_there_are_too_few_units():
+    against = {"a": {"value": 1.0, "gap": {"value": -1, "low": -2, "high": -1}}}
+    (metric,) = gather_metrics({"model": {"value": 0.0}, "better": "lower", "baselines": against, "estimated": False})
+    assert [row.against for row in metric.rows] == ["", ""]
+
+
 def test_rendering_is_a_function_of_the_facts(tmp_path):
     facts = gather(job.make(tmp_path))
     assert render(facts) == render(facts)

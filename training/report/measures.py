@@ -81,7 +81,7 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         low, high = ends[key]
         bounds = f"{number(low, 3)} to {number(high, 3)}" if low < high else ""
         bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
-        against = _against(v.get("gap"), better)
+        against = _against(v.get("gap"), better) if about.get("estimated", True) else ""
         rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == MODEL, against))
     title = str(about.get("title") or name.replace("_", " "))
     return Metric(
