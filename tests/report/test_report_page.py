@@ -270,10 +270,12 @@ def test_a_model_is_better_or_worse_where_the_paired_difference_says_so(better, 
     assert [row.against for row in metric.rows] == ["", expected]
 
 
-def test_no_model_is_called_better_where_there_are_too_few_units():
+def test_of_too_few_units_no_interval_is_shown_and_no_model_called_better():
     against = {"a": {"value": 1.0, "gap": {"value": -1, "low": -2, "high": -1}}}
-    (metric,) = gather_metrics({"model": {"value": 0.0}, "better": "lower", "baselines": against, "estimated": False})
-    assert [row.against for row in metric.rows] == ["", ""]
+    own = {"value": 0.0, "low": -0.1, "high": 0.1}
+    (metric,) = gather_metrics({"model": own, "better": "lower", "baselines": against, "estimated": False})
+    assert [(row.bounds, row.against) for row in metric.rows] == [("", ""), ("", "")]
+    assert metric.rows[0].bar.low == metric.rows[0].bar.high
 
 
 def test_rendering_is_a_function_of_the_facts(tmp_path):

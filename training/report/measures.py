@@ -70,8 +70,11 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
     if MODEL not in values:
         return None
     better, floor = str(about.get("better") or ""), _number(about.get("floor"))
+    estimated = bool(about.get("estimated", True))  # False: of too few units for an interval
     ends = {
-        key: tuple(e if math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high"))
+        key: tuple(
+            e if estimated and math.isfinite(e := _number(v.get(end))) else float(v["value"]) for end in ("low", "high")
+        )
         for key, v in values.items()
     }
     required = [floor] if math.isfinite(floor) and floor else []  # a floor of 0 is no requirement
@@ -81,7 +84,7 @@ def _metric(name: str, about: Mapping[str, Any]) -> Metric | None:
         low, high = ends[key]
         bounds = f"{number(low, 3)} to {number(high, 3)}" if low < high else ""
         bar = Bar(axis.percent(float(v["value"])), axis.percent(low), axis.percent(high))
-        against = _against(v.get("gap"), better) if about.get("estimated", True) else ""
+        against = _against(v.get("gap"), better) if estimated else ""
         rows.append(Row(key.replace("_", " "), number(float(v["value"]), 3), bounds, bar, key == MODEL, against))
     title = str(about.get("title") or name.replace("_", " "))
     return Metric(

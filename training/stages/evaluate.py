@@ -197,7 +197,9 @@ def _show(result: Mapping[str, Any], run: str, split: str) -> None:
     print(f"  {'':24}{columns[0]:>26}" + "".join(f"{name:>19}" for name in columns[1:]))
     for name, metric in shown.items():
         own = metric["model"]
-        cells = f"{_number(own['value'])} ({_number(own['low'])} to {_number(own['high'])})"
+        cells = _number(own["value"])
+        if metric.get("estimated", True):
+            cells += f" ({_number(own['low'])} to {_number(own['high'])})"
         rest = (_number(metric["baselines"].get(other, {}).get("value")) for other in columns[1:])
         print(f"  {name:24}{cells:>26}" + "".join(f"{cell:>19}" for cell in rest))
     if result["synthetic"] and family_of(run) in families():

@@ -100,7 +100,7 @@ def edge(metrics: Mapping[str, Metric]) -> list[Finding]:
     if volatility.mark == "bad":
         volatility = Finding("fair", f"No edge: {_lower(volatility.sentence)}")
     figure = ic.model.formatted()
-    if ic.model.low > 0:
+    if ic.estimated and ic.model.low > 0:
         direction = Finding("good", f"The information coefficient is above 0: {figure}.")
     else:
         direction = Finding("fair", f"The information coefficient is not above 0 with certainty: {figure}.")

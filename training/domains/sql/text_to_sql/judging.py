@@ -193,8 +193,8 @@ def metrics_of(
     outcomes: Mapping[str, Sequence[Outcome]], rows: Sequence[Row], trained_on: Collection[str], seed: int
 ) -> dict[str, Metric]:
     """The figures of every predictor, by a bootstrap over databases and then over their questions. `trained_on`: the
-    databases of training. Of those among the held-out ones nothing is said about others, so their forms of queries
-    (templates) are drawn instead: what is new of their questions."""
+    databases of training. Held-out questions about them show nothing of other databases; what is new about them is the
+    form of the query (the template), so these forms are drawn instead."""
     names = [
         (row.values["database"], row.values.get("template") or row.values["id"])
         if row.values["database"] in trained_on
