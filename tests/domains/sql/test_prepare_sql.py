@@ -236,6 +236,16 @@ def test_statements_that_write_are_kept_on_request_and_never_executed(tmp_path):
         assert connection.execute("SELECT COUNT(*) FROM player").fetchall() == [(3,)]
 
 
+def test_a_question_about_a_virtual_table_is_refused_as_such_and_others_of_its_database_are_used(tmp_path):
+    path = database(tmp_path / "dbs/d0.sqlite", TABLES + "CREATE VIRTUAL TABLE box USING rtree(id, x0, x1);")
+    rows = [*questions(8), {"question": "Which?", "sql": "SELECT id FROM box WHERE x0 > 1", "db_id": "d0"},
+            {"question": "Whose?", "sql": "SELECT 1", "db_id": "D0"}]  # fmt: skip
+    run(tmp_path, train=jsonl(tmp_path / "q.jsonl", rows), databases=path.parent)
+    reasons = quarantine(tmp_path)
+    assert "a virtual table (FTS5, R-tree, pragma_...) is not read" in reasons.pop("q.jsonl:9")
+    assert "nearest: d0" in reasons.pop("q.jsonl:10") and not reasons
+
+
 def test_too_many_bad_questions_are_refused_and_listed(tmp_path):
     rows = [*questions(8), *({"question": f"{n}?", "sql": "SELECT x FROM player", "db_id": "d0"} for n in range(3))]
     with pytest.raises(DataError, match=r"3 of 11 questions cannot be used(?s:.*)q\.jsonl:9 and 2 more: unknown"):
@@ -274,6 +284,9 @@ def test_databases_without_questions_and_an_empty_folder_are_refused(tmp_path):
     findings = list(SQL.checks(job(tmp_path, databases=tmp_path / "empty")))
     assert [finding.state for finding in findings] == ["fails"]
     database(tmp_path / "dbs/d0.sqlite")
+    database(tmp_path / "spider/database/d0/d0.sqlite")
+    with pytest.raises(DataError, match=r"There are some in .*/spider/database: name that folder"):
+        prepare(job(tmp_path, train=jsonl(tmp_path / "q.jsonl", questions(4)), databases=tmp_path / "spider"))
     assert [finding.state for finding in SQL.checks(job(tmp_path, databases=tmp_path / "dbs"))] == ["ok"]
     assert SQL.store_bytes(job(tmp_path, databases=tmp_path / "dbs")) > 1_000
 

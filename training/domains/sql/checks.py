@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from training.domain import Finding, Job
 from training.domains.sql.bases import hub
 from training.domains.sql.bases.wanted import wanted_of
-from training.domains.sql.questions.reading import databases_in
+from training.domains.sql.questions.reading import databases_in, further_down
 from training.errors import AthanorError, DataError
 from training.units import size
 
@@ -31,8 +31,8 @@ def checks(job: Job) -> Iterator[Finding]:
                 yield Finding("ok", "databases", f"{count} in {folder}")
             else:
                 yield Finding(
-                    "fails", "databases", f"{folder} holds none", "Name a folder of <id>.sqlite or <id>/<id>.sqlite.",
-                    DataError.exit_code,
+                    "fails", "databases", f"{folder} holds none.{further_down(folder)}",
+                    "Name a folder of <id>.sqlite or <id>/<id>.sqlite.", DataError.exit_code,
                 )  # fmt: skip
     if job.options.get("download"):
         yield _download(job, job.options["download"])

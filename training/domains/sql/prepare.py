@@ -21,7 +21,7 @@ from training.domains.sql.families import TEXT_TO_SQL
 from training.domains.sql.questions.checking import SECONDS, Checks, Gold
 from training.domains.sql.questions.leakage import leakage, refuse_doubles
 from training.domains.sql.questions.options import dialect_of
-from training.domains.sql.questions.reading import KIND, Question, databases_in, read
+from training.domains.sql.questions.reading import KIND, Question, databases_in, further_down, read
 from training.domains.sql.questions.splitting import split, stratum
 from training.domains.sql.questions.targets import Target, Targets
 from training.domains.sql.rows import DATABASE_PATH
@@ -113,7 +113,8 @@ class _Preparation:
         databases = databases_in(self.folder) if self.folder is not None else {}
         self._refuse(
             self.folder is not None and not databases,
-            f"{printable(self.folder or '')} holds no database: <id>.sqlite, <id>.db, or <id>/<id>.sqlite.",
+            f"{printable(self.folder or '')} holds no database: <id>.sqlite, <id>.db, or <id>/<id>.sqlite."
+            + (further_down(self.folder) if self.folder is not None else ""),
         )
         places = Targets(
             self.dialect, databases, job.options.get("database_url") or "", job.workspace.root / "data" / "databases"
@@ -181,7 +182,8 @@ class _Preparation:
                 for reason, places in list(alike.items())[:_SHOWN]
             ]
             more = sum(map(len, list(alike.values())[_SHOWN:]))
-            raise DataError("\n".join([why, *lines, *([f"  ... and {more} more"] if more else [])]))
+            place = self.job.workspace.relative(self.job.workspace.manifests / QUARANTINE)
+            raise DataError("\n".join([why, *lines, *([f"  ... and {more} more: {place}"] if more else [])]))
 
     # splitting
 

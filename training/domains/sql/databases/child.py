@@ -197,6 +197,8 @@ class Sqlite:
             if (second or "").lower() in FUNCTIONS:
                 return sqlite3.SQLITE_OK
             self._denied = f"the function {second}() is not permitted"
+        elif action == sqlite3.SQLITE_UPDATE and first == "sqlite_master":  # asked when a virtual table is first read
+            self._denied = "a virtual table (FTS5, R-tree, pragma_...) is not read"
         else:
             self._denied = "only SELECT is permitted"
         return sqlite3.SQLITE_DENY

@@ -248,5 +248,12 @@ def databases_in(folder: Path) -> dict[str, Path]:
     return {name: paths[0] for name, paths in found.items() if paths}
 
 
+def further_down(folder: Path) -> str:
+    """A hint for a folder without databases whose own folders have some, as downloads do when they are unpacked."""
+    files = (path for pattern in ("*/*/*.sqlite", "*/*/*/*.sqlite") for path in folder.glob(pattern))
+    path = next((path for path in files if _is_database(path)), None)
+    return f" There are some in {printable(path.parents[1])}: name that folder." if path else ""
+
+
 def _is_database(path: Path) -> bool:
     return path.suffix.lower() in DATABASE_SUFFIXES and not path.name.startswith(".") and path.is_file()

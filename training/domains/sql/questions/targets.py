@@ -61,7 +61,8 @@ class Targets:
             return self._from_schema(question.database, question.schema_text)
         if name is None:
             raise ValueError("names no database, and has no schema")
-        near = difflib.get_close_matches(name, self.files, 1)
+        near = [other for other in self.files if other.lower() == name.lower()]
+        near = near or difflib.get_close_matches(name, self.files, 1)
         hint = f"; nearest: {near[0]}" if near else ""
         raise ValueError(
             f"there is no database {printable(name)} in the folder of --databases{hint}"
