@@ -290,6 +290,7 @@ def _persist(options: argparse.Namespace) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> None:
+    from training.stages.check_settings import require_settings
     from training.stages.doctor import doctor
 
     command_limit(options)
@@ -297,6 +298,8 @@ def _doctor(options: argparse.Namespace) -> None:
         Workspace(options.out), options.of, data_options(options),
         device=options.device, gpus=options.gpus, as_json=options.json,
     )  # fmt: skip
+    for family in dict.fromkeys(family for family, _ in options.set):
+        require_settings(family, options.preset, [change for one, change in options.set if one == family])
     _require_printed()
 
 

@@ -20,6 +20,14 @@ def run_name(text: str) -> str:
     return text
 
 
+def assignment(text: str) -> tuple[str, str]:
+    """MODEL:KEY=VALUE as (MODEL, KEY=VALUE)."""
+    family, colon, change = text.partition(":")
+    if not colon or family not in families():
+        raise argparse.ArgumentTypeError(f"takes MODEL:KEY=VALUE, not '{text}'; models: {', '.join(families())}")
+    return family, change
+
+
 def count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")

@@ -14,7 +14,7 @@ from typing import Any
 
 from training.budget.limit import amount
 from training.domain import PRESETS, Domain, Option
-from training.flag_values import KINDS, absolute, address, count, persist_target, run_name, share, wandb_run
+from training.flag_values import KINDS, absolute, address, assignment, count, persist_target, run_name, share, wandb_run
 from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
@@ -76,6 +76,11 @@ class Verbs:
         verb = self._add("doctor", "check this host: what is missing", self.out, self.device, self.money)
         verb.add_argument("--gpus", type=int, metavar="N", help="how many GPUs the run is going to use")
         verb.add_argument("--json", action="store_true", help="as JSON, for programs")
+        verb.add_argument("--preset", choices=PRESETS, help="of the trainings whose settings --set changes")
+        verb.add_argument(
+            "--set", action="append", default=[], type=assignment, metavar="MODEL:KEY=VALUE",
+            help="check a setting that a training is going to change",
+        )  # fmt: skip
         verb = self._add("prepare", "data in: manifests and stores", self.out, self.money)
         add_manifest_options(verb, self.domain)
 

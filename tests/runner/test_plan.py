@@ -202,6 +202,14 @@ def test_compose_and_its_settings_follow_from_the_options():
         assert compose.rewritten(text, parts) == text, f"{name} is out of date: python -m training.runner.compose"
 
 
+def test_changed_settings_are_checked_before_the_data_is_prepared():
+    first = plan("toy", "--set", "seed=1", "--set", "curve:optim.lr=1", "--preset", "debug").steps[0]
+    assert first.name == "doctor" and "--preset debug" in " ".join(first.command)
+    assert [w for w in first.command if w.startswith("--set")] == [
+        "--set=curve:seed=1", "--set=curve:optim.lr=1", "--set=boost:seed=1",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("words", [["--cpu"], ["music", "--cpu"]])
 def test_the_verb_plan_takes_the_words_of_the_runner_also_a_flag_first(words, capsys):
     assert main(["plan", *words]) == 0

@@ -117,7 +117,12 @@ def test_a_setting_reaches_each_model_or_the_one_that_is_named(run):
     both = {"--set=optim.lr=1e-4", "--set=logging.wandb="}
     assert {word for word in trained["spectocloud"] if word.startswith("--set")} == both
     assert {word for word in trained["midi_generator"] if word.startswith("--set")} == {*both, "--set=model.layers=2"}
-    assert not any(word.startswith("--set") for call in calls if "train" not in call for word in call)
+    rest = [call for call in calls if "train" not in call]
+    assert {word for word in rest[0] if word.startswith("--set")} == {  # doctor checks them all
+        "--set=spectocloud:optim.lr=1e-4", "--set=spectocloud:logging.wandb=", "--set=midi_generator:optim.lr=1e-4",
+        "--set=midi_generator:model.layers=2", "--set=midi_generator:logging.wandb=",
+    }  # fmt: skip
+    assert not any(word.startswith("--set") for call in rest[1:] for word in call)
 
 
 def test_several_gpus_start_torchrun(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.machinery
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from training.cli import main
 from training.data.rows import NO_SCHEMA
 from training.domain import Domain, FamilyFacts, Finding, Option
-from training.errors import DataError, HostError
+from training.errors import DataError, HostError, UsageError
 from training.stages import doctor as room
 from training.stages.doctor import doctor
 from training.workspace import PROJECT, Workspace
@@ -336,3 +337,18 @@ def test_programs_get_the_findings_as_json_also_of_a_host_that_is_not_ready(tmp_
     report = json.loads(out.out)
     failed = [finding for finding in report["findings"] if finding["state"] == "fails"]
     assert not report["ready"] and failed and failed[0]["do"] and failed[0]["text"] in out.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "mistake"),
+    [
+        (["midi_generator:training.epochs=2", "midi_generator:training.min_epochs=1"], ""),
+        (["spectocloud:data.batch_size=4", "midi_generator:optim.learning_rate=1"], "midi_generator:.*not a setting"),
+        (["midi_generator:training.epochs=many"], "training.epochs=many"),
+    ],
+)
+def test_a_misspelt_setting_is_refused_before_data_is_prepared(changes, mistake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(room, "doctor", lambda *_, **__: [])
+    words = [f"--set={change}" for change in changes]
+    assert main(["doctor", "--out", str(tmp_path), *words]) == (UsageError.exit_code if mistake else 0)
+    assert re.search(mistake, capsys.readouterr().err, re.DOTALL)

@@ -205,6 +205,10 @@ class _Steps:
         words = ["doctor", *self._domain(), *self._common("doctor"), *self._device()]
         if self.command.gpus is not None:
             words += ["--gpus", str(self.command.gpus)]
+        if self.command.set and not self.command.options.get("config"):  # else `train` checks them, with that file
+            words += [] if self.command.preset is None else ["--preset", self.command.preset]
+            words += [f"--set={family}:{assignment}" for family in self.request.families
+                      for one, assignment in self.command.set if one in (None, family)]  # fmt: skip
         return self._step("doctor", "Check this host", words, before, device=True)
 
     def _prepare(self) -> Step:
