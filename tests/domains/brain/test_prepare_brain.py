@@ -15,7 +15,8 @@ from training.data.summary import summary_of
 from training.domain import Request
 from training.domains.brain.domain import BRAIN
 from training.domains.brain.prepare import prepare
-from training.errors import DataError, UsageError
+from training.errors import DataError, HostError, UsageError
+from training.workspace import exclusive
 
 
 def test_the_splits_are_the_same_for_all_subjects_and_cover_blocks(prepared):
@@ -45,6 +46,12 @@ def test_a_second_call_changes_no_file(prepared, laboratory):
     prepare(again)
     assert {path: path.stat().st_mtime_ns for path in job.workspace.root.rglob("*.jsonl")} == before
     assert any("nothing has changed" in line for line in lines)
+
+
+def test_two_processes_do_not_prepare_in_one_workspace_at_once(tmp_path):
+    job, _ = job_of(tmp_path)
+    with exclusive(job.workspace.manifests, "another"), pytest.raises(HostError, match="in use"):
+        prepare(job)
 
 
 @pytest.fixture

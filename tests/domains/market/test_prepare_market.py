@@ -18,8 +18,8 @@ from training.domains.market.demo import world
 from training.domains.market.demo.making import open_minutes
 from training.domains.market.domain import MARKET
 from training.domains.market.prepare import prepare
-from training.errors import DataError, UsageError
-from training.workspace import Workspace
+from training.errors import DataError, HostError, UsageError
+from training.workspace import Workspace, exclusive
 
 MINUTES = 110_000
 
@@ -107,6 +107,12 @@ def test_a_second_run_changes_no_file(folder, prepared):
     prepare(job)
     assert files(folder / "work" / "data") == before
     assert any("up to date" in line for line in lines)
+
+
+def test_two_processes_do_not_prepare_in_one_workspace_at_once(folder):
+    job, _ = job_of(folder)
+    with exclusive(job.workspace.manifests, "another"), pytest.raises(HostError, match="in use"):
+        prepare(job)
 
 
 def test_another_horizon_computes_again_and_back_gives_the_same_bytes(folder, prepared):

@@ -26,13 +26,20 @@ from training.domains.brain.splits.blocks import Block, blocks, gap_of, rows_of
 from training.domains.brain.stimulus import bins
 from training.domains.brain.summary import report
 from training.errors import DataError, UsageError
+from training.workspace import exclusive
 
 LISTED = 50  # quarantined files in the summary; all are in quarantine.jsonl
 CODE = ("alarms", "bold", "features", "regression", "splits", "stimulus")  # what decides what the alarms find
 
 
 def prepare(job: Job) -> None:
-    """Read film and BOLD; write stimulus, mask, manifests, quarantine and summary. Raises DataError, UsageError."""
+    """Read film and BOLD; write stimulus, mask, manifests, quarantine and summary. Raises DataError, UsageError;
+    HostError while another process prepares data in the workspace."""
+    with exclusive(job.workspace.manifests, "preparing data"):
+        _prepare(job)
+
+
+def _prepare(job: Job) -> None:
     shown = source(job)
     collected = collect(job)
     presented = present(job, collected, shown)

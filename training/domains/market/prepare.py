@@ -39,6 +39,7 @@ from training.domains.market.rows import DECISIONS_PATH
 from training.domains.market.splits.purging import EMBARGO, PURGE, Spans, overlapping, split_in_time
 from training.domains.market.summary import report
 from training.errors import DataError, TrainingError, UsageError
+from training.workspace import exclusive
 
 HORIZON = 20
 LEAST_BARS = 20_000  # base bars; with fewer, no split is left that could show anything
@@ -78,8 +79,14 @@ class Settings:
 def prepare(job: Job) -> None:
     """Read the bars of every symbol; write decisions, manifests, quarantine and summary.
 
-    A symbol that is refused is left out. Raises DataError if none is left, UsageError.
+    A symbol that is refused is left out. Raises DataError if none is left, UsageError; HostError while another process
+    prepares data in the workspace.
     """
+    with exclusive(job.workspace.manifests, "preparing data"):
+        _prepare(job)
+
+
+def _prepare(job: Job) -> None:
     folder = job.path("bars")
     if folder is None:
         raise UsageError("--bars is needed: the folder of SYMBOL_1m.parquet or SYMBOL_1m.csv.")
