@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -169,6 +171,19 @@ def with_log(path):
     connection.close()
     copy.replace(path)
     path.with_name(path.name + "-wal").write_bytes(log)
+
+
+def test_the_remedy_for_changes_in_a_log_works_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "my data").mkdir()
+    path = tmp_path / "my data" / "it's.sqlite"
+    with_log(path)
+    with pytest.raises(ValueError, match="merge them with: ") as caught:
+        introspect(path)
+    program, named, statement = shlex.split(str(caught.value).partition("merge them with: ")[2])
+    monkeypatch.chdir(tmp_path)
+    with closing(sqlite3.connect(named)) as connection:
+        assert program == "sqlite3" and connection.execute(statement).fetchone()[0] == 0
+    assert [table.name for table in introspect(path).tables] == ["t"]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -64,7 +65,7 @@ def _check_file(path: Path) -> None:
         if _first_byte(beside) not in (b"", b"\0"):
             raise ValueError(
                 f"changes that are not in the file yet are in {beside.name}; merge them with: "
-                f"sqlite3 {path.name} '{remedy}'"
+                f"sqlite3 {shlex.quote(str(path))} '{remedy}'"
             )
 
 
