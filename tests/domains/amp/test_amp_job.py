@@ -96,3 +96,17 @@ def test_the_evaluation_names_what_is_better_and_the_report_has_the_worst_first(
     places = [fretboard.index(f"<h3>{item} ") for item in FILES]
     order = sorted(FILES, key=lambda item: -excess[item]["model"]["value"])
     assert [item for _, item in sorted(zip(places, FILES, strict=True))] == order
+
+
+def test_a_capture_of_the_job_is_rendered_with_what_was_trained(job):
+    sounds = job / "sounds"
+    words = ["render", "amp", "--job", job / "out", "--out", sounds, "--capture", job / "captures/lead.nam", "--di",
+             job / "di.wav", "--device", "cpu"]  # fmt: skip
+    assert cli.main([str(word) for word in words]) == 0
+    trained = sounds.with_name("file")
+    words[words.index(sounds)] = trained
+    words += ["--after", job / "out/exports/lead/lead.aa.nam"]
+    assert cli.main([str(word) for word in words]) == 0
+    for side in ("before", "after", "difference"):
+        assert (sounds / f"{side}.wav").read_bytes() == (trained / f"{side}.wav").read_bytes(), side
+    assert (sounds / "before.wav").read_bytes() != (sounds / "after.wav").read_bytes()

@@ -112,6 +112,12 @@ def test_what_aliases_no_less_than_the_original_is_not_learnt():
     assert judged(student=21.0, twice=3.0)[0].word == "not learnt"
 
 
+def test_a_difference_to_the_original_by_rounding_alone_is_none():
+    """The answers of an unchanged LSTM beside other tones in its batch."""
+    found, _ = judged(student=20.0 - 1e-13, twice=3.0)
+    assert found.word == "not learnt" and found.why[0].startswith("It aliases as much as the original: excess 30")
+
+
 @pytest.mark.parametrize("changed", [{"hesr_db": -12.0}, {"di_esr_db": -12.0}])
 def test_a_changed_sound_is_weak(changed):
     found, _ = judged(student=-14.0, twice=5.0, **changed)
@@ -218,6 +224,16 @@ def test_no_file_is_written_of_a_student_that_is_no_better(monkeypatch):
     few_tones(monkeypatch)
     _, model, _ = small.built(small.wavenet(gain=12.0))
     assert "its aliases are" in worse.checked(model).worse
+
+
+def test_no_file_is_written_of_a_student_that_differs_by_rounding_alone(monkeypatch):
+    few_tones(monkeypatch)
+    _, model, _ = small.built(small.wavenet(gain=12.0))
+    with torch.no_grad():
+        for weight in input_weights(model.students[0]):
+            weight.mul_(1 - 1e-6)
+    found = worse.checked(model)
+    assert found.worse and found.figures["excess_after_db"] == found.figures["excess_before_db"]
 
 
 def test_no_file_is_written_of_a_student_with_another_sound(monkeypatch):

@@ -45,7 +45,7 @@ def _checked(student, teacher, rate: int) -> tuple[dict[str, float], str | None]
         "excess_before_db": before, "excess_after_db": after, "hesr_db": changed,
     }  # fmt: skip
     figures = {name: round(value, 2) for name, value in figures.items()}
-    if not after < before:
+    if not figures["excess_after_db"] < figures["excess_before_db"]:  # rounded: what differs by less is the same
         return figures, (
             f"its aliases are {after:.1f} dB above the threshold of hearing, those of the original {before:.1f} dB"
         )
