@@ -52,12 +52,12 @@ def lstm(gain: float = 20.0, seed: int = 0) -> bytes:
     return json.dumps(content).encode()
 
 
-def rows(content: bytes, seconds: int = 3, seed: int = 1) -> list[Row]:
-    """Rows of clips of a second."""
+def rows(content: bytes, seconds: int = 3, seed: int = 1, rate: int = RATE) -> list[Row]:
+    """Rows of clips of a second, for a capture of `rate` Hz."""
     record = {"sound": playing(float(seconds), RATE, seed), "rate": np.array(RATE)}
     capture = {"content": np.frombuffer(content, np.uint8)}
     return [
-        Row({"id": f"clip {n}", "rate": RATE, "begin": float(n), "end": n + 1.0}, f"rows:{n}",
+        Row({"id": f"clip {n}", "rate": rate, "begin": float(n), "end": n + 1.0}, f"rows:{n}",
             {CAPTURE_PATH: capture, DI_PATH: record})
         for n in range(seconds)
     ]  # fmt: skip

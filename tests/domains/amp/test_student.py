@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import numpy as np
@@ -16,7 +17,7 @@ from training.domains.amp.signal.tones import frequency, harmonic_bins, without_
 from training.domains.amp.student.config import Objective
 from training.domains.amp.student.groups import input_weights
 from training.domains.amp.student.material import heard
-from training.domains.amp.student.objective import Criterion
+from training.domains.amp.student.objective import Criterion, least_length
 from training.domains.amp.student.pair import Pair
 from training.domains.amp.student.recurrent import windows_of
 from training.domains.amp.student.targets import Targets
@@ -30,6 +31,31 @@ from training.recipe import TrainingProgress
 
 START = TrainingProgress(0, 10)
 BOTH = pytest.mark.parametrize("content", [small.wavenet(), small.lstm()], ids=["wavenet", "lstm"])
+
+
+@pytest.mark.parametrize("rate", [8_000, 192_000])
+@pytest.mark.parametrize("make", [small.wavenet, small.lstm])
+def test_captures_of_any_rate_are_trained_and_validated(make, rate):
+    """Preset debug's tones are too short for the loss at 192 kHz, whose filter takes more samples: they are longer."""
+    content = json.dumps(json.loads(make()) | {"sample_rate": rate}).encode()
+    made, rows = small.recipe(material={"samples": 3, "mix_di": 0.4, "oversampling": 2}), small.rows(content, rate=rate)
+    model = made.build(made.fit_constants(rows))
+    data = made.dataset(rows, training=True)
+    assert model.sample_rate == rate and (data.shape.length > 2203) == (rate > 100_000)
+    batch = small.batch_of(data, range(3))
+    terms = made.losses(model, batch, None)
+    assert all(torch.isfinite(term.total) for term in terms.values()) and terms["nmr"].total != 0
+    held_out = made.dataset(rows[-1:], training=False)
+    sums = made.validate(model, small.batch_of(held_out, range(2)))
+    assert all(torch.isfinite(total) for total, _ in sums.values()) and "excess_db" in sums
+
+
+def test_the_shortest_sound_with_a_loss_is_least_length():
+    for rate in (8_000, 44_100, 192_000):
+        criterion, x = Criterion(rate, Objective()), torch.randn(1, least_length(rate))
+        assert criterion.reference(x).magnitudes.shape[1] == 1
+        with pytest.raises(RuntimeError):
+            criterion.reference(x[:, 1:])
 
 
 def test_samples_depend_on_epoch_and_index_alone():

@@ -15,9 +15,15 @@ from torch.nn import functional
 
 from training.domains.amp.signal import measures
 from training.domains.amp.signal.filters import loss_taps
-from training.domains.amp.signal.nmr import Ear, decibels
+from training.domains.amp.signal.nmr import FRAME, Ear, decibels
 from training.domains.amp.student.config import Objective
 from training.recipe import Loss
+
+
+def least_length(rate: int) -> int:
+    """Samples of the shortest sound that has a loss at `rate` Hz: a frame of the ear behind the filter, whose length in
+    seconds is the same at every rate."""
+    return FRAME + len(loss_taps(rate)) - 1
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,12 @@ from training.domains.amp.captures import parse_capture
 from training.domains.amp.exports import leaving, stream
 from training.domains.amp.signal import measures
 from training.domains.amp.signal.nmr import AUDIBLE, decibels
+from training.domains.amp.signal.tones import next_prime
 from training.domains.amp.student import recurrent
 from training.domains.amp.student.config import AmpSettings
 from training.domains.amp.student.groups import parameter_groups
 from training.domains.amp.student.material import Samples, Shape, heard
-from training.domains.amp.student.objective import Criterion
+from training.domains.amp.student.objective import Criterion, least_length
 from training.domains.amp.student.pair import Pair
 from training.domains.amp.student.targets import Targets
 from training.recipe import Loss, Room, Stepped
@@ -73,7 +74,9 @@ class AmpRecipe(Stepped):
 
     def _shape_of(self, capture) -> Shape:
         before = max(network.receptive_field for network in capture.networks)
-        return Shape(capture.sample_rate, before or self.settings.lstm.warmup, self.settings.material.length)
+        rate = capture.sample_rate
+        length = max(self.settings.material.length, next_prime(least_length(rate)))
+        return Shape(rate, before or self.settings.lstm.warmup, length)
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -119,7 +122,8 @@ class AmpRecipe(Stepped):
             )
             for x, batch in zip(heard_ones, batches, strict=True)
         ]
-        return recurrent.step(context, heard_ones, wanted, counts, criterion, shape, self.settings.lstm.window)
+        window = max(self.settings.lstm.window, least_length(shape.rate))
+        return recurrent.step(context, heard_ones, wanted, counts, criterion, shape, window)
 
     def validate(self, model, batch):
         shape, criterion, targets = self._prepared(batch["sound"].device)
