@@ -1,9 +1,12 @@
 """A Python in which everything is imported already, so that commands start without the seconds that torch takes.
 
 `Warm` starts a server and writes a program `python`. For each `-m training ...` (and for the server of a fan-out, which
-forks in its turn) the program has the server fork a process, with the program's working directory, environment, output,
-signals and exit code; it runs anything else with the real interpreter. Verbs that the variable WITHOUT names end at
-once, and so does their supervisor.
+forks in its turn, and the other MODULES) the program has the server fork a process, with the program's working
+directory, environment, output, signals and exit code; it runs anything else with the real interpreter. Verbs that the
+variable WITHOUT names end at once, and so does their supervisor.
+
+SIGKILL cannot be passed on: the process ends a moment after the program. A test that kills it, and needs it gone, has
+its id written to the file that the variable PID names, and kills that: the program ends after it, by the same signal.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ from pathlib import Path
 from typing import Any
 
 WITHOUT = "ATHANOR_TEST_WITHOUT"
-MODULES = ("training", "training.stages.fork_server")
+PID = "ATHANOR_TEST_PID"
+MODULES = (
+    "training", "training.stages.fork_server", "tests.on_ranks", "tests.engine.toy_fitted", "tests.engine.toy_ranks",
+)  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1
 
@@ -38,6 +44,9 @@ server.connect({address!r})
 order = {{"module": sys.argv[2], "words": sys.argv[3:], "folder": os.getcwd(), "environment": dict(os.environ)}}
 socket.send_fds(server, [json.dumps(order).encode()], [0, 1, 2])
 process = int(server.recv(64))
+if {pid!r} in os.environ:
+    with open(os.environ[{pid!r}], "w") as file:
+        file.write(str(process))
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
     signal.signal(number, lambda number, frame: os.kill(process, number))
 code = int(server.recv(64))
@@ -57,7 +66,7 @@ class Warm:
     def __init__(self, folder: Path, prepare: str = "tests.imported:unchanged"):
         self.python = folder / "python"
         address = folder / "warm.socket"
-        client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT, modules=MODULES)
+        client = CLIENT.format(python=sys.executable, address=str(address), without=WITHOUT, pid=PID, modules=MODULES)
         self.python.write_text(client, encoding="utf-8")
         self.python.chmod(0o755)
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}

@@ -1,20 +1,16 @@
 """Two ranks under torchrun have the losses of one process with the same global batch, and write one set of outputs."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.engine import toy
+from tests.ranks import two_ranks
 from training import threads
 from training.engine.checkpoints import checkpoint_file
 from training.engine.process import distributed
 
-PROJECT = Path(__file__).parents[2]
 #: 22 samples in global batches of 12: in the last one rank 1 has fewer micro-batches, and with 13 samples none.
 SETTINGS = {"data": {"batch_size": 3}, "model": {"dropout": 0.3}}
 TWO = {**SETTINGS, "training": {"grad_accum_steps": 2, "ema_decay": 0.9, "epochs": 3}}
@@ -27,7 +23,7 @@ def model_of(folder):
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
+def pairs(tmp_path_factory, warm_python):
     """Runs of two ranks, in one launch, as starting takes most of the time. Returns their folder, what was printed, and
     the output of each rank of each run."""
     root = tmp_path_factory.mktemp("ranks")
@@ -43,14 +39,9 @@ def pairs(tmp_path_factory):
         "apart": {**TWO, "stop_at": 3, "apart": "hosts"},
         "apart again": {**TWO, "apart": "hosts"},
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += [str(Path(toy.__file__).with_name("toy_ranks.py")), str(root), json.dumps(runs)]
-    done = subprocess.run(
-        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    printed = two_ranks(warm_python, root, "tests.engine.toy_ranks", str(root), json.dumps(runs))
     output = {name: [json.loads((root / name / f"rank{rank}.json").read_text()) for rank in (0, 1)] for name in runs}
-    return root, done.stdout, output
+    return root, printed, output
 
 
 def records(root):
@@ -78,11 +69,11 @@ def test_two_ranks_have_the_losses_of_one_process(pairs, tmp_path, name, train_r
 
 
 def test_two_ranks_leave_one_set_of_outputs(pairs):
-    root, stdout, output = pairs
+    root, printed, output = pairs
     first, second = output["reference"]
     assert first["run"] == second["run"]
     assert len(list((root / "reference/runs/toy").iterdir())) == 1
-    assert stdout.count("step 1/6 ") == 5  # of five runs of 6 steps, each once
+    assert printed.count("step 1/6 ") == 5  # of five runs of 6 steps, each once
     assert first["metrics"] == second["metrics"]
 
 

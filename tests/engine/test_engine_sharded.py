@@ -2,18 +2,15 @@
 that any number of ranks continues."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.engine import toy
 from tests.engine.toy_sharded import Adapted, Sharded
+from tests.ranks import two_ranks
 from training.engine.checkpoints import checkpoint_file
 from training.engine.loading.batches import BatchPlan
 from training.engine.process.distributed import Ranks
@@ -29,7 +26,7 @@ ALL, PART = {**TWO, "kind": "Sharded"}, {**TWO, "kind": "ShardedAdapted"}
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory):
+def ran(tmp_path_factory, warm_python):
     """Runs of two ranks, in one launch, as starting takes most of the time. Returns their folder and the output of each
     rank of each run."""
     root = tmp_path_factory.mktemp("sharded")
@@ -52,12 +49,7 @@ def ran(tmp_path_factory):
         "out of memory": {**ALL, "kind": "HUNGRY"},
         "one batch held out": {**ALL, "val_rows": 2},
     }
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += [str(Path(toy.__file__).with_name("toy_ranks.py")), str(root), json.dumps(runs)]
-    done = subprocess.run(
-        command, cwd=root, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
+    two_ranks(warm_python, root, "tests.engine.toy_ranks", str(root), json.dumps(runs))
     output = {name: [json.loads((root / name / f"rank{rank}.json").read_text()) for rank in (0, 1)] for name in runs}
     return root, output
 

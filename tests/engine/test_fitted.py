@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.engine import toy_fitted as toy
+from tests.ranks import two_ranks
 from tests.toys import register
+from tests.warm import PID
 from training.engine.checkpoints.checkpoint_file import read
 from training.errors import Interrupted, TrainingError, UsageError
 from training.stages.estimate import estimate
@@ -87,31 +89,26 @@ def test_a_stop_signal_saves_the_state_and_the_run_resumes_from_it(tmp_path):
     assert_same(tmp_path / "stopped", tmp_path / "straight")
 
 
-@pytest.mark.slow
-def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path):
+def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path, warm_python):
     toy.run(tmp_path / "straight", training={"save_minutes": 1e-5})
     chance, root, kills = random.Random(3), tmp_path / "killed", 0
-    words = [*COMMAND, "--out", str(root), "--set", "training.save_minutes=1e-5"]
-    environment = {**os.environ, "TOY_SECONDS": "0.03", "OMP_NUM_THREADS": "1"}
+    words = [warm_python, "-m", toy.__name__, "--out", str(root), "--set", "training.save_minutes=1e-5"]
+    pid = tmp_path / "pid"
+    environment = {**os.environ, "TOY_SECONDS": "0.03", "OMP_NUM_THREADS": "1", PID: str(pid)}
     for kill_round in (6, 17, 31):
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
         while process.poll() is None and _step(root) < kill_round:
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.15))  # as long as a chunk takes
-        process.send_signal(signal.SIGKILL)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
     assert kills == 3
     assert subprocess.run(words, env=environment, stdout=subprocess.DEVNULL, check=False).returncode == 0
     assert_same(root, tmp_path / "straight")
 
 
-@pytest.mark.slow
-def test_with_two_ranks_the_first_one_fits_and_both_end(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words = [*launch, COMMAND[1], "--out", str(tmp_path / "two")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert ended.returncode == 0, ended.stderr
+def test_with_two_ranks_the_first_one_fits_and_both_end(tmp_path, warm_python):
+    two_ranks(warm_python, tmp_path, "tests.engine.toy_fitted", "--out", str(tmp_path / "two"))
     toy.run(tmp_path / "one")
     assert_same(tmp_path / "two", tmp_path / "one")
 
@@ -213,5 +210,5 @@ def test_prove_resume_compares_the_bytes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TOY_SECONDS", "0.03")
     register(monkeypatch, toy.BoostedRecipe)
     (tmp_path / "data").mkdir()
-    found = prove_resume("boosted", Workspace(tmp_path), command=COMMAND, steps=40, kills=2, seed=5)
+    found = prove_resume("boosted", Workspace(tmp_path), command=COMMAND, steps=40, kills=1, seed=5)
     assert found.none and found.tensors == 2 and "Equal, bit for bit" in capsys.readouterr().out

@@ -1,5 +1,5 @@
-"""The program of each rank: `python -m torch.distributed.run ... toy_ranks.py OUT JSON`. JSON maps the name of a run to
-its settings and to these options; the runs are done one after the other.
+"""The program of each rank: `python -m tests.engine.toy_ranks OUT JSON` (tests/ranks.py). JSON maps the name of a run
+to its settings and to these options; the runs are done one after the other.
 
 `stop_at`: the step in which rank 1 alone gets SIGTERM. `out_of_memory_at`: the step from which rank 1 has memory for 2
 samples. `seconds`: the budget. `apart`: a folder in which each rank has a separate workspace, as on two hosts. `kind`:
@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.engine import toy, toy_sharded
 from training.errors import AthanorError, Interrupted

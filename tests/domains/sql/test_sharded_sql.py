@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.ranks import two_ranks
 from training import cli
 from training.domains.sql.text_to_sql.config import TextToSqlConfig
 from training.engine.checkpoints.checkpoint_file import read
 from training.stages.trained import load_trained
 from training.workspace import Workspace
 
-ROOT = Path(__file__).resolve().parents[3]
 #: A frozen bfloat16 base with float32 adapters, and layers that are computed again in the backward pass. With AdamW's
 #: usual eps the sign of a gradient decides a step, also where it is nothing but what bfloat16 rounds differently.
 SETTINGS = (
@@ -28,7 +24,7 @@ SETTINGS = (
 
 
 @pytest.mark.slow
-def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
+def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path, warm_python):
     """Rank 0 generates answers to two questions, and rank 1 to one."""
     prepared = tmp_path / "ddp"
     assert cli.main(["prepare", "--domain", "sql", "--questions", "60", "--out", str(prepared)]) == 0
@@ -36,13 +32,8 @@ def test_sharded_ranks_train_and_appraise_as_replicated_ones(tmp_path):
     words = ["train", "text_to_sql", "--preset", "debug", "--device", "cpu"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     commands = [[*words, "--set", f"model.parallel={name}", "--out", str(tmp_path / name)] for name in ("ddp", "fsdp")]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    done = subprocess.run(
-        [*launch, str(ROOT / "tests/on_ranks.py"), json.dumps(commands)], capture_output=True, text=True, timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "blocks sharded over 2 processes" in done.stdout
+    printed = two_ranks(warm_python, tmp_path, "tests.on_ranks", json.dumps(commands))
+    assert "blocks sharded over 2 processes" in printed
     replicated, sharded = (read(tmp_path / name / "checkpoints/text_to_sql/last.pt") for name in ("ddp", "fsdp"))
     assert replicated["frozen"] == sharded["frozen"] and replicated["metrics"].keys() == sharded["metrics"].keys()
     for name, value in replicated["metrics"].items():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from .conftest import ROOT, Toy
+from tests.ranks import two_ranks
+
+from .conftest import Toy
 
 SETTINGS = ("training.max_steps=8", "training.log_every=1")
 
@@ -22,7 +22,7 @@ def log_of(out) -> tuple[str, list[dict]]:
 
 
 @pytest.mark.slow
-def test_the_settings_choose_sharded_training(fresh):
+def test_the_settings_choose_sharded_training(fresh, warm_python, tmp_path):
     assert fresh.run("prepare") == 0
     other = Toy(fresh.out.with_name("sharded"))
     shutil.copytree(fresh.out, other.out)
@@ -31,11 +31,7 @@ def test_the_settings_choose_sharded_training(fresh):
         + [word for setting in (*SETTINGS, f"model.parallel={parallel}") for word in ("--set", setting)]
         for toy, parallel in ((fresh, "ddp"), (other, "fsdp"))
     ]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    done = subprocess.run(
-        [*launch, str(ROOT / "tests/on_ranks.py"), json.dumps(commands)], capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    two_ranks(warm_python, tmp_path, "tests.on_ranks", json.dumps(commands))
     (plain, replicated), (first, sharded) = (log_of(toy.out) for toy in (fresh, other))
     assert "2 blocks sharded over 2 processes" in first and "shard" not in plain
     assert len(replicated) == len(sharded) and any("peak" in record for record in sharded)
