@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PLACES = 4  # positions in the run that are timed: the cost of a step may change during it (losses, windows)
 ROUNDS = 2  # how often each position is timed; once if a round takes longer than its share of SECONDS
 SECONDS, STEPS, LEAST = 30.0, 64, 3  # timing ends after SECONDS or STEPS, with at least LEAST steps at each position
+LOOKS = 0.125  # upper limit of the time that looking at the host takes beside fitted rounds, as a share of the rounds'
 PATIENCE = 3.0  # upper limit of the timing in multiples of SECONDS, where loaders have prepared many batches ahead
 JUDGING = 10.0  # seconds of the held-out pass that are timed; its total time is extrapolated
 
@@ -119,13 +120,17 @@ def measure_rounds(run: FittedRun, began: float) -> dict[str, Any]:
     start = time.monotonic() - began
     seconds: list[float] = []  # per round, for each timed chunk
     looks: list[float] = []
-    spent = 0.0
+    spent = looked = 0.0
     while progress.step < total and (len(seconds) < LEAST or spent < SECONDS) and len(seconds) < STEPS:
         done, before = progress.step, time.perf_counter()
         run.advance()
         spent += time.perf_counter() - before
-        seconds.append((time.perf_counter() - before) / (progress.step - done))
-        looks.append(slowness())
+        after = time.perf_counter()
+        seconds.append((after - before) / (progress.step - done))
+        # rounds may take milliseconds: then a few looks show as much
+        if len(looks) < PLACES * ROUNDS or looked < LOOKS * spent:
+            looks.append(slowness())
+            looked += time.perf_counter() - after
     before = time.perf_counter()
     run.recipe.score(run.state, "val")
     evaluation = time.perf_counter() - before
