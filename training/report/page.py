@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -81,14 +82,11 @@ def _is_shown(facts: Facts, path: Path) -> bool:
 
 def render(facts: Facts) -> str:
     """The page. Raises jinja2.TemplateError for a section that cannot be rendered."""
-    environment = Environment(
-        loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    shown = [_Shown(part.anchor, part.title, _section(environment, part)) for part in facts.parts]
+    shown = [_Shown(part.anchor, part.title, _section(part)) for part in facts.parts]
     places = [part.section.place for part in facts.parts]
     scripts = _texts(part.section.script for part in facts.parts)
     styles = _texts([PAGE / "report.css", *(part.section.style for part in facts.parts)])
-    return environment.get_template("report.html.j2").render(
+    return _templates(PAGE).get_template("report.html.j2").render(
         facts=facts,
         placed=lambda place: [one for one, where in zip(shown, places, strict=True) if where == place],
         policy=policy(scripts, styles),
@@ -97,6 +95,15 @@ def render(facts: Facts) -> str:
         styles=[Markup(text) for text in styles],
         receipt=json.dumps(facts.receipt, indent=1, ensure_ascii=False) if facts.receipt else "",
     )
+
+
+@cache  # each is compiled once in a process, or again if its file changes
+def _templates(*folders: Path) -> Environment:
+    """The templates in `folders`; of two with the same name, that in the first."""
+    return Environment(
+        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,11 +115,11 @@ class _Shown:
     html: Markup
 
 
-def _section(environment: Environment, part: Part) -> Markup:
+def _section(part: Part) -> Markup:
     """The domain's template with its facts; it may import from the page's macros."""
     template = part.section.template
-    own = environment.overlay(loader=FileSystemLoader([template.parent, PAGE]))
-    return Markup(own.get_template(template.name).render(facts=part.section.facts))
+    templates = _templates(template.parent, PAGE)
+    return Markup(templates.get_template(template.name).render(facts=part.section.facts))
 
 
 def _texts(paths: Iterable[Path | None]) -> list[str]:
