@@ -28,6 +28,7 @@ WITHOUT = "ATHANOR_TEST_WITHOUT"
 PID = "ATHANOR_TEST_PID"
 MODULES = (
     "training", "training.stages.fork_server", "tests.on_ranks", "tests.engine.toy_fitted", "tests.engine.toy_ranks",
+    "benchmarks.sql.gpu_sharding",
 )  # fmt: skip
 ROOT = Path(__file__).resolve().parents[1]
 PR_SET_PDEATHSIG = 1

@@ -2,7 +2,10 @@
 
 import functools
 import json
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from benchmarks.harness import Row
 from benchmarks.music import gpu_chamfer
 from benchmarks.music.chamfer import by_cdist
 from benchmarks.sql import gpu_sharding
+from tests.ranks import two_ranks
+from tests.warm import Warm
 
 
 @pytest.fixture
@@ -106,8 +111,22 @@ def test_scaling_is_relative_to_n_times_one_gpu(count, met, monkeypatch, tmp_pat
     assert row.met is met and row.ratio == 2.8 / count
 
 
-@pytest.mark.slow
-def test_sharded_and_copied_layers_are_compared_on_two_processes(monkeypatch, tmp_path):
+@pytest.fixture
+def forked_ranks(monkeypatch, tmp_path):
+    """The ranks of gpu_sharding.py are forked from a process that has imported what they need, for seconds each."""
+    warm = Warm(tmp_path, "tests.benchmarks.sharding_imported:unchanged")
+    launch = [sys.executable, "-m", "training.runner.launch", "--nproc_per_node=2", "--standalone", "-m"]
+
+    def run(command, **_):
+        assert command[:6] == launch  # as in gpu_ranks.py, which a test runs as it is
+        two_ranks(warm.python, tmp_path / "printed", *command[6:])
+
+    monkeypatch.setattr(gpu_sharding, "subprocess", SimpleNamespace(run=run, DEVNULL=subprocess.DEVNULL))
+    yield
+    warm.close()
+
+
+def test_sharded_and_copied_layers_are_compared_on_two_processes(monkeypatch, tmp_path, forked_ranks):
     """On a CPU the memory is that of the parameters."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     rate, memory, loss = gpu_sharding.measure(place_here(tmp_path))
