@@ -1,11 +1,16 @@
 """What tests of several folders share."""
 
+import copy
 import os
 import signal
+import sys
+from functools import cache
 
 import pytest
 
+from tests.probes import SHORT
 from tests.warm import Warm
+from training.budget import reserve
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported. The workers occupy all cores: further threads of each, and of each process that a test
@@ -27,6 +32,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:
             f"{domains}.music.midi.tokens", f"{domains}.sql.databases.sqlite",
         )
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_probe():
+    """The commands of tests measure this host's speed in milliseconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reserve, "PROBE", SHORT)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_registry_of_onnx():
+    """torch lists its operators for each graph that it exports, for half a second: here once in a process."""
+    if "training.export.onnx" not in sys.modules:
+        yield
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    listed = cache(ONNXRegistry.from_torchlib)
+
+    def copied(*arguments, **named):
+        made = copy.copy(listed(*arguments, **named))
+        made.functions = {target: list(known) for target, known in made.functions.items()}
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(copied))
+        yield
+
 
 @pytest.fixture(scope="session")
 def warm_python(tmp_path_factory):

@@ -1,5 +1,4 @@
 """What the commands of the stages import: for processes that are forked with it (warm.py)."""
-# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -25,9 +24,11 @@ import training.stages.nodes
 import training.stages.persist
 import training.stages.train
 import training.stages.verify
+from tests.probes import SHORT
 
 
 def unchanged(words: list[str]) -> list[str]:
     """The words of a command, as they came."""
     torch.set_num_threads(1)
+    training.budget.reserve.PROBE = SHORT
     return words
