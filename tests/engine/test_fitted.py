@@ -19,6 +19,7 @@ from tests.toys import register
 from tests.warm import PID
 from training.engine.checkpoints.checkpoint_file import read
 from training.errors import Interrupted, TrainingError, UsageError
+from training.stages import timing
 from training.stages.estimate import estimate
 from training.stages.evaluate import evaluate
 from training.stages.prove_resume import prove_resume
@@ -195,12 +196,16 @@ def test_a_saved_model_is_evaluated_against_a_baseline_that_is_fitted_once(tmp_p
 
 def test_an_estimate_times_a_few_chunks_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_SECONDS", "0.002")
+    looks = []  # at the host's speed, each of which takes longer than such a chunk
+    monkeypatch.setattr(timing, "slowness", lambda: looks.append(1) or 1.0)
+    monkeypatch.setattr(timing, "LOOKS", 0.0)
     settings = {"training": {"max_steps": 1000, "eval_every": 100}}
     estimated = estimate(
         toy.recipe(**settings), Workspace(tmp_path), device="cpu", load=toy.SPLITS.__getitem__
     )  # fmt: skip
     assert (estimated.begin, estimated.steps, estimated.evaluations) == (0, 1000, 10)
     assert 0.002 <= estimated.step < 0.1 and estimated.timed < 1000
+    assert len(looks) == timing.PLACES * timing.ROUNDS < estimated.timed / toy.BoostedRecipe.chunk
     assert list(tmp_path.iterdir()) == []
 
 
