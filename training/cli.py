@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -19,7 +18,8 @@ from training.engine.process.signals import follow_parent, interrupt_on_signals,
 from training.errors import AthanorError, HostError, Interrupted, UsageError
 from training.flags import COMMAND, attribute_of, data_options, parser_of
 from training.registry import domain, domains, require_one_model
-from training.stages.command_budget import allowance, command_limit, counted_stage, preset_of, time_host
+from training.stages.command_budget import allowance, command_limit, counted_stage, time_host
+from training.stages.command_recipe import recipe_of
 from training.stages.outputs import environment_error, require_out
 from training.stages.run_names import exported, left_out, require_trained, trained_runs
 from training.workspace import PROJECT, Workspace
@@ -78,6 +78,18 @@ def _fetch(options: argparse.Namespace) -> None:
     from training.stages.fetch import fetch
 
     fetch(options.address, options.folder)
+
+
+def _publish_shards(options: argparse.Namespace) -> None:
+    from training.stages.shared_shards import publish_shards
+
+    publish_shards(options.of, Workspace(options.out), options.address)
+
+
+def _fetch_shards(options: argparse.Namespace) -> None:
+    from training.stages.shared_shards import fetch_shards
+
+    fetch_shards(options.of, Workspace(options.out), options.address, options.shards_gb)
 
 
 def _inspect(options: argparse.Namespace) -> None:
@@ -153,31 +165,6 @@ def _prove_resume(options: argparse.Namespace) -> None:
         ranks=options.ranks,
         seed=options.kill_seed,
     )
-
-
-def recipe_of(options: argparse.Namespace, workspace: Workspace):
-    """The recipe with the settings of this command. `--epochs` replaces the length that a preset gives."""
-    from training.registry import recipe_with, settings_layers
-
-    require_one_model(options.family)
-    preset = preset_of(options, workspace)
-    if preset != options.preset:
-        print(f"Preset: {preset}")
-    layers = settings_layers(options.family, preset or "full", options.config)
-    for note in [note for layer in layers for note in layer.notes if os.environ.get("RANK", "0") == "0"]:
-        print(f"  {note}")
-    overrides = list(options.set)
-    if options.seed is not None:
-        overrides.append(f"seed={options.seed}")
-    if options.epochs is not None:
-        least = recipe_with(options.family, layers, overrides).settings.training.min_epochs
-        # a short run requested on the command line is not refused for a configuration's longer min_epochs
-        overrides += [f"training.epochs={options.epochs}", f"training.min_epochs={min(least, options.epochs)}"]
-        for limit in ("max_steps", "max_minutes"):  # of a preset: it must not end the training earlier
-            if options.config is None and not any(word.startswith(f"training.{limit}=") for word in options.set):
-                overrides.append(f"training.{limit}=null")
-    job = Job(workspace, data_options(options))
-    return recipe_with(options.family, layers, overrides, job)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -369,6 +356,8 @@ VERBS = {
     "estimate": _estimate,
     "prove-resume": _prove_resume,
     "fetch": _fetch,
+    "publish-shards": _publish_shards,
+    "fetch-shards": _fetch_shards,
     "inspect": _inspect,
     "each": _each,
     "node": _node,

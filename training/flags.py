@@ -88,6 +88,17 @@ class Verbs:
         verb.add_argument("address", type=address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
         verb.add_argument("folder", type=absolute, metavar="DIR")
 
+        text = "write prepared data to an object store, for hosts whose disks do not hold it"
+        verb = self._add("publish-shards", text, self.out)
+        verb.add_argument("address", type=address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
+        verb = self._add("fetch-shards", "use data that was published; its shards are fetched while they are read",
+                         self.out)  # fmt: skip
+        verb.add_argument("address", type=address, metavar="URL", help="s3://BUCKET/PREFIX, gs://... or az://...")
+        verb.add_argument(
+            "--shards-gb", type=amount, metavar="GB",
+            help="shards that may be on this disk at a time (default: half of what is free)",
+        )  # fmt: skip
+
         verb = self._add("inspect", "show what is read from files of yours")
         verb.add_argument("word", choices=tuple(domains()), metavar="WORD", help=", ".join(domains()))
         verb.add_argument("files", nargs="+", type=Path, metavar="FILE")
@@ -232,7 +243,7 @@ def _sentence(text: str) -> str:
 def add_domain_options(verb: argparse.ArgumentParser, domain: Domain, name: str) -> None:
     """The domain's options that the verb `name` takes, without those that all domains have there (--config)."""
     options = [option for option in domain.options if name in option.verbs and option.name not in _common(name)]
-    if not options and name not in ("doctor", "prepare", "node", "export"):
+    if not options and name not in ("doctor", "prepare", "node", "export", "publish-shards", "fetch-shards"):
         return
     group = verb.add_argument_group(f"data ({domain.word})")
     if name != "inspect":  # whose first word is the domain

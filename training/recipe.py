@@ -216,6 +216,12 @@ class Stepped(Recipe):
         Raises DataError if no row can be used.
         """
 
+    def rows_of_samples(self, dataset: Dataset) -> np.ndarray | None:
+        """The row that each sample of a `dataset` of this family reads, int [len(dataset)]: an index into its rows. A
+        training on shards in an object store needs it, to read one shard after the other. None: it is not known, and
+        such a training is refused."""
+        return None
+
     @abstractmethod
     def build(self, constants: Arrays) -> torch.nn.Module:
         """A newly initialised model; the caller has seeded torch. `constants` should be registered as buffers."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from training.data import shard_file
 from training.data import store as stores
 from training.data.store import Record, Store, key_of, pack, unpack
 from training.errors import HostError
@@ -168,7 +169,7 @@ def test_every_flipped_bit_of_header_table_and_footer_is_noticed(tmp_path):
     filled(tmp_path, 2)
     path = tmp_path / "00000001.shard"
     data = path.read_bytes()
-    table = len(data) - stores._FOOTER.size - 2 * stores.ENTRY.itemsize
+    table = len(data) - shard_file.FOOTER.size - 2 * shard_file.ENTRY.itemsize
     places = [*range(12), *range(table, len(data) - 32)]
     for place in places:
         path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
@@ -259,17 +260,17 @@ def test_a_folder_that_cannot_be_written_is_reported_by_name(tmp_path):
 def test_a_store_of_a_million_records_is_searched_quickly(tmp_path):
     """The table is searched in the memory-mapped file; no dictionary is built when it is opened."""
     count = 1_000_000
-    table = np.zeros(count, stores.ENTRY)
+    table = np.zeros(count, shard_file.ENTRY)
     table["key"][:, :8] = np.arange(count, dtype=">u8").view(np.uint8).reshape(count, 8)[:, ::-1]
     table["head"] = np.arange(count)
     record = pack({"x": np.array([7])})
     table["offset"], table["length"] = 64, len(record)
     data = table.tobytes()
     (tmp_path / "00000001.shard").write_bytes(
-        stores._HEADER.pack(stores._BEGIN, stores.FORMAT)
+        shard_file.HEADER.pack(shard_file.BEGIN, shard_file.FORMAT)
         + record
         + data
-        + stores._FOOTER.pack(stores._END, stores.FORMAT, zlib.crc32(data), 64 + len(record), count)
+        + shard_file.FOOTER.pack(shard_file.END, shard_file.FORMAT, zlib.crc32(data), 64 + len(record), count)
     )
     store = Store(tmp_path)
     begin = time.perf_counter()

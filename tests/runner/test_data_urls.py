@@ -116,3 +116,27 @@ def test_a_music_dataset_in_a_bucket_is_named_once(tmp_path):
     assert [step.command[3] for step in made.steps[:2]] == ["s3://bucket/songs/audio", "s3://bucket/songs/midi"]
     prepare = next(step for step in made.steps if step.name == "prepare").command
     assert prepare[prepare.index("--audio-root") + 1] == made.steps[0].command[-1] and made.mounts == ()
+
+
+def test_published_shards_take_the_place_of_preparing(tmp_path):
+    made = plan("toy", "--shards", "s3://bucket/prepared/", "--shards-gb", "20", "--out", tmp_path)
+    (step,) = [step for step in made.steps if step.name == "prepare"]
+    words = ("-m", "training", "fetch-shards", "s3://bucket/prepared", "--shards-gb", "20")
+    assert step.command == (*words, "--domain", "toy", "--out", str(tmp_path))
+    assert made.own_data == "" and not made.plain()["demo"], "it is not known whether this is a demo"
+    assert "uses_store=yes" in script(made)
+    assert all("prepare" in step.needs for step in made.steps if step.name.startswith("train "))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--shards-gb", "20"), r"--shards-gb goes with --shards"),
+        (("--shards", "s3://bucket/a", "--shards-gb", "none"), r"--shards-gb takes a number above 0"),
+        (("--shards", "/a/folder"), r"/a/folder is not supported: use s3://"),
+        (("--shards", "s3://bucket/a", "--readings", "."), r"leave out --readings"),
+    ],
+)
+def test_what_cannot_be_meant_with_published_shards_is_refused(words, message):
+    with pytest.raises(UsageError, match=message):
+        plan("toy", *words)

@@ -111,6 +111,9 @@ class Curve(Stepped):
     def dataset(self, rows, training):
         return Sessions(rows)
 
+    def rows_of_samples(self, dataset):
+        return np.arange(len(dataset))
+
     def build(self, constants):
         model = self.settings.model
         return Network(model.width, constants["scale"], constants["limits"], model.line)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from training.data.files import sha256
-from training.data.index import Shared, cached
+from training.data.index import Shared, cached, published
 from training.data.rows import NO_SCHEMA, Row, Rows
 from training.data.schema import ID, SPLITS, Schema, floats
 from training.errors import DataError
@@ -125,10 +125,13 @@ def _contents(rows: Sequence[Row]) -> Iterator[tuple[Mapping[str, Any], dict[str
 
 
 def is_synthetic(rows: Mapping[str, Sequence[Row]]) -> bool:
-    """Whether any file is under a folder that is marked as synthetic."""
+    """Whether any file is under a folder that is marked as synthetic, or was on the host that published it."""
     folders: set[str] = set()
     for part in rows.values():
-        if isinstance(part, Rows):
+        if (elsewhere := published(part)) is not None:
+            if elsewhere.synthetic:
+                return True
+        elif isinstance(part, Rows):
             folders |= {folder for key in stored_keys(part) for folder in _folders(part, key)}
         else:
             folders |= {str(Path(row.values[key]).parent) for row in part for key in row.records}

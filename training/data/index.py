@@ -2,7 +2,8 @@
 
 The file holds the columns of `rows.Table`. It is used only if it is intact, was made from the same manifest (by
 content) with the same checks and encoders, and no file that the manifest names has changed since it was digested.
-Otherwise the manifest and its files are checked again, so an index never lets unchecked data into a training.
+Otherwise the manifest and its files are checked again, so an index never lets unchecked data into a training. An index
+that was published with its shards is used without those files, which are on the host that published it.
 
     64 bytes: magic, format, CRC of the rest    a record (records.py) of the columns
 """
@@ -25,12 +26,14 @@ import numpy as np
 from training.data.digests import SETTLED, signatures
 from training.data.files import sha256, write_atomic
 from training.data.records import dtype_of, parts, unpack
+from training.data.remote_shards import signature_of
 from training.data.rows import Files, Layout, Row, Rows, Table, Texts
 from training.data.schema import schema_at
 from training.data.unchanged import comparing_signatures
 from training.errors import DataError
 
 FORMAT = 2
+PUBLISHED = "published"  # beside an index for whose rows note_published was called
 _MAGIC = b"ATHANOR\x03"
 _HEADER = struct.Struct("<8sII48x")
 _COLUMNS = ("text", "spans", "numbers", "numbered")
@@ -44,6 +47,13 @@ class Origin:
     how: Mapping[str, Any]  # checks and encoders (JSON)
     #: The folders in which moved files are looked up (JSON); irrelevant where every path exists as written.
     under: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """About rows that were prepared on another host."""
+
+    synthetic: bool
 
 
 def write(path: Path, table: Table, origin: Origin) -> Rows | None:
@@ -109,6 +119,7 @@ def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin
         checks = [
             held.enter_context(comparing_signatures(of_key.paths, of_key.signatures))
             for of_key in rows.table.files.values()
+            if _published(path, about["identity"]) is None
         ]
         if made[0] != sha256(manifest):
             return None
@@ -117,6 +128,40 @@ def read(path: Path, cache: Path, manifest: Path, origin: Callable[[str], Origin
             if stored["kind"] and _shards(cache / stored["kind"], files.layout.shards) != stored["shards"]:
                 return None
         return rows if all(unchanged() for unchanged in checks) else None
+
+
+def note_published(path: Path, cache: Path, manifest: Path, synthetic: bool) -> Rows:
+    """From now on the index `path` is valid without the files that its manifest names. `synthetic`: whether they were
+    made by a program. Raises DataError if the index is damaged."""
+    opened = _open(path, cache, str(manifest))
+    if opened is None:
+        raise DataError(f"{path} is damaged, or of another version of this program. Publish the data again.")
+    about = {"identity": opened[1]["identity"], "synthetic": synthetic}
+    write_atomic(path.with_name(PUBLISHED), json.dumps(about).encode())
+    return opened[0]
+
+
+def published(rows: Sequence[Row]) -> Published | None:
+    """What is known of rows whose files need not exist on this host; None for other rows."""
+    return _published(rows.path, rows.table.identity) if isinstance(rows, Shared) else None
+
+
+def _published(path: Path, identity: str) -> Published | None:
+    try:
+        about = json.loads(path.with_name(PUBLISHED).read_bytes())
+    except OSError:
+        return None
+    return Published(about["synthetic"]) if about["identity"] == identity else None
+
+
+def shard_of_each(rows: Sequence[Row]) -> np.ndarray | None:
+    """The shard that the arrays of each row are in, int32 [n]; None where the data was not fetched as shards. Of
+    several files, the one whose kind takes the most space counts."""
+    if published(rows) is None or not isinstance(rows, Rows):
+        return None
+    layouts = [files.layout for _, files in sorted(rows.table.files.items()) if files.layout is not None]
+    largest = max(layouts, key=Layout.size)
+    return largest.shard if rows.order is None else largest.shard[rows.order]
 
 
 def _open(path: Path, cache: Path, name: str) -> tuple[Shared, dict[str, Any]] | None:
@@ -218,12 +263,11 @@ def _sweep(folder: Path, identity: str) -> None:
 
 
 def _shards(folder: Path, names: Sequence[str]) -> list[list[Any]] | None:
-    """Name, size and mtime of shards (a shard never changes); None if one is missing."""
+    """Name, size and mtime of shards (a shard never changes), here or in an object store; None if one is missing."""
     try:
-        found = [(folder / name).stat() for name in names]
+        return [[name, *signature_of(folder / name)] for name in names]
     except OSError:
         return None
-    return [[name, about.st_size, about.st_mtime_ns] for name, about in zip(names, found, strict=True)]
 
 
 def _described(dtype: np.dtype) -> Any:

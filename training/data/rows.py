@@ -127,7 +127,9 @@ class Layout:
                 counts[entry.name][index] = entry.shape[0]
         store.release()
         typed = {name: (dtype_of(dtype), shape) for name, (dtype, shape) in (kinds or {}).items()}
-        return cls(located.shards, located.shard, starts, counts, typed)
+        used, shard = np.unique(located.shard, return_inverse=True)  # the store may hold other data, too
+        names = [located.shards[number] for number in used.tolist()]
+        return cls(names, shard.astype(np.int32), starts, counts, typed)
 
     def blocks(
         self, store: Store, name: str, indices: np.ndarray
@@ -143,8 +145,13 @@ class Layout:
         for part in np.split(order, cuts) if len(order) else ():
             begin, end = int(starts[part[0]]), int((starts[part] + counts[part] * size).max())
             shard = store.shard(self.shards[shards[part[0]]])
-            yield part, shard.bytes[begin:end], starts[part] - begin, counts[part]
+            yield part, shard.read(begin, end), starts[part] - begin, counts[part]
             shard.release()
+
+    def size(self) -> int:
+        """Bytes of all arrays together."""
+        each = {name: dtype.itemsize * math.prod(shape) for name, (dtype, shape) in self.kinds.items()}
+        return sum(each[name] * int(column.sum()) for name, column in self.counts.items())
 
     def take(self, indices: np.ndarray) -> Layout:
         """The layout of some of the records."""
@@ -341,8 +348,8 @@ class Stored(Mapping[str, np.ndarray]):
         dtype, shape = layout.kinds[name]
         start, count = int(layout.starts[name][index]), int(layout.counts[name][index])
         size = count * math.prod(shape) * dtype.itemsize
-        bytes_ = self._store.shard(layout.shards[layout.shard[index]]).bytes
-        return bytes_[start : start + size].view(dtype).reshape(count, *shape)
+        bytes_ = self._store.shard(layout.shards[layout.shard[index]]).read(start, start + size)
+        return bytes_.view(dtype).reshape(count, *shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._store.get(self.key) if self._files.layout is None else self._files.layout.kinds)

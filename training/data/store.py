@@ -1,6 +1,7 @@
 """Stores: decoded arrays in a few flat, memory-mapped files, found by the content of the files they were decoded from.
 
-A store is a folder of shards and of parts, which are folders of shards. A shard is written under a temporary name,
+A store is a folder of shards and of parts, which are folders of shards. A shard may also be in an object store; its
+table is here then (remote_shards.py). A shard is written under a temporary name,
 flushed, fsynced and renamed. Its table and footer are written last, so an incomplete shard is recognised and ignored.
 A finished shard never changes.
 
@@ -14,13 +15,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import mmap
 import os
-import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -28,26 +26,13 @@ import numpy as np
 
 from training.data.files import disk_errors, sync
 from training.data.records import ALIGN, pack, unpack
+from training.data.remote_shards import REMOTE, RemoteShard
+from training.data.shard_file import BEGIN, END, ENTRY, FOOTER, FORMAT, HEADER, Located, Merged, Shard
 
-FORMAT = 1
-SHARD_BYTES = 1 << 28
+SHARD_BYTES = 1 << 27  # small enough for eight of them to be kept on a small disk: see remote_shards.py
 PART = "part-"  # a store's folders of this name hold shards that other hosts wrote
 _AT_ONCE = 1 << 16  # keys that are located at a time
 _MOST_SINGLE = 8  # shards that are searched one by one before their tables are merged
-
-ENTRY = np.dtype(
-    [
-        ("head", "<u8"),  # the key's first 8 bytes
-        ("key", "u1", 32),
-        ("offset", "<u8"),
-        ("length", "<u8"),
-        ("crc", "<u4"),  # of the complete record
-        ("unused", "<u4"),
-    ]
-)
-_HEADER = struct.Struct("<8sI52x")
-_FOOTER = struct.Struct("<8sIIQQ32x")
-_BEGIN, _END = b"ATHANOR\x01", b"ATHANOR\x02"
 
 
 def key_of(content: str, version: str) -> bytes:
@@ -55,105 +40,7 @@ def key_of(content: str, version: str) -> bytes:
     return hashlib.sha256(f"{content}\0{version}".encode()).digest()
 
 
-# -- reading -------------------------------------------------------------------------------------------------------
-
-
-class _Shard:
-    """One opened shard. Raises ValueError if it is incomplete, damaged, or of another format."""
-
-    def __init__(self, path: Path):
-        size = path.stat().st_size
-        if size < _HEADER.size + _FOOTER.size:
-            raise ValueError("too short")
-        self.path = path
-        with path.open("rb") as stream:
-            self._map = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        self.bytes = np.frombuffer(self._map, np.uint8)
-        begin, begin_format = _HEADER.unpack(self.bytes[: _HEADER.size].tobytes())
-        end, end_format, crc, offset, count = _FOOTER.unpack(self.bytes[-_FOOTER.size :].tobytes())
-        if (begin, end) != (_BEGIN, _END) or begin_format != FORMAT or end_format != FORMAT:
-            raise ValueError("not a finished shard of this format")
-        if offset + count * ENTRY.itemsize + _FOOTER.size != size:
-            raise ValueError("its length is wrong")
-        table = self.bytes[offset : size - _FOOTER.size]
-        if zlib.crc32(table) != crc:
-            raise ValueError("its table is damaged")
-        self.table = table.view(ENTRY)
-        self.heads = self.table["head"]
-
-    def find(self, key: bytes) -> np.void | None:
-        head = np.frombuffer(key, "<u8", 1)[0]
-        at = int(np.searchsorted(self.heads, head))
-        while at < len(self.heads) and self.heads[at] == head:
-            if self.table[at]["key"].tobytes() == key:
-                return self.table[at]
-            at += 1
-        return None
-
-    def release(self) -> None:
-        """Drop the pages that were read from this process's memory, because they will not be read again soon. They stay
-        in the system's page cache as long as it has room."""
-        self._map.madvise(mmap.MADV_DONTNEED)
-
-    def record(self, entry: np.void) -> np.ndarray:
-        return self.bytes[int(entry["offset"]) : int(entry["offset"] + entry["length"])]
-
-
-@dataclass(frozen=True)
-class Located:
-    """The positions of n records."""
-
-    shards: list[str]  # names under the store's folder
-    shard: np.ndarray  # int32 [n]: index into `shards`, -1 where the store has no such record
-    offset: np.ndarray  # int64 [n], of the record in its shard
-    length: np.ndarray  # int64 [n], bytes
-
-
-class _Merged:
-    """The tables of many shards merged into one, so that a key needs one search: 16 bytes per record."""
-
-    def __init__(self, shards: Mapping[str, _Shard]):
-        self.shards, self._list = shards, list(shards.values())
-        counts = [len(shard.table) for shard in self._list]
-        heads = np.concatenate([np.zeros(0, np.uint64), *(shard.heads for shard in self._list)])
-        order = np.argsort(heads, kind="stable")  # if several shards hold a record, the first one is used
-        self.heads = heads[order]
-        self.shard = np.repeat(np.arange(len(counts), dtype=np.int32), counts)[order]
-        self.row = (order - np.repeat(np.cumsum(counts) - counts, counts)[order]).astype(np.uint32)
-
-    def find(self, key: bytes) -> tuple[_Shard, np.void] | None:
-        head = np.frombuffer(key, "<u8", 1)[0]
-        at = int(np.searchsorted(self.heads, head))
-        while at < len(self.heads) and self.heads[at] == head:
-            shard = self._list[self.shard[at]]
-            if shard.table[self.row[at]]["key"].tobytes() == key:
-                return shard, shard.table[self.row[at]]
-            at += 1
-        return None
-
-    def locate(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The arrays shard, offset and length of `Located`."""
-        count = len(keys)
-        shard, offset, length = np.full(count, -1, np.int32), np.zeros(count, np.int64), np.zeros(count, np.int64)
-        heads = keys.view("<u8")[:, 0] if count else np.zeros(0, np.uint64)
-        at = np.searchsorted(self.heads, heads)
-        pending = np.flatnonzero(at < len(self.heads))
-        while len(pending):  # a second round only where two keys share their first eight bytes
-            pending = pending[self.heads[at[pending]] == heads[pending]]
-            pending = pending[np.argsort(self.shard[at[pending]], kind="stable")]
-            of_shard = self.shard[at[pending]]
-            again = []
-            for part in np.split(pending, np.flatnonzero(np.diff(of_shard)) + 1) if len(pending) else ():
-                number = int(self.shard[at[part[0]]])
-                entries = self._list[number].table[self.row[at[part]]]
-                same = (entries["key"] == keys[part]).all(axis=1)
-                hit = part[same]
-                shard[hit], offset[hit], length[hit] = number, entries["offset"][same], entries["length"][same]
-                again.append(part[~same])
-            pending = np.concatenate([np.zeros(0, np.int64), *again])
-            at[pending] += 1
-            pending = pending[at[pending] < len(self.heads)]
-        return shard, offset, length
+# -- reading ---------------------------------------------------------------------------------------------------------
 
 
 class Store:
@@ -165,9 +52,9 @@ class Store:
     def __init__(self, folder: Path, parts: bool = True):
         """`parts`: include the parts that other hosts wrote."""
         self.folder, self._parts = Path(folder), f"{PART}*/*.shard" if parts else None
-        self._shards: dict[str, _Shard] | None = None  # by name under the folder
-        self._merged: _Merged | None = None  # the merged table of most shards
-        self._single: dict[str, _Shard] = {}  # newer shards, which are not in the merged table
+        self._shards: dict[str, Shard | RemoteShard] | None = None  # by name under the folder
+        self._merged: Merged | None = None  # the merged table of most shards
+        self._single: dict[str, Shard | RemoteShard] = {}  # newer shards, which are not in the merged table
 
     @staticmethod
     def at(folder: Path) -> Store:
@@ -180,10 +67,12 @@ class Store:
     def refresh(self) -> None:
         """Open shards that were finished since the last call; drop those that were deleted."""
         known, self._shards = self._shards or {}, {}
-        for path in [*self.folder.glob("*.shard"), *(self.folder.glob(self._parts) if self._parts else ())]:
+        here = {*self.folder.glob("*.shard"), *(self.folder.glob(self._parts) if self._parts else ())}
+        elsewhere = {path.with_suffix("") for path in self.folder.glob(f"*.shard{REMOTE}")} if self._parts else set()
+        for path in sorted(here | elsewhere):
             name = path.relative_to(self.folder).as_posix()
             try:
-                self._shards[name] = known.get(name) or _Shard(path)
+                self._shards[name] = known.get(name) or (Shard(path) if path in here else RemoteShard(path))
             except (ValueError, OSError):
                 continue  # incomplete, or of another format: the shard is ignored
         if self._merged is not None and not self._merged.shards.keys() <= self._shards.keys():
@@ -193,9 +82,9 @@ class Store:
             self._merge()
 
     def _merge(self) -> None:
-        self._merged, self._single = _Merged(dict(sorted(self._shards.items()))), {}
+        self._merged, self._single = Merged(dict(sorted(self._shards.items()))), {}
 
-    def _find(self, key: bytes) -> tuple[_Shard, np.void] | None:
+    def _find(self, key: bytes) -> tuple[Shard | RemoteShard, np.void] | None:
         if self._shards is None:
             self.refresh()
         if self._merged is not None and (hit := self._merged.find(key)) is not None:
@@ -236,26 +125,26 @@ class Store:
             return Located(names, np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros(0, np.int64))
         return Located(names, *(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
-    def shard(self, name: str) -> _Shard:
+    def shard(self, name: str) -> Shard | RemoteShard:
         """A shard by its name under the folder. Raises KeyError if it does not exist."""
         if self._shards is None or name not in self._shards:
             self.refresh()
         return self._shards[name]
 
-    def shards(self) -> list[_Shard]:
+    def shards(self) -> list[Shard | RemoteShard]:
         """All shards, sorted by name."""
         self.refresh()
         return [shard for _, shard in sorted(self._shards.items())]
 
     def release(self) -> None:
-        """Drop all pages that were read from this process's memory: see `_Shard.release`."""
+        """Drop all pages that were read from this process's memory: see `Shard.release`."""
         for shard in (self._shards or {}).values():
             shard.release()
 
     def record_at(self, located: Located, index: int) -> np.ndarray:
         """The bytes of a located record, uint8 [n]."""
         start, length = int(located.offset[index]), int(located.length[index])
-        return self.shard(located.shards[located.shard[index]]).bytes[start : start + length]
+        return self.shard(located.shards[located.shard[index]]).read(start, start + length)
 
     def damaged(self) -> list[str]:
         """Keys (hex) of records that do not match their checksum; reads all records."""
@@ -351,7 +240,7 @@ class Writer:
             if self._stream is None:
                 self._path = self._folder / f".writing-{os.getpid()}-{os.urandom(4).hex()}"
                 self._stream = self._path.open("wb")
-                self._stream.write(_HEADER.pack(_BEGIN, FORMAT))
+                self._stream.write(HEADER.pack(BEGIN, FORMAT))
             offset = self._stream.tell()
             self._stream.write(data)
             self._stream.write(bytes(-len(data) % ALIGN))
@@ -373,7 +262,7 @@ class Writer:
             offset = self._stream.tell()
             data = table.tobytes()
             self._stream.write(data)
-            self._stream.write(_FOOTER.pack(_END, FORMAT, zlib.crc32(data), offset, len(table)))
+            self._stream.write(FOOTER.pack(END, FORMAT, zlib.crc32(data), offset, len(table)))
             self._stream.flush()
             os.fsync(self._stream.fileno())
             self._stream.close()

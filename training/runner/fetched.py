@@ -13,6 +13,7 @@ from typing import Any
 from training.data.objects.address import Address, is_url
 from training.domain import Domain, Option
 from training.errors import UsageError
+from training.runner.values import amount, text
 
 
 @dataclass(frozen=True)
@@ -54,3 +55,40 @@ def parts_of(domain: Domain, values: Mapping[str, Any]) -> dict[str, str]:
             names = {other.attribute for other in missing} & {*option.parts}
             found |= {name: f"{Address.parse(url)}/{option.parts[name]}" for name in names}
     return found
+
+
+@dataclass(frozen=True)
+class PublishedShards:
+    """Data that another host has prepared and published: the job prepares none."""
+
+    address: Address
+    gigabytes: str | None  # of the disk, for shards
+
+    @property
+    def words(self) -> list[str]:
+        """The arguments of `fetch-shards`."""
+        return [str(self.address), *([] if self.gigabytes is None else ["--shards-gb", self.gigabytes])]
+
+
+def add_shards(group: Any) -> None:
+    """The options that name published data."""
+    group.add_argument(
+        "--shards", metavar="URL", type=text,
+        help="train on data that `python -m training publish-shards URL` wrote; it may be larger than this disk",
+    )  # fmt: skip
+    group.add_argument(
+        "--shards-gb", metavar="GB", type=text, help="of --shards, how much is on this disk at a time (default: half)"
+    )
+
+
+def shards_of(domain: Domain, values: dict[str, Any]) -> PublishedShards | None:
+    """The published data that was named; its values are taken out of `values`. Raises UsageError."""
+    given, gigabytes = values.pop("shards"), amount("shards_gb", values.pop("shards_gb"))
+    if given is None:
+        if gigabytes is not None:
+            raise UsageError("--shards-gb goes with --shards.")
+        return None
+    named = [option.flag for option in domain.data_options() if values.get(option.attribute) is not None]
+    if named:
+        raise UsageError(f"--shards is data that is prepared already: leave out {', '.join(named)}.")
+    return PublishedShards(Address.parse(given), gigabytes)

@@ -13,7 +13,7 @@ from typing import Any
 from training.data.objects.address import Address, is_url
 from training.domain import PRESETS, Domain, Option
 from training.errors import HostError, UsageError
-from training.runner.fetched import Fetched, given, parts_of
+from training.runner.fetched import Fetched, PublishedShards, add_shards, given, parts_of, shards_of
 from training.runner.parser import Formatter, Parser, wrapped
 from training.runner.unknown import unknown_domain, unknown_word
 from training.runner.values import (
@@ -82,6 +82,7 @@ class Command:
     estimate: bool = False
     persist: str | None = None
     fetched: tuple[Fetched, ...] = ()
+    shards: PublishedShards | None = None  # instead of preparing data
     session_ends: int | None = None  # when this host ends, in seconds since 1970
     wandb: str | None = None  # a project of Weights & Biases
     from_wandb: tuple[WandbRun, ...] = ()  # runs of Weights & Biases, whose trained models are used
@@ -91,7 +92,7 @@ class Command:
     @property
     def uses_store(self) -> bool:
         """Whether it needs the client of object stores."""
-        return bool(self.fetched) or (self.persist is not None and is_url(self.persist))
+        return bool(self.fetched or self.shards) or (self.persist is not None and is_url(self.persist))
 
     @property
     def money(self) -> list[str]:
@@ -121,6 +122,7 @@ def parse(words: Sequence[str], known: Mapping[str, Domain], *, checking: bool =
     values = vars(parsed)
     out = absolute(values.pop("out") or os.environ.get("ATHANOR_OUT") or default_out())
     fetched: list[Fetched] = []
+    values["shards"] = shards_of(domain, values)
     values |= parts_of(domain, values)
     options = {option.attribute: _value(option, values.pop(option.attribute), checking, out, fetched)
                for option in domain.options if option.runner and option.name != ONLY}  # fmt: skip
@@ -163,6 +165,7 @@ def parser_of(domain: Domain) -> Parser:
     for option in domain.options:
         if option.runner and option.name != ONLY:
             add_option(group, option)
+    add_shards(group)
     group = parser.add_argument_group("run")
     group.add_argument("--out", metavar="DIR", type=text, help="where everything is written (default: this folder)")
     group.add_argument(

@@ -13,7 +13,7 @@ from typing import Any
 
 from training.domain import Domain, FamilyFacts, Node, Request
 from training.errors import UsageError
-from training.runner.fetched import Fetched
+from training.runner.fetched import Fetched, PublishedShards
 from training.runner.options import Command
 from training.wandb_address import WandbRun
 
@@ -77,7 +77,7 @@ class Plan:
             "word": domain.word,
             "title": domain.title,
             "out": self.command.out,
-            "demo": not domain.given(self.request.options),
+            "demo": not domain.given(self.request.options) and self.command.shards is None,
             "mounts": [asdict(mount) for mount in self.mounts],
             "notes": list(self.notes),
             "nodes": [{**asdict(step), "command": ["python", *step.command]} for step in self.steps],
@@ -89,7 +89,8 @@ def plan_of(command: Command, *, checking: bool = True) -> Plan:
     cannot do."""
     domain, skip = command.domain, command.skip
     families = tuple(facts.name for facts in domain.families if facts.name not in skip)
-    request = Request(command.options, families, "prepare" in skip or command.only in ("train", "export"))
+    prepared = "prepare" in skip or command.only in ("train", "export") or command.shards is not None
+    request = Request(command.options, families, prepared)
     if checking:
         request = domain.arrange(request)
     notes = list(request.notes)
@@ -133,7 +134,9 @@ class _Steps:
             )
         if self.main:
             steps += [self._from_wandb(one) for one in command.from_wandb]
-        if not self.request.skip_prepare:
+        if self.command.shards is not None and "prepare" not in command.skip:
+            steps.append(self._fetch_shards(self.command.shards))
+        elif not self.request.skip_prepare:
             steps.append(self._prepare())
         if only != "prepare":
             steps += [] if only == "export" else self._training()
@@ -218,6 +221,12 @@ class _Steps:
         return self._step(
             "prepare", "Prepare the data", words, ["restore"], f"{self.command.out}/data/manifests/summary.json"
         )
+
+    def _fetch_shards(self, shards: PublishedShards) -> Step:
+        """In the place of `prepare`."""
+        words = ["fetch-shards", *shards.words, *self._domain(), *self._out()]
+        receipt = f"{self.command.out}/data/manifests/summary.json"
+        return self._step("prepare", f"Fetch the tables of {shards.address}", words, ["restore"], receipt)
 
     def _training(self) -> list[Step]:
         """Families and nodes, each after what it needs."""

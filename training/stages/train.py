@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.data.identity import data_digest, is_synthetic, refuse_leak
+from training.data.index import published
 from training.errors import Interrupted
 from training.recipe import Recipe
 from training.workspace import Workspace, exclusive
@@ -187,13 +189,17 @@ def prepared(
 ) -> Prepared:
     """Load the rows of both splits and the models that `recipe` needs; the latter are set as `recipe.needed`. Arguments
     as of `train`. Raises UsageError (a needed family is not trained), DataError (nothing to train on, or a leak)."""
+    from training.recipe import Stepped
     from training.stages.trained import digest_with, needed_of
 
     recipe.needed = ranks.from_first_host(lambda: needed_of(recipe.run, workspace))
     rows = _rows(ranks, load or partial(_load, recipe, workspace, options))
     refuse_leak(rows)
     share_cores_of(recipe)
-    return Prepared(recipe, rows, digest_with(data_digest(rows), recipe.needed), is_synthetic(rows))
+    digest = data_digest(rows)
+    if isinstance(recipe, Stepped) and published(rows["train"]) is not None:
+        digest = hashlib.sha256(f"{digest} by shard".encode()).hexdigest()  # the samples have another order
+    return Prepared(recipe, rows, digest_with(digest, recipe.needed), is_synthetic(rows))
 
 
 def share_cores_of(recipe: Recipe) -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from training.cli import VERBS, recipe_of
+from training.cli import VERBS
 from training.flags import parser_of
+from training.stages.command_recipe import recipe_of
 from training.workspace import Workspace
 
 

@@ -34,6 +34,17 @@ class MicroBatch:
     padding: bool = False  # it is computed, and counts for nothing: see BatchPlan.even
 
 
+@dataclass(frozen=True, eq=False)
+class Shards:
+    """Where samples are, if not all of them are on this host: an epoch reads the shards in a random order, and the
+    samples of AT_ONCE shards in any order among them. So each shard is needed for a part of the epoch only."""
+
+    of_sample: np.ndarray  # int [samples]: the number of its shard
+
+
+AT_ONCE = 8  # shards
+
+
 @dataclass(frozen=True)
 class BatchPlan:
     """Maps a step to its samples. A pure function: the complete state of the sampler is the number of steps done."""
@@ -47,6 +58,7 @@ class BatchPlan:
     #: Whether all ranks get equally many micro-batches a step, as sharded training requires: where the samples are too
     #: few, a rank gets the first micro-batch of the step, as padding.
     even: bool = False
+    shards: Shards | None = None  # None: the samples of an epoch are in any order
 
     @property
     def global_batch(self) -> int:
@@ -70,7 +82,7 @@ class BatchPlan:
     def step_samples(self, step: int) -> np.ndarray:
         """int64 [n]: the samples of the global batch of step `step` (0 is the first), in order."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = _order(self.seed, epoch, self.samples)
+        order = _order(self.seed, epoch, self.samples, self.shards)
         return order[position * self.global_batch : (position + 1) * self.global_batch]
 
     def micro_batches(self, step: int, rank: int) -> list[MicroBatch]:
@@ -90,5 +102,14 @@ class BatchPlan:
 
 
 @lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, samples: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(samples)
+def _order(seed: int, epoch: int, samples: int, shards: Shards | None) -> np.ndarray:
+    random = np.random.default_rng([seed, epoch])
+    if shards is None:
+        return random.permutation(samples)
+    numbers = random.permutation(np.unique(shards.of_sample))
+    by_shard = np.argsort(shards.of_sample, kind="stable")
+    begins = np.searchsorted(shards.of_sample[by_shard], numbers)
+    ends = np.searchsorted(shards.of_sample[by_shard], numbers, side="right")
+    parts = [by_shard[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+    together = [np.concatenate(parts[at : at + AT_ONCE]) for at in range(0, len(parts), AT_ONCE)]
+    return np.concatenate([random.permutation(part) for part in together])

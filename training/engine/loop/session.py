@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from training.data.index import shard_of_each
 from training.engine.checkpoints.resume import Decision, Wanted
 from training.engine.fit.fitted import FittedSession, open_fitted
-from training.engine.loading.batches import BatchPlan
+from training.engine.loading.batches import BatchPlan, Shards
 from training.engine.loop.loop import fit
 from training.engine.loop.opening import Decide, constants_of, decided, place, require_examples, standing
 from training.engine.loop.progress import Progress
@@ -23,6 +24,7 @@ from training.engine.process.sharding import require_shardable
 from training.engine.process.signals import Signals
 from training.engine.step.precision import require_precision
 from training.engine.tracking.tracker import Tracker
+from training.errors import UsageError
 from training.recipe import Dataset, Fitted, Recipe, Stepped
 from training.settings import RunSettings
 from training.units import size
@@ -142,7 +144,7 @@ def open_stepped(
     if recipe.parallel == "fsdp" and ranks.world > 1:
         require_shardable(recipe)
     train, held_out = recipe.dataset(rows["train"], training=True), recipe.dataset(rows["val"], training=False)
-    plan = batch_plan(len(train), len(held_out), recipe.settings, ranks)
+    plan = batch_plan(len(train), len(held_out), recipe.settings, ranks, shards_of(recipe, rows["train"], train))
     wanted = Wanted(recipe.settings, data_digest, plan.global_batch, planned(recipe.settings, plan))
     decision, content = decided(ranks, decide, wanted)
     constants = constants_of(recipe, rows["train"], ranks, content) if constants is None else constants
@@ -153,7 +155,25 @@ def open_stepped(
     return SteppedSession(recipe, rows, train, held_out, state, decision)
 
 
-def batch_plan(samples: int, held_out: int, settings: RunSettings, ranks: Ranks) -> BatchPlan:
+def batch_plan(
+    samples: int, held_out: int, settings: RunSettings, ranks: Ranks, shards: Shards | None = None
+) -> BatchPlan:
     """The batch plan of a run. Raises DataError if a split is empty."""
     require_examples(samples, held_out)
-    return BatchPlan(samples, settings.data.batch_size, settings.training.grad_accum_steps, ranks.world, settings.seed)
+    accumulate = settings.training.grad_accum_steps
+    return BatchPlan(samples, settings.data.batch_size, accumulate, ranks.world, settings.seed, shards=shards)
+
+
+def shards_of(recipe: Stepped, rows: Sequence[Row], dataset: Dataset) -> Shards | None:
+    """The shards of a dataset's samples; None where all data is on this host. Raises UsageError for a family that
+    would read all shards for every batch."""
+    of_row = shard_of_each(rows)
+    if of_row is None:
+        return None
+    row_of = recipe.rows_of_samples(dataset)
+    if row_of is None:
+        raise UsageError(
+            f"{recipe.title} cannot be trained on shards in an object store: the family does not state which row each "
+            "sample is from (Stepped.rows_of_samples), so every batch would read all shards. Prepare its data here."
+        )
+    return Shards(of_row[row_of])
