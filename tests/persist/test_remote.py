@@ -14,6 +14,7 @@ from training.errors import HostError
 from training.persist import copying, remote
 from training.persist.copying import Pulse
 from training.persist.remote import CheckpointReplica
+from training.persist.restore import restore_family
 
 
 def updated(here, there):
@@ -39,12 +40,38 @@ def test_nothing_is_copied_twice(here, there, copies):
     (there / WHERE).mkdir(parents=True)
     put(here / WHERE, 1, [BEST, epoch_name(1)], 0.1)
     updated(here, there)
-    assert copies == ["last.pt"]
+    assert copies == ["best.pt"]
     updated(here, there)
-    assert copies == ["last.pt"]
+    assert copies == ["best.pt"]
     put(here / WHERE, 2, [epoch_name(2)])
     updated(here, there)
-    assert copies == ["last.pt", "last.pt"]
+    assert copies == ["best.pt", "last.pt"]
+
+
+def test_a_copy_that_is_cut_short_never_lists_a_last_checkpoint_without_the_best(here, there, monkeypatch, tmp_path):
+    """It would be continued without the model that is to be exported."""
+    real = Index.write
+    for at in range(1, 4):
+        place, made = there / str(at) / WHERE, []
+        place.mkdir(parents=True)
+        put(here / str(at) / WHERE, 1, [BEST], 0.1)
+        put(here / str(at) / WHERE, 2)
+
+        def write(self, folder, place=place, made=made, at=at):
+            real(self, folder)
+            if folder == place:
+                made.append(1)
+                if len(made) == at:
+                    raise OSError(errno.EIO, "the drive is gone")
+
+        monkeypatch.setattr(Index, "write", write)
+        with pytest.raises(OSError, match="the drive is gone"):
+            updated(here / str(at), there / str(at))
+        monkeypatch.setattr(Index, "write", real)
+        (new := tmp_path / str(at) / WHERE).mkdir(parents=True)
+        restore_family(place, new, Pulse())
+        found = intact(new)
+        assert found["best.pt"] == 1 and found["last.pt"] == (1 if at == 1 else 2), found
 
 
 def test_a_drive_without_hard_links_gets_copies(here, there, copies, monkeypatch):

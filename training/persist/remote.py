@@ -97,9 +97,9 @@ class CheckpointReplica:
         problems = self._update_constants(mine, there)
         epochs = mine.epochs()[::-1]  # the newest first
         # From the second update on, before_last.pt is the file that was copied as last.pt before.
-        others = [n for n in (BEST, BEFORE_LAST) if n in mine.files and (n == BEST or n not in there.files)]
+        others = [BEFORE_LAST] if BEFORE_LAST in mine.files and BEFORE_LAST not in there.files else []
         present = {about["sha256"] for about in there.constants.values()} | {""}
-        for name in (LAST, *others, *epochs):
+        for name in (*best_first(mine), *others, *epochs):
             entry = mine.files[name]
             if entry.constants not in present:  # of no use without them
                 continue
@@ -147,8 +147,9 @@ class CheckpointReplica:
     def _load(self, mine: Index) -> Index:
         if self._listed is None:
             listed = Index.read(self.target)
-            if LAST in listed.files and listed.files[LAST].run_id != mine.files[LAST].run_id:
-                CheckpointFolder(self.target).set_aside(listed.files[LAST].run_id)
+            theirs = listed.files.get(LAST) or listed.files.get(BEST)
+            if theirs is not None and theirs.run_id != mine.files[LAST].run_id:
+                CheckpointFolder(self.target).set_aside(theirs.run_id)
                 listed = Index()
             require_not_ahead(self.source, self.target)
             for path in self.target.glob(CONSTANTS):  # left by a copy that was killed before it listed them
@@ -221,6 +222,12 @@ class CheckpointReplica:
             raise OSError(errno.EIO, "the index read back is not the one written", str(self.target))
 
 
+def best_first(listing: Index) -> list[str]:
+    """The first names to be copied. The best checkpoint comes before the last one, whose progress refers to it: a copy
+    that is cut short between the two would be continued without the model that is to be exported."""
+    return [name for name in (BEST, LAST) if name in listing.files]
+
+
 def still_listed(source: Path, name: str, entry: Entry, pulse: Pulse) -> bool:
     """Whether an entry that its file in `source` does not match is still listed after `SETTLING` seconds. If so, the
     file is damaged. If not, the copy was made during a save, which renames its files before it writes the index."""
@@ -241,7 +248,8 @@ def require_not_ahead(source: Path, target: Path) -> None:
 
 def refuse_if_ahead(there: Index, here: Index, target: Path | str, source: Path) -> None:
     """The same, of indexes that were read."""
-    theirs, ours = there.files.get(LAST), here.files.get(LAST)
+    # a copy that was cut short may list the best checkpoint alone
+    theirs, ours = there.files.get(LAST) or there.files.get(BEST), here.files.get(LAST)
     if theirs is not None and (ours is None or theirs.saved > ours.saved):
         held = f"only step {ours.step}" if ours else "none"
         raise HostError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,10 +105,11 @@ class ObjectReplica:
         before = catalog.serialized("")
         problems: list[str] = []
         files: dict[str, Entry] = {}
-        others = [name for name in (BEST, BEFORE_LAST) if name in mine.files]
-        for name in (LAST, *others, *mine.epochs()[::-1]):
+        others = [BEFORE_LAST] if BEFORE_LAST in mine.files else []
+        for name in (*remote.best_first(mine), *others, *mine.epochs()[::-1]):
             entry = mine.files[name]
-            new = entry.sha256 not in catalog.blobs
+            new = entry.sha256 not in catalog.blobs or (name == LAST and catalog.listing.files.get(LAST) != entry)
+            new &= name != BEST  # it is listed together with the last one, whose progress refers to it
             try:
                 if entry.constants:
                     self._add(constants_name(entry.constants), entry.constants, catalog)
@@ -120,7 +121,7 @@ class ObjectReplica:
                 continue
             files[name] = entry
             if new:  # what is copied is listed at once: the next one may take long
-                self._list(catalog, replace_in(catalog.listing, name, entry))
+                self._list(catalog, replace_in(catalog.listing, {BEST: files.get(BEST), name: entry}))
         for relative in beside if root is not None else ():
             self._add_beside(root / relative, relative.as_posix(), catalog)
         listing = _with_constants(Index(files), catalog)
@@ -189,9 +190,9 @@ class ObjectReplica:
         return f"checkpoints/{self.run}/blobs/{part}"
 
 
-def replace_in(listing: Index, name: str, entry: Entry) -> Index:
-    """`listing` with another entry for `name`."""
-    return replace(listing, files=listing.files | {name: entry})
+def replace_in(listing: Index, entries: Mapping[str, Entry | None]) -> Index:
+    """`listing` with other entries; None: the one that is there."""
+    return replace(listing, files=listing.files | {name: entry for name, entry in entries.items() if entry is not None})
 
 
 def _with_constants(listing: Index, catalog: Catalog) -> Index:
