@@ -50,6 +50,16 @@ def test_an_item_is_a_pure_function_of_seed_epoch_and_index(rows):
     assert not same(a.item(0, 0), songs(rows, seed=43).item(0, 0))
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_the_row_of_each_item_is_known_where_a_row_is_left_out(rows, training):
+    silent = replace(rows[0], records=rows[0].records | {"midi_path": {"notes": np.zeros(0, NOTE)}})
+    split = songs([rows[0], silent, *rows[1:]], training)
+    of_item = split.row_of_each().tolist()
+    assert len(of_item) == len(split) and set(of_item) == {0, 2, 3}
+    for index, row in enumerate(of_item):
+        assert split.rows[int(split.item(0, index)["song"])] is [rows[0], silent, *rows[1:]][row]
+
+
 def test_every_epoch_draws_other_windows_from_all_parts_of_a_song(rows):
     split = songs(rows, **PLAIN)
     assert len(split) == 4 * 3

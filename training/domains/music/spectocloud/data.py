@@ -116,12 +116,17 @@ class Songs:
                 f"None of the {len(rows)} songs has both sound and notes. Check the files that the manifest names, and "
                 "run `prepare` again."
             )
-        self.rows = select(rows, heard)
+        self.rows, self.heard = select(rows, heard), heard
         self.windows, self.augment, self.seed, self.score = windows, augment, seed, score
         self.fixed = None if augment else self._every_fixed()
 
     def __len__(self) -> int:
         return len(self.rows) * self.windows.per_song if self.fixed is None else len(self.fixed)
+
+    def row_of_each(self) -> np.ndarray:
+        """The row of each item, int64 [items]: an index into all rows, those without sound or notes included."""
+        items = np.arange(len(self))
+        return self.heard[items // self.windows.per_song if self.fixed is None else self.fixed[:, 0]]
 
     def own(self, song: int) -> int | None:
         """The frame of a row's precomputed cloud; None if it has none."""

@@ -86,6 +86,9 @@ class SpectocloudRecipe(Stepped):
         settings = self.settings
         return Songs(rows, settings.windows, settings.augment if training else None, settings.seed)
 
+    def rows_of_samples(self, dataset: Songs) -> np.ndarray:
+        return dataset.row_of_each()
+
     def fit_constants(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:
         """Statistics of levelled windows: `mean` [128] of each band in nats; `std` [1], the deviation from it over all
         bands."""
