@@ -35,7 +35,7 @@ def test_a_drive_that_fails_fills_up_or_hangs_is_noticed(drive, fault, number):
     mount_google_drive(drive.settings())
     drive.fault(fault)
     with pytest.raises(OSError) as found:
-        probe(drive.place, 0.5)
+        probe(drive.place, 0.5 if fault == "hang" else 60.0)
     drive.fault("")
     assert found.value.errno == number
     probe(drive.place)

@@ -71,12 +71,18 @@ def test_a_notebook_has_no_outputs_a_gpu_and_valid_cells(name):
 
 
 def test_a_notebook_runs_from_the_first_cell_to_files_that_are_safe_on_the_drive(drive):
-    """With the toy domain; soak/notebooks.py runs all of them."""
+    """With the toy domain; soak/notebooks.py runs all of them. The kernel's Python has neither ensurepip nor pip, as
+    Colab's; that an environment is made from such a Python is a test of tests/runner/test_setup_installs.py."""
+    bare = drive.folder / "bare"
+    for name in ("ensurepip", "pip"):
+        (bare / name).mkdir(parents=True)
+        (bare / name / "__init__.py").write_text("raise ImportError('taken out by the distribution')\n")
     options = ["--only", "boost"] + [word for name in NODES for word in ("--skip", name)]
     chosen = parameters(drive, DOMAIN="toy", ENDS="open", UNASSIGN=True, OPTIONS=options)
     code, text, errors = papermill(
-        drive, "train_amp_colab.ipynb", chosen, ATHANOR_DOMAINS="tests.toy_domain.domain:TOY", PYTHONPATH=path()
-    )
+        drive, "train_amp_colab.ipynb", chosen,
+        ATHANOR_DOMAINS="tests.toy_domain.domain:TOY", PYTHONPATH=f"{bare}:{path()}",
+    )  # fmt: skip
     assert code == 0, text + errors
     for expected in ("Ready.", "The job is done.", "safe: everything in", "receipt.json"):
         assert expected in text, text

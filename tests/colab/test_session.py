@@ -41,7 +41,11 @@ def six_minutes(session, monkeypatch):
     monkeypatch.setattr(sessions, "check_gpu", lambda **_: type("G", (), {"units_per_hour": 10.0, "name": "A100"}))
     monkeypatch.setattr(sessions, "used_hours", lambda out: 1.5)
     session_start(time.time())
-    return lambda *words, **more: budget_flags(*words, settings=session.settings(), session_hours=0.1, **more)
+
+    def flags(*words, **more):
+        return budget_flags(*words, settings=session.settings(), session_hours=0.1, **more)
+
+    return flags
 
 
 def test_a_job_that_is_to_finish_gets_the_hours_used_plus_those_left_without_the_margin(six_minutes):
@@ -53,7 +57,7 @@ def test_a_job_that_is_to_finish_gets_the_hours_used_plus_those_left_without_the
 def test_a_job_that_is_to_be_saved_gets_the_time_of_the_end(six_minutes):
     flag, at = six_minutes(False)[:2]
     assert flag == "--session-ends"
-    assert datetime.fromisoformat(at).timestamp() == pytest.approx(time.time() + 5.5 * 60, abs=5)
+    assert datetime.fromisoformat(at).timestamp() == pytest.approx(session_start() + 5.5 * 60, abs=5)
 
 
 def test_units_become_a_budget(six_minutes):

@@ -76,7 +76,7 @@ def test_each_item_has_its_own_time_limit():
 
 
 def test_items_queued_behind_a_hanging_item_are_done_by_another_worker():
-    got = outcomes(hostile.fault, ["hang", *"abcdefgh"], seconds=0.5, workers=1)
+    got = outcomes(hostile.fault, ["hang", *"abcdefgh"], seconds=2.0, workers=1)
     assert [o.error is None for o in got] == [False] + [True] * 8
 
 
@@ -89,17 +89,18 @@ def test_the_memory_limit_applies_to_what_an_item_uses():
 def test_a_worker_that_answered_in_time_is_not_late_because_the_caller_was_busy():
     """The caller runs between two outcomes, for any length of time."""
     found = []
-    for outcome in sandbox.run(hostile.fault, ["doze 0.2", "doze 0.6"], seconds=1.5, megabytes=200, workers=2):
+    for outcome in sandbox.run(hostile.fault, ["doze 0.2", "doze 0.6"], seconds=3.0, megabytes=200, workers=2):
         if not found:
-            time.sleep(1.7)
+            time.sleep(3.2)
         found.append(outcome)
     assert [o.error for o in found] == [None, None]
 
 
 def test_all_answers_that_have_arrived_are_received_in_one_pass(monkeypatch):
-    """One sleep for each answer would limit a fast worker to one item per sleep."""
+    """One sleep for each answer would limit a fast worker to one item per sleep. A sleep is long here, so that several
+    answers arrive in it on a busy host, too."""
     sleeps, sleep = [], time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleeps.append(seconds) or sleep(seconds))
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleeps.append(seconds) or sleep(0.1 if seconds else 0))
     outcomes(hostile.fault, ["doze 0.003"] * 120, workers=1)
     assert sum(seconds > 0 for seconds in sleeps) < 80, "of 120 items"
 
@@ -178,7 +179,7 @@ def test_no_worker_outlives_an_interrupted_run(how):
     pids = [int(pid) for pid in run.stdout.readline().split()]
     assert len(pids) == 2
     run.send_signal(how)
-    assert run.wait(15) != 0
+    assert run.wait(120) != 0
     assert all(gone(pid) for pid in pids)
 
 

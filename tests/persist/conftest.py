@@ -41,7 +41,7 @@ class Messages(list):
 
     def until(self, part):
         with self._new:
-            assert self._new.wait_for(lambda: any(part in text for text in self), 30), (part, list(self))
+            assert self._new.wait_for(lambda: any(part in text for text in self), 120), (part, list(self))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ class Fault:
 
         def faulty(*arguments):
             self.tried.set()
-            assert self.gate.wait(30)
+            assert self.gate.wait(120)
             if self.error:
                 raise self.error
             return real(*arguments)

@@ -60,7 +60,7 @@ def test_failures_are_reported_once_and_so_is_the_recovery(here, there, fault, m
         messages.until("NOT copied")
         for _ in range(3):  # tried again and again
             fault.tried.clear()
-            assert fault.tried.wait(30)
+            assert fault.tried.wait(120)
         put(here / WHERE, 2)
         running.saved()
         fault.error = None
@@ -81,7 +81,7 @@ def test_a_hanging_place_does_not_hold_up_the_training(here, there, fault, messa
         put(here / WHERE, 2)
         made.saved()
     assert messages[-1].startswith("NOT copied to") and "step 2" in messages[-1]
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60, "it waited for the place, which hangs for two minutes"
     assert not CheckpointFolder(there / WHERE).listed()
 
 
@@ -99,7 +99,7 @@ def test_a_slow_place_gets_the_newest_checkpoint_and_not_each_one(here, there, f
     put(here / WHERE, 1)
     fault.gate.clear()
     with replicating(here, there, messages) as made:
-        assert fault.tried.wait(30)
+        assert fault.tried.wait(120)
         for number in range(2, 8):
             put(here / WHERE, number)
             made.saved()
@@ -113,7 +113,7 @@ def test_an_interrupted_run_does_not_wait_for_a_slow_place(here, there, fault, m
     fault.gate.clear()
     put(here / WHERE, 1)
     with pytest.raises(Interrupted), replicating(here, there, messages):
-        assert fault.tried.wait(30)
+        assert fault.tried.wait(120)
         raise Interrupted("SIGTERM")
     assert messages[-1].startswith("NOT copied to") and "stopped before it was" in messages[-1]
 
@@ -138,7 +138,8 @@ def test_two_hosts_cannot_use_one_place(here, there, messages, tmp_path):
         pass
 
 
-def test_a_run_whose_lease_another_host_took_stops_copying_and_reports_it(here, there, messages):
+def test_a_run_whose_lease_another_host_took_stops_copying_and_reports_it(here, there, messages, monkeypatch):
+    monkeypatch.setattr(replicator, "BEAT", 600)  # a renewal at the same moment would replace the notice below
     put(here / WHERE, 1)
     with replicating(here, there, messages) as made:
         messages.until("Copied to")

@@ -55,7 +55,7 @@ def test_a_run_killed_with_its_host_continues_from_the_background_copies(here, t
     code = "import pathlib, sys; from tests.persist import test_restore_stage as killed; "
     code += "killed.vanish(*map(pathlib.Path, sys.argv[1:]))"
     # not a fork: this process may have threads, and locks that they hold would never be released in the child
-    child = subprocess.run([sys.executable, "-c", code, here, there], cwd=PROJECT, timeout=120)
+    child = subprocess.run([sys.executable, "-c", code, here, there], cwd=PROJECT, timeout=300)
     assert child.returncode == -signal.SIGKILL
     shutil.rmtree(here)
     restore(there, tmp_path / "new")

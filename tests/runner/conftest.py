@@ -139,7 +139,7 @@ class Host:
     def run(self, *arguments: object, **environment: str) -> tuple[subprocess.CompletedProcess, list[list[str]]]:
         """Run the runner on this host -> (the completed process, the arguments of each call of Docker)."""
         words, clean = self.command(*arguments, **environment)
-        done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=clean, cwd=self.folder, capture_output=True, text=True, timeout=300)
         return done, self.calls()
 
     def start(self, *arguments: object, **environment: str) -> subprocess.Popen:

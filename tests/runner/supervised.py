@@ -69,7 +69,7 @@ class Supervised:
     def run(self, script, *arguments, **options):
         """-> (exit code, how often it was started, the output)."""
         process = self.start(script, *arguments, **options)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         return process.returncode, len(self.runs), output
 
     @property
@@ -77,7 +77,7 @@ class Supervised:
         return (self.folder / "runs").read_text().splitlines()
 
     def await_file(self, name="ready"):
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not (self.folder / name).exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         (self.folder / name).unlink()

@@ -23,7 +23,7 @@ def test_killing_the_runner_stops_its_container(host, tmp_path):
     name = value(stages(host.calls())[0][-1], "--name")
     assert requests(host.calls()) == [["kill", "--signal", "TERM", name]]
     (host.folder / "let-go").touch()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
 
 def test_a_runner_that_is_killed_while_its_container_stops_sends_no_second_request(host, tmp_path):
@@ -33,7 +33,7 @@ def test_a_runner_that_is_killed_while_its_container_stops_sends_no_second_reque
     host.wait_for(lambda: requests(host.calls()))
     process.kill()
     (host.folder / "let-go").touch()
-    process.communicate(timeout=60)  # until the last that it started has ended
+    process.communicate(timeout=300)  # until the last that it started has ended
     assert [call[0] for call in requests(host.calls())] == ["kill"]
 
 
@@ -42,7 +42,7 @@ def test_a_client_that_is_killed_leaves_no_container_behind(host, tmp_path):
     process = host.start("--cpu", "--out", tmp_path / "out", HOLD_AT="prepare")
     client = int((host.folder / "holds").read_text())
     os.kill(client, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 137 and not alive(client)
     name = value(stages(host.calls())[0][-1], "--name")
     assert requests(host.calls()) == [["stop", "--time", "600", name]]

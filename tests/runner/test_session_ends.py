@@ -65,16 +65,20 @@ def test_every_stage_but_the_last_copy_is_stopped_at_that_time(tmp_path):
 
 
 def test_a_stage_that_runs_when_the_session_ends_saves_and_ends_with_75(supervised, tmp_path):
-    options = ("--pauses", "0", "--until", str(time.time() + 4))
-    code, runs, output = supervised.run(SAVES, options=options)
-    assert (code, runs) == (75, 1) and "this session ends (--session-ends)" in output
+    for seconds in (4, 16, 64):  # the longer ones for a host on which the stage has not begun by then
+        options = ("--pauses", "0", "--until", str(time.time() + seconds))
+        process = supervised.start(SAVES, options=options)
+        output, _ = process.communicate(timeout=300)
+        if (tmp_path / "runs").exists():
+            break
+    assert (process.returncode, len(supervised.runs)) == (75, 1) and "this session ends (--session-ends)" in output
     if (tmp_path / "ready").exists():  # it had a handler by then
         assert (tmp_path / "received").read_text() == "SIGTERM" and "saved" in output
 
 
 def test_no_stage_begins_after_the_session_has_ended(supervised):
     process = supervised.start("wait()", options=("--until", "1"))
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode == 75 and "this session ends" in output
 
 

@@ -78,7 +78,7 @@ class Setup:
         clean |= {"REAL_PYTHON": sys.executable, "STAND_IN_UV": str(self.folder / "stand-in-uv")}
         clean |= {"PIP_CONFIG_FILE": os.devnull}  # whatever is configured on this host
         words = [str(self.project / "scripts/setup_env.sh"), *arguments]
-        done = subprocess.run(words, env=clean | environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(words, env=clean | environment, capture_output=True, text=True, timeout=300)
         self.seen = dict(line.split("=", 1) for line in seen.read_text().splitlines())
         return done, calls.read_text().splitlines()
 

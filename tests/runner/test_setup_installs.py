@@ -72,7 +72,7 @@ class Place:
         clean |= {"PIP_FIND_LINKS": str(self.wheels), "UV_CACHE_DIR": str(self.folder / "cache")}
         clean["PATH"] = f"{Path(UV).parent if UV else ''}:/usr/bin:/bin"
         command = [str(self.folder / "project/scripts/setup_env.sh"), "--cpu", *words]
-        done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return Path(done.stdout.strip()), done.stderr
 

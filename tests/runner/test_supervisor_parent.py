@@ -37,7 +37,7 @@ def test_a_supervisor_whose_runner_is_killed_stops_the_command_and_ends(supervis
     runner, supervisor = started_by_another(supervised, SAVES)
     supervised.await_file()
     runner.kill()
-    output, _ = runner.communicate(timeout=60)  # until the last of them has closed it
+    output, _ = runner.communicate(timeout=300)  # until the last of them has closed it
     assert output == "saved\n" and (tmp_path / "received").read_text() == "SIGTERM"
     while alive(supervisor):
         time.sleep(0.01)
@@ -59,7 +59,7 @@ def test_a_runner_that_is_killed_while_the_command_stops_does_not_end_it_at_once
         assert alive(supervisor)
         time.sleep(0.01)
     (tmp_path / "go").touch()
-    assert runner.communicate(timeout=60)[0] == "saved\n"
+    assert runner.communicate(timeout=300)[0] == "saved\n"
 
 
 def test_a_runner_that_is_killed_in_a_pause_ends_it(supervised):
@@ -67,7 +67,7 @@ def test_a_runner_that_is_killed_in_a_pause_ends_it(supervised):
     while "restart 1" not in (supervised.folder / "output").read_text():
         time.sleep(0.01)
     runner.kill()
-    runner.communicate(timeout=60)
+    runner.communicate(timeout=300)
     while alive(supervisor):
         time.sleep(0.01)
     assert len(supervised.runs) == 1

@@ -50,7 +50,7 @@ class User:
         given = {name: value for name, value in given.items() if value is not None}
         less = ["--skip-manifests", "--skip-midi", "--skip-export"]  # two stages: each is started in the same way
         words = ["bash", "-c", shell, "bash", str(project / "train_cuda.sh"), *less, *map(str, arguments)]
-        return subprocess.run(words, cwd=self.here, env=given, capture_output=True, text=True, timeout=120)
+        return subprocess.run(words, cwd=self.here, env=given, capture_output=True, text=True, timeout=300)
 
     @property
     def verbs(self) -> list[str]:
@@ -180,10 +180,10 @@ def test_make_finds_its_environment_whatever_is_exported(tmp_path):
     python.write_text(f'#!/bin/sh\necho "${{PYTHONDONTWRITEBYTECODE-bytecode is kept}}"\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     words = ["make", "-C", PROJECT, "soak-small", "ARGS=--help"]
-    done = subprocess.run(words, env={**os.environ, **exported}, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(words, env={**os.environ, **exported}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0 and "noise" not in done.stdout, done.stderr
     assert "bytecode is kept" in done.stdout
     words = [PROJECT / "scripts" / "setup_env.sh", "--check"]
     venv = {"ATHANOR_PYTHON": "", "ATHANOR_VENV": str(tmp_path / "none")}
-    done = subprocess.run(words, env={**os.environ, **exported, **venv}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, env={**os.environ, **exported, **venv}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 6 and f"no finished environment in {tmp_path / 'none'}" in done.stderr

@@ -21,7 +21,7 @@ def choose(tmp_path):
         clean = {name: value for name, value in os.environ.items() if name != "TORCH_INDEX"}
         clean |= {"PATH": f"{tmp_path}:/usr/bin:/bin", "DRIVER": driver or "", "CAPABILITY": capability, **environment}
         script = str(PROJECT / "scripts" / "torch_index.sh")
-        return subprocess.run([script], env=clean, capture_output=True, text=True, timeout=60)
+        return subprocess.run([script], env=clean, capture_output=True, text=True, timeout=300)
 
     return call
 

@@ -41,7 +41,7 @@ def run(tmp_path):
         env = {**os.environ, "ATHANOR_PYTHON": str(stand_in), "RECORD": str(record)}
         env |= {"FAIL_AT": "nothing", "FAIL_WITH": "0", **environment}
         done = subprocess.run(
-            [str(runner), *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=60
+            [str(runner), *map(str, arguments)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300
         )
         calls = [p.read_bytes().decode().split("\0")[:-1] for p in sorted(record.iterdir())]
         return done, calls

@@ -152,14 +152,14 @@ def test_a_disk_that_holds_a_part_trains_to_the_same_bits_as_one_that_holds_all(
 def killed(root, at):
     """A training that is killed when the shard of number `at` is to be fetched, by one of its data loader workers."""
     batches.AT_ONCE = 2
-    made, real, whole = root / "made", FetchedShards._fetch, os.getpid()
+    made, real, parent = root / "made", FetchedShards._fetch, os.getpid()
 
     def counted(self, sha256, size):
         with made.open("ab") as file:
             file.write(b".")
         if made.stat().st_size == at:
             (self.folder / f"{remote_shards.TEMPORARY}half").write_bytes(b"half of a shard")
-            os.kill(whole, signal.SIGKILL)
+            os.kill(parent, signal.SIGKILL)
         real(self, sha256, size)
 
     FetchedShards._fetch = counted

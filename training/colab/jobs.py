@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.colab.drive import PROBE_SECONDS, differences, flush_and_mount_again, probe, remount
+from training.colab.drive import differences, flush_and_mount_again, probe, remount
 from training.colab.processes import SAVED, CommandFailed, run
 from training.colab.session import estimate_training_time_remaining
 from training.colab.settings import ColabSettings
@@ -209,7 +209,7 @@ class _DriveWatch:
         seconds = self.job.settings.session.probe_seconds
         folder = Path(self.job.persist)
         try:
-            self._answers(folder, seconds)
+            self._answers(folder)
         except OSError as error:
             if not self._lost:
                 print(
@@ -220,14 +220,14 @@ class _DriveWatch:
             self._lost = True
             try:
                 remount(self.job.mount)
-                self._answers(folder, seconds)
+                self._answers(folder)
             except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as failed:
                 print(f"It could not be mounted: {failed}. Trying again in {seconds:g} s.", flush=True)
         self._next = time.monotonic() + seconds
 
-    def _answers(self, folder: Path, seconds: float) -> None:
+    def _answers(self, folder: Path) -> None:
         """Probe it. Raises OSError."""
-        probe(folder, min(PROBE_SECONDS, max(1.0, seconds)))
+        probe(folder)
         if self._lost:
             print("The drive answers again; the copy catches up.", flush=True)
         self._lost = False

@@ -148,7 +148,7 @@ class FetchedShards:
         return [path for path in self.folder.iterdir() if not path.name.startswith(".")]
 
     def _fetch(self, sha256: str, size: int) -> None:
-        """In a process of its own, started afresh: the client of object stores has threads, which do not exist in the
+        """In a separate process, started afresh: the client of object stores has threads, which do not exist in the
         forked data loader workers that call this. It has its own group, so that a Ctrl-C does not end it."""
         temporary = self.folder / f"{TEMPORARY}{os.urandom(6).hex()}"
         words = ["-m", "training.data.objects.download", str(self.address), key_of_content(sha256), str(temporary),

@@ -117,7 +117,7 @@ def test_a_run_killed_during_an_upload_with_its_host_ends_in_the_same_bits(here,
     code = "import pathlib, sys; from tests.persist.objects import test_object_training as test; "
     code += "test.killed(pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))"
     child = subprocess.run(
-        [sys.executable, "-c", code, here, str(there), str(at)], cwd=PROJECT, timeout=120,
+        [sys.executable, "-c", code, here, str(there), str(at)], cwd=PROJECT, timeout=300,
         env=os.environ | environment(server.endpoint),
     )  # fmt: skip
     assert child.returncode == -signal.SIGKILL

@@ -1,5 +1,5 @@
 """`python -m training.data.objects.download ADDRESS KEY FILE BYTES SHA256`: one object into a new file, verified. A
-process of its own for data loader workers (remote_shards.py). Exit code 6 with the reason as its only output."""
+separate process for data loader workers (remote_shards.py). Exit code 6 with the reason as its only output."""
 
 from __future__ import annotations
 
