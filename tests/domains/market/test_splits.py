@@ -110,6 +110,18 @@ def test_train_val_and_test_follow_each_other_with_days_intact_and_a_distance():
     assert found["test"][-1] == 19_999
 
 
+def test_a_label_longer_than_the_purge_that_reaches_over_a_border_is_left_out():
+    begins = np.arange(20_000) * 5
+    spans = Spans(begins, begins + 5)
+    day = (begins // 1_440).astype(np.int32)
+    (first, second) = (found[0] for found in list(split_in_time(spans, day, 0, 0).values())[1:])
+    long = np.array([first - 400, second - 400])
+    spans.ends[long] = [begins[first] + 5, begins[second]]  # over the first border, and up to the second
+    found = split_in_time(spans, day, 0, 0)
+    assert long[0] not in found["train"] and long[1] in found["val"]
+    assert len(found["train"]) == first - 1
+
+
 def test_without_purging_overlaps_are_seen():
     spans = Spans(np.arange(100), np.arange(100) + 5)
     assert overlapping(spans.take(np.arange(50)), spans.take(np.arange(50, 100))) == 4

@@ -29,6 +29,12 @@ def test_with_few_databases_no_template_is_on_both_sides():
     assert len(sides) == len(set(templates))
 
 
+def test_five_databases_are_enough_to_hold_out_one():
+    databases = [f"d{number % 5}" for number in range(100)]
+    held, by = split(databases, ["t", "u"] * 50, 0.2, seed=1)
+    assert by == "database" and len({name for name, is_held in zip(databases, held, strict=True) if is_held}) == 1
+
+
 def test_a_database_with_most_of_the_questions_is_trained_on():
     databases = ["large"] * 90 + [f"d{number}" for number in range(5) for _ in range(2)]
     for seed in range(10):
