@@ -104,7 +104,7 @@ class Host:
         self.project = folder / "project"
         (self.project / "wheelhouse").mkdir(parents=True)
         shutil.copytree(PROJECT / "training", self.project / "training", ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copytree(PROJECT / "scripts", self.project / "scripts")
+        shutil.copytree(PROJECT / "scripts", self.project / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copytree(PROJECT / "requirements", self.project / "requirements")
         for name in ("train_cuda.sh", "Dockerfile.cuda", ".dockerignore"):
             shutil.copy2(PROJECT / name, self.project / name)

@@ -57,7 +57,7 @@ class Setup:
     def __init__(self, folder):
         self.folder, self.venv, self.project = folder, folder / "venv", folder / "project"
         for name in ("scripts", "requirements"):
-            shutil.copytree(PROJECT / name, self.project / name)
+            shutil.copytree(PROJECT / name, self.project / name, ignore=shutil.ignore_patterns("__pycache__"))
         for name, text in (("bin/python", PYTHON), ("bin/nvidia-smi", NVIDIA_SMI), ("stand-in-uv", UV)):
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text)

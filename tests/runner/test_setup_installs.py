@@ -49,7 +49,7 @@ class Place:
 
     def __init__(self, folder: Path):
         self.folder, self.wheels, self.site = folder, folder / "wheels", folder / "host"
-        shutil.copytree(PROJECT / "scripts", folder / "project/scripts")
+        shutil.copytree(PROJECT / "scripts", folder / "project/scripts", ignore=shutil.ignore_patterns("__pycache__"))
         locks = folder / "project/requirements"
         locks.mkdir()
         (locks / "core.lock").write_text("torch==2.13.0\nfilelock==3.0\n")

@@ -146,7 +146,7 @@ def test_the_project_may_lie_anywhere(user, name, tmp_path):
 
 def test_a_project_in_a_folder_that_python_cannot_name_is_refused(user, tmp_path):
     project = tmp_path / "a:b"
-    shutil.copytree(PROJECT / "scripts", project / "scripts")
+    shutil.copytree(PROJECT / "scripts", project / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(PROJECT / "train_cuda.sh", project)
     done = user.runs(project=project)
     assert done.returncode == 6 and "has a colon in its name" in done.stderr
