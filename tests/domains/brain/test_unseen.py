@@ -117,6 +117,7 @@ def test_prepare_marks_the_subject_and_refuses_one_that_is_not_there(laboratory,
     lines = (job.workspace.manifests / "brain_train.jsonl").read_text().splitlines()
     marked = {UNSEEN in line for line in lines if '"subject": "02"' in line}
     assert marked == {True} and not any(UNSEEN in line for line in lines if '"subject": "02"' not in line)
-    for text, message in (("7", "no subject 7; there are 01, 02, 03"), ("01,02,03", "no subject is left")):
+    each = r"no subject each; there are 01, 02, 03\. For each of them in turn"
+    for text, message in (("each", each), ("7", "no subject 7;"), ("01,02,03", "no subject is left")):
         with pytest.raises(UsageError, match=message):
             prepare(job_of(tmp_path, **options_of(laboratory), hold_out_subject=text)[0])
