@@ -97,8 +97,9 @@ def test_killed_at_random_rounds_it_ends_in_the_same_bytes(tmp_path, warm_python
     pid = tmp_path / "pid"
     environment = {**os.environ, "TOY_SECONDS": "0.03", "OMP_NUM_THREADS": "1", PID: str(pid)}
     for kill_round in (6, 17, 31):
+        pid.write_text("")
         process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
-        while process.poll() is None and _step(root) < kill_round:
+        while process.poll() is None and (_step(root) < kill_round or not pid.read_text()):
             time.sleep(0.005)
         time.sleep(chance.uniform(0, 0.15))  # as long as a chunk takes
         os.kill(int(pid.read_text()), signal.SIGKILL)
