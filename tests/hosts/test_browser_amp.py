@@ -75,6 +75,31 @@ def test_it_plays_through_the_audio_thread_and_sides_can_be_changed(page):
     assert page.run("[play.textContent, a.disabled, problem.textContent]") == ["Play", True, ""]
 
 
+def test_samples_that_come_too_late_are_left_out_and_the_latency_stays(page):
+    """Blocks of 128 samples that count up from 1, each answered after the next; a hole of three blocks without answers."""
+    heard = page.run("""(async () => {
+      globalThis.AudioWorkletProcessor = class { port = { postMessage() {} }; };
+      globalThis.registerProcessor = (name, made) => { globalThis.Amp = made; };
+      await import('./amp_worklet.js');
+      const amp = new Amp({ processorOptions: { block: 128, ahead: 2 } }), waiting = [], heard = [];
+      amp.port.onmessage({ data: { port: { postMessage: block => waiting.push(block) } } });
+      for (let turn = 0, n = 0; turn < 20; turn++) {
+        const guitar = Float32Array.from({ length: 128 }, () => ++n), out = new Float32Array(128);
+        amp.process([[guitar]], [[out]]);
+        heard.push(...out);
+        if (turn < 8 || turn > 10) while (waiting.length) amp.worker.onmessage({ data: waiting.shift() });
+      }
+      return heard;
+    })()""")
+    played = np.array(heard)
+    late = played == 0
+    latency = int(late.argmin())
+    assert latency in (256, 257)
+    hole = slice(latency + 1, None)
+    assert 0 < late[hole].sum() <= 3 * 128
+    np.testing.assert_array_equal(played[hole][~late[hole]], (np.arange(len(played))[hole] + 1 - latency)[~late[hole]])
+
+
 def test_blind_answers_are_counted_and_the_order_changes(page):
     answer = "const side = athanor.blind.side('a'); athanor.blind.answer('a'); return side;"
     sides = page.run(f"[...Array(64)].map(() => {{ {answer} }})")

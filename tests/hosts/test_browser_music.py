@@ -96,6 +96,32 @@ def test_music_plays_without_a_late_note_and_the_file_has_what_was_played(page, 
     assert len(score.notes) == state["notes"]
 
 
+def test_a_device_that_writes_too_slowly_waits_at_a_bar_line_and_stays_in_time(page):
+    """Two bars of 2 s are written late, by a clock that this test moves: nothing of an incomplete bar is handed over."""
+    made = page.run("""(async () => {
+      const { Music } = await import('./music.js');
+      const worker = Object.assign(new EventTarget(), { postMessage() {} }), music = new Music(worker, {}, () => {});
+      const send = data => worker.dispatchEvent(new MessageEvent('message', { data }));
+      const write = (onsets, written) => send({ notes: onsets.map(onset => ({ onset })), written, bars: [], token: 1 });
+      const played = [], states = [];
+      const look = () => states.push([music.now, music.pauses, played.length]);
+      Object.assign(music, {
+        context: { currentTime: 100, resume: async () => {} }, volume: { gain: {} },
+        synth: { out: { connect: () => ({ connect() {} }) }, play: (note, when) => played.push([note.onset, when]) },
+      });
+      await music.start(1, 1);
+      write([0, 1, 2, 3], 2); look();
+      music.context.currentTime = 100.5; send({ tick: true }); look();
+      music.context.currentTime = 109; send({ tick: true }); look();
+      write([4, 5], 4); look();
+      write([6, 7], 6); look();
+      return { played, states, late: music.late };
+    })()""")
+    assert made["late"] == 0
+    np.testing.assert_allclose(made["states"], [[-0.3, 0, 1], [0.2, 0, 2], [2, 1, 2], [2, 1, 2], [1.7, 1, 3]], atol=1e-9)
+    np.testing.assert_allclose(made["played"], [[0, 100.3], [1, 101.3], [2, 109.3]], atol=1e-9)
+
+
 def test_the_cloud_is_drawn_and_arrow_keys_turn_it(page):
     count = ("(() => { const c = document.getElementById('cloud'), g = c.getContext('webgl2'), "
              "p = new Uint8Array(4 * c.width * c.height); g.readPixels(0, 0, c.width, c.height, 6408, 5121, p); "

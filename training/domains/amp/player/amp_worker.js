@@ -10,7 +10,7 @@ let streams = {}, gains = {};
 let side = "teacher", before = "teacher", drive = 1;
 let shares = [];
 let chain = Promise.resolve();
-let pending = 0; // blocks that wait: above MOST, a machine too slow leaves some out, instead of falling behind
+let pending = 0; // blocks that wait: above MOST, a machine too slow answers with silence, instead of falling behind
 const MOST = 16;
 
 async function capture(name) {
@@ -64,9 +64,9 @@ onmessage = ({ data }) => {
     if (data.side) side = data.side;
     if (data.port) {
       data.port.onmessage = ({ data: guitar }) => {
-        if (pending > MOST) return;
-        pending++;
-        chain = chain.then(() => block(guitar, data.port, data.rate)).catch(failed).finally(() => { pending--; });
+        const late = pending++ >= MOST;
+        const answer = () => late ? data.port.postMessage(guitar.fill(0)) : block(guitar, data.port, data.rate);
+        chain = chain.then(answer).catch(failed).finally(() => { pending--; });
       };
     }
     if (data.exact) {

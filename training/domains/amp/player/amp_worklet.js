@@ -1,10 +1,10 @@
-// Sends blocks of the guitar to the worker, and plays what comes back, in order. A block that comes too late is counted,
-// and replaced by silence.
+// Sends blocks of the guitar to the worker, and plays what comes back, in order. Samples that come too late are silent, and
+// left out when they come, so the latency stays what it is.
 
 class Amp extends AudioWorkletProcessor {
   constructor({ processorOptions: { block, ahead } }) {
     super();
-    Object.assign(this, { block, ahead, filled: 0, queue: [], at: 0, waiting: true, gaps: 0 });
+    Object.assign(this, { block, ahead, filled: 0, queue: [], at: 0, waiting: true, owed: 0, gaps: 0 });
     this.input = new Float32Array(block);
     this.port.onmessage = ({ data }) => {
       if (!data.port) return;
@@ -32,12 +32,13 @@ class Amp extends AudioWorkletProcessor {
   next() {
     if (this.waiting && this.queue.length < this.ahead) return 0;
     this.waiting = false;
-    if (!this.queue.length) {
-      this.waiting = true;
-      this.gaps++;
-      this.port.postMessage({ gaps: this.gaps });
-      return 0;
-    }
+    for (; this.owed && this.queue.length; this.owed--) this.take();
+    if (this.queue.length) return this.take();
+    if (!this.owed++) this.port.postMessage({ gaps: ++this.gaps });
+    return 0;
+  }
+
+  take() {
     const sample = this.queue[0][this.at++];
     if (this.at === this.queue[0].length) {
       this.queue.shift();

@@ -1,5 +1,6 @@
 // Writes music in a worker, ahead of the sound. Messages in: {load}, {emotion}, {play}, {stop}, {heard}, {once};
-// messages out: {ready}, {notes}, {piece}, {failed}.
+// messages out: {ready}, {notes}, {tick}, {piece}, {failed}. {notes} or {tick} comes all the time while music plays: the
+// page's clock, since browsers slow down the timers of a page in the background, but not those of its workers.
 
 import { Generator } from "./generator.js";
 import { NoteReader } from "./notes.js";
@@ -12,6 +13,7 @@ let playing = false, running = false;
 let heard = 0; // seconds of the piece that have sounded
 let ahead = 4; // seconds that are written before they sound
 let times = [];
+const BATCH = { tokens: 16, milliseconds: 60 }; // written between two messages
 
 async function load(about) {
   const ort = await loadRuntime(about.runtime);
@@ -26,11 +28,12 @@ async function write() {
   while (playing) {
     if (reader.start > heard + ahead) {
       await new Promise(resolve => setTimeout(resolve, 20));
+      postMessage({ tick: true });
       continue;
     }
     const notes = [], begun = performance.now();
     let count = 0;
-    while (playing && count < 16) {
+    while (playing && count < BATCH.tokens && (count === 0 || performance.now() - begun < BATCH.milliseconds)) {
       const note = reader.feed(await generator.next(emotion, uniform.next(), true));
       if (note) notes.push(note);
       count++;

@@ -55,6 +55,8 @@ async function startMusic(about) {
     show("token", `${music.token.toFixed(1)} ms`);
     show("count", String(music.notes.length));
     show("late", String(music.late));
+    show("pauses", String(music.pauses));
+    find("slow").hidden = !music.pauses;
     find("save").disabled = !music.notes.length;
   });
   const play = find("play");
@@ -76,7 +78,7 @@ async function startMusic(about) {
     link.href = URL.createObjectURL(new Blob([music.file()], { type: "audio/midi" }));
     link.download = "athanor.mid";
     link.click();
-    URL.revokeObjectURL(link.href);
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // some browsers begin to read it later
   });
   await midiOutputs();
 }
@@ -154,12 +156,18 @@ async function startClouds(about) {
   });
 }
 
+/** A phone that rings, or a browser that saves power, stops the sound: it continues when the page is used again. */
+function continueSound() {
+  if ((music?.playing || listening?.active) && music.context.state !== "running") music.context.resume();
+}
+
 function frames() {
   let count = 0, since = performance.now();
   const frame = now => {
     if (music?.notes) {
       drawRoll(find("roll"), music.notes, music.now);
-      if (music.playing && music.begin !== null) show("ahead", `${music.ahead.toFixed(1)} s`);
+      if (music.playing && music.context.state !== "running") show("ahead", "the browser stopped the sound: touch the page");
+      else if (music.playing) show("ahead", music.paused ? "writing…" : `${music.ahead.toFixed(1)} s`);
     }
     view?.draw(now);
     count++;
@@ -183,6 +191,7 @@ async function main() {
   document.querySelector(".cloud").hidden = !about.models.spectocloud;
   if (about.models.midi_generator_step) await startMusic(about);
   if (about.models.spectocloud) await startClouds(about);
+  for (const event of ["visibilitychange", "pointerdown", "keydown"]) document.addEventListener(event, continueSound);
   emotionControls(emotion => Object.values(workers).forEach(worker => worker.postMessage({ emotion })));
   frames();
 }
@@ -198,6 +207,6 @@ globalThis.athanor = {
     return [...midiFile(notes, reader.bars, music.decoding)];
   },
   arrays: exact => ask("cloud", { exact }, "arrays"),
-  state: () => music && { notes: music.notes.length, late: music.late, ahead: music.ahead, now: music.now,
+  state: () => music && { notes: music.notes.length, late: music.late, pauses: music.pauses, ahead: music.ahead, now: music.now,
     token: music.token, file: [...music.file()] },
 };

@@ -5,18 +5,23 @@ import { Synth } from "./synth.js";
 
 const SOON = 1.2; // seconds before its onset at which a note is handed to the sound
 const LEAD = 0.3; // seconds between the first notes and the first sound
+const ENOUGH = { start: 1.5, again: 3.5 }; // seconds written before the sound starts, and before it continues
 
 export class Music {
-  /** `worker`: generator_worker.js, loaded; `changed`: called after each message from it. */
+  /** `worker`: generator_worker.js, loaded; `changed`: called after each message with notes. */
   constructor(worker, decoding, changed) {
     Object.assign(this, { worker, decoding, changed });
     this.playing = false;
     this.#clear();
-    worker.addEventListener("message", ({ data }) => data.notes && this.#receive(data));
+    worker.addEventListener("message", ({ data }) => {
+      if (data.notes) this.#receive(data);
+      if (data.notes || data.tick) this.#hand();
+    });
   }
 
+  /** `paused`: where in the piece it waits, in seconds; null while it sounds. `pauses`: how often it had to wait. */
   #clear() {
-    Object.assign(this, { notes: [], bars: [], given: 0, late: 0, written: 0, token: NaN, begin: null });
+    Object.assign(this, { notes: [], bars: [], given: 0, late: 0, pauses: 0, written: 0, token: NaN, paused: 0 });
   }
 
   async start(seed, volume) {
@@ -29,13 +34,11 @@ export class Music {
     this.#clear();
     this.playing = true;
     this.worker.postMessage({ play: { seed } });
-    this.timer = setInterval(() => this.#hand(), 60);
   }
 
   stop() {
     this.playing = false;
     this.worker.postMessage({ stop: true });
-    clearInterval(this.timer);
     this.synth.out.disconnect();
     this.synth = null;
     this.output?.clear?.();
@@ -44,7 +47,7 @@ export class Music {
 
   /** Seconds of the piece that have sounded. */
   get now() {
-    return this.begin === null ? 0 : this.context.currentTime - this.begin;
+    return this.paused ?? this.context.currentTime - this.begin;
   }
 
   get ahead() {
@@ -59,16 +62,27 @@ export class Music {
     if (!this.playing) return;
     this.notes.push(...notes);
     Object.assign(this, { written, bars, token });
-    if (this.begin === null && written >= 1.5) this.begin = this.context.currentTime + LEAD;
-    this.#hand();
     this.changed();
   }
 
+  /** Hands over what sounds soon. Only complete bars: where writing is too slow the music waits at a bar line, instead
+   * of falling out of time. */
   #hand() {
-    if (!this.playing || this.begin === null) return;
+    if (!this.playing) return;
+    if (this.paused === null && this.now >= this.written) {
+      this.paused = this.written;
+      this.pauses++;
+      this.changed();
+    }
+    if (this.paused !== null) {
+      if (this.written < this.paused + (this.pauses ? ENOUGH.again : ENOUGH.start)) return;
+      this.begin = this.context.currentTime + LEAD - this.paused;
+      this.paused = null;
+    }
     const now = this.now;
     this.worker.postMessage({ heard: now });
-    while (this.given < this.notes.length && this.notes[this.given].onset < now + SOON) {
+    const end = Math.min(now + SOON, this.written);
+    while (this.given < this.notes.length && this.notes[this.given].onset < end) {
       const note = this.notes[this.given++];
       if (note.onset < now - 0.005) this.late++;
       if (this.output) this.#send(note);
