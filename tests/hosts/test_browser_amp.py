@@ -76,7 +76,7 @@ def test_it_plays_through_the_audio_thread_and_sides_can_be_changed(page):
 
 
 def test_samples_that_come_too_late_are_left_out_and_the_latency_stays(page):
-    """Blocks of 128 samples that count up from 1, each answered after the next; a hole of three blocks without answers."""
+    """Blocks of 128 samples that count up from 1; for a time of three blocks, no answers come."""
     heard = page.run("""(async () => {
       globalThis.AudioWorkletProcessor = class { port = { postMessage() {} }; };
       globalThis.registerProcessor = (name, made) => { globalThis.Amp = made; };

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
 import torch
@@ -78,6 +79,21 @@ def test_tokens_and_file_equal_those_of_python_for_the_same_seed(programs, expor
     assert ids == piece(exports, emotion, seed)
     write_midi(decode(np.array(ids)), tmp_path / "b.mid")
     assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+
+
+def test_another_file_of_the_step_graph_can_be_named(programs, exports, tmp_path):
+    """Such as that with 8-bit weights; here a copy with another temperature in its metadata."""
+    model = onnx.load(exports / "midi_generator_step.onnx")
+    about = {entry.key: entry.value for entry in model.metadata_props}
+    about["generation"] = json.dumps(json.loads(about["generation"]) | {"temperature": 0})
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, about)
+    onnx.save(model, tmp_path / "other.onnx")
+    made = run(programs / "play_midi", "--model", tmp_path / "other.onnx", "--tokens", tmp_path / "ids",
+               tmp_path / "a.mid")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    ids = [int(line) for line in (tmp_path / "ids").read_text().split()]
+    assert ids == piece(exports, [0, 0, 0.5], 1, temperature=0)
 
 
 def test_a_piece_of_a_given_length_ends_soon_after_it(programs, exports, tmp_path):

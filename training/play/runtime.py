@@ -35,8 +35,9 @@ def bring(folder: Path, installed: Path = INSTALLED) -> dict[str, Any]:
     "base", "files", "text"}. Raises HostError if an installed file is not the pinned version's, or on a full disk."""
     about = pinned()
     name = f"{about['package']} {about['version']}"
+    kind = "(WebAssembly on the processor; WebGPU is not used)"
     if not installed.is_dir():
-        text = f"{name} (WebAssembly), loaded from {about['cdn']} and checked by its SHA-384"
+        text = f"{name} {kind}, loaded from {about['cdn']} and checked by its SHA-384"
         return {"local": False, "base": about["cdn"], "files": about["files"], "text": text}
     target = folder / "runtime"
     with disk_errors(target):
@@ -46,4 +47,4 @@ def bring(folder: Path, installed: Path = INSTALLED) -> dict[str, Any]:
             if not source.is_file() or integrity(source) != file["integrity"]:
                 raise HostError(f"{source} is not that of {name}. Run `npm ci` in {installed.parents[2]} again.")
             shutil.copyfile(source, target / file["name"])
-    return {"local": True, "base": "./runtime/", "files": about["files"], "text": f"{name} (WebAssembly), served here"}
+    return {"local": True, "base": "./runtime/", "files": about["files"], "text": f"{name} {kind}, served here"}

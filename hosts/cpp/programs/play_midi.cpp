@@ -1,4 +1,5 @@
-// play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--threads N] [--tokens FILE] OUT.mid
+// play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--model FILE] [--threads N] [--tokens FILE]
+//           OUT.mid
 #include <athanor/midi_generator.hpp>
 #include <cstdio>
 #include <fstream>
@@ -21,8 +22,8 @@ athanor::Emotion emotion_of(const std::string& text) {
 int run(const command::Words& words) {
   const athanor::Emotion emotion = emotion_of(words.option("--emotion", "0,0,.5"));
   const double seconds = words.number("--seconds", 0);
-  athanor::Generator generator(words.option("--exports", "exports") + "/midi_generator_step.onnx",
-                               static_cast<int>(words.number("--threads", 2)));
+  const std::string step = words.option("--exports", "exports") + "/midi_generator_step.onnx";
+  athanor::Generator generator(words.option("--model", step), static_cast<int>(words.number("--threads", 2)));
   athanor::Uniform uniform(static_cast<std::uint64_t>(words.number("--seed", 1)));
   athanor::NoteReader reader(generator.decoding, generator.vocabulary);
   std::vector<athanor::Note> notes;
@@ -64,6 +65,7 @@ int run(const command::Words& words) {
 int main(int count, char** words) {
   return command::main(
       count, words,
-      "play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--threads N] [--tokens FILE] OUT.mid",
-      {"--emotion", "--seconds", "--seed", "--exports", "--threads", "--tokens"}, 1, run);
+      "play_midi [--emotion V,A,I] [--seconds N] [--seed N] [--exports DIR] [--model FILE] [--threads N] [--tokens FILE] "
+      "OUT.mid",
+      {"--emotion", "--seconds", "--seed", "--exports", "--model", "--threads", "--tokens"}, 1, run);
 }
