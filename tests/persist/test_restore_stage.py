@@ -135,6 +135,19 @@ def test_what_is_damaged_there_is_passed_over_and_reported(here, there, tmp_path
     assert number_in(there / WHERE / "last.pt") == 3
 
 
+def test_what_is_here_stays_if_all_that_is_newer_there_is_damaged(here, there, tmp_path, capsys):
+    put(here / WHERE, 1)
+    persist(here, there)
+    restore(there, tmp_path / "second")
+    put(here / WHERE, 2)
+    put(tmp_path / "second" / WHERE, 3)
+    persist(tmp_path / "second", there)
+    (there / WHERE / "last.pt").write_bytes(b"damaged")
+    restore(there, here)
+    assert "damaged there, and passed over: last.pt; step 2 is here" in capsys.readouterr().out
+    assert number_in(here / WHERE / "last.pt") == 2
+
+
 def test_a_copy_that_was_killed_between_its_renames_can_be_restored(here, there, tmp_path):
     """Killed between the two renames: the file that the index lists as last.pt is before_last.pt."""
     for number in (1, 2):

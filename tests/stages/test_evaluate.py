@@ -16,6 +16,7 @@ from training import threads
 from training.data import manifest
 from training.data.manifest import Row
 from training.data.schema import ID, Key, Schema
+from training.errors import DataError
 from training.judgement import About, Finding, Interval, Judgement, Metric, verdict
 from training.stages import evaluate as stage
 from training.stages import splits, trained
@@ -26,6 +27,7 @@ SECTIONS = {"training": {"epochs": 4, "ema_decay": 0.9}}
 
 
 TABLED = Schema(f"{__name__}:TABLED", (), {"number": Key(int), "table": Key(str)}, names=(ID, "table"))
+GROUPED = Schema(f"{__name__}:GROUPED", (), TABLED.keys, names=TABLED.names, group="table")
 
 
 class Judged(toy.ToyRecipe):
@@ -120,6 +122,21 @@ def test_changed_rows_of_the_same_names_are_measured_again(workspace, tmp_path, 
         monkeypatch.setattr(splits, "load_split", lambda recipe, place, split, first=first, **_: rows_of(split, first))
         evaluate("toy", workspace, device="cpu")
         assert len(Judged.contexts) == measured, first
+
+
+def test_a_sealed_split_with_a_row_of_training_is_refused(workspace, tmp_path, monkeypatch):
+    def rows_of(split: str):
+        path = tmp_path / f"{split}.jsonl"
+        table = "val" if split == "val" else "train"
+        path.write_text(json.dumps({"id": f"{split} 1", "number": 1, "table": table}) + "\n")
+        return manifest.load(path, GROUPED, path_keys=())
+
+    monkeypatch.setattr(splits, "load_split", lambda recipe, place, split, **_: rows_of(split))
+    path = workspace.manifest(toy.recipe(Judged).data, "test")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}\n")
+    with pytest.raises(DataError, match=r"1 of 1 test rows are trained on too.*test 1"):
+        evaluate("toy", workspace, device="cpu", test=True)
 
 
 def test_what_another_evaluation_has_written_meanwhile_is_kept(workspace, monkeypatch):
