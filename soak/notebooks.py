@@ -4,10 +4,10 @@
     python -m soak.notebooks [--only train_amp,02,six,lost] [--output FILE]
 
 Beside the notebooks: `six`, a session of six minutes with a training that would take days, which must end verified
-before it; `saved_six`, the same for several sessions, which must be saved and copied before it; and `lost`, sessions
-whose machine is gone in the middle of a training, on an empty disk afterwards, with copies on Drive and in a bucket:
-the same bits are exported as without it. Needs a host where a FUSE file system can be mounted. Exit code 1 if one
-fails.
+before it; `market/six`, the same with a model of the markets; `saved_six`, the same for several sessions, which must be
+saved and copied before it; and `lost`, sessions whose machine is gone in the middle of a training, on an empty disk
+afterwards, with copies on Drive and in a bucket: the same bits are exported as without it. Needs a host where a FUSE
+file system can be mounted. Exit code 1 if one fails.
 """
 
 from __future__ import annotations
@@ -90,6 +90,13 @@ def market(session: Session) -> None:
 def six_minutes(session: Session) -> list[str]:
     """A training of days in a session of six minutes: it ends verified, before the session does."""
     seconds, text = in_six_minutes(session, ENDS="finish", DOMAIN="toy", OPTIONS=["--epochs", "100000", *BOOST])
+    assert "The job is done." in text, text[-3000:]
+    return [f"ended after {seconds:.0f} of 360 s", *exported(session, text)]
+
+
+def six_minutes_of_market(session: Session) -> list[str]:
+    """A real model of the markets, with its evaluation and exports, in a session of six minutes."""
+    seconds, text = in_six_minutes(session, "market/04_train_advanced", ENDS="finish")
     assert "The job is done." in text, text[-3000:]
     return [f"ended after {seconds:.0f} of 360 s", *exported(session, text)]
 
@@ -239,6 +246,7 @@ TRIALS = (
     notebook("market/05_train_ensemble"),
     notebook("market/06_cross_validation"),
     notebook("market/07_inference", exports=False, MODEL="xgboost"),
+    Trial("market/six", six_minutes_of_market, market),
     Trial("six", six_minutes),
     Trial("saved_six", six_minutes_saved),
     Trial("lost", lost),
