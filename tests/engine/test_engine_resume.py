@@ -332,6 +332,27 @@ def test_a_run_is_refused_where_checkpoints_exist_and_none_is_intact(tmp_path):
     assert before == {path.name: path.read_bytes() for path in folder(tmp_path).glob("*.pt")}
 
 
+def test_a_run_whose_best_checkpoint_is_lost_says_that_another_one_is_exported(tmp_path, capsys):
+    still = RICH | {"optim": {"lr": 1e-30}}  # no weight changes: the first evaluation is the best
+    toy.run(tmp_path, **still)
+    progress = saved(tmp_path)["progress"]
+    best = progress["best_step"]
+    lost = [name for name, entry in CheckpointFolder(folder(tmp_path)).listed().items() if entry.step == best]
+    assert best < progress["step"] and "best.pt" in lost
+    capsys.readouterr()
+    toy.run(tmp_path, **still)
+    assert "is lost" not in capsys.readouterr().out
+    for name in lost:
+        (folder(tmp_path) / name).write_bytes(b"damaged")
+    toy.run(tmp_path, **still)
+    assert f"the best evaluation (step {best}) is lost: unless a later one is better, the best of the others is" in (
+        capsys.readouterr().out
+    )
+    with pytest.raises(UsageError, match="no model family"):  # the registry does not know the toy
+        load_trained("toy", Workspace(tmp_path))
+    assert "best.pt is damaged or missing; before_last.pt, the best of the others, is used" in capsys.readouterr().err
+
+
 def test_resume_never_keeps_damaged_checkpoints_aside(tmp_path):
     first = toy.run(tmp_path, training={"epochs": 1})
     damage(tmp_path)

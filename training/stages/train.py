@@ -116,6 +116,8 @@ def _train(
     run_folder = runs / session.begin.run_id
     # A finished run that was named by training.resume_from is not in the folder yet: it is saved there, as any other.
     if session.progress.finished and ranks.on_rank_zero((folder / LAST).exists):
+        for note in session.begin.notes if ranks.is_first else ():
+            print(note)
         return _trained(session, folder, run_folder, already=True)
     origin = provenance(
         settings, ranks, run_id=session.begin.run_id, data_digest=ready.digest, synthetic=ready.synthetic

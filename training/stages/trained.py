@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from training.data.files import sha256
 from training.domain import Job
 from training.engine.checkpoints.checkpoint_file import read
 from training.engine.checkpoints.checkpoint_folder import CheckpointFolder
-from training.engine.checkpoints.index import Index
+from training.engine.checkpoints.index import BEST, Index
 from training.engine.checkpoints.partial import load_state
 from training.engine.checkpoints.provenance import decisive_settings, plain
 from training.engine.fit import fitted
@@ -61,6 +62,12 @@ def load_trained(
             raise UsageError(
                 f"There is no trained {run} in {workspace.checkpoints(run)}. Train it first: "
                 f"python -m training train {run}"
+            )
+        if checkpoint.name != BEST and BEST in checkpoints.listed():
+            print(
+                f"{run}: {BEST} is damaged or missing; {checkpoint.name}, the best of the others, is used (see "
+                "docs/recovery.md)",
+                file=sys.stderr,
             )
     content = read(checkpoint)
     if content["family"] != run:

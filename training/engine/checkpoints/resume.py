@@ -63,7 +63,8 @@ def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     differing = differences(there, wanted)
     if differing:
         return Decision(None, new_run_id(), _aside(checkpoints, there, "it differs: " + "; ".join(differing)))
-    return Decision(newest, there["provenance"]["run_id"], (*_damaged(checkpoints), *_replanned(there, wanted)))
+    notes = (*_damaged(checkpoints), *_best_lost(checkpoints, there), *_replanned(there, wanted))
+    return Decision(newest, there["provenance"]["run_id"], notes)
 
 
 def _from_file(
@@ -128,6 +129,19 @@ def _aside(checkpoints: CheckpointFolder, found: Mapping[str, Any], why: str) ->
 def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
     bad = checkpoints.damaged()
     return (f"damaged or missing, and passed over: {', '.join(bad)} (see docs/recovery.md)",) if bad else ()
+
+
+def _best_lost(checkpoints: CheckpointFolder, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """A note if no intact checkpoint is of the step with the best evaluation: another model will be exported, unless a
+    later evaluation is better."""
+    progress, bad = found["progress"], checkpoints.damaged()
+    steps = {entry.step for name, entry in checkpoints.listed().items() if name not in bad}
+    if not progress["best_metrics"] or progress["best_step"] in steps:
+        return ()
+    return (
+        f"the checkpoint of the best evaluation (step {progress['best_step']:,}) is lost: unless a later one is "
+        "better, the best of the others is exported",
+    )
 
 
 def _none_intact(checkpoints: CheckpointFolder, resume: str) -> tuple[str, ...]:
