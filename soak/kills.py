@@ -92,7 +92,7 @@ def _named(index: int) -> str:
     return f"{_family_of(index)}, {index % 3} workers"
 
 
-def _order_of_the_process(seed: int, epoch: int, samples: int) -> np.ndarray:
+def _order_of_the_process(seed: int, epoch: int, samples: int, shards: batches.Shards | None) -> np.ndarray:
     return np.random.default_rng([seed, epoch, os.getpid()]).permutation(samples)
 
 
