@@ -23,8 +23,8 @@ def installed(tmp_path, monkeypatch):
     folder = tmp_path / "installed" / "node_modules" / "onnxruntime-web" / "dist"
     folder.mkdir(parents=True)
     about = runtime.pinned()
-    for part, file in about["files"].items():
-        (folder / file["name"]).write_text(part)
+    for file in (file for build in ("files", "webgpu") for file in about[build].values()):
+        (folder / file["name"]).write_text(file["name"])
         file["integrity"] = runtime.integrity(folder / file["name"])
     monkeypatch.setattr(runtime, "pinned", lambda: about)
     return folder
@@ -48,7 +48,7 @@ def test_the_folder_holds_all_that_the_page_loads_and_needs_no_other_host(export
     for graph, model in about["models"].items():
         assert (folder / model["file"]).read_bytes() == (exports / f"{graph}.onnx").read_bytes()
         assert model["integrity"] == runtime.integrity(exports / f"{graph}.onnx")
-    for file in about["runtime"]["files"].values():
+    for file in (file for build in ("files", "webgpu") for file in about["runtime"][build].values()):
         assert (folder / "runtime" / file["name"]).is_file()
     assert "https:" not in (folder / "index.html").read_text()
 
@@ -57,13 +57,21 @@ def test_without_an_installed_runtime_the_page_loads_the_pinned_one_with_hashes(
     folder = write_page(exports, tmp_path / "play", tmp_path / "none")
     about = json.loads((folder / "play.json").read_text())["runtime"]
     assert not about["local"] and about["base"].startswith("https://cdn.jsdelivr.net/npm/onnxruntime-web@1.30.0/")
-    assert all(file["integrity"].startswith("sha384-") for file in about["files"].values())
+    for build in ("files", "webgpu"):
+        assert all(file["integrity"].startswith("sha384-") for file in about[build].values())
     page = (folder / "index.html").read_text()
     assert "https://cdn.jsdelivr.net;" in page and about["base"] in about["text"]
 
 
-def test_a_runtime_of_another_version_is_refused(exports, installed, tmp_path):
-    (installed / runtime.pinned()["files"]["wasm"]["name"]).write_text("another")
+def test_a_page_without_webgpu_gets_none_of_its_files(installed, tmp_path):
+    assert "webgpu" not in runtime.bring(tmp_path, installed)
+    names = {file["name"] for file in runtime.pinned()["files"].values()}
+    assert {path.name for path in (tmp_path / "runtime").iterdir()} == names
+
+
+@pytest.mark.parametrize("build", ["files", "webgpu"])
+def test_a_runtime_of_another_version_is_refused(exports, installed, tmp_path, build):
+    (installed / runtime.pinned()[build]["wasm"]["name"]).write_text("another")
     with pytest.raises(HostError, match="npm ci"):
         write_page(exports, tmp_path / "play", installed)
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def clean_page(browser, page):
 class Browser:
     """One tab. `errors`: console messages and exceptions of the page; `requests`: addresses that were requested."""
 
-    def __init__(self, program: str, profile: Path):
+    def __init__(self, program: str, profile: Path, flags: Sequence[str] = ()):
         to_browser, self._write = os.pipe()
         self._read, from_browser = os.pipe()
 
@@ -86,7 +87,7 @@ class Browser:
             [program, "--headless=new", "--no-sandbox", "--remote-debugging-pipe", f"--user-data-dir={profile}",
              "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio", "--no-first-run", "--disable-component-update",
              "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
-             "--enable-unsafe-swiftshader", "about:blank"],
+             "--enable-unsafe-swiftshader", *flags, "about:blank"],
             close_fds=False, preexec_fn=hand_over, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(to_browser)
@@ -125,9 +126,10 @@ class Browser:
         paint = "const f = () => n-- ? requestAnimationFrame(f) : done(1); f()"
         self.run(f"new Promise(done => {{ let n = {count}; {paint} }})")
 
-    def run(self, script: str) -> Any:
-        """The value of a JavaScript expression; of a promise, its result."""
-        answer = self._ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+    def run(self, script: str, patience: float = PATIENCE) -> Any:
+        """The value of a JavaScript expression; of a promise, its result, within `patience` seconds."""
+        evaluated = {"expression": script, "awaitPromise": True, "returnByValue": True}
+        answer = self._ask("Runtime.evaluate", patience, **evaluated)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -170,19 +172,19 @@ class Browser:
 
     # -- the pipe ------------------------------------------------------------------------------------------------------
 
-    def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+    def _ask(self, method: str, patience: float = PATIENCE, /, **parameters: Any) -> dict[str, Any]:
         number = next(self._numbers)
         message = {"id": number, "method": method, "params": parameters}
         if getattr(self, "_session", None):
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             for received in self._listen(until - time.monotonic()):
                 if received.get("id") == number:
                     assert "error" not in received, f"{method}: {received['error']}"
                     return received["result"]
-        raise AssertionError(f"Chromium did not answer {method} within {PATIENCE:.0f} s")
+        raise AssertionError(f"Chromium did not answer {method} within {patience:.0f} s")
 
     def _listen(self, seconds: float) -> list[dict[str, Any]]:
         """The messages received within `seconds`; events among them are recorded."""

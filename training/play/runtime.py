@@ -19,7 +19,8 @@ INSTALLED = PROJECT / "hosts" / "browser" / "node_modules" / "onnxruntime-web" /
 
 
 def pinned() -> dict[str, Any]:
-    """{"package", "version", "cdn": base address, "files": {"script" and "wasm": {"name", "integrity"}}}."""
+    """{"package", "version", "cdn": base address, "files": {"script" and "wasm": {"name", "integrity"}}, "webgpu": the
+    same for the build with WebGPU}."""
     return json.loads(ABOUT.read_text(encoding="utf-8"))
 
 
@@ -30,21 +31,23 @@ def integrity(path: Path) -> str:
     return "sha384-" + base64.b64encode(digest).decode()
 
 
-def bring(folder: Path, installed: Path = INSTALLED) -> dict[str, Any]:
+def bring(folder: Path, installed: Path = INSTALLED, webgpu: bool = False) -> dict[str, Any]:
     """Copy the installed runtime into `folder`/runtime, if there is one; returns the page's entry about it: {"local",
-    "base", "files", "text"}. Raises HostError if an installed file is not the pinned version's, or on a full disk."""
+    "base", "files", "text"}, and "webgpu" for a page that uses it, too. Raises HostError if an installed file is not the
+    pinned version's, or on a full disk."""
     about = pinned()
     name = f"{about['package']} {about['version']}"
-    kind = "(WebAssembly on the processor; WebGPU is not used)"
+    text = f"{name} (WebAssembly on the processor)"
+    builds = {build: about[build] for build in (("files", "webgpu") if webgpu else ("files",))}
     if not installed.is_dir():
-        text = f"{name} {kind}, loaded from {about['cdn']} and checked by its SHA-384"
-        return {"local": False, "base": about["cdn"], "files": about["files"], "text": text}
+        text += f", loaded from {about['cdn']} and checked by its SHA-384."
+        return {"local": False, "base": about["cdn"], "text": text} | builds
     target = folder / "runtime"
     with disk_errors(target):
         target.mkdir(parents=True, exist_ok=True)
-        for file in about["files"].values():
+        for file in (file for build in builds.values() for file in build.values()):
             source = installed / file["name"]
             if not source.is_file() or integrity(source) != file["integrity"]:
                 raise HostError(f"{source} is not that of {name}. Run `npm ci` in {installed.parents[2]} again.")
             shutil.copyfile(source, target / file["name"])
-    return {"local": True, "base": "./runtime/", "files": about["files"], "text": f"{name} {kind}, served here"}
+    return {"local": True, "base": "./runtime/", "text": f"{text}, served here."} | builds

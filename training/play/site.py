@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from training.data.files import disk_errors, write_atomic
 from training.errors import UsageError
 from training.export.receipt import read_receipt
-from training.play.runtime import bring, integrity
+from training.play.runtime import INSTALLED, bring, integrity
 
 HERE = Path(__file__).parent  # page.html.j2: what all pages have alike
 SHARED = HERE / "shared"  # what every page may load
@@ -33,11 +33,13 @@ def write_site(
     about: str,
     extra: Mapping[str, Any] | None = None,
     runtime: Path | None = None,
+    webgpu: bool = False,
 ) -> None:
     """Write the page in `folder`, replacing one that is there.
 
     `page`: the folder with index.html.j2 and what it loads beside those of shared/; `models`: name -> its ONNX file;
-    `exports`: where the receipt is; `runtime`: the folder of an installed runtime, instead of hosts/browser's.
+    `exports`: where the receipt is; `runtime`: the folder of an installed runtime, instead of hosts/browser's;
+    `webgpu`: whether the page may use the runtime's build with WebGPU.
 
     Raises UsageError if a file of `models` has not been exported, ExportError for a damaged receipt, HostError.
     """
@@ -51,7 +53,7 @@ def write_site(
         if folder.is_dir() and (folder / "play.json").is_file():
             shutil.rmtree(folder)
         (folder / "models").mkdir(parents=True, exist_ok=True)
-        engine = bring(folder) if runtime is None else bring(folder, runtime)
+        engine = bring(folder, runtime or INSTALLED, webgpu)
         origin = "" if engine["local"] else engine["base"].split("/npm/")[0]
         for path in [*SHARED.iterdir(), *page.iterdir()]:
             if path.name != PAGE:

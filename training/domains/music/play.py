@@ -44,5 +44,5 @@ def write_page(exports: Path, folder: Path | None = None, runtime: Path | None =
     models = {graph: exports / Layout(family).onnx(graph) for family in known for graph in GRAPHS[family]}
     folder = folder or exports / "play"
     about = ", and ".join(TEXTS[family] for family in known) + ": the exported ONNX files, run by this browser."
-    write_site(folder, PAGE, exports, models, about, runtime=runtime)
+    write_site(folder, PAGE, exports, models, about, runtime=runtime, webgpu="spectocloud" in known)
     return folder

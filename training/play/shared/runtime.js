@@ -1,12 +1,13 @@
 // Loads onnxruntime-web as play.json says: from this folder, or from a content delivery network with integrity hashes.
 
-/** onnxruntime-web, with its WebAssembly loaded. `about`: the entry `runtime` of play.json. */
-export async function loadRuntime(about) {
-  const [script, wasm] = ["script", "wasm"].map(part => about.files[part]);
+/** onnxruntime-web, with its WebAssembly loaded. `about`: the entry `runtime` of play.json; `files`: one of its builds. */
+export async function loadRuntime(about, { script, wasm } = about.files) {
   const get = async ({ name, integrity }) => {
-    const answer = await fetch(new URL(about.base + name, import.meta.url), { integrity });
-    if (!answer.ok) throw new Error(`${about.base + name} could not be loaded: ${answer.status}`);
-    return answer;
+    try {
+      return await fetch(new URL(about.base + name, import.meta.url), { integrity });
+    } catch (error) { // an answer of 404 has another hash, too
+      throw new Error(`${about.base + name} is missing, or not the file of this version: ${error.message}`);
+    }
   };
   const binary = (await get(wasm)).arrayBuffer();
   let address = new URL(about.base + script.name, import.meta.url).href;

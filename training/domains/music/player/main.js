@@ -18,19 +18,20 @@ function problem(text) {
 }
 
 /** A worker that has loaded its models, and what it says about them. */
-function started(name, file, about) {
+function started(name, file, about, device) {
   const worker = new Worker(new URL(file, import.meta.url), { type: "module" });
   workers[name] = worker;
   return new Promise((resolve, reject) => {
     worker.addEventListener("error", event => reject(new Error(event.message || `${file} could not be loaded`)));
     worker.addEventListener("message", ({ data }) => {
+      if (data.device) show("device", `Clouds: ${data.device}.`);
       if (data.ready) resolve(data.ready);
       if (data.failed) {
         problem(data.failed);
         reject(new Error(data.failed));
       }
     });
-    worker.postMessage({ load: about });
+    worker.postMessage({ load: about, device });
   });
 }
 
@@ -109,7 +110,11 @@ async function midiOutputs() {
 }
 
 async function startClouds(about) {
-  const { rate } = await started("cloud", "cloud_worker.js", about);
+  const device = new URLSearchParams(location.search).get("device");
+  if (![null, "wasm", "webgpu"].includes(device)) {
+    throw new Error(`?device=${device} is neither wasm nor webgpu; without it, the page takes the faster one.`);
+  }
+  const { rate } = await started("cloud", "cloud_worker.js", about, device);
   try {
     view = new CloudView(find("cloud"));
   } catch (error) {
