@@ -21,9 +21,11 @@ LOADING = 300.0  # seconds, at most: WebGPU in software takes as long as the oth
 
 
 @contextmanager
-def opened(folder: Path, profile: Path, query: str = "", flags: Sequence[str] = ()) -> Iterator[Browser]:
-    """The page in `folder`, with its models loaded; at the end: it logged no error, and asked no other host. `flags`: of
-    the browser."""
+def opened(
+    folder: Path, profile: Path, query: str = "", flags: Sequence[str] = (), expected: Sequence[str] = ()
+) -> Iterator[Browser]:
+    """The page in `folder`, with its models loaded; at the end: it logged no error but those with a text of `expected`,
+    and asked no other host. `flags`: of the browser."""
     with server_of(folder, 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/"
@@ -32,8 +34,9 @@ def opened(folder: Path, profile: Path, query: str = "", flags: Sequence[str] = 
         browser.run("athanor.ready", LOADING)
         yield browser
         # of the graphics driver, about screenshots, and of the browser, about adapters of WebGPU: not of the page
-        known = ("GL Driver Message", "No available adapters")
-        assert [error for error in browser.errors if not any(text in error for text in known)] == []
+        known = ("GL Driver Message", "No available adapters", *expected)
+        errors = [error for error in browser.errors if not any(text in error for text in known)]
+        assert errors == [], errors
         assert all(url.startswith((address, "data:", f"blob:{address}")) for url in browser.requests), browser.requests
         browser.close()
         server.shutdown()

@@ -33,8 +33,8 @@ def integrity(path: Path) -> str:
 
 def bring(folder: Path, installed: Path = INSTALLED, webgpu: bool = False) -> dict[str, Any]:
     """Copy the installed runtime into `folder`/runtime, if there is one; returns the page's entry about it: {"local",
-    "base", "files", "text"}, and "webgpu" for a page that uses it, too. Raises HostError if an installed file is not the
-    pinned version's, or on a full disk."""
+    "base", "files", "text"}, and "webgpu" for a page that uses it, too. Raises HostError if an installed file is not
+    that of the pinned version, or on a full disk."""
     about = pinned()
     name = f"{about['package']} {about['version']}"
     text = f"{name} (WebAssembly on the processor)"
