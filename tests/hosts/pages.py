@@ -30,16 +30,19 @@ def opened(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_address[1]}/"
         browser = Browser(PROGRAM, profile, flags)
-        browser.open(address + query, width=1400, height=1000)
-        browser.run("athanor.ready", LOADING)
-        yield browser
-        # of the graphics driver, about screenshots, and of the browser, about adapters of WebGPU: not of the page
-        known = ("GL Driver Message", "No available adapters", *expected)
-        errors = [error for error in browser.errors if not any(text in error for text in known)]
-        assert errors == [], errors
-        assert all(url.startswith((address, "data:", f"blob:{address}")) for url in browser.requests), browser.requests
-        browser.close()
-        server.shutdown()
+        try:
+            browser.open(address + query, width=1400, height=1000)
+            browser.run("athanor.ready", LOADING)
+            yield browser
+            # of the graphics driver, about screenshots, and of the browser, about adapters of WebGPU: not of the page
+            known = ("GL Driver Message", "No available adapters", *expected)
+            errors = [error for error in browser.errors if not any(text in error for text in known)]
+            assert errors == [], errors
+            own = (address, "data:", f"blob:{address}")
+            assert all(url.startswith(own) for url in browser.requests), browser.requests
+        finally:
+            browser.close()
+            server.shutdown()
 
 
 def unnamed_controls(page: Browser) -> list[str]:
