@@ -16,7 +16,7 @@ SCRIPTS := train_cuda.sh $(wildcard scripts/*.sh clouds/*.sh hosts/*/*.sh) .ci/r
 
 help:
 	@echo "make setup   the environment in .venv, tests and lint included"
-	@echo "make test    all tests (two processes; some twenty minutes on two cores)"
+	@echo "make test    all tests (two processes; less than twenty minutes on two cores)"
 	@echo "make test-docker   the container tests (needs a Docker engine, or root on Debian to start one)"
 	@echo "make test-ray      the tests on a Ray cluster of two nodes on this host (a minute or two, mostly waiting)"
 	@echo "make soak    every fault of docs/reliability.md, counted (half an hour); make soak-small: few trials each (minutes)"
