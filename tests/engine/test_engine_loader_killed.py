@@ -33,8 +33,17 @@ class Killed(toy.ToyRecipe):
 
 
 def children() -> list[int]:
-    """Process ids of the data loader workers, which are the only children of a test's process."""
-    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    """Process ids of the data loader workers. A test's process has another child, if an earlier test has started the
+    interpreter of tests/warm.py, which later tests need."""
+    found = [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in found if not _is_warm(pid)]
+
+
+def _is_warm(pid: int) -> bool:
+    try:
+        return b"tests.warm" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:  # it has just ended
+        return False
 
 
 def kill_one() -> None:
