@@ -1,6 +1,6 @@
 """The verbs and their flags: names, defaults, and the texts of `--help`. cli.py runs them.
 
-The options of a domain (domain.Option) are added to the verbs that take them. The domain of a command is determined
+The options of a domain (option.Option) are added to the verbs that take them. The domain of a command is determined
 from its words: `--domain WORD`, else the domain of the family that it names, else the first of the registry.
 """
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from training.budget.limit import amount
-from training.domain import PRESETS, Domain, Option
+from training.domain import PRESETS, Domain
 from training.flag_values import KINDS, absolute, address, assignment, count, persist_target, run_name, share, wandb_run
+from training.option import Option
 from training.registry import domains, families, family_of
 from training.workspace import PROJECT
 
@@ -136,7 +137,7 @@ class Verbs:
         verb.add_argument("--checkpoint", type=Path, metavar="FILE", help="default: the family's best.pt")
         verb.add_argument("--test", action="store_true", help="open the sealed test split; each opening is recorded")
         verb.add_argument(
-            "--baseline-steps", "--rival-steps", dest="baseline_steps", type=share, default=0.2, metavar="SHARE",
+            "--baseline-steps", type=share, default=0.2, metavar="SHARE",
             help="of the model's own steps, for models trained only to be compared with it (default: 0.2, continuing "
             "from its weights; 1: as long as it, from the start)",
         )  # fmt: skip

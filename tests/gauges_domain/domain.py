@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Option, Unit
+from training.domain import CardText, Domain, FamilyFacts, Finding, Job, Unit
 from training.errors import DataError
+from training.option import Option
 
 if TYPE_CHECKING:
     from training.data.schema import Schema

@@ -35,7 +35,6 @@ REFUSED = {
 PATTERNS = {re.compile(rf"(?<![a-z])({words})(?![a-z])", re.I): instead for words, instead in REFUSED.items()}
 #: Lines that may hold such a word: (path, text of the line, why).
 ALLOWED = (
-    ("training/flags.py", '"--rival-steps"', "the option's name before --baseline-steps"),
     ("training/engine/loop/progress.py", '"retreats"', "the key of `rollbacks` in checkpoints of older versions"),
 )
 PLACES = ("training", "scripts", "hosts", "notebooks", "clouds", "soak", "benchmarks", "tests", "docs", ".ci",

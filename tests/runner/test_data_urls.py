@@ -7,8 +7,8 @@ import os
 import pytest
 
 from tests.toy_domain.domain import TOY, Toy
-from training.domain import Option
 from training.errors import UsageError
+from training.option import Option
 from training.registry import domains
 from training.runner.options import parse
 from training.runner.plan import plan_of

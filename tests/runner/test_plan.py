@@ -13,9 +13,10 @@ import pytest
 
 from tests.toy_domain.domain import TOY
 from training.cli import main
-from training.domain import Node, Option
+from training.domain import Node
 from training.errors import UsageError
 from training.flags import add_domain_options
+from training.option import Option
 from training.registry import domains
 from training.runner import compose
 from training.runner.options import parse

@@ -16,8 +16,9 @@ import pytest
 
 from training.cli import main
 from training.data.rows import NO_SCHEMA
-from training.domain import Domain, FamilyFacts, Finding, Option
+from training.domain import Domain, FamilyFacts, Finding
 from training.errors import DataError, HostError, UsageError
+from training.option import Option
 from training.stages import doctor as room
 from training.stages.doctor import doctor
 from training.workspace import PROJECT, Workspace

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from training.data.rows import NO_SCHEMA
-from training.domain import Domain, Job, Option
+from training.domain import Domain, Job
 from training.errors import UsageError
+from training.option import Option
 from training.stages.prepare import prepare
 from training.workspace import Workspace
 

@@ -17,11 +17,11 @@ from training.domain import (
     Inspected,
     Job,
     Node,
-    Option,
     Section,
     Unit,
 )
 from training.errors import DataError
+from training.option import Option
 
 if TYPE_CHECKING:
     from training.config import Layer

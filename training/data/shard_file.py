@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ FOOTER = struct.Struct("<8sIIQQ32x")
 BEGIN, END = b"ATHANOR\x01", b"ATHANOR\x02"
 
 
-class Searched:
+class Searched(ABC):
     """The search in the table of one shard."""
 
     table: np.ndarray  # ENTRY [n]
@@ -43,9 +44,9 @@ class Searched:
             at += 1
         return None
 
+    @abstractmethod
     def read(self, begin: int, end: int) -> np.ndarray:
         """The bytes of the shard from `begin` to before `end`, uint8, read-only."""
-        raise NotImplementedError
 
     def record(self, entry: np.void) -> np.ndarray:
         """The bytes of a record, uint8."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from training.domain import Command, Option
+from training.domain import Command
 from training.errors import UsageError
+from training.option import Option
 
 PORT = 8765
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from training.domain import Option
+from training.option import Option
 from training.registry import domains
 
 BEGIN, END = "# begin: from the domains' options", "# end: from the domains' options"

@@ -11,8 +11,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from training.data.objects.address import Address, is_url
-from training.domain import Domain, Option
+from training.domain import Domain
 from training.errors import UsageError
+from training.option import Option
 from training.runner.values import amount, text
 
 

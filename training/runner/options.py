@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from training.data.objects.address import Address, is_url
-from training.domain import PRESETS, Domain, Option
+from training.domain import PRESETS, Domain
 from training.errors import HostError, UsageError
+from training.option import Option
 from training.runner.fetched import Fetched, PublishedShards, add_shards, given, parts_of, shards_of
 from training.runner.parser import Formatter, Parser, wrapped
 from training.runner.unknown import unknown_domain, unknown_word

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Request, Section
 from training.domains.amp.families import AMP as FAMILY
 from training.domains.amp.families import TONE
 from training.errors import UsageError
+from training.option import Option
 from training.play.command import play_command
 
 if TYPE_CHECKING:

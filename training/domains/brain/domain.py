@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Option, Request, Section
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Request, Section
 from training.domains.brain.families import BLOCK, FAMILIES
 from training.errors import UsageError
+from training.option import Option
 
 if TYPE_CHECKING:
     from training.data.schema import Schema

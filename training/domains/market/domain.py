@@ -6,21 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import (
-    CardText,
-    Command,
-    DemoText,
-    Domain,
-    Finding,
-    Inspected,
-    Job,
-    Node,
-    Option,
-    Request,
-    Section,
-)
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Node, Request, Section
 from training.domains.market.families import DAY, FAMILIES, TREES
 from training.errors import UsageError
+from training.option import Option
 
 if TYPE_CHECKING:
     from training.data.schema import Schema

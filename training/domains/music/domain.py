@@ -7,21 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import (
-    DATA_VERBS,
-    CardText,
-    Command,
-    DemoText,
-    Domain,
-    Finding,
-    Inspected,
-    Job,
-    Option,
-    Request,
-    Section,
-)
+from training.domain import CardText, Command, DemoText, Domain, Finding, Inspected, Job, Request, Section
 from training.domains.music.families import MIDI_GENERATOR, SONG, SPECTOCLOUD
 from training.errors import UsageError
+from training.option import DATA_VERBS, Option
 from training.play.command import play_command
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.domain import DATA_VERBS, CardText, Command, DemoText, Domain, Finding, Job, Option, Request, Section
+from training.domain import CardText, Command, DemoText, Domain, Finding, Job, Request, Section
 from training.domains.sql.families import QUESTION, TEXT_TO_SQL
 from training.errors import UsageError
+from training.option import DATA_VERBS, Option
 
 if TYPE_CHECKING:
     from training.config import Layer
