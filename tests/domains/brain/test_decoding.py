@@ -142,7 +142,7 @@ def test_ridge_decodes_the_film_and_the_null_does_not(material, held):
 
 
 def test_true_features_are_learnt_and_noise_is_not(material, splits, held, monkeypatch):
-    monkeypatch.setattr(measures, "LEAST_BLOCKS", 2)  # the laboratory's test has no more
+    monkeypatch.setattr(measures, "LEAST_UNITS", 2)  # the laboratory's test has no more
     known = {
         float(bold[0, 0]): held.true[name][begin : end - held.ahead]
         for (name, begin, end), bold in zip(held.stretches, held.bold["01"], strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,8 @@ def decide(folder: Path, wanted: Wanted, resume: str) -> Decision:
     differing = differences(there, wanted)
     if differing:
         return Decision(None, new_run_id(), _aside(checkpoints, there, "it differs: " + "; ".join(differing)))
-    notes = (*_damaged(checkpoints), *_best_lost(checkpoints, there), *_replanned(there, wanted))
+    bad = checkpoints.damaged()  # it hashes all files
+    notes = (*_passed_over(bad), *_best_lost(checkpoints, bad, there), *_replanned(there, wanted))
     return Decision(newest, there["provenance"]["run_id"], notes)
 
 
@@ -126,15 +127,14 @@ def _aside(checkpoints: CheckpointFolder, found: Mapping[str, Any], why: str) ->
     return (f"starting a new run, because of the one that is there {why}. Its checkpoints are now in {aside}",)
 
 
-def _damaged(checkpoints: CheckpointFolder) -> tuple[str, ...]:
-    bad = checkpoints.damaged()
+def _passed_over(bad: Sequence[str]) -> tuple[str, ...]:
     return (f"damaged or missing, and passed over: {', '.join(bad)} (see docs/recovery.md)",) if bad else ()
 
 
-def _best_lost(checkpoints: CheckpointFolder, found: Mapping[str, Any]) -> tuple[str, ...]:
+def _best_lost(checkpoints: CheckpointFolder, bad: Sequence[str], found: Mapping[str, Any]) -> tuple[str, ...]:
     """A note if no intact checkpoint is of the step with the best evaluation: another model will be exported, unless a
-    later evaluation is better."""
-    progress, bad = found["progress"], checkpoints.damaged()
+    later evaluation is better. `bad`: names of damaged ones."""
+    progress = found["progress"]
     steps = {entry.step for name, entry in checkpoints.listed().items() if name not in bad}
     if not progress["best_metrics"] or progress["best_step"] in steps:
         return ()
@@ -148,7 +148,7 @@ def _none_intact(checkpoints: CheckpointFolder, resume: str) -> tuple[str, ...]:
     """The notes for a folder without an intact checkpoint. Damaged ones are refused, or moved aside. If every listed
     file is missing, they were moved away (or `set_aside` was killed before it removed the index): a new run begins."""
     if not checkpoints.all_damaged():
-        return _damaged(checkpoints)
+        return _passed_over(checkpoints.damaged())
     if resume == "auto":
         raise HostError(
             f"{checkpoints.damage()}. Nothing was changed. Restore them from a replica (python -m training "

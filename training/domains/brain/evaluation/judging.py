@@ -221,7 +221,7 @@ def above_null(metric: Metric, title: str, blocks: int) -> Finding:
         return against(metric, ROLLED, title, "correlation", paired=True, unit=BLOCK)
     figures = f"correlation {metric.model.formatted()}, {title} {metric.baselines[ROLLED].formatted()}"
     return Finding(
-        "bad", f"Too few time blocks to show that anything is predicted: {blocks}, and {measures.LEAST_BLOCKS} are "
+        "bad", f"Too few time blocks to show that anything is predicted: {blocks}, and {measures.LEAST_UNITS} are "
         f"needed ({figures}). Name longer runs, or more of them."
     )  # fmt: skip
 

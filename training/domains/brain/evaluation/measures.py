@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.judgement import COVERAGE, BootstrapDraws, Interval
+from training.judgement import COVERAGE, LEAST_UNITS, BootstrapDraws, Interval
 
 LEAST_SHIFT = 10  # volumes, of the circular shifts that make the null distribution
 SHIFTS = 100  # that are drawn where there is more than one block
 SHORTEST = 2 * LEAST_SHIFT + 4  # volumes of a block of which there are five such shifts
-LEAST_BLOCKS = 4  # of which an interval is computed
 SEGMENT = 9  # volumes, of segment matching
 _CHUNK = 8_192  # voxels at a time
 _TINY = 1e-12
 
 
 class BlockEstimate(BootstrapDraws):
-    """A figure over all time blocks, and with each left out. With fewer than LEAST_BLOCKS it has no interval.
+    """A figure over all time blocks, and with each left out. With fewer than LEAST_UNITS it has no interval.
 
     The interval is that of the jackknife with Student's t (Tukey 1958; Miller 1974, "The jackknife: a review",
     Biometrika 61, 1-15), since there are few blocks: of 72 films that the subjects had not seen, with six test blocks,
@@ -33,7 +32,7 @@ class BlockEstimate(BootstrapDraws):
     @classmethod
     def of(cls, value: float, without: np.ndarray) -> BlockEstimate:
         """`without`: float64 [U], with each block left out."""
-        return cls(value, np.zeros(0), without, len(without) >= LEAST_BLOCKS)
+        return cls(value, np.zeros(0), without, len(without) >= LEAST_UNITS)
 
     def interval(self) -> Interval:
         from scipy.stats import t  # slow to import
